@@ -1,0 +1,66 @@
+"""Backends by name. A backend turns the networks of a workload into forwards: tensors in, one fp32 tensor out.
+
+Adding one is one file here: `@BACKENDS.add("name")` on a class with `label`, `description`, `unavailable`, `build`.
+Heavy imports stand inside the methods, so that listing costs nothing and a missing package is a reason.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.timing import Timer
+from harness.types import Component, Forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """What a backend needs beside the components: `cache` is a folder that the processes of one case share."""
+
+    precision: str
+    device: str
+    cache: Path
+    timer: Timer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """Forwards by component name, and proof of what was built.
+
+    `weights_bytes` and `elements_by_dtype` are read back from what will run. `build_s` is the time for compiling,
+    exporting or quantising; `cached` says that an artefact of an earlier process was used. `verify()` is asked after
+    the last pass: why what ran is not what was asked (a recompile, a fallback), or None.
+    """
+
+    forwards: Mapping[str, Forward]
+    build_s: float
+    cached: bool
+    weights_bytes: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    keeps_modules: bool = True
+    verify: Callable[[], str | None] = lambda: None
+
+
+class Backend(Protocol):
+    label: str
+    description: str
+
+    def unavailable(self, precision: str, device: str) -> str | None:
+        """The reason why `precision` cannot run on "cpu" or "cuda" here, or None."""
+        ...
+
+    def build(self, components: Sequence[Component], request: BuildRequest) -> Build: ...
+
+
+def missing_package(name: str, purpose: str) -> str | None:
+    """Why package `name` cannot be imported, or None; looks it up without importing it."""
+    return None if importlib.util.find_spec(name) else f"{purpose} needs the package {name}, which is not installed"
+
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

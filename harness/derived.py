@@ -1,0 +1,105 @@
+"""Metrics that follow from raw samples: percentiles and throughput. Computed on reading, never stored.
+
+Each entry takes the samples of a row, a list a process, and its batch size, and gives a value with its interval, or
+a reason why there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness import stats
+from harness.types import Metric
+
+Groups = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A row's value of one metric with its 95 % interval, or the reason why it is missing."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derived:
+    metric: Metric
+    source: str
+    estimate: Callable[[Groups, int], Estimate]
+
+
+def summarise(metric: Metric, groups: Groups) -> Estimate:
+    """The row's value of a measured metric: the median, mean, maximum or last of its samples, with an interval."""
+    values = np.concatenate([np.asarray(g, dtype=float) for g in groups])
+    if metric.kind == "quality_item":
+        low, high = stats.wilson(float(values.sum()), len(values))
+        return Estimate(value=float(values.mean()), low=low, high=high)
+    if metric.summary == "max":
+        return Estimate(value=float(values.max()))
+    if metric.summary == "last":
+        return Estimate(value=float(values[-1]))
+    reduce: stats.Estimator = _median if metric.summary == "median" else _mean
+    return _with_interval(groups, reduce)
+
+
+def _median(values: stats.Array) -> stats.Array:
+    return np.asarray(np.median(values, axis=-1))
+
+
+def _mean(values: stats.Array) -> stats.Array:
+    return np.asarray(np.mean(values, axis=-1))
+
+
+def _with_interval(groups: Groups, estimate: stats.Estimator) -> Estimate:
+    value = float(estimate(np.concatenate([np.asarray(g, dtype=float) for g in groups])))
+    bounds = stats.interval(groups, estimate)
+    return Estimate(value=value, low=bounds[0] if bounds else None, high=bounds[1] if bounds else None)
+
+
+def _percentile(percentile: float) -> Callable[[Groups, int], Estimate]:
+    def estimate(groups: Groups, _batch_size: int) -> Estimate:
+        count, needed = sum(len(g) for g in groups), stats.needed_for(percentile)
+        if count < needed:
+            return Estimate(reason=f"needs {needed} samples, has {count}")
+        return _with_interval(groups, lambda a: stats.percentile_of(a, percentile))
+
+    return estimate
+
+
+def _throughput(groups: Groups, batch_size: int) -> Estimate:
+    return _with_interval(groups, lambda a: batch_size / _mean(a))
+
+
+def _percentile_metric(percentile: int) -> Derived:
+    metric = Metric(
+        name=f"latency_p{percentile}_s",
+        unit="s",
+        label=f"Latency p{percentile}",
+        better="lower",
+        kind="advisory",
+        description=f"{percentile}th percentile of the seconds one iteration takes (Harrell-Davis); needs "
+        f"{stats.needed_for(percentile)} samples",
+    )
+    return Derived(metric=metric, source="latency_s", estimate=_percentile(percentile))
+
+
+THROUGHPUT = Metric(
+    name="throughput",
+    unit="image/s",
+    label="Throughput",
+    better="higher",
+    kind="advisory",
+    description="images per second: batch size x iterations / their total time (follows from latency_s, which is "
+    "the one that is gated)",
+)
+
+DERIVED: tuple[Derived, ...] = (
+    *(_percentile_metric(p) for p in (90, 95, 99)),
+    Derived(metric=THROUGHPUT, source="latency_s", estimate=_throughput),
+)

@@ -1,0 +1,186 @@
+"""The CPU: peak host memory from the kernel, energy from RAPL, and the state of a shared machine.
+
+Peak host memory is VmHWM of this worker, reset through /proc/self/clear_refs (5) before the memory pass:
+`ru_maxrss` cannot be reset and inherits the parent's over a fork. It counts every resident page of the process,
+also those of libraries that were loaded before the model.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+from harness.devices import EnergyMeter
+from harness.timing import perf_counter
+from harness.types import Samples
+
+PROC = Path("/proc")
+POWERCAP = Path("/sys/class/powercap")
+CGROUP = Path("/sys/fs/cgroup")
+
+
+class Cpu:
+    name = "cpu"
+    torch_device = "cpu"
+
+    def synchronize(self) -> None:
+        """Nothing to wait for: eager CPU work is done when the call returns."""
+
+    def reset_memory_peaks(self) -> None:
+        try:
+            (PROC / "self/clear_refs").write_text("5")
+            self._reset_failed: str | None = None
+        except OSError as error:
+            self._reset_failed = f"the kernel does not let a process reset its peak: {error.strerror}"
+
+    def memory_peaks(self) -> tuple[Samples, dict[str, str]]:
+        no_device = "the device is a CPU: its memory is the host's"
+        missing = dict.fromkeys(("peak_allocated_bytes", "peak_reserved_bytes", "peak_driver_bytes"), no_device)
+        peak, reason = host_peak_bytes(), getattr(self, "_reset_failed", None)
+        if peak is None or reason:
+            return {}, {**missing, "peak_host_bytes": reason or "no VmHWM in /proc/self/status"}
+        return {"peak_host_bytes": [float(peak)]}, missing
+
+    def energy_meter(self) -> EnergyMeter | str:
+        return rapl_meter(POWERCAP)
+
+    def start_block(self) -> dict[str, Any]:
+        return host_counters()
+
+    def block_state(self, before: dict[str, Any]) -> dict[str, Any]:
+        return host_state(before)
+
+    def describe(self) -> dict[str, Any]:
+        return {"device": "cpu", "device_name": cpu_model() or "unknown CPU", "gpus": [], "driver": None, "cuda": None}
+
+
+def host_peak_bytes() -> int | None:
+    """Peak resident bytes of this process since the last reset; None where /proc does not say."""
+    return _status_bytes("VmHWM")
+
+
+def host_resident_bytes() -> int | None:
+    return _status_bytes("VmRSS")
+
+
+def _status_bytes(field: str) -> int | None:
+    for line in _lines(PROC / "self/status"):
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def cpu_model() -> str | None:
+    return next(
+        (line.split(":", 1)[1].strip() for line in _lines(PROC / "cpuinfo") if line.startswith("model name")), None
+    )
+
+
+class Rapl:
+    """Joules of all CPU packages; each counter wraps at its max_energy_range_uj, and every read adds the difference."""
+
+    source = "RAPL"
+
+    def __init__(self, zones: list[Path]) -> None:
+        self._zones = zones
+        self._ranges = [int((zone / "max_energy_range_uj").read_text()) for zone in zones]
+        self._last = [self._read(zone) for zone in zones]
+        self._total = 0
+
+    @staticmethod
+    def _read(zone: Path) -> int:
+        return int((zone / "energy_uj").read_text())
+
+    def joules(self) -> float:
+        for i, zone in enumerate(self._zones):
+            value = self._read(zone)
+            step = value - self._last[i]
+            self._total += step if step >= 0 else step + self._ranges[i]
+            self._last[i] = value
+        return self._total * 1e-6
+
+
+def rapl_meter(root: Path) -> Rapl | str:
+    """A meter over the package zones below `root`, or the reason why there is none."""
+    zones = sorted(z for z in root.glob("intel-rapl:*") if z.name.count(":") == 1) if root.is_dir() else []
+    if not zones:
+        return f"no RAPL energy counter: {root} has no intel-rapl zone (usual in a virtual machine)"
+    try:
+        return Rapl(zones)
+    except PermissionError:
+        return f"no permission to read {zones[0] / 'energy_uj'}: it is root's since CVE-2020-8694"
+    except (OSError, ValueError) as error:
+        return f"the RAPL counter cannot be read: {error}"
+
+
+def host_counters() -> dict[str, Any]:
+    """Monotonic counters that tell whether somebody else used the machine; None where one cannot be read."""
+    usage, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    busy, steal = _cpu_ticks()
+    return {
+        "elapsed_s": perf_counter(),
+        "pressure_cpu_us": _pressure("cpu"),
+        "pressure_memory_us": _pressure("memory"),
+        "steal_ticks": steal,
+        "busy_ticks": busy,
+        "own_cpu_s": sum(u.ru_utime + u.ru_stime for u in (usage, children)),
+        "involuntary_switches": usage.ru_nivcsw,
+        "throttled_periods": _throttled_periods(),
+    }
+
+
+def host_state(before: dict[str, Any]) -> dict[str, Any]:
+    """What changed since `before`, with the load average and the CPU frequency now.
+
+    `other_cpu_s` is the CPU time that other processes used meanwhile: a busy neighbour shows there.
+    """
+    after = host_counters()
+    changed = {k: after[k] - before[k] if None not in (after[k], before[k]) else None for k in after}
+    ticks_per_s = os.sysconf("SC_CLK_TCK")
+    busy = changed.pop("busy_ticks")
+    steal = changed.pop("steal_ticks")
+    own = changed["own_cpu_s"]
+    return {
+        **changed,
+        "steal_s": None if steal is None else steal / ticks_per_s,
+        "other_cpu_s": None if busy is None else max(0.0, busy / ticks_per_s - own),
+        "load_1min": os.getloadavg()[0],
+        "cpu_mhz": _frequency(),
+    }
+
+
+def _cpu_ticks() -> tuple[int | None, int | None]:
+    """(user + nice + system + irq + softirq, steal) ticks of the whole machine since boot."""
+    for line in _lines(PROC / "stat"):
+        if line.startswith("cpu "):
+            user, nice, system, _idle, _iowait, irq, softirq, steal = (int(v) for v in line.split()[1:9])
+            return user + nice + system + irq + softirq, steal
+    return None, None
+
+
+def _pressure(resource_name: str) -> int | None:
+    for line in _lines(PROC / "pressure" / resource_name):
+        if line.startswith("some"):
+            return int(line.rsplit("total=", 1)[1])
+    return None
+
+
+def _throttled_periods() -> int | None:
+    for line in _lines(CGROUP / "cpu.stat"):
+        if line.startswith("nr_throttled"):
+            return int(line.split()[1])
+    return None
+
+
+def _frequency() -> float | None:
+    found = [float(line.split(":")[1]) for line in _lines(PROC / "cpuinfo") if line.startswith("cpu MHz")]
+    return sum(found) / len(found) if found else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

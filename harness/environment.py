@@ -1,0 +1,114 @@
+"""The conditions of a run: machine, device, versions, threads, flags, commit. Plain JSON types, None where unknown.
+
+Collected in a worker (`collect`), because only there may a device be touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from harness.devices.cpu import cpu_model
+
+VERSION = "0.1.0"
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "diffusers",
+    "transformers",
+    "torchao",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "onnx",
+    "tensorrt",
+    "torch-fidelity",
+    "scikit-learn",
+    "numpy",
+    "scipy",
+)
+FLAGS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "KMP_AFFINITY",
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "PYTORCH_ALLOC_CONF",
+)
+
+
+def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dict[str, Any]:
+    """The environment of (device name or None for the default, threads or None for all allowed cores)."""
+    import torch
+
+    from harness import devices
+
+    name, threads = argument
+    device = devices.device(name or devices.default())
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    return {
+        **device.describe(),
+        "cpu": {
+            "model": cpu_model(),
+            "logical_cores": os.cpu_count(),
+            "cores_allowed": len(cores),
+            "quota": _quota(),
+            "isa": torch.backends.cpu.get_cpu_capability(),
+        },
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "threads": threads or len(cores),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()}-{platform.machine()}",
+        "kernel": platform.release(),
+        "host_hash": hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12],
+        "versions": versions(),
+        "flags": {flag: os.environ[flag] for flag in FLAGS if flag in os.environ},
+        "git": git_state(),
+        "imgbench": VERSION,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Installed version of each package that can change a figure; absent ones are left out."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the measuring code and whether it was changed since; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    commit = _git(root, "rev-parse", "HEAD")
+    status = _git(root, "status", "--porcelain")
+    return {"commit": commit, "dirty": bool(status)} if commit else None
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _quota() -> float | None:
+    """Cores that the cgroup's CPU quota allows; None where there is no quota."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)

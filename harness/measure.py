@@ -1,0 +1,177 @@
+"""Measures one case in this process: load, build, first call, then every probe. Called by the worker.
+
+The quality of the answer is part of the measurement: a wrong output, a wrong number of calls, a recompilation or
+weights of another precision make the measurement `invalid`, with the reason, whatever its speed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness import precision, probes
+from harness.backends import Build, BuildRequest
+from harness.devices import Device
+from harness.probes.stages import component_metric, sum_warning
+from harness.registry import BACKENDS, MODELS
+from harness.timing import Timer
+from harness.trial import Counter, Findings, Startup, Trial
+from harness.types import Case, Measurement, Metric, Protocol, Workload
+
+CONTENDED_SHARE = 0.10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that a worker needs, picklable. `cache` is a folder for this case alone; `plugins` fill the registries."""
+
+    case: Case
+    replicate: int
+    protocol: Protocol
+    device: str
+    folder: Path
+    cache: Path
+    threads: int
+    plugins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A measurement, and the metrics in it that only its workload knows (its stages, its quality)."""
+
+    measurement: Measurement
+    metrics: tuple[Metric, ...] = ()
+
+
+def measure(job: Job, device: Device, report: Callable[[str], None]) -> Outcome:
+    """The measurement of one case in one process. Raises whatever the model or the backend raises."""
+    import torch
+
+    case = job.case
+    backend = BACKENDS[case.backend]
+    if reason := backend.unavailable(case.precision, device.name):
+        return Outcome(measurement=Measurement(case=case, replicate=job.replicate, status="skipped", reason=reason))
+    torch.manual_seed(case.seed)
+    before = device.start_block()
+    with precision.applied(case.precision):
+        workload, load_s, build = _build(job, device, report)
+        with torch.no_grad():
+            trial = _first_call(job, device, workload, build, load_s, report)
+            findings = _collect(trial, report)
+            fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial)
+    state = device.block_state(before)
+    metrics = [component_metric(c.name) for c in trial.workload.components]
+    if trial.workload.quality is not None:
+        metrics += trial.workload.quality.metrics
+    return Outcome(measurement=_measurement(trial, findings, fault, state), metrics=tuple(metrics))
+
+
+def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Workload, float, Build]:
+    """(workload, seconds to load it, what the backend built)."""
+    case, timer = job.case, Timer(device.synchronize)
+    report("load")
+    workload, load_s = timer.timed(lambda: MODELS[case.model].build(case))
+    report("build")
+    job.cache.mkdir(parents=True, exist_ok=True)
+    request = BuildRequest(precision=case.precision, device=device.torch_device, cache=job.cache, timer=timer)
+    build: Build = BACKENDS[case.backend].build(workload.components, request)
+    workload = replace(workload, batch=workload.batch.to(device.torch_device))
+    return _without_unused_modules(workload, build), load_s, build
+
+
+def _first_call(
+    job: Job, device: Device, workload: Workload, build: Build, load_s: float, report: Callable[[str], None]
+) -> Trial:
+    report("first call")
+    timer, counter = Timer(device.synchronize), Counter(workload.components, build.forwards)
+    counter.iterations += 1
+    _, first_call_s = timer.timed(lambda: workload.iterate(counter.forwards, workload.batch))
+    return Trial(
+        case=job.case,
+        replicate=job.replicate,
+        workload=workload,
+        build=build,
+        device=device,
+        timer=timer,
+        protocol=job.protocol,
+        startup=Startup(load_s=load_s, build_s=build.build_s, first_call_s=first_call_s),
+        folder=job.folder,
+        counter=counter,
+    )
+
+
+def _without_unused_modules(workload: Workload, build: Build) -> Workload:
+    """The workload without torch modules that the backend does not run, so that they take no memory."""
+    import torch
+
+    if build.keeps_modules:
+        return workload
+    components = tuple(replace(c, module=torch.nn.Identity()) for c in workload.components)
+    return replace(workload, components=components)
+
+
+def _collect(trial: Trial, report: Callable[[str], None]) -> list[Findings]:
+    findings = []
+    for entry in probes.in_order(trial.replicate):
+        report(entry.name)
+        findings.append(entry.collect(trial))
+        if findings[-1].invalid:
+            break
+    return findings
+
+
+def _fault(trial: Trial) -> str | None:
+    return trial.counter.mismatch() or trial.build.verify()
+
+
+def _measurement(trial: Trial, findings: list[Findings], fault: str | None, state: dict[str, Any]) -> Measurement:
+    found = _merged(f.samples for f in findings)
+    samples = {name: values for name, values in found.items() if all(map(math.isfinite, values))}
+    missing = {k: v for f in findings for k, v in f.missing.items() if k not in samples}
+    for name in found.keys() - samples.keys():
+        missing[name] = f"{name} is not a finite number"
+        fault = fault or missing[name]
+    identity = dict(trial.workload.identity)
+    facts = {
+        **{k: v for f in findings for k, v in f.facts.items()},
+        **trial.build.facts,
+        "identity": identity,
+        "work_hash": work_hash(identity),
+        "weights_hash": identity.get("weights_hash"),
+        "output_shape": list(trial.workload.output_shape),
+    }
+    return Measurement(
+        case=trial.case,
+        replicate=trial.replicate,
+        status="invalid" if fault else "ok",
+        reason=fault,
+        samples=samples,
+        warmup=_merged(f.warmup for f in findings),
+        missing=missing,
+        facts=facts,
+        state=state,
+        warnings=(*(w for f in findings for w in f.warnings), *sum_warning(samples), *contention_warning(state)),
+        images=tuple(i for f in findings for i in f.images),
+    )
+
+
+def contention_warning(state: Mapping[str, Any]) -> tuple[str, ...]:
+    """A warning where other processes used the CPU for more than a tenth of this block."""
+    other, elapsed = state.get("other_cpu_s"), state.get("elapsed_s")
+    if other is None or not elapsed or other <= CONTENDED_SHARE * elapsed:
+        return ()
+    return (f"contended: other processes used {other / elapsed:.0%} of a core meanwhile",)
+
+
+def work_hash(identity: Mapping[str, Any]) -> str:
+    """Short hash of the work identity: equal exactly when two rows did the same work."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _merged(parts: Iterable[dict[str, list[float]]]) -> dict[str, list[float]]:
+    return {name: list(values) for part in parts for name, values in part.items()}

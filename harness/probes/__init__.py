@@ -1,0 +1,46 @@
+"""Probes by name: each makes its own pass over the step, so that none disturbs the latency samples.
+
+Adding a metric is one file here: `@probe("name", order=..., metrics=(Metric(...),))` on a function Trial -> Findings.
+A probe runs in the order of its number; one with `first_process_only` runs in the first process of a case only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.registry import PROBES
+from harness.trial import Findings, Trial
+from harness.types import Metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    name: str
+    order: int
+    metrics: tuple[Metric, ...]
+    first_process_only: bool
+    collect: Callable[[Trial], Findings]
+
+
+def probe(
+    name: str, *, order: int, metrics: tuple[Metric, ...], first_process_only: bool = False
+) -> Callable[[Callable[[Trial], Findings]], Callable[[Trial], Findings]]:
+    def decorate(collect: Callable[[Trial], Findings]) -> Callable[[Trial], Findings]:
+        entry = Probe(name=name, order=order, metrics=metrics, first_process_only=first_process_only, collect=collect)
+        PROBES.register(name, entry)
+        return collect
+
+    return decorate
+
+
+def in_order(replicate: int) -> list[Probe]:
+    """The probes that process number `replicate` (0 is the first) of a case runs."""
+    chosen = [p for p in PROBES.values() if replicate == 0 or not p.first_process_only]
+    return sorted(chosen, key=lambda p: p.order)
+
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

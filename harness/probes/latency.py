@@ -1,0 +1,51 @@
+"""Seconds per iteration, the one number that everything else stands beside. Nothing else runs in this pass."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+from harness import sampling
+from harness.probes import probe
+from harness.trial import Findings, Trial, digest, output_fault
+from harness.types import Metric
+
+if TYPE_CHECKING:
+    import torch
+
+LATENCY = Metric(
+    name="latency_s",
+    unit="s",
+    label="Latency p50",
+    better="lower",
+    kind="noisy",
+    description="median seconds of one iteration over one batch in the steady state, host wall clock with the device "
+    "synchronised",
+)
+
+
+@probe("latency", order=10, metrics=(LATENCY,))
+def latency(trial: Trial) -> Findings:
+    """Warm-up and steady samples in seconds; the last output is checked, and a fault makes the row invalid."""
+    with _no_garbage_collection():
+        found = sampling.sample(lambda loops: trial.timer.seconds(trial.step, loops), trial.protocol)
+    output = cast("torch.Tensor", trial.timer.last)
+    return Findings(
+        samples={"latency_s": found.steady},
+        warmup={"latency_s": found.warmup},
+        facts={"loops": found.loops, "output_hash": digest(output)},
+        warnings=(found.unsteady,) if found.unsteady else (),
+        invalid=output_fault(output, trial.workload),
+    )
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

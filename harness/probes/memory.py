@@ -1,0 +1,50 @@
+"""Memory: the weights as they lie there, and the peaks over a few iterations of their own."""
+
+from __future__ import annotations
+
+from harness.probes import probe
+from harness.trial import Findings, Trial
+from harness.types import Kind, Metric
+
+ITERATIONS = 2
+
+
+def _bytes(name: str, label: str, kind: Kind, description: str) -> Metric:
+    return Metric(
+        name=name,
+        unit="B",
+        label=label,
+        better="lower",
+        kind=kind,
+        description=description,
+        summary="max",
+    )
+
+
+WEIGHTS = _bytes(
+    "weights_bytes", "Weights", "exact", "bytes of parameters and buffers as the backend holds them, read back"
+)
+HOST = _bytes(
+    "peak_host_bytes",
+    "Peak host memory",
+    "advisory",
+    "largest resident set of the worker over two iterations after warm-up, loaded libraries included (VmHWM)",
+)
+ALLOCATED = _bytes("peak_allocated_bytes", "Peak allocated", "near_exact", "largest sum of live tensors on the device")
+RESERVED = _bytes(
+    "peak_reserved_bytes", "Peak reserved", "advisory", "largest amount that torch's allocator held on the device"
+)
+DRIVER = _bytes(
+    "peak_driver_bytes", "Driver memory", "advisory", "what the driver says the whole device uses after the pass"
+)
+
+
+@probe("memory", order=30, metrics=(WEIGHTS, HOST, ALLOCATED, RESERVED, DRIVER), first_process_only=True)
+def memory(trial: Trial) -> Findings:
+    """Bytes of the weights, and peaks of host and device over a pass of their own."""
+    trial.device.reset_memory_peaks()
+    for _ in range(ITERATIONS):
+        trial.step()
+    trial.device.synchronize()
+    samples, missing = trial.device.memory_peaks()
+    return Findings(samples={"weights_bytes": [float(trial.build.weights_bytes)], **samples}, missing=missing)

@@ -1,0 +1,63 @@
+"""Whether the answers are right: the model's own judge over its evaluation set, with the row's backend and precision.
+
+The model says what to run and how to score it (`Workload.quality`); this probe runs it through the very forwards that
+were timed, at the row's batch size. Random weights have no quality, and the row says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import reference
+from harness.probes import probe
+from harness.probes.fidelity import AGREEMENT, agreement
+from harness.trial import Findings, Trial
+from harness.types import Quality
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_PICTURES = 10
+
+
+@probe("quality", order=60, metrics=(), first_process_only=True)
+def quality(trial: Trial) -> Findings:
+    """Samples of the model's own quality metrics, pictures for the report, and agreement with fp32 eager."""
+    judge = trial.workload.quality
+    if judge is None:
+        return Findings(facts={"quality": "none: the weights are not trained for a task that imgbench can judge"})
+    if not trial.protocol.quality:
+        return Findings(missing={m.name: "the protocol has quality: false" for m in judge.metrics})
+    outputs = _cat([trial.step(batch).cpu() for batch in judge.batches()])
+    samples = judge.score(outputs)
+    if trial.workload.output_kind == "logits":
+        wanted = reference.output(trial, "quality set", lambda: outputs)
+        if not reference.is_reference(trial.case):
+            count = int(judge.conditions.get("num_items", len(outputs)))
+            samples[AGREEMENT.name] = agreement(outputs[:count], wanted[:count])
+    return Findings(
+        samples=samples,
+        facts={"quality_conditions": dict(judge.conditions)},
+        images=_save_pictures(trial.folder, trial.case.id, outputs, judge),
+    )
+
+
+def _cat(tensors: list[torch.Tensor]) -> torch.Tensor:
+    import torch
+
+    return torch.cat(tensors)
+
+
+def _save_pictures(folder: Path, case_id: str, outputs: torch.Tensor, judge: Quality) -> tuple[str, ...]:
+    """One strip of the first pictures as a PNG; its name relative to the run folder."""
+    if judge.pictures is None:
+        return ()
+    import numpy as np
+    from PIL import Image
+
+    pictures = judge.pictures(outputs[:MAX_PICTURES]).numpy()  # (n, H, W, 3) uint8
+    name = f"images/{case_id}.png"
+    (folder / "images").mkdir(exist_ok=True)
+    Image.fromarray(np.concatenate(list(pictures), axis=1)).save(folder / name)
+    return (name,)

@@ -1,0 +1,56 @@
+"""What comes before the steady state, each part apart: loading, building, the first call."""
+
+from __future__ import annotations
+
+from harness.probes import probe
+from harness.trial import Findings, Trial
+from harness.types import Metric
+
+LOAD = Metric(
+    name="load_s",
+    unit="s",
+    label="Load",
+    better="lower",
+    kind="advisory",
+    description="seconds to make the model and its inputs, weights read from disk or drawn at random, in a process "
+    "that has torch imported",
+)
+BUILD = Metric(
+    name="build_s",
+    unit="s",
+    label="Build",
+    better="lower",
+    kind="advisory",
+    description="seconds to cast, quantise, export, compile or build an engine with a cold cache (first process of a "
+    "case)",
+)
+BUILD_CACHED = Metric(
+    name="build_cached_s",
+    unit="s",
+    label="Build, cached",
+    better="lower",
+    kind="advisory",
+    description="the same where an earlier process of this case left its export or its compiled kernels",
+)
+FIRST_CALL = Metric(
+    name="first_call_s",
+    unit="s",
+    label="First call",
+    better="lower",
+    kind="advisory",
+    description="seconds of the first iteration after the build (compilation is not in it)",
+)
+
+
+@probe("startup", order=0, metrics=(LOAD, BUILD, BUILD_CACHED, FIRST_CALL))
+def startup(trial: Trial) -> Findings:
+    """The seconds that the worker took before the first steady iteration."""
+    found, cached = trial.startup, trial.build.cached
+    return Findings(
+        samples={
+            "load_s": [found.load_s],
+            ("build_cached_s" if cached else "build_s"): [found.build_s],
+            "first_call_s": [found.first_call_s],
+        },
+        missing={} if cached else {"build_cached_s": "every process built anew: this backend keeps nothing on disk"},
+    )

@@ -1,0 +1,119 @@
+"""How a sweep is told to a person: a live bar on a terminal, plain lines otherwise (a log, CI)."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from harness.types import Case, Measurement
+from harness.units import format_duration, format_value
+
+MARKS = {
+    "ok": "ok",
+    "skipped": "skipped",
+    "invalid": "INVALID",
+    "failed": "FAILED",
+    "oom": "OUT OF MEMORY",
+    "timeout": "TIMEOUT",
+}
+
+
+class Lines:
+    """One line a measurement: number, status, case, latency or reason, time left."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._number = self._total = 0
+        self._left: float | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def begin(self, total: int, left: int) -> None:
+        self._number, self._total = total - left, total
+        done = f", {total - left} of them done before" if left < total else ""
+        self.say(f"{total} measurements{done}")
+
+    def start(self, case: Case, replicate: int, seconds_left: float | None) -> None:
+        self._number += 1
+        self._left = seconds_left
+
+    def skip(self, case: Case, replicate: int) -> None:
+        self._number += 1
+
+    def phase(self, phase: str) -> None:
+        """Nothing: a log wants one line a measurement."""
+
+    def end(self, measurement: Measurement) -> None:
+        left = f"  (about {format_duration(self._left)} left)" if self._left is not None else ""
+        self.say(f"[{self._number}/{self._total}] {describe(measurement)}{left}")
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class Bar(Lines):
+    """A live bar with the current case, its phase and the time left; each finished measurement scrolls above it."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._progress = Progress(
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=None)
+        self._current = ""
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, total: int, left: int) -> None:
+        super().begin(total, left)
+        self._progress.update(self._task, total=total, completed=total - left)
+
+    def start(self, case: Case, replicate: int, seconds_left: float | None) -> None:
+        super().start(case, replicate, seconds_left)
+        left = f"{format_duration(seconds_left)} left · " if seconds_left is not None else ""
+        self._current = f"{left}{case.label}"
+        self._progress.update(self._task, description=escape(self._current))
+
+    def skip(self, case: Case, replicate: int) -> None:
+        super().skip(case, replicate)
+        self._progress.advance(self._task)
+
+    def phase(self, phase: str) -> None:
+        self._progress.update(self._task, description=escape(f"{self._current} · {phase}"))
+
+    def end(self, measurement: Measurement) -> None:
+        self._progress.advance(self._task)
+        self.say(f"[{self._number}/{self._total}] {describe(measurement)}")
+
+
+def listener(console: Console) -> Lines:
+    """A bar where `console` is a terminal, lines elsewhere."""
+    return Bar(console) if console.is_terminal else Lines(console)
+
+
+def describe(measurement: Measurement) -> str:
+    """ "ok       digits_vit · eager · fp32 · batch 1 · 32 px: 2.13 ms"."""
+    mark = f"{MARKS[measurement.status]:<8}"
+    if measurement.status == "ok":
+        values = sorted(measurement.samples.get("latency_s", []))
+        told = format_value(values[len(values) // 2], "s") if values else "no latency"
+    else:
+        told = measurement.reason or ""
+    return f"{mark} {measurement.case.label}: {told}"

@@ -1,0 +1,72 @@
+"""Warm-up to a steady state, then samples until there are enough. Pure control flow over a `measure()` callable.
+
+Warm-up ends when the minimum time and count are over and the medians of the last two windows agree within the
+protocol's tolerance; at the cap it ends all the same, and the row is flagged `unsteady`. Warm-up values are kept.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.types import Protocol
+
+WINDOW = 4
+MIN_TIMED_S = 2e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """Seconds per iteration: `warmup` thrown away but kept, `steady` the samples; `loops` iterations a sample."""
+
+    warmup: list[float]
+    steady: list[float]
+    loops: int
+    unsteady: str | None
+
+
+def sample(measure: Callable[[int], float], protocol: Protocol) -> Sampled:
+    """Runs `measure(loops)` (seconds per iteration over `loops` iterations) as the protocol says."""
+    warmup, unsteady = _warm_up(measure, protocol)
+    loops = max(1, math.ceil(MIN_TIMED_S / max(statistics.median(warmup[-WINDOW:]), 1e-9)))
+    steady: list[float] = []
+    spent = 0.0
+    while not _enough(len(steady), spent, protocol):
+        steady.append(measure(loops))
+        spent += steady[-1] * loops
+    return Sampled(warmup=warmup, steady=steady, loops=loops, unsteady=unsteady)
+
+
+def _enough(count: int, spent: float, protocol: Protocol) -> bool:
+    if count >= 3 and spent >= protocol.max_sample_time_s:
+        return True
+    return count >= protocol.min_samples and spent >= protocol.min_sample_time_s
+
+
+def _warm_up(measure: Callable[[int], float], protocol: Protocol) -> tuple[list[float], str | None]:
+    values: list[float] = []
+    spent = 0.0
+    while True:
+        values.append(measure(1))
+        spent += values[-1]
+        if len(values) >= protocol.warmup_min_iterations and spent >= protocol.warmup_min_s:
+            drift = _drift(values)
+            if drift is not None and drift <= protocol.steady_tolerance:
+                return values, None
+            if spent >= protocol.warmup_max_s:
+                shown = "too few iterations to tell" if drift is None else f"{drift:.1%} between the last two windows"
+                return values, f"unsteady: warm-up capped at {protocol.warmup_max_s:g} s ({shown})"
+
+
+def _drift(values: list[float]) -> float | None:
+    """Relative change between the medians of the last two windows; None for fewer than two windows of two values.
+
+    The very first value is left out: it pays for caches and lazy initialisation.
+    """
+    window = min(WINDOW, (len(values) - 1) // 2)
+    if window < 2:
+        return None
+    before, after = statistics.median(values[-2 * window : -window]), statistics.median(values[-window:])
+    return abs(after - before) / before if before > 0 else 0.0

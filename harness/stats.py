@@ -1,0 +1,91 @@
+"""Estimates with intervals. Pure numpy; the process is the unit of replication.
+
+Iterations inside one process are not independent, so an interval over several processes resamples processes first
+and iterations within them second (a two-level bootstrap, seeded). With one process the interval covers only what
+that process saw; `latency_s` rows then say "1 process" in their conditions.
+
+Percentiles above the median are Harrell-Davis estimates (Harrell & Davis 1982, Biometrika 69:635), given only where
+at least one sample is expected beyond them: p90 needs 10 samples, p95 20, p99 100.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats as scipy_stats
+
+Array = NDArray[np.float64]
+Estimator = Callable[[Array], Array]
+
+RESAMPLES = 400
+CONFIDENCE = 0.95
+
+
+def needed_for(percentile: float) -> int:
+    """Samples below which a percentile is not given.
+
+    >>> needed_for(90), needed_for(99)
+    (10, 100)
+    """
+    return math.ceil(round(1.0 / (1.0 - percentile / 100.0), 6))
+
+
+@lru_cache(maxsize=256)
+def _harrell_davis_weights(count: int, quantile: float) -> Array:
+    edges = np.arange(count + 1) / count
+    cumulative = scipy_stats.beta.cdf(edges, (count + 1) * quantile, (count + 1) * (1 - quantile))
+    return np.diff(cumulative)
+
+
+def percentile_of(values: Array, percentile: float) -> Array:
+    """Harrell-Davis estimate of a percentile in 0..100 along the last axis; the plain median for 50."""
+    if percentile == 50:
+        return np.asarray(np.median(values, axis=-1))
+    return np.asarray(np.sort(values, axis=-1) @ _harrell_davis_weights(values.shape[-1], percentile / 100.0))
+
+
+def interval(groups: Sequence[Sequence[float]], estimate: Estimator, seed: int = 0) -> tuple[float, float] | None:
+    """95 % two-level bootstrap interval of `estimate` over processes (`groups`) and the samples in them.
+
+    Each resample draws as many processes as there are, with replacement, and from each the mean number of samples.
+    `estimate` reduces the last axis. None where fewer than 2 values are there in all: one value has no spread.
+    """
+    arrays = [np.asarray(g, dtype=float) for g in groups if len(g)]
+    sizes = np.array([len(a) for a in arrays])
+    if sizes.sum() < 2:
+        return None
+    padded = np.zeros((len(arrays), sizes.max()))
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(0, len(arrays), (RESAMPLES, len(arrays), 1))
+    draws = max(1, round(float(sizes.mean())))
+    within = (rng.random((RESAMPLES, len(arrays), draws)) * sizes[chosen]).astype(int)
+    found = estimate(padded[chosen, within].reshape(RESAMPLES, -1))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(found, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def wilson(successes: float, count: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a share (Wilson 1927), as used for top-1 and for the recognised share."""
+    if count <= 0:
+        raise ValueError(f"a share needs at least one item, got {count}")
+    z = float(scipy_stats.norm.ppf(1 - (1 - CONFIDENCE) / 2))
+    share, z2 = successes / count, z * z
+    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = z * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count)) / (1 + z2 / count)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def relative_spread(values: Sequence[float]) -> float | None:
+    """Robust noise: 1.4826 x MAD / median; None for fewer than 3 values."""
+    if len(values) < 3:
+        return None
+    array = np.asarray(values, dtype=float)
+    middle = float(np.median(array))
+    return float(1.4826 * np.median(np.abs(array - middle)) / middle) if middle else None

@@ -1,0 +1,230 @@
+"""The run folder: written as it goes, readable after a kill at any moment.
+
+    runs/<id>/run.json             schema, suite, protocol, environment, metrics, planned cases (written first)
+    runs/<id>/measurements.jsonl   one Measurement a line, flushed and synced one by one
+    runs/<id>/images/<case>.png    generated pictures of a case, one strip
+
+Format history: 1 (0.1.0) first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.types import Case, Measurement, Metric, Protocol, Run
+
+SCHEMA = 1
+RUN_FILE = "run.json"
+MEASUREMENTS_FILE = "measurements.jsonl"
+
+T = TypeVar("T")
+
+
+class UnreadableRun(ValueError):
+    """A folder that is not a run, or a run of another schema; `str()` is one line for the user."""
+
+
+class RunBusy(RuntimeError):
+    """Another process is writing to this run folder; `str()` is one line for the user."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the run folder for one writer. Raises RunBusy; the lock ends with the process, however it ends."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunBusy(f"{folder}: another process is measuring into this run") from None
+        yield
+
+
+def now() -> str:
+    """UTC now, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def run_to_dict(run: Run) -> dict[str, Any]:
+    """The whole run as JSON types, raw values included; `run_from_dict` reads it back equal."""
+    return {**_header(run), "measurements": [_measurement_to_dict(m) for m in run.measurements]}
+
+
+def run_from_dict(document: Mapping[str, Any], folder: str | None = None, problems: tuple[str, ...] = ()) -> Run:
+    """Inverse of `run_to_dict`. Raises UnreadableRun on another schema or a missing field."""
+    if document.get("schema") != SCHEMA:
+        raise UnreadableRun(f"schema {document.get('schema')!r}; this version reads {SCHEMA}")
+    try:
+        return Run(
+            id=document["id"],
+            suite=document["suite"],
+            description=document.get("description", ""),
+            protocol=_record(Protocol, document["protocol"]),
+            environment=dict(document["environment"]),
+            metrics={name: _record(Metric, entry) for name, entry in document["metrics"].items()},
+            models=dict(document.get("models", {})),
+            cases=tuple(_record(Case, entry) for entry in document["cases"]),
+            measurements=tuple(_measurement_from_dict(entry) for entry in document.get("measurements", ())),
+            created=document.get("created", ""),
+            finished=document.get("finished"),
+            selection=document.get("selection"),
+            folder=folder,
+            problems=problems,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnreadableRun(f"{type(error).__name__}: {error}") from error
+
+
+def create(folder: Path, run: Run) -> None:
+    """Writes the header of a new run. Raises FileExistsError where the folder already holds one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / RUN_FILE).exists():
+        raise FileExistsError(f"{folder} already holds a run")
+    write_header(folder, run)
+    (folder / MEASUREMENTS_FILE).touch()
+
+
+def write_header(folder: Path, run: Run) -> None:
+    """Replaces run.json atomically."""
+    write_atomically(folder / RUN_FILE, json.dumps(_header(run), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def append(folder: Path, measurement: Measurement) -> None:
+    """Adds one line and waits until the disk has it. A half line left by a kill is ended first, then ignored."""
+    path = folder / MEASUREMENTS_FILE
+    line = json.dumps(_measurement_to_dict(measurement), ensure_ascii=False, allow_nan=False)
+    with path.open("ab+") as file:
+        if file.seek(0, os.SEEK_END) > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def load(folder: Path) -> Run:
+    """Reads a run folder, also one whose writer was killed; unreadable lines are named in `Run.problems`.
+
+    Raises UnreadableRun where there is no readable run.json.
+    """
+    folder = Path(folder)
+    try:
+        header = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UnreadableRun(f"{folder} is not a run folder: it has no {RUN_FILE}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UnreadableRun(f"{folder / RUN_FILE}: {error}") from error
+    if not isinstance(header, dict):
+        raise UnreadableRun(f"{folder / RUN_FILE}: not a run header")
+    measurements, problems = _read_lines(folder / MEASUREMENTS_FILE)
+    try:
+        return run_from_dict({**header, "measurements": measurements}, folder=str(folder), problems=problems)
+    except UnreadableRun as error:
+        raise UnreadableRun(f"{folder / RUN_FILE}: {error}") from error
+
+
+def measured(run: Run) -> set[tuple[str, int]]:
+    """(case id, replicate) of every measurement that is stored."""
+    return {(m.case.id, m.replicate) for m in run.measurements}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes beside `path`, syncs, renames: a reader sees the old text or the new one, never a half."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _read_lines(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    if not path.exists():
+        return [], (f"{path.name} is missing",)
+    entries, problems, seen = [], [], set()
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            measurement = _measurement_from_dict(entry)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            problems.append(f"{path.name} line {number} was cut off or is unreadable, and is left out")
+            continue
+        key = (measurement.case.id, measurement.replicate)
+        if key in seen:
+            problems.append(f"{path.name} line {number} repeats {key[0]} replicate {key[1]}, and is left out")
+            continue
+        seen.add(key)
+        entries.append(entry)
+    return entries, tuple(problems)
+
+
+def _header(run: Run) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "id": run.id,
+        "suite": run.suite,
+        "description": run.description,
+        "created": run.created,
+        "finished": run.finished,
+        "selection": run.selection,
+        "protocol": asdict(run.protocol),
+        "environment": run.environment,
+        "metrics": {name: asdict(metric) for name, metric in run.metrics.items()},
+        "models": run.models,
+        "cases": [asdict(case) for case in run.cases],
+    }
+
+
+def _record(cls: type[T], entry: Mapping[str, Any]) -> T:
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    unknown = set(entry) - known
+    if unknown:
+        raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+    return cls(**entry)
+
+
+def _measurement_to_dict(measurement: Measurement) -> dict[str, Any]:
+    document = asdict(measurement)
+    for phase in ("samples", "warmup"):
+        document[phase] = {name: _finite(values) for name, values in document[phase].items()}
+    for free in ("facts", "state"):
+        document[free] = _json(document[free])
+    return document
+
+
+def _json(value: Any) -> Any:
+    """`value` in JSON types; a float that JSON cannot write (a scheduler's -inf) becomes its text."""
+    if isinstance(value, Mapping):
+        return {str(k): _json(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def _finite(values: Iterable[float]) -> list[float]:
+    listed = [float(v) for v in values]
+    bad = [v for v in listed if not math.isfinite(v)]
+    if bad:
+        raise ValueError(f"a sample is {bad[0]}; a value that is not finite is recorded as missing, with its reason")
+    return listed
+
+
+def _measurement_from_dict(entry: Mapping[str, Any]) -> Measurement:
+    values = dict(entry)
+    values["case"] = _record(Case, values["case"])
+    for name in ("warnings", "images"):
+        values[name] = tuple(values.get(name, ()))
+    return _record(Measurement, values)

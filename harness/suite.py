@@ -1,0 +1,296 @@
+"""Suite YAML -> validated Suite -> cases. Every error names the field, the value and the nearest valid one.
+
+    name: my-suite
+    description: what it is for
+    protocol: {replicates: 3}          # any field of harness.types.Protocol
+    cases:
+      - model: digits_dit              # an entry is a matrix: a list is an axis, a single value a fixed one
+        backend: [eager, onnxruntime]
+        num_steps: [5, 20]
+        exclude: [{backend: onnxruntime, num_steps: 5}]
+
+Anchors and aliases are refused (a few lines of them can expand to gigabytes), and so are repeated keys.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.registry import BACKENDS, MODELS, SCHEDULERS, UnknownName, nearest
+from harness.types import AXES, PRECISIONS, Case, Model, Protocol, Suite
+
+MAX_FILE_BYTES = 1_000_000
+MAX_CASES = 10_000
+GENERAL_AXES = ("model", "weights", "backend", "precision", "batch_size", "seed")
+SUITE_FIELDS = ("name", "description", "protocol", "cases")
+
+_POSITIVE_INTEGERS = ("batch_size", "image_size", "num_steps")
+_REPEATED = "exclude"
+
+
+class SuiteError(ValueError):
+    """A suite that cannot be run as written; `str()` is one line for the user."""
+
+
+def read(path: Path) -> Suite:
+    """The suite in a YAML file. Raises SuiteError with one line that says what to change."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise SuiteError(f"{path}: {size} bytes; a suite may have {MAX_FILE_BYTES} at most")
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SuiteError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise SuiteError(f"{path}: {error.strerror}") from None
+    try:
+        return parse(text, default_name=path.stem)
+    except SuiteError as error:
+        raise SuiteError(f"{path}: {error}") from None
+
+
+def parse(text: str, default_name: str = "suite") -> Suite:
+    """The suite in YAML text. Raises SuiteError."""
+    document = _load_yaml(text)
+    if document is None:
+        raise SuiteError("the file is empty; a suite needs at least `cases:`")
+    if not isinstance(document, dict):
+        raise SuiteError(f"a suite is a mapping with `cases:`, not a {type(document).__name__}")
+    for key in document:
+        if key not in SUITE_FIELDS:
+            raise SuiteError(f"unknown field {key!r}; {nearest(key, list(SUITE_FIELDS))}")
+    name = document.get("name", default_name)
+    if not isinstance(name, str) or not name.strip() or "/" in name or name.startswith("."):
+        raise SuiteError(f"name: {name!r} must be a plain text without '/'")
+    return Suite(
+        name=name,
+        description=str(document.get("description") or ""),
+        protocol=_protocol(document.get("protocol") or {}),
+        cases=_cases(document.get("cases")),
+        source=text,
+    )
+
+
+def check(case: Case) -> str | None:
+    """Why `case` cannot be asked of its model, in one line; None where it can."""
+    try:
+        _validated(MODELS[case.model], {k: v for k, v in case.axes().items() if v is not None})
+    except (SuiteError, UnknownName) as error:
+        return str(error)
+    return None
+
+
+def only(cases: Iterable[Case], conditions: str) -> tuple[Case, ...]:
+    """The cases for which every `axis=value` of a comma-separated list holds; `a|b` allows several values.
+
+    Raises SuiteError for an unknown axis, and where no case is left.
+    """
+    wanted: dict[str, set[str]] = {}
+    for part in filter(None, (p.strip() for p in conditions.split(","))):
+        axis, sign, value = part.partition("=")
+        if axis.strip() not in AXES:
+            raise SuiteError(f"--only: unknown axis {axis.strip()!r}; {nearest(axis.strip(), list(AXES))}")
+        if not sign or not value.strip():
+            raise SuiteError(f"--only: {part!r} must be axis=value")
+        wanted.setdefault(axis.strip(), set()).update(v.strip() for v in value.split("|"))
+    cases = tuple(cases)
+    left = tuple(c for c in cases if all(_text(c.axes()[axis]) in values for axis, values in wanted.items()))
+    if not left:
+        present = "; ".join(f"{a}: {', '.join(sorted({_text(c.axes()[a]) for c in cases}))}" for a in wanted)
+        raise SuiteError(f"--only {conditions!r} leaves no case; the suite has {present}")
+    return left
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader without aliases and without repeated keys."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            line = self.peek_event().start_mark.line + 1
+            raise SuiteError(f"line {line}: anchors and aliases are not allowed in a suite")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise SuiteError(f"line {key_node.start_mark.line + 1}: a key must be plain text")
+            if key_node.value in seen:
+                raise SuiteError(f"line {key_node.start_mark.line + 1}: {key_node.value!r} stands twice")
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _load_yaml(text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise SuiteError(f"{where}not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except RecursionError:
+        raise SuiteError("not a suite: nested too deeply") from None
+    except ValueError as error:
+        raise error if isinstance(error, SuiteError) else SuiteError(f"not valid YAML: {error}") from None
+
+
+def _protocol(entry: Any) -> Protocol:
+    if not isinstance(entry, dict):
+        raise SuiteError(f"protocol: {entry!r} must be a mapping")
+    known: dict[str, Any] = {f.name: f.default for f in fields(Protocol)}
+    for key, value in entry.items():
+        if key not in known:
+            raise SuiteError(f"protocol: unknown field {key!r}; {nearest(key, list(known))}")
+        expected = type(known[key])
+        if expected is bool:
+            fits = isinstance(value, bool)
+        else:
+            fits = (
+                isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+            )
+            fits = fits and (expected is float or isinstance(value, int))
+        if not fits:
+            raise SuiteError(f"protocol.{key}: {value!r} must be {_article(expected)}, like the default {known[key]!r}")
+    protocol = Protocol(**entry)
+    for key in ("replicates", "min_samples", "warmup_min_iterations", "timeout_s"):
+        if getattr(protocol, key) <= 0:
+            raise SuiteError(f"protocol.{key}: {getattr(protocol, key)!r} must be greater than 0")
+    return protocol
+
+
+def _article(kind: type) -> str:
+    return {bool: "true or false", int: "a whole number of 0 or more", float: "a number of 0 or more"}[kind]
+
+
+def _cases(entries: Any) -> tuple[Case, ...]:
+    if not isinstance(entries, list) or not entries:
+        raise SuiteError("cases: must be a list with at least one entry")
+    found: dict[str, Case] = {}
+    for number, entry in enumerate(entries, start=1):
+        try:
+            for case in _matrix(entry):
+                found.setdefault(case.id, case)
+        except SuiteError as error:
+            raise SuiteError(f"cases[{number}]: {error}") from None
+        if len(found) > MAX_CASES:
+            raise SuiteError(f"more than {MAX_CASES} cases")
+    if not found:
+        raise SuiteError("cases: `exclude` leaves no case")
+    return tuple(found.values())
+
+
+def _matrix(entry: Any) -> Iterable[Case]:
+    if not isinstance(entry, dict):
+        raise SuiteError(f"{entry!r} must be a mapping of axes")
+    if "model" not in entry:
+        raise SuiteError("has no `model`")
+    axes = {name: _values(name, value) for name, value in entry.items() if name != _REPEATED}
+    excluded = _excluded(entry.get(_REPEATED, []), set(axes))
+    if math.prod(len(v) for v in axes.values()) > MAX_CASES:
+        raise SuiteError(f"more than {MAX_CASES} cases")
+    for combination in itertools.product(*axes.values()):
+        given = dict(zip(axes, combination, strict=True))
+        case = _validated(_model(given["model"]), given)
+        if not any(all(case.axes()[a] in values for a, values in rule.items()) for rule in excluded):
+            yield case
+
+
+def _model(name: Any) -> Model:
+    try:
+        return MODELS[name]
+    except UnknownName as error:
+        raise SuiteError(f"model: {error}") from None
+
+
+def _values(name: Any, value: Any) -> list[Any]:
+    if name not in AXES:
+        raise SuiteError(f"unknown axis {name!r}; {nearest(name, [*AXES, _REPEATED])}")
+    if isinstance(value, list):
+        if not value:
+            raise SuiteError(f"{name}: an empty list; give at least one value")
+        return value
+    return [value]
+
+
+def _excluded(rules: Any, axes: set[str]) -> list[dict[str, list[Any]]]:
+    if not isinstance(rules, list) or not all(isinstance(rule, dict) and rule for rule in rules):
+        raise SuiteError(f"exclude: {rules!r} must be a list of mappings")
+    for rule in rules:
+        for axis in rule:
+            if axis not in AXES:
+                raise SuiteError(f"exclude: unknown axis {axis!r}; {nearest(axis, sorted(axes))}")
+    return [{axis: _values(axis, value) for axis, value in rule.items()} for rule in rules]
+
+
+def _validated(model: Model, given: Mapping[str, Any]) -> Case:
+    """The case with the model's defaults filled in. Raises SuiteError for the first axis that does not fit."""
+    allowed = (*GENERAL_AXES, *model.axes)
+    for axis in given:
+        if axis not in allowed:
+            raise SuiteError(f"{axis}: model {model.name!r} has no such axis; it has {', '.join(allowed)}")
+    values = {"weights": model.weights[0], **model.axes, **given}
+    for axis, value in values.items():
+        _check_value(model, axis, value)
+    if values.get("guidance_scale") is not None:
+        values["guidance_scale"] = float(values["guidance_scale"])
+    return Case(**values)
+
+
+def _check_value(model: Model, axis: str, value: Any) -> None:
+    if axis in model.axes and value is None:
+        return
+    if axis in _POSITIVE_INTEGERS and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise SuiteError(f"{axis}: {value!r} must be a whole number of 1 or more")
+    if axis == "seed" and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31):
+        raise SuiteError(f"seed: {value!r} must be a whole number from 0 to 2147483647")
+    if axis == "guidance_scale" and (
+        not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < 0
+    ):
+        raise SuiteError(f"guidance_scale: {value!r} must be a number of 0 or more")
+    if axis == "prompt" and (not isinstance(value, str) or not value):
+        raise SuiteError(f"prompt: {value!r} must be text")
+    if axis == "image_size":
+        _check_image_size(model, value)
+    if axis == "weights":
+        _check_weights(model, value)
+    names = {"precision": list(PRECISIONS), "backend": list(BACKENDS), "scheduler": list(SCHEDULERS)}.get(axis)
+    if names is not None and value not in names:
+        raise SuiteError(f"{axis}: unknown {axis} {value!r}; {nearest(value, names)}")
+
+
+def _check_image_size(model: Model, value: int) -> None:
+    default, multiple = model.axes["image_size"], model.image_size_multiple
+    if value == default:
+        return
+    if multiple is None:
+        raise SuiteError(f"image_size: model {model.name!r} has {default} only, not {value}")
+    if value % multiple or value > model.max_image_size:
+        nearest_size = min(max(round(value / multiple), 1) * multiple, model.max_image_size)
+        raise SuiteError(
+            f"image_size: {value} must be a multiple of {multiple} up to {model.max_image_size}; "
+            f"the nearest is {nearest_size}"
+        )
+
+
+def _check_weights(model: Model, value: Any) -> None:
+    keywords = [w for w in model.weights if w != "folder"]
+    if value in keywords:
+        return
+    if not isinstance(value, str) or not value:
+        raise SuiteError(f"weights: {value!r} must be text; {nearest(value, keywords)}")
+    is_folder = Path(value).expanduser().is_dir()
+    if "folder" in model.weights and is_folder:
+        return
+    what = "is a folder, which this model does not take" if is_folder else "is neither a known keyword nor a folder"
+    raise SuiteError(f"weights: {value!r} {what}; {nearest(value, keywords)}")

@@ -1,0 +1,172 @@
+"""Measures every case of a suite, process by process, into a run folder; resumes what is missing.
+
+The first process of every case comes first, in the suite's order (so that a sweep that is stopped early has each row),
+then the further ones, each round in a shuffled order, so that slow minutes of a shared machine do not all hit one row.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness import environment, storage
+from harness.measure import Job
+from harness.registry import MODELS, PROBES
+from harness.types import Case, Measurement, Metric, Run, Suite
+from harness.worker import Workers
+
+ENVIRONMENT_TIMEOUT_S = 300.0
+SHUFFLE_SEED = 20
+
+
+class Listener(Protocol):
+    """Who is told how a sweep goes on."""
+
+    def begin(self, total: int, left: int) -> None: ...
+    def start(self, case: Case, replicate: int, seconds_left: float | None) -> None: ...
+    def skip(self, case: Case, replicate: int) -> None: ...
+    def phase(self, phase: str) -> None: ...
+    def end(self, measurement: Measurement) -> None: ...
+
+
+class EnvironmentFailed(RuntimeError):
+    """The conditions of the run could not be read, so nothing may be measured; `str()` is one line for the user."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    case: Case
+    replicate: int
+
+
+def collect_environment(workers: Workers, device: str | None, threads: int | None = None) -> dict[str, Any]:
+    """The environment, read in a worker. Raises EnvironmentFailed."""
+    reply = workers.call(_collect, (device, threads), ENVIRONMENT_TIMEOUT_S, "environment", lambda _phase: None)
+    if reply.value is None:
+        raise EnvironmentFailed(f"cannot read the environment: {reply.reason}")
+    if isinstance(reply.value, str):
+        raise EnvironmentFailed(reply.value)
+    return dict(reply.value)
+
+
+def _collect(argument: tuple[str | None, int | None], report: Callable[[str], None]) -> dict[str, Any] | str:
+    from harness.devices import NoSuchDevice
+
+    try:
+        return environment.collect(argument, report)
+    except NoSuchDevice as error:
+        return str(error)
+
+
+def new_run(suite: Suite, folder: Path, found: dict[str, Any], selection: str | None = None) -> Run:
+    """Writes the header of a new run folder and returns the run, still without measurements."""
+    run = Run(
+        id=folder.name,
+        suite=suite.name,
+        description=suite.description,
+        protocol=suite.protocol,
+        environment=found,
+        metrics={m.name: m for p in sorted(PROBES.values(), key=lambda p: p.order) for m in p.metrics},
+        models={case.model: MODELS[case.model].info for case in suite.cases},
+        cases=suite.cases,
+        measurements=(),
+        created=storage.now(),
+        selection=selection,
+        folder=str(folder),
+    )
+    storage.create(folder, run)
+    return run
+
+
+def blocks(cases: Sequence[Case], replicates: int) -> list[Block]:
+    """Every (case, process) in the order of measurement."""
+    rounds = [list(cases)]
+    shuffle = random.Random(SHUFFLE_SEED)
+    for _ in range(1, replicates):
+        rounds.append(shuffle.sample(list(cases), len(cases)))
+    return [Block(case=case, replicate=i) for i, cases_ in enumerate(rounds) for case in cases_]
+
+
+def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener) -> Run:
+    """Measures what `run` still lacks and returns the whole run. KeyboardInterrupt leaves a run that resumes.
+
+    A case whose process did not end well is not measured again in further processes: its row has its reason already.
+    """
+    folder = Path(str(run.folder))
+    left = remaining(run)
+    estimate = Estimate(run.measurements)
+    total = len(blocks(run.cases, run.protocol.replicates))
+    settled = {m.case.id for m in run.measurements if m.status != "ok"}
+    listener.begin(total, len(left))
+    with tempfile.TemporaryDirectory(prefix="imgbench-") as cache:
+        for number, block in enumerate(left):
+            if block.case.id in settled:
+                listener.skip(block.case, block.replicate)
+                continue
+            listener.start(block.case, block.replicate, estimate.seconds(left[number:], settled))
+            job = _job(block, run, plugins, Path(cache))
+            outcome = workers.measure(job, listener.phase)
+            run = _with_metrics(run, outcome.metrics, folder)
+            storage.append(folder, outcome.measurement)
+            estimate.add(outcome.measurement)
+            if outcome.measurement.status != "ok":
+                settled.add(block.case.id)
+            listener.end(outcome.measurement)
+    storage.write_header(folder, replace(storage.load(folder), finished=storage.now()))
+    shutil.rmtree(folder / "references", ignore_errors=True)
+    return storage.load(folder)
+
+
+def remaining(run: Run) -> list[Block]:
+    """The blocks that a run still lacks; none for a case that has ended badly once."""
+    done = storage.measured(run)
+    settled = {m.case.id for m in run.measurements if m.status != "ok"}
+    planned = blocks(run.cases, run.protocol.replicates)
+    return [b for b in planned if (b.case.id, b.replicate) not in done and b.case.id not in settled]
+
+
+class Estimate:
+    """Seconds left, from what each case took so far; a case not measured yet counts as the mean of the others."""
+
+    def __init__(self, measurements: Sequence[Measurement]) -> None:
+        self._by_case: dict[str, float] = {}
+        for measurement in measurements:
+            self.add(measurement)
+
+    def add(self, measurement: Measurement) -> None:
+        if measurement.duration_s is not None:
+            self._by_case[measurement.case.id] = measurement.duration_s
+
+    def seconds(self, left: Sequence[Block], settled: set[str]) -> float | None:
+        """None before the first measurement."""
+        if not self._by_case:
+            return None
+        mean = sum(self._by_case.values()) / len(self._by_case)
+        return sum(self._by_case.get(b.case.id, mean) for b in left if b.case.id not in settled)
+
+
+def _job(block: Block, run: Run, plugins: Sequence[str], cache: Path) -> Job:
+    return Job(
+        case=block.case,
+        replicate=block.replicate,
+        protocol=run.protocol,
+        device=run.environment["device"],
+        folder=Path(str(run.folder)),
+        cache=cache / block.case.id,
+        threads=run.environment["threads"],
+        plugins=tuple(plugins),
+    )
+
+
+def _with_metrics(run: Run, found: Sequence[Metric], folder: Path) -> Run:
+    """The run with the metrics of a new model in its header, which is rewritten before their first samples."""
+    new = {m.name: m for m in found if m.name not in run.metrics}
+    if new:
+        run = replace(run, metrics={**run.metrics, **new})
+        storage.write_header(folder, run)
+    return run

@@ -1,0 +1,68 @@
+"""The only reader of a clock. Host wall clock, with the device synchronised before and after.
+
+Everything that times is handed a `Timer`; a test hands it `FakeClock` and gets exact numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def perf_counter() -> float:
+    """Seconds on the monotonic clock, of which only differences mean anything."""
+    return time.perf_counter()
+
+
+class Timer:
+    """Times calls on one device: `timer.seconds(fn)`; `timer.last` keeps what the call returned."""
+
+    def __init__(self, synchronize: Callable[[], None], clock: Callable[[], float] = perf_counter) -> None:
+        self.synchronize = synchronize
+        self.clock = clock
+        self.last: object = None
+
+    def seconds(self, call: Callable[[], object], repeat: int = 1) -> float:
+        """Seconds one call takes: `repeat` calls between two synchronisations, divided by `repeat`."""
+        self.synchronize()
+        start = self.clock()
+        for _ in range(repeat):
+            self.last = call()
+        self.synchronize()
+        return (self.clock() - start) / repeat
+
+    def timed(self, call: Callable[[], T]) -> tuple[T, float]:
+        """What `call` returns, and the seconds it took."""
+        self.synchronize()
+        start = self.clock()
+        result = call()
+        self.synchronize()
+        return result, self.clock() - start
+
+    def now(self) -> float:
+        """A synchronised stamp: all work given to the device so far is done."""
+        self.synchronize()
+        return self.clock()
+
+
+class FakeClock:
+    """A clock that plays given durations: each pair of readings is the next one apart. For tests and replays.
+
+    >>> timer = Timer(lambda: None, FakeClock([0.010, 0.011]))
+    >>> round(timer.seconds(lambda: None), 6), round(timer.seconds(lambda: None), 6)
+    (0.01, 0.011)
+    """
+
+    def __init__(self, durations: list[float]) -> None:
+        self._durations = iter(durations)
+        self._time = 0.0
+        self._started = False
+
+    def __call__(self) -> float:
+        if self._started:
+            self._time += next(self._durations)
+        self._started = not self._started
+        return self._time

@@ -1,0 +1,124 @@
+"""A trial: one case, built, in one worker process. Probes get it and run its step.
+
+Every forward is counted and its shapes held against the component's example inputs, also while latency is measured
+(two additions a call), so that a pipeline that ran other steps, another batch or another size is found out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.backends import Build
+from harness.devices import Device
+from harness.timing import Timer
+from harness.types import Case, Component, Forward, Protocol, Samples, Workload
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Startup:
+    """Seconds before the first steady iteration, each part once: load, build, first call."""
+
+    load_s: float
+    build_s: float
+    first_call_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a probe found: samples by metric, and the reason for each of its metrics that it could not measure."""
+
+    samples: Samples = field(default_factory=dict)
+    warmup: Samples = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    invalid: str | None = None
+
+
+class Counter:
+    """Counts the calls of each component and the shapes that were not the ones asked for."""
+
+    def __init__(self, components: tuple[Component, ...], forwards: Mapping[str, Forward]) -> None:
+        self.calls = dict.fromkeys((c.name for c in components), 0)
+        self.iterations = 0
+        self.wrong_shapes: dict[str, str] = {}
+        self._expected = {c.name: c.calls for c in components}
+        self.forwards = {c.name: self._counted(c, forwards[c.name]) for c in components}
+
+    def _counted(self, component: Component, forward: Forward) -> Forward:
+        name, shapes = component.name, [x.shape for x in component.inputs]
+
+        def counted(*inputs: torch.Tensor) -> torch.Tensor:
+            self.calls[name] += 1
+            if [x.shape for x in inputs] != shapes:
+                self.wrong_shapes[name] = f"{[tuple(x.shape) for x in inputs]} instead of {[tuple(s) for s in shapes]}"
+            return forward(*inputs)
+
+        return counted
+
+    def mismatch(self) -> str | None:
+        """Why the calls are not those of the case, or None."""
+        for name, shapes in self.wrong_shapes.items():
+            return f"{name} was called with shapes {shapes}"
+        for name, count in self.calls.items():
+            wanted = self._expected[name] * self.iterations
+            if count != wanted:
+                return f"{name} was called {count} times in {self.iterations} iterations, where {wanted} were asked for"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What a probe may use. `folder` is the run folder; `cache` is shared by the processes of a sweep."""
+
+    case: Case
+    replicate: int
+    workload: Workload
+    build: Build
+    device: Device
+    timer: Timer
+    protocol: Protocol
+    startup: Startup
+    folder: Path
+    counter: Counter
+
+    def step(self, batch: Any = None) -> torch.Tensor:
+        """Runs one iteration over `batch` (the timed one unless given) and returns its output."""
+        self.counter.iterations += 1
+        given = self.workload.batch if batch is None else batch.to(self.device.torch_device)
+        return self.workload.iterate(self.counter.forwards, given)
+
+    def observed_step(self, observe: Any) -> torch.Tensor:
+        """One iteration of which `observe(name, forward)` may wrap each counted forward."""
+        self.counter.iterations += 1
+        forwards = {name: observe(name, forward) for name, forward in self.counter.forwards.items()}
+        return self.workload.iterate(forwards, self.workload.batch)
+
+
+def output_fault(output: torch.Tensor, workload: Workload) -> str | None:
+    """Why an output cannot be right (shape, NaN or infinity, constant items), or None."""
+    import torch
+
+    if tuple(output.shape) != workload.output_shape:
+        return f"the output has shape {tuple(output.shape)} instead of {workload.output_shape}"
+    flat = output.detach().reshape(output.shape[0], -1).float()
+    bad = int((~torch.isfinite(flat)).sum())
+    if bad:
+        return f"the output has {bad} values that are NaN or infinite"
+    constant = int(((flat.amax(dim=1) - flat.amin(dim=1)) < 1e-6).sum())
+    if constant:
+        return f"{constant} of {flat.shape[0]} outputs are constant"
+    return None
+
+
+def digest(output: torch.Tensor) -> str:
+    """Short SHA-256 of an output's bytes: equal exactly when two runs gave bit-identical results."""
+    return hashlib.sha256(output.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]

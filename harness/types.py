@@ -1,0 +1,272 @@
+"""The nouns of imgbench: frozen records, importable without torch.
+
+suite.yaml -> Suite -> [Case] -> Workload -> forwards -> samples -> Measurement -> Run -> frames -> Verdict -> Section
+
+Values are stored in SI base units (seconds, bytes, joules, watts); `harness.units` formats them at the edge.
+A missing value is absent with a reason (`Measurement.missing`), never 0, inf or -1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    import torch
+
+Status = Literal["ok", "skipped", "failed", "oom", "timeout", "invalid"]
+Better = Literal["lower", "higher"]
+Kind = Literal[
+    "noisy", "exact", "near_exact", "energy", "quality_item", "quality_continuous", "quality_set", "advisory"
+]
+Summary = Literal["median", "mean", "max", "last"]
+
+STATUSES: tuple[str, ...] = get_args(Status)
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "int8", "fp8_e4m3")
+
+Samples = dict[str, list[float]]
+Forward = Callable[..., "torch.Tensor"]
+
+
+class Unsupported(ValueError):
+    """A combination that a model or a backend cannot do: its row is `skipped`, with this as the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One measured quantity, with all that is needed to print it, to rank by it and to compare it.
+
+    `kind` picks the comparison rule: noisy (statistics), exact (equality), near_exact (0.5 % or 2 MiB), energy,
+    quality_item (one 0/1 an item), quality_continuous, quality_set (one figure for a set of images), advisory
+    (shown, never gated). `summary` says how the samples become the row's one value. `better` is None where neither
+    direction is better (a parameter count).
+    """
+
+    name: str
+    unit: str
+    label: str
+    better: Better | None
+    kind: Kind
+    description: str
+    summary: Summary = "median"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One point of a sweep: what is asked for. Axes that a model does not have are None."""
+
+    model: str
+    weights: str = "random"
+    backend: str = "eager"
+    precision: str = "fp32"
+    batch_size: int = 1
+    image_size: int | None = None
+    scheduler: str | None = None
+    num_steps: int | None = None
+    guidance_scale: float | None = None
+    prompt: str | None = None
+    seed: int = 0
+
+    @property
+    def id(self) -> str:
+        """A stable, file-safe name: the axes that tell cases apart at a glance, and a hash of all of them."""
+        canonical = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
+        readable = "-".join([self.model, self.backend, self.precision, f"b{self.batch_size}"])
+        safe = "".join(c if c.isascii() and (c.isalnum() or c in "_-.") else "_" for c in readable)[:80]
+        return f"{safe}-{digest}"
+
+    @property
+    def label(self) -> str:
+        """The case in words for people: every axis that it has, the seed left out.
+
+        >>> Case(model="digits_vit", weights="digits", batch_size=32, image_size=32).label
+        'digits_vit · eager · fp32 · batch 32 · 32 px'
+        """
+        parts = [self.model, self.backend, self.precision, f"batch {self.batch_size}"]
+        if self.image_size is not None:
+            parts.append(f"{self.image_size} px")
+        if self.scheduler is not None:
+            parts.append(self.scheduler)
+        if self.num_steps is not None:
+            parts.append(f"{self.num_steps} steps")
+        if self.guidance_scale is not None:
+            parts.append(f"guidance {self.guidance_scale:g}")
+        return " · ".join(parts)
+
+    def axes(self) -> dict[str, Any]:
+        """Axis name -> value, in declaration order."""
+        return asdict(self)
+
+    def with_(self, **axes: Any) -> Case:
+        return replace(self, **axes)
+
+
+AXES: tuple[str, ...] = tuple(f.name for f in fields(Case))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """One neural network of a workload, as the backends see it: positional tensors in, one tensor out.
+
+    `inputs` are example tensors (fp32 or integer, on the CPU) with the exact shapes of every call in this case; an
+    exporter traces with them and the run is checked against them. `calls` is how often one iteration must call it.
+    A component with `repeated` is the denoiser: each of its calls is a denoising step of its own in the stage table.
+    """
+
+    name: str
+    module: torch.nn.Module
+    inputs: tuple[torch.Tensor, ...]
+    calls: int = 1
+    repeated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """How to judge the outputs of a trained model, at the case's own batch size, backend and precision.
+
+    `batches` yields inputs for `Workload.iterate`, each of exactly batch_size items (the last one filled up with
+    items that `score` cuts off again). `score` gets all outputs concatenated along dimension 0 and returns samples by
+    metric: one 0/1 an item for quality_item metrics, one figure for a set. `pictures` turns outputs into uint8
+    (N, H, W, 3) for the report, or is None for a classifier. `conditions` (number of items, hashes of reference and
+    extractor, resize) stand beside every figure.
+    """
+
+    metrics: tuple[Metric, ...]
+    batches: Callable[[], Sequence[Any]]
+    score: Callable[[torch.Tensor], Samples]
+    conditions: Mapping[str, Any]
+    pictures: Callable[[torch.Tensor], torch.Tensor] | None = None
+    captions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What a model makes of a case: networks, and one iteration over one batch, given a forward for each network.
+
+    `iterate(forwards, batch)` runs one iteration; `forwards[name]` replaces the component of that name. `batch` is
+    the timed batch; it has `.to(device)`, as every batch of `Quality.batches` has, and is moved before it is timed.
+    The output's shape must be `output_shape`, whose first number is the batch size. `identity` is JSON: all that
+    makes two pieces of work the same (shapes, steps, prompts, parameters, hash of the weights). What runs on the host
+    between components (scheduler, tokenizer) stays in fp32: a component is cast at its border.
+    """
+
+    components: tuple[Component, ...]
+    iterate: Callable[[Mapping[str, Forward], Any], torch.Tensor]
+    batch: Any
+    output_shape: tuple[int, ...]
+    identity: Mapping[str, Any]
+    output_kind: Literal["logits", "images"]
+    quality: Quality | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """An entry of the model registry: how to build the workload, and which axes the model has.
+
+    `axes` are the axes beyond the general ones (weights, backend, precision, batch_size, seed) with their defaults;
+    naming another axis in a suite is an error. `weights` are the keywords it takes, the first one the default; a
+    folder is always allowed where "folder" is among them. `image_size_multiple` None means that the size is fixed.
+    `parameters` is the published count where there is one. `info` may be read with torch absent.
+    """
+
+    name: str
+    build: Callable[[Case], Workload]
+    family: str
+    description: str
+    axes: Mapping[str, Any]
+    weights: tuple[str, ...] = ("random",)
+    image_size_multiple: int | None = None
+    max_image_size: int = 4096
+    parameters: int | None = None
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return {"family": self.family, "description": self.description, "parameters": self.parameters}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How a suite is measured. Seconds are wall-clock; stored with every run and part of the baseline's key."""
+
+    replicates: int = 3
+    warmup_min_iterations: int = 3
+    warmup_min_s: float = 0.3
+    warmup_max_s: float = 10.0
+    steady_tolerance: float = 0.02
+    min_samples: int = 10
+    min_sample_time_s: float = 0.5
+    max_sample_time_s: float = 30.0
+    energy_window_s: float = 10.0
+    timeout_s: float = 1800.0
+    quality: bool = True
+    stages: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A named list of cases and the protocol to measure them by; `source` is the YAML text it came from."""
+
+    name: str
+    description: str
+    protocol: Protocol
+    cases: tuple[Case, ...]
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What one worker process found for one case: raw samples by metric, or the status and reason why there are none.
+
+    `samples` and `warmup` are raw values in base units. `missing` gives the reason for each metric that could not be
+    measured. `facts` is the proof of execution (providers, dtypes, calls counted, output hash) and the work identity.
+    `state` is the machine during the block (PSI, load, clocks). `warnings` are shown beside the row. `images` are
+    file names relative to the run folder.
+    """
+
+    case: Case
+    replicate: int
+    status: Status
+    reason: str | None = None
+    samples: Samples = field(default_factory=dict)
+    warmup: Samples = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    started: str = ""
+    duration_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"unknown status {self.status!r}; one of {', '.join(STATUSES)}")
+        if (self.status == "ok") == (self.reason is not None):
+            raise ValueError(f"a measurement has a reason exactly when it is not ok: {self.status=} {self.reason=}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run folder in memory. `cases` are all that were planned; `metrics` describe every sample in it by themselves.
+
+    `models` maps a model's name to `Model.info`. `selection` is the text of `--only` where the run is a part of its
+    suite. `folder` is where it was read from (None for a stored baseline).
+    """
+
+    id: str
+    suite: str
+    protocol: Protocol
+    environment: dict[str, Any]
+    metrics: dict[str, Metric]
+    cases: tuple[Case, ...]
+    measurements: tuple[Measurement, ...]
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    description: str = ""
+    created: str = ""
+    finished: str | None = None
+    selection: str | None = None
+    folder: str | None = None
+    problems: tuple[str, ...] = ()

@@ -1,0 +1,225 @@
+"""One fresh process for each block of measurement, and a status for every way in which it can end.
+
+A fork server with the libraries imported and no device touched gives a process in about 0.2 s. The worker leads a
+process group of its own (a hang is killed with its children), dies with its parent, ignores Ctrl-C (the parent
+decides), and writes what libraries print to a log file. A Python error comes back as a failed measurement; a
+segfault, a kill and a time-out are found out by the parent.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import importlib
+import multiprocessing
+import os
+import re
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from harness import storage
+from harness.measure import Job, Outcome, measure
+from harness.timing import perf_counter
+from harness.types import Measurement, Unsupported
+
+PRELOAD = (
+    "torch",
+    "torch._inductor.compile_fx",
+    "torch.onnx._internal.exporter._core",
+    "onnxscript",
+    "onnxruntime",
+    "torchao.quantization",
+    "harness.measure",
+)
+OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "bad allocation", "cannot allocate memory")
+MAX_REASON = 400
+_F_SETSIG = 10
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """How a worker ended: what it returned, or the status and reason why there is nothing."""
+
+    value: Any = None
+    status: str = "ok"
+    reason: str | None = None
+
+
+class Workers:
+    """Runs functions in fresh processes of one fork server.
+
+    `plugins` are modules that fill the registries; `preload` are libraries that the models use. Both are imported
+    once, in the fork server: what is missing there costs every worker its import.
+    """
+
+    def __init__(self, plugins: Sequence[str], logs: Path, preload: Sequence[str] = ()) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([*PRELOAD, *preload, *plugins])
+        self._plugins = tuple(plugins)
+        self._logs = logs
+
+    def measure(self, job: Job, report: Report) -> Outcome:
+        """The outcome of `job`, whatever happens to its process. Raises KeyboardInterrupt after killing it."""
+        started, clock = storage.now(), perf_counter()
+        reply = self.call(measure_job, job, job.protocol.timeout_s, f"{job.case.id}.{job.replicate}", report)
+        outcome = reply.value or _ended(job, reply.status, reply.reason)
+        stamped = replace(outcome.measurement, started=started, duration_s=perf_counter() - clock)
+        return replace(outcome, measurement=stamped)
+
+    def call(self, function: Callable[..., Any], argument: Any, timeout_s: float, name: str, report: Report) -> Reply:
+        """`function(argument, report)` in a fresh process, killed after `timeout_s` seconds without a result."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        log = self._logs / f"{name}.log"
+        receiver, sender = self._context.Pipe(duplex=False)
+        kills_before = _oom_kills()
+        process = self._context.Process(target=_main, args=(sender, function, argument, self._plugins, str(log)))
+        process.start()
+        sender.close()
+        try:
+            reply = _receive(receiver, timeout_s, report)
+        finally:
+            _end(process)
+            receiver.close()
+        if reply is None:
+            reply = _died(process.exitcode, log, _oom_kills() > kills_before)
+        if reply.status == "ok" and log.exists() and log.stat().st_size == 0:
+            log.unlink()
+        return reply
+
+
+def measure_job(job: Job, report: Report) -> Outcome:
+    """Runs in the worker: the outcome, or the failed one that says why. The one broad except is here."""
+    import torch
+
+    from harness import devices
+
+    torch.set_num_threads(job.threads)
+    try:
+        return measure(job, devices.device(job.device), report)
+    except Exception as error:
+        traceback.print_exc()
+        if isinstance(error, Unsupported):
+            return _ended(job, "skipped", str(error))
+        return _ended(job, "oom" if _is_out_of_memory(error) else "failed", one_line(error))
+
+
+def _ended(job: Job, status: Any, reason: str | None) -> Outcome:
+    return Outcome(measurement=Measurement(case=job.case, replicate=job.replicate, status=status, reason=reason))
+
+
+def one_line(error: BaseException) -> str:
+    """ "ValueError: what it says", on one line, not too long, and with the error that caused it."""
+    text = " ".join(_ESCAPES.sub("", str(error)).split())[:MAX_REASON]
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{one_line(error.__cause__)} (then {said[:80]})" if error.__cause__ is not None else said
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)
+
+
+def _main(sender: Connection, function: Callable[..., Any], argument: Any, plugins: tuple[str, ...], log: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setsid()
+    _die_with_parent()
+    _redirect_output(log)
+    for plugin in plugins:
+        importlib.import_module(plugin)
+    result = function(argument, lambda phase: sender.send(("phase", phase)))
+    sender.send(("done", result))
+    sender.close()
+
+
+def _die_with_parent() -> None:
+    """Asks the kernel for SIGKILL when the command ends, however it ends, also while this process hangs in C code.
+
+    The parent holds the other end of the sentinel pipe, and the kernel signals its closing (O_ASYNC). The fork server
+    outlives the command while a worker runs, so a parent-death signal would not do.
+    """
+    parent = multiprocessing.parent_process()
+    if sys.platform != "linux" or parent is None:
+        return
+    fd = parent.sentinel
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(fd, _F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([fd], [], [], 0)[0]:
+        os.kill(os.getpid(), signal.SIGKILL)  # it had ended before the kernel was asked
+
+
+def _redirect_output(log: str) -> None:
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1)
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+    faulthandler.enable(sys.stderr)
+
+
+def _receive(receiver: Connection, timeout_s: float, report: Report) -> Reply | None:
+    """The worker's result; a time-out; or None where the worker died without a word."""
+    deadline, phase = perf_counter() + timeout_s, "start"
+    while True:
+        left = deadline - perf_counter()
+        if left <= 0 or not receiver.poll(left):
+            return Reply(status="timeout", reason=f"no result after {timeout_s:g} s; it was in phase {phase!r}")
+        try:
+            kind, value = receiver.recv()
+        except EOFError:
+            return None
+        if kind == "done":
+            return Reply(value=value)
+        phase = value
+        report(phase)
+
+
+def _end(process: Any) -> None:
+    """Waits a little for a clean end, then kills the worker's whole process group."""
+    process.join(timeout=5)
+    if process.is_alive():
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.join()
+
+
+def _died(exitcode: int | None, log: Path, kernel_out_of_memory: bool) -> Reply:
+    if exitcode == -signal.SIGKILL and kernel_out_of_memory:
+        return Reply(status="oom", reason="killed by the kernel: the machine was out of memory")
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        hint = ", and not by the kernel's out-of-memory killer" if exitcode == -signal.SIGKILL else ""
+        return Reply(status="failed", reason=f"the worker was ended by {name}{hint}{_tail(log)}")
+    return Reply(status="failed", reason=f"the worker ended with exit code {exitcode} and no result{_tail(log)}")
+
+
+def _tail(log: Path) -> str:
+    try:
+        text = " ".join(log.read_text(encoding="utf-8", errors="replace").split())
+    except OSError:
+        return ""
+    return f"; its last words: {text[-MAX_REASON:]}" if text else ""
+
+
+def _oom_kills() -> int:
+    """How often the kernel's out-of-memory killer has struck since boot (whole machine)."""
+    try:
+        lines = Path("/proc/vmstat").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
