@@ -1,0 +1,64 @@
+"""What may become a baseline: a whole, finished run with real values in it. Pure: a run in, objections out."""
+
+from __future__ import annotations
+
+from baselines.rows import NOT_RUN, Row, bad_values, rows_of
+from harness.types import Run
+
+SHOWN = 5
+
+
+def objections(run: Run, newest: Run | None, *, force: bool) -> list[str]:
+    """Everything that speaks against storing `run`, a line each; `newest` is the session it would follow."""
+    rows = rows_of(run)
+    found = [*_incomplete(run, rows), *_values(run, rows)]
+    if not any(row.ok for row in rows.values()):
+        found.insert(0, "no row is ok: there is nothing to compare with")
+    if not force:
+        found += _not_ok(rows) + _removed(rows, newest)
+    return found
+
+
+def _incomplete(run: Run, rows: dict[str, Row]) -> list[str]:
+    found = list(run.problems)
+    if run.finished is None:
+        found.append("the run is not finished (resume it first)")
+    found += _shown("not measured", [row.case.id for row in rows.values() if row.status == NOT_RUN])
+    planned = run.protocol.replicates
+    short = [f"{i} ({len(r.processes)} of {planned})" for i, r in rows.items() if r.ok and len(r.processes) < planned]
+    return found + _shown("fewer processes than the protocol asks for", short)
+
+
+def _values(run: Run, rows: dict[str, Row]) -> list[str]:
+    found = []
+    for case_id, row in rows.items():
+        if row.ok and not row.metrics():
+            found.append(f"{case_id}: ok, but without any value")
+        for name in row.metrics():
+            if name not in run.metrics:
+                found.append(f"{case_id}: {name} is not described in the run's metrics")
+                continue
+            wrong = bad_values(run.metrics[name], row.groups(name))
+            if wrong:
+                found.append(f"{case_id}: {wrong}")
+    return found
+
+
+def _not_ok(rows: dict[str, Row]) -> list[str]:
+    """Rows that broke. A skipped row has its reason and is a fact of the machine, so it may stay."""
+    broken = [f"{i} ({r.status}: {r.reason})" for i, r in rows.items() if r.status not in {"ok", "skipped", NOT_RUN}]
+    return _shown("not ok (force accepts them)", broken)
+
+
+def _removed(rows: dict[str, Row], newest: Run | None) -> list[str]:
+    """Rows that would silently leave the gate, as after a run with --only."""
+    before = rows_of(newest) if newest else {}
+    gone = [i for i, row in before.items() if row.ok and (i not in rows or not rows[i].ok)]
+    return _shown("measured in the newest baseline and not here (force accepts it)", gone)
+
+
+def _shown(what: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return [f"{what}: {', '.join(names[:SHOWN])}{more}"]

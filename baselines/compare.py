@@ -1,0 +1,136 @@
+"""A run against its stored sessions: one verdict a row and metric, and nothing that passes by being absent.
+
+comparison = compare_stored(run, root)     # this machine's sessions, else the shipped reference
+sys.exit(exit_code(comparison))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from baselines import store
+from baselines.families import Judged, settle
+from baselines.fingerprint import (
+    differences,
+    machine_key,
+    protocol_differences,
+    soft_differences,
+    software_differences,
+)
+from baselines.health import appeared
+from baselines.judgement import Frame, Side, judge_row
+from baselines.rows import NOT_RUN, Row, rows_of
+from baselines.store import BaselineRefused, Session
+from baselines.verdict import Comparison, Scope
+from harness.types import Run
+
+
+def compare_stored(run: Run, root: Path, *, planned: Collection[str] | None = None) -> Comparison:
+    """`run` against this machine's sessions; against the shipped reference where they are unlike or there are none."""
+    try:
+        own, reference = store.find(run, root), store.reference(root, run.suite)
+        others = [] if own or reference else store.elsewhere(run, root)
+    except BaselineRefused as refused:
+        return _refused(run, refused.reasons)
+    comparison = compare(run, own, planned=planned)
+    if not comparison.refused or reference is None:
+        return comparison if own or not others else _unlike(run, others[-1])
+    if not _hard(run, reference.run):
+        return compare(run, [reference], planned=planned)
+    note = [f"this machine's own baseline is unlike: {line}" for line in comparison.differences]
+    result = compare(run, [reference], scope="machine-independent", planned=planned)
+    return replace(result, notes=(*note, *result.notes))
+
+
+def compare(
+    run: Run, sessions: Sequence[Session], *, scope: Scope = "all", planned: Collection[str] | None = None
+) -> Comparison:
+    """`run` against stored sessions of its suite, the newest of which says which rows must be there.
+
+    `planned` are the case ids that were asked for, where that is less than the suite (--only): rows of the baseline
+    outside of it are a note. Without it every row of the baseline that is absent here is `missing`.
+    """
+    sessions = sorted((s for s in sessions if s.run.suite == run.suite), key=lambda s: (s.saved, s.run.created))
+    if not sessions:
+        return _refused(run, [f"no baseline of suite {run.suite!r} for this machine ({machine_key(run.environment)})"])
+    newest = sessions[-1]
+    unlike = _hard(run, newest.run)
+    usable = [s for s in sessions if not _hard(run, s.run)] if scope == "all" else [newest]
+    if not usable:
+        return replace(_refused(run, unlike, newest), differences=tuple(unlike))
+    usable, notes = _without_itself(run, usable)
+    frame = _frame(run, usable, scope)
+    judged, absent = _judge_rows(frame, planned)
+    return Comparison(
+        run_id=run.id,
+        suite=run.suite,
+        baseline=usable[-1].run.id,
+        scope=scope,
+        verdicts=tuple(settle(judged)),
+        differences=tuple(unlike) if scope != "all" else (),
+        sessions=len(usable),
+        notes=(*notes, *absent, *_notes(run, usable[-1].run, frame)),
+    )
+
+
+def _frame(run: Run, sessions: list[Session], scope: Scope) -> Frame:
+    soft = [soft_differences(run.environment, s.run.environment) for s in sessions]
+    return Frame(
+        here=Side(run=run, rows=rows_of(run)),
+        stored=tuple(Side(run=s.run, rows=rows_of(s.run)) for s in sessions),
+        scope=scope,
+        other_host="" if scope != "all" or not all(soft) else ", ".join(soft[-1]),
+    )
+
+
+def _judge_rows(frame: Frame, planned: Collection[str] | None) -> tuple[list[Judged], list[str]]:
+    """Verdicts of all rows, those of the baseline first; and a note on rows that were not asked for."""
+    judged: list[Judged] = []
+    unasked = 0
+    for case_id, there in frame.newest.rows.items():
+        here = frame.here.rows.get(case_id)
+        if planned is not None and case_id not in planned and (here is None or here.status == NOT_RUN):
+            unasked += 1
+            continue
+        judged += judge_row(frame, there, here or Row(case=there.case, status=NOT_RUN, reason=None))
+    new = [row for case_id, row in frame.here.rows.items() if case_id not in frame.newest.rows]
+    judged += [(appeared(row), None) for row in new]
+    return judged, [f"rows of the baseline that were not asked for in this run: {unasked}"] if unasked else []
+
+
+def _hard(run: Run, other: Run) -> list[str]:
+    return differences(run.environment, other.environment) + protocol_differences(run.protocol, other.protocol)
+
+
+def _without_itself(run: Run, sessions: list[Session]) -> tuple[list[Session], list[str]]:
+    others = [s for s in sessions if s.run.id != run.id]
+    if len(others) == len(sessions):
+        return sessions, []
+    if others:
+        return others, ["this run is a stored session itself, and is left out of them"]
+    return sessions, ["this run is the only stored session: it is compared with itself"]
+
+
+def _notes(run: Run, baseline: Run, frame: Frame) -> list[str]:
+    software = software_differences(run.environment, baseline.environment)
+    host = [f"speed is advisory: {frame.other_host}"] if frame.other_host else []
+    return [*host, *software]
+
+
+def _refused(run: Run, reasons: Sequence[str], newest: Session | None = None) -> Comparison:
+    return Comparison(
+        run_id=run.id,
+        suite=run.suite,
+        baseline=newest.run.id if newest else "",
+        scope="all",
+        refused=tuple(reasons),
+    )
+
+
+def _unlike(run: Run, other: Session) -> Comparison:
+    """Refused: only another machine has a baseline; with what differs from it."""
+    unlike = _hard(run, other.run)
+    first = f"no baseline of suite {run.suite!r} for this machine ({machine_key(run.environment)})"
+    return replace(_refused(run, [first, *unlike], other), differences=tuple(unlike))

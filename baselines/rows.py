@@ -1,0 +1,99 @@
+"""A run as rows for comparing: one planned case with its processes, and what became of them.
+
+A row's status is the worst of its processes, as in `harness.frames`, here without pandas.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.types import Case, Measurement, Metric, Run
+
+NOT_RUN = "not_run"
+SEVERITY = ("invalid", "failed", "oom", "timeout", "skipped", "ok")
+POSITIVE_KINDS = frozenset({"noisy", "energy", "near_exact"})
+
+Groups = list[list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One case of a run. `processes` are the ok measurements, in order of their replicate."""
+
+    case: Case
+    status: str
+    reason: str | None
+    processes: tuple[Measurement, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+    def groups(self, metric: str) -> Groups:
+        """Raw samples of one metric, a list a process; processes without it are left out."""
+        return [m.samples[metric] for m in self.processes if m.samples.get(metric)]
+
+    def metrics(self) -> list[str]:
+        """Names of the metrics that this row has samples of."""
+        return list(dict.fromkeys(name for m in self.processes for name, values in m.samples.items() if values))
+
+    def missing(self, metric: str) -> str | None:
+        """Why the row has no value of `metric`; None where nothing was said."""
+        return next((m.missing[metric] for m in self.processes if metric in m.missing), None)
+
+    def fact(self, name: str) -> Any:
+        """The one value of a fact; None where it is not recorded. Raises ValueError where processes disagree."""
+        found = [m.facts[name] for m in self.processes if name in m.facts]
+        if any(value != found[0] for value in found[1:]):
+            raise ValueError(f"{name} differs between the processes of one row")
+        return found[0] if found else None
+
+
+def rows_of(run: Run) -> dict[str, Row]:
+    """Case id -> row, for every planned case, measured or not."""
+    by_case: dict[str, list[Measurement]] = {case.id: [] for case in run.cases}
+    cases = {case.id: case for case in run.cases}
+    for measurement in run.measurements:
+        cases.setdefault(measurement.case.id, measurement.case)
+        by_case.setdefault(measurement.case.id, []).append(measurement)
+    return {case_id: _row(cases[case_id], measurements) for case_id, measurements in by_case.items()}
+
+
+def _row(case: Case, measurements: list[Measurement]) -> Row:
+    if not measurements:
+        return Row(case=case, status=NOT_RUN, reason="not measured yet")
+    worst = min(measurements, key=lambda m: SEVERITY.index(m.status))
+    good = sorted((m for m in measurements if m.status == "ok"), key=lambda m: m.replicate)
+    return Row(case=case, status=worst.status, reason=worst.reason, processes=tuple(good))
+
+
+def bad_values(metric: Metric, groups: Sequence[Sequence[float]]) -> str | None:
+    """Why these samples cannot be compared: not finite, or zero where only a positive value means anything."""
+    values = [v for group in groups for v in group]
+    if not values:
+        return "no samples"
+    wrong = [v for v in values if not math.isfinite(v)]
+    if not wrong and metric.kind in POSITIVE_KINDS:
+        wrong = [v for v in values if v <= 0]
+    return f"{metric.name} holds the value {wrong[0]:g}" if wrong else None
+
+
+def process_value(metric: Metric, values: Sequence[float]) -> float:
+    """One process's figure: its samples by the metric's own summary."""
+    if metric.summary == "max":
+        return max(values)
+    if metric.summary == "last":
+        return values[-1]
+    return statistics.median(values) if metric.summary == "median" else math.fsum(values) / len(values)
+
+
+def metric_differences(here: Metric, there: Metric) -> list[str]:
+    """What makes two metrics of one name incomparable, in words."""
+    pairs: Mapping[str, tuple[object, object]] = {
+        name: (getattr(here, name), getattr(there, name)) for name in ("unit", "better", "kind", "summary")
+    }
+    return [f"{name} {a} here, {b} in the baseline" for name, (a, b) in pairs.items() if a != b]

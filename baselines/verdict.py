@@ -1,0 +1,83 @@
+"""What a comparison says: one verdict for each row and metric, and the exit code of the whole.
+
+Exit codes: 0 fine, 10 regressed, 11 inconclusive (only with strict), 12 not comparable or no baseline, 13 nothing
+measured, 15 quality regressed. 2 is what make itself returns, so it is never used.
+
+A verdict on a whole row (broken, vanished, new, other work) has the metric "row", the kind "health", and no values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Outcome = Literal["regressed", "improved", "unchanged", "inconclusive", "not_comparable", "missing", "new"]
+Scope = Literal["all", "machine-independent"]
+OUTCOMES: tuple[str, ...] = get_args(Outcome)
+
+FINE, REGRESSED, INCONCLUSIVE, NOT_COMPARABLE, NOTHING_MEASURED, QUALITY_REGRESSED = 0, 10, 11, 12, 13, 15
+BENCHMARK_ERROR, USAGE = 20, 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One row and one metric against the baseline.
+
+    `ratio` is candidate / baseline with its 95 % interval [low, high], None where there is none (an exact metric, a
+    missing value). `gating` False means advisory: shown, but it does not decide the exit code. `minimum_detectable`
+    is the smallest relative change that this comparison could have seen.
+    """
+
+    case_id: str
+    label: str
+    metric: str
+    kind: str
+    unit: str
+    outcome: Outcome
+    reason: str
+    baseline: float | None = None
+    candidate: float | None = None
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    minimum_detectable: float | None = None
+    gating: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A run against a stored baseline. `scope` says what could be compared: "all", or "machine-independent" where
+    the baseline comes from another machine; `differences` lists the fields that make speed incomparable; `refused`
+    is the reason why nothing at all was compared (then `verdicts` is empty)."""
+
+    run_id: str
+    suite: str
+    baseline: str
+    scope: Scope
+    verdicts: tuple[Verdict, ...] = ()
+    differences: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    sessions: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def exit_code(comparison: Comparison, strict: bool = False) -> int:
+    """The code of the whole, the gravest finding first. Only gating verdicts count.
+
+    15 before 10: a fast wrong answer must never read as a mere slow-down. 10 before 12: a confirmed regression stays
+    one, whatever else could not be compared. 12 (fail closed): a row that is absent, or cannot be compared, is no
+    pass. `strict` adds 12 for rows that the baseline does not know, and 11 for what could not be decided.
+    """
+    if comparison.refused:
+        return NOT_COMPARABLE
+    gating = [v for v in comparison.verdicts if v.gating]
+    if any(v.outcome == "regressed" and v.kind.startswith("quality") for v in gating):
+        return QUALITY_REGRESSED
+    outcomes = {v.outcome for v in gating}
+    if "regressed" in outcomes:
+        return REGRESSED
+    if not any(v.candidate is not None or v.outcome in {"not_comparable", "new"} for v in comparison.verdicts):
+        return NOTHING_MEASURED
+    if outcomes & ({"not_comparable", "missing", "new"} if strict else {"not_comparable", "missing"}):
+        return NOT_COMPARABLE
+    return INCONCLUSIVE if strict and "inconclusive" in outcomes else FINE
