@@ -1,0 +1,250 @@
+"""What the numbers say, in words. Computed from the rows: no row wins that is not ok, that does other work, or that
+loses quality visibly; where intervals overlap the words are "not separable".
+
+Texts mark what matters with **two stars**; they are plain text otherwise and are escaped where they are printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from baselines.verdict import OUTCOMES
+from harness.types import STATUSES, Metric
+from harness.units import format_value
+from reports.rows import (
+    WORK,
+    Row,
+    bounds,
+    by_model,
+    by_work_and_batch,
+    engine,
+    measured,
+    quality_metrics,
+    records,
+    reference_of,
+    separable,
+    varying,
+    visibly_worse,
+    warnings_of,
+    work_label,
+)
+from reports.section import ReportData
+from reports.wording import bounds_text, counted, estimate, listed, most_common, ratio_text, value_text
+
+GROUPS_PER_MODEL = 3
+STATUS_WORDS = {"oom": "out of memory", "timeout": "timed out", "not_run": "not run"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Race:
+    """Rows of equal work and batch size, ranked by latency.
+
+    `tied` cannot be told from the winner; `disqualified` are faster but lose quality visibly.
+    """
+
+    where: str
+    rows: tuple[Row, ...]
+    winner: Row
+    reference: Row | None
+    tied: tuple[Row, ...]
+    disqualified: tuple[Row, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFindings:
+    """The findings about one model: its races and sentences on its quality."""
+
+    run: str
+    model: str
+    weights: str
+    races: tuple[Race, ...]
+    more_races: int
+    sentences: tuple[str, ...]
+
+
+def model_findings(data: ReportData) -> list[ModelFindings]:
+    """Findings by (run, model, weights), in the order of the cases."""
+    found = []
+    for (run, model, weights), rows in by_model(measured(data, "latency_s")).items():
+        axes = [axis for axis in varying(rows, (*WORK, "batch_size")) if axis not in ("run", "model", "weights")]
+        groups = sorted(by_work_and_batch(rows).values(), key=lambda g: (-len(g), -g[0]["batch_size"]))
+        races = [race(group, axes, data) for group in groups]
+        found.append(
+            ModelFindings(
+                run=run, model=model, weights=weights, races=tuple(races[:GROUPS_PER_MODEL]),
+                more_races=max(0, len(races) - GROUPS_PER_MODEL), sentences=tuple(_losses(rows, data)),
+            )
+        )  # fmt: skip
+    return found
+
+
+def race(rows: Sequence[Row], axes: Sequence[str], data: ReportData) -> Race:
+    """The ranking of rows that do equal work."""
+    quality = quality_metrics(rows, data.metrics)
+    reference = reference_of(rows[0], rows)
+    ordered = sorted(rows, key=lambda row: row["latency_s"])
+    worse = [r for r in ordered if reference and any(visibly_worse(r, reference, m) for m in quality)]
+    fit = [r for r in ordered if r not in worse]
+    winner = fit[0]
+    batch = () if "batch_size" in axes else ("batch_size",)
+    return Race(
+        where=work_label(rows[0], (*axes, *batch)),
+        rows=tuple(ordered),
+        winner=winner,
+        reference=reference,
+        tied=tuple(r for r in fit[1:] if separable(winner, r, "latency_s") is False),
+        disqualified=tuple(r for r in worse if r["latency_s"] < winner["latency_s"]),
+    )
+
+
+def race_sentences(found: Race, data: ReportData) -> Iterator[str]:
+    """The race in words, the result first."""
+    latency, winner = data.metrics["latency_s"], found.winner
+    per_image = format_value(winner["latency_s"] / winner["batch_size"], "s")
+    share = f" ({per_image} an image)" if winner["batch_size"] > 1 else ""
+    timing = f"**{value_text(winner, latency)}** {bounds_text(winner, latency)}".rstrip() + share
+    if len(found.rows) == 1:
+        yield f"One valid row at {found.where}: {engine(winner)}, {timing}.{_quality_clause(found, data)}"
+        return
+    head = "Lowest median" if found.tied else "Fastest valid row"
+    yield f"{head} at {found.where}: **{engine(winner)}**, {timing}{_speedup(found)}.{_quality_clause(found, data)}"
+    if found.tied:
+        others = [f"{engine(r)} ({estimate(r, latency)})" for r in found.tied]
+        yield f"Not separable from {listed(others)}: their 95 % intervals overlap."
+    for row in found.disqualified[:2]:
+        yield f"{engine(row)} is faster ({estimate(row, latency)}) but loses quality visibly: it does not rank first."
+
+
+def speedup(row: Row, reference: Row) -> tuple[float, float | None, float | None]:
+    """How many times as fast as the reference, with the bounds that the two intervals allow."""
+    ratio = reference["latency_s"] / row["latency_s"]
+    ours, theirs = bounds(row, "latency_s"), bounds(reference, "latency_s")
+    return (ratio, theirs[0] / ours[1], theirs[1] / ours[0]) if ours and theirs else (ratio, None, None)
+
+
+def _speedup(found: Race) -> str:
+    if found.reference is None:
+        return "; no valid eager fp32 row to compare with"
+    if found.winner is found.reference:
+        return ", the reference itself"
+    ratio = speedup(found.winner, found.reference)
+    if separable(found.winner, found.reference, "latency_s") is False:
+        return f", {ratio_text(*ratio)} the speed of eager fp32, which is not separable"
+    return f", **{ratio_text(ratio[0])}**{ratio_text(*ratio)[len(ratio_text(ratio[0])) :]} the speed of eager fp32"
+
+
+def _quality_clause(found: Race, data: ReportData) -> str:
+    """' Top-1 99.0 % [..] against 99.2 % [..] in fp32 eager: intervals overlap.'"""
+    clauses = []
+    for metric in quality_metrics([found.winner], data.metrics)[:1]:
+        words = f"{metric.label} {estimate(found.winner, metric)}"
+        reference = found.reference
+        if reference is not None and reference is not found.winner and reference.get(metric.name) is not None:
+            words += _against(found.winner, reference, metric)
+        clauses.append(words)
+    return f" {'; '.join(clauses)}." if clauses else ""
+
+
+def _against(row: Row, reference: Row, metric: Metric) -> str:
+    if row[metric.name] == reference[metric.name]:
+        return ", as eager fp32"
+    apart = separable(row, reference, metric.name)
+    verdict = {True: "intervals apart", False: "intervals overlap", None: "no interval"}[apart]
+    return f" against {estimate(reference, metric)} of eager fp32 ({verdict})"
+
+
+def _losses(rows: Sequence[Row], data: ReportData) -> Iterator[str]:
+    """One sentence on the rows that lose quality visibly against eager fp32."""
+    quality = quality_metrics(rows, data.metrics)
+    axes = [axis for axis in varying(rows, (*WORK, "batch_size")) if axis not in ("run", "model", "weights")]
+    lost = []
+    for row in rows:
+        reference = reference_of(row, rows)
+        metric = next((m for m in quality if reference and visibly_worse(row, reference, m)), None)
+        if reference and metric:
+            where = work_label(row, axes)
+            against = f"{metric.label} {value_text(row, metric)} against {value_text(reference, metric)}"
+            lost.append(f"{engine(row)}{f' at {where}' if where else ''} ({against})")
+    if lost:
+        verb = "loses" if len(lost) == 1 else "lose"
+        yield f"**{counted(len(lost), 'row')} {verb} quality visibly** against eager fp32: {listed(lost)}."
+
+
+def status_counts(data: ReportData) -> dict[str, int]:
+    """Number of rows by status, ok first, only those that occur."""
+    statuses = list(data.cases["status"])
+    return {s: statuses.count(s) for s in (*STATUSES, "not_run") if s in statuses}
+
+
+def status_words(status: str) -> str:
+    return STATUS_WORDS.get(status, status)
+
+
+def overview(data: ReportData) -> Iterator[str]:
+    """Sentences on the whole report: rows by status, verdicts, what could not be measured."""
+    counts = status_counts(data)
+    if not counts:
+        yield "The run holds no case: nothing was planned or measured."
+        return
+    parts = listed([f"{number} {status_words(status)}" for status, number in counts.items()], limit=9)
+    total = sum(counts.values())
+    yield f"**{counted(total, 'row')}**: {parts}."
+    if "ok" not in counts:
+        yield "**No row is valid**, so nothing is ranked or drawn; the reasons are under Problems."
+    yield from _unmeasured_sentences(data)
+    yield from _trust(data)
+    for comparison in data.comparisons:
+        yield comparison_sentence(comparison.baseline, [v.outcome for v in comparison.verdicts], comparison.refused)
+
+
+def _unmeasured_sentences(data: ReportData) -> Iterator[str]:
+    """Energy with its reason, since everybody asks for it; the rest by name."""
+    absent = unmeasured(data)
+    energy = {reason for metric, reason in absent if metric.kind == "energy"}
+    for reason in sorted(energy):
+        labels = [metric.label for metric, why in absent if why == reason]
+        words = listed([labels[0], *map(_inside, labels[1:])], limit=6)
+        yield f"**{words} could not be measured** on any row: {reason.rstrip('.')}."
+    rest = [_inside(metric.label) for metric, reason in absent if reason not in energy]
+    if rest:
+        yield f"Without a value on any row: {listed(rest, limit=12)}; the reasons are under Problems."
+
+
+def _inside(label: str) -> str:
+    """A label within a sentence: 'Mean power' -> 'mean power', but 'PSNR to fp32' as it is."""
+    return label[:1].lower() + label[1:] if label[1:2].islower() else label
+
+
+def _trust(data: ReportData) -> Iterator[str]:
+    """What makes the intervals weaker than they look: warnings, and runs with one process a row."""
+    rows = measured(data)
+    warned = [row for row in rows if row["warnings"]]
+    if warned:
+        kinds = most_common(kind for row in warned for kind in dict.fromkeys(k for k, _ in warnings_of(row)))
+        words = listed([f"{kind} ({number})" for kind, number in kinds], limit=5)
+        yield f"**{len(warned)} of {counted(len(rows), 'valid row')}** carry a warning: {words}; see Problems."
+    if rows and any(run.protocol.replicates == 1 for run in data.runs):
+        yield (
+            "**One process a row**: the intervals cover only what that process saw, and processes differ more than "
+            "iterations do. Use more replicates before you act on a small difference."
+        )
+
+
+def comparison_sentence(baseline: str, outcomes: Sequence[str], refused: Sequence[str]) -> str:
+    """'Against the baseline x: 1 regressed, 20 unchanged.'"""
+    if refused:
+        return f"**Not compared** with the baseline {baseline}: {'; '.join(refused)}."
+    words = listed([f"{outcomes.count(o)} {o.replace('_', ' ')}" for o in OUTCOMES if o in outcomes], limit=9)
+    return f"Against the baseline **{baseline}**: {words or 'no verdict'}."
+
+
+def unmeasured(data: ReportData) -> list[tuple[Metric, str]]:
+    """Metrics that no valid row has although some were asked for, with the most frequent reason."""
+    reasons: dict[str, list[str]] = {}
+    rows = [row for row in records(data.cases) if row["status"] == "ok"]
+    for row in rows:
+        for name, reason in (row["missing"] or {}).items():
+            reasons.setdefault(name, []).append(reason)
+    absent = [name for name in reasons if name in data.metrics and all(row.get(name) is None for row in rows)]
+    return [(data.metrics[name], most_common(reasons[name])[0][0]) for name in absent]

@@ -1,0 +1,68 @@
+"""Quality against latency per image: the rows that no other row beats in both (the Pareto front), by point estimates.
+
+A front holds one run, model, weights and image size; schedulers, step counts and batch sizes are what is traded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.types import Metric
+from harness.units import format_value
+from reports.rows import Row, axis_text, engine, measured, quality_metrics, varying, work_label
+from reports.section import ReportData
+from reports.wording import estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """Rows that can be traded against each other, and those that no other row beats in both."""
+
+    title: str
+    metric: Metric
+    rows: tuple[Row, ...]
+    best: tuple[Row, ...]
+
+
+def fronts(data: ReportData) -> list[Front]:
+    """Quality against latency per image, by run, model, weights and image size; one for each task quality."""
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in measured(data, "latency_s"):
+        groups.setdefault((row["run"], row["model"], row["weights"], row["image_size"]), []).append(row)
+    found = []
+    several_sizes = {g[:3] for g in groups if sum(g[:3] == other[:3] for other in groups) > 1}
+    for key, rows in groups.items():
+        size = (axis_text("image_size", key[3]),) if key[:3] in several_sizes and key[3] is not None else ()
+        title = " · ".join([*([f"run {key[0]}"] if key[0] else []), str(key[1]), *size])
+        for metric in quality_metrics(rows, data.metrics):
+            having = [r for r in rows if r.get(metric.name) is not None]
+            if len(having) > 1:
+                found.append(Front(title=title, metric=metric, rows=tuple(having), best=tuple(pareto(having, metric))))
+    return found
+
+
+def per_image(row: Row) -> float:
+    """Seconds per image: an iteration's latency over its batch size."""
+    return float(row["latency_s"] / row["batch_size"])
+
+
+def pareto(rows: Sequence[Row], metric: Metric) -> list[Row]:
+    """Rows that no other row beats in latency per image and in quality, the fastest first."""
+    sign = -1.0 if metric.better == "lower" else 1.0
+    best: list[Row] = []
+    for row in sorted(rows, key=lambda r: (per_image(r), -sign * r[metric.name])):
+        if not best or sign * row[metric.name] > sign * best[-1][metric.name]:
+            best.append(row)
+    return best
+
+
+def point_name(row: Row, rows: Sequence[Row]) -> str:
+    """'onnxruntime int8 · batch 32', with those axes that tell the points of `rows` apart."""
+    axes = varying(rows, ("scheduler", "num_steps", "guidance_scale", "prompt", "seed", "batch_size"))
+    return " · ".join(filter(None, [engine(row), work_label(row, axes)]))
+
+
+def point_value(row: Row, metric: Metric) -> str:
+    """'0.07 ms an image, 99.0 % [98.1, 99.5]'."""
+    return f"{format_value(per_image(row), 's')} an image, {estimate(row, metric)}"

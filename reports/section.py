@@ -1,0 +1,88 @@
+"""What a report is made of: a section is a function of the data, registered under a name.
+
+    @SECTIONS.add("latency")
+    def latency(data: ReportData) -> Section | NotShown | None: ...
+
+A new section is one file in reports/sections/. It may return None (nothing to show) or, better, NotShown with the
+reason, which the page prints in its footer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+import plotly.graph_objects as go
+from markupsafe import Markup
+
+from baselines.verdict import Comparison
+from harness.registry import Registry
+from harness.types import Metric, Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """All that sections may read. `cases` and `samples` are the frames of all runs with a column `run` in front.
+
+    `run` is "" in a report of one run, else A, B, ... in the order given. `images` maps (run, file name) to a data
+    URI. Quality of rows with random weights is already taken out, here and nowhere else.
+    """
+
+    runs: tuple[Run, ...]
+    cases: pd.DataFrame
+    samples: pd.DataFrame
+    metrics: Mapping[str, Metric]
+    comparisons: tuple[Comparison, ...] = ()
+    images: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """The value of the column `run` of each run."""
+        return tuple(alias(i, len(self.runs)) for i in range(len(self.runs)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A figure with its heading, a sentence and a numbered list under it; `wide` takes the width of the page."""
+
+    title: str
+    figure: go.Figure
+    note: str = ""
+    listing: tuple[tuple[str, str], ...] = ()
+    wide: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the page: a note in words, charts, a table of texts, and HTML that is already escaped."""
+
+    order: int
+    title: str
+    note: str = ""
+    figures: tuple[Chart, ...] = ()
+    table: pd.DataFrame | None = None
+    html: Markup | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotShown:
+    """A section that this data cannot fill, and why."""
+
+    title: str
+    reason: str
+
+
+SectionFunction = Callable[[ReportData], Section | NotShown | None]
+SECTIONS: Registry[SectionFunction] = Registry("section")
+
+
+def alias(index: int, count: int) -> str:
+    """A short name of one run among several; "" where it is the only one.
+
+    >>> alias(0, 1), alias(1, 2), alias(26, 30)
+    ('', 'B', 'R27')
+    """
+    if count == 1:
+        return ""
+    return chr(ord("A") + index) if index < 26 else f"R{index + 1}"

@@ -1,0 +1,49 @@
+"""What each number means, from the metrics' own records: label, unit, direction, kind, description."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from harness.types import Metric
+from reports.rows import records
+from reports.section import SECTIONS, NotShown, ReportData, Section
+from reports.templates import fragment
+
+UNITS: Mapping[str, str] = {"1": "no unit", "share": "share of 1, printed in %", "count": "count"}
+RULES: Mapping[str, str] = {
+    "noisy": "compared by statistics",
+    "exact": "compared by equality",
+    "near_exact": "compared within 0.5 % or 2 MiB",
+    "energy": "compared with a wide tolerance",
+    "quality_item": "one right or wrong an item",
+    "quality_continuous": "one figure an image",
+    "quality_set": "one figure for a set of images",
+    "advisory": "shown, never decides",
+}
+
+
+@SECTIONS.add("glossary")
+def glossary(data: ReportData) -> Section | NotShown:
+    rows = records(data.cases)
+    used = [
+        m
+        for name, m in data.metrics.items()
+        if any(r.get(name) is not None or name in (r["missing"] or {}) for r in rows)
+    ]
+    if not used:
+        return NotShown(title="What the numbers mean", reason="no row has a number")
+    note = (
+        "Values are the median (for shares and energies the mean, for peaks the largest) over all processes. Intervals "
+        "are 95 %: a two-level bootstrap over processes and samples, for shares Wilson's. “–” is a value that is "
+        "missing; it is never zero."
+    )
+    content = fragment("glossary.html", entries=[(m, unit_words(m), direction_words(m), RULES[m.kind]) for m in used])
+    return Section(order=95, title="What the numbers mean", note=note, html=content)
+
+
+def unit_words(metric: Metric) -> str:
+    return UNITS.get(metric.unit, metric.unit)
+
+
+def direction_words(metric: Metric) -> str:
+    return "no direction" if metric.better is None else f"{metric.better} is better"

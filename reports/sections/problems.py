@@ -1,0 +1,87 @@
+"""What has no number and why: rows that are not ok, metrics that are missing, warnings beside valid rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from reports import theme
+from reports.findings import status_counts, status_words
+from reports.rows import Row, records, warnings_of
+from reports.section import SECTIONS, NotShown, ReportData, Section
+from reports.templates import fragment
+from reports.wording import counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Rows that share a status (or metric, or warning) and a reason."""
+
+    name: str
+    colour: str
+    reason: str
+    labels: tuple[str, ...]
+
+
+@SECTIONS.add("problems")
+def problems(data: ReportData) -> Section | NotShown:
+    rows = records(data.cases)
+    failed = not_ok(rows)
+    missing = missing_metrics(rows, {name: metric.label for name, metric in data.metrics.items()})
+    warnings = warned(rows)
+    if not (failed or missing or warnings):
+        return NotShown(title="Problems", reason="every row is ok, complete and without a warning")
+    content = fragment("problems.html", failed=failed, missing=missing, warnings=warnings, words=counted)
+    bad = {status_words(s): n for s, n in status_counts(data).items() if s != "ok"}
+    note = "Nothing is left out in silence: a row or a metric without a number has a reason here."
+    if bad:
+        note += f" {counted(sum(bad.values()), 'row')} of {len(rows)} without a result."
+    return Section(order=80, title="Problems", note=note, html=content)
+
+
+def not_ok(rows: Iterable[Row]) -> list[Problem]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["status"] != "ok":
+            found.setdefault((row["status"], row["reason"] or "no reason given"), []).append(_name(row))
+    order = ("invalid", "failed", "oom", "timeout", "skipped", "not_run")
+    return [
+        Problem(name=status_words(status), colour=theme.STATUSES[status], reason=reason, labels=tuple(labels))
+        for (status, reason), labels in sorted(found.items(), key=lambda item: order.index(item[0][0]))
+    ]
+
+
+def missing_metrics(rows: Iterable[Row], labels: Mapping[str, str]) -> list[Problem]:
+    """One entry a reason, numbers in it aside; metrics that lack it on the same rows stand together."""
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for row in rows:
+        for metric, reason in (row["missing"] or {}).items():
+            found.setdefault((metric, re.sub(r"\d+", "0", reason)), []).append((_name(row), reason))
+    joined: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for (metric, _), pairs in found.items():
+        joined.setdefault(tuple(pairs), []).append(labels.get(metric, metric))
+    entries = sorted(joined.items(), key=lambda item: -len(item[0]))
+    return [_alike(", ".join(metrics), theme.NEUTRAL, pairs) for pairs, metrics in entries]
+
+
+def warned(rows: Iterable[Row]) -> list[Problem]:
+    """One entry a kind of warning."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in rows:
+        for kind, words in warnings_of(row):
+            found.setdefault(kind, []).append((_name(row), words.removeprefix(f"{kind}: ")))
+    return [_alike(kind, theme.STATUSES["timeout"], pairs) for kind, pairs in found.items()]
+
+
+def _alike(name: str, colour: str, pairs: Sequence[tuple[str, str]]) -> Problem:
+    """One entry for (row, words) pairs; where the words differ by row, each row keeps its own."""
+    texts = list(dict.fromkeys(words for _, words in pairs))
+    if len(texts) == 1:
+        return Problem(name=name, colour=colour, reason=texts[0], labels=tuple(row for row, _ in pairs))
+    labels = tuple(f"{row}: {words}" for row, words in pairs)
+    return Problem(name=name, colour=colour, reason=f"for example {texts[0]}", labels=labels)
+
+
+def _name(row: Row) -> str:
+    return f"{row['run']} · {row['label']}" if row["run"] else str(row["label"])

@@ -1,0 +1,29 @@
+"""The report's HTML templates, with escaping always on. A section's template lies beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+HERE = Path(__file__).parent
+
+ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader([HERE, HERE / "sections"]),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def fragment(name: str, **values: Any) -> Markup:
+    """A template filled in, as HTML that is already escaped."""
+    return Markup(ENVIRONMENT.get_template(name).render(**values))
+
+
+def asset(name: str) -> Markup:
+    """A style sheet or script of this package, as it is."""
+    return Markup((HERE / name).read_text(encoding="utf-8"))

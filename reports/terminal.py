@@ -1,0 +1,103 @@
+"""Tables for a terminal: a run, a comparison, any list of mappings. Frame or rows in, a rich table out."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from baselines.verdict import OUTCOMES, Comparison
+from harness.units import MISSING, format_value
+
+WIDTH = 180
+QUALITY_COLUMNS = (("top1", "share"), ("recognised", "share"), ("fid", "1"), ("cosine_similarity", "1"))
+HEADS = {"top1": "top-1", "recognised": "recognised", "fid": "FID", "cosine_similarity": "cosine"}
+STYLES = {
+    "regressed": "red",
+    "improved": "green",
+    "missing": "red",
+    "not_comparable": "yellow",
+    "inconclusive": "yellow",
+}
+
+
+def console() -> Console:
+    """A console as wide as the terminal; wide enough for every column where there is no terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
+
+
+def table(cases: pd.DataFrame) -> Table:
+    """One line a case: p50 with its 95 % interval, throughput, quality; status with kinds of warnings or reason."""
+    shown = [(name, unit) for name, unit in QUALITY_COLUMNS if name in cases and cases[name].notna().any()]
+    out = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("case", "p50", "95 %", "image/s", *(HEADS[name] for name, _ in shown), "status"):
+        out.add_column(head, justify="left" if head in {"case", "status"} else "right", overflow="fold")
+    for row in cast("list[dict[str, Any]]", cases.to_dict(orient="records")):
+        cells = [row["label"], _value(row, "latency_s", "s"), _interval(row), _value(row, "throughput", "1")]
+        cells += [_value(row, name, unit) for name, unit in shown]
+        out.add_row(*(Text(c) for c in cells), _status(row))
+    return out
+
+
+def verdicts(comparison: Comparison) -> Table:
+    """One line a verdict that is not "unchanged"; the unchanged ones are counted by the headline."""
+    out = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("case", "metric", "baseline", "now", "ratio", "could see", "verdict"):
+        out.add_column(head, overflow="fold")
+    for v in comparison.verdicts:
+        ratio = MISSING if v.ratio is None else f"{v.ratio:.3f}"
+        if v.low is not None and v.high is not None:
+            ratio += f" [{v.low:.3f}, {v.high:.3f}]"
+        seen = MISSING if v.minimum_detectable is None else f"{v.minimum_detectable:.1%}"
+        verdict = Text(f"{v.outcome}{'' if v.gating else ' (advisory)'}: {v.reason}", style=STYLES.get(v.outcome, ""))
+        values = (format_value(v.baseline, v.unit), format_value(v.candidate, v.unit))
+        out.add_row(Text(v.label), Text(v.metric), *(Text(x) for x in values), ratio, seen, verdict)
+    return out
+
+
+def plain_table(rows: Sequence[Mapping[str, Any]], empty: str = "none") -> Table | Text:
+    """Any rows that share their keys; missing values as a dash."""
+    if not rows:
+        return Text(empty)
+    out = Table(box=None, pad_edge=False, header_style="bold")
+    for key in rows[0]:
+        out.add_column(key.replace("_", " "), overflow="fold")
+    for row in rows:
+        out.add_row(*(Text(MISSING if value is None else str(value)) for value in row.values()))
+    return out
+
+
+def _value(row: Mapping[str, Any], name: str, unit: str) -> str:
+    value = row.get(name)
+    return format_value(None if value is None or pd.isna(value) else float(value), unit)
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    low, high = (_value(row, f"latency_s_{end}", "s") for end in ("low", "high"))
+    return "" if MISSING in (low, high) else f"{low} to {high}"
+
+
+def _status(row: Mapping[str, Any]) -> Text:
+    if row["status"] == "ok":
+        kinds = dict.fromkeys(w.split(":")[0] for w in row["warnings"].split("; ") if w)
+        return Text(", ".join(["ok", *kinds]), style="yellow" if kinds else "green")
+    return Text(f"{row['status']}: {row['reason']}", style="dim" if row["status"] == "skipped" else "red")
+
+
+def headline(comparison: Comparison) -> str:
+    """The comparison in one line: against what, and how many verdicts of each kind.
+
+    "compared with digits-20261122 (all, 1 session): 2 regressed, 140 unchanged"
+    """
+    if comparison.refused:
+        return f"not compared: {'; '.join(comparison.refused)}"
+    counts: Counter[str] = Counter(v.outcome for v in comparison.verdicts)
+    told = ", ".join(f"{counts[o]} {o.replace('_', ' ')}" for o in OUTCOMES if counts[o]) or "nothing to compare"
+    sessions = f"{comparison.sessions} session{'s' if comparison.sessions != 1 else ''}"
+    return f"compared with {comparison.baseline} ({comparison.scope}, {sessions}): {told}"

@@ -1,0 +1,88 @@
+"""Numbers in words: always a unit, and the interval where there is one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from harness.types import Metric
+from harness.units import MISSING, format_value, scale, significant
+from reports.rows import Row, bounds
+
+
+def interval_text(low: float, high: float, unit: str, beside: float) -> str:
+    """'[2.05, 2.20]' in the unit that `beside`, the value it belongs to, is printed in.
+
+    >>> interval_text(0.00205, 0.0022, "s", 0.0021)
+    '[2.05, 2.20]'
+    """
+    divisor, _ = scale(beside, unit)
+    low, high = low / divisor, high / divisor
+    if unit == "share":
+        return f"[{low:.1f}, {high:.1f}]"
+    return f"[{significant(low)}, {significant(high)}]"
+
+
+def value_text(row: Row, metric: Metric) -> str:
+    """'2.13 ms', or an en dash."""
+    value = row.get(metric.name)
+    if metric.unit == "1" and value is not None and 0.9 <= value < 1:
+        return nearly_one(value)
+    return format_value(value, metric.unit)
+
+
+def nearly_one(value: float) -> str:
+    """A similarity close to 1 with the digits that tell it from 1.
+
+    >>> nearly_one(0.999987), nearly_one(0.9812)
+    ('0.999987', '0.981')
+    """
+    decimals = min(8, max(3, 1 - math.floor(math.log10(1 - value))))
+    return f"{value:.{decimals}f}".rstrip("0").rstrip(".")
+
+
+def bounds_text(row: Row, metric: Metric) -> str:
+    """'[2.05, 2.20]', or nothing where there is no interval."""
+    found = bounds(row, metric.name)
+    return interval_text(*found, metric.unit, row[metric.name]) if found else ""
+
+
+def estimate(row: Row, metric: Metric) -> str:
+    """'2.13 ms [2.05, 2.20]'."""
+    return f"{value_text(row, metric)} {bounds_text(row, metric)}".rstrip()
+
+
+def ratio_text(ratio: float, low: float | None = None, high: float | None = None) -> str:
+    """'2.41x [2.30, 2.52]'."""
+    text = f"{significant(ratio)}x"
+    return text if low is None or high is None else f"{text} [{significant(low)}, {significant(high)}]"
+
+
+def listed(items: Sequence[str], limit: int = 3) -> str:
+    """'a, b and c', or 'a, b, c and 4 more'.
+
+    >>> listed(["a", "b"]), listed(["a", "b", "c", "d"], limit=2)
+    ('a and b', 'a, b and 2 more')
+    """
+    if len(items) > limit:
+        return f"{', '.join(items[:limit])} and {len(items) - limit} more"
+    return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
+
+
+def counted(number: int, noun: str) -> str:
+    """'1 row', '3 rows'."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def most_common(reasons: Iterable[str]) -> list[tuple[str, int]]:
+    """Reasons with their counts, the most frequent first, ties in order of appearance."""
+    counts: dict[str, int] = {}
+    for reason in reasons:
+        counts[reason] = counts.get(reason, 0) + 1
+    return sorted(counts.items(), key=lambda item: -item[1])
+
+
+__all__ = [
+    "MISSING", "bounds_text", "counted", "estimate", "interval_text", "listed", "most_common", "nearly_one",
+    "ratio_text", "value_text",
+]  # fmt: skip
