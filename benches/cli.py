@@ -1,0 +1,187 @@
+"""`imgbench`: parses, calls, prints. What a command does stands in `benches.commands`.
+
+    imgbench run digits                      measure a suite, compare with the stored baseline, write the report
+    imgbench compare runs                    the newest run in a folder against the stored baseline
+    imgbench export runs --format json       the table of the newest run
+
+Exit codes: 0 fine, 10 regressed, 11 inconclusive (--strict), 12 not comparable or no baseline, 13 nothing measured,
+15 quality regressed, 20 benchmark error, 64 usage, 130 interrupted. Every file is written before the code is decided.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from baselines.verdict import BENCHMARK_ERROR, USAGE
+
+INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with the exit code of measurement.md for usage errors (its own 2 is what make returns)."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"imgbench: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    options = parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    from benches import commands, failures
+
+    try:
+        for plugin in getattr(options, "plugin", None) or ():
+            _import_plugin(plugin)
+        return int(getattr(commands, options.command)(options))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except failures.KNOWN as error:
+        print(f"imgbench: {failures.text(error)}", file=sys.stderr)
+        return failures.exit_code(error)
+    except Exception:
+        traceback.print_exc()
+        print("imgbench: this is a defect of imgbench, please report it with the lines above", file=sys.stderr)
+        return BENCHMARK_ERROR
+
+
+def parser() -> Parser:
+    """The whole command line; every choice comes from what it chooses from."""
+    top = Parser(
+        prog="imgbench", description="Benchmarks image models: speed, memory, energy and quality in one record."
+    )
+    top.add_argument("--version", action="version", version=f"imgbench {_version()}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    _run(commands.add_parser("run", help="measure a suite, compare it with the stored baseline, write the report"))
+    _report(commands.add_parser("report", help="write the HTML report of one or more runs"))
+    _compare(commands.add_parser("compare", help="compare a run with the stored baseline; the exit code is the gate"))
+    _baseline(commands.add_parser("baseline", help="accept a run as a baseline, or list the stored ones"))
+    _export(commands.add_parser("export", help="write a run's table as CSV, Parquet or JSON"))
+    _show(commands.add_parser("show", help="print a run's table"))
+    _list(commands.add_parser("list", help="list suites, models, backends, schedulers or metrics"))
+    _doctor(commands.add_parser("doctor", help="say what this machine can measure, and what is missing for the rest"))
+    return top
+
+
+def _run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("suite", nargs="?", metavar="SUITE", help="a built-in suite's name, or a YAML file")
+    command.add_argument("--resume", type=Path, metavar="RUN", help="finish an interrupted run instead")
+    command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
+    command.add_argument("--only", metavar="AXIS=VALUE,...", help="measure only these cases; a|b allows several values")
+    command.add_argument("--device", choices=_devices(), help="default: cuda where there is one, else cpu")
+    command.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all allowed cores)")
+    command.add_argument("--replicates", type=_positive, metavar="N", help="processes a case, instead of the suite's")
+    command.add_argument("--no-report", action="store_true", help="do not compare and write no report")
+    command.add_argument("--dry-run", action="store_true", help="print the cases and stop")
+    _plugin(command)
+    _store(command)
+
+
+def _report(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="a run folder, or a folder of runs (its newest)"
+    )
+    command.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the (first) run folder")
+    _store(command)
+
+
+def _compare(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a folder of runs (its newest)")
+    command.add_argument("--strict", action="store_true", help="inconclusive verdicts exit with 11")
+    command.add_argument("--exit-zero", action="store_true", help="advisory: always exit with 0")
+    command.add_argument("--markdown", type=Path, metavar="FILE", help="also write the comparison as Markdown")
+    command.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    _store(command)
+
+
+def _baseline(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
+    save = actions.add_parser("save", help="accept a run as a baseline of this machine")
+    save.add_argument("run", type=Path, metavar="RUN")
+    save.add_argument("--reason", required=True, help="why this run is the new normal; stored with it")
+    save.add_argument("--reference", action="store_true", help="store it as the suite's reference for every machine")
+    _store(save)
+    listing = actions.add_parser("list", help="list the stored baselines")
+    listing.add_argument("--json", action="store_true")
+    _store(listing)
+
+
+def _export(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a folder of runs (its newest)")
+    command.add_argument("--format", required=True, choices=["csv", "parquet", "json"])
+    command.add_argument("--samples", action="store_true", help="a row a raw sample instead of a row a case")
+    command.add_argument("--out", type=Path, metavar="FILE", help="default: stdout (Parquet needs a file)")
+
+
+def _show(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a folder of runs (its newest)")
+
+
+def _list(command: argparse.ArgumentParser) -> None:
+    command.add_argument("what", choices=["suites", "models", "backends", "schedulers", "metrics"])
+    command.add_argument("--device", choices=_devices(), help="whose backends (default: the device at hand)")
+    command.add_argument("--json", action="store_true")
+    _plugin(command)
+
+
+def _doctor(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true")
+
+
+def _plugin(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--plugin", action="append", metavar="MODULE", help="import a module that registers models, backends or probes"
+    )
+
+
+def _store(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--store", type=Path, metavar="FOLDER", help="where baselines are kept (default: baselines)")
+
+
+def _devices() -> tuple[str, ...]:
+    from harness.devices import DEVICES
+
+    return DEVICES
+
+
+def _version() -> str:
+    from harness.environment import VERSION
+
+    return VERSION
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be 1 or more")
+    return value
+
+
+def _import_plugin(name: str) -> None:
+    from benches.failures import UsageError
+
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(f"--plugin {name}: {error}") from None
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""One function a command: options in, exit code out. Work is done by the rooms; this file only puts them together."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+import baselines.compare
+import baselines.store
+import baselines.verdict
+import benches
+import reports.markdown
+import reports.page
+import reports.terminal
+from baselines import fingerprint
+from baselines.verdict import BENCHMARK_ERROR, FINE, NOTHING_MEASURED, Comparison
+from benches import doctor as doctor_room
+from benches import listing, suites
+from benches.cli import INTERRUPTED
+from benches.failures import NotComparable, UsageError
+from harness import frames, progress, storage
+from harness import suite as suite_room
+from harness.sweep import collect_environment, new_run, remaining, sweep
+from harness.types import Run, Suite
+from harness.worker import Workers
+
+BROKEN = {"failed", "invalid", "timeout"}
+REPORT_FILE = "report.html"
+
+
+def run(options: Namespace) -> int:
+    """Measures, then compares and reports; the last line of stdout is the report's path (or the run folder's)."""
+    if (options.suite is None) == (options.resume is None):
+        raise UsageError("run: give a SUITE, or --resume RUN")
+    plugins = (*benches.PLUGINS, *(options.plugin or ()))
+    finished = _resume(options, plugins) if options.resume else _measure(options, plugins)
+    if finished is None:
+        return FINE
+    folder = Path(str(finished.folder))
+    reports.terminal.console().print(reports.terminal.table(frames.cases_frame(finished)))
+    if not options.no_report:
+        comparisons = compare_with_stored(finished, _store(options))
+        for comparison in comparisons:
+            _say(reports.terminal.headline(comparison))
+        reports.page.write(folder / REPORT_FILE, reports.page.build([finished], comparisons))
+    _say(f"run {folder}")
+    _say(str(folder / REPORT_FILE if not options.no_report else folder))
+    return _measured_code(finished)
+
+
+def report(options: Namespace) -> int:
+    runs = [load_run(path) for path in options.runs]
+    comparisons = [c for r in runs for c in compare_with_stored(r, _store(options))]
+    path = options.out or Path(str(runs[0].folder)) / REPORT_FILE
+    reports.page.write(path, reports.page.build(runs, comparisons))
+    _say(str(path))
+    return FINE
+
+
+def compare(options: Namespace) -> int:
+    measured = load_run(options.run)
+    comparison = _against_store(measured, _store(options))
+    if options.markdown:
+        storage.write_atomically(options.markdown, reports.markdown.comparison(comparison))
+    if options.json:
+        _say(json.dumps(asdict(comparison), indent=1, ensure_ascii=False))
+    else:
+        reports.terminal.console().print(reports.terminal.verdicts(comparison))
+        _say(reports.terminal.headline(comparison))
+    code = baselines.verdict.exit_code(comparison, strict=options.strict)
+    return FINE if options.exit_zero else code
+
+
+def baseline(options: Namespace) -> int:
+    root = _store(options)
+    if options.action == "list":
+        return _baseline_list(root, options.json)
+    save = baselines.store.save_reference if options.reference else baselines.store.save
+    session = save(load_run(options.run), options.reason, root)
+    _say(str(session.path))
+    return FINE
+
+
+def _baseline_list(root: Path, as_json: bool) -> int:
+    rows = baselines.store.listing_rows(root)
+    if as_json:
+        _say(json.dumps(rows, indent=1, ensure_ascii=False))
+    else:
+        reports.terminal.console().print(reports.terminal.plain_table(rows, empty=f"no baselines below {root}"))
+    return FINE
+
+
+def export(options: Namespace) -> int:
+    measured = load_run(options.run)
+    frame = frames.samples_frame(measured) if options.samples else frames.cases_frame(measured)
+    if options.format == "parquet":
+        if options.out is None:
+            raise UsageError("export: Parquet is binary; give it a file with --out FILE")
+        frames.flat(frame).to_parquet(options.out, index=False)
+    else:
+        text = frames.to_json(frame) if options.format == "json" else frames.flat(frame).to_csv(index=False)
+        if options.out is None:
+            sys.stdout.write(text if text.endswith("\n") else text + "\n")
+            return FINE
+        storage.write_atomically(options.out, text)
+    _say(str(options.out))
+    return FINE
+
+
+def show(options: Namespace) -> int:
+    reports.terminal.console().print(reports.terminal.table(frames.cases_frame(load_run(options.run))))
+    return FINE
+
+
+def list(options: Namespace) -> int:  # the command's name
+    benches.load_plugins()
+    rows = listing.rows(options.what, options.device)
+    if options.json:
+        _say(json.dumps(rows, indent=1, ensure_ascii=False))
+    else:
+        reports.terminal.console().print(reports.terminal.plain_table(listing.for_people(options.what, rows)))
+    return FINE
+
+
+def doctor(options: Namespace) -> int:
+    benches.load_plugins()
+    findings = doctor_room.findings()
+    if options.json:
+        _say(json.dumps(findings, indent=1, ensure_ascii=False))
+    else:
+        reports.terminal.console().print(reports.terminal.plain_table(findings))
+    return FINE
+
+
+def load_run(path: Path) -> Run:
+    """The run in a folder, or the newest run of a folder of runs. Raises UnreadableRun."""
+    if not (path / storage.RUN_FILE).exists() and path.is_dir():
+        inside = sorted(path.glob(f"*/{storage.RUN_FILE}"), key=lambda p: p.stat().st_mtime)
+        if inside:
+            return storage.load(inside[-1].parent)
+    return storage.load(path)
+
+
+def compare_with_stored(measured: Run, root: Path) -> tuple[Comparison, ...]:
+    """The comparison with the stored baseline or the reference run; empty where neither is stored."""
+    comparison = _against_store(measured, root)
+    return (comparison,) if comparison.baseline else ()
+
+
+def _against_store(measured: Run, root: Path) -> Comparison:
+    planned = {case.id for case in measured.cases} if measured.selection else None
+    return baselines.compare.compare_stored(measured, root, planned=planned)
+
+
+def _measure(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
+    benches.load_plugins()
+    chosen = _chosen_suite(options)
+    if options.dry_run:
+        for case in chosen.cases:
+            _say(f"{case.id}  {case.label}")
+        _say(f"{len(chosen.cases)} cases x {chosen.protocol.replicates} processes")
+        return None
+    _say(f"suite {chosen.name}: {len(chosen.cases)} cases x {chosen.protocol.replicates} processes")
+    folder = _new_folder(options.out, chosen.name)
+    workers = Workers(plugins, folder / "logs", benches.PRELOAD)
+    environment = collect_environment(workers, options.device, options.threads)
+    environment |= {"fingerprint": fingerprint.fingerprint(environment), "plugins": options.plugin or []}
+    started = new_run(chosen, folder, environment, options.only)
+    storage.write_atomically(folder / "suite.yaml", chosen.source)
+    return _sweep(started, workers, plugins)
+
+
+def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
+    benches.load_plugins()
+    stored = load_run(options.resume)
+    plugins = (*plugins, *(p for p in stored.environment.get("plugins", []) if p not in plugins))
+    if not remaining(stored):
+        _say("nothing is missing from this run")
+        return stored
+    workers = Workers(plugins, Path(str(stored.folder)) / "logs", benches.PRELOAD)
+    environment = collect_environment(workers, stored.environment["device"], stored.environment["threads"])
+    differ = fingerprint.differences(environment, stored.environment)
+    if differ:
+        raise NotComparable(f"this is not the machine that the run was begun on: {'; '.join(differ)}")
+    return _sweep(stored, workers, plugins)
+
+
+def _sweep(started: Run, workers: Workers, plugins: tuple[str, ...]) -> Run:
+    folder = Path(str(started.folder))
+    with storage.locked(folder):
+        try:
+            with progress.listener(Console()) as listener:
+                return sweep(started, workers, plugins, listener)
+        except KeyboardInterrupt:
+            _say(f"interrupted; what was measured is kept. Go on with: imgbench run --resume {folder}")
+            raise SystemExit(INTERRUPTED) from None
+
+
+def _chosen_suite(options: Namespace) -> Suite:
+    chosen = suites.find(options.suite)
+    if options.only:
+        chosen = replace(chosen, cases=suite_room.only(chosen.cases, options.only))
+    if options.replicates:
+        chosen = replace(chosen, protocol=replace(chosen.protocol, replicates=options.replicates))
+    return chosen
+
+
+def _new_folder(root: Path, name: str) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    candidates = (root / (f"{name}-{stamp}" + (f"-{i}" if i else "")) for i in range(100))
+    folder = next(c for c in candidates if not c.exists())
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _measured_code(finished: Run) -> int:
+    statuses = {m.status for m in finished.measurements}
+    if "ok" not in statuses:
+        return NOTHING_MEASURED
+    return BENCHMARK_ERROR if statuses & BROKEN else FINE
+
+
+def _store(options: Namespace) -> Path:
+    return options.store or Path(os.environ.get("IMGBENCH_BASELINES", baselines.store.DEFAULT_ROOT))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

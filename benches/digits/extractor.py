@@ -1,0 +1,95 @@
+"""The network whose features the set distances compare: small, ours, registered with torch-fidelity.
+
+Trained by `benches.digits.train` on the training split alone, to tell the digit and to redraw the 8x8 scan from its
+48 features, so that the features hold the writing and not only the class. (The usual Inception network is no help on
+32x32 digits, needs a download, and its 2,048 features want more than 200 images.)
+
+    python -c "from benches.digits import extractor; print(extractor.load_network())"
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+from benches.digits.models import weights_folder
+
+NAME = "imgbench-digits-cnn"  # torch-fidelity's name of the extractor
+FEATURES = 48
+LAYER = "features"
+
+
+class Network(nn.Module):
+    """Pictures of -1 to 1 -> features; and, for training, features -> (logits, scan of 0 to 1)."""
+
+    def __init__(self) -> None:
+        """Build with torch's default random start."""
+        super().__init__()
+        self.trunk = nn.Sequential(
+            nn.Conv2d(3, 16, 4, stride=2, padding=1),  # (N, 16, 16, 16)
+            nn.GELU(),
+            nn.Conv2d(16, 32, 4, stride=2, padding=1),  # (N, 32, 8, 8)
+            nn.GELU(),
+            nn.Conv2d(32, 64, 4, stride=2, padding=1),  # (N, 64, 4, 4)
+            nn.GELU(),
+            nn.Flatten(),  # (N, 1024)
+            nn.Linear(1024, FEATURES),  # (N, 48)
+        )
+        self.classify = nn.Linear(FEATURES, 10)
+        self.redraw = nn.Linear(FEATURES, 64)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return features, (N, 48), of float pictures (N, 3, 32, 32) of -1 to 1."""
+        features: torch.Tensor = self.trunk(images)
+        return features
+
+
+class DigitsExtractor(FeatureExtractorBase):
+    """torch-fidelity's view of the stored `Network`."""
+
+    def __init__(self, name: str, features_list: list[str], **options: Any) -> None:
+        """Load the stored network; torch-fidelity passes its own options, which need none here."""
+        super().__init__(name, features_list)
+        self.network = load_network()
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        """Return the one layer."""
+        return (LAYER,)
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        """Return the one layer, for each metric."""
+        return LAYER
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        """Return that it runs as it is."""
+        return False
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the features, float64 (N, 48), of uint8 pictures (N, 3, 32, 32), in a tuple as torch-fidelity asks."""
+        if images.dtype != torch.uint8 or images.shape[1:] != (3, 32, 32):
+            raise ValueError(f"pictures are uint8 (N, 3, 32, 32), not {images.dtype} {tuple(images.shape)}")
+        return (self.network(images.float() / 127.5 - 1.0).double(),)
+
+
+def load_network(weights: str | Path = "digits") -> Network:
+    """Return the stored network in eval mode; FileNotFoundError if it has not been trained."""
+    from safetensors.torch import load_file
+
+    network = Network()
+    network.load_state_dict(load_file(weights_folder("extractor", weights) / "model.safetensors"))
+    return network.eval()
+
+
+def register() -> None:
+    """Make the extractor known to torch-fidelity by `NAME`, once a process."""
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
+
+    if NAME not in FEATURE_EXTRACTORS_REGISTRY:
+        register_feature_extractor(NAME, DigitsExtractor)

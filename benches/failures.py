@@ -1,0 +1,45 @@
+"""The errors that a user can cause, each with one clear line and its exit code; any other is a defect of ours."""
+
+from __future__ import annotations
+
+from baselines.store import BaselineRefused
+from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE, USAGE
+from harness.devices import NoSuchDevice
+from harness.registry import UnknownName
+from harness.storage import RunBusy, UnreadableRun
+from harness.suite import SuiteError
+from harness.sweep import EnvironmentFailed
+
+
+class UsageError(ValueError):
+    """A command line that asks for something impossible."""
+
+
+class NotComparable(ValueError):
+    """A run that cannot be continued or compared here."""
+
+
+_CODES: dict[type[Exception], int] = {
+    UsageError: USAGE,
+    SuiteError: USAGE,
+    UnknownName: USAGE,
+    UnreadableRun: USAGE,
+    RunBusy: USAGE,
+    NoSuchDevice: USAGE,
+    EnvironmentFailed: BENCHMARK_ERROR,
+    NotComparable: NOT_COMPARABLE,
+    BaselineRefused: NOT_COMPARABLE,
+    OSError: BENCHMARK_ERROR,
+}
+KNOWN = tuple(_CODES)
+
+
+def exit_code(error: Exception) -> int:
+    return next(code for kind, code in _CODES.items() if isinstance(error, kind))
+
+
+def text(error: Exception) -> str:
+    """The error in one line, the file first where the system named one."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())

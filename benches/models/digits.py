@@ -1,0 +1,189 @@
+"""The embedded digits models as workloads: trained here, small, and the ones that quality is measured on.
+
+digits_vit reads scans; digits_dit and digits_sd draw them, asked by class and in words. `weights` is "digits" (the
+trained ones in the repository), "random" (the same architecture, seeded) or a folder in the same format. Quality
+belongs to the trained ones: the classifier on the held-out scans, the generators on 200 pictures, 20 of each digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benches.digits import models as digits
+from harness.registry import MODELS
+from harness.types import Case, Metric, Quality, Samples, Workload
+
+if TYPE_CHECKING:
+    import torch
+
+PICTURES = 200  # 20 a digit, asked for in turn; item i has seed i whatever the case's seed is
+WEIGHTS = ("digits", "random", "folder")
+
+TOP1 = Metric(
+    name="top1",
+    unit="share",
+    label="top-1 accuracy",
+    better="higher",
+    kind="quality_item",
+    summary="mean",
+    description="Share of the 397 held-out scans that the classifier reads right. A sample is one scan, 0 or 1.",
+)
+RECOGNISED = Metric(
+    name="recognised",
+    unit="share",
+    label="recognised as asked",
+    better="higher",
+    kind="quality_item",
+    summary="mean",
+    description="Share of 200 generated pictures, 20 of each digit, in which a support vector machine fitted on the "
+    "training scans reads the digit that was asked for. A sample is one picture, 0 or 1.",
+)
+FID = Metric(
+    name="fid",
+    unit="1",
+    label="FID (digits features)",
+    better="lower",
+    kind="quality_set",
+    summary="last",
+    description="Frechet distance of 200 generated pictures to the 1,400 training scans, in the features of the "
+    "repository's own digits network. Comparable only with the same extractor, reference and number of pictures.",
+)
+KID = Metric(
+    name="kid",
+    unit="1",
+    label="KID (digits features)",
+    better="lower",
+    kind="quality_set",
+    summary="last",
+    description="Kernel distance (unbiased squared maximum mean discrepancy, so about 0 at best and sometimes below) "
+    "of 200 generated pictures to the 1,400 training scans, mean over subsets of 100, in the same features as FID.",
+)
+
+QUALITY_METRICS = (TOP1, RECOGNISED, FID, KID)
+
+
+def _generator_axes(guidance_scale: float) -> dict[str, Any]:
+    return {"image_size": 32, "scheduler": "dpmpp_2m", "num_steps": 20, "guidance_scale": guidance_scale}
+
+
+@MODELS.add(
+    "digits_vit",
+    family="ViT classifier",
+    description="a timm ViT with patches of 4 px, trained here on 1,400 scanned digits: 32 px -> 10 classes",
+    axes={"image_size": 32},
+    weights=WEIGHTS,
+)
+def digits_vit(case: Case) -> Workload:
+    """One forward over the first held-out scans."""
+    import torch
+
+    from benches.digits import data
+    from benches.models.workloads import classifier_workload
+
+    scans = data.load("held_out")
+    images = digits.preprocess(scans.images)
+    first = images[torch.arange(case.batch_size) % len(images)]
+    identity = {"image_size": case.image_size, "images": f"held out, {data.content_hash()}"}
+    quality = _top1(images, scans.labels, case.batch_size) if case.weights == "digits" else None
+    module = digits.build_vit(_source(case))
+    return classifier_workload(module, case, first, _weights_hash("vit", case), identity, quality)
+
+
+@MODELS.add(
+    "digits_dit",
+    family="DiT",
+    description="a diffusers DiTPipeline trained here on scanned digits, asked by class: transformer 2.9 M, 32 px",
+    axes=_generator_axes(digits.DIT_GUIDANCE),
+    weights=WEIGHTS,
+)
+def digits_dit(case: Case) -> Workload:
+    """The digits 0 to 9 in turn, by class."""
+    from benches.models.pipelines import dit_workload
+
+    quality = _pictures_quality(case, range(10)) if case.weights == "digits" else None
+    pipeline = digits.build_dit(_source(case))
+    return dit_workload(pipeline, case, range(10), _weights_hash("dit", case), quality=quality)
+
+
+@MODELS.add(
+    "digits_sd",
+    family="Stable Diffusion",
+    description='a diffusers StableDiffusionPipeline trained here, asked in words ("a handwritten seven"): '
+    "CLIP text encoder, U-Net 2.2 M, VAE, 32 px",
+    axes={**_generator_axes(digits.SD_GUIDANCE), "prompt": None},
+    weights=WEIGHTS,
+)
+def digits_sd(case: Case) -> Workload:
+    """The digits zero to nine in turn, in words; or `case.prompt` for every item, and then without quality."""
+    from benches.models.pipelines import stable_diffusion_workload
+
+    asked = digits.PROMPTS if case.prompt is None else (case.prompt,)
+    judged = case.weights == "digits" and case.prompt is None
+    quality = _pictures_quality(case, digits.PROMPTS) if judged else None
+    pipeline = digits.build_sd(_source(case))
+    return stable_diffusion_workload(pipeline, case, asked, _weights_hash("sd", case), quality=quality)
+
+
+def _source(case: Case) -> str | Path:
+    return case.weights if case.weights in ("digits", "random") else Path(case.weights).expanduser()
+
+
+def _weights_hash(name: str, case: Case) -> str:
+    return digits.weights_hash(name, _source(case)) or f"random-{digits.RANDOM_SEED}"
+
+
+def _top1(images: torch.Tensor, labels: torch.Tensor, batch_size: int) -> Quality:
+    from benches.digits import data
+
+    def batches() -> Sequence[torch.Tensor]:
+        import torch
+
+        indices = torch.arange(-(-len(images) // batch_size) * batch_size) % len(images)
+        return tuple(images[part] for part in indices.reshape(-1, batch_size))
+
+    def score(logits: torch.Tensor) -> Samples:
+        right = logits[: len(labels)].float().argmax(dim=1).cpu() == labels
+        return {"top1": right.double().tolist()}
+
+    conditions = {"items": len(images), "data": data.content_hash()}
+    return Quality(metrics=(TOP1,), batches=batches, score=score, conditions=conditions)
+
+
+def _pictures_quality(case: Case, asked: Sequence[Any]) -> Quality:
+    """Quality of a generator that is asked for the ten things of `asked`, digit 0 first, in turn."""
+    from benches.digits import quality
+
+    def batches() -> Sequence[Any]:
+        from benches.models.workloads import Batch
+
+        filled = -(-PICTURES // case.batch_size) * case.batch_size
+        starts = range(0, filled, case.batch_size)
+        parts = [[item % PICTURES for item in range(start, start + case.batch_size)] for start in starts]
+        return tuple(Batch(asked=tuple(asked[i % 10] for i in part), seeds=tuple(part)) for part in parts)
+
+    def score(images: torch.Tensor) -> Samples:
+        import torch
+
+        pictures = _bytes(images[:PICTURES])
+        distance = quality.set_distance(pictures)
+        hits = quality.recognised(pictures, torch.arange(PICTURES) % 10)
+        return {"recognised": [float(hit) for hit in hits], "fid": [distance["fid"]], "kid": [distance["kid_mean"]]}
+
+    conditions: Mapping[str, Any] = {"items": PICTURES, "seeds": f"0 to {PICTURES - 1}", **quality.conditions()}
+    return Quality(
+        metrics=(RECOGNISED, FID, KID),
+        batches=batches,
+        score=score,
+        conditions=conditions,
+        pictures=lambda images: _bytes(images).permute(0, 2, 3, 1),
+        captions=tuple(str(asked[item % 10]) for item in range(PICTURES)),
+    )
+
+
+def _bytes(images: torch.Tensor) -> torch.Tensor:
+    """Images float (N, 3, H, W) of 0 to 1 as uint8 of the same shape, on the CPU."""
+    import torch
+
+    return (images.float() * 255.0).round().clamp(0.0, 255.0).to(torch.uint8).cpu()

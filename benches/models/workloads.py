@@ -1,0 +1,85 @@
+"""What workloads of all models share: the timed batch, the seeds of its items, the identity of the work.
+
+An image depends on its item's seed and prompt (or label) alone, not on the batch it is made in: each item has a
+generator of its own on the CPU, for the initial latents and for the noise that some schedulers add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from benches.models.weights import count
+from harness.types import Case, Component, Forward, Quality, Workload
+
+SEEDS_PER_CASE = 1_000_000  # items of one case seed: two case seeds never share an image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one iteration of a generator is asked for: a prompt or a class label for each item, and each item's seed.
+
+    The pipeline's own tensors (latents, embeddings) are made on `device`. Like a tensor, a batch has `to(device)`.
+    """
+
+    asked: tuple[Any, ...]
+    seeds: tuple[int, ...]
+    device: str = "cpu"
+
+    def to(self, device: torch.device | str) -> Batch:
+        return replace(self, device=str(device))
+
+    def generators(self) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in self.seeds]
+
+
+def item_seeds(case: Case, number: int) -> tuple[int, ...]:
+    """The seeds of a case's first items."""
+    return tuple(case.seed * SEEDS_PER_CASE + item for item in range(number))
+
+
+def batch_of(case: Case, asked: Sequence[Any]) -> Batch:
+    """The timed batch: what is asked for, taken in turn until batch_size items have something."""
+    repeated = tuple(asked[item % len(asked)] for item in range(case.batch_size))
+    return Batch(asked=repeated, seeds=item_seeds(case, case.batch_size))
+
+
+def facts(components: Sequence[Component], weights_hash: str) -> dict[str, Any]:
+    """Work identity that holds for any model: sizes, shapes and calls of all networks, and the weights."""
+    shapes = {c.name: [[list(t.shape), str(t.dtype).removeprefix("torch.")] for t in c.inputs] for c in components}
+    return {
+        "weights_hash": weights_hash,
+        "parameters": {c.name: count(c.module) for c in components},
+        "inputs": shapes,
+        "calls": {c.name: c.calls for c in components},
+    }
+
+
+def classifier_workload(
+    module: nn.Module,
+    case: Case,
+    images: torch.Tensor,
+    weights_hash: str,
+    identity: Mapping[str, Any] | None = None,
+    quality: Quality | None = None,
+) -> Workload:
+    """A workload of one forward: float32 images (N, 3, H, W), N the batch size -> logits (N, classes)."""
+    component = Component(name="classifier", module=module.eval().requires_grad_(False), inputs=(images,))
+
+    @torch.no_grad()
+    def iterate(forwards: Mapping[str, Forward], batch: torch.Tensor) -> torch.Tensor:
+        return forwards["classifier"](batch)
+
+    return Workload(
+        components=(component,),
+        iterate=iterate,
+        batch=images,
+        output_shape=(case.batch_size, int(module.num_classes)),  # type: ignore[arg-type]
+        identity={**facts((component,), weights_hash), **(identity or {})},
+        output_kind="logits",
+        quality=quality,
+    )
