@@ -1,0 +1,34 @@
+# make bench   set up, run the suite `digits` on the device at hand, compare, write the report
+# make test    set up, run the tests
+# make check   lint, types, import layers
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+SUITE ?= digits
+STAMP := $(VENV)/.installed
+EXPORT_ENV := PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+
+.PHONY: bench test check setup clean
+
+setup: $(STAMP)
+
+# The stamp is as new as the files that decide what is installed; a half-made environment leaves none.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+bench: $(STAMP)
+	$(EXPORT_ENV) $(BIN)/imgbench run $(SUITE)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

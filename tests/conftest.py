@@ -1,0 +1,69 @@
+"""Fixtures shared by all tests: the filled registries, a fork server, and a way to run planted suites."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import benches
+from baselines.fingerprint import fingerprint
+from harness import suite
+from harness.sweep import collect_environment, new_run, sweep
+from harness.types import Case, Measurement, Run
+from harness.worker import Workers
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+PLUGINS = (*benches.PLUGINS, "planted")
+QUICK = (
+    "{replicates: 1, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, min_sample_time_s: 0.01, timeout_s: 60}"
+)
+
+
+class Silent:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[Measurement] = []
+
+    def begin(self, total: int, left: int) -> None: ...
+    def start(self, case: Case, replicate: int, seconds_left: float | None) -> None: ...
+    def skip(self, case: Case, replicate: int) -> None: ...
+    def phase(self, phase: str) -> None: ...
+
+    def end(self, measurement: Measurement) -> None:
+        self.heard.append(measurement)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def registries() -> None:
+    """Fills the registries, the planted models included."""
+    benches.load_plugins()
+    import planted  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Workers:
+    return Workers(PLUGINS, tmp_path_factory.mktemp("logs"), benches.PRELOAD)
+
+
+@pytest.fixture(scope="session")
+def machine(workers: Workers) -> dict:
+    """The environment of this machine, read once."""
+    found = collect_environment(workers, "cpu")
+    return found | {"fingerprint": fingerprint(found)}
+
+
+@pytest.fixture
+def run_suite(workers: Workers, machine: dict, tmp_path: Path) -> Callable[..., Run]:
+    """Runs the `cases` of a suite (YAML text) with a quick protocol and gives the finished run."""
+
+    def run(cases: str, protocol: str = QUICK, listener: Silent | None = None) -> Run:
+        chosen = suite.parse(f"name: planted\nprotocol: {protocol}\ncases:\n{cases}")
+        started = new_run(chosen, tmp_path / "run", machine)
+        return sweep(started, workers, PLUGINS, listener or Silent())
+
+    return run

@@ -1,0 +1,147 @@
+"""A plugin of tiny models that misbehave in every way that a worker must survive. Imported by name in the workers."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from harness.registry import MODELS
+from harness.types import Case, Component, Forward, Metric, Quality, Workload
+
+SIZE = 8
+CLASSES = 10
+
+
+class Mean(torch.nn.Module):
+    """Images (N, 3, 8, 8) -> logits (N, 10), one linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(3 * SIZE * SIZE, CLASSES)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(images.flatten(1))
+
+
+def workload(
+    case: Case, iterate: Callable[[Mapping[str, Forward], Any], torch.Tensor] | None = None, **changes: Any
+) -> Workload:
+    torch.manual_seed(0)
+    images = torch.randn(case.batch_size, 3, SIZE, SIZE)
+    component = Component(name="classifier", module=Mean().eval(), inputs=(images,))
+    given: dict[str, Any] = {
+        "components": (component,),
+        "iterate": iterate or (lambda forwards, batch: forwards["classifier"](batch)),
+        "batch": images,
+        "output_shape": (case.batch_size, CLASSES),
+        "identity": {"parameters": {"classifier": 1930}, "weights_hash": "planted"},
+        "output_kind": "logits",
+    }
+    return Workload(**{**given, **changes})
+
+
+def add(name: str) -> Callable[[Callable[[Case], Workload]], Callable[[Case], Workload]]:
+    return MODELS.add(
+        name, family="planted", description="for tests", axes={"image_size": SIZE}, weights=("random", "folder")
+    )
+
+
+@add("planted_ok")
+def planted_ok(case: Case) -> Workload:
+    return workload(case)
+
+
+@add("planted_<script>alert(1)</script>")
+def planted_script(case: Case) -> Workload:
+    return workload(case)
+
+
+@add("planted_judged")
+def planted_judged(case: Case) -> Workload:
+    metric = Metric(
+        name="top1", unit="share", label="Top-1", better="higher", kind="quality_item", description="", summary="mean"
+    )
+    batches = [
+        torch.randn(case.batch_size, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(i)) for i in range(3)
+    ]
+    quality = Quality(
+        metrics=(metric,),
+        batches=lambda: batches,
+        score=lambda logits: {"top1": [float(i % 4 > 0) for i in range(len(logits))]},
+        conditions={"items": 3 * case.batch_size},
+    )
+    return workload(case, quality=quality)
+
+
+@add("planted_error")
+def planted_error(case: Case) -> Workload:
+    raise ValueError("the planted error")
+
+
+@add("planted_out_of_memory")
+def planted_out_of_memory(case: Case) -> Workload:
+    torch.empty(2**60)
+    raise AssertionError("an exbibyte was given")
+
+
+@add("planted_segfault")
+def planted_segfault(case: Case) -> Workload:
+    ctypes.string_at(0)
+    raise AssertionError("address 0 was readable")
+
+
+@add("planted_kill")
+def planted_kill(case: Case) -> Workload:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("survived SIGKILL")
+
+
+@add("planted_exit")
+def planted_exit(case: Case) -> Workload:
+    os._exit(3)
+
+
+@add("planted_hang")
+def planted_hang(case: Case) -> Workload:
+    time.sleep(3600)
+    raise AssertionError("slept for an hour")
+
+
+@add("planted_nan")
+def planted_nan(case: Case) -> Workload:
+    return workload(case, lambda forwards, batch: forwards["classifier"](batch) * float("nan"))
+
+
+@add("planted_constant")
+def planted_constant(case: Case) -> Workload:
+    return workload(case, lambda forwards, batch: forwards["classifier"](batch) * 0.0)
+
+
+@add("planted_shape")
+def planted_shape(case: Case) -> Workload:
+    return workload(case, lambda forwards, batch: forwards["classifier"](batch)[:, :5])
+
+
+@add("planted_batch")
+def planted_batch(case: Case) -> Workload:
+    """Asks for the batch, runs half of it and repeats the answer: the shape of the output alone would not tell."""
+    return workload(case, lambda forwards, batch: forwards["classifier"](batch[: len(batch) // 2]).repeat(2, 1))
+
+
+@add("planted_calls")
+def planted_calls(case: Case) -> Workload:
+    """Calls its network twice where once was asked for, as a sampler with other steps would."""
+    return workload(case, lambda forwards, batch: forwards["classifier"](batch) + forwards["classifier"](batch))
+
+
+@add("planted_drift")
+def planted_drift(case: Case) -> Workload:
+    """Wrong in any precision but fp32, though finite and of the right shape."""
+    sign = 1.0 if case.precision == "fp32" else -1.0
+    return workload(case, lambda forwards, batch: sign * forwards["classifier"](batch))

@@ -1,0 +1,149 @@
+"""The measuring core with exact numbers and no clock: timer, sampling, statistics, units, the call counter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from harness import stats, units
+from harness.derived import DERIVED, summarise
+from harness.sampling import MIN_TIMED_S, sample
+from harness.timing import FakeClock, Timer
+from harness.trial import Counter, output_fault
+from harness.types import Case, Component, Metric, Protocol, Workload
+
+PROTOCOL = Protocol(
+    warmup_min_iterations=3,
+    warmup_min_s=0.0,
+    warmup_max_s=1.0,
+    min_samples=4,
+    min_sample_time_s=0.0,
+    max_sample_time_s=0.5,
+)
+
+
+def test_a_timer_divides_by_its_repetitions_and_synchronises_around_them() -> None:
+    synced: list[int] = []
+    timer = Timer(lambda: synced.append(1), FakeClock([0.030]))
+    calls: list[int] = []
+    assert timer.seconds(lambda: calls.append(1), repeat=3) == pytest.approx(0.010)
+    assert (len(calls), len(synced)) == (3, 2)
+
+
+def test_warm_up_ends_when_two_windows_agree_and_is_kept_apart() -> None:
+    values = iter([0.5, 0.2, 0.1, 0.02, *[0.010] * 100])
+    found = sample(lambda loops: next(values), PROTOCOL)
+    assert found.warmup[:4] == [0.5, 0.2, 0.1, 0.02]
+    assert found.steady == [0.010] * 4
+    assert found.unsteady is None
+
+
+def test_a_warm_up_that_never_settles_is_capped_and_flagged() -> None:
+    growing = iter(0.01 * 1.3**i for i in range(100))
+    found = sample(lambda loops: next(growing), PROTOCOL)
+    assert "unsteady: warm-up capped at 1 s" in str(found.unsteady)
+
+
+def test_sampling_stops_at_the_cap_but_not_before_three_samples() -> None:
+    found = sample(lambda loops: 0.4, PROTOCOL)
+    assert len(found.steady) == 3
+
+
+def test_a_very_short_step_is_timed_in_loops() -> None:
+    asked: list[int] = []
+    sample(lambda loops: asked.append(loops) or MIN_TIMED_S / 20, PROTOCOL)
+    assert asked[-1] == 20
+
+
+def test_harrell_davis_agrees_with_scipy_and_percentiles_need_samples() -> None:
+    from scipy.stats.mstats import hdquantiles
+
+    values = np.random.default_rng(0).lognormal(size=200)
+    assert stats.percentile_of(values, 95) == pytest.approx(float(hdquantiles(values, [0.95])[0]))
+    assert [stats.needed_for(p) for p in (90, 95, 99)] == [10, 20, 100]
+    p99 = next(d for d in DERIVED if d.metric.name == "latency_p99_s")
+    assert p99.estimate([[0.1] * 99], 1).reason == "needs 100 samples, has 99"
+    assert p99.estimate([[0.1] * 100], 1).value == pytest.approx(0.1)
+
+
+def test_throughput_is_items_over_total_time() -> None:
+    throughput = next(d for d in DERIVED if d.metric.name == "throughput")
+    assert throughput.estimate([[0.1, 0.3]], 8).value == pytest.approx(8 * 2 / 0.4)
+
+
+def test_the_interval_knows_that_processes_differ() -> None:
+    together = stats.interval([[1.0, 1.01] * 20], lambda a: np.median(a, axis=-1))
+    apart = stats.interval([[1.0] * 20, [1.2] * 20, [1.1] * 20], lambda a: np.median(a, axis=-1))
+    assert together is not None
+    assert apart is not None
+    assert apart[1] - apart[0] > 5 * (together[1] - together[0])
+    assert stats.interval([[1.0]], lambda a: a[..., 0]) is None
+
+
+def test_wilson_interval_of_a_share() -> None:
+    low, high = stats.wilson(95, 100)
+    assert (round(low, 4), round(high, 4)) == (0.8882, 0.9785)
+    metric = Metric(
+        name="t", unit="share", label="", better="higher", kind="quality_item", description="", summary="mean"
+    )
+    found = summarise(metric, [[1.0] * 95 + [0.0] * 5])
+    assert (found.value, found.low, found.high) == (0.95, low, high)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.00213, "s", "2.13 ms"),
+        (75.0, "s", "75.0 s"),
+        (3.2e-7, "s", "320 ns"),
+        (0.0, "B", "0 B"),
+        (3 * 2**30, "B", "3.00 GiB"),
+        (0.991, "share", "99.1 %"),
+        (859_520_964.0, "count", "860 M"),
+        (21.0, "count", "21"),
+        (None, "s", "–"),
+        (float("nan"), "s", "–"),
+        (0.5, "J", "500 mJ"),
+        (1234.5, "image/s", "1234 image/s"),
+    ],
+)
+def test_values_for_people(value: float | None, unit: str, text: str) -> None:
+    assert units.format_value(value, unit) == text
+
+
+def _component(calls: int = 1) -> Component:
+    return Component(name="net", module=torch.nn.Identity(), inputs=(torch.zeros(2, 3),), calls=calls)
+
+
+def test_the_counter_finds_other_steps_and_other_shapes() -> None:
+    counter = Counter((_component(calls=2),), {"net": lambda x: x})
+    counter.iterations = 1
+    counter.forwards["net"](torch.zeros(2, 3))
+    assert counter.mismatch() == "net was called 1 times in 1 iterations, where 2 were asked for"
+    counter.forwards["net"](torch.zeros(2, 3))
+    assert counter.mismatch() is None
+    counter.forwards["net"](torch.zeros(1, 3))
+    assert "called with shapes [(1, 3)] instead of [(2, 3)]" in str(counter.mismatch())
+
+
+@pytest.mark.parametrize(
+    ("output", "fault"),
+    [
+        (torch.eye(2), None),
+        (torch.zeros(2, 2), "2 of 2 outputs are constant"),
+        (torch.tensor([[1.0, float("inf")], [0.0, 1.0]]), "1 values that are NaN or infinite"),
+        (torch.eye(3), "shape (3, 3) instead of (2, 2)"),
+    ],
+)
+def test_faults_of_an_output(output: torch.Tensor, fault: str | None) -> None:
+    workload = Workload(
+        components=(), iterate=lambda f, b: b, batch=None, output_shape=(2, 2), identity={}, output_kind="logits"
+    )
+    found = output_fault(output, workload)
+    assert (found is None) if fault is None else (fault in str(found))
+
+
+def test_labels_name_every_axis() -> None:
+    case = Case(model="m", image_size=32, scheduler="ddim", num_steps=5, guidance_scale=2.0)
+    assert case.label == "m · eager · fp32 · batch 1 · 32 px · ddim · 5 steps · guidance 2"

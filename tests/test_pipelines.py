@@ -1,0 +1,273 @@
+"""Pipelines: what is timed is diffusers' own `__call__`, asked for what the case says. Tiny models of real classes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import benches.models  # noqa: F401  (fills the registry)
+from benches.models import networks, weights
+from benches.models.pipelines import dit_workload, stable_diffusion_workload
+from benches.models.workloads import item_seeds
+from benches.schedulers import SCHEDULERS, build
+from harness.registry import MODELS
+from harness.types import Case, Workload
+
+# diffusers passes arrays to numpy in a way that numpy 2 deprecates; nothing here can change it.
+pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
+
+PROMPTS = ["a cat", "a dog on a mat", "rain", "the sea"]
+TRAINING = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+TEXT = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "projection_dim": 32,
+    "eos_token_id": 2,
+}
+UNET = {
+    "sample_size": 8,
+    "block_out_channels": (16, 32),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "cross_attention_dim": 32,
+    "attention_head_dim": 4,
+    "norm_num_groups": 8,
+}
+NO_SAFETY_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+
+
+def stable_diffusion(tokenizer: Any = None) -> Any:
+    """64 px and any other multiple of 8."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+
+    from benches.models.tokenizer import WordTokenizer
+
+    torch.manual_seed(0)
+    return StableDiffusionPipeline(
+        vae=vae(),
+        text_encoder=text_encoder("CLIPTextModel"),
+        tokenizer=tokenizer or WordTokenizer(),
+        unet=UNet2DConditionModel(**UNET).eval(),
+        scheduler=DDIMScheduler(**TRAINING, clip_sample=False),
+        **NO_SAFETY_CHECKER,
+    )
+
+
+def stable_diffusion_xl() -> Any:
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+
+    from benches.models.tokenizer import WordTokenizer
+
+    torch.manual_seed(0)
+    both = {"cross_attention_dim": 64, "addition_embed_type": "text_time", "addition_time_embed_dim": 8}
+    return StableDiffusionXLPipeline(
+        vae=vae(),
+        text_encoder=text_encoder("CLIPTextModel"),
+        text_encoder_2=text_encoder("CLIPTextModelWithProjection"),
+        tokenizer=WordTokenizer(),
+        tokenizer_2=WordTokenizer(pad_id=0),
+        unet=UNet2DConditionModel(**{**UNET, **both, "projection_class_embeddings_input_dim": 8 * 6 + 32}).eval(),
+        scheduler=EulerDiscreteScheduler(**TRAINING),
+        add_watermarker=False,
+    )
+
+
+def dit() -> Any:
+    """32 px alone."""
+    from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=16, num_layers=2, sample_size=4, out_channels=8
+    ).eval()
+    weights.fill(transformer)
+    torch.manual_seed(0)
+    return DiTPipeline(transformer, vae(), DDIMScheduler(clip_sample=False))
+
+
+def vae() -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(16, 16, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        norm_num_groups=8,
+    ).eval()
+
+
+def text_encoder(class_name: str) -> Any:
+    import transformers
+
+    return getattr(transformers, class_name)(transformers.CLIPTextConfig(**TEXT)).eval()
+
+
+KINDS: dict[str, tuple[Callable[[], Any], Callable[..., Workload], list[Any], int]] = {
+    "sd": (stable_diffusion, stable_diffusion_workload, PROMPTS, 64),
+    "sdxl": (stable_diffusion_xl, stable_diffusion_workload, PROMPTS, 64),
+    "dit": (dit, dit_workload, [1, 7, 207, 999], 32),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """More threads than this are slower for models so small, and much slower where another process runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def case_of(kind: str, **axes: Any) -> Case:
+    base = {"batch_size": 2, "scheduler": "ddim", "num_steps": 3, "guidance_scale": 4.0, "image_size": KINDS[kind][3]}
+    return Case(**{"model": kind, **base, **axes})
+
+
+def workload_of(kind: str, case: Case) -> Workload:
+    make, workload, asked, _ = KINDS[kind]
+    return workload(make(), case, asked, "random-0")
+
+
+def run(workload: Workload, batch: Any = None) -> torch.Tensor:
+    return workload.iterate({c.name: c.module for c in workload.components}, batch or workload.batch)
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
+@pytest.mark.parametrize(
+    ("kind", "scheduler"), [("sd", "dpmpp_2m"), ("sd", "euler"), ("sdxl", "euler"), ("sdxl", "heun"), ("dit", "ddim")]
+)
+def test_what_is_timed_is_the_pipeline(kind: str, scheduler: str, guidance_scale: float) -> None:
+    case = case_of(kind, scheduler=scheduler, guidance_scale=guidance_scale)
+    asked = KINDS[kind][2][: case.batch_size]
+    pipeline = KINDS[kind][0]()
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = build(scheduler, pipeline.scheduler.config)
+    size = {} if kind == "dit" else {"height": case.image_size, "width": case.image_size}
+    plain = pipeline(
+        asked,
+        generator=[torch.Generator().manual_seed(seed) for seed in item_seeds(case, 2)],
+        num_inference_steps=case.num_steps,
+        guidance_scale=guidance_scale,
+        output_type="pt",
+        **size,
+    ).images
+    workload = workload_of(kind, case)
+    images = run(workload)
+    assert tuple(images.shape) == workload.output_shape
+    assert images.dtype == torch.float32
+    assert images.std() > 0.01
+    torch.testing.assert_close(images, plain, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheduler", "guidance_scale"),
+    [
+        *(("sd", name, 4.0) for name in SCHEDULERS),
+        *(("dit", name, 4.0) for name, entry in SCHEDULERS.items() if not entry.scales_input),
+        ("sdxl", "euler", 4.0),
+        ("sd", "ddim", 1.0),
+        ("dit", "ddim", 1.0),
+        ("sdxl", "euler", 1.0),
+    ],
+)
+def test_calls_and_inputs_are_as_the_components_say(kind: str, scheduler: str, guidance_scale: float) -> None:
+    workload = workload_of(kind, case_of(kind, scheduler=scheduler, guidance_scale=guidance_scale, batch_size=1))
+    calls: Counter[str] = Counter()
+
+    def counting(component: Any) -> Any:
+        def forward(*tensors: torch.Tensor) -> torch.Tensor:
+            calls[component.name] += 1
+            assert [(t.shape, t.dtype) for t in tensors] == [(t.shape, t.dtype) for t in component.inputs]
+            output: torch.Tensor = component.module(*tensors)
+            return output
+
+        return forward
+
+    workload.iterate({c.name: counting(c) for c in workload.components}, workload.batch)
+    assert calls == {c.name: c.calls for c in workload.components}
+    (denoiser,) = (c for c in workload.components if c.repeated)
+    assert denoiser.calls == SCHEDULERS[scheduler].evaluations(3)
+    assert len(denoiser.inputs[0]) == (2 if guidance_scale > 1 else 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheduler"), [("sd", "dpmpp_2m"), ("sd", "euler_a"), ("sdxl", "euler_a"), ("dit", "ddpm")]
+)
+def test_an_image_depends_on_its_own_seed_alone(kind: str, scheduler: str) -> None:
+    alone = run(workload_of(kind, case_of(kind, scheduler=scheduler, batch_size=1)))
+    together = workload_of(kind, case_of(kind, scheduler=scheduler, batch_size=4))
+    images = run(together)
+    torch.testing.assert_close(images[:1], alone, atol=1e-4, rtol=0)
+    torch.testing.assert_close(run(together), images, atol=0, rtol=0)
+    others = run(workload_of(kind, case_of(kind, scheduler=scheduler, batch_size=1, seed=1)))
+    assert (others - alone).abs().max() > 0.01
+
+
+def test_each_call_uses_its_own_forwards_and_keeps_no_network() -> None:
+    workload = workload_of("sd", case_of("sd"))
+    forwards = {c.name: c.module for c in workload.components}
+    blank = {**forwards, "vae_decoder": lambda latents: torch.zeros(len(latents), 3, 64, 64)}
+    images = run(workload)
+    assert torch.equal(workload.iterate(blank, workload.batch), torch.full((2, 3, 64, 64), 0.5))
+    torch.testing.assert_close(run(workload), images, atol=0, rtol=0)
+    for component in workload.components:
+        component.module.network = None
+    with pytest.raises(TypeError, match="NoneType"):
+        run(workload)
+
+
+def test_ticks_are_exact_for_whole_steps_and_close_for_others() -> None:
+    whole = networks.to_ticks(torch.tensor(999), 3)
+    assert whole.tolist() == [999 * networks.TICKS] * 3
+    assert networks.from_ticks(whole).tolist() == [999.0] * 3
+    assert networks.from_ticks(networks.to_ticks(torch.tensor(965.4), 1)).item() == torch.tensor(965.4).item()
+
+
+def test_dit_refuses_what_its_pipeline_would_compute_wrongly() -> None:
+    with pytest.raises(ValueError, match="scheduler 'euler' needs; it can use ddim"):
+        workload_of("dit", case_of("dit", scheduler="euler"))
+    with pytest.raises(ValueError, match="images of 32 px, not 64 px"):
+        workload_of("dit", case_of("dit", image_size=64))
+
+
+def test_identity_is_json_and_tells_work_apart() -> None:
+    three, four = (workload_of("sd", case_of("sd", num_steps=n)).identity for n in (3, 4))
+    assert json.dumps(three, sort_keys=True) != json.dumps(four, sort_keys=True)
+    assert three["pipeline"] == "StableDiffusionPipeline"
+    assert three["asked"] == PROMPTS[:2]
+    assert three["inputs"]["unet"][0] == [[4, 4, 8, 8], "float32"]
+    assert three["weights_hash"] == "random-0"
+
+
+def test_a_saved_stable_diffusion_runs_with_its_own_tokenizer(tmp_path: Path) -> None:
+    from benches.digits.prompts import build_tokenizer
+
+    stable_diffusion(build_tokenizer()).save_pretrained(tmp_path)
+    case = case_of("sd", model="sd15", weights=str(tmp_path), prompt="a handwritten seven")
+    workload = MODELS["sd15"].build(case)
+    assert run(workload).shape == (2, 3, 64, 64)
+    assert workload.identity["asked"] == ["a handwritten seven"] * 2
+    assert workload.identity["weights_hash"] == weights.folder_hash(tmp_path)
+    with pytest.raises(ValueError, match="holds a StableDiffusionPipeline, not a DiTPipeline"):
+        MODELS["dit_xl_2"].build(case.with_(model="dit_xl_2", prompt=None))
+
+
+def test_a_saved_dit_runs(tmp_path: Path) -> None:
+    dit().save_pretrained(tmp_path)
+    workload = MODELS["dit_s_2"].build(case_of("dit", model="dit_s_2", weights=str(tmp_path)))
+    in_memory = dit_workload(dit(), case_of("dit"), workload.batch.asked, "random-0")
+    torch.testing.assert_close(run(workload), run(in_memory), atol=1e-5, rtol=0)
+
+
+def test_a_folder_that_is_no_pipeline_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no model_index"):
+        MODELS["sd15"].build(case_of("sd", model="sd15", weights=str(tmp_path)))

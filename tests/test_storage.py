@@ -1,0 +1,201 @@
+"""A run folder survives a kill at any moment, and a sweep resumes without losing or repeating a row."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+from conftest import PLUGINS, QUICK, Silent
+
+from harness import frames, storage
+from harness.storage import RunBusy, UnreadableRun
+from harness.sweep import remaining, sweep
+from harness.types import AXES, Case, Measurement, Metric, Protocol, Run
+from harness.worker import Workers
+
+RunSuite = Callable[..., Run]
+LATENCY = Metric(name="latency_s", unit="s", label="Latency", better="lower", kind="noisy", description="seconds")
+
+
+def small_run(folder: Path) -> Run:
+    case = Case(model="m", prompt="<script>ä")
+    run = Run(
+        id="r", suite="s", protocol=Protocol(), environment={"device": "cpu"}, metrics={"latency_s": LATENCY},
+        cases=(case, case.with_(batch_size=2)), measurements=(), folder=str(folder),
+    )  # fmt: skip
+    storage.create(folder, run)
+    return run
+
+
+def measurement(run: Run, replicate: int = 0, **changes: object) -> Measurement:
+    given = {"case": run.cases[0], "replicate": replicate, "status": "ok", "samples": {"latency_s": [0.1, 0.2]}}
+    return Measurement(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def test_a_run_reads_back_equal(tmp_path: Path) -> None:
+    run = small_run(tmp_path)
+    stored = (measurement(run), measurement(run, 1, status="failed", reason="x", samples={}))
+    for one in stored:
+        storage.append(tmp_path, one)
+    back = storage.load(tmp_path)
+    assert back == replace(run, measurements=stored)
+    assert storage.run_from_dict(json.loads(json.dumps(storage.run_to_dict(back)))) == replace(back, folder=None)
+
+
+def test_a_half_written_line_is_named_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    run = small_run(tmp_path)
+    storage.append(tmp_path, measurement(run))
+    path = tmp_path / storage.MEASUREMENTS_FILE
+    path.write_bytes(path.read_bytes() + path.read_bytes()[:70])
+    storage.append(tmp_path, measurement(run, 1))
+    back = storage.load(tmp_path)
+    assert [m.replicate for m in back.measurements] == [0, 1]
+    assert back.problems == ("measurements.jsonl line 2 was cut off or is unreadable, and is left out",)
+
+
+def test_a_repeated_line_counts_once(tmp_path: Path) -> None:
+    run = small_run(tmp_path)
+    storage.append(tmp_path, measurement(run))
+    storage.append(tmp_path, measurement(run))
+    back = storage.load(tmp_path)
+    assert len(back.measurements) == 1
+    assert "repeats" in back.problems[0]
+
+
+def test_a_sample_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    run = small_run(tmp_path)
+    with pytest.raises(ValueError, match="recorded as missing"):
+        storage.append(tmp_path, measurement(run, samples={"latency_s": [float("inf")]}))
+
+
+def test_status_and_reason_belong_together() -> None:
+    with pytest.raises(ValueError, match="exactly when"):
+        Measurement(case=Case(model="m"), replicate=0, status="failed")
+    with pytest.raises(ValueError, match="unknown status"):
+        Measurement(case=Case(model="m"), replicate=0, status="fine")  # type: ignore[arg-type]
+
+
+def test_what_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableRun, match="not a run folder"):
+        storage.load(tmp_path)
+    (tmp_path / storage.RUN_FILE).write_text('{"schema": 99}')
+    with pytest.raises(UnreadableRun, match="schema 99; this version reads 1"):
+        storage.load(tmp_path)
+    (tmp_path / storage.RUN_FILE).write_text("{")
+    with pytest.raises(UnreadableRun):
+        storage.load(tmp_path)
+
+
+def test_one_writer_a_run(tmp_path: Path) -> None:
+    with storage.locked(tmp_path), pytest.raises(RunBusy, match="another process"), storage.locked(tmp_path):
+        pass
+
+
+def test_the_frame_reads_every_axis_from_its_own_field(tmp_path: Path) -> None:
+    values = {
+        f.name: f"value of {f.name}" if f.type in ("str", "str | None") else i + 2 for i, f in enumerate(fields(Case))
+    }
+    case = Case(**values)
+    run = replace(small_run(tmp_path), cases=(case,), models={case.model: {"family": "a family"}})
+    row = frames.cases_frame(run).iloc[0]
+    assert {axis: row[axis] for axis in AXES} == values
+    assert (row.family, row.status, row.reason) == ("a family", "not_run", "not measured yet")
+
+
+def test_the_frames_of_a_run(tmp_path: Path) -> None:
+    run = small_run(tmp_path)
+    good = measurement(run, warmup={"latency_s": [9.0]}, missing={"energy_per_image_j": "no counter"}, warnings=("w",))
+    run = replace(run, measurements=(good, measurement(run, 1, samples={"latency_s": [0.3, 0.4]})))
+    row = frames.cases_frame(run).iloc[0]
+    assert row.latency_s == pytest.approx(0.25)
+    assert row.latency_s_low < 0.25 < row.latency_s_high
+    assert row.missing["energy_per_image_j"] == "no counter"
+    assert row.missing["latency_p90_s"] == "needs 10 samples, has 4"
+    assert (row.replicates, row.warnings) == (2, "w")
+    samples = frames.samples_frame(run)
+    assert samples[samples.phase == "warmup"].value.tolist() == [9.0]
+    assert samples[samples.phase == "steady"].value.tolist() == [0.1, 0.2, 0.3, 0.4]
+    rows = json.loads(frames.to_json(frames.cases_frame(run)))
+    assert rows[0]["latency_s"] == pytest.approx(0.25)
+    assert rows[1]["latency_s"] is None
+    assert frames.flat(frames.cases_frame(run)).to_csv().count("no counter") == 1
+
+
+def test_an_interrupted_sweep_resumes_and_repeats_nothing(
+    run_suite: RunSuite, workers: Workers, tmp_path: Path
+) -> None:
+    class Stop(Silent):
+        def end(self, measurement: Measurement) -> None:
+            super().end(measurement)
+            if len(self.heard) == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(
+            " - {model: planted_ok, batch_size: [1, 2, 4]}\n", QUICK.replace("replicates: 1", "replicates: 2"), Stop()
+        )
+    stopped = storage.load(tmp_path / "run")
+    assert (len(stopped.measurements), stopped.finished) == (3, None)
+    listener = Silent()
+    whole = sweep(stopped, workers, PLUGINS, listener)
+    assert (len(listener.heard), len(whole.measurements)) == (3, 6)
+    assert len(storage.measured(whole)) == 6
+
+
+def test_kill_9_in_the_middle_then_resume(tmp_path: Path) -> None:
+    suite_file = tmp_path / "s.yaml"
+    suite_file.write_text(
+        "name: s\nprotocol: {replicates: 2, warmup_max_s: 0.05, warmup_min_s: 0.01, min_sample_time_s: 0.3}\n"
+        "cases:\n - {model: planted_ok, batch_size: [1, 2, 3]}\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-m", "benches.cli", "run", "--plugin", "planted", "--no-report"]
+    begun = subprocess.Popen(
+        [*command, str(suite_file), "--out", str(tmp_path / "runs")], env=environment, stdout=subprocess.DEVNULL
+    )
+    lines = _wait_for_lines(tmp_path / "runs", 2)
+    os.kill(begun.pid, signal.SIGKILL)
+    begun.wait()
+    (folder,) = (tmp_path / "runs").iterdir()
+    before = storage.load(folder)
+    assert lines <= len(before.measurements) < 6
+    assert before.finished is None
+    done = subprocess.run(
+        [*command, "--resume", str(folder)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    after = storage.load(folder)
+    assert after.measurements[: len(before.measurements)] == before.measurements
+    assert len(after.measurements) == 6
+    assert not remaining(after)
+    assert after.finished is not None
+
+
+def _wait_for_lines(root: Path, count: int) -> int:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = sum(p.read_bytes().count(b"\n") for p in root.glob("*/measurements.jsonl"))
+        if found >= count:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("the sweep measured nothing in two minutes")
+
+
+def test_resume_measures_only_what_is_missing(run_suite: RunSuite, workers: Workers) -> None:
+    run = run_suite(" - {model: planted_ok, batch_size: [1, 2]}\n")
+    folder = Path(str(run.folder))
+    lines = (folder / storage.MEASUREMENTS_FILE).read_text().splitlines(keepends=True)
+    (folder / storage.MEASUREMENTS_FILE).write_text(lines[0])
+    listener = Silent()
+    again = sweep(storage.load(folder), workers, PLUGINS, listener)
+    assert [m.case.batch_size for m in listener.heard] == [2]
+    assert [m.case.batch_size for m in again.measurements] == [1, 2]
+    assert not (folder / "references").exists()

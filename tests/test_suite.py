@@ -1,0 +1,125 @@
+"""Suites: what expands, and one clear line for each thing that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import suite
+from harness.suite import SuiteError
+from harness.types import Case
+
+PLANTED = "cases: [{model: planted_ok"
+
+
+def test_lists_are_axes_and_exclude_takes_cases_out() -> None:
+    cases = suite.parse(
+        "cases:\n - model: planted_ok\n   backend: [eager, onnxruntime]\n   precision: [fp32, bf16]\n"
+        "   batch_size: [1, 4]\n"
+        "   exclude: [{backend: onnxruntime, precision: bf16}]"
+    ).cases
+    assert [(c.backend, c.precision, c.batch_size) for c in cases] == [
+        ("eager", "fp32", 1),
+        ("eager", "fp32", 4),
+        ("eager", "bf16", 1),
+        ("eager", "bf16", 4),
+        ("onnxruntime", "fp32", 1),
+        ("onnxruntime", "fp32", 4),
+    ]
+
+
+def test_defaults_come_from_the_model() -> None:
+    (case,) = suite.parse("cases: [{model: digits_dit}]").cases
+    assert (case.weights, case.image_size, case.scheduler, case.num_steps) == ("digits", 32, "dpmpp_2m", 20)
+
+
+def test_the_same_case_twice_is_one_case() -> None:
+    assert len(suite.parse(f"{PLANTED}}}, {{model: planted_ok, batch_size: [1, 2]}}]").cases) == 2
+
+
+def test_case_id_is_stable_and_depends_on_every_axis() -> None:
+    case = Case(model="m", image_size=32)
+    assert case.id == Case(model="m", image_size=32).id
+    changed = [case.with_(seed=1), case.with_(weights="digits"), case.with_(prompt="x"), case.with_(num_steps=2)]
+    assert len({c.id for c in (case, *changed)}) == 5
+
+
+def test_case_id_is_a_safe_file_name() -> None:
+    assert "/" not in Case(model="<script>../../x").id
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty"),
+        ("- 1", "a suite is a mapping"),
+        ("cases: []", "at least one entry"),
+        ("name: x", "cases: must be a list"),
+        ("nmae: x\ncases: [{model: planted_ok}]", "unknown field 'nmae'; did you mean 'name'?"),
+        ("cases: [{model: digits_vti}]", "unknown model 'digits_vti'; did you mean 'digits_vit'?"),
+        ("cases: [{precision: fp32}]", "has no `model`"),
+        (f"{PLANTED}, precision: fp17}}]", "unknown precision 'fp17'; did you mean 'fp16'?"),
+        (f"{PLANTED}, backend: onnx}}]", "unknown backend 'onnx'; did you mean 'onnxruntime'?"),
+        (f"{PLANTED}, batch_size: 0}}]", "batch_size: 0 must be a whole number of 1 or more"),
+        (f"{PLANTED}, batch_size: true}}]", "batch_size: True must be a whole number"),
+        (f"{PLANTED}, batch_size: 1.5}}]", "batch_size: 1.5 must be a whole number"),
+        (f"{PLANTED}, batch_size: []}}]", "batch_size: an empty list"),
+        (f"{PLANTED}, bacth_size: 1}}]", "unknown axis 'bacth_size'; did you mean 'batch_size'?"),
+        (f"{PLANTED}, num_steps: 3}}]", "model 'planted_ok' has no such axis; it has model, weights"),
+        (f"{PLANTED}, image_size: 16}}]", "has 8 only, not 16"),
+        (f"{PLANTED}, weights: pretraned}}]", "is neither a known keyword nor a folder"),
+        (f"{PLANTED}, seed: -1}}]", "seed: -1 must be a whole number"),
+        (f"{PLANTED}, exclude: [{{backend: eager}}]}}]", "`exclude` leaves no case"),
+        (f"{PLANTED}, exclude: 3}}]", "exclude: 3 must be a list of mappings"),
+        (f"{PLANTED}, batch_size: [1, 2], batch_size: 4}}]", "'batch_size' stands twice"),
+        ("cases: [{model: digits_dit, scheduler: dpm_2m}]", "unknown scheduler 'dpm_2m'; did you mean 'dpmpp_2m'?"),
+        ("cases: [{model: digits_dit, num_steps: 0}]", "num_steps: 0 must be"),
+        ("cases: [{model: digits_dit, guidance_scale: .nan}]", "guidance_scale: nan must be a number"),
+        (
+            "protocol: {replicats: 2}\ncases: [{model: planted_ok}]",
+            "unknown field 'replicats'; did you mean 'replicates'?",
+        ),
+        ("protocol: {replicates: 0}\ncases: [{model: planted_ok}]", "replicates: 0 must be greater than 0"),
+        ("protocol: {quality: 1}\ncases: [{model: planted_ok}]", "quality: 1 must be true or false"),
+        ("protocol: {timeout_s: .inf}\ncases: [{model: planted_ok}]", "timeout_s: inf must be a number"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\ncases: [*b, *b]", "anchors and aliases are not allowed"),
+        ("cases: [", "not valid YAML"),
+        ("cases: " + "[" * 5000, "not"),
+        ("name: ../x\ncases: [{model: planted_ok}]", "must be a plain text"),
+        (f"{PLANTED}, seed: [{','.join(map(str, range(10_001)))}]}}]", "more than 10000 cases"),
+    ],
+)
+def test_a_bad_suite_gets_one_clear_line(text: str, message: str) -> None:
+    with pytest.raises(SuiteError) as caught:
+        suite.parse(text)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_missing_too_large_or_not_text(tmp_path: Path) -> None:
+    large, binary = tmp_path / "large.yaml", tmp_path / "binary.yaml"
+    large.write_text("#" * (suite.MAX_FILE_BYTES + 1))
+    binary.write_bytes(b"\xff\xfe\x00")
+    for path, message in [(tmp_path / "none.yaml", "No such file"), (large, "at most"), (binary, "not UTF-8")]:
+        with pytest.raises(SuiteError, match=message):
+            suite.read(path)
+
+
+def test_only_filters_by_axis_and_says_what_there_is() -> None:
+    cases = suite.parse(
+        f"{PLANTED}, backend: [eager, onnxruntime], precision: [fp32, int8], batch_size: [1, 2]}}]"
+    ).cases
+    assert {c.batch_size for c in suite.only(cases, "backend=onnxruntime,precision=int8")} == {1, 2}
+    assert len(suite.only(cases, "backend=eager|onnxruntime, batch_size=2")) == 4
+    with pytest.raises(SuiteError, match="leaves no case; the suite has batch_size: 1, 2"):
+        suite.only(cases, "batch_size=3")
+    with pytest.raises(SuiteError, match=r"unknown axis 'bakend'; did you mean 'backend'\?"):
+        suite.only(cases, "bakend=eager")
+
+
+def test_every_built_in_suite_is_valid() -> None:
+    from benches import suites
+
+    for name in suites.names():
+        assert suites.find(name).name == name

@@ -1,0 +1,88 @@
+"""Every way in which a block of measurement can end becomes a row with its status and reason, and the sweep goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from conftest import QUICK
+
+from harness import frames
+from harness.types import Run
+
+RunSuite = Callable[..., Run]
+
+
+def test_every_bad_end_is_a_row_and_the_sweep_goes_on(run_suite: RunSuite) -> None:
+    names = ["error", "out_of_memory", "segfault", "kill", "exit", "nan", "constant", "shape", "batch", "calls", "ok"]
+    run = run_suite("".join(f" - {{model: planted_{name}, batch_size: 4}}\n" for name in names))
+    found = frames.cases_frame(run).set_index("model")
+    expected = {
+        "planted_error": ("failed", "ValueError: the planted error"),
+        "planted_out_of_memory": ("oom", "memory"),
+        "planted_segfault": ("failed", "ended by SIGSEGV"),
+        "planted_kill": ("failed", "ended by SIGKILL, and not by the kernel's out-of-memory killer"),
+        "planted_exit": ("failed", "exit code 3"),
+        "planted_nan": ("invalid", "40 values that are NaN or infinite"),
+        "planted_constant": ("invalid", "4 of 4 outputs are constant"),
+        "planted_shape": ("invalid", "shape (4, 5) instead of (4, 10)"),
+        "planted_batch": ("invalid", "called with shapes [(2, 3, 8, 8)] instead of [(4, 3, 8, 8)]"),
+        "planted_calls": ("invalid", "where"),
+        "planted_ok": ("ok", None),
+    }
+    for model, (status, reason) in expected.items():
+        assert found.loc[model, "status"] == status, model
+        assert reason is None or reason in found.loc[model, "reason"], (model, found.loc[model, "reason"])
+    assert found.loc[["planted_nan", "planted_error"], "latency_s"].isna().all()
+    assert found.loc["planted_ok", "latency_s"] > 0
+
+
+def test_a_hang_is_killed_at_the_timeout(run_suite: RunSuite) -> None:
+    run = run_suite(
+        " - {model: planted_hang}\n - {model: planted_ok}\n", QUICK.replace("timeout_s: 60", "timeout_s: 8")
+    )
+    hung, fine = run.measurements
+    assert (hung.status, fine.status) == ("timeout", "ok")
+    assert "no result after 8 s; it was in phase 'load'" in str(hung.reason)
+
+
+def test_a_fast_wrong_answer_is_invalid(run_suite: RunSuite) -> None:
+    run = run_suite(" - {model: planted_drift, precision: [fp32, bf16]}\n")
+    assert [m.status for m in run.measurements] == ["ok", "invalid"]
+    assert "to the fp32 eager output is below 0.99" in str(run.measurements[1].reason)
+
+
+def test_an_unavailable_backend_is_skipped_with_its_reason(run_suite: RunSuite) -> None:
+    run = run_suite(
+        " - {model: planted_ok, backend: [tensorrt, cuda_graphs]}\n - {model: planted_ok, precision: tf32}\n"
+    )
+    assert [m.status for m in run.measurements] == ["skipped"] * 3
+    assert all("GPU" in str(m.reason) or "TF32" in str(m.reason) for m in run.measurements)
+
+
+@pytest.mark.slow
+def test_every_backend_that_runs_here_gives_a_valid_row(run_suite: RunSuite) -> None:
+    run = run_suite(
+        " - {model: planted_judged, backend: [eager, onnxruntime], precision: [fp32, int8], batch_size: 4}\n"
+        " - {model: planted_judged, precision: [bf16, fp16], batch_size: 4}\n"
+        " - {model: planted_judged, backend: torch_compile, batch_size: 4}\n"
+    )
+    found = frames.cases_frame(run)
+    assert set(found.status) == {"ok"}, found[["label", "reason"]].to_dict()
+    assert set(found.top1) == {0.75}
+    assert (found.weights_bytes[found.precision == "bf16"] == 1930 * 2).all()
+    assert (found.weights_bytes[(found.precision == "int8")] < 1930 * 4 / 2).all()
+    assert (found.cosine_similarity.dropna() > 0.999).all()
+    facts = {(m.case.backend, m.case.precision): m.facts for m in run.measurements}
+    assert facts["onnxruntime", "fp32"]["providers"] == ["CPUExecutionProvider"]
+    assert facts["onnxruntime", "int8"]["operators"]["MatMulInteger"] == 1
+    assert facts["torch_compile", "fp32"]["compiled_graphs"] == 1
+
+
+def test_replicates_are_processes_and_a_bad_case_is_not_repeated(run_suite: RunSuite) -> None:
+    run = run_suite(
+        " - {model: planted_ok}\n - {model: planted_error}\n", QUICK.replace("replicates: 1", "replicates: 3")
+    )
+    assert [m.case.model for m in run.measurements].count("planted_ok") == 3
+    assert [m.case.model for m in run.measurements].count("planted_error") == 1
+    assert {m.replicate for m in run.measurements if m.case.model == "planted_ok"} == {0, 1, 2}
