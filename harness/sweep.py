@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -165,8 +165,23 @@ def _job(block: Block, run: Run, plugins: Sequence[str], cache: Path) -> Job:
 
 def _with_metrics(run: Run, found: Sequence[Metric], folder: Path) -> Run:
     """The run with the metrics of a new model in its header, which is rewritten before their first samples."""
-    new = {m.name: m for m in found if m.name not in run.metrics}
-    if new:
-        run = replace(run, metrics={**run.metrics, **new})
-        storage.write_header(folder, run)
+    if all(m.name in run.metrics for m in found):
+        return run
+    run = replace(run, metrics={m.name: m for m in merged(run.metrics.values(), found)})
+    storage.write_header(folder, run)
     return run
+
+
+def merged(known: Iterable[Metric], found: Sequence[Metric]) -> list[Metric]:
+    """`known` with what is new in `found`, each new one before the metric that follows it there, so that the stages of
+    all models stand in the order in which they run."""
+    ordered = list(known)
+    names = [m.name for m in ordered]
+    following: str | None = None
+    for metric in reversed(found):
+        if metric.name not in names:
+            place = names.index(following) if following is not None else len(names)
+            names.insert(place, metric.name)
+            ordered.insert(place, metric)
+        following = metric.name
+    return ordered

@@ -15,7 +15,8 @@ from rich.text import Text
 from baselines.verdict import OUTCOMES, Comparison
 from harness.units import MISSING, format_value
 
-WIDTH = 180
+WIDTH = 200
+SECONDARY = ("image_size", "guidance_scale")
 QUALITY_COLUMNS = (("top1", "share"), ("recognised", "share"), ("fid", "1"), ("cosine_similarity", "1"))
 HEADS = {"top1": "top-1", "recognised": "recognised", "fid": "FID", "cosine_similarity": "cosine"}
 STYLES = {
@@ -38,8 +39,9 @@ def table(cases: pd.DataFrame) -> Table:
     out = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("case", "p50", "95 %", "image/s", *(HEADS[name] for name, _ in shown), "status"):
         out.add_column(head, justify="left" if head in {"case", "status"} else "right", overflow="fold")
+    fixed = _fixed_axes(cases)
     for row in cast("list[dict[str, Any]]", cases.to_dict(orient="records")):
-        cells = [row["label"], _value(row, "latency_s", "s"), _interval(row), _value(row, "throughput", "1")]
+        cells = [_label(row, fixed), _value(row, "latency_s", "s"), _interval(row), _value(row, "throughput", "1")]
         cells += [_value(row, name, unit) for name, unit in shown]
         out.add_row(*(Text(c) for c in cells), _status(row))
     return out
@@ -71,6 +73,23 @@ def plain_table(rows: Sequence[Mapping[str, Any]], empty: str = "none") -> Table
     for row in rows:
         out.add_row(*(Text(MISSING if value is None else str(value)) for value in row.values()))
     return out
+
+
+def _fixed_axes(cases: pd.DataFrame) -> dict[str, set[str]]:
+    """Model -> those of its secondary axes that have one value in all of its rows, and so tell nothing apart."""
+    counts = cases.groupby("model")[list(SECONDARY)].nunique(dropna=False)
+    return {str(model): {axis for axis in SECONDARY if row[axis] <= 1} for model, row in counts.iterrows()}
+
+
+def _label(row: Mapping[str, Any], fixed: Mapping[str, set[str]]) -> str:
+    """The row's label without the parts that all rows of its model share."""
+    shared = {
+        f"{row['image_size']:g} px" if "image_size" in fixed[row["model"]] and pd.notna(row["image_size"]) else "",
+        f"guidance {row['guidance_scale']:g}"
+        if "guidance_scale" in fixed[row["model"]] and pd.notna(row["guidance_scale"])
+        else "",
+    }
+    return " · ".join(part for part in str(row["label"]).split(" · ") if part not in shared)
 
 
 def _value(row: Mapping[str, Any], name: str, unit: str) -> str:

@@ -77,7 +77,11 @@ def test_listing_imports_nothing_heavy() -> None:
 
 def test_reports_and_baselines_import_with_torch_absent() -> None:
     done = python(
-        "import sys; sys.modules['torch'] = None; "
+        "import importlib.abc, sys\n"
+        "class Absent(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'torch': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
         "import baselines.compare, baselines.store, reports.page, reports.markdown, reports.terminal, harness.frames"
     )
     assert done.returncode == 0, done.stderr

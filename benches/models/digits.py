@@ -28,7 +28,7 @@ TOP1 = Metric(
     better="higher",
     kind="quality_item",
     summary="mean",
-    description="Share of the 397 held-out scans that the classifier reads right. A sample is one scan, 0 or 1.",
+    description="Share of the 397 held-out scans that the classifier reads right. A sample is one scan, 0 or 1",
 )
 RECOGNISED = Metric(
     name="recognised",
@@ -38,7 +38,7 @@ RECOGNISED = Metric(
     kind="quality_item",
     summary="mean",
     description="Share of 200 generated pictures, 20 of each digit, in which a support vector machine fitted on the "
-    "training scans reads the digit that was asked for. A sample is one picture, 0 or 1.",
+    "training scans reads the digit that was asked for. A sample is one picture, 0 or 1",
 )
 FID = Metric(
     name="fid",
@@ -48,7 +48,7 @@ FID = Metric(
     kind="quality_set",
     summary="last",
     description="Frechet distance of 200 generated pictures to the 1,400 training scans, in the features of the "
-    "repository's own digits network. Comparable only with the same extractor, reference and number of pictures.",
+    "repository's own digits network. Comparable only with the same extractor, reference and number of pictures",
 )
 KID = Metric(
     name="kid",
@@ -58,7 +58,7 @@ KID = Metric(
     kind="quality_set",
     summary="last",
     description="Kernel distance (unbiased squared maximum mean discrepancy, so about 0 at best and sometimes below) "
-    "of 200 generated pictures to the 1,400 training scans, mean over subsets of 100, in the same features as FID.",
+    "of 200 generated pictures to the 1,400 training scans, mean over subsets of 100, in the same features as FID",
 )
 
 QUALITY_METRICS = (TOP1, RECOGNISED, FID, KID)

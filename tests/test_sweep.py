@@ -1,0 +1,41 @@
+"""The order of a sweep, the time left, and the metrics that its models bring."""
+
+from __future__ import annotations
+
+from harness.sweep import Estimate, blocks, merged
+from harness.types import Case, Measurement, Metric
+
+CASES = [Case(model="m", batch_size=n) for n in range(1, 9)]
+
+
+def metric(name: str) -> Metric:
+    return Metric(name=name, unit="s", label=name, better=None, kind="noisy", description="")
+
+
+def test_the_first_process_of_every_case_comes_first_and_later_rounds_are_shuffled() -> None:
+    planned = blocks(CASES, 3)
+    assert [b.case for b in planned[:8]] == CASES
+    for number, part in ((1, planned[8:16]), (2, planned[16:])):
+        assert {b.replicate for b in part} == {number}
+        assert sorted(b.case.batch_size for b in part) == list(range(1, 9))
+        assert [b.case for b in part] != CASES
+    assert planned == blocks(CASES, 3)
+
+
+def test_the_time_left_uses_each_case_s_own_time_and_the_mean_for_new_ones() -> None:
+    estimate = Estimate([])
+    planned = blocks(CASES[:3], 1)
+    assert estimate.seconds(planned, set()) is None
+    estimate.add(Measurement(case=CASES[0], replicate=0, status="ok", duration_s=10.0))
+    estimate.add(Measurement(case=CASES[1], replicate=0, status="ok", duration_s=20.0))
+    assert estimate.seconds(planned, set()) == 10 + 20 + 15
+    assert estimate.seconds(planned, {CASES[1].id}) == 10 + 15
+
+
+def test_stages_of_all_models_stand_in_the_order_in_which_they_run() -> None:
+    known = [metric(n) for n in ("latency", "transformer", "vae", "fid")]
+    found = [metric(n) for n in ("text", "unet", "vae", "recognised", "fid")]
+    assert [m.name for m in merged(known, found)] == [
+        "latency", "transformer", "text", "unet", "vae", "recognised", "fid",
+    ]  # fmt: skip
+    assert [m.name for m in known] == ["latency", "transformer", "vae", "fid"]
