@@ -6,6 +6,7 @@ from baselines.rows import NOT_RUN, Row, bad_values, rows_of
 from harness.types import Run
 
 SHOWN = 5
+CONTENDED_SHARE = 0.20
 
 
 def objections(run: Run, newest: Run | None, *, force: bool) -> list[str]:
@@ -15,7 +16,7 @@ def objections(run: Run, newest: Run | None, *, force: bool) -> list[str]:
     if not any(row.ok for row in rows.values()):
         found.insert(0, "no row is ok: there is nothing to compare with")
     if not force:
-        found += _not_ok(rows) + _removed(rows, newest)
+        found += _not_ok(rows) + _removed(rows, newest) + _contended(run)
     return found
 
 
@@ -48,6 +49,15 @@ def _not_ok(rows: dict[str, Row]) -> list[str]:
     """Rows that broke. A skipped row has its reason and is a fact of the machine, so it may stay."""
     broken = [f"{i} ({r.status}: {r.reason})" for i, r in rows.items() if r.status not in {"ok", "skipped", NOT_RUN}]
     return _shown("not ok (force accepts them)", broken)
+
+
+def _contended(run: Run) -> list[str]:
+    """A run in which too many rows shared the machine with somebody else."""
+    ok = {m.case.id for m in run.measurements if m.status == "ok"}
+    shared = {m.case.id for m in run.measurements if any(w.startswith("contended") for w in m.warnings)} & ok
+    if len(shared) <= CONTENDED_SHARE * len(ok):
+        return []
+    return [f"contended: other processes used the machine during {len(shared)} of {len(ok)} rows (force accepts it)"]
 
 
 def _removed(rows: dict[str, Row], newest: Run | None) -> list[str]:

@@ -54,7 +54,8 @@ def compare(
     """
     sessions = sorted((s for s in sessions if s.run.suite == run.suite), key=lambda s: (s.saved, s.run.created))
     if not sessions:
-        return _refused(run, [f"no baseline of suite {run.suite!r} for this machine ({machine_key(run.environment)})"])
+        why = f"no baseline of suite {run.suite!r} for this machine ({machine_key(run.environment)})"
+        return replace(_refused(run, [why]), absent=True)
     newest = sessions[-1]
     unlike = _hard(run, newest.run)
     usable = [s for s in sessions if not _hard(run, s.run)] if scope == "all" else [newest]

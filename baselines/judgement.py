@@ -13,14 +13,13 @@ from baselines.health import condition_difference, health, row_verdict, work_dif
 from baselines.rows import Groups, Row, bad_values, metric_differences, process_value
 from baselines.rules import INDISTINGUISHABLE_DB, Evidence, Finding, judge
 from baselines.verdict import Outcome, Scope, Verdict
-from harness.types import Metric, Run
+from harness.types import IDENTICAL, Metric, Run
 
 # What another machine's figures can be held against. Continuous quality (PSNR of rounding errors) follows the CPU's
 # instruction set, so there it is shown and not gated.
 MACHINE_INDEPENDENT: Final = frozenset({"exact", "quality_item", "quality_set", "quality_continuous"})
 TIMED: Final = frozenset({"noisy", "energy"})
 QUALITY: Final = frozenset({"quality_item", "quality_set", "quality_continuous"})
-IDENTICAL: Final = "identical"
 
 
 @dataclass(frozen=True, kw_only=True)

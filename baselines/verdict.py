@@ -48,7 +48,8 @@ class Verdict:
 class Comparison:
     """A run against a stored baseline. `scope` says what could be compared: "all", or "machine-independent" where
     the baseline comes from another machine; `differences` lists the fields that make speed incomparable; `refused`
-    is the reason why nothing at all was compared (then `verdicts` is empty)."""
+    is the reason why nothing at all was compared (then `verdicts` is empty); `absent` tells that there simply is no
+    baseline yet."""
 
     run_id: str
     suite: str
@@ -59,6 +60,7 @@ class Comparison:
     refused: tuple[str, ...] = ()
     sessions: int = 0
     notes: tuple[str, ...] = ()
+    absent: bool = False
 
 
 def exit_code(comparison: Comparison, strict: bool = False) -> int:

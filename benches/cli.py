@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for plugin in getattr(options, "plugin", None) or ():
             _import_plugin(plugin)
-        return int(getattr(commands, options.command)(options))
+        return commands.COMMANDS[options.command](options)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -111,6 +111,7 @@ def _baseline(command: argparse.ArgumentParser) -> None:
     save = actions.add_parser("save", help="accept a run as a baseline of this machine")
     save.add_argument("run", type=Path, metavar="RUN")
     save.add_argument("--reason", required=True, help="why this run is the new normal; stored with it")
+    save.add_argument("--force", action="store_true", help="accept rows that are not ok, and rows that are gone")
     save.add_argument("--reference", action="store_true", help="store it as the suite's reference for every machine")
     _store(save)
     listing = actions.add_parser("list", help="list the stored baselines")
@@ -170,13 +171,15 @@ def _positive(text: str) -> int:
 
 
 def _import_plugin(name: str) -> None:
+    import benches
     from benches.failures import UsageError
 
     sys.path.insert(0, str(Path.cwd()))
+    benches.load_plugins()
     try:
         importlib.import_module(name)
-    except ImportError as error:
-        raise UsageError(f"--plugin {name}: {error}") from None
+    except (Exception, SystemExit) as error:  # whatever somebody else's module does when it is imported
+        raise UsageError(f"--plugin {name}: {type(error).__name__}: {error}") from None
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
+import tempfile
 from argparse import Namespace
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-
-from rich.console import Console
+from typing import Any
 
 import baselines.compare
 import baselines.store
@@ -39,12 +40,14 @@ def run(options: Namespace) -> int:
     """Measures, then compares and reports; the last line of stdout is the report's path (or the run folder's)."""
     if (options.suite is None) == (options.resume is None):
         raise UsageError("run: give a SUITE, or --resume RUN")
+    if options.resume:
+        _refuse_with_resume(options)
     plugins = (*benches.PLUGINS, *(options.plugin or ()))
     finished = _resume(options, plugins) if options.resume else _measure(options, plugins)
     if finished is None:
         return FINE
     folder = Path(str(finished.folder))
-    reports.terminal.console().print(reports.terminal.table(frames.cases_frame(finished)))
+    progress.console().print(reports.terminal.table(frames.cases_frame(finished)))
     if not options.no_report:
         comparisons = compare_with_stored(finished, _store(options))
         for comparison in comparisons:
@@ -72,7 +75,7 @@ def compare(options: Namespace) -> int:
     if options.json:
         _say(json.dumps(asdict(comparison), indent=1, ensure_ascii=False))
     else:
-        reports.terminal.console().print(reports.terminal.verdicts(comparison))
+        progress.console().print(reports.terminal.verdicts(comparison))
         _say(reports.terminal.headline(comparison))
     code = baselines.verdict.exit_code(comparison, strict=options.strict)
     return FINE if options.exit_zero else code
@@ -83,7 +86,7 @@ def baseline(options: Namespace) -> int:
     if options.action == "list":
         return _baseline_list(root, options.json)
     save = baselines.store.save_reference if options.reference else baselines.store.save
-    session = save(load_run(options.run), options.reason, root)
+    session = save(load_run(options.run), options.reason, root, force=options.force)
     _say(str(session.path))
     return FINE
 
@@ -93,7 +96,7 @@ def _baseline_list(root: Path, as_json: bool) -> int:
     if as_json:
         _say(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
-        reports.terminal.console().print(reports.terminal.plain_table(rows, empty=f"no baselines below {root}"))
+        progress.console().print(reports.terminal.plain_table(rows, empty=f"no baselines below {root}"))
     return FINE
 
 
@@ -115,17 +118,17 @@ def export(options: Namespace) -> int:
 
 
 def show(options: Namespace) -> int:
-    reports.terminal.console().print(reports.terminal.table(frames.cases_frame(load_run(options.run))))
+    progress.console().print(reports.terminal.table(frames.cases_frame(load_run(options.run))))
     return FINE
 
 
-def list(options: Namespace) -> int:  # the command's name
+def list_entries(options: Namespace) -> int:
     benches.load_plugins()
     rows = listing.rows(options.what, options.device)
     if options.json:
         _say(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
-        reports.terminal.console().print(reports.terminal.plain_table(listing.for_people(options.what, rows)))
+        progress.console().print(reports.terminal.plain_table(listing.for_people(options.what, rows)))
     return FINE
 
 
@@ -135,7 +138,7 @@ def doctor(options: Namespace) -> int:
     if options.json:
         _say(json.dumps(findings, indent=1, ensure_ascii=False))
     else:
-        reports.terminal.console().print(reports.terminal.plain_table(findings))
+        progress.console().print(reports.terminal.plain_table(findings))
     return FINE
 
 
@@ -151,7 +154,7 @@ def load_run(path: Path) -> Run:
 def compare_with_stored(measured: Run, root: Path) -> tuple[Comparison, ...]:
     """The comparison with the stored baseline or the reference run; empty where neither is stored."""
     comparison = _against_store(measured, root)
-    return (comparison,) if comparison.baseline else ()
+    return () if comparison.absent else (comparison,)
 
 
 def _against_store(measured: Run, root: Path) -> Comparison:
@@ -168,39 +171,56 @@ def _measure(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
         _say(f"{len(chosen.cases)} cases x {chosen.protocol.replicates} processes")
         return None
     _say(f"suite {chosen.name}: {len(chosen.cases)} cases x {chosen.protocol.replicates} processes")
-    folder = _new_folder(options.out, chosen.name)
-    workers = Workers(plugins, folder / "logs", benches.PRELOAD)
-    environment = collect_environment(workers, options.device, options.threads)
+    with tempfile.TemporaryDirectory(prefix="imgbench-") as logs:
+        workers = Workers(plugins, Path(logs), benches.PRELOAD)
+        environment = collect_environment(workers, options.device, options.threads)
     environment |= {"fingerprint": fingerprint.fingerprint(environment), "plugins": options.plugin or []}
-    started = new_run(chosen, folder, environment, options.only)
-    storage.write_atomically(folder / "suite.yaml", chosen.source)
-    return _sweep(started, workers, plugins)
+    folder = _new_folder(options.out, chosen.name)
+    workers.logs = folder / "logs"
+    with storage.locked(folder):
+        started = new_run(chosen, folder, environment, options.only)
+        storage.write_atomically(folder / "suite.yaml", chosen.source)
+        return _sweep(started, workers, plugins)
+
+
+def _refuse_with_resume(options: Namespace) -> None:
+    given = ("only", "device", "threads", "replicates", "dry_run")
+    asked = [f"--{name.replace('_', '-')}" for name in given if getattr(options, name)]
+    if asked:
+        raise UsageError(f"--resume goes on as the run was begun; it does not take {', '.join(asked)}")
 
 
 def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
     benches.load_plugins()
-    stored = load_run(options.resume)
-    plugins = (*plugins, *(p for p in stored.environment.get("plugins", []) if p not in plugins))
-    if not remaining(stored):
-        _say("nothing is missing from this run")
-        return stored
-    workers = Workers(plugins, Path(str(stored.folder)) / "logs", benches.PRELOAD)
-    environment = collect_environment(workers, stored.environment["device"], stored.environment["threads"])
-    differ = fingerprint.differences(environment, stored.environment)
-    if differ:
-        raise NotComparable(f"this is not the machine that the run was begun on: {'; '.join(differ)}")
-    return _sweep(stored, workers, plugins)
+    folder = Path(str(load_run(options.resume).folder))
+    with storage.locked(folder):
+        stored = storage.load(folder)
+        plugins = (*plugins, *(p for p in stored.environment.get("plugins", []) if p not in plugins))
+        for plugin in plugins:
+            importlib.import_module(plugin)
+        if not remaining(stored):
+            _say("nothing is missing from this run")
+            return stored
+        workers = Workers(plugins, folder / "logs", benches.PRELOAD)
+        here = collect_environment(workers, stored.environment["device"], stored.environment["threads"])
+        if differ := _changed(here, stored.environment):
+            raise NotComparable(f"the conditions are not those that the run was begun under: {'; '.join(differ)}")
+        return _sweep(stored, workers, plugins)
+
+
+def _changed(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
+    """Every condition in which a resumed run would differ from its own header: machine, host, versions, commit."""
+    kinds = (fingerprint.differences, fingerprint.soft_differences, fingerprint.software_differences)
+    return [line.replace(" in the baseline", " in the run") for kind in kinds for line in kind(here, there)]
 
 
 def _sweep(started: Run, workers: Workers, plugins: tuple[str, ...]) -> Run:
-    folder = Path(str(started.folder))
-    with storage.locked(folder):
-        try:
-            with progress.listener(Console()) as listener:
-                return sweep(started, workers, plugins, listener)
-        except KeyboardInterrupt:
-            _say(f"interrupted; what was measured is kept. Go on with: imgbench run --resume {folder}")
-            raise SystemExit(INTERRUPTED) from None
+    try:
+        with progress.listener(progress.console()) as listener:
+            return sweep(started, workers, plugins, listener)
+    except KeyboardInterrupt:
+        _say(f"interrupted; what was measured is kept. Go on with: imgbench run --resume {started.folder}")
+        raise SystemExit(INTERRUPTED) from None
 
 
 def _chosen_suite(options: Namespace) -> Suite:
@@ -232,4 +252,16 @@ def _store(options: Namespace) -> Path:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    progress.console().out(text, highlight=False)
+
+
+COMMANDS = {
+    "run": run,
+    "report": report,
+    "compare": compare,
+    "baseline": baseline,
+    "export": export,
+    "show": show,
+    "list": list_entries,
+    "doctor": doctor,
+}

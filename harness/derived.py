@@ -37,7 +37,7 @@ class Derived:
 def summarise(metric: Metric, groups: Groups) -> Estimate:
     """The row's value of a measured metric: the median, mean, maximum or last of its samples, with an interval."""
     values = np.concatenate([np.asarray(g, dtype=float) for g in groups])
-    if metric.kind == "quality_item":
+    if metric.unit == "share":
         low, high = stats.wilson(float(values.sum()), len(values))
         return Estimate(value=float(values.mean()), low=low, high=high)
     if metric.summary == "max":

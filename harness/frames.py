@@ -10,12 +10,14 @@ Values are in base units (seconds, bytes, joules); NaN is missing, with the reas
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from harness import stats
 from harness.derived import DERIVED, Estimate, summarise
 from harness.types import AXES, Case, Measurement, Metric, Run
 
@@ -34,6 +36,7 @@ LEADING = (
     "images",
 )
 _SEVERITY = ("invalid", "failed", "oom", "timeout", "skipped", "ok")  # the worst first
+INTEGERS = ("image_size", "num_steps")  # whole numbers, though a column with gaps holds floats
 CONDITIONS = ("device", "fingerprint", "protocol", "work_hash", "weights_hash", "output_hash", "machine_state")
 
 
@@ -55,7 +58,8 @@ def cases_frame(run: Run) -> pd.DataFrame:
     by_case: dict[str, list[Measurement]] = {}
     for measurement in run.measurements:
         by_case.setdefault(measurement.case.id, []).append(measurement)
-    rows = [_row(run, case, by_case.get(case.id, [])) for case in run.cases]
+    spread = {name: _spread(run, name) for name, metric in run.metrics.items() if metric.kind == "noisy"}
+    rows = [_row(run, case, by_case.get(case.id, []), spread) for case in run.cases]
     metrics = metrics_of(run)
     present = {key for row in rows for key in row}
     columns = [*LEADING]
@@ -77,7 +81,18 @@ def samples_frame(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run_id", "case_id", "replicate", "metric", "phase", "index", "value", "unit"])
 
 
-def _row(run: Run, case: Case, measurements: list[Measurement]) -> dict[str, Any]:
+def _spread(run: Run, name: str) -> stats.Spread | None:
+    """How far the processes of one row lie apart in a metric, pooled over all rows of the run."""
+    by_case: dict[str, list[list[float]]] = {}
+    for m in run.measurements:
+        if m.status == "ok" and m.samples.get(name):
+            by_case.setdefault(m.case.id, []).append(m.samples[name])
+    return stats.between_processes(list(by_case.values()))
+
+
+def _row(
+    run: Run, case: Case, measurements: list[Measurement], spread: Mapping[str, stats.Spread | None]
+) -> dict[str, Any]:
     status, reason = _status(measurements)
     row: dict[str, Any] = {
         "run_id": run.id,
@@ -96,7 +111,7 @@ def _row(run: Run, case: Case, measurements: list[Measurement]) -> dict[str, Any
         good = [m for m in measurements if m.status == "ok"]
         for m in good:
             missing.update(m.missing)
-        for name, estimate in _estimates(run, case, good):
+        for name, estimate in _estimates(run, case, good, spread):
             if estimate.value is None:
                 missing[name] = estimate.reason or "not measured"
                 continue
@@ -104,16 +119,28 @@ def _row(run: Run, case: Case, measurements: list[Measurement]) -> dict[str, Any
             row[name] = estimate.value
             if estimate.low is not None:
                 row |= {f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        for name in metrics_of(run).keys() - row.keys() - missing.keys():
+            missing[name] = "this row has no such metric: another model's, or weights that imgbench cannot judge"
     return row | {"missing": missing} | _conditions(run, measurements)
 
 
-def _estimates(run: Run, case: Case, good: list[Measurement]) -> Iterable[tuple[str, Estimate]]:
+def _estimates(
+    run: Run, case: Case, good: list[Measurement], spread: Mapping[str, stats.Spread | None]
+) -> Iterable[tuple[str, Estimate]]:
     for name, metric in run.metrics.items():
         groups = [m.samples[name] for m in good if m.samples.get(name)]
         if not groups:
             continue
-        yield name, summarise(metric, groups)
-        yield from ((d.metric.name, d.estimate(groups, case.batch_size)) for d in DERIVED if d.source == name)
+        found = [(name, summarise(metric, groups))]
+        found += [(d.metric.name, d.estimate(groups, case.batch_size)) for d in DERIVED if d.source == name]
+        yield from ((n, _widened(estimate, spread.get(name), len(groups))) for n, estimate in found)
+
+
+def _widened(estimate: Estimate, spread: stats.Spread | None, processes: int) -> Estimate:
+    if spread is None or estimate.value is None or estimate.low is None or estimate.high is None:
+        return estimate
+    low, high = stats.widened(estimate.value, (estimate.low, estimate.high), spread, processes)
+    return replace(estimate, low=low, high=high)
 
 
 def _status(measurements: list[Measurement]) -> tuple[str, str | None]:
@@ -147,18 +174,21 @@ def _unique(values: Iterable[str]) -> list[str]:
 def flat(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with lists and mappings as JSON text, for formats of plain cells (CSV, Parquet)."""
     nested = [c for c in frame.columns if frame[c].map(lambda v: isinstance(v, list | dict)).any()]
-    return frame.assign(**{c: frame[c].map(lambda v: json.dumps(v, ensure_ascii=False)) for c in nested})
+    whole = {c: frame[c].astype("Int64") for c in INTEGERS if c in frame}
+    return frame.assign(**whole, **{c: frame[c].map(lambda v: json.dumps(v, ensure_ascii=False)) for c in nested})
 
 
 def to_json(frame: pd.DataFrame) -> str:
     """The frame's rows as a JSON list of mappings; a missing value is null."""
-    rows = [{key: _plain(value) for key, value in row.items()} for row in frame.to_dict(orient="records")]
+    rows = [{key: _plain(value, key) for key, value in row.items()} for row in frame.to_dict(orient="records")]
     return json.dumps(rows, indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, key: Hashable) -> Any:
     if isinstance(value, list | dict):
         return value
     if pd.isna(value):
         return None
+    if key in INTEGERS:
+        return int(value)
     return value.item() if isinstance(value, np.generic) else value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Self
 
 from rich.console import Console
@@ -19,6 +21,21 @@ MARKS = {
     "oom": "OUT OF MEMORY",
     "timeout": "TIMEOUT",
 }
+
+
+WIDTH = 200
+
+
+class _Console(Console):
+    """A console for which a reader that has gone away is no reason to stop measuring."""
+
+    def on_broken_pipe(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def console() -> Console:
+    """As wide as the terminal; wide enough for every column where there is no terminal."""
+    return _Console() if sys.stdout.isatty() else _Console(width=WIDTH)
 
 
 class Lines:
@@ -51,7 +68,8 @@ class Lines:
         """Nothing: a log wants one line a measurement."""
 
     def end(self, measurement: Measurement) -> None:
-        left = f"  (about {format_duration(self._left)} left)" if self._left is not None else ""
+        spent = measurement.duration_s or 0.0  # the estimate was made before this measurement
+        left = f"  (about {format_duration(max(0.0, self._left - spent))} left)" if self._left is not None else ""
         self.say(f"[{self._number}/{self._total}] {describe(measurement)}{left}")
 
     def say(self, text: str) -> None:

@@ -1,8 +1,11 @@
 """Estimates with intervals. Pure numpy; the process is the unit of replication.
 
 Iterations inside one process are not independent, so an interval over several processes resamples processes first
-and iterations within them second (a two-level bootstrap, seeded). With one process the interval covers only what
-that process saw; `latency_s` rows then say "1 process" in their conditions.
+and iterations within them second (a two-level bootstrap, seeded). Two or three processes of one row cannot show how
+processes differ, but all rows of a run together can: `between_processes` pools their spread, and an interval is at
+least as wide as that spread makes it (Student's t on the log scale). Simulated with 24 rows, 2 processes, a
+between-process sd of 4.5 % and 10 samples a process, the bootstrap alone covers the truth in about half of the cases,
+the pooled interval in 95 % (tests/test_measuring.py).
 
 Percentiles above the median are Harrell-Davis estimates (Harrell & Davis 1982, Biometrika 69:635), given only where
 at least one sample is expected beyond them: p90 needs 10 samples, p95 20, p99 100.
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -71,6 +75,33 @@ def interval(groups: Sequence[Sequence[float]], estimate: Estimator, seed: int =
     return float(low), float(high)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """How processes of one row differ: sd of the log of their medians, pooled over the rows, and degrees of freedom."""
+
+    log_sd: float
+    degrees: int
+
+
+def between_processes(rows: Sequence[Sequence[Sequence[float]]]) -> Spread | None:
+    """The pooled spread of process medians over rows of processes of samples; None where no row has two processes."""
+    squares, degrees = 0.0, 0
+    for groups in rows:
+        medians = [float(np.median(g)) for g in groups if len(g)]
+        if len(medians) >= 2 and min(medians) > 0:
+            logs = np.log(medians)
+            squares += float(((logs - logs.mean()) ** 2).sum())
+            degrees += len(logs) - 1
+    return Spread(log_sd=math.sqrt(squares / degrees), degrees=degrees) if degrees else None
+
+
+def widened(value: float, bounds: tuple[float, float], spread: Spread, processes: int) -> tuple[float, float]:
+    """`bounds`, or the interval that the spread between processes gives to `value` where that is wider."""
+    quantile = float(scipy_stats.t.ppf(1 - (1 - CONFIDENCE) / 2, spread.degrees))
+    factor = math.exp(quantile * spread.log_sd / math.sqrt(processes))
+    return min(bounds[0], value / factor), max(bounds[1], value * factor)
+
+
 def wilson(successes: float, count: int) -> tuple[float, float]:
     """95 % Wilson score interval of a share (Wilson 1927), as used for top-1 and for the recognised share."""
     if count <= 0:
@@ -80,12 +111,3 @@ def wilson(successes: float, count: int) -> tuple[float, float]:
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = z * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count)) / (1 + z2 / count)
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def relative_spread(values: Sequence[float]) -> float | None:
-    """Robust noise: 1.4826 x MAD / median; None for fewer than 3 values."""
-    if len(values) < 3:
-        return None
-    array = np.asarray(values, dtype=float)
-    middle = float(np.median(array))
-    return float(1.4826 * np.median(np.abs(array - middle)) / middle) if middle else None

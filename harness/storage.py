@@ -63,6 +63,10 @@ def run_from_dict(document: Mapping[str, Any], folder: str | None = None, proble
     if document.get("schema") != SCHEMA:
         raise UnreadableRun(f"schema {document.get('schema')!r}; this version reads {SCHEMA}")
     try:
+        if not isinstance(document["protocol"]["replicates"], int):
+            raise ValueError("protocol.replicates is not a whole number")
+        if not all(isinstance(info, dict) for info in document.get("models", {}).values()):
+            raise ValueError("models is not a mapping of mappings")
         return Run(
             id=document["id"],
             suite=document["suite"],
@@ -227,4 +231,11 @@ def _measurement_from_dict(entry: Mapping[str, Any]) -> Measurement:
     values["case"] = _record(Case, values["case"])
     for name in ("warnings", "images"):
         values[name] = tuple(values.get(name, ()))
-    return _record(Measurement, values)
+    measurement = _record(Measurement, values)
+    for name in ("samples", "warmup", "missing", "facts", "state"):
+        if not isinstance(getattr(measurement, name), dict):
+            raise ValueError(f"{name} is not a mapping")
+    for samples in (measurement.samples, measurement.warmup):
+        if not all(isinstance(v, int | float) for listed in samples.values() for v in listed):
+            raise ValueError("a sample is not a number")
+    return measurement

@@ -16,16 +16,19 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from harness import strict_yaml
 from harness.registry import BACKENDS, MODELS, SCHEDULERS, UnknownName, nearest
 from harness.types import AXES, PRECISIONS, Case, Model, Protocol, Suite
 
+SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,79}")
+MAX_INTEGER = 1_000_000
 MAX_FILE_BYTES = 1_000_000
 MAX_CASES = 10_000
 GENERAL_AXES = ("model", "weights", "backend", "precision", "batch_size", "seed")
@@ -58,7 +61,10 @@ def read(path: Path) -> Suite:
 
 def parse(text: str, default_name: str = "suite") -> Suite:
     """The suite in YAML text. Raises SuiteError."""
-    document = _load_yaml(text)
+    try:
+        document = strict_yaml.load(text)
+    except strict_yaml.NotYaml as error:
+        raise SuiteError(str(error)) from None
     if document is None:
         raise SuiteError("the file is empty; a suite needs at least `cases:`")
     if not isinstance(document, dict):
@@ -67,8 +73,8 @@ def parse(text: str, default_name: str = "suite") -> Suite:
         if key not in SUITE_FIELDS:
             raise SuiteError(f"unknown field {key!r}; {nearest(key, list(SUITE_FIELDS))}")
     name = document.get("name", default_name)
-    if not isinstance(name, str) or not name.strip() or "/" in name or name.startswith("."):
-        raise SuiteError(f"name: {name!r} must be a plain text without '/'")
+    if not isinstance(name, str) or not SAFE_NAME.fullmatch(name):
+        raise SuiteError(f"name: {name!r} must be letters, digits, '_', '-', '+' or '.', 80 at most")
     return Suite(
         name=name,
         description=str(document.get("description") or ""),
@@ -101,48 +107,20 @@ def only(cases: Iterable[Case], conditions: str) -> tuple[Case, ...]:
             raise SuiteError(f"--only: {part!r} must be axis=value")
         wanted.setdefault(axis.strip(), set()).update(v.strip() for v in value.split("|"))
     cases = tuple(cases)
+    if not wanted:
+        raise SuiteError(f"--only: {conditions!r} names no axis; write axis=value")
+    for axis, values in wanted.items():
+        present = {_text(case.axes()[axis]) for case in cases}
+        if unknown := sorted(values - present):
+            raise SuiteError(f"--only: no case has {axis}={unknown[0]}; {nearest(unknown[0], sorted(present))}")
     left = tuple(c for c in cases if all(_text(c.axes()[axis]) in values for axis, values in wanted.items()))
     if not left:
-        present = "; ".join(f"{a}: {', '.join(sorted({_text(c.axes()[a]) for c in cases}))}" for a in wanted)
-        raise SuiteError(f"--only {conditions!r} leaves no case; the suite has {present}")
+        raise SuiteError(f"--only {conditions!r} leaves no case: no case has all of these values")
     return left
 
 
 def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader without aliases and without repeated keys."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            line = self.peek_event().start_mark.line + 1
-            raise SuiteError(f"line {line}: anchors and aliases are not allowed in a suite")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise SuiteError(f"line {key_node.start_mark.line + 1}: a key must be plain text")
-            if key_node.value in seen:
-                raise SuiteError(f"line {key_node.start_mark.line + 1}: {key_node.value!r} stands twice")
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _load_yaml(text: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise SuiteError(f"{where}not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    except RecursionError:
-        raise SuiteError("not a suite: nested too deeply") from None
-    except ValueError as error:
-        raise error if isinstance(error, SuiteError) else SuiteError(f"not valid YAML: {error}") from None
 
 
 def _protocol(entry: Any) -> Protocol:
@@ -156,10 +134,7 @@ def _protocol(entry: Any) -> Protocol:
         if expected is bool:
             fits = isinstance(value, bool)
         else:
-            fits = (
-                isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
-            )
-            fits = fits and (expected is float or isinstance(value, int))
+            fits = _is_number(value) and (expected is float or isinstance(value, int))
         if not fits:
             raise SuiteError(f"protocol.{key}: {value!r} must be {_article(expected)}, like the default {known[key]!r}")
     protocol = Protocol(**entry)
@@ -167,6 +142,11 @@ def _protocol(entry: Any) -> Protocol:
         if getattr(protocol, key) <= 0:
             raise SuiteError(f"protocol.{key}: {getattr(protocol, key)!r} must be greater than 0")
     return protocol
+
+
+def _is_number(value: Any) -> bool:
+    """Whether `value` is a number from 0 to MAX_INTEGER."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_INTEGER
 
 
 def _article(kind: type) -> str:
@@ -196,14 +176,20 @@ def _matrix(entry: Any) -> Iterable[Case]:
     if "model" not in entry:
         raise SuiteError("has no `model`")
     axes = {name: _values(name, value) for name, value in entry.items() if name != _REPEATED}
-    excluded = _excluded(entry.get(_REPEATED, []), set(axes))
+    excluded = _excluded(entry.get(_REPEATED, []), axes)
     if math.prod(len(v) for v in axes.values()) > MAX_CASES:
         raise SuiteError(f"more than {MAX_CASES} cases")
+    unused = list(range(len(excluded)))
     for combination in itertools.product(*axes.values()):
         given = dict(zip(axes, combination, strict=True))
         case = _validated(_model(given["model"]), given)
-        if not any(all(case.axes()[a] in values for a, values in rule.items()) for rule in excluded):
+        found = case.axes()
+        hits = [i for i, rule in enumerate(excluded) if all(found[a] in values for a, values in rule.items())]
+        unused = [i for i in unused if i not in hits]
+        if not hits:
             yield case
+    if unused:
+        raise SuiteError(f"exclude: {_plain(excluded[unused[0]])} takes no case out")
 
 
 def _model(name: Any) -> Model:
@@ -223,13 +209,21 @@ def _values(name: Any, value: Any) -> list[Any]:
     return [value]
 
 
-def _excluded(rules: Any, axes: set[str]) -> list[dict[str, list[Any]]]:
+def _plain(rule: Mapping[str, list[Any]]) -> dict[str, Any]:
+    return {axis: values[0] if len(values) == 1 else values for axis, values in rule.items()}
+
+
+def _excluded(rules: Any, axes: Mapping[str, list[Any]]) -> list[dict[str, list[Any]]]:
     if not isinstance(rules, list) or not all(isinstance(rule, dict) and rule for rule in rules):
         raise SuiteError(f"exclude: {rules!r} must be a list of mappings")
     for rule in rules:
         for axis in rule:
             if axis not in AXES:
                 raise SuiteError(f"exclude: unknown axis {axis!r}; {nearest(axis, sorted(axes))}")
+            for value in _values(axis, rule[axis]):
+                if axis in axes and not any(value == v and type(value) is type(v) for v in axes[axis]):
+                    near = nearest(value, [str(v) for v in axes[axis]])
+                    raise SuiteError(f"exclude: {axis} {_shown(value)} is not in this entry; {near}")
     return [{axis: _values(axis, value) for axis, value in rule.items()} for rule in rules]
 
 
@@ -248,18 +242,16 @@ def _validated(model: Model, given: Mapping[str, Any]) -> Case:
 
 
 def _check_value(model: Model, axis: str, value: Any) -> None:
-    if axis in model.axes and value is None:
+    if axis in model.axes and value is None and model.axes[axis] is None:
         return
-    if axis in _POSITIVE_INTEGERS and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise SuiteError(f"{axis}: {value!r} must be a whole number of 1 or more")
+    if axis in _POSITIVE_INTEGERS and not (_is_number(value) and isinstance(value, int) and value >= 1):
+        raise SuiteError(f"{axis}: {_shown(value)} must be a whole number from 1 to {MAX_INTEGER}")
     if axis == "seed" and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31):
-        raise SuiteError(f"seed: {value!r} must be a whole number from 0 to 2147483647")
-    if axis == "guidance_scale" and (
-        not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < 0
-    ):
-        raise SuiteError(f"guidance_scale: {value!r} must be a number of 0 or more")
-    if axis == "prompt" and (not isinstance(value, str) or not value):
-        raise SuiteError(f"prompt: {value!r} must be text")
+        raise SuiteError(f"seed: {_shown(value)} must be a whole number from 0 to 2147483647")
+    if axis == "guidance_scale" and not _is_number(value):
+        raise SuiteError(f"guidance_scale: {_shown(value)} must be a number from 0 to {MAX_INTEGER}")
+    if axis == "prompt" and not (isinstance(value, str) and value and value.isprintable()):
+        raise SuiteError(f"prompt: {_shown(value)} must be printable text")
     if axis == "image_size":
         _check_image_size(model, value)
     if axis == "weights":
@@ -267,6 +259,11 @@ def _check_value(model: Model, axis: str, value: Any) -> None:
     names = {"precision": list(PRECISIONS), "backend": list(BACKENDS), "scheduler": list(SCHEDULERS)}.get(axis)
     if names is not None and value not in names:
         raise SuiteError(f"{axis}: unknown {axis} {value!r}; {nearest(value, names)}")
+
+
+def _shown(value: Any) -> str:
+    """repr, cut to a length that fits a line."""
+    return reprlib.repr(value)
 
 
 def _check_image_size(model: Model, value: int) -> None:
@@ -289,8 +286,11 @@ def _check_weights(model: Model, value: Any) -> None:
         return
     if not isinstance(value, str) or not value:
         raise SuiteError(f"weights: {value!r} must be text; {nearest(value, keywords)}")
-    is_folder = Path(value).expanduser().is_dir()
+    try:
+        is_folder = Path(value).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):
+        is_folder = False
     if "folder" in model.weights and is_folder:
         return
     what = "is a folder, which this model does not take" if is_folder else "is neither a known keyword nor a folder"
-    raise SuiteError(f"weights: {value!r} {what}; {nearest(value, keywords)}")
+    raise SuiteError(f"weights: {_shown(value)} {what}; {nearest(value, keywords)}")

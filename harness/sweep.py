@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness import environment, storage
+from harness.devices import NoSuchDevice
 from harness.measure import Job
 from harness.registry import MODELS, PROBES
 from harness.types import Case, Measurement, Metric, Run, Suite
@@ -22,6 +23,7 @@ from harness.worker import Workers
 
 ENVIRONMENT_TIMEOUT_S = 300.0
 SHUFFLE_SEED = 20
+LATER_SHARE = 0.4
 
 
 class Listener(Protocol):
@@ -45,18 +47,16 @@ class Block:
 
 
 def collect_environment(workers: Workers, device: str | None, threads: int | None = None) -> dict[str, Any]:
-    """The environment, read in a worker. Raises EnvironmentFailed."""
+    """The environment, read in a worker. Raises EnvironmentFailed, and NoSuchDevice for a device that is not here."""
     reply = workers.call(_collect, (device, threads), ENVIRONMENT_TIMEOUT_S, "environment", lambda _phase: None)
     if reply.value is None:
         raise EnvironmentFailed(f"cannot read the environment: {reply.reason}")
     if isinstance(reply.value, str):
-        raise EnvironmentFailed(reply.value)
+        raise NoSuchDevice(reply.value)
     return dict(reply.value)
 
 
 def _collect(argument: tuple[str | None, int | None], report: Callable[[str], None]) -> dict[str, Any] | str:
-    from harness.devices import NoSuchDevice
-
     try:
         return environment.collect(argument, report)
     except NoSuchDevice as error:
@@ -131,23 +131,36 @@ def remaining(run: Run) -> list[Block]:
 
 
 class Estimate:
-    """Seconds left, from what each case took so far; a case not measured yet counts as the mean of the others."""
+    """Seconds left, from what was measured so far. A case not measured yet counts as the mean of the others.
+
+    A later process of a case is shorter than its first, which also judges the quality: until one has been seen it
+    counts as `LATER_SHARE` of the first.
+    """
 
     def __init__(self, measurements: Sequence[Measurement]) -> None:
-        self._by_case: dict[str, float] = {}
+        self._first: dict[str, float] = {}
+        self._later: dict[str, float] = {}
         for measurement in measurements:
             self.add(measurement)
 
     def add(self, measurement: Measurement) -> None:
         if measurement.duration_s is not None:
-            self._by_case[measurement.case.id] = measurement.duration_s
+            known = self._later if measurement.replicate else self._first
+            known[measurement.case.id] = measurement.duration_s
 
     def seconds(self, left: Sequence[Block], settled: set[str]) -> float | None:
         """None before the first measurement."""
-        if not self._by_case:
+        if not self._first:
             return None
-        mean = sum(self._by_case.values()) / len(self._by_case)
-        return sum(self._by_case.get(b.case.id, mean) for b in left if b.case.id not in settled)
+        mean = sum(self._first.values()) / len(self._first)
+        both = [case for case in self._later if case in self._first]
+        share = sum(self._later[c] for c in both) / sum(self._first[c] for c in both) if both else LATER_SHARE
+        total = 0.0
+        for block in left:
+            first = self._first.get(block.case.id, mean)
+            later = self._later.get(block.case.id, first * share)
+            total += 0.0 if block.case.id in settled else later if block.replicate else first
+        return total
 
 
 def _job(block: Block, run: Run, plugins: Sequence[str], cache: Path) -> Job:

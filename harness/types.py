@@ -27,6 +27,8 @@ Summary = Literal["median", "mean", "max", "last"]
 STATUSES: tuple[str, ...] = get_args(Status)
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "int8", "fp8_e4m3")
 
+IDENTICAL = "bit-identical to the fp32 eager output"  # the reason why a PSNR is missing: it would be infinite
+
 Samples = dict[str, list[float]]
 Forward = Callable[..., "torch.Tensor"]
 
@@ -81,12 +83,16 @@ class Case:
 
     @property
     def label(self) -> str:
-        """The case in words for people: every axis that it has, the seed left out.
+        """The case in words for people: every axis that tells it apart. Weights are named where the model's name does
+        not say them already, the seed where it is not 0.
 
         >>> Case(model="digits_vit", weights="digits", batch_size=32, image_size=32).label
         'digits_vit · eager · fp32 · batch 32 · 32 px'
+        >>> Case(model="sd15", prompt="a cat", seed=3).label
+        'sd15 (random) · eager · fp32 · batch 1 · "a cat" · seed 3'
         """
-        parts = [self.model, self.backend, self.precision, f"batch {self.batch_size}"]
+        named = self.model if self.model.startswith(f"{self.weights}_") else f"{self.model} ({self.weights})"
+        parts = [named, self.backend, self.precision, f"batch {self.batch_size}"]
         if self.image_size is not None:
             parts.append(f"{self.image_size} px")
         if self.scheduler is not None:
@@ -95,6 +101,10 @@ class Case:
             parts.append(f"{self.num_steps} steps")
         if self.guidance_scale is not None:
             parts.append(f"guidance {self.guidance_scale:g}")
+        if self.prompt is not None:
+            parts.append(f'"{self.prompt}"')
+        if self.seed:
+            parts.append(f"seed {self.seed}")
         return " · ".join(parts)
 
     def axes(self) -> dict[str, Any]:
@@ -130,9 +140,9 @@ class Quality:
 
     `batches` yields inputs for `Workload.iterate`, each of exactly batch_size items (the last one filled up with
     items that `score` cuts off again). `score` gets all outputs concatenated along dimension 0 and returns samples by
-    metric: one 0/1 an item for quality_item metrics, one figure for a set. `pictures` turns outputs into uint8
-    (N, H, W, 3) for the report, or is None for a classifier. `conditions` (number of items, hashes of reference and
-    extractor, resize) stand beside every figure.
+    metric: one 0/1 an item for quality_item metrics, one figure for a set. `conditions` stand beside every figure:
+    "items" is how many are judged, and hashes of reference and extractor. `pictures` turns outputs into uint8
+    (N, H, W, 3) for the report, or is None for a classifier.
     """
 
     metrics: tuple[Metric, ...]

@@ -56,11 +56,6 @@ def format_value(value: float | None, unit: str, digits: int = 3) -> str:
     return f"{number} {text}".rstrip()
 
 
-def format_ratio(ratio: float | None) -> str:
-    """2.413 -> '2.41x'."""
-    return MISSING if ratio is None or not math.isfinite(ratio) else f"{ratio:.2f}x"
-
-
 def format_duration(seconds: float) -> str:
     """Seconds as a person says them: '8 s', '2 min 05 s', '1 h 03 min'."""
     whole = round(seconds)

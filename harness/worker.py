@@ -12,7 +12,9 @@ import faulthandler
 import fcntl
 import importlib
 import multiprocessing
+import multiprocessing.forkserver
 import os
+import pickle
 import re
 import select
 import signal
@@ -67,7 +69,7 @@ class Workers:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([*PRELOAD, *preload, *plugins])
         self._plugins = tuple(plugins)
-        self._logs = logs
+        self.logs = logs
 
     def measure(self, job: Job, report: Report) -> Outcome:
         """The outcome of `job`, whatever happens to its process. Raises KeyboardInterrupt after killing it."""
@@ -79,8 +81,9 @@ class Workers:
 
     def call(self, function: Callable[..., Any], argument: Any, timeout_s: float, name: str, report: Report) -> Reply:
         """`function(argument, report)` in a fresh process, killed after `timeout_s` seconds without a result."""
-        self._logs.mkdir(parents=True, exist_ok=True)
-        log = self._logs / f"{name}.log"
+        self.logs.mkdir(parents=True, exist_ok=True)
+        _start_fork_server(self.logs / "imports.log")
+        log = self.logs / f"{name}.log"
         receiver, sender = self._context.Pipe(duplex=False)
         kills_before = _oom_kills()
         process = self._context.Process(target=_main, args=(sender, function, argument, self._plugins, str(log)))
@@ -96,6 +99,21 @@ class Workers:
         if reply.status == "ok" and log.exists() and log.stat().st_size == 0:
             log.unlink()
         return reply
+
+
+def _start_fork_server(log: Path) -> None:
+    """Starts the fork server where it does not run yet, with what its imports print in `log`."""
+    sys.stderr.flush()
+    kept, file = os.dup(2), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.dup2(file, 2)
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(file)
+    if log.stat().st_size == 0:
+        log.unlink()
 
 
 def measure_job(job: Job, report: Report) -> Outcome:
@@ -180,7 +198,7 @@ def _receive(receiver: Connection, timeout_s: float, report: Report) -> Reply | 
             return Reply(status="timeout", reason=f"no result after {timeout_s:g} s; it was in phase {phase!r}")
         try:
             kind, value = receiver.recv()
-        except EOFError:
+        except (EOFError, OSError, pickle.UnpicklingError):  # gone, also in the middle of a message
             return None
         if kind == "done":
             return Reply(value=value)

@@ -47,7 +47,7 @@ def capitalised(metric: Metric) -> Metric:
 def without_random_quality(cases: pd.DataFrame, metrics: dict[str, Metric]) -> pd.DataFrame:
     """A copy where rows with random weights have no quality and no pictures, with the reason in `missing`."""
     chosen = cases["weights"] == "random"
-    names = [name for name, metric in metrics.items() if metric.kind.startswith("quality")]
+    names = [name for name, metric in metrics.items() if metric.kind in {"quality_item", "quality_set"}]
     columns = [c for name in names for c in (name, f"{name}_low", f"{name}_high") if c in cases]
     masked = cases.copy()
     for column in columns:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from baselines.verdict import OUTCOMES, Comparison
 from harness.units import MISSING, format_value
 
-WIDTH = 200
 SECONDARY = ("image_size", "guidance_scale")
 QUALITY_COLUMNS = (("top1", "share"), ("recognised", "share"), ("fid", "1"), ("cosine_similarity", "1"))
 HEADS = {"top1": "top-1", "recognised": "recognised", "fid": "FID", "cosine_similarity": "cosine"}
@@ -26,11 +23,6 @@ STYLES = {
     "not_comparable": "yellow",
     "inconclusive": "yellow",
 }
-
-
-def console() -> Console:
-    """A console as wide as the terminal; wide enough for every column where there is no terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
 
 
 def table(cases: pd.DataFrame) -> Table:
@@ -52,7 +44,7 @@ def verdicts(comparison: Comparison) -> Table:
     out = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("case", "metric", "baseline", "now", "ratio", "could see", "verdict"):
         out.add_column(head, overflow="fold")
-    for v in comparison.verdicts:
+    for v in (v for v in comparison.verdicts if v.outcome != "unchanged"):
         ratio = MISSING if v.ratio is None else f"{v.ratio:.3f}"
         if v.low is not None and v.high is not None:
             ratio += f" [{v.low:.3f}, {v.high:.3f}]"

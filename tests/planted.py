@@ -16,6 +16,7 @@ from harness.types import Case, Component, Forward, Metric, Quality, Workload
 
 SIZE = 8
 CLASSES = 10
+ITEMS = 12
 
 
 class Mean(torch.nn.Module):
@@ -68,13 +69,14 @@ def planted_judged(case: Case) -> Workload:
         name="top1", unit="share", label="Top-1", better="higher", kind="quality_item", description="", summary="mean"
     )
     batches = [
-        torch.randn(case.batch_size, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(i)) for i in range(3)
+        torch.randn(case.batch_size, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(i))
+        for i in range(-(-ITEMS // case.batch_size))
     ]
     quality = Quality(
         metrics=(metric,),
         batches=lambda: batches,
-        score=lambda logits: {"top1": [float(i % 4 > 0) for i in range(len(logits))]},
-        conditions={"items": 3 * case.batch_size},
+        score=lambda logits: {"top1": [float(i % 4 > 0) for i in range(ITEMS)]},
+        conditions={"items": ITEMS},
     )
     return workload(case, quality=quality)
 

@@ -28,7 +28,7 @@ from baselines.rows import rows_of
 from baselines.rules import mcnemar
 from baselines.store import BaselineRefused, Session
 from baselines.verdict import Comparison, Verdict, exit_code
-from harness.types import Case, Kind, Measurement, Metric, Protocol, Run
+from harness.types import IDENTICAL, Case, Kind, Measurement, Metric, Protocol, Run
 
 MIB = 1024**2
 
@@ -693,7 +693,7 @@ def test_continuous(name: str, then: float, now: float, outcome: str) -> None:
 
 def test_identical_pictures_have_no_psnr_and_are_not_missing() -> None:
     number = run_of(measured({"psnr_db": [30.0]}))
-    identical = run_of(measured({"parameters": [1.0]}, missing={"psnr_db": "identical"}))
+    identical = run_of(measured({"parameters": [1.0]}, missing={"psnr_db": IDENTICAL}))
     outcomes = {}
     for words, then, now in [("then", identical, number), ("now", number, identical), ("both", identical, identical)]:
         verdicts = compare(now, stored(then)).verdicts
@@ -879,3 +879,13 @@ def test_baselines_import_with_torch_absent() -> None:
     code = "import sys; sys.modules['torch'] = None; import baselines.compare, baselines.store; print('fine')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("fine\n", 0), done.stderr
+
+
+def test_a_run_of_contended_rows_is_no_baseline_unless_forced(tmp_path: Path) -> None:
+    run = run_of(measured({"latency_s": [0.1, 0.1]}))
+    busy = replace(
+        run, measurements=tuple(replace(m, warnings=("contended: other processes used 90%",)) for m in run.measurements)
+    )
+    with pytest.raises(BaselineRefused, match="contended: other processes used the machine during 1 of 1 rows"):
+        store.save(busy, "a reason", tmp_path)
+    assert store.save(busy, "a reason", tmp_path, force=True).path is not None

@@ -99,6 +99,7 @@ def test_run_compare_report_export_in_one_story(tmp_path: Path) -> None:
     out = str(tmp_path / "runs")
     first = imgbench("run", str(suite_file), "--out", out, "--plugin", "planted", *store)
     assert first.returncode == 0, first.stderr
+    assert first.stderr == ""
     report = Path(first.stdout.splitlines()[-1])
     assert report.name == "report.html"
     assert "planted_judged" in report.read_text()

@@ -15,17 +15,19 @@ from harness.timing import Timer
 from harness.types import Case, Protocol
 
 
-def zone(root: Path, name: str, energy_uj: int, wraps_at: int = 1000) -> Path:
+def zone(root: Path, name: str, energy_uj: int, wraps_at: int = 1000, label: str = "package-0") -> Path:
     folder = root / name
     folder.mkdir(parents=True)
     (folder / "energy_uj").write_text(f"{energy_uj}\n")
     (folder / "max_energy_range_uj").write_text(f"{wraps_at}\n")
+    (folder / "name").write_text(f"{label}\n")
     return folder
 
 
 def test_rapl_adds_packages_ignores_subzones_and_survives_the_wrap(tmp_path: Path) -> None:
     first, second = zone(tmp_path, "intel-rapl:0", 900), zone(tmp_path, "intel-rapl:1", 10)
-    zone(tmp_path, "intel-rapl:0:0", 500)
+    zone(tmp_path, "intel-rapl:0:0", 500, label="core")
+    zone(tmp_path, "intel-rapl:2", 700, label="psys")
     meter = cpu.rapl_meter(tmp_path)
     assert isinstance(meter, cpu.Rapl)
     assert meter.joules() == 0

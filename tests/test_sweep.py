@@ -30,6 +30,8 @@ def test_the_time_left_uses_each_case_s_own_time_and_the_mean_for_new_ones() -> 
     estimate.add(Measurement(case=CASES[1], replicate=0, status="ok", duration_s=20.0))
     assert estimate.seconds(planned, set()) == 10 + 20 + 15
     assert estimate.seconds(planned, {CASES[1].id}) == 10 + 15
+    estimate.add(Measurement(case=CASES[0], replicate=1, status="ok", duration_s=2.0))
+    assert estimate.seconds(blocks(CASES[:2], 2)[2:], set()) == 2 + 20 * 0.2
 
 
 def test_stages_of_all_models_stand_in_the_order_in_which_they_run() -> None:

@@ -70,6 +70,8 @@ def test_every_backend_that_runs_here_gives_a_valid_row(run_suite: RunSuite) -> 
     found = frames.cases_frame(run)
     assert set(found.status) == {"ok"}, found[["label", "reason"]].to_dict()
     assert set(found.top1) == {0.75}
+    agreement = [m.samples["top1_agreement"] for m in run.measurements if "top1_agreement" in m.samples]
+    assert {len(samples) for samples in agreement} == {12}
     assert (found.weights_bytes[found.precision == "bf16"] == 1930 * 2).all()
     assert (found.weights_bytes[(found.precision == "int8")] < 1930 * 4 / 2).all()
     assert (found.cosine_similarity.dropna() > 0.999).all()

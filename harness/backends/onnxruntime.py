@@ -123,9 +123,14 @@ def _session(path: Path, device: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[device]])
+    session = onnxruntime.InferenceSession(str(path), options, providers=[_provider(device)])
     session.disable_fallback()
     return session
+
+
+def _provider(device: str) -> str | tuple[str, dict[str, str]]:
+    """The device's provider; on a GPU with TF32 off, so that fp32 is fp32 here too."""
+    return (PROVIDERS[device], {"use_tf32": "0"}) if device == "cuda" else PROVIDERS[device]
 
 
 def _forward(session: Any, device: str) -> Forward:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 
 from harness import precision
-from harness.backends import Build, BuildRequest
+from harness.backends import Build, BuildRequest, missing_package
 from harness.backends.eager import cast_all, read_back
 from harness.registry import BACKENDS
 from harness.types import Component
@@ -29,6 +29,8 @@ class TorchCompile:
 
         if device == "cpu" and not any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++")):
             return "inductor needs a C++ compiler on a CPU, and neither g++ nor clang++ is on the PATH"
+        if device == "cuda" and (reason := missing_package("triton", "inductor on a GPU")):
+            return reason
         return precision.unsupported_by_torch(wanted, device)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:

@@ -19,6 +19,7 @@ from harness.types import Samples
 PROC = Path("/proc")
 POWERCAP = Path("/sys/class/powercap")
 CGROUP = Path("/sys/fs/cgroup")
+NO_PEAK = "no VmHWM in /proc/self/status"
 
 
 class Cpu:
@@ -29,18 +30,14 @@ class Cpu:
         """Nothing to wait for: eager CPU work is done when the call returns."""
 
     def reset_memory_peaks(self) -> None:
-        try:
-            (PROC / "self/clear_refs").write_text("5")
-            self._reset_failed: str | None = None
-        except OSError as error:
-            self._reset_failed = f"the kernel does not let a process reset its peak: {error.strerror}"
+        self._refused = reset_host_peak()
 
     def memory_peaks(self) -> tuple[Samples, dict[str, str]]:
         no_device = "the device is a CPU: its memory is the host's"
         missing = dict.fromkeys(("peak_allocated_bytes", "peak_reserved_bytes", "peak_driver_bytes"), no_device)
-        peak, reason = host_peak_bytes(), getattr(self, "_reset_failed", None)
-        if peak is None or reason:
-            return {}, {**missing, "peak_host_bytes": reason or "no VmHWM in /proc/self/status"}
+        peak = host_peak_bytes()
+        if peak is None or self._refused:
+            return {}, {**missing, "peak_host_bytes": self._refused or NO_PEAK}
         return {"peak_host_bytes": [float(peak)]}, missing
 
     def energy_meter(self) -> EnergyMeter | str:
@@ -56,13 +53,18 @@ class Cpu:
         return {"device": "cpu", "device_name": cpu_model() or "unknown CPU", "gpus": [], "driver": None, "cuda": None}
 
 
+def reset_host_peak() -> str | None:
+    """Sets the peak of this process's resident set to what it is now; the reason why the kernel did not, or None."""
+    try:
+        (PROC / "self/clear_refs").write_text("5")
+    except OSError as error:
+        return f"the kernel does not let a process reset its peak: {error.strerror}"
+    return None
+
+
 def host_peak_bytes() -> int | None:
     """Peak resident bytes of this process since the last reset; None where /proc does not say."""
     return _status_bytes("VmHWM")
-
-
-def host_resident_bytes() -> int | None:
-    return _status_bytes("VmRSS")
 
 
 def _status_bytes(field: str) -> int | None:
@@ -104,11 +106,13 @@ class Rapl:
 
 def rapl_meter(root: Path) -> Rapl | str:
     """A meter over the package zones below `root`, or the reason why there is none."""
-    zones = sorted(z for z in root.glob("intel-rapl:*") if z.name.count(":") == 1) if root.is_dir() else []
+    zones = sorted(root.glob("intel-rapl:*")) if root.is_dir() else []
     if not zones:
         return f"no RAPL energy counter: {root} has no intel-rapl zone (usual in a virtual machine)"
     try:
-        return Rapl(zones)
+        # "psys" is the whole platform and holds the packages, which would count twice.
+        packages = [z for z in zones if (z / "name").read_text().startswith("package")]
+        return Rapl(packages) if packages else f"no RAPL zone of {root} is a CPU package"
     except PermissionError:
         return f"no permission to read {zones[0] / 'energy_uj'}: it is root's since CVE-2020-8694"
     except (OSError, ValueError) as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.devices import EnergyMeter
-from harness.devices.cpu import cpu_model, host_counters, host_peak_bytes, host_state
+from harness.devices.cpu import NO_PEAK, cpu_model, host_counters, host_peak_bytes, host_state, reset_host_peak
 from harness.types import Samples
 
 
@@ -50,7 +50,7 @@ class Cuda:
         import torch
 
         torch.cuda.reset_peak_memory_stats()
-        self._host_before = host_peak_bytes()
+        self._host_refused = reset_host_peak()
 
     def memory_peaks(self) -> tuple[Samples, dict[str, str]]:
         import pynvml
@@ -60,11 +60,12 @@ class Cuda:
             "peak_allocated_bytes": [float(torch.cuda.max_memory_allocated())],
             "peak_reserved_bytes": [float(torch.cuda.max_memory_reserved())],
         }
-        missing = {}
-        if (host := host_peak_bytes()) is not None:
-            samples["peak_host_bytes"] = [float(host)]
+        missing: dict[str, str] = {}
+        host = host_peak_bytes()
+        if host is None or self._host_refused:
+            missing["peak_host_bytes"] = self._host_refused or NO_PEAK
         else:
-            missing["peak_host_bytes"] = "no VmHWM in /proc/self/status"
+            samples["peak_host_bytes"] = [float(host)]
         handle = nvml_handle()
         if isinstance(handle, str):
             missing["peak_driver_bytes"] = handle

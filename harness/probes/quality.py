@@ -34,7 +34,7 @@ def quality(trial: Trial) -> Findings:
     if trial.workload.output_kind == "logits":
         wanted = reference.output(trial, "quality set", lambda: outputs)
         if not reference.is_reference(trial.case):
-            count = int(judge.conditions.get("num_items", len(outputs)))
+            count = int(judge.conditions["items"])
             samples[AGREEMENT.name] = agreement(outputs[:count], wanted[:count])
     return Findings(
         samples=samples,

@@ -14,7 +14,8 @@ from harness.probes import probe
 from harness.trial import Findings, Trial
 from harness.types import Forward, Metric
 
-ITERATIONS = 3
+MIN_ITERATIONS = 3
+MIN_TIME_S = 0.3
 SUM_TOLERANCE = 0.10
 
 
@@ -69,7 +70,7 @@ def stages(trial: Trial) -> Findings:
     names = [c.name for c in trial.workload.components]
     repeated = {c.name for c in trial.workload.components if c.repeated}
     samples: dict[str, list[float]] = {}
-    for _ in range(ITERATIONS):
+    while len(samples.get(SUM.name, [])) < MIN_ITERATIONS or sum(samples[SUM.name]) < MIN_TIME_S:
         recorder = Recorder(trial)
         start = trial.timer.now()
         trial.observed_step(recorder.observe)

@@ -85,8 +85,8 @@ def table(data: ReportData) -> Section | NotShown:
         words=counted,
     )
     note = (
-        "A value is the median over all processes, in brackets its 95 % interval. Click a column to sort, a row to "
-        "open all its numbers, conditions and reasons."
+        "A value is the row's figure over all its processes (of latency the median), in brackets its 95 % interval. "
+        "Click a column to sort, a row to open all its numbers, conditions and reasons."
     )
     return Section(order=20, title="All rows", note=note, html=content)
 
