@@ -23,7 +23,7 @@ MARKS = {
 }
 
 
-WIDTH = 200
+WIDTH = 220
 
 
 class _Console(Console):
