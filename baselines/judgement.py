@@ -62,8 +62,8 @@ def _judge_metric(frame: Frame, there: Row, here: Row, name: str) -> Judged | No
     described = frame.newest.run.metrics.get(name) or frame.here.run.metrics.get(name)
     if described is None:
         return row_verdict(here, "not_comparable", f"{name} is not described in either run"), None
-    if frame.scope != "all" and described.kind not in MACHINE_INDEPENDENT:
-        return None
+    if described.kind == "advisory" or (frame.scope != "all" and described.kind not in MACHINE_INDEPENDENT):
+        return None  # advisory metrics are shown and not judged: nothing is known of their noise
     finding = _finding(frame, there, here, described)
     gating = finding.gating and _gates(frame, described)
     reason = finding.reason
@@ -124,7 +124,7 @@ def _identical(metric: Metric, there: Row, here: Row) -> Finding:
 
 
 def _gates(frame: Frame, metric: Metric) -> bool:
-    if metric.kind == "advisory" or (frame.other_host and metric.kind in TIMED):
+    if frame.other_host and metric.kind in TIMED:
         return False
     return frame.scope == "all" or metric.kind != "quality_continuous"
 

@@ -19,7 +19,6 @@ from harness.types import Kind, Metric
 from harness.units import format_value
 
 ENERGY_TOLERANCE: Final = 0.10
-ADVISORY_TOLERANCE: Final = 0.10
 NEAR_EXACT_SHARE: Final = 0.005
 NEAR_EXACT_BYTES: Final = 2 * 1024**2
 # KID of some hundred images has a standard deviation of a few thousandths, and may be near zero or negative.
@@ -144,12 +143,6 @@ def energy(evidence: Evidence) -> Finding:
     return tolerance(evidence.metric, there, here, ENERGY_TOLERANCE * abs(there))
 
 
-def advisory(evidence: Evidence) -> Finding:
-    """Shown with a 10 % tolerance, and never gated."""
-    there, here = _medians(evidence)
-    return tolerance(evidence.metric, there, here, ADVISORY_TOLERANCE * abs(there), gating=False)
-
-
 def quality_item(evidence: Evidence) -> Finding:
     """Exact McNemar over the same items in the same order; its alarm is corrected over all rows."""
     here, there = evidence.here[0], evidence.newest[0]
@@ -265,5 +258,4 @@ RULES: Final[Mapping[Kind, Callable[[Evidence], Finding]]] = {
     "quality_item": quality_item,
     "quality_continuous": quality_continuous,
     "quality_set": quality_set,
-    "advisory": advisory,
 }

@@ -613,10 +613,16 @@ def test_energy(now: float, outcome: str) -> None:
     assert (verdict.outcome, verdict.gating) == (outcome, True)
 
 
-def test_advisory_never_gates() -> None:
-    verdict = against({"load_s": [1.0]}, {"load_s": [5.0]})
-    assert (verdict.outcome, verdict.gating) == ("regressed", False)
-    assert exit_code(compare(run_of(measured({"load_s": [5.0]})), stored(run_of(measured({"load_s": [1.0]}))))) == 0
+def test_advisory_metrics_are_not_judged() -> None:
+    """Noise of which nothing is known is never sold as a regression."""
+    both = {"load_s": [1.0], "parameters": [1.0]}
+    found = compare(run_of(measured({**both, "load_s": [5.0]})), stored(run_of(measured(both))))
+    assert [v.metric for v in found.verdicts] == ["parameters"]
+    assert exit_code(found) == 0
+
+
+def test_a_run_with_nothing_to_judge_measured_nothing() -> None:
+    assert exit_code(compare(run_of(measured({"load_s": [5.0]})), stored(run_of(measured({"load_s": [1.0]}))))) == 13
 
 
 # ---- quality
