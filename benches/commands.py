@@ -47,7 +47,7 @@ def run(options: Namespace) -> int:
     if finished is None:
         return FINE
     folder = Path(str(finished.folder))
-    progress.console().print(reports.terminal.table(frames.cases_frame(finished)))
+    _print_table(finished)
     if not options.no_report:
         comparisons = compare_with_stored(finished, _store(options))
         for comparison in comparisons:
@@ -118,7 +118,7 @@ def export(options: Namespace) -> int:
 
 
 def show(options: Namespace) -> int:
-    progress.console().print(reports.terminal.table(frames.cases_frame(load_run(options.run))))
+    _print_table(load_run(options.run))
     return FINE
 
 
@@ -249,6 +249,11 @@ def _measured_code(finished: Run) -> int:
 
 def _store(options: Namespace) -> Path:
     return options.store or Path(os.environ.get("IMGBENCH_BASELINES", baselines.store.DEFAULT_ROOT))
+
+
+def _print_table(measured: Run) -> None:
+    console = progress.console()
+    console.print(reports.terminal.table(frames.cases_frame(measured), console.width))
 
 
 def _say(text: str) -> None:

@@ -40,6 +40,8 @@ def summarise(metric: Metric, groups: Groups) -> Estimate:
     if metric.unit == "share":
         low, high = stats.wilson(float(values.sum()), len(values))
         return Estimate(value=float(values.mean()), low=low, high=high)
+    if metric.kind == "quality_continuous":
+        return Estimate(value=float(values.mean()))
     if metric.summary == "max":
         return Estimate(value=float(values.max()))
     if metric.summary == "last":

@@ -13,6 +13,7 @@ from rich.text import Text
 from baselines.verdict import OUTCOMES, Comparison
 from harness.units import MISSING, format_value
 
+WIDE = 130
 SECONDARY = ("image_size", "guidance_scale")
 QUALITY_COLUMNS = (("top1", "share"), ("recognised", "share"), ("fid", "1"), ("cosine_similarity", "1"))
 HEADS = {"top1": "top-1", "recognised": "recognised", "fid": "FID", "cosine_similarity": "cosine"}
@@ -25,8 +26,13 @@ STYLES = {
 }
 
 
-def table(cases: pd.DataFrame) -> Table:
-    """One line a case: p50 with its 95 % interval, throughput, quality; status with kinds of warnings or reason."""
+def table(cases: pd.DataFrame, width: int = WIDE) -> Table:
+    """One line a case: p50 with its 95 % interval, throughput, quality; status with kinds of warnings or reason.
+
+    A terminal narrower than WIDE columns gets the case, its p50 and its status alone.
+    """
+    if width < WIDE:
+        return _narrow(cases)
     shown = [(name, unit) for name, unit in QUALITY_COLUMNS if name in cases and cases[name].notna().any()]
     out = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("case", "p50", "95 %", "image/s", *(HEADS[name] for name, _ in shown), "status"):
@@ -36,6 +42,17 @@ def table(cases: pd.DataFrame) -> Table:
         cells = [_label(row, fixed), _value(row, "latency_s", "s"), _interval(row), _value(row, "throughput", "1")]
         cells += [_value(row, name, unit) for name, unit in shown]
         out.add_row(*(Text(c) for c in cells), _status(row))
+    return out
+
+
+def _narrow(cases: pd.DataFrame) -> Table:
+    out = Table(box=None, pad_edge=False, header_style="bold")
+    out.add_column("case", ratio=1)
+    out.add_column("p50", justify="right", no_wrap=True)
+    out.add_column("status", max_width=26)
+    fixed = _fixed_axes(cases)
+    for row in cast("list[dict[str, Any]]", cases.to_dict(orient="records")):
+        out.add_row(Text(_label(row, fixed)), Text(_value(row, "latency_s", "s")), _status(row))
     return out
 
 

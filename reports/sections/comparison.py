@@ -62,9 +62,19 @@ def ranked(verdicts: Sequence[Verdict]) -> list[Verdict]:
     return sorted(verdicts, key=lambda v: (SEVERITY.index(v.outcome), -abs((v.ratio or 1.0) - 1.0), v.label, v.metric))
 
 
+def short(label: str) -> str:
+    """A row's label without its image size and guidance, and with short words: a heading has room for 46 characters.
+
+    >>> short("digits_dit · onnxruntime · fp32 · batch 8 · 32 px · dpmpp_2m · 10 steps · guidance 1.5")
+    'digits_dit onnxruntime fp32 b8 dpmpp_2m 10 st.'
+    """
+    parts = [p for p in label.split(" · ") if not p.endswith(" px") and not p.startswith("guidance ")]
+    return " ".join(parts).replace("batch ", "b").replace(" steps", " st.")
+
+
 def forest(verdicts: Sequence[Verdict], label: str) -> go.Figure:
     """Ratios with intervals, a row a case, one trace an outcome; the dotted line is "no change"."""
-    groups = grouped(verdicts, lambda v: v.label)
+    groups = grouped(verdicts, lambda v: short(v.label))
     axis = charts.row_axis({name: [_change(v) for v in group] for name, group in groups.items()})
     ordered = [verdict for group in groups.values() for verdict in group]
     figure = charts.figure(**axis.layout)
