@@ -36,7 +36,7 @@ FULL_SESSIONS: Final = 4
 # Twelve fresh processes of one unchanged model on a shared 2-core machine spread over 14.9 to 17.2 ms: sd 4.5 %.
 SHARED_MACHINE_SD: Final = 0.05
 DETECTION: Final = 0.95
-BLIND: Final = 0.5
+BLIND: Final = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import benches
 from baselines.fingerprint import fingerprint
@@ -67,3 +68,12 @@ def run_suite(workers: Workers, machine: dict, tmp_path: Path) -> Callable[..., 
         return sweep(started, workers, PLUGINS, listener or Silent())
 
     return run
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """More threads than this are slower for models so small, and much slower where another process runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

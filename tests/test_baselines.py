@@ -534,7 +534,7 @@ def test_constant_samples_and_unequal_counts_have_verdicts() -> None:
     assert only(compare(run_of(measured({"latency_s": [[1.0] * 3] * 3})), sessions)).outcome == "unchanged"
     assert only(compare(run_of(measured({"latency_s": [[1.005] * 3] * 3})), sessions)).outcome == "unchanged"
     assert only(compare(run_of(measured({"latency_s": [[1.02] * 3] * 3})), sessions)).outcome == "regressed"
-    assert against(latency(1, 1, 1), {"latency_s": [[1.0, 1.0]] * 3}).outcome == "unchanged"
+    assert against(latency(1, 1, 1), {"latency_s": [[1.0, 1.0]] * 3}).outcome == "inconclusive"
 
 
 def test_a_lone_alarm_among_many_rows_is_a_suspect() -> None:

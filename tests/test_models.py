@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,10 @@ from harness.registry import MODELS
 from harness.types import Case, Workload
 
 # diffusers passes arrays to numpy in a way that numpy 2 deprecates; nothing here can change it.
-pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"), pytest.mark.usefixtures("one_thread")]
 
 SUITES = sorted((Path(benches.models.__file__).parents[1] / "suites").glob("*.yaml"))
 DIGITS = ("digits_vit", "digits_dit", "digits_sd")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """More threads than this are slower for models so small, and much slower where another process runs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def case_of(name: str, **axes: Any) -> Case:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from harness.registry import MODELS
 from harness.types import Case, Workload
 
 # diffusers passes arrays to numpy in a way that numpy 2 deprecates; nothing here can change it.
-pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"), pytest.mark.usefixtures("one_thread")]
 
 PROMPTS = ["a cat", "a dog on a mat", "rain", "the sea"]
 TRAINING = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
@@ -116,15 +116,6 @@ KINDS: dict[str, tuple[Callable[[], Any], Callable[..., Workload], list[Any], in
     "sdxl": (stable_diffusion_xl, stable_diffusion_workload, PROMPTS, 64),
     "dit": (dit, dit_workload, [1, 7, 207, 999], 32),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """More threads than this are slower for models so small, and much slower where another process runs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def case_of(kind: str, **axes: Any) -> Case:
