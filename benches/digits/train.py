@@ -1,7 +1,8 @@
 """Make every stored weight of the digits models again, from the scans that scikit-learn carries: seeded, on the CPU.
 
 Two processes of one thread each train the two generators side by side; with one thread a run repeats itself, and is
-not slowed by a neighbour. Steps are counted, never timed. About 10 minutes on two quiet cores:
+not slowed by a neighbour. Steps are counted, never timed. The stored run took 270 s (dit) and 407 s (sd) of one core
+each, after some five minutes for the rest, on two cores that were shared with other work:
 
     python -m benches.digits.train
     python -m benches.digits.train --only vit --out /tmp/digits
