@@ -1,7 +1,8 @@
 """What a comparison says: one verdict for each row and metric, and the exit code of the whole.
 
 Exit codes: 0 fine, 10 regressed, 11 inconclusive (only with strict), 12 not comparable or no baseline, 13 nothing
-measured, 15 quality regressed. 2 is what make itself returns, so it is never used.
+measured, 14 contaminated (the machine was not quiet enough to judge speed), 15 quality regressed. 2 is what make itself
+returns, so it is never used.
 
 A verdict on a whole row (broken, vanished, new, other work) has the metric "row", the kind "health", and no values.
 """
@@ -13,9 +14,18 @@ from typing import Literal, get_args
 
 Outcome = Literal["regressed", "improved", "unchanged", "inconclusive", "not_comparable", "missing", "new"]
 Scope = Literal["all", "machine-independent"]
+Rule = Literal["stored", "paired"]
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 
-FINE, REGRESSED, INCONCLUSIVE, NOT_COMPARABLE, NOTHING_MEASURED, QUALITY_REGRESSED = 0, 10, 11, 12, 13, 15
+FINE, REGRESSED, INCONCLUSIVE, NOT_COMPARABLE, NOTHING_MEASURED, CONTAMINATED, QUALITY_REGRESSED = (
+    0,
+    10,
+    11,
+    12,
+    13,
+    14,
+    15,
+)
 BENCHMARK_ERROR, USAGE = 20, 64
 
 
@@ -25,7 +35,9 @@ class Verdict:
 
     `ratio` is candidate / baseline with its 95 % interval [low, high], None where there is none (an exact metric, a
     missing value). `gating` False means advisory: shown, but it does not decide the exit code. `minimum_detectable`
-    is the smallest relative change that this comparison could have seen.
+    is the smallest relative change that this comparison could have seen. `pairs` and `p_value` are the paired rule's:
+    how many pairs of fresh processes decided, and the adjusted p-value of an alarm; `dropped` counts the pairs left out
+    because the machine was not quiet.
     """
 
     case_id: str
@@ -42,6 +54,9 @@ class Verdict:
     high: float | None = None
     minimum_detectable: float | None = None
     gating: bool = True
+    pairs: int | None = None
+    dropped: int = 0
+    p_value: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +64,9 @@ class Comparison:
     """A run against a stored baseline. `scope` says what could be compared: "all", or "machine-independent" where
     the baseline comes from another machine; `differences` lists the fields that make speed incomparable; `refused`
     is the reason why nothing at all was compared (then `verdicts` is empty); `absent` tells that there simply is no
-    baseline yet."""
+    baseline yet. `rule` "paired" is `imgbench ab`: base and head measured in one run, `arms` says what each of them is
+    and `baseline` names the base. `contaminated` gives the reasons why speed may not be judged (a busy machine, a control
+    that moved): its timed verdicts are then inconclusive already, and the gate says 14."""
 
     run_id: str
     suite: str
@@ -61,14 +78,17 @@ class Comparison:
     sessions: int = 0
     notes: tuple[str, ...] = ()
     absent: bool = False
+    rule: Rule = "stored"
+    arms: tuple[str, str] | None = None
+    contaminated: tuple[str, ...] = ()
 
 
 def exit_code(comparison: Comparison, strict: bool = False) -> int:
     """The code of the whole, the gravest finding first. Only gating verdicts count.
 
     15 before 10: a fast wrong answer must never read as a mere slow-down. 10 before 12: a confirmed regression stays
-    one, whatever else could not be compared. 12 (fail closed): a row that is absent, or cannot be compared, is no
-    pass. `strict` adds 12 for rows that the baseline does not know, and 11 for what could not be decided.
+    one, whatever else could not be compared. 14 before 12: a second run may help it. 12 (fail closed): a row that is
+    absent, or cannot be compared, is no pass. `strict` adds 12 for rows that the baseline does not know, and 11 for what could not be decided.
     """
     if comparison.refused:
         return NOT_COMPARABLE
@@ -80,6 +100,8 @@ def exit_code(comparison: Comparison, strict: bool = False) -> int:
         return REGRESSED
     if not any(v.candidate is not None or v.outcome in {"not_comparable", "new"} for v in comparison.verdicts):
         return NOTHING_MEASURED
+    if comparison.contaminated:
+        return CONTAMINATED
     if outcomes & ({"not_comparable", "missing", "new"} if strict else {"not_comparable", "missing"}):
         return NOT_COMPARABLE
     return INCONCLUSIVE if strict and "inconclusive" in outcomes else FINE
