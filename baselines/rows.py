@@ -60,10 +60,11 @@ def rows_of(run: Run) -> dict[str, Row]:
     for measurement in run.measurements:
         cases.setdefault(measurement.case.id, measurement.case)
         by_case.setdefault(measurement.case.id, []).append(measurement)
-    return {case_id: _row(cases[case_id], measurements) for case_id, measurements in by_case.items()}
+    return {case_id: row_from(cases[case_id], measurements) for case_id, measurements in by_case.items()}
 
 
-def _row(case: Case, measurements: list[Measurement]) -> Row:
+def row_from(case: Case, measurements: Sequence[Measurement]) -> Row:
+    """One case and its processes as a row; its status is the worst of theirs."""
     if not measurements:
         return Row(case=case, status=NOT_RUN, reason="not measured yet")
     worst = min(measurements, key=lambda m: SEVERITY.index(m.status))

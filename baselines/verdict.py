@@ -27,6 +27,17 @@ FINE, REGRESSED, INCONCLUSIVE, NOT_COMPARABLE, NOTHING_MEASURED, CONTAMINATED, Q
     15,
 )
 BENCHMARK_ERROR, USAGE = 20, 64
+MEANINGS = {
+    FINE: "fine",
+    REGRESSED: "regressed",
+    INCONCLUSIVE: "inconclusive (strict)",
+    NOT_COMPARABLE: "not comparable, or no baseline",
+    NOTHING_MEASURED: "nothing measured",
+    CONTAMINATED: "contaminated: the machine was not quiet enough to judge speed",
+    QUALITY_REGRESSED: "quality regressed",
+    BENCHMARK_ERROR: "benchmark error",
+    USAGE: "usage",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +76,8 @@ class Comparison:
     the baseline comes from another machine; `differences` lists the fields that make speed incomparable; `refused`
     is the reason why nothing at all was compared (then `verdicts` is empty); `absent` tells that there simply is no
     baseline yet. `rule` "paired" is `imgbench ab`: base and head measured in one run, `arms` says what each of them is
-    and `baseline` names the base. `contaminated` gives the reasons why speed may not be judged (a busy machine, a control
-    that moved): its timed verdicts are then inconclusive already, and the gate says 14."""
+    and `baseline` names the base. `contaminated` gives the reasons why speed may not be judged (a busy machine, a
+    control that moved): its timed verdicts are then inconclusive already, and the gate says 14."""
 
     run_id: str
     suite: str
@@ -88,7 +99,8 @@ def exit_code(comparison: Comparison, strict: bool = False) -> int:
 
     15 before 10: a fast wrong answer must never read as a mere slow-down. 10 before 12: a confirmed regression stays
     one, whatever else could not be compared. 14 before 12: a second run may help it. 12 (fail closed): a row that is
-    absent, or cannot be compared, is no pass. `strict` adds 12 for rows that the baseline does not know, and 11 for what could not be decided.
+    absent, or cannot be compared, is no pass. `strict` adds 12 for rows that the baseline does not know, and 11 for
+    what could not be decided.
     """
     if comparison.refused:
         return NOT_COMPARABLE

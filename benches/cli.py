@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 import traceback
@@ -67,6 +68,9 @@ def parser() -> Parser:
     _run(commands.add_parser("run", help="measure a suite, compare it with the stored baseline, write the report"))
     _report(commands.add_parser("report", help="write the HTML report of one or more runs"))
     _compare(commands.add_parser("compare", help="compare a run with the stored baseline; the exit code is the gate"))
+    _ab(commands.add_parser("ab", help="base against head in one run, interleaved: the gate for noisy machines"))
+    _explain(commands.add_parser("explain", help="say in words how the verdicts of one row came about"))
+    _replay(commands.add_parser("replay", help="decide again from the raw values: bit for bit the same"))
     _baseline(commands.add_parser("baseline", help="accept a run as a baseline, or list the stored ones"))
     _export(commands.add_parser("export", help="write a run's table as CSV, Parquet or JSON"))
     _show(commands.add_parser("show", help="print a run's table"))
@@ -101,9 +105,64 @@ def _compare(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a folder of runs (its newest)")
     command.add_argument("--strict", action="store_true", help="inconclusive verdicts exit with 11")
     command.add_argument("--exit-zero", action="store_true", help="advisory: always exit with 0")
-    command.add_argument("--markdown", type=Path, metavar="FILE", help="also write the comparison as Markdown")
     command.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    _artifacts(command)
     _store(command)
+
+
+def _ab(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "suite", metavar="SUITE", help="a built-in suite's name (gate is made for this), or a YAML file"
+    )
+    for name in ("base", "head"):
+        command.add_argument(
+            f"--{name}",
+            action="append",
+            metavar="ARM",
+            help="comma-separated: ref=GITREF, python=PATH, env:NAME=VALUE, AXIS=VALUE, inject:KIND=SIZE "
+            "(default: things as they are)",
+        )
+    command.add_argument("--budget", default="10m", metavar="TIME", help="at most this long, as 90s, 10m, 1h (10m)")
+    command.add_argument("--project", type=Path, metavar="FOLDER", help="git repository of ref= (default: here)")
+    command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
+    command.add_argument("--only", metavar="AXIS=VALUE,...", help="only these cases; a|b allows several values")
+    command.add_argument("--device", choices=_devices(), help="default: cuda where there is one, else cpu")
+    command.add_argument(
+        "--threads", type=_positive, metavar="N", help="CPU threads (default: all allowed cores but one)"
+    )
+    command.add_argument("--seed", type=int, metavar="N", help="of the random order (default: a new one, stored)")
+    command.add_argument("--strict", action="store_true", help="inconclusive verdicts exit with 11")
+    command.add_argument("--exit-zero", action="store_true", help="advisory: always exit with 0")
+    _artifacts(command)
+    _plugin(command)
+
+
+def _artifacts(command: argparse.ArgumentParser) -> None:
+    """What CI wants, written before the exit code is decided."""
+    group = command.add_argument_group("for CI")
+    group.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML")
+    group.add_argument("--markdown", type=Path, metavar="FILE", help="write the comparison as Markdown")
+    group.add_argument("--comment", type=Path, metavar="FILE", help="write a pull-request comment (65,536 characters)")
+    group.add_argument("--badge", type=Path, metavar="FILE", help="write a badge for shields.io's endpoint")
+    group.add_argument("--json-file", type=Path, metavar="FILE", help="write the comparison as JSON")
+    group.add_argument("--annotations", action="store_true", help="print GitHub annotations")
+    group.add_argument(
+        "--step-summary",
+        type=Path,
+        nargs="?",
+        const=Path(os.environ.get("GITHUB_STEP_SUMMARY", "step-summary.md")),
+        metavar="FILE",
+        help="append the Markdown summary (default: $GITHUB_STEP_SUMMARY)",
+    )
+
+
+def _explain(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="RUN", help="a paired run, or a folder of runs (its newest)")
+    command.add_argument("row", metavar="ROW", help="the row's id, or a part of its id or label")
+
+
+def _replay(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="RUN", help="a paired run, or a folder of runs (its newest)")
 
 
 def _baseline(command: argparse.ArgumentParser) -> None:

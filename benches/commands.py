@@ -17,13 +17,12 @@ import baselines.compare
 import baselines.store
 import baselines.verdict
 import benches
-import reports.markdown
 import reports.page
 import reports.terminal
 from baselines import fingerprint
 from baselines.verdict import BENCHMARK_ERROR, FINE, NOTHING_MEASURED, Comparison
 from benches import doctor as doctor_room
-from benches import listing, suites
+from benches import listing, paired_commands, suites
 from benches.cli import INTERRUPTED
 from benches.failures import NotComparable, UsageError
 from harness import frames, progress, storage
@@ -70,8 +69,7 @@ def report(options: Namespace) -> int:
 def compare(options: Namespace) -> int:
     measured = load_run(options.run)
     comparison = _against_store(measured, _store(options))
-    if options.markdown:
-        storage.write_atomically(options.markdown, reports.markdown.comparison(comparison))
+    paired_commands.write_artifacts(options, comparison)
     if options.json:
         _say(json.dumps(asdict(comparison), indent=1, ensure_ascii=False))
     else:
@@ -175,7 +173,7 @@ def _measure(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
         workers = Workers(plugins, Path(logs), benches.PRELOAD)
         environment = collect_environment(workers, options.device, options.threads)
     environment |= {"fingerprint": fingerprint.fingerprint(environment), "plugins": options.plugin or []}
-    folder = _new_folder(options.out, chosen.name)
+    folder = new_folder(options.out, chosen.name)
     workers.logs = folder / "logs"
     with storage.locked(folder):
         started = new_run(chosen, folder, environment, options.only)
@@ -232,7 +230,8 @@ def _chosen_suite(options: Namespace) -> Suite:
     return chosen
 
 
-def _new_folder(root: Path, name: str) -> Path:
+def new_folder(root: Path, name: str) -> Path:
+    """A new, empty run folder below `root`."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     candidates = (root / (f"{name}-{stamp}" + (f"-{i}" if i else "")) for i in range(100))
     folder = next(c for c in candidates if not c.exists())
@@ -267,6 +266,9 @@ COMMANDS = {
     "baseline": baseline,
     "export": export,
     "show": show,
+    "ab": paired_commands.ab,
+    "explain": paired_commands.explain,
+    "replay": paired_commands.replay,
     "list": list_entries,
     "doctor": doctor,
 }

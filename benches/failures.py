@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from baselines.store import BaselineRefused
 from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE, USAGE
+from harness.arm_process import ArmFailed
 from harness.devices import NoSuchDevice
 from harness.registry import UnknownName
 from harness.storage import RunBusy, UnreadableRun
@@ -27,6 +28,7 @@ _CODES: dict[type[Exception], int] = {
     RunBusy: USAGE,
     NoSuchDevice: USAGE,
     EnvironmentFailed: BENCHMARK_ERROR,
+    ArmFailed: BENCHMARK_ERROR,
     NotComparable: NOT_COMPARABLE,
     BaselineRefused: NOT_COMPARABLE,
     OSError: BENCHMARK_ERROR,

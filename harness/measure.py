@@ -14,21 +14,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import precision, probes
+from harness import contention, injection, precision, probes
 from harness.backends import Build, BuildRequest
 from harness.devices import Device
 from harness.probes.stages import component_metric, sum_warning
 from harness.registry import BACKENDS, MODELS
 from harness.timing import Timer
 from harness.trial import Counter, Findings, Startup, Trial
+from harness.turns import Interleaving, Turns
 from harness.types import Case, Measurement, Metric, Protocol, Workload
-
-CONTENDED_SHARE = 0.10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All that a worker needs, picklable. `cache` is a folder for this case alone; `plugins` fill the registries."""
+    """All that a worker needs, picklable. `cache` is a folder for this case alone; `plugins` fill the registries.
+
+    `only` names the probes to run (None: all of them). `injections` are deliberate slow-downs (`harness.injection`).
+    `interleaving` is how the row is measured where two processes take turns (`harness.turns`).
+    """
 
     case: Case
     replicate: int
@@ -38,6 +41,9 @@ class Job:
     cache: Path
     threads: int
     plugins: tuple[str, ...] = ()
+    only: tuple[str, ...] | None = None
+    injections: tuple[str, ...] = ()
+    interleaving: Interleaving | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +54,7 @@ class Outcome:
     metrics: tuple[Metric, ...] = ()
 
 
-def measure(job: Job, device: Device, report: Callable[[str], None]) -> Outcome:
+def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turns | None = None) -> Outcome:
     """The measurement of one case in one process. Raises whatever the model or the backend raises."""
     import torch
 
@@ -61,8 +67,8 @@ def measure(job: Job, device: Device, report: Callable[[str], None]) -> Outcome:
     with precision.applied(case.precision):
         workload, load_s, build = _build(job, device, report)
         with torch.no_grad():
-            trial = _first_call(job, device, workload, build, load_s, report)
-            findings = _collect(trial, report)
+            trial = replace(_first_call(job, device, workload, build, load_s, report), turns=turns)
+            findings = _collect(trial, job.only, report)
             fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial)
     state = device.block_state(before)
     metrics = [component_metric(c.name) for c in trial.workload.components]
@@ -81,6 +87,7 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Wor
     request = BuildRequest(precision=case.precision, device=device.torch_device, cache=job.cache, timer=timer)
     build: Build = BACKENDS[case.backend].build(workload.components, request)
     workload = replace(workload, batch=workload.batch.to(device.torch_device))
+    workload, build = injection.injected(job.injections, case.id, workload, build, load_s, timer)
     return _without_unused_modules(workload, build), load_s, build
 
 
@@ -102,6 +109,7 @@ def _first_call(
         startup=Startup(load_s=load_s, build_s=build.build_s, first_call_s=first_call_s),
         folder=job.folder,
         counter=counter,
+        interleaving=job.interleaving,
     )
 
 
@@ -115,9 +123,9 @@ def _without_unused_modules(workload: Workload, build: Build) -> Workload:
     return replace(workload, components=components)
 
 
-def _collect(trial: Trial, report: Callable[[str], None]) -> list[Findings]:
+def _collect(trial: Trial, only: tuple[str, ...] | None, report: Callable[[str], None]) -> list[Findings]:
     findings = []
-    for entry in probes.in_order(trial.replicate):
+    for entry in probes.in_order(trial.replicate, only):
         report(entry.name)
         findings.append(entry.collect(trial))
         if findings[-1].invalid:
@@ -155,17 +163,9 @@ def _measurement(trial: Trial, findings: list[Findings], fault: str | None, stat
         missing=missing,
         facts=facts,
         state=state,
-        warnings=(*(w for f in findings for w in f.warnings), *sum_warning(samples), *contention_warning(state)),
+        warnings=(*(w for f in findings for w in f.warnings), *sum_warning(samples), *contention.warnings(state)),
         images=tuple(i for f in findings for i in f.images),
     )
-
-
-def contention_warning(state: Mapping[str, Any]) -> tuple[str, ...]:
-    """A warning where other processes used the CPU for more than a tenth of this block."""
-    other, elapsed = state.get("other_cpu_s"), state.get("elapsed_s")
-    if other is None or not elapsed or other <= CONTENDED_SHARE * elapsed:
-        return ()
-    return (f"contended: other processes used {other / elapsed:.0%} of a core meanwhile",)
 
 
 def work_hash(identity: Mapping[str, Any]) -> str:

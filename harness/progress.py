@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from harness.timing import perf_counter
 from harness.types import Case, Measurement
 from harness.units import format_duration, format_value
 
@@ -24,6 +28,7 @@ MARKS = {
 
 
 WIDTH = 220
+STATUS_EVERY_S = 20.0
 
 
 class _Console(Console):
@@ -36,6 +41,24 @@ class _Console(Console):
 def console() -> Console:
     """As wide as the terminal; wide enough for every column where there is no terminal."""
     return _Console() if sys.stdout.isatty() else _Console(width=WIDTH)
+
+
+@contextmanager
+def status(console: Console) -> Iterator[Callable[[str], None]]:
+    """A function that tells what goes on: a live line on a terminal, else a line every STATUS_EVERY_S seconds."""
+    if console.is_terminal:
+        with console.status("") as live:
+            yield lambda text: live.update(escape(text))
+        return
+    last = -math.inf
+
+    def tell(text: str) -> None:
+        nonlocal last
+        if perf_counter() - last >= STATUS_EVERY_S:
+            last = perf_counter()
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    yield tell
 
 
 class Lines:

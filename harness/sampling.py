@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from harness.turns import Interleaving, Turns
 from harness.types import Protocol
 
 WINDOW = 4
@@ -37,6 +38,18 @@ def sample(measure: Callable[[int], float], protocol: Protocol) -> Sampled:
         steady.append(measure(loops))
         spent += steady[-1] * loops
     return Sampled(warmup=warmup, steady=steady, loops=loops, unsteady=unsteady)
+
+
+def sample_in_turns(measure: Callable[[int], float], interleaving: Interleaving, turns: Turns) -> Sampled:
+    """The same counts in both arms of a pair, turn by turn; `steady` holds the samples of all turns in order."""
+    warmup = [measure(1) for _ in range(interleaving.warmups)]
+    loops = max(1, math.ceil(MIN_TIMED_S / max(statistics.median(warmup[-WINDOW:]), 1e-9)))
+    steady: list[float] = []
+    for _ in range(interleaving.turns):
+        turns.pass_on()
+        warmup += [measure(1) for _ in range(interleaving.discarded)]
+        steady += [measure(loops) for _ in range(interleaving.samples)]
+    return Sampled(warmup=warmup, steady=steady, loops=loops, unsteady=None)
 
 
 def _enough(count: int, spent: float, protocol: Protocol) -> bool:

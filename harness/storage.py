@@ -55,7 +55,7 @@ def now() -> str:
 
 def run_to_dict(run: Run) -> dict[str, Any]:
     """The whole run as JSON types, raw values included; `run_from_dict` reads it back equal."""
-    return {**_header(run), "measurements": [_measurement_to_dict(m) for m in run.measurements]}
+    return {**_header(run), "measurements": [measurement_to_dict(m) for m in run.measurements]}
 
 
 def run_from_dict(document: Mapping[str, Any], folder: str | None = None, problems: tuple[str, ...] = ()) -> Run:
@@ -71,12 +71,12 @@ def run_from_dict(document: Mapping[str, Any], folder: str | None = None, proble
             id=document["id"],
             suite=document["suite"],
             description=document.get("description", ""),
-            protocol=_record(Protocol, document["protocol"]),
+            protocol=record(Protocol, document["protocol"]),
             environment=dict(document["environment"]),
-            metrics={name: _record(Metric, entry) for name, entry in document["metrics"].items()},
+            metrics={name: record(Metric, entry) for name, entry in document["metrics"].items()},
             models=dict(document.get("models", {})),
-            cases=tuple(_record(Case, entry) for entry in document["cases"]),
-            measurements=tuple(_measurement_from_dict(entry) for entry in document.get("measurements", ())),
+            cases=tuple(record(Case, entry) for entry in document["cases"]),
+            measurements=tuple(measurement_from_dict(entry) for entry in document.get("measurements", ())),
             created=document.get("created", ""),
             finished=document.get("finished"),
             selection=document.get("selection"),
@@ -104,7 +104,7 @@ def write_header(folder: Path, run: Run) -> None:
 def append(folder: Path, measurement: Measurement) -> None:
     """Adds one line and waits until the disk has it. A half line left by a kill is ended first, then ignored."""
     path = folder / MEASUREMENTS_FILE
-    line = json.dumps(_measurement_to_dict(measurement), ensure_ascii=False, allow_nan=False)
+    line = json.dumps(measurement_to_dict(measurement), ensure_ascii=False, allow_nan=False)
     with path.open("ab+") as file:
         if file.seek(0, os.SEEK_END) > 0:
             file.seek(-1, os.SEEK_END)
@@ -160,7 +160,7 @@ def _read_lines(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
             continue
         try:
             entry = json.loads(line)
-            measurement = _measurement_from_dict(entry)
+            measurement = measurement_from_dict(entry)
         except (ValueError, TypeError, KeyError, AttributeError):
             problems.append(f"{path.name} line {number} was cut off or is unreadable, and is left out")
             continue
@@ -190,7 +190,8 @@ def _header(run: Run) -> dict[str, Any]:
     }
 
 
-def _record(cls: type[T], entry: Mapping[str, Any]) -> T:
+def record(cls: type[T], entry: Mapping[str, Any]) -> T:
+    """A frozen record from its JSON fields; absent ones take their default. Raises ValueError on an unknown one."""
     known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     unknown = set(entry) - known
     if unknown:
@@ -198,7 +199,8 @@ def _record(cls: type[T], entry: Mapping[str, Any]) -> T:
     return cls(**entry)
 
 
-def _measurement_to_dict(measurement: Measurement) -> dict[str, Any]:
+def measurement_to_dict(measurement: Measurement) -> dict[str, Any]:
+    """The measurement in JSON types. Raises ValueError on a sample that is not finite."""
     document = asdict(measurement)
     for phase in ("samples", "warmup"):
         document[phase] = {name: _finite(values) for name, values in document[phase].items()}
@@ -226,12 +228,13 @@ def _finite(values: Iterable[float]) -> list[float]:
     return listed
 
 
-def _measurement_from_dict(entry: Mapping[str, Any]) -> Measurement:
+def measurement_from_dict(entry: Mapping[str, Any]) -> Measurement:
+    """Inverse of `measurement_to_dict`. Raises ValueError, TypeError or KeyError on anything else."""
     values = dict(entry)
-    values["case"] = _record(Case, values["case"])
+    values["case"] = record(Case, values["case"])
     for name in ("warnings", "images"):
         values[name] = tuple(values.get(name, ()))
-    measurement = _record(Measurement, values)
+    measurement = record(Measurement, values)
     for name in ("samples", "warmup", "missing", "facts", "state"):
         if not isinstance(getattr(measurement, name), dict):
             raise ValueError(f"{name} is not a mapping")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness.backends import Build
 from harness.devices import Device
 from harness.timing import Timer
+from harness.turns import Interleaving, Turns
 from harness.types import Case, Component, Forward, Protocol, Samples, Workload
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class Counter:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What a probe may use. `folder` is the run folder; `cache` is shared by the processes of a sweep."""
+    """What a probe may use. `folder` is the run folder. `turns` is there where another process takes turns with this
+    one on the machine, and `interleaving` says how."""
 
     case: Case
     replicate: int
@@ -89,6 +91,8 @@ class Trial:
     startup: Startup
     folder: Path
     counter: Counter
+    turns: Turns | None = None
+    interleaving: Interleaving | None = None
 
     def step(self, batch: Any = None) -> torch.Tensor:
         """Runs one iteration over `batch` (the timed one unless given) and returns its output."""

@@ -9,9 +9,9 @@ Names and reasons come from elsewhere, so whatever Markdown or HTML would read i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from baselines.verdict import Comparison
+from baselines.verdict import Comparison, Verdict
 from harness.types import Run
 from harness.units import format_value
 from reports import findings
@@ -22,6 +22,8 @@ from reports.sections.comparison import ranked
 from reports.wording import MISSING, estimate, ratio_text, value_text
 
 MAX_VERDICTS = 200
+SUMMARY_BYTES = 1024 * 1024
+COMMENT_CHARACTERS = 65_536
 
 
 def summary(run: Run, comparisons: Sequence[Comparison] = ()) -> str:
@@ -40,26 +42,90 @@ def summarised(data: ReportData) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def comparison(found: Comparison) -> str:
-    """The verdicts that say something, the gravest first; unchanged ones only counted."""
-    sentence = findings.comparison_sentence(found.baseline, [v.outcome for v in found.verdicts], found.refused)
-    telling = [v for v in ranked(found.verdicts) if v.outcome != "unchanged"]
-    parts = [f"### Comparison with {escaped(found.baseline)}", styled(sentence)]
+def comparison(found: Comparison, limit: int = MAX_VERDICTS) -> str:
+    """The verdicts that say something, the gravest first; unchanged ones are counted, and of a paired run shown too."""
+    counted = findings.comparison_sentence(found.baseline, [v.outcome for v in found.verdicts], found.refused)
+    parts = [f"### Comparison with {escaped(found.baseline)}", *_alarms(found), styled(counted)]
+    if found.arms:
+        parts.append(bullets([f"base: {found.arms[0]}", f"head: {found.arms[1]}", *found.notes]))
     if found.differences:
         parts.append(bullets(found.differences))
-    if telling:
-        rows = [
-            [
-                v.outcome.replace("_", " "), v.label, v.metric, format_value(v.baseline, v.unit),
-                format_value(v.candidate, v.unit),
-                MISSING if v.ratio is None else ratio_text(v.ratio, v.low, v.high), v.reason,
-            ]
-            for v in telling[:MAX_VERDICTS]
-        ]  # fmt: skip
-        parts.append(table(["outcome", "row", "metric", "baseline", "this run", "ratio [95 %]", "reason"], rows))
-    if len(telling) > MAX_VERDICTS:
-        parts.append(f"{len(telling) - MAX_VERDICTS} more verdicts are in the report.")
+    telling = [v for v in ranked(found.verdicts) if v.outcome != "unchanged" or v.pairs is not None]
+    if telling and limit:
+        heads = ["outcome", "row", "metric", "baseline", "this run", "ratio [95 %]", "could see", "reason"]
+        parts.append(table(heads, (_verdict_cells(v) for v in telling[:limit])))
+    if len(telling) > limit:
+        parts.append(f"{len(telling) - limit} more verdicts are left out here; they are in the report and in the JSON.")
     return "\n\n".join(parts)
+
+
+def step_summary(found: Comparison) -> str:
+    """The comparison for GitHub's step summary, cut to whole rows below its 1 MiB."""
+    return _fitted(
+        lambda limit: comparison(found, limit) + "\n", lambda text: len(text.encode()) <= SUMMARY_BYTES, found
+    )
+
+
+def pull_request_comment(found: Comparison) -> str:
+    """The comparison as a comment, cut to whole rows below GitHub's 65,536 characters.
+
+    The first line is a marker by which a bot finds its own comment of this suite and rewrites it.
+    """
+    marker = f"<!-- imgbench {re.sub('[^A-Za-z0-9_.+-]', '-', found.suite)} -->"
+    lead = styled(f"**{verdict_sentence(found)}**")
+
+    def made(limit: int) -> str:
+        return "\n\n".join([marker, lead, comparison(found, limit)]) + "\n"
+
+    return _fitted(made, lambda text: len(text) <= COMMENT_CHARACTERS, found)
+
+
+def verdict_sentence(found: Comparison) -> str:
+    """What the gate says, in one sentence that a person who knows nothing of it understands."""
+    regressed = [v for v in found.verdicts if v.gating and v.outcome == "regressed"]
+    if found.refused:
+        return f"Not compared: {'; '.join(found.refused)}."
+    if any(v.kind.startswith("quality") for v in regressed):
+        return "Red: the answers got worse."
+    if regressed:
+        rows = len({v.case_id for v in regressed})
+        return f"Red: {rows} row{'s' if rows > 1 else ''} regressed."
+    if found.contaminated:
+        return "No answer: the machine was not quiet enough to judge speed."
+    if any(v.gating and v.outcome in {"missing", "not_comparable"} for v in found.verdicts):
+        return "No pass: rows are missing or cannot be compared."
+    unclear = len({v.case_id for v in found.verdicts if v.gating and v.outcome == "inconclusive"})
+    if unclear:
+        return f"No regression found; {unclear} row{'s' if unclear > 1 else ''} could not be decided."
+    return "Green: not slower, within what each row could see."
+
+
+def _fitted(made: Callable[[int], str], fits: Callable[[str], bool], found: Comparison) -> str:
+    """The longest of `made(limit)` that fits."""
+    low, high = 0, min(MAX_VERDICTS, len(found.verdicts))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(made(middle)) else (low, middle - 1)
+    return made(low)
+
+
+def _alarms(found: Comparison) -> list[str]:
+    return [styled(f"**Contaminated: {reason}**") for reason in found.contaminated]
+
+
+def _verdict_cells(v: Verdict) -> list[str]:
+    ratio = MISSING if v.ratio is None else ratio_text(v.ratio, v.low, v.high)
+    pairs = "" if v.pairs is None else f" ({v.pairs} pairs{f', {v.dropped} dropped' if v.dropped else ''})"
+    return [
+        f"{v.outcome.replace('_', ' ')}{'' if v.gating else ' (advisory)'}",
+        v.label,
+        v.metric,
+        format_value(v.baseline, v.unit),
+        format_value(v.candidate, v.unit),
+        ratio + pairs,
+        MISSING if v.minimum_detectable is None else f"{v.minimum_detectable:.1%}",
+        v.reason,
+    ]
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

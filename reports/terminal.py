@@ -57,14 +57,20 @@ def _narrow(cases: pd.DataFrame) -> Table:
 
 
 def verdicts(comparison: Comparison) -> Table:
-    """One line a verdict that is not "unchanged"; the unchanged ones are counted by the headline."""
+    """One line a verdict that is not "unchanged"; the unchanged ones are counted by the headline.
+
+    Of a paired comparison every timed verdict is shown: what could have been seen is part of the answer.
+    """
     out = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("case", "metric", "baseline", "now", "ratio", "could see", "verdict"):
         out.add_column(head, overflow="fold")
-    for v in (v for v in comparison.verdicts if v.outcome != "unchanged"):
+    for v in (v for v in comparison.verdicts if v.outcome != "unchanged" or v.pairs is not None):
         ratio = MISSING if v.ratio is None else f"{v.ratio:.3f}"
         if v.low is not None and v.high is not None:
             ratio += f" [{v.low:.3f}, {v.high:.3f}]"
+        if v.pairs is not None:
+            dropped = f", {v.dropped} dropped" if v.dropped else ""
+            ratio += f" ({v.pairs} pairs{dropped})"
         seen = MISSING if v.minimum_detectable is None else f"{v.minimum_detectable:.1%}"
         verdict = Text(f"{v.outcome}{'' if v.gating else ' (advisory)'}: {v.reason}", style=STYLES.get(v.outcome, ""))
         values = (format_value(v.baseline, v.unit), format_value(v.candidate, v.unit))
@@ -127,5 +133,8 @@ def headline(comparison: Comparison) -> str:
         return f"not compared: {'; '.join(comparison.refused)}"
     counts: Counter[str] = Counter(v.outcome for v in comparison.verdicts)
     told = ", ".join(f"{counts[o]} {o.replace('_', ' ')}" for o in OUTCOMES if counts[o]) or "nothing to compare"
+    if comparison.rule == "paired":
+        disarmed = "CONTAMINATED, speed is not judged: " if comparison.contaminated else ""
+        return f"head against base: {disarmed}{told}"
     sessions = f"{comparison.sessions} session{'s' if comparison.sessions != 1 else ''}"
     return f"compared with {comparison.baseline} ({comparison.scope}, {sessions}): {told}"

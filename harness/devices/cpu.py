@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,11 @@ def host_state(before: dict[str, Any]) -> dict[str, Any]:
 
     `other_cpu_s` is the CPU time that other processes used meanwhile: a busy neighbour shows there.
     """
-    after = host_counters()
+    return host_difference(before, host_counters())
+
+
+def host_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """The same between two readings of `host_counters`."""
     changed = {k: after[k] - before[k] if None not in (after[k], before[k]) else None for k in after}
     ticks_per_s = os.sysconf("SC_CLK_TCK")
     busy = changed.pop("busy_ticks")

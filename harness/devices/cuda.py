@@ -7,6 +7,7 @@ difference of NVML's total-energy counter in millijoules (Volta and newer), neve
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from harness.devices import EnergyMeter
@@ -150,9 +151,15 @@ def _gpu_state() -> dict[str, Any]:
         "temperature_c": lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
         "power_w": lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000.0,
         "throttle_reasons": lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle),
-        "processes": lambda: len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle)),
+        "foreign_processes": lambda: _foreign(pynvml.nvmlDeviceGetComputeRunningProcesses(handle)),
     }
     return {name: _read(read) for name, read in reads.items()}
+
+
+def _foreign(processes: list[Any]) -> int:
+    """Compute processes that are not this one. In a PID namespace NVML's numbers are the host's: then one is ours."""
+    others = [process for process in processes if process.pid != os.getpid()]
+    return len(others) if len(others) < len(processes) else max(0, len(others) - 1)
 
 
 def _read(read: Any) -> Any:

@@ -36,9 +36,10 @@ def probe(
     return decorate
 
 
-def in_order(replicate: int) -> list[Probe]:
-    """The probes that process number `replicate` (0 is the first) of a case runs."""
+def in_order(replicate: int, only: tuple[str, ...] | None = None) -> list[Probe]:
+    """The probes that process number `replicate` (0 is the first) of a case runs; `only` those named, where given."""
     chosen = [p for p in PROBES.values() if replicate == 0 or not p.first_process_only]
+    chosen = [p for p in chosen if only is None or p.name in only]
     return sorted(chosen, key=lambda p: p.order)
 
 

@@ -30,15 +30,29 @@ LATENCY = Metric(
 def latency(trial: Trial) -> Findings:
     """Warm-up and steady samples in seconds; the last output is checked, and a fault makes the row invalid."""
     with _no_garbage_collection():
-        found = sampling.sample(lambda loops: trial.timer.seconds(trial.step, loops), trial.protocol)
+        found = _sampled(trial)
     output = cast("torch.Tensor", trial.timer.last)
     return Findings(
         samples={"latency_s": found.steady},
         warmup={"latency_s": found.warmup},
-        facts={"loops": found.loops, "output_hash": digest(output)},
+        facts={"loops": found.loops, "output_hash": digest(output), **_turns(trial)},
         warnings=(found.unsteady,) if found.unsteady else (),
         invalid=output_fault(output, trial.workload),
     )
+
+
+def _sampled(trial: Trial) -> sampling.Sampled:
+    def measure(loops: int) -> float:
+        return trial.timer.seconds(trial.step, loops)
+
+    if trial.turns is not None and trial.interleaving is not None:
+        return sampling.sample_in_turns(measure, trial.interleaving, trial.turns)
+    return sampling.sample(measure, trial.protocol)
+
+
+def _turns(trial: Trial) -> dict[str, int]:
+    """How many turns the samples were taken in, where another process took turns with this one."""
+    return {} if trial.interleaving is None else {"turns": trial.interleaving.turns}
 
 
 @contextmanager

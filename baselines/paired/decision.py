@@ -1,0 +1,138 @@
+"""Decides a whole paired run while its pairs come in: which rows still need pairs, and what became of each.
+
+    decision = PairedDecision(questions)
+    while decision.wanted():
+        ...measure a pair...; decision.record(row, {"latency_s": d}); decision.advance(share_of_budget_spent)
+    decision.close()
+
+Rounds. A round screens every open question; when all are screened, or SCREEN_SHARE of the time that was left is gone
+and there are suspects, the suspects are confirmed on fresh pairs. They are then the family: Holm's step-down over their
+p-values at FAMILY_LEVEL / 2^round, so that all rounds together stay below FAMILY_LEVEL. The family is fixed by the
+screening pairs alone, and the alarm by fresh pairs alone, so looking early costs nothing. What is still open when the
+suspects are settled is screened on in a further round.
+
+The decision is a function of the pairs and of the share of the budget that was spent at each: a replay of the stored
+ones gives the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from baselines.paired.question import FAMILY_LEVEL, SCREEN_LOOKS, Key, Question
+
+SCREEN_SHARE: Final = 0.4
+CONTAMINATED_SHARE: Final = 0.20
+
+Phase = Literal["screen", "confirm", "done"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """Pairs of the whole run, kept and dropped, over all rows."""
+
+    kept: int
+    dropped: int
+
+    @property
+    def contaminated(self) -> bool:
+        return self.dropped > CONTAMINATED_SHARE * (self.kept + self.dropped)
+
+
+class PairedDecision:
+    """The state of a paired run. `phase` says what the pairs that come in now are used for."""
+
+    def __init__(self, questions: Sequence[Question]) -> None:
+        self.questions: dict[Key, Question] = {q.key: q for q in questions}
+        if len(self.questions) != len(questions):
+            raise ValueError("a question is asked twice")
+        self.phase: Phase = "screen"
+        self.round = 1
+        self._began = 0.0
+
+    def wanted(self) -> set[str]:
+        """Rows (and controls) that need further pairs in this phase; empty when the run is decided."""
+        if self.phase == "screen":
+            return {q.key.row for q in self.questions.values() if q.leads and q.state == "open"}
+        if self.phase == "confirm":
+            return {q.key.row for q in self.questions.values() if q.state == "suspect"}
+        return set()
+
+    def record(self, row: str, shifts: Mapping[str, float], dropped: str | None = None) -> None:
+        """One pair of one row: the log ratio of each metric (+ is worse), or the reason why the pair is left out."""
+        for question in self._of(row):
+            if dropped is not None:
+                question.dropped += 1
+            elif question.key.metric not in shifts:
+                continue
+            elif self.phase == "screen" and question.state == "open":
+                question.screened.append(shifts[question.key.metric])
+            elif self.phase == "confirm" and question.state == "suspect":
+                question.confirmed.append(shifts[question.key.metric])
+
+    def advance(self, spent: float) -> None:
+        """Looks where a look is due, and moves on to the next phase. `spent` is the share of the budget, 0 to 1."""
+        if self.phase == "screen":
+            for question in self.questions.values():
+                question.screen()
+            if self._screening_over(spent):
+                self._begin_confirming()
+        if self.phase == "confirm":
+            for question in self.questions.values():
+                question.confirm()
+            self._holm()
+            if not any(q.state == "suspect" for q in self.questions.values()):
+                self._begin_round(spent)
+
+    def close(self) -> None:
+        """The budget is spent: what is open stays undecided."""
+        self.phase = "done"
+
+    def count(self) -> Count:
+        rows = [q for q in self.questions.values() if q.leads]
+        kept = sum(len(q.screened) + len(q.confirmed) for q in rows)
+        return Count(kept=kept, dropped=sum(q.dropped for q in rows))
+
+    def _of(self, row: str) -> list[Question]:
+        return [q for q in self.questions.values() if q.key.row == row]
+
+    def _screening_over(self, spent: float) -> bool:
+        if not any(q.leads and q.state == "open" for q in self.questions.values()):
+            return True
+        suspects = any(q.state == "suspect" for q in self.questions.values())
+        share = self._began + SCREEN_SHARE * (1 - self._began)
+        first_looks = all(
+            len(q.screened) >= SCREEN_LOOKS[0] for q in self.questions.values() if q.leads and q.state == "open"
+        )
+        return suspects and first_looks and spent >= share
+
+    def _begin_confirming(self) -> None:
+        for question in self.questions.values():
+            question.suspect_if_leaning()
+            if question.state == "suspect":
+                question.family = self.round
+        self.phase = "confirm"
+
+    def _holm(self) -> None:
+        """Alarms of this round: Holm's step-down over all of its suspects, settled ones included."""
+        family = sorted(
+            (q for q in self.questions.values() if q.family == self.round),
+            key=lambda q: 1.0 if q.p_value is None else q.p_value,
+        )
+        for rank, question in enumerate(family):
+            level = FAMILY_LEVEL / 2**self.round / (len(family) - rank)
+            if question.p_value is None or question.p_value > level:
+                break
+            if question.state == "suspect":
+                place = f"Holm, {rank + 1} of {len(family)} suspects, round {self.round}"
+                question.alarm(f"p = {question.p_value:.2g} <= {level:.2g} ({place})")
+        for question in family:
+            question.give_up_after_last_look()
+
+    def _begin_round(self, spent: float) -> None:
+        self.round += 1
+        self._began = spent
+        still_open = any(q.leads and q.state == "open" for q in self.questions.values())
+        self.phase = "screen" if still_open else "done"

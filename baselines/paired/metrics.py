@@ -1,0 +1,104 @@
+"""What the pairs are asked about: how a block becomes one figure of each metric, and how small a shift counts.
+
+Latency leads: its questions ask for pairs. The tail and the start-up ride along on the same pairs; they are noisier by
+nature (a percentile of few samples; one start a process), so they are asked for larger shifts.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from baselines.paired.question import Sensitivity
+from baselines.paired.robust import trimmed
+from harness.stats import needed_for, percentile_of
+from harness.types import Measurement, Metric
+
+TAIL: Final = 95.0
+STARTS: Final = ("load_s", "build_s", "build_cached_s", "first_call_s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedMetric:
+    """A metric of the paired rule. `figure` is a block's one value of it, None where the block has none; `shift` is
+    what a pair says: ln(head / base)."""
+
+    metric: Metric
+    sensitivity: Sensitivity
+    leads: bool
+    figure: Callable[[Measurement], float | None]
+    by_turns: bool = False
+
+    def shift(self, base: Measurement, head: Measurement) -> float | None:
+        """ln(head / base) of one pair, turn against neighbouring turn where the metric allows it."""
+        there, here = self.figure(base), self.figure(head)
+        if there is None or here is None:
+            return None
+        return turn_shift(base, head) if self.by_turns else math.log(here / there)
+
+
+def turn_shift(base: Measurement, head: Measurement) -> float:
+    """Trimmed mean over the turns of ln(head's median / base's median): what drifts slower than a turn cancels."""
+    turns = [_turn_medians(m) for m in (base, head)]
+    return mean_shift(*turns)
+
+
+def mean_shift(base: Sequence[float], head: Sequence[float]) -> float:
+    """Trimmed mean of ln(head / base) over turns; of unequal numbers of turns, ln of the ratio of the medians."""
+    if len(base) != len(head):
+        return math.log(statistics.median(head) / statistics.median(base))
+    shifts = [math.log(here / there) for there, here in zip(base, head, strict=True)]
+    return trimmed(shifts).mean if len(shifts) >= 4 else statistics.fmean(shifts)
+
+
+def _turn_medians(measurement: Measurement) -> list[float]:
+    samples, turns = measurement.samples["latency_s"], measurement.facts.get("turns", 1)
+    size = max(1, len(samples) // turns)
+    return [statistics.median(samples[i : i + size]) for i in range(0, len(samples), size)]
+
+
+def _median(measurement: Measurement) -> float | None:
+    samples = measurement.samples.get("latency_s")
+    return statistics.median(samples) if samples else None
+
+
+def _tail(measurement: Measurement) -> float | None:
+    samples = measurement.samples.get("latency_s", [])
+    return float(percentile_of(np.asarray(samples), TAIL)) if len(samples) >= needed_for(TAIL) else None
+
+
+def _start(measurement: Measurement) -> float | None:
+    parts = [value for name in STARTS for value in measurement.samples.get(name, [])]
+    return sum(parts) if parts else None
+
+
+def _metric(name: str, label: str, description: str) -> Metric:
+    return Metric(name=name, unit="s", label=label, better="lower", kind="noisy", description=description)
+
+
+PAIRED_METRICS: Final = (
+    PairedMetric(
+        metric=_metric("latency_s", "Latency p50", "median seconds of one iteration in a block"),
+        sensitivity=Sensitivity(guarantee=0.025, floor=0.01),
+        leads=True,
+        figure=_median,
+        by_turns=True,
+    ),
+    PairedMetric(
+        metric=_metric("latency_p95_s", "Latency p95", "95th percentile (Harrell-Davis) of a block's iterations"),
+        sensitivity=Sensitivity(guarantee=0.10, floor=0.04),
+        leads=False,
+        figure=_tail,
+    ),
+    PairedMetric(
+        metric=_metric("startup_s", "Start-up", "seconds to load, build with a warm cache, and call once"),
+        sensitivity=Sensitivity(guarantee=0.10, floor=0.04),
+        leads=False,
+        figure=_start,
+    ),
+)

@@ -1,0 +1,72 @@
+"""What the preflight says: health, work, outputs, memory and counts of both arms, by the rules of stored baselines.
+
+The base arm stands for the stored session and the head arm for this run; timed metrics are left to the pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from baselines.families import settle
+from baselines.health import row_verdict
+from baselines.judgement import TIMED, Frame, Side, judge_row
+from baselines.rows import Row, row_from
+from baselines.verdict import Verdict
+from harness.paired import PairedRow, PairedRun
+from harness.types import Measurement, Metric, Run
+
+Found = Sequence[tuple[str, str, Measurement]]
+
+
+def judged(run: PairedRun, found: Found) -> list[Verdict]:
+    """Verdicts of every row that need no pairs, under the row's own id and label."""
+    verdicts: list[Verdict] = []
+    for row in run.rows:
+        there, here = (_row(row, found, arm) for arm in ("base", "head"))
+        if not there.processes and not here.processes and there.status == here.status == "skipped":
+            told = row_verdict(here, "unchanged", f"skipped in both arms: {here.reason}", gating=False)
+            verdicts += _named(row, [told])
+            continue
+        if not there.ok and here.ok:
+            told = row_verdict(here, "not_comparable", f"the base arm: {there.status}: {there.reason}")
+            verdicts += _named(row, [told])
+            continue
+        frame = Frame(here=_side(run, row, here), stored=(_side(run, row, there),), scope="all")
+        verdicts += _named(row, settle([j for j in judge_row(frame, there, here) if j[0].kind not in TIMED]))
+    return verdicts
+
+
+def usable(run: PairedRun, found: Found) -> set[str]:
+    """Rows that may be timed: ok in both arms, with the same work."""
+    settled = {v.case_id for v in judged(run, found) if v.metric == "row"}
+    return {row.id for row in run.rows if row.id not in settled}
+
+
+def undecided_memory(run: PairedRun, found: Found) -> set[str]:
+    """Rows whose near-exact metrics differ after one process an arm: the rule wants the largest of three."""
+    return {v.case_id for v in judged(run, found) if v.kind == "near_exact" and v.outcome not in {"unchanged"}}
+
+
+def _row(row: PairedRow, found: Found, arm: str) -> Row:
+    case = row.head if arm == "head" else row.base
+    return row_from(case, [m for name, side, m in found if name == row.id and side == arm])
+
+
+def _side(run: PairedRun, row: PairedRow, one: Row) -> Side:
+    metrics: dict[str, Metric] = run.metrics
+    shell = Run(
+        id=run.id,
+        suite=run.suite,
+        protocol=run.protocol,
+        environment=run.environment,
+        metrics=metrics,
+        cases=(one.case,),
+        measurements=one.processes,
+    )
+    # The two arms of a row may be two cases: both stand under the base's id here.
+    return Side(run=shell, rows={row.base.id: one, one.case.id: one})
+
+
+def _named(row: PairedRow, verdicts: Iterable[Verdict]) -> list[Verdict]:
+    return [replace(v, case_id=row.id, label=row.label) for v in verdicts]

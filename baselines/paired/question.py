@@ -1,0 +1,157 @@
+"""One metric of one row under the paired rule: screened, then confirmed on pairs that were not used to suspect it.
+
+    screen, looks at 8, 12, 20, 32, 64, 128 pairs:
+        99 % interval of the trimmed mean inside +-guarantee          -> unchanged
+        98 % one-sided excludes 0, and |mean| > guarantee / 3         -> suspect
+    confirm a suspect on fresh pairs, looks at 16, 32, 64, 120:
+        exact signed-rank test of  side * d - floor > 0, Bonferroni over the looks (Holm over the suspects: `decision`)
+        upper 99 % bound < guarantee                                  -> the suspicion is dropped
+
+`d` is ln(head / base), turned so that + is worse. A pair is left out only by criteria that were fixed beforehand
+(a busy machine), never by its own value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from baselines.paired.robust import Trimmed, signed_rank_p, student, trimmed
+
+SCREEN_LOOKS: Final = (8, 12, 20, 32, 64, 128)
+CONFIRM_LOOKS: Final = (16, 32, 64, 120)
+UNCHANGED_CONFIDENCE: Final = 0.99
+SUSPECT_CONFIDENCE: Final = 0.98
+FUTILE_CONFIDENCE: Final = 0.99
+FAMILY_LEVEL: Final = 0.01
+POWER: Final = 0.95
+
+State = Literal["open", "unchanged", "suspect", "regressed", "improved", "dropped", "undecided"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """What a metric is asked for, in log ratio: `guarantee` is the shift that "unchanged" rules out, `floor` the shift
+    below which nothing is called a change (a run's own constant offset: memory layout, which core)."""
+
+    guarantee: float = 0.025
+    floor: float = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """Which question: a row (or a control) and a metric."""
+
+    row: str
+    metric: str
+
+
+@dataclass(kw_only=True)
+class Question:
+    """A question and what has been learnt of it so far. `leads`: it asks for pairs itself; others ride along."""
+
+    key: Key
+    sensitivity: Sensitivity
+    leads: bool = True
+    control: bool = False
+    state: State = "open"
+    screened: list[float] = field(default_factory=list)
+    confirmed: list[float] = field(default_factory=list)
+    dropped: int = 0
+    p_value: float | None = None
+    family: int | None = None
+    looks: list[str] = field(default_factory=list)
+    _looked: int = 0
+    _confirm_looked: int = 0
+
+    @property
+    def side(self) -> float:
+        """+1 where the suspicion is that head is worse, -1 where it is better."""
+        return 1.0 if trimmed(self.screened).mean >= 0 else -1.0
+
+    def screen(self) -> None:
+        """Looks at the screening pairs, where one of the planned counts has been reached since the last look."""
+        count = _reached(len(self.screened), SCREEN_LOOKS)
+        if self.state != "open" or count <= self._looked:
+            return
+        self._looked = count
+        found = trimmed(self.screened[:count])
+        low, high = found.interval(UNCHANGED_CONFIDENCE)
+        limit = self.sensitivity.guarantee
+        if -limit < low and high < limit:
+            self.state = "unchanged"
+        elif found.lower(SUSPECT_CONFIDENCE) > 0 and abs(found.mean) > limit / 3:
+            self.state = "suspect"
+        elif count == SCREEN_LOOKS[-1]:
+            self.state = "undecided"
+        self.looks.append(f"screen, {count} pairs: {_percent(found, low, high)} (99 %): {self.state}")
+
+    def suspect_if_leaning(self) -> None:
+        """At the end of the screening time: a shift that is already likely goes on to be confirmed."""
+        if self.state != "open" or len(self.screened) < SCREEN_LOOKS[0]:
+            return
+        found = trimmed(self.screened)
+        if abs(found.mean) > self.sensitivity.guarantee / 2 and found.lower(0.80) > 0:
+            self.state = "suspect"
+            self.looks.append(f"screen ended after {len(self.screened)} pairs, leaning: suspect")
+
+    def confirm(self) -> None:
+        """Looks at the fresh pairs: the p-value so far, and whether the suspicion is futile."""
+        count = _reached(len(self.confirmed), CONFIRM_LOOKS)
+        if self.state != "suspect" or count <= self._confirm_looked:
+            return
+        self._confirm_looked = count
+        turned = [self.side * d for d in self.confirmed[:count]]
+        raw = signed_rank_p([d - self.sensitivity.floor for d in turned])
+        self.p_value = min(self.p_value if self.p_value is not None else 1.0, raw * len(CONFIRM_LOOKS), 1.0)
+        found = trimmed(turned)
+        upper = found.mean + student(FUTILE_CONFIDENCE, found.degrees) * found.error
+        self.looks.append(
+            f"confirm, {count} fresh pairs: p = {raw:.2g} at this look, {self.p_value:.2g} over all looks"
+        )
+        if self.p_value > FAMILY_LEVEL and upper < self.sensitivity.guarantee:
+            self._drop()
+
+    def alarm(self, why: str) -> None:
+        """The family's test has passed: this is a change."""
+        self.state = "regressed" if self.side > 0 else "improved"
+        self.looks.append(f"{self.state}: {why}")
+
+    def give_up_after_last_look(self) -> None:
+        """No further look is planned for a suspect that has had them all."""
+        if self.state == "suspect" and self._confirm_looked == CONFIRM_LOOKS[-1]:
+            self._drop()
+
+    def _drop(self) -> None:
+        self.state = "dropped"
+        self.looks.append("the fresh pairs do not bear the suspicion out")
+
+    def within_guarantee(self) -> bool:
+        """Whether a dropped suspicion may be called unchanged: the fresh pairs alone show it."""
+        if len(self.confirmed) < 4:
+            return False
+        low, high = trimmed(self.confirmed).interval(UNCHANGED_CONFIDENCE)
+        return -self.sensitivity.guarantee < low and high < self.sensitivity.guarantee
+
+    def best(self) -> list[float]:
+        """The pairs that the estimate is made of: the fresh ones of a suspect (the screening ones were selected)."""
+        return self.confirmed if len(self.confirmed) >= 4 else self.screened
+
+    def detectable(self) -> float | None:
+        """Log ratio that as many pairs again would show as a change 19 times out of 20; None below 4 pairs."""
+        values = self.best()
+        if len(values) < 4:
+            return None
+        found = trimmed(values)
+        level = 1 - FAMILY_LEVEL / len(CONFIRM_LOOKS)
+        quantiles = student(level, found.degrees) + student(POWER, found.degrees)
+        return self.sensitivity.floor + quantiles * found.error
+
+
+def _reached(count: int, looks: tuple[int, ...]) -> int:
+    """The largest planned look that `count` pairs allow; 0 before the first."""
+    return max((look for look in looks if look <= count), default=0)
+
+
+def _percent(found: Trimmed, low: float, high: float) -> str:
+    return f"shift {found.mean:+.2%} [{low:+.2%}, {high:+.2%}]"

@@ -1,0 +1,171 @@
+"""A decided paired run as a Comparison: a verdict for each row and metric, the controls, and what disarms the gate."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+
+from baselines.health import row_verdict
+from baselines.paired.judge import SENTINEL, PairedJudge
+from baselines.paired.metrics import PAIRED_METRICS, PairedMetric
+from baselines.paired.question import Key, Question
+from baselines.paired.robust import hodges_lehmann
+from baselines.rows import Row
+from baselines.verdict import Comparison, Outcome, Verdict
+from harness.paired import COPY, PairedRow
+
+CONFIDENCE = 0.95
+
+
+def comparison(judge: PairedJudge, preflight: Sequence[Verdict], ended: str) -> Comparison:
+    """The whole: verdicts of the preflight (outputs, memory, counts, health), then of the pairs. `ended` says why the
+    measuring ended: "decided" or "budget"."""
+    run = judge.run
+    contaminated = tuple(contamination(judge))
+    settled = {v.case_id for v in preflight if v.metric == "row"}
+    verdicts = []
+    for row in run.rows:
+        verdicts += [v for v in preflight if v.case_id == row.id]
+        if row.id in settled:
+            continue
+        if row.id in judge.broken:
+            verdicts.append(_broken(row, *judge.broken[row.id]))
+            continue
+        for asked in PAIRED_METRICS:
+            question = judge.decision.questions.get(Key(row=row.id, metric=asked.metric.name))
+            if question is not None and (asked.leads or question.screened):
+                verdicts.append(_verdict(judge, row, asked, question, ended, contaminated))
+    return Comparison(
+        run_id=run.id,
+        suite=run.suite,
+        baseline=f"base ({run.arms[0]['text'] or 'as things are'})",
+        scope="all",
+        verdicts=tuple(verdicts),
+        rule="paired",
+        arms=(run.arms[0]["text"] or "as things are", run.arms[1]["text"] or "as things are"),
+        contaminated=contaminated,
+        notes=(*run.proof, *notes(judge, ended)),
+    )
+
+
+def contamination(judge: PairedJudge) -> list[str]:
+    """Why speed may not be judged: too many pairs on a busy machine, or a control that moved."""
+    found = []
+    count = judge.decision.count()
+    if count.contaminated:
+        reasons = [reason for row in judge.drops.values() for reason in row]
+        usual = statistics.mode(r.split(":", 1)[-1].strip() for r in reasons) if reasons else ""
+        all_pairs = count.kept + count.dropped
+        found.append(
+            f"contended: {count.dropped} of {all_pairs} pairs ({count.dropped / all_pairs:.0%}) met a busy machine"
+            f"{f' (such as: {usual})' if usual else ''}"
+        )
+    for question in judge.decision.questions.values():
+        if question.control and question.state in {"regressed", "improved"}:
+            shift, low, high = hodges_lehmann(question.best())
+            what = "the same code against itself" if question.key.row == COPY else "work that no arm can change"
+            found.append(
+                f"control {question.key.row} ({question.key.metric}) moved by {shift:+.1%} [{low:+.1%}, {high:+.1%}]: "
+                f"{what} differs between the arms"
+            )
+    return found
+
+
+def notes(judge: PairedJudge, ended: str) -> list[str]:
+    """What a reader must know of the run as a whole."""
+    count = judge.decision.count()
+    found = [
+        f"{count.kept} pairs of fresh processes over all rows, {count.dropped} dropped (busy machine); ended: {ended}"
+    ]
+    if len(judge.slots) >= 4:
+        centre, low, high = hodges_lehmann(judge.slots[:500])
+        found.append(
+            f"slot effect: the second of a pair is {centre:+.2%} [{low:+.2%}, {high:+.2%}] slower than the first"
+        )
+    if (mean := judge.mean_shift()) is not None:
+        found.append(f"mean shift of latency over all rows: {mean[0]:+.2%} [{mean[1]:+.2%}, {mean[2]:+.2%}]")
+    for question in judge.decision.questions.values():
+        if question.control and (question.key.row.startswith(SENTINEL) or question.key.metric == "latency_s"):
+            found.append(f"control {question.key.row}: {_state_words(question)}")
+    return found
+
+
+def _state_words(question: Question) -> str:
+    values = question.best()
+    if len(values) < 4:
+        return f"{len(values)} pairs, too few to tell"
+    shift, low, high = hodges_lehmann(values)
+    word = "moved" if question.state in {"regressed", "improved"} else "did not move"
+    return f"{word}: {shift:+.2%} [{low:+.2%}, {high:+.2%}] over {len(values)} pairs"
+
+
+def _verdict(
+    judge: PairedJudge,
+    row: PairedRow,
+    asked: PairedMetric,
+    question: Question,
+    ended: str,
+    contaminated: tuple[str, ...],
+) -> Verdict:
+    outcome, reason = _outcome(question, ended)
+    gating = asked.leads or outcome not in {"inconclusive"}
+    if contaminated:
+        outcome, reason = "inconclusive", f"contaminated run, not judged; it would read: {outcome}, {reason}"
+    estimate = hodges_lehmann(question.best(), CONFIDENCE) if len(question.best()) >= 4 else None
+    figures = judge.figures.get(question.key, [])
+    detectable = question.detectable()
+    return Verdict(
+        case_id=row.id,
+        label=row.label,
+        metric=asked.metric.name,
+        kind=asked.metric.kind,
+        unit=asked.metric.unit,
+        outcome=outcome,
+        reason=reason,
+        baseline=statistics.median(base for base, _ in figures) if figures else None,
+        candidate=statistics.median(head for _, head in figures) if figures else None,
+        ratio=math.exp(estimate[0]) if estimate else None,
+        low=math.exp(estimate[1]) if estimate else None,
+        high=math.exp(estimate[2]) if estimate else None,
+        minimum_detectable=math.expm1(detectable) if detectable is not None else None,
+        gating=gating,
+        pairs=len(question.screened) + len(question.confirmed),
+        dropped=question.dropped,
+        p_value=question.p_value,
+    )
+
+
+def _outcome(question: Question, ended: str) -> tuple[Outcome, str]:
+    sensitivity, count = question.sensitivity, len(question.screened)
+    fresh = len(question.confirmed)
+    if question.state in {"regressed", "improved"}:
+        return (
+            "regressed" if question.state == "regressed" else "improved",
+            f"suspected after {count} pairs, confirmed on {fresh} fresh ones beyond {sensitivity.floor:.0%} "
+            f"(p = {question.p_value:.1g})",
+        )
+    if question.state == "unchanged":
+        return "unchanged", f"within ±{sensitivity.guarantee:.1%} at 99 % after {count} pairs"
+    if question.state == "dropped":
+        if question.within_guarantee():
+            return (
+                "unchanged",
+                f"suspected after {count} pairs; {fresh} fresh ones lie within ±{sensitivity.guarantee:.1%}",
+            )
+        return "inconclusive", f"suspected after {count} pairs; {fresh} fresh ones neither confirm it nor rule it out"
+    why = "budget spent" if ended == "budget" else "too noisy for the pairs that the rest needed"
+    if question.state == "suspect":
+        return "inconclusive", f"{why}: suspected after {count} pairs, {fresh} fresh ones are too few to confirm it"
+    if count == 0:
+        return "inconclusive", f"{why}: no pair was measured"
+    return "inconclusive", f"{why}: {count} pairs neither show a change nor rule one out"
+
+
+def _broken(row: PairedRow, arm: str, reason: str) -> Verdict:
+    """A row that failed while its pairs were measured: the head's failure is a regression with no statistics."""
+    where = Row(case=row.base, status="failed", reason=reason)
+    outcome: Outcome = "regressed" if arm == "head" else "not_comparable"
+    verdict = row_verdict(where, outcome, f"health: {arm} failed in a block: {reason}")
+    return replace(verdict, case_id=row.id, label=row.label)

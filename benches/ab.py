@@ -1,0 +1,219 @@
+"""`imgbench ab`: base against head, measured in one run, decided by the paired rule. Puts the rooms together.
+
+Order: arms prepared -> hosts started, each proves what it loaded -> preflight -> pairs until decided or the budget is
+spent -> comparison and artefacts -> exit code. The budget counts from the first host's start; making environments for
+git refs comes before it (it is done once and kept).
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import benches
+from baselines import fingerprint
+from baselines.paired import preflight as preflight_rules
+from baselines.paired import verdicts
+from baselines.paired.judge import PairedJudge, replayed
+from baselines.paired.metrics import PAIRED_METRICS
+from baselines.verdict import Comparison
+from benches import arms as arm_room
+from benches.failures import NotComparable
+from harness import paired, storage
+from harness import preflight as preflight_room
+from harness.arm_process import ArmProcess, Launch, close_all
+from harness.arms import Arm
+from harness.paired import PairedRun
+from harness.pairs import Pairs, Servers
+from harness.registry import PROBES
+from harness.sentinel import NAMES as SENTINELS
+from harness.timing import perf_counter
+from harness.turns import Referee
+from harness.types import Suite
+
+QUICK_PROBES = ("startup", "latency", "memory", "fidelity", "counts")
+MEMORY_PROBES = ("memory",)
+PROCESSES = 3  # the near-exact rule takes the largest of three processes
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the command line asks for. `plugins` are the user's own modules, `paths` where they are found."""
+
+    suite: Suite
+    base: Arm
+    head: Arm
+    budget_s: float
+    device: str | None
+    threads: int
+    seed: int
+    plugins: tuple[str, ...]
+    paths: tuple[str, ...]
+    project: Path
+
+
+def run(asked: Asked, folder: Path, say: Say) -> Comparison:
+    """Measures and decides; the comparison is stored in `folder`. Raises ArmFailed and NotComparable."""
+    began = perf_counter()
+    with tempfile.TemporaryDirectory(prefix="imgbench-ab-") as scratch:
+        servers = _servers(asked, folder, Path(scratch))
+        try:
+            header = _header(asked, folder, servers)
+            pairs = Pairs(
+                run=header,
+                folder=folder,
+                servers=servers,
+                referee=Referee(Path(scratch)),
+                plugins=(*benches.PLUGINS, *asked.plugins),
+                caches=Path(scratch) / "cache",
+                began=began,
+                say=say,
+            )
+            _preflight(pairs, say)
+            ended = _measure(pairs, say)
+        finally:
+            close_all(servers.all())
+    paired.write_header(folder, replace(pairs.run, finished=storage.now(), ended=ended))
+    return decide(folder)
+
+
+def decide(folder: Path) -> Comparison:
+    """The comparison of a stored paired run, from its raw values alone."""
+    header = paired.load(folder)
+    judge = replayed(header, paired.blocks(folder))
+    found = preflight_rules.judged(header, list(paired.preflight(folder)))
+    return verdicts.comparison(judge, found, header.ended or "interrupted")
+
+
+def _servers(asked: Asked, folder: Path, scratch: Path) -> Servers:
+    (scratch / "empty").mkdir()
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+
+    def started(arm: Arm) -> ArmProcess:
+        # A ref's own copy must not be shadowed by the working tree that the command was called in.
+        own = arm.folder is not None
+        launch = Launch(
+            arm=arm,
+            environment=arm_room.launch_environment(arm, asked.project),
+            plugins=(*benches.PLUGINS, *asked.plugins),
+            preload=benches.PRELOAD,
+            paths=() if own else asked.paths,
+            last_paths=(str(arm.folder),) if own else (),
+            logs=logs,
+            empty=scratch / "empty",
+        )
+        return ArmProcess(launch)
+
+    base = started(asked.base)
+    if asked.base.shares_server_with(asked.head):
+        return Servers(base=base, head=base, control=base)
+    head = started(asked.head)
+    return Servers(base=base, head=head, control=started(replace(asked.base, name="control")))
+
+
+def _header(asked: Asked, folder: Path, servers: Servers) -> PairedRun:
+    """The run's header, with what each arm says of itself. Refused where an arm did not load its own code."""
+    environments = [_ask(s, "environment", (asked.device, asked.threads)) for s in (servers.base, servers.head)]
+    variables = tuple(dict.fromkeys([*asked.base.environment, *asked.head.environment]))
+    modules = [plugin.split(".")[0] for plugin in asked.plugins]
+    packages = tuple(dict.fromkeys([*asked.base.packages, *asked.head.packages, *modules, *arm_room.OURS]))
+    loaded = [_ask(s, "loaded", (packages, variables)) for s in (servers.base, servers.head)]
+    refused = arm_room.refusal(asked.base, asked.head, loaded[0], loaded[1])
+    if refused:
+        raise NotComparable(refused)
+    rows = paired.rows_of(asked.suite.cases, asked.base.overrides, asked.head.overrides)
+    metrics = {m.name: m for p in sorted(PROBES.values(), key=lambda p: p.order) for m in p.metrics}
+    found = environments[0] | {"fingerprint": fingerprint.fingerprint(environments[0])}
+    header = PairedRun(
+        id=folder.name,
+        suite=asked.suite.name,
+        created=storage.now(),
+        seed=asked.seed,
+        budget_s=asked.budget_s,
+        device=found["device"],
+        threads=asked.threads,
+        arms=(asdict(asked.base), asdict(asked.head)),
+        loaded=(loaded[0], loaded[1]),
+        proof=tuple(arm_room.proof(asked.base, asked.head, loaded[0], loaded[1])),
+        environment=found,
+        protocol=replace(asked.suite.protocol, quality=False, stages=False),
+        metrics=metrics | {asked.metric.name: asked.metric for asked in PAIRED_METRICS},
+        rows=rows,
+        sentinels=tuple(SENTINELS),
+        shared_server=servers.base is servers.head,
+    )
+    paired.write_header(folder, header)
+    return header
+
+
+def _ask(server: ArmProcess, command: str, argument: Any) -> dict[str, Any]:
+    reply = server.call(command, argument, 300.0)
+    if reply.value is None:
+        raise NotComparable(f"the {server.launch.arm.name} arm: {reply.reason}")
+    return dict(reply.value)
+
+
+def _preflight(pairs: Pairs, say: Say) -> None:
+    """Full measurements of both arms; rows that may be timed get their counts, the cheapest one is the A/A control."""
+    preflight_room.preflight(pairs, pairs.run.rows, QUICK_PROBES)
+    found = list(paired.preflight(pairs.folder))
+    usable = preflight_rules.usable(pairs.run, found)
+    base = {row: m for row, arm, m in found if arm == "base" and row in usable}
+    rows = preflight_room.with_counts(pairs.run.rows, base)
+    cheap = min(base, key=lambda row: base[row].duration_s or 0.0, default=None)
+    pairs.run = replace(pairs.run, rows=rows, control=cheap)
+    paired.write_header(pairs.folder, pairs.run)
+    again = preflight_rules.undecided_memory(pairs.run, found)
+    doubtful = [row for row in rows if row.id in again]
+    for replicate in range(1, PROCESSES):
+        preflight_room.preflight(pairs, doubtful, MEMORY_PROBES, replicate)
+    if doubtful:
+        say(f"memory measured in {PROCESSES} processes: {len(doubtful)} rows")
+
+
+def _measure(pairs: Pairs, say: Say) -> str:
+    if not any(row.interleaving for row in pairs.run.rows):
+        return "nothing could be timed"
+    return pairs.measure(Reported(judge=PairedJudge(pairs.run), say=say, pairs=pairs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reported:
+    """A judge that also tells how it goes."""
+
+    judge: PairedJudge
+    say: Say
+    pairs: Pairs
+
+    @property
+    def phase(self) -> str:
+        return self.judge.phase
+
+    def wanted(self) -> set[str]:
+        return self.judge.wanted()
+
+    def add(self, first: paired.Block, second: paired.Block) -> None:
+        self.judge.add(first, second)
+        states = [q.state for q in self.judge.decision.questions.values() if q.leads]
+        settled = sum(state not in {"open", "suspect"} for state in states)
+        suspects = sum(state == "suspect" for state in states)
+        self.say(
+            f"{self.judge.phase} · {settled} of {len(states)} rows decided, {suspects} suspected · "
+            f"{self.pairs.elapsed_s:.0f} of {self.pairs.run.budget_s:.0f} s"
+        )
+
+
+def seed_of(given: int | None) -> int:
+    """The order's seed: the given one, else a new one, which is stored with the run."""
+    return random.SystemRandom().randrange(2**31) if given is None else given
+
+
+def labels(rows: Sequence[paired.PairedRow]) -> dict[str, str]:
+    return {row.id: row.label for row in rows}

@@ -1,0 +1,213 @@
+"""The commands of the paired rule: ab, explain, replay. Options in, exit code out."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import benches
+import reports.terminal
+from baselines.paired.judge import replayed
+from baselines.verdict import FINE, MEANINGS, NOT_COMPARABLE, Comparison, Verdict, exit_code
+from benches import ab as ab_room
+from benches import arms, suites
+from benches.failures import UsageError
+from harness import paired, progress, storage
+from harness import suite as suite_room
+from harness.types import Suite
+from reports import artifacts
+
+COMPARISON_FILE = "comparison.json"
+UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
+
+
+def ab(options: Namespace) -> int:
+    """Measures base against head; the last line of stdout is the run folder."""
+    benches.load_plugins()
+    suite = _suite(options)
+    requests = [arms.parse(name, ",".join(getattr(options, name) or [])) for name in ("base", "head")]
+    for request in requests:
+        arms.checked(request, suite.cases)
+    budget = seconds(options.budget)
+    project = (options.project or Path.cwd()).resolve()
+    base, head = (arms.prepare(request, project, cache_root(), say) for request in requests)
+    asked = ab_room.Asked(
+        suite=suite,
+        base=base,
+        head=head,
+        budget_s=budget,
+        device=options.device,
+        threads=options.threads or default_threads(),
+        seed=ab_room.seed_of(options.seed),
+        plugins=tuple(options.plugin or ()),
+        paths=(str(Path.cwd()),),
+        project=project,
+    )
+    folder = new_folder(options.out, f"ab-{suite.name}")
+    with storage.locked(folder), progress.status(progress.console()) as tell:
+        comparison = ab_room.run(asked, folder, tell)
+    return finish(options, comparison, folder)
+
+
+def finish(options: Namespace, comparison: Comparison, folder: Path) -> int:
+    """Writes every artefact, prints the verdicts, and only then decides the exit code."""
+    storage.write_atomically(folder / COMPARISON_FILE, as_json(comparison))
+    print_comparison(comparison)
+    write_artifacts(options, comparison)
+    code = exit_code(comparison, strict=options.strict)
+    say(f"exit code {code}: {MEANINGS[code]}")
+    say(str(folder))
+    return FINE if options.exit_zero else code
+
+
+def write_artifacts(options: Namespace, comparison: Comparison) -> None:
+    """What the options for CI ask for."""
+    targets = artifacts.Targets(
+        junit=options.junit,
+        markdown=options.markdown,
+        comment=options.comment,
+        badge=options.badge,
+        json=options.json_file,
+        step_summary=options.step_summary,
+        annotations=options.annotations,
+    )
+    artifacts.write(comparison, targets, say, strict=options.strict)
+
+
+def explain(options: Namespace) -> int:
+    """Says in words how the verdicts of one row came about."""
+    folder = paired_folder(options.run)
+    header = paired.load(folder)
+    judge = replayed(header, paired.blocks(folder))
+    comparison = ab_room.decide(folder)
+    row = _row(options.row, comparison.verdicts)
+    say(f"{row.label}  ({row.case_id})")
+    for line in header.proof:
+        say(f"  {line}")
+    for verdict in (v for v in comparison.verdicts if v.case_id == row.case_id):
+        say(f"{verdict.metric}: {verdict.outcome}{'' if verdict.gating else ' (advisory)'}: {verdict.reason}")
+        for question in judge.decision.questions.values():
+            if (question.key.row, question.key.metric) == (verdict.case_id, verdict.metric):
+                for look in question.looks:
+                    say(f"    {look}")
+    for reason in dict.fromkeys(judge.drops.get(row.case_id, [])):
+        say(f"  pairs dropped: {judge.drops[row.case_id].count(reason)} x {reason}")
+    for line in (*comparison.contaminated, *comparison.notes[len(header.proof) :]):
+        say(f"  {line}")
+    return FINE
+
+
+def replay(options: Namespace) -> int:
+    """Decides again from the raw blocks, and compares with what was decided then, bit for bit."""
+    folder = paired_folder(options.run)
+    again = as_json(ab_room.decide(folder))
+    stored = folder / COMPARISON_FILE
+    if not stored.exists():
+        say(again)
+        say(f"{folder} holds no stored decision: this is the one that its blocks give")
+        return FINE
+    if stored.read_text(encoding="utf-8") == again:
+        say(f"{folder}: decided again from the raw values: bit for bit the same")
+        return FINE
+    say(f"{folder}: the raw values give another decision than the stored one")
+    for line in _changes(json.loads(stored.read_text(encoding="utf-8")), json.loads(again)):
+        say(f"  {line}")
+    return NOT_COMPARABLE
+
+
+def as_json(comparison: Comparison) -> str:
+    return json.dumps(asdict(comparison), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def seconds(text: str) -> float:
+    """Seconds of a duration such as "90", "90s", "10m", "1h" or "1h30m"."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text or not all(u for _, u in parts[:-1]):
+        raise UsageError(f"--budget: {text!r} must be a duration such as 90s, 10m or 1h30m")
+    total = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if total <= 0:
+        raise UsageError("--budget: must be more than 0")
+    return total
+
+
+def default_threads() -> int:
+    """All allowed cores but one, which is left to the driver and to everything else that runs on the machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores - 1)
+
+
+def cache_root() -> Path:
+    """Where environments of git refs are kept."""
+    given = os.environ.get("IMGBENCH_CACHE")
+    root = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "imgbench"
+    root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def paired_folder(path: Path) -> Path:
+    """A paired run's folder, or the newest one in a folder of runs. Raises UsageError."""
+    if paired.is_paired(path):
+        return path
+    inside = sorted(path.glob(f"*/{paired.HEADER_FILE}"), key=lambda p: p.stat().st_mtime) if path.is_dir() else []
+    if not inside:
+        raise UsageError(f"{path} holds no paired run (imgbench ab writes them)")
+    return inside[-1].parent
+
+
+def print_comparison(comparison: Comparison) -> None:
+    progress.console().print(reports.terminal.verdicts(comparison))
+    for line in comparison.notes:
+        say(line)
+    for line in comparison.contaminated:
+        say(f"contaminated: {line}")
+    say(reports.terminal.headline(comparison))
+
+
+def new_folder(root: Path, name: str) -> Path:
+    from benches.commands import new_folder as made
+
+    return made(root, name)
+
+
+def say(text: str) -> None:
+    progress.console().out(text, highlight=False)
+
+
+def _suite(options: Namespace) -> Suite:
+    chosen = suites.find(options.suite)
+    if options.only:
+        chosen = replace(chosen, cases=suite_room.only(chosen.cases, options.only))
+    return chosen
+
+
+def _row(asked: str, verdicts: Sequence[Verdict]) -> Verdict:
+    """The row that `asked` names: its id, or a part of its id or label that only one row has."""
+    rows = list({v.case_id: v for v in verdicts}.values())
+    exact = [v for v in rows if asked in {v.case_id, v.label}]
+    found = exact or [v for v in rows if asked in v.case_id or asked in v.label]
+    if len(found) == 1:
+        return found[0]
+    listed = "\n  ".join(f"{v.case_id}  {v.label}" for v in found or rows)
+    raise UsageError(f"explain: {asked!r} names {len(found)} rows; give one of\n  {listed}")
+
+
+def _changes(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """The fields in which two stored comparisons differ, in words."""
+    found = [
+        f"{k}: {there.get(k)!r} stored, {here.get(k)!r} now"
+        for k in here
+        if k != "verdicts" and there.get(k) != here[k]
+    ]
+    stored = {(v["case_id"], v["metric"]): v for v in there.get("verdicts", [])}
+    for verdict in here["verdicts"]:
+        before = stored.get((verdict["case_id"], verdict["metric"]))
+        if before != verdict:
+            outcome = before["outcome"] if before else "absent"
+            found.append(f"{verdict['label']} {verdict['metric']}: {outcome} stored, {verdict['outcome']} now")
+    return found

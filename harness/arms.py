@@ -1,0 +1,82 @@
+"""An arm: one side of a paired comparison, ready to be started. And proof, from inside, of the code that it loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from harness import environment
+
+SOURCE_SUFFIXES: Final = frozenset({".py", ".pyi", ".so", ".pyd", ".json", ".yaml", ".yml", ".toml"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """`text` is what the user wrote; `python` the interpreter; `environment` the variables set on top of ours;
+    `overrides` the axes of a case that it replaces. `folder` and `commit` are the tree of a git ref; `packages` the
+    top-level packages of the project under test, whose source both arms must show."""
+
+    name: str
+    text: str
+    python: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    injections: tuple[str, ...] = ()
+    folder: str | None = None
+    commit: str | None = None
+    packages: tuple[str, ...] = ()
+
+    def shares_server_with(self, other: Arm) -> bool:
+        """Whether one fork server can serve both: same interpreter, variables and code."""
+        mine, theirs = ((a.python, dict(a.environment), a.folder, a.commit) for a in (self, other))
+        return mine == theirs
+
+
+def loaded_code(packages: Sequence[str], variables: Sequence[str]) -> dict[str, Any]:
+    """What this process would import and run: interpreter, versions, variables read back, and each package's source.
+
+    A package's `sha256` is over the relative paths and bytes of its source files; absent packages are None.
+    """
+    return {
+        "python": sys.executable,
+        "python_version": platform.python_version(),
+        "versions": environment.versions(),
+        "variables": {name: os.environ.get(name) for name in variables},
+        "packages": {name: _package(name) for name in packages},
+    }
+
+
+def _package(name: str) -> dict[str, str] | None:
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    if found is None:
+        return None
+    places = list(found.submodule_search_locations or [])
+    root = Path(places[0]) if places else Path(str(found.origin))
+    return {"path": str(root), "sha256": tree_digest(root)}
+
+
+def tree_digest(root: Path) -> str:
+    """Short SHA-256 of a package's folder, or of a module's file: relative paths and bytes of its source files."""
+    digest = hashlib.sha256()
+    for relative, path in _sources(root):
+        digest.update(relative.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _sources(root: Path) -> Iterator[tuple[str, Path]]:
+    if root.is_file():
+        yield root.name, root
+        return
+    for path in sorted(root.rglob("*")):
+        if path.suffix in SOURCE_SUFFIXES and "__pycache__" not in path.parts and path.is_file():
+            yield path.relative_to(root).as_posix(), path

@@ -1,0 +1,65 @@
+"""A block: one fresh process of one arm that measures several rows, one after another.
+
+Rows of one model share the start-up; the process stays the unit of replication for every row in it. What is stored of
+a block is each row's measurement with all raw samples, and the sentinel: work of our own that no arm can change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from harness import sentinel, storage
+from harness.measure import Job
+from harness.timing import Timer, perf_counter
+from harness.turns import Turns
+from harness.types import Measurement
+from harness.worker import measure_job
+
+SENTINEL_ROW: Final = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockJob:
+    """The rows of one block in the order in which they are measured. `referee` is the address where the block asks for
+    its turns, and `side` the name it gives there; without one it has the machine to itself."""
+
+    jobs: tuple[Job, ...]
+    sentinel: bool = True
+    referee: str | None = None
+    side: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockResult:
+    """What a block's process returns: its measurements in order, and seconds by sentinel."""
+
+    measurements: tuple[Measurement, ...] = ()
+    sentinel: dict[str, list[float]] = field(default_factory=dict)
+
+
+def measure_block(block: BlockJob, report: Callable[[str], None]) -> BlockResult:
+    """Runs in the worker: one measurement a row, a failed one where a row fails; the process goes on."""
+    import torch
+
+    from harness import devices
+
+    job = block.jobs[0]
+    torch.set_num_threads(job.threads)
+    device = devices.device(job.device)
+    turns = Turns(block.referee, block.side) if block.referee else None
+    if turns is not None:
+        turns.begin_row(SENTINEL_ROW)
+    found = sentinel.measure(Timer(device.synchronize), device, turns) if block.sentinel else {}
+    measurements = []
+    for number, each in enumerate(block.jobs):
+        report(each.case.id)
+        if turns is not None:
+            turns.begin_row(number)
+        started, clock = storage.now(), perf_counter()
+        measured = measure_job(each, lambda _phase: None, turns).measurement
+        measurements.append(replace(measured, started=started, duration_s=perf_counter() - clock))
+    if turns is not None:
+        turns.close()
+    return BlockResult(measurements=tuple(measurements), sentinel=found)

@@ -1,0 +1,61 @@
+"""Whether somebody else used the machine during a measurement. Pure: the recorded state in, the reason out.
+
+The criteria are fixed here, before anything is measured, and none of them is the measured time: a pair of blocks is
+left out, or a row is called contended, by what the kernel and the driver counted, never because it came out slow.
+
+    other processes used more than 10 % of a core     /proc/stat, less this process's own time
+    the hypervisor took more than 5 % of a core       steal in /proc/stat
+    the cgroup's quota throttled this process         nr_throttled in cpu.stat
+    another process computed on the GPU               NVML's list of compute processes
+    the GPU slowed down for heat or power supply      NVML's clock event reasons
+
+/proc/stat counts in ticks of 10 ms, so a difference below three ticks says nothing. A source that the machine does not
+have is None in the state and finds nothing; `imgbench doctor` says which those are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+OTHER_SHARE: Final = 0.10
+STEAL_SHARE: Final = 0.05
+RESOLUTION_S: Final = 0.03
+# NVML's clock event reasons: hardware slow-down, software and hardware thermal slow-down, hardware power brake.
+SLOWED: Final = {0x08: "hardware slow-down", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
+
+
+def contended(state: Mapping[str, Any]) -> str | None:
+    """Why a measurement with this machine state was not alone, in words; None where nothing speaks against it."""
+    return _cpu(state) or _gpu(state.get("gpu"), state.get("peers", 0))
+
+
+def warnings(state: Mapping[str, Any]) -> tuple[str, ...]:
+    """The row's warning, beginning with "contended: ", or nothing."""
+    reason = contended(state)
+    return (f"contended: {reason}",) if reason else ()
+
+
+def _cpu(state: Mapping[str, Any]) -> str | None:
+    elapsed = state.get("elapsed_s")
+    if not elapsed:
+        return None
+    other, steal = state.get("other_cpu_s"), state.get("steal_s")
+    if other is not None and other > max(OTHER_SHARE * elapsed, RESOLUTION_S):
+        return f"other processes used {other / elapsed:.0%} of a core meanwhile"
+    if steal is not None and steal > max(STEAL_SHARE * elapsed, RESOLUTION_S):
+        return f"the hypervisor took {steal / elapsed:.0%} of a core meanwhile"
+    if state.get("throttled_periods"):
+        return f"the cgroup's CPU quota throttled it in {state['throttled_periods']} periods"
+    return None
+
+
+def _gpu(state: Mapping[str, Any] | None, peers: int) -> str | None:
+    """`peers` processes of our own have the GPU open beside the measured one."""
+    if not state:
+        return None
+    foreign = (state.get("foreign_processes") or 0) - peers
+    if foreign > 0:
+        return f"{foreign} other process{'es' if foreign > 1 else ''} computed on the GPU"
+    reasons = [name for bit, name in SLOWED.items() if (state.get("throttle_reasons") or 0) & bit]
+    return f"the GPU slowed down ({', '.join(reasons)})" if reasons else None

@@ -1,0 +1,196 @@
+"""The nouns of a paired run: rows with a case for each arm, blocks, the plan, and the folder they are stored in.
+
+    runs/<id>/ab.json           schema, arms, what each arm loaded, rows, protocol, budget, seed, environment
+    runs/<id>/preflight.jsonl   one full measurement of each row and arm: outputs, memory, counts
+    runs/<id>/blocks.jsonl      one block a line, in order of time, with all raw samples
+
+Format history: 1 (0.2.0) first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from harness import storage
+from harness.storage import UnreadableRun, record
+from harness.turns import Interleaving
+from harness.types import Case, Measurement, Metric, Protocol
+
+SCHEMA: Final = 1
+HEADER_FILE: Final = "ab.json"
+BLOCKS_FILE: Final = "blocks.jsonl"
+PREFLIGHT_FILE: Final = "preflight.jsonl"
+CONTROL_GROUP: Final = "control"
+COPY: Final = "A/A"
+
+Side = Literal["base", "head", "control"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedRow:
+    """One question: the same work in both arms. `group` shares a process. `interleaving` is None where it is not timed
+    (one arm failed in the preflight)."""
+
+    id: str
+    label: str
+    base: Case
+    head: Case
+    group: str
+    interleaving: Interleaving | None = None
+
+    def case(self, side: Side) -> Case:
+        return self.head if side == "head" else self.base
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One process of one arm. `measurements` by row id; `elapsed_s` is the time of the run at its end.
+
+    The two blocks of a pair take turns; `slot` 0 has the first one. `server` counts the fork servers of the run, which
+    are renewed now and then.
+    """
+
+    pair: int
+    slot: int
+    arm: Side
+    group: str
+    phase: str
+    server: int
+    started: str
+    elapsed_s: float
+    measurements: dict[str, Measurement]
+    sentinel: dict[str, list[float]] = field(default_factory=dict)
+    sentinel_contended: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedRun:
+    """The header of a paired run. `arms` and `loaded` are (base, head): what was asked for, and what was loaded."""
+
+    id: str
+    suite: str
+    created: str
+    seed: int
+    budget_s: float
+    device: str
+    threads: int
+    arms: tuple[dict[str, Any], dict[str, Any]]
+    loaded: tuple[dict[str, Any], dict[str, Any]]
+    proof: tuple[str, ...]
+    environment: dict[str, Any]
+    protocol: Protocol
+    metrics: dict[str, Metric]
+    rows: tuple[PairedRow, ...]
+    control: str | None = None
+    sentinels: tuple[str, ...] = ()
+    shared_server: bool = True
+    finished: str | None = None
+    ended: str | None = None
+
+
+def row_of(base: Case, head: Case) -> PairedRow:
+    """The row that holds `base` against `head`; its label names the axes in which they differ."""
+    if base == head:
+        return PairedRow(id=base.id, label=base.label, base=base, head=head, group=_group(base))
+    changed = [str(value) for axis, value in head.axes().items() if value != base.axes()[axis]]
+    label = f"{base.label} → {' · '.join(changed)}"
+    return PairedRow(id=f"{base.id}-vs-{head.id}", label=label, base=base, head=head, group=_group(base))
+
+
+def rows_of(cases: Sequence[Case], base: Mapping[str, Any], head: Mapping[str, Any]) -> tuple[PairedRow, ...]:
+    """A row for each case with the axes that each arm replaces; cases that become equal make one row."""
+    rows = (row_of(case.with_(**base), case.with_(**head)) for case in cases)
+    return tuple({row.id: row for row in rows}.values())
+
+
+def _group(case: Case) -> str:
+    return case.model if case.model.startswith(f"{case.weights}_") else f"{case.model} ({case.weights})"
+
+
+def write_header(folder: Path, run: PairedRun) -> None:
+    """Replaces ab.json atomically."""
+    text = json.dumps({"schema": SCHEMA, **asdict(run)}, indent=1, ensure_ascii=False, allow_nan=False)
+    storage.write_atomically(folder / HEADER_FILE, text)
+
+
+def append_block(folder: Path, block: Block) -> None:
+    measured = {row: storage.measurement_to_dict(m) for row, m in block.measurements.items()}
+    _append(folder / BLOCKS_FILE, {**_shallow(block), "measurements": measured})
+
+
+def append_preflight(folder: Path, row: str, side: Side, measurement: Measurement) -> None:
+    _append(
+        folder / PREFLIGHT_FILE,
+        {"row": row, "arm": side, "measurement": storage.measurement_to_dict(measurement)},
+    )
+
+
+def is_paired(folder: Path) -> bool:
+    return (folder / HEADER_FILE).exists()
+
+
+def load(folder: Path) -> PairedRun:
+    """The header of a paired run's folder. Raises UnreadableRun."""
+    path = folder / HEADER_FILE
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document.pop("schema", None) != SCHEMA:
+            raise ValueError(f"not schema {SCHEMA}, which this version reads")
+        document["protocol"] = record(Protocol, document["protocol"])
+        document["metrics"] = {name: record(Metric, entry) for name, entry in document["metrics"].items()}
+        document["rows"] = tuple(_row(entry) for entry in document["rows"])
+        for name in ("arms", "loaded", "proof", "sentinels"):
+            document[name] = tuple(document[name])
+        return record(PairedRun, document)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnreadableRun(f"{path}: {error}") from None
+
+
+def blocks(folder: Path) -> Iterator[Block]:
+    """Every stored block in order of time; a last half line is left out. Raises UnreadableRun on any other bad line."""
+    for entry in _lines(folder / BLOCKS_FILE):
+        measured = {row: storage.measurement_from_dict(m) for row, m in entry["measurements"].items()}
+        yield record(Block, {**entry, "measurements": measured})
+
+
+def preflight(folder: Path) -> Iterator[tuple[str, Side, Measurement]]:
+    """(row id, arm, measurement) of the preflight, in order of time."""
+    for entry in _lines(folder / PREFLIGHT_FILE):
+        yield entry["row"], entry["arm"], storage.measurement_from_dict(entry["measurement"])
+
+
+def _shallow(block: Block) -> dict[str, Any]:
+    return {name: value for name, value in vars(block).items() if name != "measurements"}
+
+
+def _row(entry: Mapping[str, Any]) -> PairedRow:
+    interleaving = entry["interleaving"] and record(Interleaving, entry["interleaving"])
+    cases = {arm: record(Case, entry[arm]) for arm in ("base", "head")}
+    return record(PairedRow, {**entry, **cases, "interleaving": interleaving})
+
+
+def _append(path: Path, document: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                return
+            raise UnreadableRun(f"{path} line {number}: {error}") from None

@@ -1,0 +1,39 @@
+"""Work of our own that runs none of the code under test: where it moves, the machine moved.
+
+A fixed matrix product (the cores) and a fixed copy that does not fit a core's own
+caches (the memory). Where two arms take turns, the sentinels of both do so too.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Final
+
+from harness.devices import Device
+from harness.timing import Timer
+from harness.turns import Turns
+
+NAMES: Final = ("gemm", "copy")
+SIZE: Final = 384
+COPIED_BYTES: Final = 16 * 2**20
+TURNS: Final = 6
+REPEATS: Final = 5
+
+
+def measure(timer: Timer, device: Device, turns: Turns | None = None) -> dict[str, list[float]]:
+    """Median seconds of each sentinel in each of TURNS turns, the first repeat of each left out."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(SIZE, SIZE, generator=generator).to(device.torch_device)
+    source = torch.zeros(COPIED_BYTES, dtype=torch.uint8, device=device.torch_device)
+    target, product = torch.empty_like(source), torch.empty_like(a)
+    work = {"gemm": lambda: torch.mm(a, a, out=product), "copy": lambda: target.copy_(source)}
+    found: dict[str, list[float]] = {name: [] for name in NAMES}
+    for _ in range(TURNS):
+        if turns is not None:
+            turns.pass_on()
+        for name in NAMES:
+            seconds = [timer.seconds(work[name]) for _ in range(REPEATS)]
+            found[name].append(statistics.median(seconds[1:]))
+    return found

@@ -1,0 +1,169 @@
+"""Two processes, one of each arm, that take turns on the machine: while one measures, the other one sleeps.
+
+The speed of a shared machine drifts: on two virtual cores, medians of neighbouring windows of 4 s differ by 4.5 % (sd),
+those of neighbouring windows of 50 ms by 2.1 %, and the mean of ten such differences by a third of that. So the two
+processes of a pair alternate every few iterations instead of one after the other, in the order ABBAABBA..., and what
+they share cancels. (Duet benchmarking, Bulej et al., ICPE 2020, does it with processes that run at the same time.)
+
+The driver is the referee: a worker asks for its next turn with (row, turn, its CPU seconds so far) and sleeps until it
+is granted. The one that is behind goes first, so rows stay aligned also where one arm fails.
+"""
+
+from __future__ import annotations
+
+import resource
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Final
+
+from harness.devices.cpu import host_counters, host_difference
+from harness.timing import perf_counter
+
+END: Final = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interleaving:
+    """How often a row changes hands: a turn of `warmups` iterations, then `turns` turns of `discarded` iterations that
+    warm the caches again and `samples` that count. Equal in both arms."""
+
+    warmups: int
+    turns: int
+    samples: int
+    discarded: int
+
+
+class Turns:
+    """The worker's side. It holds the turn from `begin_row` on, and gives it away with `pass_on`."""
+
+    def __init__(self, address: str, side: str) -> None:
+        connected = socket.socket(socket.AF_UNIX)
+        connected.connect(address)
+        self._referee = Connection(connected.detach())
+        self._referee.send(side)
+        self._row = self._turn = 0
+
+    def begin_row(self, row: int) -> None:
+        self._row, self._turn = row, -1
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Gives the turn away and sleeps until it comes back."""
+        self._turn += 1
+        self._referee.send((self._row, self._turn, _cpu_s()))
+        self._referee.recv()
+
+    def close(self) -> None:
+        """Leaves, with a last word on the CPU time used: what the end of this process costs is nobody's row."""
+        self._referee.send((END, 0, _cpu_s()))
+        self._referee.close()
+
+
+def _cpu_s() -> float:
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+class Referee:
+    """The driver's side: one socket in `folder` for all pairs of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address = str(folder / "turns.sock")
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(self.address)
+        self._socket.listen(8)
+
+    def run(self, first: str, second: str, gone: Callable[[], bool], timeout_s: float) -> dict[int, dict[str, Any]]:
+        """Grants turns until both sides have gone, and returns the machine's state by row.
+
+        `gone` tells that a block has ended without ever asking for a turn. After `timeout_s` everybody is let go.
+        """
+        deadline = perf_counter() + timeout_s
+        players = _Players(first, second)
+        while perf_counter() < deadline and not (gone() and not players.connected):
+            ready = wait([self._socket, *players.connected.values()], timeout=0.05 if players.waiting_for_any else 1.0)
+            if self._socket in ready:
+                connection = Connection(self._socket.accept()[0].detach())
+                players.connected[connection.recv()] = connection
+            players.listen([c for c in ready if isinstance(c, Connection)])
+            players.grant(everybody_here=len(players.connected) + len(players.left) == 2 or gone())
+            if len(players.left) == 2 or (players.left and not players.connected):
+                break
+        players.close()
+        return players.states()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class _Players:
+    """Who is connected, who asks for a turn, who has it; and the machine's counters where a row begins and ends."""
+
+    def __init__(self, first: str, second: str) -> None:
+        self.sides = (first, second)
+        self.connected: dict[str, Connection] = {}
+        self.left: set[str] = set()
+        self.asking: dict[str, tuple[int, int]] = {}
+        self.cpu_s: dict[str, float] = dict.fromkeys(self.sides, 0.0)
+        self.holder: str | None = None
+        self._marks: dict[int, dict[str, Any]] = {}
+        self._last: dict[str, Any] | None = None
+
+    @property
+    def waiting_for_any(self) -> bool:
+        return len(self.connected) + len(self.left) < 2
+
+    def listen(self, ready: list[Connection]) -> None:
+        for side in [s for s, c in self.connected.items() if c in ready]:
+            try:
+                row, turn, used = self.connected[side].recv()
+            except (EOFError, OSError):
+                self.connected.pop(side).close()
+                self.left.add(side)
+                self.asking.pop(side, None)
+            else:
+                self.cpu_s[side] = used
+                if row == END:
+                    self._mark(END)
+                else:
+                    self.asking[side] = (row, turn)
+            if self.holder == side:
+                self.holder = None
+
+    def grant(self, *, everybody_here: bool) -> None:
+        """Gives the turn to the side that is behind; where they are level, in the order ABBA."""
+        if self.holder is not None or not everybody_here or set(self.asking) != set(self.connected) or not self.asking:
+            return
+        place = min(self.asking.values())
+        if place[0] not in self._marks:
+            self._mark(place[0])
+        level = [side for side in self.sides if self.asking.get(side) == place]
+        swapped = place[1] % 2 == 1
+        self.holder = level[-1] if swapped else level[0]
+        self.asking.pop(self.holder)
+        self.connected[self.holder].send(True)
+
+    def states(self) -> dict[int, dict[str, Any]]:
+        """What the machine did during each row, beside the two arms and this driver."""
+        self._mark(END)
+        marks = [*self._marks.items()]
+        ends: list[Mapping[str, Any]] = [*(m for _, m in marks[1:]), self._last or {}]
+        return {row: host_difference(mark, end) for (row, mark), end in zip(marks, ends, strict=True)}
+
+    def close(self) -> None:
+        for connection in self.connected.values():
+            connection.close()
+
+    def _mark(self, row: int) -> None:
+        """The machine's counters now; the CPU time of both arms counts as our own. The first end is the end."""
+        if row == END and self._last is not None:
+            return
+        counters = host_counters()
+        counters["own_cpu_s"] += sum(self.cpu_s.values())
+        if row == END:
+            self._last = counters
+        else:
+            self._marks[row] = counters

@@ -1,0 +1,146 @@
+"""The paired rule: its statistics, its decision on synthetic noise, and the verdicts that come of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from baselines.paired.decision import PairedDecision
+from baselines.paired.question import Key, Question, Sensitivity
+from baselines.paired.robust import hodges_lehmann, signed_rank_p, trimmed
+
+
+@pytest.mark.parametrize("count", [8, 16, 64, 120])
+def test_signed_rank_is_scipys_exact_test(count: int) -> None:
+    values = np.random.default_rng(count).normal(0.2, 1, count).tolist()
+    expected = stats.wilcoxon(values, alternative="greater", method="exact").pvalue
+    assert signed_rank_p(values) == pytest.approx(expected, rel=1e-9)
+
+
+def test_signed_rank_counts_ties_and_leaves_out_zeros() -> None:
+    assert signed_rank_p([0.05] * 16) == 2**-16
+    assert signed_rank_p([0.0, 0.0]) == 1.0
+    assert signed_rank_p([1.0, -1.0]) == 0.75  # rank sums 0, 1.5, 1.5, 3: three of four reach 1.5
+
+
+def test_trimmed_mean_leaves_a_fifth_out_on_each_side() -> None:
+    found = trimmed([1.0, 2.0, 3.0, 4.0, 100.0])
+    assert found.mean == 3.0
+    assert found.degrees == 2
+    assert trimmed([0.1] * 8).error == pytest.approx(0.0, abs=1e-15)
+    with pytest.raises(ValueError, match="at least 4"):
+        trimmed([1.0, 2.0, 3.0])
+
+
+def test_the_interval_of_the_shift_covers_it() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(1000):
+        _, low, high = hodges_lehmann((0.3 + rng.standard_t(3, 20)).tolist())
+        covered += low <= 0.3 <= high
+    assert 930 <= covered <= 975  # 95 % and three standard errors
+
+
+def question(row: str, **changes: object) -> Question:
+    return Question(key=Key(row=row, metric="latency_s"), sensitivity=Sensitivity(), **changes)  # type: ignore[arg-type]
+
+
+def run(rng: np.random.Generator, *, shift: float, sd: float, rows: int = 12, pairs: int = 100) -> list[str]:
+    """States of all rows after a run in which the first row shifts; 5 % of the pairs are disturbed by 5 to 60 %."""
+    decision = PairedDecision([question(str(i)) for i in range(rows)])
+    spent = 0
+    while (wanted := decision.wanted()) and spent < pairs * rows:
+        for row in sorted(wanted):
+            disturbed = rng.choice([-1, 1]) * rng.uniform(0.05, 0.6) if rng.random() < 0.05 else 0.0
+            decision.record(row, {"latency_s": rng.normal(shift if row == "0" else 0.0, sd) + disturbed})
+        spent += len(wanted)
+        decision.advance(min(1.0, spent / (pairs * rows)))
+    decision.close()
+    return [q.state for q in decision.questions.values()]
+
+
+@pytest.mark.parametrize("sd", [0.013, 0.022, 0.04])
+def test_equal_arms_raise_no_alarm(sd: float) -> None:
+    rng = np.random.default_rng(1)
+    alarms = sum(bool({"regressed", "improved"} & set(run(rng, shift=0.0, sd=sd))) for _ in range(300))
+    assert alarms == 0
+
+
+@pytest.mark.parametrize(("sd", "least"), [(0.013, 100), (0.022, 99)])
+def test_five_percent_is_caught_and_never_called_unchanged(sd: float, least: int) -> None:
+    rng = np.random.default_rng(2)
+    found = [run(rng, shift=np.log(1.05), sd=sd)[0] for _ in range(100)]
+    assert found.count("regressed") >= least
+    assert "unchanged" not in found
+
+
+def test_three_percent_is_rarely_called_unchanged() -> None:
+    rng = np.random.default_rng(3)
+    found = [run(rng, shift=np.log(1.03), sd=0.022, rows=4)[0] for _ in range(300)]
+    assert found.count("unchanged") <= 3
+    assert found.count("regressed") >= 250
+    assert "improved" not in found
+
+
+def test_an_improvement_is_told_from_a_regression() -> None:
+    rng = np.random.default_rng(4)
+    assert {run(rng, shift=-0.05, sd=0.013)[0] for _ in range(10)} == {"improved"}
+
+
+def test_equal_constants_are_judged_and_not_skipped() -> None:
+    decision = PairedDecision([question("same"), question("slower")])
+    while decision.wanted():
+        for row in decision.wanted():
+            decision.record(row, {"latency_s": 0.05 if row == "slower" else 0.0})
+        decision.advance(0.0)
+    assert [q.state for q in decision.questions.values()] == ["unchanged", "regressed"]
+
+
+def test_the_alarm_is_raised_by_fresh_pairs_only() -> None:
+    """Screening pairs that look slow are never part of the confirmation: quiet fresh pairs drop the suspicion."""
+    decision = PairedDecision([question("row")])
+    rng = np.random.default_rng(5)
+    while decision.phase == "screen":
+        decision.record("row", {"latency_s": float(rng.normal(0.05, 0.005))})
+        decision.advance(0.0)
+    assert decision.phase == "confirm"
+    while decision.wanted():
+        decision.record("row", {"latency_s": float(rng.normal(0.0, 0.005))})
+        decision.advance(0.0)
+    found = next(iter(decision.questions.values()))
+    assert found.state == "dropped"
+    assert len(found.screened) == 8
+    assert len(found.confirmed) == 16
+    assert found.within_guarantee()
+
+
+def test_dropped_pairs_are_counted_and_say_nothing() -> None:
+    decision = PairedDecision([question("row")])
+    for _ in range(20):
+        decision.record("row", {"latency_s": 0.5}, "contended: somebody")
+        decision.advance(0.0)
+    for _ in range(8):
+        decision.record("row", {"latency_s": 0.0})
+        decision.advance(0.0)
+    found = next(iter(decision.questions.values()))
+    assert (found.state, found.dropped, len(found.screened)) == ("unchanged", 20, 8)
+    assert decision.count().contaminated
+
+
+def test_a_run_without_time_is_open_and_says_what_it_could_see() -> None:
+    decision = PairedDecision([question("row")])
+    rng = np.random.default_rng(6)
+    for _ in range(7):
+        decision.record("row", {"latency_s": float(rng.normal(0, 0.02))})
+        decision.advance(1.0)
+    decision.close()
+    found = next(iter(decision.questions.values()))
+    assert found.state == "open"
+    assert found.detectable() is not None
+    assert found.detectable() > 0.02
+
+
+def test_a_question_is_asked_once() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        PairedDecision([question("row"), question("row")])
