@@ -109,14 +109,30 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
                 listener.skip(block.case, block.replicate)
                 continue
             listener.start(block.case, block.replicate, estimate.seconds(left[number:], settled))
-            job = _job(block, run, plugins, Path(cache))
-            outcome = workers.measure(job, listener.phase)
-            run = _with_metrics(run, outcome.metrics, folder)
-            storage.append(folder, outcome.measurement)
-            estimate.add(outcome.measurement)
-            if outcome.measurement.status != "ok":
+            run, measurement = measure_block(block, run, workers, plugins, Path(cache), listener.phase)
+            estimate.add(measurement)
+            if measurement.status != "ok":
                 settled.add(block.case.id)
-            listener.end(outcome.measurement)
+            listener.end(measurement)
+    return finish(folder)
+
+
+def measure_block(
+    block: Block, run: Run, workers: Workers, plugins: Sequence[str], cache: Path, report: Callable[[str], None]
+) -> tuple[Run, Measurement]:
+    """Measures one block into the run's folder: the run, with metrics that were new in its header, and the measurement.
+
+    The run does not hold the measurement; the folder does. `cache` is shared by the blocks of a run.
+    """
+    folder = Path(str(run.folder))
+    outcome = workers.measure(_job(block, run, plugins, cache), report)
+    run = _with_metrics(run, outcome.metrics, folder)
+    storage.append(folder, outcome.measurement)
+    return run, outcome.measurement
+
+
+def finish(folder: Path) -> Run:
+    """Stamps the run as finished, removes what only its blocks needed, and returns the whole run."""
     storage.write_header(folder, replace(storage.load(folder), finished=storage.now()))
     shutil.rmtree(folder / "references", ignore_errors=True)
     return storage.load(folder)

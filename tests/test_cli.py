@@ -104,7 +104,7 @@ def test_run_compare_report_export_in_one_story(tmp_path: Path) -> None:
     assert report.name == "report.html"
     assert "planted_judged" in report.read_text()
     assert imgbench("compare", out, *store).returncode == 12  # no baseline yet
-    saved = imgbench("baseline", "save", out, "--reason", "first", *store)
+    saved = imgbench("baseline", "save", out, "--force", "--reason", "first", *store)
     assert saved.returncode == 0, saved.stderr
     assert Path(saved.stdout.strip()).exists()
     again = imgbench("run", str(suite_file), "--out", out, "--plugin", "planted", *store)

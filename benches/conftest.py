@@ -1,0 +1,106 @@
+"""What `pytest benches --benchmark-only` adds to pytest: options, the machine in the plugin's files, a last word."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import benches
+from benches import suites
+from benches.failures import KNOWN, text
+from benches.stepwise import STEPWISE, StepwiseRun
+from harness.devices import DEVICES
+from harness.types import AXES, Case
+from reports import benchmark_json
+
+try:
+    from pytest_benchmark.logger import PytestBenchmarkWarning
+except ImportError:
+    raise ImportError(f"`pytest benches` needs pytest-benchmark: {benchmark_json.EXTRA}") from None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("imgbench")
+    group.addoption(
+        "--imgbench-suite",
+        metavar="SUITE",
+        default=os.environ.get("IMGBENCH_SUITE", "smoke"),
+        help="a built-in suite's name, or a YAML file (default: $IMGBENCH_SUITE, else smoke)",
+    )
+    group.addoption(
+        "--imgbench-plugin",
+        metavar="MODULE",
+        action="append",
+        default=[name for name in os.environ.get("IMGBENCH_PLUGINS", "").split(",") if name],
+        help="a module that registers models, backends or probes (default: $IMGBENCH_PLUGINS, comma-separated)",
+    )
+    group.addoption("--imgbench-device", choices=DEVICES, help="default: cuda where there is one, else cpu")
+    group.addoption("--imgbench-threads", type=int, metavar="N", help="CPU threads (default: all allowed cores)")
+    group.addoption(
+        "--imgbench-out",
+        type=Path,
+        metavar="FOLDER",
+        default=Path("runs"),
+        help="where the run folder goes, which `imgbench report` and `export` read (runs)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Reads the suite. What the plugin warns of (another machine, nothing to save) is shown and never an error."""
+    config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
+    warnings.filterwarnings("default", category=PytestBenchmarkWarning)  # for warnings of other configure hooks
+    plugins = config.getoption("imgbench_plugin")
+    benches.load_plugins()
+    try:
+        for plugin in plugins:
+            importlib.import_module(plugin)
+        suite = suites.find(config.getoption("imgbench_suite"))
+    except (*KNOWN, ImportError) as error:
+        raise pytest.UsageError(text(error)) from None
+    config.stash[STEPWISE] = StepwiseRun(
+        suite,
+        plugins,
+        out=config.getoption("imgbench_out"),
+        device=config.getoption("imgbench_device"),
+        threads=config.getoption("imgbench_threads"),
+    )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Plans the cases that are left after `-k` and the like."""
+    found = [item.callspec.params for item in session.items if hasattr(item, "callspec")]
+    session.config.stash[STEPWISE].select([Case(**axes) for axes in found if axes.keys() == set(AXES)])
+
+
+def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
+    return benchmark_json.machine_info(config.stash[STEPWISE].environment)
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    """Writes the facts again, from the whole run: a row's interval uses the spread of all rows."""
+    run = config.stash[STEPWISE].close()
+    if run is None:
+        return
+    rows = benchmark_json.records(run)
+    cases = {case.id: case for case in run.cases}
+    for entry in output_json["benchmarks"]:
+        if case := cases.get(entry["extra_info"].get("case_id")):
+            entry["extra_info"] = benchmark_json.extra_info(run, case, rows[case.id])
+    output_json["imgbench"] = benchmark_json.provenance(run, rows)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The warnings of the rows, and where the run is."""
+    run = config.stash[STEPWISE].close()
+    if run is None:
+        return
+    terminalreporter.section("imgbench")
+    for measurement in run.measurements:
+        for warning in measurement.warnings:
+            terminalreporter.write_line(f"{measurement.case.label}: {warning}")
+    terminalreporter.write_line(f"run {run.folder}")

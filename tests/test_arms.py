@@ -1,0 +1,156 @@
+"""Git refs as arms: installed into an environment of their own, and proven to run their own code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benches import arms
+from benches.failures import UsageError
+from harness.arms import Arm, tree_digest
+
+PYPROJECT = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "tinyproject"
+version = "{version}"
+[tool.setuptools]
+packages = ["tinyproject"]
+"""
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.com", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def commit(folder: Path, version: str) -> None:
+    (folder / "tinyproject").mkdir(exist_ok=True)
+    (folder / "tinyproject" / "__init__.py").write_text(f"SPEED = {version!r}\n")
+    (folder / "pyproject.toml").write_text(PYPROJECT.format(version=version))
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", version)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git repository of a package with two tagged commits."""
+    folder = tmp_path_factory.mktemp("project")
+    git(folder, "init", "-q")
+    for version in ("1.0", "2.0"):
+        commit(folder, version)
+        git(folder, "tag", f"v{version}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(project: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Arm, Arm, Path]:
+    cache = tmp_path_factory.mktemp("cache")
+    said: list[str] = []
+    base, head = (
+        arms.prepare(arms.parse(name, f"ref={ref}"), project, cache, said.append)
+        for name, ref in (("base", "v1.0"), ("head", "v2.0"))
+    )
+    assert len(said) == 2
+    return base, head, cache
+
+
+def loaded(arm: Arm, project: Path, variables: tuple[str, ...] = ()) -> dict:
+    """What the arm's interpreter says of itself, asked as the host is started: in an empty folder, its own variables."""
+    code = (
+        "import json; from harness.arms import loaded_code; import tinyproject;"
+        f"print(json.dumps([loaded_code(('tinyproject', 'harness'), {variables!r}), tinyproject.SPEED]))"
+    )
+    done = subprocess.run(
+        [arm.python, "-c", code],
+        env=arms.launch_environment(arm, project),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found, speed = json.loads(done.stdout)
+    return found | {"speed": speed}
+
+
+@pytest.mark.slow
+def test_each_ref_runs_its_own_code_beside_our_packages(prepared: tuple[Arm, Arm, Path], project: Path) -> None:
+    base, head, _ = prepared
+    there, here = loaded(base, project), loaded(head, project)
+    assert (there["speed"], here["speed"]) == ("1.0", "2.0")
+    assert there["versions"]["torch"] == here["versions"]["torch"]
+    assert arms.refusal(base, head, there, here) is None
+    assert any("source of tinyproject" in line for line in arms.differences(base, head, there, here))
+    assert not base.shares_server_with(head)
+
+
+@pytest.mark.slow
+def test_an_arm_that_did_not_load_its_own_code_is_refused(prepared: tuple[Arm, Arm, Path], project: Path) -> None:
+    base, head, _ = prepared
+    there = loaded(base, project)
+    same = there | {"python": head.python}
+    assert "both arms loaded the same source" in str(arms.refusal(base, head, there, same))
+    absent = loaded(head, project) | {"packages": {}}
+    assert "cannot import the project" in str(arms.refusal(base, head, there, absent))
+    assert "runs" in str(arms.refusal(base, head, there | {"python": "/usr/bin/other"}, loaded(head, project)))
+
+
+@pytest.mark.slow
+def test_an_environment_is_made_once_and_a_half_made_one_is_made_again(
+    prepared: tuple[Arm, Arm, Path], project: Path
+) -> None:
+    base, _, cache = prepared
+    said: list[str] = []
+    again = arms.prepare(arms.parse("base", "ref=v1.0"), project, cache, said.append)
+    assert said == []
+    assert again.python == base.python
+    Path(base.python).parent.parent.parent.joinpath("complete").unlink()
+    arms.prepare(arms.parse("base", "ref=v1.0"), project, cache, said.append)
+    assert len(said) == 1
+    assert git(project, "status", "--porcelain") == ""
+    assert git(project, "worktree", "list").count("\n") == 0
+
+
+def test_a_variable_that_did_not_arrive_is_refused() -> None:
+    arm = arms.prepare(arms.parse("head", "env:SPEED=2"), Path("/"), Path("/"), lambda _text: None)
+    seen = {"python": arm.python, "variables": {"SPEED": "1"}, "packages": {}}
+    plain = arms.prepare(arms.parse("base", ""), Path("/"), Path("/"), lambda _text: None)
+    assert "sees SPEED='1', not '2'" in str(arms.refusal(plain, arm, seen | {"variables": {}}, seen))
+    assert arms.launch_environment(arm, Path("/nowhere"))["SPEED"] == "2"
+
+
+def test_the_projects_own_folder_is_taken_off_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{tmp_path / 'other'}")
+    arm = arms.prepare(arms.parse("base", ""), tmp_path, tmp_path, lambda _text: None)
+    found = arms.launch_environment(arm, tmp_path)["PYTHONPATH"].split(os.pathsep)
+    assert str(tmp_path) not in found
+    assert str(tmp_path / "other") in found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("ref=nothing", "no such commit"), ("python=/no/python", "no such interpreter")],
+)
+def test_what_is_not_there_is_one_line(project: Path, tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        arms.prepare(arms.parse("base", text), project, tmp_path, lambda _text: None)
+
+
+def test_no_repository_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a git repository"):
+        arms.prepare(arms.parse("base", "ref=main"), tmp_path, tmp_path, lambda _text: None)
+
+
+def test_a_packages_digest_is_of_its_source(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\n")
+    before = tree_digest(tmp_path)
+    (tmp_path / "note.txt").write_text("no source")
+    assert tree_digest(tmp_path) == before
+    (tmp_path / "a.py").write_text("x = 2\n")
+    assert tree_digest(tmp_path) != before
