@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benches.stepwise import STEPWISE
+from benches.stepwise import STEPWISE, StepwiseRun
 from harness.types import AXES, Case
 from reports import benchmark_json
 
@@ -60,9 +60,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 # A case that gave no samples leaves the fixture unused, which the test's own outcome says already.
 @pytest.mark.filterwarnings("ignore:Benchmark fixture was not used at all")
 @pytest.mark.usefixtures(*AXES)
-def test_latency(benchmark: Any, request: pytest.FixtureRequest) -> None:
+def test_latency(benchmark: Any, stepwise: StepwiseRun, request: pytest.FixtureRequest) -> None:
     case = Case(**request.node.callspec.params)
-    run = request.config.stash[STEPWISE].measure(case)
+    run = stepwise.measure(case)
     row = benchmark_json.records(run)[case.id]
     if row["status"] == "skipped":
         pytest.skip(row["reason"])

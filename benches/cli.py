@@ -71,8 +71,9 @@ def parser() -> Parser:
     _ab(commands.add_parser("ab", help="base against head in one run, interleaved: the gate for noisy machines"))
     _explain(commands.add_parser("explain", help="say in words how the verdicts of one row came about"))
     _replay(commands.add_parser("replay", help="decide again from the raw values: bit for bit the same"))
+    _selftest(commands.add_parser("selftest", help="measure the gate itself: false alarms, and what it catches"))
     _baseline(commands.add_parser("baseline", help="accept a run as a baseline, or list the stored ones"))
-    _export(commands.add_parser("export", help="write a run's table as CSV, Parquet or JSON"))
+    _export(commands.add_parser("export", help="write a run's table as CSV, Parquet, JSON or pytest-benchmark's JSON"))
     _show(commands.add_parser("show", help="print a run's table"))
     _list(commands.add_parser("list", help="list suites, models, backends, schedulers or metrics"))
     _doctor(commands.add_parser("doctor", help="say what this machine can measure, and what is missing for the rest"))
@@ -150,7 +151,7 @@ def _artifacts(command: argparse.ArgumentParser) -> None:
         "--step-summary",
         type=Path,
         nargs="?",
-        const=Path(os.environ.get("GITHUB_STEP_SUMMARY", "step-summary.md")),
+        const=Path(os.environ.get("GITHUB_STEP_SUMMARY") or "step-summary.md"),
         metavar="FILE",
         help="append the Markdown summary (default: $GITHUB_STEP_SUMMARY)",
     )
@@ -163,6 +164,20 @@ def _explain(command: argparse.ArgumentParser) -> None:
 
 def _replay(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, metavar="RUN", help="a paired run, or a folder of runs (its newest)")
+
+
+def _selftest(command: argparse.ArgumentParser) -> None:
+    from benches.selftest import PLANS
+
+    command.add_argument("suite", nargs="?", default="gate", metavar="SUITE", help="default: gate")
+    command.add_argument("--trials", type=_positive, default=1, metavar="N", help="runs of each plan (1)")
+    command.add_argument("--plan", action="append", metavar="PLAN", help=f"default: {', '.join(PLANS)}")
+    command.add_argument("--budget", default="5m", metavar="TIME", help="of each run (5m)")
+    command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
+    command.add_argument("--only", metavar="AXIS=VALUE,...", help="only these cases; a|b allows several values")
+    command.add_argument("--device", choices=_devices(), help="default: cuda where there is one, else cpu")
+    command.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all cores but one)")
+    _plugin(command)
 
 
 def _baseline(command: argparse.ArgumentParser) -> None:
@@ -180,7 +195,7 @@ def _baseline(command: argparse.ArgumentParser) -> None:
 
 def _export(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a folder of runs (its newest)")
-    command.add_argument("--format", required=True, choices=["csv", "parquet", "json"])
+    command.add_argument("--format", required=True, choices=["csv", "parquet", "json", "pytest-benchmark"])
     command.add_argument("--samples", action="store_true", help="a row a raw sample instead of a row a case")
     command.add_argument("--out", type=Path, metavar="FILE", help="default: stdout (Parquet needs a file)")
 

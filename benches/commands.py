@@ -17,6 +17,7 @@ import baselines.compare
 import baselines.store
 import baselines.verdict
 import benches
+import reports.benchmark_json
 import reports.page
 import reports.terminal
 from baselines import fingerprint
@@ -67,6 +68,8 @@ def report(options: Namespace) -> int:
 
 
 def compare(options: Namespace) -> int:
+    if options.json and options.annotations:
+        raise UsageError("compare: --json and --annotations both fill stdout; write the JSON with --json-file")
     measured = load_run(options.run)
     comparison = _against_store(measured, _store(options))
     paired_commands.write_artifacts(options, comparison)
@@ -100,6 +103,8 @@ def _baseline_list(root: Path, as_json: bool) -> int:
 
 def export(options: Namespace) -> int:
     measured = load_run(options.run)
+    if options.format == "pytest-benchmark":
+        return _export_benchmarks(measured, options)
     frame = frames.samples_frame(measured) if options.samples else frames.cases_frame(measured)
     if options.format == "parquet":
         if options.out is None:
@@ -107,11 +112,28 @@ def export(options: Namespace) -> int:
         frames.flat(frame).to_parquet(options.out, index=False)
     else:
         text = frames.to_json(frame) if options.format == "json" else frames.flat(frame).to_csv(index=False)
-        if options.out is None:
-            sys.stdout.write(text if text.endswith("\n") else text + "\n")
-            return FINE
-        storage.write_atomically(options.out, text)
+        return _write(text, options.out)
     _say(str(options.out))
+    return FINE
+
+
+def _export_benchmarks(measured: Run, options: Namespace) -> int:
+    if options.samples:
+        raise UsageError("export: --format pytest-benchmark holds the samples already; leave --samples out")
+    try:
+        document = reports.benchmark_json.document(measured)
+    except reports.benchmark_json.NotInstalled as error:
+        raise UsageError(f"export: {error}") from None
+    return _write(json.dumps(document, indent=1, allow_nan=False), options.out)
+
+
+def _write(text: str, path: Path | None) -> int:
+    """To the file, whose path is said then, or to stdout."""
+    if path is None:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    else:
+        storage.write_atomically(path, text)
+        _say(str(path))
     return FINE
 
 
@@ -267,6 +289,7 @@ COMMANDS = {
     "export": export,
     "show": show,
     "ab": paired_commands.ab,
+    "selftest": paired_commands.selftest,
     "explain": paired_commands.explain,
     "replay": paired_commands.replay,
     "list": list_entries,

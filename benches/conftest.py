@@ -12,7 +12,7 @@ import pytest
 
 import benches
 from benches import suites
-from benches.failures import KNOWN, text
+from benches.failures import KNOWN, exit_code, text
 from benches.stepwise import STEPWISE, StepwiseRun
 from harness.devices import DEVICES
 from harness.types import AXES, Case
@@ -54,14 +54,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """Reads the suite. What the plugin warns of (another machine, nothing to save) is shown and never an error."""
     config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
     warnings.filterwarnings("default", category=PytestBenchmarkWarning)  # for warnings of other configure hooks
-    plugins = config.getoption("imgbench_plugin")
     benches.load_plugins()
+    plugins = config.getoption("imgbench_plugin")
     try:
         for plugin in plugins:
             importlib.import_module(plugin)
         suite = suites.find(config.getoption("imgbench_suite"))
-    except (*KNOWN, ImportError) as error:
+    except KNOWN as error:
         raise pytest.UsageError(text(error)) from None
+    except ImportError as error:
+        raise pytest.UsageError(f"--imgbench-plugin: {error}") from None
     config.stash[STEPWISE] = StepwiseRun(
         suite,
         plugins,
@@ -77,8 +79,23 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     session.config.stash[STEPWISE].select([Case(**axes) for axes in found if axes.keys() == set(AXES)])
 
 
+@pytest.fixture(scope="session")
+def stepwise(pytestconfig: pytest.Config) -> StepwiseRun:
+    """The run, where this machine has what it needs."""
+    _environment(pytestconfig)
+    return pytestconfig.stash[STEPWISE]
+
+
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
-    return benchmark_json.machine_info(config.stash[STEPWISE].environment)
+    return benchmark_json.machine_info(_environment(config))
+
+
+def _environment(config: pytest.Config) -> dict[str, Any]:
+    """The conditions of the run; ends the session where they cannot be had."""
+    try:
+        return config.stash[STEPWISE].environment
+    except KNOWN as error:
+        pytest.exit(text(error), returncode=exit_code(error))
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
@@ -94,6 +111,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     output_json["imgbench"] = benchmark_json.provenance(run, rows)
 
 
+@pytest.hookimpl(tryfirst=True)  # the plugin's own raises where a figure has regressed
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The warnings of the rows, and where the run is."""
     run = config.stash[STEPWISE].close()

@@ -17,6 +17,7 @@ from baselines.paired.judge import replayed
 from baselines.verdict import FINE, MEANINGS, NOT_COMPARABLE, Comparison, Verdict, exit_code
 from benches import ab as ab_room
 from benches import arms, suites
+from benches import selftest as selftest_room
 from benches.failures import UsageError
 from harness import paired, progress, storage
 from harness import suite as suite_room
@@ -31,28 +32,61 @@ def ab(options: Namespace) -> int:
     """Measures base against head; the last line of stdout is the run folder."""
     benches.load_plugins()
     suite = _suite(options)
-    requests = [arms.parse(name, ",".join(getattr(options, name) or [])) for name in ("base", "head")]
+    texts = [",".join(getattr(options, name) or []) for name in ("base", "head")]
+    project = (options.project or Path.cwd()).resolve()
+    asked = _asked(options, suite, (texts[0], texts[1]), options.seed, project)
+    folder = new_folder(options.out, f"ab-{suite.name}")
+    return finish(options, _measured(asked, folder), folder)
+
+
+def _asked(options: Namespace, suite: Suite, texts: tuple[str, str], seed: int | None, project: Path) -> ab_room.Asked:
+    """What is to be measured, with both arms ready to be started. Raises UsageError."""
+    budget = seconds(options.budget)
+    requests = [arms.parse(name, text) for name, text in zip(("base", "head"), texts, strict=True)]
     for request in requests:
         arms.checked(request, suite.cases)
-    budget = seconds(options.budget)
-    project = (options.project or Path.cwd()).resolve()
     base, head = (arms.prepare(request, project, cache_root(), say) for request in requests)
-    asked = ab_room.Asked(
+    return ab_room.Asked(
         suite=suite,
         base=base,
         head=head,
         budget_s=budget,
         device=options.device,
         threads=options.threads or default_threads(),
-        seed=ab_room.seed_of(options.seed),
+        seed=ab_room.seed_of(seed),
         plugins=tuple(options.plugin or ()),
         paths=(str(Path.cwd()),),
         project=project,
     )
-    folder = new_folder(options.out, f"ab-{suite.name}")
-    with storage.locked(folder), progress.status(progress.console()) as tell:
-        comparison = ab_room.run(asked, folder, tell)
-    return finish(options, comparison, folder)
+
+
+def _measured(asked: ab_room.Asked, folder: Path) -> Comparison:
+    """One paired run into `folder`; an interrupted one keeps its blocks."""
+    try:
+        with storage.locked(folder), progress.status(progress.console()) as tell:
+            return ab_room.run(asked, folder, tell)
+    except KeyboardInterrupt:
+        if paired.is_paired(folder):
+            say(f"interrupted; what was measured is kept: imgbench replay {folder}")
+        raise
+
+
+def selftest(options: Namespace) -> int:
+    """Runs the trials and prints what the gate did; the exit code is 0 whatever it was."""
+    benches.load_plugins()
+    suite = _suite(options)
+
+    def measure(arm: str) -> Comparison:
+        asked = _asked(options, suite, ("", arm), None, Path.cwd())
+        folder = new_folder(options.out, f"selftest-{suite.name}")
+        found = _measured(asked, folder)
+        storage.write_atomically(folder / COMPARISON_FILE, as_json(found))
+        say(f"{arm or selftest_room.NOTHING}: {reports.terminal.headline(found)}  ({folder})")
+        return found
+
+    found = selftest_room.trials(options.plan or selftest_room.PLANS, options.trials, suite.cases, measure)
+    say(f"{selftest_room.line(found)}; {options.budget} a run, {options.threads or default_threads()} threads")
+    return FINE
 
 
 def finish(options: Namespace, comparison: Comparison, folder: Path) -> int:

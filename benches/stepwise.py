@@ -29,7 +29,9 @@ class StepwiseRun:
     Nothing is started and no folder made before the first question. `run` is None until a case was measured.
     """
 
-    def __init__(self, suite: Suite, plugins: Sequence[str], out: Path, device: str | None, threads: int | None) -> None:
+    def __init__(
+        self, suite: Suite, plugins: Sequence[str], out: Path, device: str | None, threads: int | None
+    ) -> None:
         self.suite = suite
         self.run: Run | None = None
         self._given, self._out, self._device, self._threads = tuple(plugins), out, device, threads
@@ -59,9 +61,7 @@ class StepwiseRun:
         run = self.run or self._begin()
         for replicate in range(run.protocol.replicates):
             block = Block(case=case, replicate=replicate)
-            run, measurement = measure_block(
-                block, run, self._workers, self._plugins, self._cache, lambda _phase: None
-            )
+            run, measurement = measure_block(block, run, self._workers, self._plugins, self._cache, lambda _phase: None)
             if measurement.status != "ok":
                 break
         self.run = storage.load(self.folder)
@@ -76,15 +76,16 @@ class StepwiseRun:
         return self.run
 
     def _begin(self) -> Run:
+        planned, conditions = replace(self.suite, cases=self._cases), self.environment
         self._open.enter_context(storage.locked(self.folder))
-        planned = replace(self.suite, cases=self._cases)
-        started = new_run(planned, self.folder, self.environment, self._selection)
+        self._workers.logs = self.folder / "logs"
+        started = new_run(planned, self.folder, conditions, self._selection)
         storage.write_atomically(self.folder / "suite.yaml", self.suite.source)
         return started
 
     @cached_property
     def _workers(self) -> Workers:
-        return Workers(self._plugins, self.folder / "logs", benches.PRELOAD)
+        return Workers(self._plugins, self._cache / "logs", benches.PRELOAD)
 
     @cached_property
     def _cache(self) -> Path:

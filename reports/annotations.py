@@ -1,6 +1,7 @@
 """A comparison as GitHub workflow commands: red and yellow lines on the pull request. Pure.
 
-GitHub shows at most ten errors and ten warnings a step; the last of each says how many more there are.
+GitHub shows at most ten errors and ten warnings a step; the last of each says how many more there are. One notice says
+what a gate that is not red found.
 """
 
 from __future__ import annotations
@@ -8,22 +9,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from baselines.verdict import Comparison, Verdict
-from reports.sections.comparison import ranked
+from baselines.verdict import FINE, Comparison, Verdict, exit_code
+from reports import gate
 
 LIMIT: Final = 10
-ERRORS: Final = frozenset({"regressed", "missing", "not_comparable"})
 
 
-def github(comparison: Comparison) -> str:
-    """The lines for stdout, each ended; empty where there is nothing to tell."""
-    errors = [("imgbench: not compared", reason) for reason in comparison.refused]
-    errors += [("imgbench: contaminated", reason) for reason in comparison.contaminated]
-    verdicts = ranked(comparison.verdicts)
-    errors += [_told(v) for v in verdicts if v.gating and v.outcome in ERRORS]
-    warnings = [_told(v) for v in verdicts if v.outcome == "inconclusive" and v.gating and not comparison.contaminated]
-    warnings += [_told(v) for v in verdicts if not v.gating and v.outcome == "regressed"]
-    return "".join([*_lines("error", errors), *_lines("warning", warnings)])
+def github(comparison: Comparison, *, strict: bool = False) -> str:
+    """The lines for stdout, each ended."""
+    verdicts = [(v, gate.standing(v, comparison, strict)) for v in gate.gravest_first(comparison)]
+    errors = [(f"imgbench: {kind}", reason) for kind, reason in gate.whole(comparison, strict)]
+    errors += [_told(v) for v, standing in verdicts if standing in {"failure", "error"}]
+    warnings = [
+        _told(v)
+        for v, standing in verdicts
+        if (v.gating and standing == "skipped" and not comparison.contaminated)
+        or (not v.gating and v.outcome == "regressed" and standing == "passed")
+    ]
+    green = exit_code(comparison, strict=strict) == FINE
+    notices = [("imgbench", gate.sentence(comparison, strict))] if green else []
+    return "".join([*_lines("error", errors), *_lines("warning", warnings), *_lines("notice", notices)])
 
 
 def _told(verdict: Verdict) -> tuple[str, str]:

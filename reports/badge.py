@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 from baselines.verdict import CONTAMINATED, FINE, NOTHING_MEASURED, QUALITY_REGRESSED, REGRESSED, Comparison, exit_code
+from reports import gate
+from reports.wording import counted
 
 
 def badge(comparison: Comparison) -> str:
@@ -20,23 +22,23 @@ def _state(comparison: Comparison) -> tuple[str, str]:
     if comparison.refused:
         return "not comparable", "lightgrey"
     code = exit_code(comparison)
-    gating = [v for v in comparison.verdicts if v.gating]
-    regressed = len({v.case_id for v in gating if v.outcome == "regressed"})
+    regressed = [v for v in comparison.verdicts if v.gating and v.outcome == "regressed"]
     if code == QUALITY_REGRESSED:
-        return f"quality regressed in {regressed} row{'s' if regressed > 1 else ''}", "red"
+        rows = {v.case_id for v in regressed if v.kind.startswith("quality")}
+        return f"quality regressed in {counted(len(rows), 'row')}", "red"
     if code == REGRESSED:
-        return f"regressed in {regressed} row{'s' if regressed > 1 else ''}", "red"
+        return f"regressed in {counted(len({v.case_id for v in regressed}), 'row')}", "red"
     if code == CONTAMINATED:
         return "contaminated", "yellow"
     if code == NOTHING_MEASURED:
         return "nothing measured", "lightgrey"
     if code != FINE:
         return "not comparable", "orange"
-    rows = {v.case_id for v in gating}
-    unclear = {v.case_id for v in gating if v.outcome in {"inconclusive", "new"}}
-    if unclear:
-        return f"{len(rows - unclear)} of {len(rows)} rows not slower", "yellow"
-    timed = [v.gating for v in comparison.verdicts if v.kind == "noisy"]
-    if timed and not any(timed):
+    not_slower, undecided = gate.speed_rows(comparison)
+    if undecided and not not_slower:
+        return "inconclusive", "yellow"
+    if undecided:
+        return f"{len(not_slower)} of {len(not_slower | undecided)} rows not slower", "yellow"
+    if not not_slower:
         return "speed not judged yet", "lightgrey"
-    return f"not slower ({len(rows)} rows)", "brightgreen"
+    return f"not slower ({counted(len(not_slower), 'row')})", "brightgreen"

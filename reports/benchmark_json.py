@@ -47,7 +47,8 @@ def document(run: Run) -> dict[str, Any]:
 
 def records(run: Run) -> dict[str, dict[str, Any]]:
     """The run's table by case id."""
-    return {str(row["case_id"]): row for row in frames.cases_frame(run).to_dict(orient="records")}
+    rows = frames.cases_frame(run).to_dict(orient="records")
+    return {str(row["case_id"]): {str(column): value for column, value in row.items()} for row in rows}
 
 
 def samples(run: Run, case: Case) -> list[float]:

@@ -11,19 +11,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from baselines.verdict import Comparison, Verdict
+from baselines.verdict import OUTCOMES, Comparison, Verdict
 from harness.types import Run
 from harness.units import format_value
 from reports import findings
 from reports.data import report_data
+from reports.gate import gravest_first, sentence, shortened
 from reports.rows import QUALITY_FIRST, Row, records
 from reports.section import ReportData
-from reports.sections.comparison import ranked
-from reports.wording import MISSING, estimate, ratio_text, value_text
+from reports.wording import MISSING, counted, estimate, listed, ratio_text, value_text
 
 MAX_VERDICTS = 200
 SUMMARY_BYTES = 1024 * 1024
 COMMENT_CHARACTERS = 65_536
+MAX_NOTES = 40
+NOTE_CHARACTERS = 1_000
+CUT = "The rest does not fit here; the JSON has all of it."
 
 
 def summary(run: Run, comparisons: Sequence[Comparison] = ()) -> str:
@@ -44,73 +47,75 @@ def summarised(data: ReportData) -> str:
 
 def comparison(found: Comparison, limit: int = MAX_VERDICTS) -> str:
     """The verdicts that say something, the gravest first; unchanged ones are counted, and of a paired run shown too."""
-    counted = findings.comparison_sentence(found.baseline, [v.outcome for v in found.verdicts], found.refused)
-    parts = [f"### Comparison with {escaped(found.baseline)}", *_alarms(found), styled(counted)]
-    if found.arms:
-        parts.append(bullets([f"base: {found.arms[0]}", f"head: {found.arms[1]}", *found.notes]))
-    if found.differences:
-        parts.append(bullets(found.differences))
-    telling = [v for v in ranked(found.verdicts) if v.outcome != "unchanged" or v.pairs is not None]
+    title = f"### Comparison with {escaped(found.baseline or 'no baseline')}"
+    parts = [title, *_alarms(found), styled(_counted(found))]
+    about = [f"base: {found.arms[0]}", f"head: {found.arms[1]}"] if found.arms else []
+    told = [shortened(line, NOTE_CHARACTERS) for line in (*about, *found.notes, *found.differences)]
+    if len(told) > MAX_NOTES:
+        told = [*told[:MAX_NOTES], f"{len(told) - MAX_NOTES} more notes are in the JSON."]
+    parts.append(bullets(told))
+    telling = _telling(found)
     if telling and limit:
         heads = ["outcome", "row", "metric", "baseline", "this run", "ratio [95 %]", "could see", "reason"]
         parts.append(table(heads, (_verdict_cells(v) for v in telling[:limit])))
-    if len(telling) > limit:
-        parts.append(f"{len(telling) - limit} more verdicts are left out here; they are in the report and in the JSON.")
-    return "\n\n".join(parts)
+    if left := [v.outcome for v in telling[limit:]]:
+        kinds = listed([f"{left.count(o)} {o.replace('_', ' ')}" for o in OUTCOMES if o in left], limit=9)
+        parts.append(f"{counted(len(left), 'more verdict')} left out here: {kinds}. The JSON has all of them.")
+    return "\n\n".join(part for part in parts if part)
 
 
-def step_summary(found: Comparison) -> str:
-    """The comparison for GitHub's step summary, cut to whole rows below its 1 MiB."""
-    return _fitted(
-        lambda limit: comparison(found, limit) + "\n", lambda text: len(text.encode()) <= SUMMARY_BYTES, found
-    )
+def step_summary(found: Comparison, room: int = SUMMARY_BYTES) -> str:
+    """The comparison for GitHub's step summary, cut to whole rows below its 1 MiB (or the `room` left of it)."""
+
+    def made(limit: int) -> str:
+        return comparison(found, limit) + "\n"
+
+    return _fitted(made, lambda text: len(text.encode(errors="replace")) <= room, len(_telling(found)))
 
 
-def pull_request_comment(found: Comparison) -> str:
+def pull_request_comment(found: Comparison, *, strict: bool = False) -> str:
     """The comparison as a comment, cut to whole rows below GitHub's 65,536 characters.
 
     The first line is a marker by which a bot finds its own comment of this suite and rewrites it.
     """
-    marker = f"<!-- imgbench {re.sub('[^A-Za-z0-9_.+-]', '-', found.suite)} -->"
-    lead = styled(f"**{verdict_sentence(found)}**")
+    marker = f"<!-- imgbench {re.sub('[^A-Za-z0-9_.+]+', '-', found.suite)} -->"
+    lead = f"**{escaped(sentence(found, strict))}**"
 
     def made(limit: int) -> str:
         return "\n\n".join([marker, lead, comparison(found, limit)]) + "\n"
 
-    return _fitted(made, lambda text: len(text) <= COMMENT_CHARACTERS, found)
+    return _fitted(made, lambda text: len(text) <= COMMENT_CHARACTERS, len(_telling(found)))
 
 
-def verdict_sentence(found: Comparison) -> str:
-    """What the gate says, in one sentence that a person who knows nothing of it understands."""
-    regressed = [v for v in found.verdicts if v.gating and v.outcome == "regressed"]
-    if found.refused:
-        return f"Not compared: {'; '.join(found.refused)}."
-    if any(v.kind.startswith("quality") for v in regressed):
-        return "Red: the answers got worse."
-    if regressed:
-        rows = len({v.case_id for v in regressed})
-        return f"Red: {rows} row{'s' if rows > 1 else ''} regressed."
-    if found.contaminated:
-        return "No answer: the machine was not quiet enough to judge speed."
-    if any(v.gating and v.outcome in {"missing", "not_comparable"} for v in found.verdicts):
-        return "No pass: rows are missing or cannot be compared."
-    unclear = len({v.case_id for v in found.verdicts if v.gating and v.outcome == "inconclusive"})
-    if unclear:
-        return f"No regression found; {unclear} row{'s' if unclear > 1 else ''} could not be decided."
-    return "Green: not slower, within what each row could see."
+def _telling(found: Comparison) -> list[Verdict]:
+    return [v for v in gravest_first(found) if v.outcome != "unchanged" or v.pairs is not None]
 
 
-def _fitted(made: Callable[[int], str], fits: Callable[[str], bool], found: Comparison) -> str:
-    """The longest of `made(limit)` that fits."""
-    low, high = 0, min(MAX_VERDICTS, len(found.verdicts))
+def _fitted(made: Callable[[int], str], fits: Callable[[str], bool], rows: int) -> str:
+    """The longest of `made(0)` to `made(rows)` that fits; where none does, as many of its whole lines as fit."""
+    if not fits(made(0)):
+        lines = made(0).splitlines()
+        return _longest(lambda n: "\n".join([*lines[:n], "", CUT, ""]), fits, len(lines) - 1)
+    return _longest(made, fits, rows)
+
+
+def _longest(made: Callable[[int], str], fits: Callable[[str], bool], most: int) -> str:
+    """`made` of the largest number up to `most` that fits; nothing where not even 0 does."""
+    low, high = -1, most
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(made(middle)) else (low, middle - 1)
-    return made(low)
+    return made(low) if low >= 0 else ""
+
+
+def _counted(found: Comparison) -> str:
+    if found.refused:
+        return f"**Not compared**: {'; '.join(found.refused)}."
+    return findings.comparison_sentence(found.baseline, [v.outcome for v in found.verdicts], ())
 
 
 def _alarms(found: Comparison) -> list[str]:
-    return [styled(f"**Contaminated: {reason}**") for reason in found.contaminated]
+    return [f"**Contaminated: {escaped(shortened(reason, NOTE_CHARACTERS))}**" for reason in found.contaminated]
 
 
 def _verdict_cells(v: Verdict) -> list[str]:
@@ -124,7 +129,7 @@ def _verdict_cells(v: Verdict) -> list[str]:
         format_value(v.candidate, v.unit),
         ratio + pairs,
         MISSING if v.minimum_detectable is None else f"{v.minimum_detectable:.1%}",
-        v.reason,
+        shortened(v.reason),
     ]
 
 

@@ -62,7 +62,7 @@ def prepared(project: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[A
 
 
 def loaded(arm: Arm, project: Path, variables: tuple[str, ...] = ()) -> dict:
-    """What the arm's interpreter says of itself, asked as the host is started: in an empty folder, its own variables."""
+    """What the arm's interpreter says of itself, asked as the host is started: elsewhere, its own variables."""
     code = (
         "import json; from harness.arms import loaded_code; import tinyproject;"
         f"print(json.dumps([loaded_code(('tinyproject', 'harness'), {variables!r}), tinyproject.SPEED]))"

@@ -25,6 +25,7 @@ from baselines.paired.question import FAMILY_LEVEL, SCREEN_LOOKS, Key, Question
 
 SCREEN_SHARE: Final = 0.4
 CONTAMINATED_SHARE: Final = 0.20
+HOPELESS_AFTER: Final = 1 / 3  # of the budget: where most pairs met a busy machine until then, the rest is not spent
 
 Phase = Literal["screen", "confirm", "done"]
 
@@ -50,6 +51,7 @@ class PairedDecision:
             raise ValueError("a question is asked twice")
         self.phase: Phase = "screen"
         self.round = 1
+        self.gave_up = False
         self._began = 0.0
 
     def wanted(self) -> set[str]:
@@ -85,6 +87,10 @@ class PairedDecision:
             self._holm()
             if not any(q.state == "suspect" for q in self.questions.values()):
                 self._begin_round(spent)
+
+        if spent >= HOPELESS_AFTER and self.count().dropped > self.count().kept:
+            self.gave_up = True
+            self.close()
 
     def close(self) -> None:
         """The budget is spent: what is open stays undecided."""

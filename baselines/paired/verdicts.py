@@ -76,6 +76,8 @@ def contamination(judge: PairedJudge) -> list[str]:
 def notes(judge: PairedJudge, ended: str) -> list[str]:
     """What a reader must know of the run as a whole."""
     count = judge.decision.count()
+    if judge.decision.gave_up:
+        ended = "stopped early, since most pairs met a busy machine"
     found = [
         f"{count.kept} pairs of fresh processes over all rows, {count.dropped} dropped (busy machine); ended: {ended}"
     ]

@@ -1,0 +1,387 @@
+"""What CI reads of a comparison, to the letter: JUnit, annotations, badge, comment, step summary, and how they agree."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from baselines.verdict import OUTCOMES, Comparison, Verdict, exit_code
+from harness.environment import VERSION
+from reports import gate, markdown
+from reports.annotations import github
+from reports.artifacts import Targets, as_json, write
+from reports.badge import badge
+from reports.junit import junit
+
+SLOWER = Verdict(
+    case_id="c1",
+    label="vit · batch 1",
+    metric="latency_s",
+    kind="noisy",
+    unit="s",
+    outcome="regressed",
+    reason="confirmed on 16 fresh pairs",
+    baseline=0.010,
+    candidate=0.0105,
+    ratio=1.05,
+    low=1.04,
+    high=1.06,
+    minimum_detectable=0.02,
+    pairs=24,
+    dropped=2,
+    p_value=1e-5,
+)
+UNDECIDED = replace(SLOWER, case_id="c2", label="dit · 20 steps", outcome="inconclusive", reason="budget spent")
+GONE = replace(SLOWER, case_id="c3", label="sd", metric="row", kind="health", outcome="missing", reason="no such row")
+SAME = replace(SLOWER, case_id="c4", label="vit · batch 32", outcome="unchanged", reason="within ±2.5 %")
+
+
+def paired(*verdicts: Verdict, **changes: Any) -> Comparison:
+    given: dict[str, Any] = {
+        "run_id": "ab-1",
+        "suite": "gate",
+        "baseline": "base (ref=main)",
+        "scope": "all",
+        "rule": "paired",
+        "arms": ("ref=main", "ref=HEAD"),
+        "notes": ("24 pairs, 2 dropped",),
+    }
+    return Comparison(**given | changes, verdicts=verdicts)
+
+
+JUNIT = """\
+<?xml version="1.0" encoding="UTF-8"?>
+<testsuites>
+  <testsuite name="imgbench gate" time="0" failures="1" errors="0" skipped="1" tests="3">
+    <properties>
+      <property name="run" value="ab-1" />
+      <property name="baseline" value="base (ref=main)" />
+      <property name="rule" value="paired" />
+      <property name="base" value="ref=main" />
+      <property name="head" value="ref=HEAD" />
+      <property name="note" value="24 pairs, 2 dropped" />
+    </properties>
+    <testcase classname="imgbench" name="gate" time="0">
+      <system-out>Red: 1 row is slower.
+exit code 10: regressed</system-out>
+    </testcase>
+    <testcase classname="vit · batch 1" name="latency_s" time="0">
+      <failure type="regressed" message="regressed: confirmed on 16 fresh pairs">confirmed on 16 fresh pairs</failure>
+    </testcase>
+    <testcase classname="dit · 20 steps" name="latency_s" time="0">
+      <skipped message="budget spent" />
+    </testcase>
+  </testsuite>
+</testsuites>
+"""
+
+COMMENT = """\
+<!-- imgbench gate -->
+
+**Red: 1 row is slower.**
+
+### Comparison with base (ref=main)
+
+**Contaminated: contended: 9 of 20 pairs**
+
+Against the baseline **base (ref=main)**: 1 regressed.
+
+- base: ref=main
+- head: ref=HEAD
+- 24 pairs, 2 dropped
+
+| outcome | row | metric | baseline | this run | ratio [95 %] | could see | reason |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+| regressed | vit · batch 1 | latency\\_s | 10.0 ms | 10.5 ms | 1.05x \\[1.04, 1.06\\] (24 pairs, 2 dropped) | 2.0% | \
+confirmed on 16 fresh pairs |
+"""
+
+
+def test_junit_to_the_letter() -> None:
+    assert junit(paired(SLOWER, UNDECIDED)) == JUNIT
+
+
+def test_the_comment_to_the_letter() -> None:
+    found = paired(SLOWER, contaminated=("contended: 9 of 20 pairs",))
+    assert markdown.pull_request_comment(found) == COMMENT
+    assert markdown.step_summary(found) == COMMENT.split("\n\n", 2)[2]
+
+
+def test_annotations_to_the_letter() -> None:
+    advisory = replace(SLOWER, gating=False, metric="load_s", reason="100 %\r\nslower: a, b")
+    assert github(paired(advisory, GONE, UNDECIDED, SLOWER)) == (
+        "::error title=imgbench%3A regressed%3A latency_s::vit · batch 1: confirmed on 16 fresh pairs\n"
+        "::error title=imgbench%3A missing%3A row::sd: no such row\n"
+        "::warning title=imgbench%3A regressed (advisory)%3A load_s::vit · batch 1: 100 %25%0D%0Aslower: a, b\n"
+        "::warning title=imgbench%3A inconclusive%3A latency_s::dit · 20 steps: budget spent\n"
+    )
+    assert (
+        github(paired(SAME)) == "::notice title=imgbench::Green: not slower (1 row, each within what it could see).\n"
+    )
+    assert github(paired(UNDECIDED, contaminated=("busy",))) == "::error title=imgbench%3A contaminated::busy\n"
+
+
+def test_a_comma_and_a_colon_in_a_title_are_escaped() -> None:
+    assert github(paired(replace(SLOWER, metric="a,b:c%"))).startswith(
+        "::error title=imgbench%3A regressed%3A a%2Cb%3Ac%25::"
+    )
+
+
+def test_ten_errors_and_ten_warnings_a_step_and_the_last_counts_the_rest() -> None:
+    errors = [replace(SLOWER, case_id=str(i)) for i in range(25)]
+    warnings = [replace(UNDECIDED, case_id=str(i)) for i in range(10)]
+    lines = github(paired(*errors, *warnings)).splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["::error"] * 10 + ["::warning"] * 10
+    assert lines[9] == "::error title=imgbench%3A 16 more::16 more of this kind are in the step summary"
+    assert "more" not in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("found", "message", "color"),
+    [
+        (paired(SAME, replace(SAME, case_id="c5", outcome="improved")), "not slower (2 rows)", "brightgreen"),
+        (paired(SLOWER, SAME), "regressed in 1 row", "red"),
+        (paired(SLOWER, replace(SLOWER, kind="quality_set", case_id="x")), "quality regressed in 1 row", "red"),
+        (paired(SAME, UNDECIDED), "1 of 2 rows not slower", "yellow"),
+        (paired(UNDECIDED), "inconclusive", "yellow"),
+        (paired(UNDECIDED, contaminated=("busy",)), "contaminated", "yellow"),
+        (paired(refused=("none",), absent=True), "no baseline", "lightgrey"),
+        (paired(refused=("other GPU",)), "not comparable", "lightgrey"),
+        (paired(GONE), "not comparable", "orange"),
+        (paired(), "nothing measured", "lightgrey"),
+        (paired(replace(SAME, gating=False)), "speed not judged yet", "lightgrey"),
+        (paired(replace(SAME, kind="exact")), "speed not judged yet", "lightgrey"),
+    ],
+)
+def test_the_badge_says_what_was_shown(found: Comparison, message: str, color: str) -> None:
+    expected = {"schemaVersion": 1, "label": "imgbench gate", "message": message, "color": color}
+    assert json.loads(badge(found)) == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (paired(SLOWER, replace(SLOWER, case_id="c9")), "Red: 2 rows are slower."),
+        (
+            paired(
+                SLOWER,
+                replace(SLOWER, kind="quality_item", metric="top1"),
+                replace(SLOWER, kind="health", metric="row", case_id="c9"),
+                replace(SLOWER, kind="exact", metric="weights_bytes"),
+            ),
+            "Red: the outputs of 1 row got worse, 1 row no longer runs, 1 row is slower and 1 row is worse in "
+            "weights_bytes.",
+        ),
+        (paired(SAME, UNDECIDED), "Not red: nothing regressed, but 1 row could not be decided."),
+        (paired(SAME), "Green: not slower (1 row, each within what it could see)."),
+        (paired(GONE), "No pass: 1 row is missing or cannot be compared."),
+        (paired(replace(SAME, gating=False)), "Not red: nothing regressed, but speed is not judged yet."),
+        (paired(refused=("a",), absent=True), "No answer: there is no baseline to compare with yet."),
+        (paired(refused=("GPU: A, B", "driver: 1, 2")), "No answer: nothing was compared: GPU: A, B; driver: 1, 2."),
+        (paired(), "No answer: nothing was measured."),
+    ],
+)
+def test_the_sentence_is_plain(found: Comparison, expected: str) -> None:
+    assert gate.sentence(found) == expected
+    marker, lead = markdown.pull_request_comment(found).split("\n\n")[:2]
+    assert marker == "<!-- imgbench gate -->"
+    assert lead == f"**{markdown.escaped(expected)}**"
+
+
+def every_state() -> Iterator[tuple[Comparison, bool]]:
+    """Comparisons of two verdicts in all pairs of outcomes, gating or not, quiet or not, strict or not."""
+    for first, second in itertools.combinations_with_replacement(OUTCOMES, 2):
+        for kind, gating, contaminated, strict in itertools.product(
+            ("noisy", "exact", "quality_set"), (True, False), ((), ("busy",)), (True, False)
+        ):
+            one: Any = replace(SLOWER, outcome=first, kind=kind, gating=gating)  # type: ignore[arg-type]
+            yield paired(one, replace(UNDECIDED, outcome=second), contaminated=contaminated), strict  # type: ignore[arg-type]
+            nothing = replace(one, candidate=None)
+            yield paired(nothing, contaminated=contaminated), strict
+    for absent in (True, False):
+        yield paired(refused=("other GPU",), absent=absent), False
+    yield paired(), False
+
+
+def test_no_artefact_is_ever_greener_or_redder_than_the_exit_code() -> None:
+    seen = set()
+    for found, strict in every_state():
+        code = exit_code(found, strict=strict)
+        seen.add(code)
+        suite = ElementTree.fromstring(junit(found, strict=strict).encode())[0]
+        assert (suite.get("failures") == suite.get("errors") == "0") is (code == 0)
+        assert ("::error" in github(found, strict=strict)) is (code != 0)
+        said = gate.sentence(found, strict)
+        assert said.startswith("Red") is (code in {10, 15})
+        assert not said.startswith(("Green", "Not red")) or code == 0
+        if json.loads(badge(found))["color"] == "brightgreen":
+            assert exit_code(found) == 0
+    assert seen == {0, 10, 11, 12, 13, 14, 15}
+
+
+def test_a_contaminated_run_passes_no_timed_verdict() -> None:
+    found = paired(SAME, replace(SAME, metric="weights_bytes", kind="exact"), contaminated=("busy", "control moved"))
+    told = {case.get("name"): case for case in ElementTree.fromstring(junit(found).encode()).iter("testcase")}
+    assert told["latency_s"].find("skipped").get("message") == "contaminated run: within ±2.5 %"
+    assert told["weights_bytes"].findtext("system-out") == "unchanged: within ±2.5 %"
+    error = told["gate"].find("error")
+    assert (error.get("type"), error.text) == ("contaminated", "busy; control moved")
+
+
+@pytest.mark.parametrize("limited", [markdown.step_summary, markdown.pull_request_comment])
+def test_thousands_of_verdicts_are_cut_at_whole_rows_the_gravest_first(limited: Callable[..., str]) -> None:
+    many = [replace(SAME, case_id=f"s{i}", label=f"größe {i} 数字 🐢" * 4, reason="ü" * 200) for i in range(6000)]
+    grave = [replace(SLOWER, case_id=f"g{i}", label=f"grave {i} 数字") for i in range(20)]
+    text = limited(paired(*many, *grave, replace(GONE, case_id="gone")))
+    size, limit = (len(text), 65_536) if limited is markdown.pull_request_comment else (len(text.encode()), 2**20)
+    assert limit - 2000 < size <= limit
+    rows = [line for line in text.splitlines() if line.startswith("|")][2:]
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 9 and row.endswith("|") for row in rows)
+    assert [row.split(" | ")[0] for row in rows[:22]] == ["| regressed"] * 20 + ["| missing", "| unchanged"]
+    left = 6021 - len(rows)
+    assert text.endswith(f"\n\n{left} more verdicts left out here: {left} unchanged. The JSON has all of them.\n")
+
+
+def test_gating_regressions_stand_before_advisory_ones() -> None:
+    advisory = [replace(SLOWER, case_id=f"a{i}", gating=False, ratio=9.0) for i in range(500)]
+    rows = [line for line in markdown.comparison(paired(*advisory, SLOWER)).splitlines() if line.startswith("| regr")]
+    assert rows[0].startswith("| regressed | vit")
+    assert rows[1].startswith("| regressed (advisory) | vit")
+    assert len(rows) == markdown.MAX_VERDICTS
+
+
+def test_text_that_never_ends_keeps_the_limits_too() -> None:
+    endless = paired(SLOWER, notes=("n" * 10**6,) * 90, contaminated=("c" * 10**6,) * 90)
+    assert len(markdown.pull_request_comment(endless)) <= 65_536
+    assert "| regressed | vit · batch 1 |" in markdown.step_summary(endless)
+    refused = paired(refused=("x" * 10**7,))
+    assert markdown.CUT in markdown.step_summary(refused)
+    comment = markdown.pull_request_comment(refused)
+    assert comment.startswith("<!-- imgbench gate -->\n\n**No answer: nothing was compared: xxx")
+    assert len(comment) <= 65_536
+
+
+def test_the_marker_of_a_comment_is_one_html_comment() -> None:
+    first = markdown.pull_request_comment(paired(SAME, suite="a --> <b>\n--x")).splitlines()[0]
+    assert first == "<!-- imgbench a-b-x -->"
+
+
+TIME = re.compile(r"[0-9]{0,3}(\.[0-9]{0,3})?")
+MESSAGE = {"type", "message"}
+# What both schemas allow: element -> attributes that must be there, attributes that may, children in their order.
+SCHEMA: dict[str, tuple[set[str], set[str], list[str]]] = {
+    "testsuites": (set(), {"name", "time", "tests", "failures", "errors"}, ["testsuite"]),
+    "testsuite": ({"name", "tests", "failures", "errors", "skipped"}, {"time", "group"}, ["properties", "testcase"]),
+    "properties": (set(), set(), ["property"]),
+    "property": ({"name", "value"}, set(), []),
+    "testcase": ({"name", "time"}, {"classname", "group"}, ["failure", "skipped", "error", "system-out", "system-err"]),
+    "failure": ({"type"}, {"message"}, []),
+    "error": ({"type"}, {"message"}, []),
+    "skipped": (set(), {"message"}, []),
+    "system-out": (set(), set(), []),
+}
+MANY = {"testsuite", "testcase", "property"}
+
+
+def violations(element: ElementTree.Element) -> list[str]:
+    """What the schemas of Jenkins (junit-10.xsd) and Surefire, read together, object to."""
+    if element.tag not in SCHEMA:
+        return [f"no element {element.tag}"]
+    required, optional, children = SCHEMA[element.tag]
+    have, tags = set(element.keys()), [child.tag for child in element]
+    found = [f"{element.tag} lacks {name}" for name in sorted(required - have)]
+    found += [f"{element.tag} has {name}" for name in sorted(have - required - optional)]
+    found += [f"{element.tag} holds {tag}" for tag in sorted(set(tags) - set(children))]
+    places = [children.index(tag) for tag in tags if tag in children]
+    found += [f"{element.tag}: order of its children"] if places != sorted(places) else []
+    found += [f"{element.tag} holds {tag} twice" for tag in sorted(set(tags) - MANY) if tags.count(tag) > 1]
+    if children and (element.text or "").strip():
+        found.append(f"{element.tag} holds text")
+    if not TIME.fullmatch(element.get("time", "0")):
+        found.append(f"{element.tag}: time")
+    return found + [line for child in element for line in violations(child)]
+
+
+def test_junit_keeps_the_rules_of_the_schemas() -> None:
+    for found, strict in every_state():
+        assert violations(ElementTree.fromstring(junit(found, strict=strict).encode())) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "objection"),
+    [
+        ('tests="3"', "", "testsuite lacks tests"),
+        ('time="0">\n      <skipped', 'line="1" time="0">\n      <skipped', "testcase has line"),
+        ("<skipped ", '<skipped type="x" ', "skipped has type"),
+        ('value="ref=main"', "", "property lacks value"),
+        ("</properties>", "</properties><system-out/>", "testsuite holds system-out"),
+        ("<failure", "<system-out/><failure", "testcase: order of its children"),
+        ('<skipped message="budget spent" />', "<skipped/><skipped/>", "testcase holds skipped twice"),
+        ('name="gate" time="0"', 'name="gate" time="1e-3"', "testcase: time"),
+        ("<testsuites>", "<testsuites>text", "testsuites holds text"),
+        ("system-out", "system-in", "no element system-in"),
+    ],
+)
+def test_the_rules_object_to_what_breaks_them(before: str, after: str, objection: str) -> None:
+    assert before in JUNIT
+    assert objection in violations(ElementTree.fromstring(JUNIT.replace(before, after).encode()))
+
+
+def test_characters_that_xml_cannot_hold_are_gone() -> None:
+    bad = "".join(map(chr, [0, 7, 8, 11, 12, 14, 27, 31, 0xD800, 0xFFFE, 0xFFFF]))
+    hostile = replace(SLOWER, label=f'a{bad}"<&>', reason=f"]]> {bad} tab\t", metric=f"m{bad}")
+    xml = junit(paired(hostile, suite=bad, notes=(bad,)))
+    case = ElementTree.fromstring(xml.encode())[0].findall("testcase")[1]
+    assert case.get("classname") == "a" + "�" * len(bad) + '"<&>'
+    assert case.findtext("failure") == "]]> " + "�" * len(bad) + " tab\t"
+    assert not set(bad) & set(xml)
+
+
+def test_the_json_is_the_whole_comparison_and_has_no_nan() -> None:
+    strange = replace(SLOWER, ratio=math.nan, high=math.inf, low=-math.inf)
+    document = json.loads(as_json(paired(strange)), parse_constant=lambda name: pytest.fail(name))
+    assert (document["imgbench"], document["exit_code"], document["meaning"]) == (VERSION, 10, "regressed")
+    assert document["sentence"] == "Red: 1 row is slower."
+    assert document["arms"] == ["ref=main", "ref=HEAD"]
+    (told,) = document["verdicts"]
+    assert (told["ratio"], told["low"], told["high"], told["pairs"]) == (None, None, None, 24)
+    assert json.loads(as_json(paired(UNDECIDED), strict=True))["exit_code"] == 11
+
+
+def test_the_summary_fits_beside_what_its_file_holds_already(tmp_path: Path) -> None:
+    path = tmp_path / "summary.md"
+    path.write_text("x" * (2**20 - 900))
+    many = [replace(SLOWER, case_id=str(i)) for i in range(50)]
+    write(paired(*many), Targets(step_summary=path), pytest.fail)
+    assert path.stat().st_size <= 2**20
+    assert "more verdicts left out here" in path.read_text()
+    path.write_text("x" * 2**20)
+    write(paired(*many), Targets(step_summary=path), pytest.fail)
+    assert path.read_text() == "x" * 2**20
+
+
+def test_a_file_that_cannot_be_written_keeps_no_other_from_being_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    said: list[str] = []
+    targets = Targets(junit=tmp_path / "file" / "junit.xml", badge=tmp_path / "new" / "badge.json", annotations=True)
+    with pytest.raises(OSError, match="file"):
+        write(paired(SLOWER), targets, said.append)
+    assert (tmp_path / "new" / "badge.json").read_text() == badge(paired(SLOWER))
+    assert said == github(paired(SLOWER)).splitlines()
+
+
+def test_half_a_character_is_no_reason_to_write_nothing(tmp_path: Path) -> None:
+    names = ("junit", "markdown", "comment", "badge", "json", "step_summary")
+    half = paired(replace(SLOWER, label="\ud83d", reason="\udc22"), suite="\ud83d")
+    write(half, Targets(**{name: tmp_path / name for name in names}), pytest.fail)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert all(path.read_text(encoding="utf-8") for path in tmp_path.iterdir())

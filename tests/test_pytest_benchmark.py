@@ -1,0 +1,221 @@
+"""A suite as benchmarks of pytest-benchmark, and a run as its JSON: measured by the harness, stored to the last bit."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import math
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from benches.cli import main
+from harness import storage
+from harness.sweep import new_run, sweep
+from harness.types import Case, Run
+from harness.worker import Workers
+from reports import benchmark_json
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+PROTOCOL = (
+    "{replicates: 2, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, min_sample_time_s: 0.01, timeout_s: 60}"
+)
+CASES = """
+ - {model: planted_judged, batch_size: [1, 2]}
+ - {model: planted_ok, backend: tensorrt}
+ - {model: planted_error}
+ - {model: planted_constant}
+"""
+GOOD = tuple(f"test_latency[planted_judged_random-eager-fp32-batch_{size}-8_px]" for size in (1, 2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What one `pytest benches --benchmark-only` left behind."""
+
+    folder: Path
+    done: subprocess.CompletedProcess[str]
+    document: dict[str, Any]
+    saved: Path
+    run: Run
+
+
+def pytest_benches(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """In the repository, with the suite and the plugin from the environment, and all its files in `folder`."""
+    variables = {"IMGBENCH_SUITE": str(folder / "planted.yaml"), "IMGBENCH_PLUGINS": "planted", "PYTHONPATH": str(HERE)}
+    options = [f"--imgbench-out={folder / 'runs'}", f"--benchmark-storage={folder / 'storage'}"]
+    command = [sys.executable, "-m", "pytest", "benches", "--benchmark-only", "-p", "no:cacheprovider", *options]
+    return subprocess.run(
+        [*command, *arguments], env=os.environ | variables, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+
+
+def doctored(document: dict[str, Any], factor: float, path: Path) -> None:
+    """The document with every duration multiplied, as a stored baseline."""
+    changed = json.loads(json.dumps(document))
+    for entry in changed["benchmarks"]:
+        entry["stats"] = benchmark_json.statistics([value * factor for value in entry["stats"]["data"]])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(changed))
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory, workers: Workers, machine: dict) -> Session:
+    """One session, compared with an exported run that was a thousand times slower."""
+    folder = tmp_path_factory.mktemp("session")
+    (folder / "planted.yaml").write_text(f"name: planted\nprotocol: {PROTOCOL}\ncases:{CASES}")
+    doctored(_exported(folder, workers, machine), 1000.0, folder / "storage" / "0001_slow.json")
+    compare = ("--benchmark-compare=0001", "--benchmark-compare-fail=median:5%")
+    kept = ("--benchmark-json", str(folder / "out.json"), "--benchmark-save=now", "--benchmark-save-data")
+    done = pytest_benches(folder, *compare, *kept, f"--junitxml={folder / 'junit.xml'}")
+    document = json.loads((folder / "out.json").read_text())
+    (saved,) = (folder / "storage").rglob("*_now.json")
+    (stored,) = (folder / "runs").iterdir()
+    return Session(folder=folder, done=done, document=document, saved=saved, run=storage.load(stored))
+
+
+def _exported(folder: Path, workers: Workers, machine: dict) -> dict[str, Any]:
+    """A run of the same suite by `sweep`, through `imgbench export`."""
+    from conftest import PLUGINS, Silent
+
+    from harness import suite
+
+    started = new_run(suite.read(folder / "planted.yaml"), folder / "swept", machine)
+    sweep(started, workers, PLUGINS, Silent())
+    assert main(["export", str(folder / "swept"), "--format", "pytest-benchmark", "--out", str(folder / "e.json")]) == 0
+    return json.loads((folder / "e.json").read_text())
+
+
+def test_the_stored_data_are_the_harness_samples_to_the_last_bit(session: Session) -> None:
+    stored = {entry["name"]: entry["stats"]["data"] for entry in session.document["benchmarks"]}
+    assert tuple(stored) == GOOD, session.done.stdout + session.done.stderr
+    for entry in session.document["benchmarks"]:
+        own = [m for m in session.run.measurements if m.case.id == entry["extra_info"]["case_id"]]
+        assert [m.replicate for m in own] == [0, 1]
+        assert entry["stats"]["data"] == [value for m in own for value in m.samples["latency_s"]]
+        assert entry["stats"]["rounds"] == sum(process["rounds"] for process in entry["extra_info"]["processes"])
+        assert entry["params"] == own[0].case.axes()
+    saved = json.loads(session.saved.read_text())
+    assert {entry["name"]: entry["stats"]["data"] for entry in saved["benchmarks"]} == stored
+
+
+def test_extra_info_holds_metrics_reasons_and_proof(session: Session) -> None:
+    info = session.document["benchmarks"][1]["extra_info"]
+    assert info["metrics"]["top1"]["value"] == 0.75
+    assert {"throughput", "peak_host_bytes", "first_call_s", "latency_s"} <= info["metrics"].keys()
+    assert info["metrics"]["throughput"]["unit"] == "image/s"
+    assert info["missing"]["peak_allocated_bytes"]
+    assert not info["missing"].keys() & info["metrics"].keys()
+    own = next(m for m in session.run.measurements if m.case.id == info["case_id"])
+    assert info["work_hash"] == own.facts["work_hash"]
+    assert info["facts"]["elements_by_dtype"] == {"float32": 1930}
+    assert info["weights_hash"] == "planted"
+    assert info["versions"]["torch"]
+    assert session.document["machine_info"]["imgbench"]["fingerprint"] == info["fingerprint"]
+
+
+def test_a_skipped_case_is_a_skipped_test_and_a_broken_one_a_failed_test(session: Session) -> None:
+    tests = ElementTree.parse(session.folder / "junit.xml").getroot().findall(".//testcase")
+    outcomes = {test.get("name", ""): (child.tag, child.get("message", "")) for test in tests for child in test}
+    said = {name.partition("[")[2].partition("_random")[0]: outcome for name, outcome in outcomes.items()}
+    assert len(tests) == 5
+    assert said.keys() == {"planted_ok", "planted_error", "planted_constant"}
+    assert said["planted_ok"][0] == "skipped"
+    assert "TensorRT needs an NVIDIA GPU" in said["planted_ok"][1]
+    assert said["planted_error"] == ("failure", "Failed: failed: ValueError: the planted error")
+    assert said["planted_constant"][0] == "failure"
+    assert said["planted_constant"][1].startswith("Failed: invalid: ")
+    reasons = {entry["status"]: entry["reason"] for entry in session.document["imgbench"]["not_measured"]}
+    assert reasons.keys() == {"skipped", "failed", "invalid"}
+    assert session.done.returncode == 1
+
+
+def test_the_run_exports_equal(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    assert session.run.finished
+    assert main(["export", str(session.run.folder), "--format", "pytest-benchmark"]) == 0
+    exported = json.loads(capsys.readouterr().out)
+    for key in ("benchmarks", "machine_info", "imgbench", "version"):
+        assert exported[key] == session.document[key]
+    assert exported.keys() == session.document.keys()
+    assert exported["commit_info"].keys() == session.document["commit_info"].keys()
+
+
+def test_faster_than_the_baseline_is_green(session: Session) -> None:
+    assert "Comparing against benchmarks from: 0001_slow.json" in session.done.stderr
+    assert "machine_info is different" not in session.done.stderr + session.done.stdout
+    assert "Performance has regressed" not in session.done.stderr + session.done.stdout
+
+
+def test_compare_fail_is_red_on_a_regression(session: Session) -> None:
+    doctored(session.document, 1e-3, session.folder / "storage" / "0003_fast.json")
+    case = ("-k", "planted_judged and batch_1")
+    done = pytest_benches(session.folder, "--benchmark-compare=0003", "--benchmark-compare-fail=median:5%", *case)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "Performance has regressed" in said
+    assert "Field 'median' has failed PercentageRegressionCheck" in said
+    newest = max((session.folder / "runs").iterdir(), key=lambda path: path.stat().st_mtime)
+    part = storage.load(newest)
+    assert (len(part.cases), part.selection) == (1, "pytest: 1 of 5 cases")
+
+
+def test_the_plugin_s_own_command_reads_both_files(session: Session, tmp_path: Path) -> None:
+    command = ["-m", "pytest_benchmark", "compare", str(session.folder / "e.json"), str(session.saved), "--sort=name"]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True, cwd=tmp_path)
+    rows = [line for line in done.stdout.splitlines() if line.startswith("test_latency[")]
+    assert len(rows) == 4, done.stdout + done.stderr
+
+
+def test_statistics_are_those_that_other_tools_read() -> None:
+    stats = benchmark_json.statistics([0.1, 0.2, 0.3, 0.4])
+    assert stats["data"] == [0.1, 0.2, 0.3, 0.4]
+    assert (stats["rounds"], stats["iterations"], stats["min"], stats["max"]) == (4, 1, 0.1, 0.4)
+    assert stats["mean"] == stats["median"] == pytest.approx(0.25)
+    assert stats["ops"] == pytest.approx(4.0)
+    assert stats["stddev"] == pytest.approx(math.sqrt(0.05 / 3))
+
+
+def test_names_are_stable_and_free_text_is_told_apart() -> None:
+    plain = Case(model="digits_vit", weights="digits", batch_size=8, image_size=32)
+    assert benchmark_json.name(plain) == "digits_vit-eager-fp32-batch_8-32_px"
+    assert benchmark_json.group(plain.with_(backend="onnxruntime", precision="int8")) == "digits_vit, batch 8, 32 px"
+    prompts = [Case(model="sd15", prompt=prompt) for prompt in ("a cat", "a cat!")]
+    names = [benchmark_json.name(case) for case in prompts]
+    assert names == [f"sd15_random-eager-fp32-batch_1-a_cat-{case.id[-8:]}" for case in prompts]
+    assert names[0] != names[1]
+
+
+def test_export_says_what_it_needs(
+    run_suite: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = ["export", str(run_suite(" - {model: planted_ok}\n").folder), "--format", "pytest-benchmark"]
+    assert main([*export, "--samples"]) == 64
+    monkeypatch.setitem(sys.modules, "pytest_benchmark", None)
+    assert main(export) == 64
+    assert "pip install 'imgbench[pytest-benchmark]'" in capsys.readouterr().err
+
+
+def test_plain_pytest_measures_nothing() -> None:
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert options["testpaths"] == ["tests"]
+    assert list(HERE.rglob("bench_*.py")) == []
+
+
+def test_the_recorded_clock_plays_durations_exactly() -> None:
+    from benches import bench_suite
+
+    assert doctest.testmod(bench_suite).attempted
+    clock = bench_suite.RecordedClock()
+    durations = [0.1, 1e-9, 3.3e5, 0.1 + 0.2]
+    clock.load(durations)
+    readings = [(clock(), clock()) for _ in durations]
+    assert [end - begin for begin, end in readings] == durations
