@@ -1,4 +1,4 @@
-"""What CI reads of a comparison, to the letter: JUnit, annotations, badge, comment, step summary, and how they agree."""
+"""What CI reads of a comparison, to the letter: JUnit, annotations, badge, comment, summary, and how they agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate as CI sees it: exit status through sh, make and pytest, the action's scripts, and the page that documents them."""
+"""The gate as CI sees it: exit status through sh, make and pytest, the scripts of the action, and their page."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ exit $CODE"""
 
     def test_the_actions_that_it_uses_are_pinned(self) -> None:
         text = (ROOT / "action.yml").read_text(encoding="utf-8")
-        used = re.findall(r"uses: (\S+)", text + PAGE)
+        used = re.findall(r"^ *(?:- )?uses: (\S+)", text + PAGE, flags=re.MULTILINE)
         assert used
         assert [name for name in used if not re.fullmatch(r"actions/[a-z-]+@v\d+|OWNER/imgbench@COMMIT", name)] == []
 
