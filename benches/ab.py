@@ -101,7 +101,7 @@ def _servers(asked: Asked, folder: Path, scratch: Path) -> Servers:
         own = arm.folder is not None
         launch = Launch(
             arm=arm,
-            environment=arm_room.launch_environment(arm, asked.project),
+            environment=arm_room.launch_environment(arm, asked.project, scratch / "ours"),
             plugins=(*benches.PLUGINS, *asked.plugins),
             preload=benches.PRELOAD,
             paths=() if own else asked.paths,

@@ -73,8 +73,9 @@ def ref_environment(project: Path, ref: str, python: str, cache: Path, say: Say)
         try:
             _make(partial, project, commit, python, library)
             (partial / "complete").touch()
-            shutil.rmtree(final, ignore_errors=True)
-            partial.rename(final)
+            if not (final / "complete").exists():  # another run may have made it meanwhile, and be using it
+                shutil.rmtree(final, ignore_errors=True)
+                partial.rename(final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return RefEnvironment(python=str(final / "venv/bin/python"), folder=final / "source", commit=commit)
@@ -92,15 +93,11 @@ def own_packages(folder: Path) -> tuple[str, ...]:
     return tuple(name for name in (*packages, *modules) if name not in NOT_PACKAGES and name.isidentifier())
 
 
-def package_folder(folder: Path, name: str) -> Path:
-    """Where `name` of `own_packages` stands: its folder, or its file."""
-    root = folder / "src" if (folder / "src").is_dir() else folder
-    return root / name if (root / name).is_dir() else root / f"{name}.py"
-
-
 def _make(place: Path, project: Path, commit: str, python: str, library: str) -> None:
     source = place / "source"
-    archive = subprocess.run(["git", "-C", str(project), "archive", commit], capture_output=True, check=True)
+    archive = subprocess.run(["git", "-C", str(project), "archive", commit], capture_output=True, check=False)
+    if archive.returncode != 0:
+        raise UsageError(f"cannot read {commit[:10]} of {project}: {' '.join(archive.stderr.decode().split())[-400:]}")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
         tar.extractall(source, filter="data")
     _checked([python, "-m", "venv", "--without-pip", str(place / "venv")], "make its environment")
@@ -152,13 +149,12 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _checked(command: Sequence[str], what: str, **variables: str) -> None:
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_TIMEOUT_S,
-        check=False,
-        env={**os.environ, **variables, "PYTHONPATH": ""},
-    )
+    environment = {**os.environ, **variables, "PYTHONPATH": ""}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"cannot {what}: not done after {INSTALL_TIMEOUT_S:g} s") from None
     if done.returncode != 0:
         raise UsageError(f"cannot {what}: {' '.join(done.stderr.split())[-400:]}")

@@ -20,25 +20,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
-from benches.arm_environments import (
-    installable,
-    interpreter,
-    own_packages,
-    package_folder,
-    ref_environment,
-)
+from benches.arm_environments import installable, interpreter, own_packages, ref_environment
 from benches.failures import UsageError
-from harness.arms import Arm, tree_digest
+from harness import strict_yaml
+from harness.arms import Arm
 from harness.injection import InjectionError
 from harness.injection import parse as parse_injection
-from harness.registry import nearest
+from harness.registry import MODELS, nearest
 from harness.suite import check
 from harness.types import AXES, Case
 
 OUR_ROOT: Final = Path(__file__).resolve().parent.parent
-OURS: Final = ("harness", "benches")
+OURS: Final = ("harness", "benches")  # what an arm's host needs
+HOST: Final = Path("harness/arm_host.py")
+VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+RESERVED: Final = ("PYTHONPATH", "PYTHONSAFEPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,46 +52,71 @@ class ArmRequest:
 
 def parse(name: str, text: str) -> ArmRequest:
     """The arm that `text` asks for. Raises UsageError."""
-    found: dict[str, str] = {}
-    injections: list[str] = []
-    for item in _items(text):
-        key, sign, value = item.partition("=")
-        key = key.strip()
-        if not sign or not key or not value:
-            raise UsageError(
-                f"--{name}: {item!r} must be name=value (ref=, python=, env:NAME=, inject:KIND= or an axis)"
-            )
-        if key.startswith("inject:"):
-            injections.append(f"{key.removeprefix('inject:')}={value}")
-        elif key in found:
-            raise UsageError(f"--{name}: {key} is given twice")
-        else:
-            found[key] = value
-    for injection in injections:
-        try:
+    try:
+        found = _found(_items(text))
+        injections = tuple(k.removeprefix("inject:") for k in found if k.startswith("inject:"))
+        for injection in injections:
             parse_injection(injection)
-        except InjectionError as error:
-            raise UsageError(f"--{name}: {error}") from None
-    variables = {k.removeprefix("env:"): v for k, v in found.items() if k.startswith("env:")}
-    axes = {k: v for k, v in found.items() if k not in {"ref", "python"} and not k.startswith("env:")}
-    for axis in axes:
-        if axis not in AXES:
-            known = [*AXES, "ref", "python", "env:NAME", "inject:KIND"]
-            raise UsageError(f"--{name}: unknown item {axis!r}; {nearest(axis, known)}")
+        variables = {k.removeprefix("env:"): v for k, v in found.items() if k.startswith("env:")}
+        for variable in variables:
+            _check_variable(variable)
+        axes = {k: v for k, v in found.items() if not k.startswith(("env:", "inject:")) and k not in {"ref", "python"}}
+        overrides = {axis: _value(axis, value) for axis, value in axes.items()}
+    except (UsageError, InjectionError) as error:
+        raise UsageError(f"--{name}: {error}") from None
     return ArmRequest(
         name=name,
         text=text.strip(),
         python=found.get("python"),
         ref=found.get("ref"),
         environment=variables,
-        overrides={axis: yaml.safe_load(value) for axis, value in axes.items()},
-        injections=tuple(injections),
+        overrides=overrides,
+        injections=injections,
     )
 
 
+def _found(items: list[str]) -> dict[str, str]:
+    """Value by name. An injection's name is all of its text, because one kind may stand for several rows."""
+    found: dict[str, str] = {}
+    for item in items:
+        key, sign, value = item.partition("=")
+        key = item if item.startswith("inject:") else key.strip()
+        if not sign or not key or not (value or key.startswith("env:")):
+            raise UsageError(f"{item!r} must be name=value (ref=, python=, env:NAME=, inject:KIND= or an axis)")
+        if key in found:
+            raise UsageError(f"{key} is given twice")
+        found[key] = value
+    return found
+
+
+def _check_variable(variable: str) -> None:
+    if not VARIABLE.fullmatch(variable):
+        raise UsageError(f"env:{variable}: a variable's name is letters, digits and '_'")
+    if variable in RESERVED:
+        raise UsageError(f"env:{variable}: imgbench sets it itself, so that each arm runs its own code (ref=, python=)")
+
+
+def _value(axis: str, text: str) -> Any:
+    """The value as a suite's YAML would have it."""
+    if axis == "model":
+        raise UsageError("model: another model is other work; an arm changes how the same work is done")
+    if axis not in AXES:
+        known = [*(a for a in AXES if a != "model"), "ref", "python", "env:NAME", "inject:KIND"]
+        raise UsageError(f"unknown item {axis!r}; {nearest(axis, known)}")
+    try:
+        value = strict_yaml.load(text)
+    except strict_yaml.NotYaml as error:
+        raise UsageError(f"{axis}={text}: {error}") from None
+    return float(value) if axis == "guidance_scale" and type(value) is int else value
+
+
 def checked(request: ArmRequest, cases: tuple[Case, ...]) -> None:
-    """Raises UsageError where the arm's axes fit none of the cases, or not all of them."""
+    """Raises UsageError for the first axis of the arm that does not fit one of the cases."""
     for case in cases:
+        # `check` takes None for "the model's default", which an override does not fall back to.
+        defaults = MODELS[case.model].axes
+        for axis in (a for a, v in request.overrides.items() if v is None and defaults.get(a, a) is not None):
+            raise UsageError(f"--{request.name}: {axis}: no value; leave it out to keep the suite's")
         if reason := check(case.with_(**request.overrides)):
             raise UsageError(f"--{request.name}: {reason}")
 
@@ -107,6 +128,7 @@ def prepare(request: ArmRequest, project: Path, cache: Path, say: Any) -> Arm:
     if request.ref is not None:
         made = ref_environment(project, request.ref, python, cache, say)
         python, folder, commit = made.python, str(made.folder), made.commit
+        _check_names(request, made.folder)
     return Arm(
         name=request.name,
         text=request.text,
@@ -120,25 +142,48 @@ def prepare(request: ArmRequest, project: Path, cache: Path, say: Any) -> Arm:
     )
 
 
-def launch_environment(arm: Arm, project: Path) -> dict[str, str]:
+def _check_names(request: ArmRequest, tree: Path) -> None:
+    """Raises UsageError where the project's packages and ours cannot live in one process."""
+    clash = sorted({*OURS} & {*own_packages(tree)})
+    if clash and not _is_imgbench(tree):
+        raise UsageError(f"--{request.name}: the project's package {clash[0]} has the name of one of imgbench's own")
+    if clash and not (tree / HOST).exists():
+        raise UsageError(f"--{request.name}: ref={request.ref} is an imgbench from before `imgbench ab`: no {HOST}")
+
+
+def _is_imgbench(tree: Path) -> bool:
+    return all((tree / name).exists() for name in ("harness/types.py", "benches/cli.py"))
+
+
+def launch_environment(arm: Arm, project: Path, links: Path) -> dict[str, str]:
     """All variables of the arm's interpreter: ours, without the project's own folders on PYTHONPATH, and the arm's.
 
-    Our packages come by PYTHONPATH, so that an interpreter without imgbench can measure. PYTHONPATH stands before
-    site-packages: where the project under test is imgbench itself, the arm's own tree is put there instead.
+    Our packages come by PYTHONPATH, so that an interpreter without imgbench can measure, and through `links`, a folder
+    made here that holds nothing else: the folder that they are installed in may be a whole site-packages, which would
+    stand before the arm's own. Where the project under test is imgbench itself, the arm's own tree is put there.
     """
-    roots = {project.resolve(), project.resolve() / "src"}
-    kept = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and Path(p).resolve() not in roots]
+    entries = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    if arm.folder is not None or arm.python != sys.executable:
+        entries = [p for p in entries if not Path(p).resolve().is_relative_to(project.resolve())]
     if arm.folder is not None and not installable(Path(arm.folder)):
-        kept.insert(0, arm.folder)
-    ours = Path(arm.folder) if arm.folder is not None and set(OURS) <= set(arm.packages) else OUR_ROOT
+        entries.insert(0, arm.folder)
+    itself = arm.folder is not None and _is_imgbench(Path(arm.folder))
     return {
         **os.environ,
         "PYTHONSAFEPATH": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
-        "PYTHONPATH": os.pathsep.join([str(ours), *kept]),
+        "PYTHONPATH": os.pathsep.join([str(arm.folder) if itself else str(_linked(links)), *entries]),
         **arm.environment,
     }
+
+
+def _linked(links: Path) -> Path:
+    links.mkdir(parents=True, exist_ok=True)
+    for name in OURS:
+        if not (links / name).exists():
+            (links / name).symlink_to(OUR_ROOT / name, target_is_directory=True)
+    return links
 
 
 def refusal(base: Arm, head: Arm, base_loaded: Mapping[str, Any], head_loaded: Mapping[str, Any]) -> str | None:
@@ -149,23 +194,25 @@ def refusal(base: Arm, head: Arm, base_loaded: Mapping[str, Any], head_loaded: M
                 return f"the {arm.name} arm's worker sees {name}={loaded['variables'].get(name)!r}, not {value!r}"
         if Path(loaded["python"]).absolute() != Path(arm.python).absolute():
             return f"the {arm.name} arm runs {loaded['python']}, not {arm.python}"
-        if arm.folder is not None and not any(loaded["packages"].get(name) for name in arm.packages):
-            names = ", ".join(arm.packages) or "it has no package"
-            return f"the {arm.name} arm cannot import the project of {arm.commit} ({names})"
-    if base.commit and head.commit and base.commit != head.commit:
-        return _same_source(base, head, base_loaded, head_loaded)
+        if arm.folder is not None and (reason := _foreign(arm, Path(arm.folder).parent, loaded["packages"])):
+            return reason
     return None
 
 
-def _same_source(base: Arm, head: Arm, base_loaded: Mapping[str, Any], head_loaded: Mapping[str, Any]) -> str | None:
-    """Two commits whose packages differ on disk, and yet the same source was loaded."""
-    for name in sorted(set(base.packages) & set(head.packages)):
-        there, here = (tree_digest(package_folder(Path(str(arm.folder)), name)) for arm in (base, head))
-        loaded = [side["packages"].get(name) for side in (base_loaded, head_loaded)]
-        if there != here and loaded[0] and loaded[1] and loaded[0]["sha256"] == loaded[1]["sha256"]:
-            return (
-                f"package {name} differs between the refs, but both arms loaded the same source ({loaded[0]['path']})"
-            )
+def _foreign(arm: Arm, place: Path, packages: Mapping[str, Any]) -> str | None:
+    """Why the project's packages are not those of the arm's own environment, which stands in `place`.
+
+    A folder of the tree that the project does not install may well be found elsewhere; what it installs may not.
+    """
+    paths = {name: Path(packages[name]["path"]) for name in arm.packages if packages.get(name)}
+    foreign = {name: path for name, path in paths.items() if not path.resolve().is_relative_to(place.resolve())}
+    for name, path in foreign.items():
+        installed = [*place.glob(f"venv/lib/*/*/{name}"), *place.glob(f"venv/lib/*/*/{name}.*")]
+        if installed or len(foreign) == len(paths):
+            return f"the {arm.name} arm loaded {name} from {path}, not from its own environment ({place})"
+    if not paths:
+        names = ", ".join(arm.packages) or "it has no package"
+        return f"the {arm.name} arm cannot import the project of {arm.commit} ({names})"
     return None
 
 

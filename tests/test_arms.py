@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def loaded(arm: Arm, project: Path, variables: tuple[str, ...] = ()) -> dict:
     )
     done = subprocess.run(
         [arm.python, "-c", code],
-        env=arms.launch_environment(arm, project),
+        env=arms.launch_environment(arm, project, Path(arm.python).parents[2] / "ours"),
         cwd="/",
         capture_output=True,
         text=True,
@@ -95,7 +96,7 @@ def test_an_arm_that_did_not_load_its_own_code_is_refused(prepared: tuple[Arm, A
     base, head, _ = prepared
     there = loaded(base, project)
     same = there | {"python": head.python}
-    assert "both arms loaded the same source" in str(arms.refusal(base, head, there, same))
+    assert "the head arm loaded tinyproject from" in str(arms.refusal(base, head, there, same))
     absent = loaded(head, project) | {"packages": {}}
     assert "cannot import the project" in str(arms.refusal(base, head, there, absent))
     assert "runs" in str(arms.refusal(base, head, there | {"python": "/usr/bin/other"}, loaded(head, project)))
@@ -117,20 +118,25 @@ def test_an_environment_is_made_once_and_a_half_made_one_is_made_again(
     assert git(project, "worktree", "list").count("\n") == 0
 
 
-def test_a_variable_that_did_not_arrive_is_refused() -> None:
+def test_a_variable_that_did_not_arrive_is_refused(tmp_path: Path) -> None:
     arm = arms.prepare(arms.parse("head", "env:SPEED=2"), Path("/"), Path("/"), lambda _text: None)
     seen = {"python": arm.python, "variables": {"SPEED": "1"}, "packages": {}}
     plain = arms.prepare(arms.parse("base", ""), Path("/"), Path("/"), lambda _text: None)
     assert "sees SPEED='1', not '2'" in str(arms.refusal(plain, arm, seen | {"variables": {}}, seen))
-    assert arms.launch_environment(arm, Path("/nowhere"))["SPEED"] == "2"
+    assert arms.launch_environment(arm, Path("/nowhere"), tmp_path)["SPEED"] == "2"
 
 
 def test_the_projects_own_folder_is_taken_off_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{tmp_path / 'other'}")
-    arm = arms.prepare(arms.parse("base", ""), tmp_path, tmp_path, lambda _text: None)
-    found = arms.launch_environment(arm, tmp_path)["PYTHONPATH"].split(os.pathsep)
-    assert str(tmp_path) not in found
-    assert str(tmp_path / "other") in found
+    project, inside, other = tmp_path / "project", tmp_path / "project" / "python", tmp_path / "other"
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (project, inside, other))))
+    plain = arms.prepare(arms.parse("base", ""), project, tmp_path, lambda _text: None)
+    folder = replace(plain, folder=str(tmp_path / "tree"))
+    found = [
+        arms.launch_environment(arm, project, tmp_path / "ours")["PYTHONPATH"].split(os.pathsep)
+        for arm in (plain, folder)
+    ]
+    assert found[0] == [str(tmp_path / "ours"), str(project), str(inside), str(other)]  # as things are
+    assert found[1] == [str(tmp_path / "ours"), str(tmp_path / "tree"), str(other)]
 
 
 @pytest.mark.parametrize(
