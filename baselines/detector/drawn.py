@@ -1,0 +1,128 @@
+"""One run as a decision sees it: pairs of processes in order of time, drawn from a recording or from a model of noise.
+
+run = source.draw(generator, pairs=64)
+run.slowed({"digits_vit-...": 0.03}).processes("digits_vit-...", 1, 1)  # base and head, a process an array of seconds
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baselines.paired.metrics import TAIL, mean_shift
+from harness.stats import percentile_of
+
+LATENCY: Final = "latency_s"
+TAIL_LATENCY: Final = "latency_p95_s"
+
+Array = NDArray[np.float64]
+Processes = Sequence[Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSamples:
+    """The pairs of one row in order. `shifts` by metric is ln(head / base) of each pair, NaN where it is left out."""
+
+    numbers: Sequence[int]
+    base: Processes
+    head: Processes
+    shifts: Mapping[str, Array]
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        numbers: Sequence[int],
+        base: Processes,
+        head: Processes,
+        turns: Sequence[tuple[int, int]],
+        quiet: NDArray[np.bool_],
+        tail: bool,
+    ) -> PairSamples:
+        """Shifts from samples, turn against turn; of the 95th percentile only where `tail` says that it can be had."""
+        latency = [
+            mean_shift(turn_medians(a, ours), turn_medians(b, theirs))
+            for a, b, (ours, theirs) in zip(base, head, turns, strict=True)
+        ]
+        shifts = {LATENCY: np.where(quiet, np.asarray(latency, dtype=float), np.nan)}
+        if tail:
+            ratios = [float(percentile_of(b, TAIL) / percentile_of(a, TAIL)) for a, b in zip(base, head, strict=True)]
+            shifts[TAIL_LATENCY] = np.where(quiet, np.log(ratios), np.nan)
+        return cls(numbers=numbers, base=base, head=head, shifts=shifts)
+
+    @cached_property
+    def place(self) -> dict[int, int]:
+        """Position by pair number."""
+        return {number: position for position, number in enumerate(self.numbers)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A run. `shifts` by (row, metric), NaN where a pair is left out; `slow` is the share by which head was slowed."""
+
+    groups: Mapping[str, str]
+    shifts: Mapping[tuple[str, str], Array]
+    base: Mapping[str, Processes]
+    head: Mapping[str, Processes]
+    slow: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> list[str]:
+        return list(self.groups)
+
+    def slowed(self, rows: Mapping[str, float]) -> Drawn:
+        """The same run with head's times of each of `rows` multiplied by 1 + its share."""
+        shifts = {key: values + math.log1p(rows.get(key[0], 0.0)) for key, values in self.shifts.items()}
+        return Drawn(groups=self.groups, shifts=shifts, base=self.base, head=self.head, slow=rows)
+
+    def processes(self, row: str, base: int, head: int) -> tuple[list[Array], list[Array]]:
+        """All of base, then all of head, as tools measure that do not interleave: `base` processes of consecutive
+        pairs, then `head` processes of the pairs after them; as many as there are where there are fewer."""
+        have = min(len(self.base[row]), len(self.head[row]))
+        base = min(base, have - 1)
+        head = min(head, have - base)
+        factor = 1.0 + self.slow.get(row, 0.0)
+        return list(self.base[row][:base]), [factor * s for s in self.head[row][base : base + head]]
+
+
+class Source(Protocol):
+    """Where runs come from: a recording, or a model of noise."""
+
+    def draw(self, generator: np.random.Generator, pairs: int = 128) -> Drawn: ...
+
+
+def turn_medians(seconds: Array, turns: int) -> list[float]:
+    """The median of each of `turns` stretches of equal length."""
+    size = max(1, len(seconds) // turns)
+    return [float(np.median(seconds[i : i + size])) for i in range(0, len(seconds), size)]
+
+
+def stretches(generator: np.random.Generator, numbers: Sequence[int], count: int, length: int) -> list[int]:
+    """`count` of `numbers`, in stretches of `length` consecutive ones with random beginnings.
+
+    The end joins the beginning, so that every pair is drawn equally often.
+    """
+    starts = generator.integers(0, len(numbers), -(-count // length))
+    return [numbers[(start + step) % len(numbers)] for start in starts for step in range(length)][:count]
+
+
+def picked(
+    pairs: Mapping[str, PairSamples], groups: Mapping[str, str], chosen: Mapping[str, Sequence[int]], *, flipped: bool
+) -> Drawn:
+    """The run made of the chosen pair numbers of each group; `flipped` calls the arms the other way round."""
+    shifts: dict[tuple[str, str], Array] = {}
+    base: dict[str, Processes] = {}
+    head: dict[str, Processes] = {}
+    for row, found in pairs.items():
+        places = [found.place[n] for n in chosen[groups[row]]]
+        for metric, values in found.shifts.items():
+            shifts[(row, metric)] = -values[places] if flipped else values[places]
+        arms = [found.base[p] for p in places], [found.head[p] for p in places]
+        base[row], head[row] = arms[::-1] if flipped else arms
+    return Drawn(groups=groups, shifts=shifts, base=base, head=head)

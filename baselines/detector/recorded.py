@@ -1,0 +1,298 @@
+"""Recorded blocks: real pairs of processes of the same code in both arms, small enough to be kept in the repository.
+
+    recording = from_run(folder, conditions="shared runner, two cores, nothing else started")
+    save(recording, path)
+    load(path).draw(generator, pairs=64).shifts[("digits_vit-...", "latency_s")]
+
+A file is gzip over one JSON document: metadata, rows, and blocks in order of time. Samples are seconds, rounded to 5
+significant digits (by 5e-5 of a value at most, far below any noise) to keep it small. The document carries a sha256
+over all of itself, checked when it is read; the same recording always gives the same bytes (of one zlib).
+
+Format history: 1 (0.2.0) first.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from baselines.detector.drawn import LATENCY, Array, Drawn, PairSamples, picked, stretches
+from baselines.paired.judge import contended
+from baselines.paired.metrics import TAIL
+from harness import paired
+from harness.stats import needed_for
+from harness.storage import record
+from harness.types import Measurement
+
+SCHEMA: Final = 1
+DIGITS: Final = 5
+STRETCH: Final = 8  # pairs that stay together when resampled: as many as share a fork server
+
+Arm = Literal["a", "b"]
+
+
+class RecordingRefused(ValueError):
+    """A file that is not a recording, or was edited, or a run that cannot become one; `str()` is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """Where and how it was recorded. `conditions` says in words what else the machine did."""
+
+    cpu: str
+    cores: int
+    threads: int
+    suite: str
+    imgbench: str
+    commit: str
+    date: str
+    conditions: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measured row."""
+
+    id: str
+    label: str
+    metric: str = LATENCY
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowSamples:
+    """Seconds of each iteration of one row in one block, in order, measured in `turns` turns of equal length.
+    `contended` is why the machine was not quiet, None where it was."""
+
+    seconds: tuple[float, ...]
+    turns: int = 1
+    contended: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One process of one arm. Pairs are counted through all joined runs; `elapsed_s` is since the start of its run."""
+
+    run: int
+    pair: int
+    slot: int
+    arm: Arm
+    group: str
+    server: int
+    elapsed_s: float
+    rows: dict[str, RowSamples] = field(default_factory=dict)
+
+    @property
+    def contended(self) -> str | None:
+        """The first reason why one of its rows was not alone on the machine."""
+        return next((r.contended for r in self.rows.values() if r.contended), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """Blocks in order of time, both arms the same code."""
+
+    metadata: Metadata
+    rows: tuple[Row, ...]
+    blocks: tuple[Block, ...]
+
+    @cached_property
+    def groups(self) -> dict[str, str]:
+        """Group by row id."""
+        return {row: block.group for block in self.blocks for row in block.rows}
+
+    @cached_property
+    def pairs(self) -> dict[str, PairSamples]:
+        """What each row's pairs hold, in order of time: samples of both arms, and the shifts that they say."""
+        found: dict[str, list[tuple[int, RowSamples, RowSamples]]] = {row.id: [] for row in self.rows}
+        waiting: dict[tuple[str, int], Block] = {}
+        for block in self.blocks:
+            other = waiting.pop((block.group, block.pair), None)
+            if other is None:
+                waiting[(block.group, block.pair)] = block
+                continue
+            base, head = (other, block) if other.arm == "a" else (block, other)
+            for row in found.keys() & base.rows.keys() & head.rows.keys():
+                found[row].append((block.pair, base.rows[row], head.rows[row]))
+        return {row: _pair_samples(entries) for row, entries in found.items()}
+
+    @cached_property
+    def _complete(self) -> dict[str, list[int]]:
+        """Pair numbers by group that hold all of the group's rows. Raises RecordingRefused where a group has none."""
+        found: dict[str, set[int]] = {}
+        for row, group in sorted(self.groups.items()):
+            numbers = set(self.pairs[row].numbers)
+            found[group] = found.get(group, numbers) & numbers
+        if empty := sorted(g for g, numbers in found.items() if len(numbers) < 2):
+            raise RecordingRefused(f"fewer than two pairs hold all rows of {', '.join(empty)}")
+        return {group: sorted(numbers) for group, numbers in sorted(found.items())}
+
+    def log_ratios(self, row: str, metric: str = LATENCY) -> Array:
+        """ln(b / a) of each pair in order of time, by turns as the decision sees it; a contended pair is NaN."""
+        return self.pairs[row].shifts[metric]
+
+    def draw(self, generator: np.random.Generator, pairs: int = 128) -> Drawn:
+        """A resampled run of `pairs` pairs a group: stretches of consecutive pairs with random beginnings.
+
+        Rows of a group are resampled together, so what they share in a pair stays shared, and so does drift within a
+        stretch and the offset of a fork server. Both arms are the same code: which one is called head is drawn once.
+        The mean shift that a short recording has by chance stays in every resampled run, so it should hold more pairs
+        than a run takes.
+        """
+        flipped = bool(generator.integers(2))
+        chosen = {g: stretches(generator, numbers, pairs, STRETCH) for g, numbers in self._complete.items()}
+        return picked(self.pairs, self.groups, chosen, flipped=flipped)
+
+
+def _pair_samples(entries: Sequence[tuple[int, RowSamples, RowSamples]]) -> PairSamples:
+    base, head = [e[1] for e in entries], [e[2] for e in entries]
+    quiet = np.array([a.contended is None and b.contended is None for a, b in zip(base, head, strict=True)], dtype=bool)
+    return PairSamples.of(
+        numbers=[e[0] for e in entries],
+        base=[np.asarray(r.seconds) for r in base],
+        head=[np.asarray(r.seconds) for r in head],
+        turns=[(a.turns, b.turns) for a, b in zip(base, head, strict=True)],
+        quiet=quiet,
+        tail=bool(entries) and min(len(r.seconds) for r in (*base, *head)) >= needed_for(TAIL),
+    )
+
+
+def save(recording: Recording, path: Path) -> None:
+    """Writes the file; the same recording gives the same bytes."""
+    document = _document(recording)
+    text = _canonical({**document, "sha256": _digest(document)})
+    with path.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0, compresslevel=9) as file:
+        file.write(text.encode())
+
+
+def load(path: Path) -> Recording:
+    """Reads a file that `save` wrote. Raises RecordingRefused where it is anything else, or was edited."""
+    try:
+        document = json.loads(gzip.decompress(path.read_bytes()))
+        if document.pop("schema", None) != SCHEMA:
+            raise RecordingRefused(f"{path}: not a recording of schema {SCHEMA}, which this version reads")
+        if document.pop("sha256", None) != _digest({"schema": SCHEMA, **document}):
+            raise RecordingRefused(f"{path}: edited, or cut off: its hash does not fit its content")
+        return Recording(
+            metadata=record(Metadata, document["metadata"]),
+            rows=tuple(record(Row, entry) for entry in document["rows"]),
+            blocks=tuple(_block(entry) for entry in document["blocks"]),
+        )
+    except RecordingRefused:
+        raise
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordingRefused(f"{path}: {type(error).__name__}: {error}") from None
+
+
+def from_run(folder: Path, conditions: str) -> Recording:
+    """The blocks of a paired run whose arms are the same code. Raises RecordingRefused where they are not."""
+    run = paired.load(folder)
+    base, head = ({k: v for k, v in arm.items() if k != "name"} for arm in run.arms)
+    if base != head or any(row.base != row.head for row in run.rows):
+        raise RecordingRefused(f"{folder}: base and head differ, so its pairs do not show noise alone")
+    kept = [b for b in paired.blocks(folder) if b.group != paired.CONTROL_GROUP]
+    blocks = tuple(_recorded(b) for b in kept)
+    seen = {row for block in blocks for row in block.rows}
+    environment = run.environment
+    return Recording(
+        metadata=Metadata(
+            cpu=str(environment["cpu"]["model"]),
+            cores=int(environment["cpu"]["cores_allowed"]),
+            threads=run.threads,
+            suite=run.suite,
+            imgbench=str(environment["imgbench"]),
+            commit=str((environment.get("git") or {}).get("commit")),
+            date=run.created[:10],
+            conditions=conditions,
+        ),
+        rows=tuple(Row(id=row.id, label=row.label) for row in run.rows if row.id in seen),
+        blocks=blocks,
+    )
+
+
+def joined(recordings: Sequence[Recording]) -> Recording:
+    """One recording of several runs of one machine, in the given order; pairs and runs are counted on.
+
+    Raises RecordingRefused where the machine, the threads or the suite differ.
+    """
+    first = recordings[0].metadata
+    rows: dict[str, Row] = {}
+    blocks: list[Block] = []
+    for number, recording in enumerate(recordings):
+        for name in ("cpu", "cores", "threads", "suite"):
+            there, here = getattr(first, name), getattr(recording.metadata, name)
+            if there != here:
+                raise RecordingRefused(f"recordings of different {name}: {there} and {here}")
+        rows |= {row.id: row for row in recording.rows}
+        offset = 1 + max((b.pair for b in blocks), default=-1)
+        blocks += [replace(b, run=number, pair=b.pair + offset) for b in recording.blocks]
+    return Recording(metadata=_joined_metadata(recordings), rows=tuple(rows.values()), blocks=tuple(blocks))
+
+
+def _joined_metadata(recordings: Sequence[Recording]) -> Metadata:
+    def texts(name: str) -> str:
+        return ", ".join(dict.fromkeys(getattr(r.metadata, name) for r in recordings))
+
+    names = {"imgbench": texts("imgbench"), "commit": texts("commit"), "date": texts("date")}
+    return record(Metadata, {**asdict(recordings[0].metadata), **names, "conditions": texts("conditions")})
+
+
+def _recorded(block: paired.Block) -> Block:
+    rows = {row: _samples(m) for row, m in block.measurements.items() if m.samples.get(LATENCY)}
+    return Block(
+        run=0,
+        pair=block.pair,
+        slot=block.slot,
+        arm="a" if block.arm == "base" else "b",
+        group=block.group,
+        server=block.server,
+        elapsed_s=rounded(block.elapsed_s),
+        rows=rows,
+    )
+
+
+def _samples(measurement: Measurement) -> RowSamples:
+    return RowSamples(
+        seconds=tuple(rounded(v) for v in measurement.samples[LATENCY]),
+        turns=int(measurement.facts.get("turns", 1)),
+        contended=contended(measurement),
+    )
+
+
+def rounded(value: float) -> float:
+    """`value` with 5 significant digits.
+
+    >>> rounded(0.00182364912)
+    0.0018236
+    """
+    return float(f"{value:.{DIGITS}g}")
+
+
+def _document(recording: Recording) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "metadata": asdict(recording.metadata),
+        "rows": [asdict(row) for row in recording.rows],
+        "blocks": [asdict(block) for block in recording.blocks],
+    }
+
+
+def _block(entry: dict[str, Any]) -> Block:
+    rows = {row: record(RowSamples, {**s, "seconds": tuple(s["seconds"])}) for row, s in entry["rows"].items()}
+    return record(Block, {**entry, "rows": rows})
+
+
+def _canonical(document: dict[str, Any]) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _digest(document: dict[str, Any]) -> str:
+    return "sha256:" + hashlib.sha256(_canonical(document).encode()).hexdigest()

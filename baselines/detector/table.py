@@ -1,0 +1,166 @@
+"""Error rates of decision rules, as a frame and as Markdown: how often each alarms on equal code, and sees a slowdown.
+
+    frame = evaluate(source, RULES, runs=1000, ours=Ours())
+    print(markdown(frame))
+
+In the A/A runs nothing differs and every alarm in either direction is false. Whole runs: the share of runs in which any
+row alarms. Power: head is slowed; other tools judge a row by itself, so every row is slowed at once; our rule judges a
+whole run, so one row of it is slowed, each in its turn. Intervals are Wilson's at 95 %; they count each decision as
+independent, which rows of one process are not quite.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from baselines.detector.drawn import Source
+from baselines.detector.rules import Rule
+from harness.stats import wilson
+
+OursRule = Callable[[Source, Mapping[str, float], np.random.Generator], dict[str, str]]
+Counts = dict[tuple[str, str, float], Counter[str]]
+
+SHIFTS: Final = (0.0, 0.03, 0.05)
+CALLS: Final = ("worse", "better", "same", "inconclusive")
+CALL_OF: Final = {"regressed": "worse", "improved": "better", "unchanged": "same", "inconclusive": "inconclusive"}
+WHOLE_RUNS: Final = "whole runs"
+OURS: Final = "imgbench ab"
+OURS_PROCESSES: Final = "8+ pairs"
+
+
+def evaluate(
+    source: Source,
+    rules: Mapping[str, Rule],
+    *,
+    runs: int,
+    shifts: Sequence[float] = SHIFTS,
+    ours: OursRule | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """A line for each rule, row and shift: how many decisions said what.
+
+    Columns: rule, processes, row, shift, decisions, worse, better, same, inconclusive. The row "whole runs" counts a
+    run as worse where any row is, as better where any is and none is worse.
+    """
+    counts: Counts = {}
+    generators = [np.random.default_rng((seed, number)) for number in range(runs)]
+    for number, generator in enumerate(generators):
+        _other_tools(source, rules, shifts, generator, counts)
+        if ours is not None:
+            _our_rule(source, ours, shifts, number, generator, counts)
+    processes = {name: f"{rule.base_processes} + {rule.head_processes}" for name, rule in rules.items()}
+    lines = [
+        {"rule": rule, "processes": processes.get(rule, OURS_PROCESSES), "row": row, "shift": shift}
+        | {"decisions": found.total()}
+        | {call: found[call] for call in CALLS}
+        for (rule, row, shift), found in counts.items()
+    ]
+    return pd.DataFrame(lines).sort_values(["rule", "row", "shift"], kind="stable").reset_index(drop=True)
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """A line for each rule over all rows: shares with their intervals as (share, low, high).
+
+    Columns: rule, processes, A/A, A/A whole runs, then for each shift its power (called worse) and how often it was
+    called the same.
+    """
+    found = []
+    for (rule, processes), lines in frame.groupby(["rule", "processes"], sort=False):
+        rows, whole = lines[lines["row"] != WHOLE_RUNS], lines[lines["row"] == WHOLE_RUNS]
+        line: dict[str, object] = {"rule": rule, "processes": processes}
+        line["A/A"] = share(rows[rows["shift"] == 0], "worse", "better")
+        line["A/A whole runs"] = share(whole[whole["shift"] == 0], "worse", "better")
+        for shift in sorted(set(rows["shift"]) - {0.0}):
+            line[f"{shift:+.0%} caught"] = share(rows[rows["shift"] == shift], "worse")
+            line[f"{shift:+.0%} called the same"] = share(rows[rows["shift"] == shift], "same")
+        found.append(line)
+    return pd.DataFrame(found)
+
+
+def by_row(frame: pd.DataFrame) -> pd.DataFrame:
+    """A line for each rule and row: A/A alarms, and power at each shift, as (share, low, high)."""
+    found = []
+    for (rule, row), lines in frame[frame["row"] != WHOLE_RUNS].groupby(["rule", "row"], sort=False):
+        line: dict[str, object] = {"rule": rule, "row": row}
+        line["A/A"] = share(lines[lines["shift"] == 0], "worse", "better")
+        for shift in sorted(set(lines["shift"]) - {0.0}):
+            line[f"{shift:+.0%} caught"] = share(lines[lines["shift"] == shift], "worse")
+        found.append(line)
+    return pd.DataFrame(found)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of `summary` or `by_row` as Markdown; shares in percent with their 95 % interval."""
+    header = "| " + " | ".join(map(str, table.columns)) + " |"
+    ruler = "|" + "---|" * len(table.columns)
+    lines = ["| " + " | ".join(_cell(value) for value in line) + " |" for line in table.itertuples(index=False)]
+    return "\n".join([header, ruler, *lines]) + "\n"
+
+
+def share(lines: pd.DataFrame, *calls: str) -> tuple[float, float, float] | None:
+    """(share, low, high) of the decisions that said one of `calls`; None where there are none."""
+    count = int(lines["decisions"].sum())
+    if count == 0:
+        return None
+    hits = int(lines[list(calls)].to_numpy().sum())
+    low, high = wilson(hits, count)
+    return hits / count, low, high
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if not isinstance(value, tuple):
+        return str(value)
+    middle, low, high = (_percent(100 * part) for part in value)
+    return f"{middle} % [{low}, {high}]"
+
+
+def _percent(value: float) -> str:
+    if value < 0.005 or value > 99.95:
+        return f"{value:.0f}"
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}"
+
+
+def _other_tools(
+    source: Source, rules: Mapping[str, Rule], shifts: Sequence[float], generator: np.random.Generator, counts: Counts
+) -> None:
+    """One run judged by each rule, the same one for every shift."""
+    if not rules:
+        return
+    longest = max(rule.base_processes + rule.head_processes for rule in rules.values())
+    drawn = source.draw(generator, longest)
+    for shift in shifts:
+        slower = drawn.slowed(dict.fromkeys(drawn.rows, shift))
+        for rule in rules.values():
+            calls = {
+                row: rule.decide(*slower.processes(row, rule.base_processes, rule.head_processes))
+                for row in slower.rows
+            }
+            _count(counts, rule.name, calls, shift)
+
+
+def _our_rule(
+    source: Source, ours: OursRule, shifts: Sequence[float], number: int, generator: np.random.Generator, counts: Counts
+) -> None:
+    """A run for each shift; where a row is slowed, only that row counts."""
+    rows = source.draw(generator, 2).rows
+    for shift in shifts:
+        row = rows[number % len(rows)]
+        outcomes = ours(source, {row: shift} if shift else {}, generator)
+        if shift:
+            counts.setdefault((OURS, row, shift), Counter()).update([CALL_OF[outcomes[row]]])
+        else:
+            _count(counts, OURS, {row: CALL_OF[outcome] for row, outcome in outcomes.items()}, shift)
+
+
+def _count(counts: Counts, rule: str, calls: Mapping[str, str], shift: float) -> None:
+    for row, call in calls.items():
+        counts.setdefault((rule, row, shift), Counter()).update([call])
+    whole = next((call for call in ("worse", "better", "inconclusive") if call in calls.values()), "same")
+    counts.setdefault((rule, WHOLE_RUNS, shift), Counter()).update([whole])
