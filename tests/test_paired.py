@@ -7,8 +7,11 @@ import pytest
 from scipy import stats
 
 from baselines.paired.decision import PairedDecision
+from baselines.paired.preflight import judged, usable
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.robust import hodges_lehmann, signed_rank_p, trimmed
+from harness.paired import PairedRun, row_of
+from harness.types import Case, Measurement, Metric, Protocol
 
 
 @pytest.mark.parametrize("count", [8, 16, 64, 120])
@@ -144,3 +147,52 @@ def test_a_run_without_time_is_open_and_says_what_it_could_see() -> None:
 def test_a_question_is_asked_once() -> None:
     with pytest.raises(ValueError, match="twice"):
         PairedDecision([question("row"), question("row")])
+
+
+CALLS = Metric(name="model_calls", unit="1", label="Calls", better=None, kind="exact", description="", summary="last")
+
+
+def preflight(head_calls: float) -> tuple[PairedRun, list[tuple[str, str, Measurement]]]:
+    """A run of one row whose head has another backend than its base, and the preflight of both."""
+    base, head = Case(model="m"), Case(model="m", backend="torch_compile")
+    row = row_of(base, head)
+    run = PairedRun(
+        id="ab",
+        suite="s",
+        created="",
+        seed=0,
+        budget_s=1.0,
+        device="cpu",
+        threads=1,
+        arms=({}, {}),
+        loaded=({}, {}),
+        proof=(),
+        environment={},
+        protocol=Protocol(),
+        metrics={CALLS.name: CALLS},
+        rows=(row,),
+    )
+    facts = {"work_hash": "same"}
+    measured = [("base", base, 3.0), ("head", head, head_calls)]
+    return run, [
+        (row.id, arm, Measurement(case=case, replicate=0, status="ok", samples={CALLS.name: [calls]}, facts=facts))
+        for arm, case, calls in measured
+    ]
+
+
+@pytest.mark.parametrize(("head_calls", "outcome"), [(3.0, "unchanged"), (4.0, "not_comparable")])
+def test_arms_of_two_cases_are_compared_with_each_other(head_calls: float, outcome: str) -> None:
+    run, found = preflight(head_calls)
+    verdicts = judged(run, found)
+    assert [(v.metric, v.outcome) for v in verdicts] == [("model_calls", outcome)]
+    assert verdicts[0].case_id == run.rows[0].id
+    assert (verdicts[0].baseline, verdicts[0].candidate) == (3.0, head_calls)
+    assert usable(run, found) == {run.rows[0].id}
+
+
+def test_a_row_that_breaks_in_the_head_is_not_timed() -> None:
+    run, found = preflight(3.0)
+    broken = Measurement(case=run.rows[0].head, replicate=0, status="failed", reason="it broke")
+    found = [found[0], (run.rows[0].id, "head", broken)]
+    assert [(v.metric, v.outcome) for v in judged(run, found)] == [("row", "regressed")]
+    assert usable(run, found) == set()

@@ -64,8 +64,8 @@ def _side(run: PairedRun, row: PairedRow, one: Row) -> Side:
         cases=(one.case,),
         measurements=one.processes,
     )
-    # The two arms of a row may be two cases: both stand under the base's id here.
-    return Side(run=shell, rows={row.base.id: one, one.case.id: one})
+    # The two arms of a row may be two cases: each side answers to both ids.
+    return Side(run=shell, rows={row.base.id: one, row.head.id: one})
 
 
 def _named(row: PairedRow, verdicts: Iterable[Verdict]) -> list[Verdict]:
