@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.paired.metrics import TAIL, mean_shift
+from baselines.paired.metrics import TAIL, mean_shift, turn_medians
 from harness.stats import percentile_of
 
 LATENCY: Final = "latency_s"
@@ -47,7 +47,7 @@ class PairSamples:
     ) -> PairSamples:
         """Shifts from samples, turn against turn; of the 95th percentile only where `tail` says that it can be had."""
         latency = [
-            mean_shift(turn_medians(a, ours), turn_medians(b, theirs))
+            mean_shift(turn_medians(a.tolist(), ours), turn_medians(b.tolist(), theirs))
             for a, b, (ours, theirs) in zip(base, head, turns, strict=True)
         ]
         shifts = {LATENCY: np.where(quiet, np.asarray(latency, dtype=float), np.nan)}
@@ -95,12 +95,6 @@ class Source(Protocol):
     """Where runs come from: a recording, or a model of noise."""
 
     def draw(self, generator: np.random.Generator, pairs: int = 128) -> Drawn: ...
-
-
-def turn_medians(seconds: Array, turns: int) -> list[float]:
-    """The median of each of `turns` stretches of equal length."""
-    size = max(1, len(seconds) // turns)
-    return [float(np.median(seconds[i : i + size])) for i in range(0, len(seconds), size)]
 
 
 def stretches(generator: np.random.Generator, numbers: Sequence[int], count: int, length: int) -> list[int]:

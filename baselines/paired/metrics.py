@@ -44,7 +44,7 @@ class PairedMetric:
 
 def turn_shift(base: Measurement, head: Measurement) -> float:
     """Trimmed mean over the turns of ln(head's median / base's median): what drifts slower than a turn cancels."""
-    turns = [_turn_medians(m) for m in (base, head)]
+    turns = [turn_medians(m.samples["latency_s"], m.facts.get("turns", 1)) for m in (base, head)]
     return mean_shift(*turns)
 
 
@@ -56,8 +56,8 @@ def mean_shift(base: Sequence[float], head: Sequence[float]) -> float:
     return trimmed(shifts).mean if len(shifts) >= 4 else statistics.fmean(shifts)
 
 
-def _turn_medians(measurement: Measurement) -> list[float]:
-    samples, turns = measurement.samples["latency_s"], measurement.facts.get("turns", 1)
+def turn_medians(samples: Sequence[float], turns: int) -> list[float]:
+    """The median of each of `turns` stretches of equal length."""
     size = max(1, len(samples) // turns)
     return [statistics.median(samples[i : i + size]) for i in range(0, len(samples), size)]
 
