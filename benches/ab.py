@@ -44,7 +44,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the command line asks for. `plugins` are the user's own modules, `paths` where they are found."""
+    """What the command line asks for. `plugins` are the user's own modules, `paths` where they are found. `apart` gives
+    each arm a fork server of its own even where they could share one."""
 
     suite: Suite
     base: Arm
@@ -56,10 +57,17 @@ class Asked:
     plugins: tuple[str, ...]
     paths: tuple[str, ...]
     project: Path
+    apart: bool = False
 
 
 def run(asked: Asked, folder: Path, say: Say) -> Comparison:
-    """Measures and decides; the comparison is stored in `folder`. Raises ArmFailed and NotComparable."""
+    """Measures and decides. Raises ArmFailed and NotComparable."""
+    measure(asked, folder, say, PairedJudge)
+    return decide(folder)
+
+
+def measure(asked: Asked, folder: Path, say: Say, judge: Callable[[PairedRun], PairedJudge]) -> None:
+    """Measures what `judge` wants into `folder`. Raises ArmFailed and NotComparable."""
     began = perf_counter()
     with tempfile.TemporaryDirectory(prefix="imgbench-ab-") as scratch:
         servers = _servers(asked, folder, Path(scratch))
@@ -76,11 +84,10 @@ def run(asked: Asked, folder: Path, say: Say) -> Comparison:
                 say=say,
             )
             _preflight(pairs, say)
-            ended = _measure(pairs, say)
+            ended = _measure(pairs, say, judge)
         finally:
             close_all(servers.all())
     paired.write_header(folder, replace(pairs.run, finished=storage.now(), ended=ended))
-    return decide(folder)
 
 
 def decide(folder: Path) -> Comparison:
@@ -112,7 +119,7 @@ def _servers(asked: Asked, folder: Path, scratch: Path) -> Servers:
         return ArmProcess(launch)
 
     base = started(asked.base)
-    if asked.base.shares_server_with(asked.head):
+    if asked.base.shares_server_with(asked.head) and not asked.apart:
         return Servers(base=base, head=base, control=base)
     head = started(asked.head)
     return Servers(base=base, head=head, control=started(replace(asked.base, name="control")))
@@ -178,10 +185,10 @@ def _preflight(pairs: Pairs, say: Say) -> None:
         say(f"memory measured in {PROCESSES} processes: {len(doubtful)} rows")
 
 
-def _measure(pairs: Pairs, say: Say) -> str:
+def _measure(pairs: Pairs, say: Say, judge: Callable[[PairedRun], PairedJudge]) -> str:
     if not any(row.interleaving for row in pairs.run.rows):
         return "nothing could be timed"
-    return pairs.measure(Reported(judge=PairedJudge(pairs.run), say=say, pairs=pairs))
+    return pairs.measure(Reported(judge=judge(pairs.run), say=say, pairs=pairs))
 
 
 @dataclass(frozen=True, kw_only=True)

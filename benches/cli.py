@@ -170,7 +170,11 @@ def _selftest(command: argparse.ArgumentParser) -> None:
     from benches.selftest import PLANS
 
     command.add_argument("suite", nargs="?", default="gate", metavar="SUITE", help="default: gate")
-    command.add_argument("--trials", type=_positive, default=1, metavar="N", help="runs of each plan (1)")
+    command.add_argument("--trials", type=_positive, default=1, metavar="N", help="runs (of each plan) (1)")
+    command.add_argument("--record", type=Path, metavar="FILE", help="one A/A run in full, added to this recording")
+    command.add_argument("--conditions", default="", metavar="TEXT", help="what else the machine did, for --record")
+    command.add_argument("--recorded", type=Path, metavar="FILE", help="judge N resampled runs of this recording")
+    command.add_argument("--apart", action="store_true", help="a fork server for each arm, as two git refs have")
     command.add_argument("--plan", action="append", metavar="PLAN", help=f"default: {', '.join(PLANS)}")
     command.add_argument("--budget", default="5m", metavar="TIME", help="of each run (5m)")
     command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")

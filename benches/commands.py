@@ -23,7 +23,7 @@ import reports.terminal
 from baselines import fingerprint
 from baselines.verdict import BENCHMARK_ERROR, FINE, NOTHING_MEASURED, Comparison
 from benches import doctor as doctor_room
-from benches import listing, paired_commands, suites
+from benches import listing, paired_commands, selftest_commands, suites
 from benches.cli import INTERRUPTED
 from benches.failures import NotComparable, UsageError
 from harness import frames, progress, storage
@@ -289,7 +289,7 @@ COMMANDS = {
     "export": export,
     "show": show,
     "ab": paired_commands.ab,
-    "selftest": paired_commands.selftest,
+    "selftest": selftest_commands.selftest,
     "explain": paired_commands.explain,
     "replay": paired_commands.replay,
     "list": list_entries,

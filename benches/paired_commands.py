@@ -17,7 +17,6 @@ from baselines.paired.judge import replayed
 from baselines.verdict import FINE, MEANINGS, NOT_COMPARABLE, Comparison, Verdict, exit_code
 from benches import ab as ab_room
 from benches import arms, suites
-from benches import selftest as selftest_room
 from benches.failures import UsageError
 from harness import paired, progress, storage
 from harness import suite as suite_room
@@ -31,15 +30,17 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 def ab(options: Namespace) -> int:
     """Measures base against head; the last line of stdout is the run folder."""
     benches.load_plugins()
-    suite = _suite(options)
+    suite = suite_of(options)
     texts = [",".join(getattr(options, name) or []) for name in ("base", "head")]
     project = (options.project or Path.cwd()).resolve()
-    asked = _asked(options, suite, (texts[0], texts[1]), options.seed, project)
+    asked = asked_of(options, suite, (texts[0], texts[1]), options.seed, project)
     folder = new_folder(options.out, f"ab-{suite.name}")
-    return finish(options, _measured(asked, folder), folder)
+    return finish(options, measured(asked, folder), folder)
 
 
-def _asked(options: Namespace, suite: Suite, texts: tuple[str, str], seed: int | None, project: Path) -> ab_room.Asked:
+def asked_of(
+    options: Namespace, suite: Suite, texts: tuple[str, str], seed: int | None, project: Path
+) -> ab_room.Asked:
     """What is to be measured, with both arms ready to be started. Raises UsageError."""
     budget = seconds(options.budget)
     requests = [arms.parse(name, text) for name, text in zip(("base", "head"), texts, strict=True)]
@@ -60,7 +61,7 @@ def _asked(options: Namespace, suite: Suite, texts: tuple[str, str], seed: int |
     )
 
 
-def _measured(asked: ab_room.Asked, folder: Path) -> Comparison:
+def measured(asked: ab_room.Asked, folder: Path) -> Comparison:
     """One paired run into `folder`; an interrupted one keeps its blocks."""
     try:
         with storage.locked(folder), progress.status(progress.console()) as tell:
@@ -69,24 +70,6 @@ def _measured(asked: ab_room.Asked, folder: Path) -> Comparison:
         if paired.is_paired(folder):
             say(f"interrupted; what was measured is kept: imgbench replay {folder}")
         raise
-
-
-def selftest(options: Namespace) -> int:
-    """Runs the trials and prints what the gate did; the exit code is 0 whatever it was."""
-    benches.load_plugins()
-    suite = _suite(options)
-
-    def measure(arm: str) -> Comparison:
-        asked = _asked(options, suite, ("", arm), None, Path.cwd())
-        folder = new_folder(options.out, f"selftest-{suite.name}")
-        found = _measured(asked, folder)
-        storage.write_atomically(folder / COMPARISON_FILE, as_json(found))
-        say(f"{arm or selftest_room.NOTHING}: {reports.terminal.headline(found)}  ({folder})")
-        return found
-
-    found = selftest_room.trials(options.plan or selftest_room.PLANS, options.trials, suite.cases, measure)
-    say(f"{selftest_room.line(found)}; {options.budget} a run, {options.threads or default_threads()} threads")
-    return FINE
 
 
 def finish(options: Namespace, comparison: Comparison, folder: Path) -> int:
@@ -213,7 +196,7 @@ def say(text: str) -> None:
     progress.console().out(text, highlight=False)
 
 
-def _suite(options: Namespace) -> Suite:
+def suite_of(options: Namespace) -> Suite:
     chosen = suites.find(options.suite)
     if options.only:
         chosen = replace(chosen, cases=suite_room.only(chosen.cases, options.only))

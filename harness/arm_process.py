@@ -45,6 +45,8 @@ class ArmProcess:
         self.launch = launch
         self.renewals = -1
         self.start_s = 0.0
+        self._began = 0.0
+        self._starting = 0
         self._number = 0
         self._replies: dict[int, Reply] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,7 +54,12 @@ class ArmProcess:
 
     def renew(self) -> None:
         """A new interpreter with a new memory layout; the old one ends first."""
-        began = perf_counter()
+        self.begin_renewal()
+        self.end_renewal()
+
+    def begin_renewal(self) -> None:
+        """Ends the old interpreter and lets a new one start; `end_renewal` waits until it is ready."""
+        self._began = perf_counter()
         self.close()
         mine, theirs = socket.socketpair()
         alive_read, self._alive = os.pipe()
@@ -76,10 +83,14 @@ class ArmProcess:
         self.renewals += 1
         logs = self.launch.logs / self.launch.arm.name
         started = (self.launch.plugins, str(logs), self.launch.preload, self.launch.paths, self.launch.last_paths)
-        reply = self.call("start", started, START_TIMEOUT_S)
+        self._starting = self.begin("start", started)
+
+    def end_renewal(self) -> None:
+        """Waits for the new interpreter. Raises ArmFailed where it does not start."""
+        reply = self.result(self._starting, START_TIMEOUT_S)
         if reply.status != "ok":
             raise ArmFailed(f"the {self.launch.arm.name} arm does not start: {reply.reason}")
-        self.start_s = perf_counter() - began
+        self.start_s = perf_counter() - self._began
 
     def call(self, command: str, argument: Any, timeout_s: float) -> Reply:
         """The host's reply. Raises ArmFailed where the host died."""

@@ -14,8 +14,9 @@ from typing import Final
 import numpy as np
 
 from baselines.detector.drawn import LATENCY, TAIL_LATENCY, Array, Drawn, Processes
-from baselines.detector.recorded import STRETCH, Block, Metadata, Recording, Row, RowSamples, rounded
+from baselines.detector.recorded import Block, Metadata, Recording, Row, RowSamples, rounded
 from baselines.paired.metrics import TAIL
+from harness.pairs import RENEWAL_APART
 from harness.stats import percentile_of
 
 ROWS_A_GROUP: Final = 4
@@ -29,8 +30,8 @@ class NoiseModel:
     process: between processes, half of the variance common to all rows of a process; iteration: within one;
     contended: share of processes slowed by `slowdown` (low, high); drift: of the machine's speed over time, both arms
     alike, with `memory` the correlation of neighbouring processes; layout: constant offsets of which each process draws
-    one for each row; server: of an offset for each fork server, arm and row; degrees: of Student's t for the
-    process noise (0: normal); quantum: step of the clock as a share of the latency.
+    one for each row; server: of an offset for each fork server, arm and row, which lives for `lifetime` pairs;
+    degrees: of Student's t for the process noise (0: normal); quantum: step of the clock as a share of the latency.
     """
 
     description: str
@@ -42,6 +43,7 @@ class NoiseModel:
     memory: float = 0.95
     layout: tuple[float, ...] = ()
     server: float = 0.0
+    lifetime: int = RENEWAL_APART
     degrees: int = 0
     quantum: float = 0.0
     rows: int = 12
@@ -62,8 +64,8 @@ class NoiseModel:
         if self.layout:
             noise += generator.choice(np.asarray(self.layout), (self.rows, pairs, 2))
         if self.server:
-            servers = generator.normal(0, self.server, (self.rows, -(-pairs // STRETCH), 2))
-            noise += np.repeat(servers, STRETCH, axis=1)[:, :pairs]
+            servers = generator.normal(0, self.server, (self.rows, -(-pairs // self.lifetime), 2))
+            noise += np.repeat(servers, self.lifetime, axis=1)[:, :pairs]
         iterations = generator.normal(0, self.iteration, (self.rows, pairs, 2, self.samples))
         seconds = self.latency_s()[:, None, None, None] * np.exp(noise[..., None] + iterations)
         if self.quantum:
@@ -120,7 +122,7 @@ def recorded(model: NoiseModel, generator: np.random.Generator, pairs: int) -> R
             slot=side,
             arm="b" if side else "a",
             group=group,
-            server=pair // STRETCH,
+            server=pair // model.lifetime,
             elapsed_s=float(pair),
             rows={
                 row: RowSamples(seconds=tuple(rounded(v) for v in seconds[number, pair, side]))
@@ -166,7 +168,7 @@ MODELS: Final = {
         layout=(0.0, 0.015, 0.03, 0.06),
     ),
     "server": NoiseModel(
-        description="an offset of 0.5 % for each fork server, arm and row, eight pairs long", server=0.005
+        description="an offset of 0.5 % for each fork server, arm and row, two pairs long", server=0.005
     ),
     "heavy tails": NoiseModel(
         description="process noise of Student's t with 2 degrees of freedom", process=0.01, degrees=2

@@ -94,6 +94,18 @@ class PairedJudge:
         return mean, mean - 1.96 * error, mean + 1.96 * error
 
 
+class Recorder(PairedJudge):
+    """Wants every row until the budget is spent: for recordings of noise, in which no row may leave because of its
+    values."""
+
+    @property
+    def phase(self) -> str:
+        return "record"
+
+    def wanted(self) -> set[str]:
+        return {row.id for row in self.run.rows if row.interleaving} - self.broken.keys()
+
+
 def contended(measurement: Measurement) -> str | None:
     """Why the machine was not quiet during a measurement, by the criteria of the measuring side; None where it was."""
     return next((w for w in measurement.warnings if w.startswith("contended")), None)

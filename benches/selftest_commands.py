@@ -1,0 +1,90 @@
+"""`imgbench selftest`: trials of the gate, recordings of the machine's noise, and the error rates that both give."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+import benches
+import reports.terminal
+from baselines.detector import recorded
+from baselines.detector.ours import Ours
+from baselines.detector.recorded import Recording
+from baselines.detector.rules import RULES
+from baselines.detector.table import evaluate, markdown, summary
+from baselines.paired.judge import Recorder
+from baselines.verdict import FINE, Comparison
+from benches import ab as ab_room
+from benches import selftest as room
+from benches.failures import UsageError
+from benches.paired_commands import (
+    COMPARISON_FILE,
+    as_json,
+    asked_of,
+    default_threads,
+    measured,
+    new_folder,
+    say,
+    suite_of,
+)
+from harness import progress, storage
+
+
+def selftest(options: Namespace) -> int:
+    """Runs the trials, records noise, or judges recorded noise; the exit code is 0 whatever was found."""
+    how = [name for name in ("record", "recorded") if getattr(options, name)]
+    if len(how) > 1:
+        raise UsageError("selftest: --record measures, --recorded judges what was recorded; give one of them")
+    if options.recorded:
+        return _judge_recorded(options)
+    benches.load_plugins()
+    return _record(options) if options.record else _trials(options)
+
+
+def _trials(options: Namespace) -> int:
+    suite = suite_of(options)
+
+    def measure(arm: str) -> Comparison:
+        asked = replace(asked_of(options, suite, ("", arm), None, Path.cwd()), apart=options.apart)
+        folder = new_folder(options.out, f"selftest-{suite.name}")
+        found = measured(asked, folder)
+        storage.write_atomically(folder / COMPARISON_FILE, as_json(found))
+        say(f"{arm or room.NOTHING}: {reports.terminal.headline(found)}  ({folder})")
+        return found
+
+    found = room.trials(options.plan or room.PLANS, options.trials, suite.cases, measure)
+    say(f"{room.line(found)}; {options.budget} a run, {options.threads or default_threads()} threads")
+    return FINE
+
+
+def _record(options: Namespace) -> int:
+    """One A/A run in which no row leaves early, added to the recording."""
+    suite = suite_of(options)
+    asked = replace(asked_of(options, suite, ("", ""), None, Path.cwd()), apart=options.apart)
+    folder = new_folder(options.out, f"recording-{suite.name}")
+    with storage.locked(folder), progress.status(progress.console()) as tell:
+        ab_room.measure(asked, folder, tell, Recorder)
+    path: Path = options.record
+    found = recorded.from_run(folder, options.conditions)
+    whole = recorded.joined([recorded.load(path), found]) if path.exists() else found
+    recorded.save(whole, path)
+    say(f"{path}: {len(whole.blocks)} blocks, {_pairs(found)} pairs a group of them new ({folder})")
+    return FINE
+
+
+def _judge_recorded(options: Namespace) -> int:
+    """The table of error rates: our rule and those of other tools on resampled runs of a recording."""
+    recording = recorded.load(options.recorded)
+    say(f"{options.recorded}: {recording.metadata.cpu}, {recording.metadata.conditions}; {_pairs(recording)} pairs")
+    frame = evaluate(recording, RULES, runs=options.trials, ours=Ours())
+    say(markdown(summary(frame)))
+    return FINE
+
+
+def _pairs(recording: Recording) -> int:
+    """Pairs of the group that has the fewest."""
+    by_group = {
+        group: len({b.pair for b in recording.blocks if b.group == group}) for group in recording.groups.values()
+    }
+    return min(by_group.values(), default=0)
