@@ -68,17 +68,20 @@ class Servers:
     def all(self) -> list[ArmProcess]:
         return list(dict.fromkeys((self.base, self.head, self.control)))
 
-    @property
-    def renewal(self) -> int:
-        """Rounds that the servers live."""
-        return RENEWAL if self.base is self.head else RENEWAL_APART
+    def due(self, rounds: int) -> list[ArmProcess]:
+        """The servers that are renewed after so many rounds. The control's own decides about no row: it lives on."""
+        if rounds % RENEWAL == 0:
+            return self.all()
+        apart = self.base is not self.head
+        return [self.base, self.head] if apart and rounds % RENEWAL_APART == 0 else []
 
-    def renew(self) -> None:
-        """All of them anew, side by side."""
-        for server in self.all():
-            server.begin_renewal()
-        for server in self.all():
-            server.end_renewal()
+
+def renew(servers: Sequence[ArmProcess]) -> None:
+    """All of them anew, side by side."""
+    for server in servers:
+        server.begin_renewal()
+    for server in servers:
+        server.end_renewal()
 
 
 @dataclass(kw_only=True)
@@ -110,8 +113,8 @@ class Pairs:
         """Rounds until nothing is wanted or no further pair fits into the budget; why it ended."""
         rounds = 0
         while wanted := self._groups(judge.wanted()):
-            if rounds and rounds % self.servers.renewal == 0 and self.left_s > WORTH * self._renewal_s():
-                self.servers.renew()
+            if rounds and self.left_s > WORTH * self._renewal_s():
+                renew(self.servers.due(rounds))
             fitted = [self._pair(group, rows, judge) for group, rows in wanted.items()]
             if not any(fitted):
                 return "budget"

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -147,3 +148,25 @@ def planted_drift(case: Case) -> Workload:
     """Wrong in any precision but fp32, though finite and of the right shape."""
     sign = 1.0 if case.precision == "fp32" else -1.0
     return workload(case, lambda forwards, batch: sign * forwards["classifier"](batch))
+
+
+@add("planted_late")
+def planted_late(case: Case) -> Workload:
+    """Sound in the first two processes that build it with PLANTED_LATE set, and what that says in each later one."""
+    how = os.environ.get("PLANTED_LATE")
+    if how is None or not _late(Path(os.environ["PLANTED_MARK"])):
+        return workload(case)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "hang":
+        time.sleep(3600)
+    if how == "nan":
+        return workload(case, lambda forwards, batch: forwards["classifier"](batch) * float("nan"))
+    raise ValueError("the planted error")
+
+
+def _late(mark: Path) -> bool:
+    """Whether two processes were here before this one, which leaves its mark as well."""
+    with mark.open("ab") as file:
+        file.write(b".")
+        return file.tell() > 2

@@ -7,6 +7,7 @@ judge.wanted(), judge.phase           # what is measured next
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -56,6 +57,8 @@ class PairedJudge:
         for arm, measurement in (("base", base), ("head", head)):
             if measurement.status != "ok":
                 self.broken.setdefault(row, (arm, f"{measurement.status}: {measurement.reason}"))
+            elif no_time := _no_time(measurement):
+                self.broken.setdefault(row, (arm, no_time))
         if row in self.broken:
             return
         reason = contended(base) or contended(head)
@@ -92,6 +95,12 @@ class PairedJudge:
         mean = statistics.fmean(e.mean for e in estimates)
         error = statistics.fmean(e.error for e in estimates)
         return mean, mean - 1.96 * error, mean + 1.96 * error
+
+
+def _no_time(measurement: Measurement) -> str | None:
+    """Why the latency of a block cannot be a time, None where it can."""
+    bad = [v for v in measurement.samples.get("latency_s", []) if not (math.isfinite(v) and v > 0)]
+    return f"invalid: latency_s holds {bad[0]:g}, which is no duration" if bad else None
 
 
 class Recorder(PairedJudge):
