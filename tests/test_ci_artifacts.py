@@ -1,152 +1,251 @@
-"""What CI reads of a comparison: JUnit, annotations, summary, comment, badge, JSON, and the exit status itself."""
+"""What CI reads of a comparison beside JUnit: annotations, badge, comment, summary, JSON, and how they agree."""
 
 from __future__ import annotations
 
 import json
+import math
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from comparison_fixture import GONE, SAME, SLOWER, UNDECIDED, every_state, paired
 
-from baselines.verdict import Comparison, Verdict, exit_code
-from reports import annotations, artifacts, badge, junit, markdown
+from baselines.verdict import Comparison, exit_code
+from harness.environment import VERSION
+from reports import gate, markdown
+from reports.annotations import github
+from reports.artifacts import Targets, as_json, write
+from reports.badge import badge
+from reports.junit import junit
 
-SLOWER = Verdict(
-    case_id="vit-1",
-    label="vit · batch 1",
-    metric="latency_s",
-    kind="noisy",
-    unit="s",
-    outcome="regressed",
-    reason="suspected after 8 pairs, confirmed on 16 fresh ones",
-    baseline=0.010,
-    candidate=0.0105,
-    ratio=1.05,
-    low=1.04,
-    high=1.06,
-    minimum_detectable=0.02,
-    pairs=24,
-    p_value=1e-5,
-)
+COMMENT = """\
+<!-- imgbench gate -->
 
+**Red: 1 row is slower.**
 
-def comparison(*verdicts: Verdict, **changes: Any) -> Comparison:
-    given: dict[str, Any] = {
-        "run_id": "ab-gate-1",
-        "suite": "gate",
-        "baseline": "base (ref=main)",
-        "scope": "all",
-        "rule": "paired",
-        "arms": ("ref=main", "ref=HEAD"),
-        "verdicts": verdicts,
-    }
-    return Comparison(**given | changes)
+### Comparison with base (ref=main)
+
+**Contaminated: contended: 9 of 20 pairs**
+
+Against the baseline **base (ref=main)**: 1 regressed.
+
+- base: ref=main
+- head: ref=HEAD
+- 24 pairs, 2 dropped
+
+| outcome | row | metric | baseline | this run | ratio [95 %] | could see | reason |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+| regressed | vit · batch 1 | latency\\_s | 10.0 ms | 10.5 ms | 1.05x \\[1.04, 1.06\\] (24 pairs, 2 dropped) | 2.0% | \
+confirmed on 16 fresh pairs |
+"""
 
 
-def other(outcome: Any, **changes: Any) -> Verdict:
-    return replace(SLOWER, outcome=outcome, case_id=f"row-{outcome}", reason="so it is", **changes)
+def test_the_comment_to_the_letter() -> None:
+    found = paired(SLOWER, contaminated=("contended: 9 of 20 pairs",))
+    assert markdown.pull_request_comment(found) == COMMENT
+    assert markdown.step_summary(found) == COMMENT.split("\n\n", 2)[2]
 
 
-def cases(xml: str) -> dict[str, ElementTree.Element]:
-    root = ElementTree.fromstring(xml.split("\n", 1)[1])
-    return {f"{c.get('classname')}/{c.get('name')}": c for c in root.iter("testcase")}
-
-
-def test_junit_counts_and_places_every_outcome() -> None:
-    found = comparison(
-        SLOWER,
-        other("inconclusive", label="b"),
-        other("missing", label="c"),
-        other("unchanged", label="d"),
-        other("regressed", label="e", gating=False),
+def test_annotations_to_the_letter() -> None:
+    advisory = replace(SLOWER, gating=False, metric="load_s", reason="100 %\r\nslower: a, b")
+    assert github(paired(advisory, GONE, UNDECIDED, SLOWER)) == (
+        "::error title=imgbench%3A regressed%3A latency_s::vit · batch 1: confirmed on 16 fresh pairs\n"
+        "::error title=imgbench%3A missing%3A row::sd: no such row\n"
+        "::warning title=imgbench%3A regressed (advisory)%3A load_s::vit · batch 1: 100 %25%0D%0Aslower: a, b\n"
+        "::warning title=imgbench%3A inconclusive%3A latency_s::dit · 20 steps: budget spent\n"
     )
-    suite = ElementTree.fromstring(junit.junit(found).split("\n", 1)[1])[0]
-    assert {k: suite.get(k) for k in ("tests", "failures", "errors", "skipped")} == {
-        "tests": "6",
-        "failures": "1",
-        "errors": "1",
-        "skipped": "1",
-    }
-    told = cases(junit.junit(found))
-    assert told["vit · batch 1/latency_s"].find("failure") is not None
-    assert told["b/latency_s"].find("skipped") is not None
-    assert told["c/latency_s"].find("error") is not None
-    assert told["e/latency_s"].findtext("system-out") == "regressed (advisory): so it is"
+    assert (
+        github(paired(SAME)) == "::notice title=imgbench::Green: not slower (1 row, each within what it could see).\n"
+    )
+    assert github(paired(UNDECIDED, contaminated=("busy",))) == "::error title=imgbench%3A contaminated::busy\n"
+
+
+def test_a_comma_and_a_colon_in_a_title_are_escaped() -> None:
+    assert github(paired(replace(SLOWER, metric="a,b:c%"))).startswith(
+        "::error title=imgbench%3A regressed%3A a%2Cb%3Ac%25::"
+    )
+
+
+def test_ten_errors_and_ten_warnings_a_step_and_the_last_counts_the_rest() -> None:
+    errors = [replace(SLOWER, case_id=str(i)) for i in range(25)]
+    warnings = [replace(UNDECIDED, case_id=str(i)) for i in range(10)]
+    lines = github(paired(*errors, *warnings)).splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["::error"] * 10 + ["::warning"] * 10
+    assert lines[9] == "::error title=imgbench%3A 16 more::16 more of this kind are in the step summary"
+    assert "more" not in lines[-1]
 
 
 @pytest.mark.parametrize(
-    ("changes", "kind"), [({"refused": ("other GPU",)}, "refused"), ({"contaminated": ("busy",)}, "contaminated")]
-)
-def test_junit_fails_where_nothing_was_judged(changes: dict[str, Any], kind: str) -> None:
-    error = cases(junit.junit(comparison(other("inconclusive"), **changes)))["imgbench/gate"].find("error")
-    assert error is not None
-    assert error.get("type") == kind
-
-
-def test_junit_has_only_characters_that_xml_allows() -> None:
-    xml = junit.junit(comparison(replace(SLOWER, reason="bell \x07, <tag> & \ud800")))
-    assert "\x07" not in xml
-    assert "bell �, &lt;tag&gt; &amp; �" in xml
-
-
-def test_junit_has_the_elements_of_the_schema() -> None:
-    """testsuites > testsuite > properties?, testcase* > (error | failure | skipped | system-out)?, no other."""
-    root = ElementTree.fromstring(junit.junit(comparison(SLOWER, other("missing"))).split("\n", 1)[1])
-    assert root.tag == "testsuites"
-    suite = root[0]
-    assert [child.tag for child in suite] == ["properties", "testcase", "testcase", "testcase"]
-    assert all({"name", "classname", "time"} == set(case.keys()) for case in suite.iter("testcase"))
-    assert all({"type", "message"} == set(e.keys()) for tag in ("error", "failure") for e in suite.iter(tag))
-
-
-def test_annotations_are_escaped_and_at_most_ten() -> None:
-    one = annotations.github(comparison(replace(SLOWER, reason="100%\nworse")))
-    assert one == "::error title=imgbench%3A regressed%3A latency_s::vit · batch 1: 100%25%0Aworse\n"
-    many = annotations.github(comparison(*(replace(SLOWER, case_id=str(i)) for i in range(25)))).splitlines()
-    assert len(many) == 10
-    assert "16 more" in many[-1]
-
-
-def test_the_comment_and_the_summary_keep_their_limits() -> None:
-    verdicts = [replace(SLOWER, case_id=str(i), label="ž" * 400, reason="ü" * 1000) for i in range(400)]
-    comment = markdown.pull_request_comment(comparison(*verdicts))
-    assert len(comment) <= 65_536
-    assert comment.startswith("<!-- imgbench gate -->\n")
-    assert "Red: 400 rows are slower." in comment
-    assert "more verdicts left out here" in comment
-    assert len(markdown.step_summary(comparison(*verdicts)).encode()) <= 1024 * 1024
-
-
-@pytest.mark.parametrize(
-    ("found", "message"),
+    ("found", "message", "color"),
     [
-        (comparison(other("unchanged")), "not slower (1 row)"),
-        (comparison(SLOWER), "regressed in 1 row"),
-        (comparison(other("inconclusive")), "inconclusive"),
-        (comparison(other("inconclusive"), contaminated=("busy",)), "contaminated"),
-        (comparison(refused=("no baseline",), absent=True), "no baseline"),
-        (comparison(other("missing", baseline=0.01)), "not comparable"),
-        (comparison(other("unchanged", gating=False)), "speed not judged yet"),
+        (paired(SAME, replace(SAME, case_id="c5", outcome="improved")), "not slower (2 rows)", "brightgreen"),
+        (paired(SLOWER, SAME), "regressed in 1 row", "red"),
+        (paired(SLOWER, replace(SLOWER, kind="quality_set", case_id="x")), "quality regressed in 1 row", "red"),
+        (paired(SAME, UNDECIDED), "1 of 2 rows not slower", "yellow"),
+        (paired(UNDECIDED), "inconclusive", "yellow"),
+        (paired(UNDECIDED, contaminated=("busy",)), "contaminated", "yellow"),
+        (paired(refused=("none",), absent=True), "no baseline", "lightgrey"),
+        (paired(refused=("other GPU",)), "not comparable", "lightgrey"),
+        (paired(GONE), "not comparable", "orange"),
+        (paired(), "nothing measured", "lightgrey"),
+        (paired(replace(SAME, gating=False)), "speed not judged yet", "lightgrey"),
+        (paired(replace(SAME, kind="exact")), "speed not judged yet", "lightgrey"),
     ],
 )
-def test_the_badge_never_says_more_than_was_shown(found: Comparison, message: str) -> None:
-    assert json.loads(badge.badge(found))["message"] == message
+def test_the_badge_says_what_was_shown(found: Comparison, message: str, color: str) -> None:
+    expected = {"schemaVersion": 1, "label": "imgbench gate", "message": message, "color": color}
+    assert json.loads(badge(found)) == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (paired(SLOWER, replace(SLOWER, case_id="c9")), "Red: 2 rows are slower."),
+        (
+            paired(
+                SLOWER,
+                replace(SLOWER, kind="quality_item", metric="top1"),
+                replace(SLOWER, kind="health", metric="row", case_id="c9"),
+                replace(SLOWER, kind="exact", metric="weights_bytes"),
+            ),
+            "Red: the outputs of 1 row got worse, 1 row no longer runs, 1 row is slower and 1 row is worse in "
+            "weights_bytes.",
+        ),
+        (paired(SAME, UNDECIDED), "Not red: nothing regressed, but 1 row could not be decided."),
+        (paired(SAME), "Green: not slower (1 row, each within what it could see)."),
+        (paired(GONE), "No pass: 1 row is missing or cannot be compared."),
+        (paired(replace(SAME, gating=False)), "Not red: nothing regressed, but speed is not judged yet."),
+        (paired(refused=("a",), absent=True), "No answer: there is no baseline to compare with yet."),
+        (paired(refused=("GPU: A, B", "driver: 1, 2")), "No answer: nothing was compared: GPU: A, B; driver: 1, 2."),
+        (paired(), "No answer: nothing was measured."),
+    ],
+)
+def test_the_sentence_is_plain(found: Comparison, expected: str) -> None:
+    assert gate.sentence(found) == expected
+    marker, lead = markdown.pull_request_comment(found).split("\n\n")[:2]
+    assert marker == "<!-- imgbench gate -->"
+    assert lead == f"**{markdown.escaped(expected)}**"
+
+
+def test_no_artefact_is_ever_greener_or_redder_than_the_exit_code() -> None:
+    seen = set()
+    for found, strict in every_state():
+        code = exit_code(found, strict=strict)
+        seen.add(code)
+        suite = ElementTree.fromstring(junit(found, strict=strict).encode())[0]
+        assert (suite.get("failures") == suite.get("errors") == "0") is (code == 0)
+        assert ("::error" in github(found, strict=strict)) is (code != 0)
+        said = gate.sentence(found, strict)
+        assert said.startswith("Red") is (code in {10, 15})
+        assert not said.startswith(("Green", "Not red")) or code == 0
+        if json.loads(badge(found))["color"] == "brightgreen":
+            assert exit_code(found) == 0
+    assert seen == {0, 10, 11, 12, 13, 14, 15}
+
+
+def test_a_contaminated_run_passes_no_timed_verdict() -> None:
+    found = paired(SAME, replace(SAME, metric="weights_bytes", kind="exact"), contaminated=("busy", "control moved"))
+    told = {case.get("name"): case for case in ElementTree.fromstring(junit(found).encode()).iter("testcase")}
+    assert told["latency_s"].find("skipped").get("message") == "contaminated run: within ±2.5 %"
+    assert told["weights_bytes"].findtext("system-out") == "unchanged: within ±2.5 %"
+    error = told["gate"].find("error")
+    assert (error.get("type"), error.text) == ("contaminated", "busy; control moved")
+
+
+@pytest.mark.parametrize("limited", [markdown.step_summary, markdown.pull_request_comment])
+def test_thousands_of_verdicts_are_cut_at_whole_rows_the_gravest_first(limited: Callable[..., str]) -> None:
+    many = [replace(SAME, case_id=f"s{i}", label=f"größe {i} 数字 🐢" * 4, reason="ü" * 200) for i in range(6000)]
+    grave = [replace(SLOWER, case_id=f"g{i}", label=f"grave {i} 数字") for i in range(20)]
+    text = limited(paired(*many, *grave, replace(GONE, case_id="gone")))
+    size, limit = (len(text), 65_536) if limited is markdown.pull_request_comment else (len(text.encode()), 2**20)
+    assert limit - 2000 < size <= limit
+    rows = [line for line in text.splitlines() if line.startswith("|")][2:]
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 9 and row.endswith("|") for row in rows)
+    assert [row.split(" | ")[0] for row in rows[:22]] == ["| regressed"] * 20 + ["| missing", "| unchanged"]
+    left = 6021 - len(rows)
+    assert text.endswith(f"\n\n{left} more verdicts left out here: {left} unchanged. The JSON has all of them.\n")
+
+
+def test_gating_regressions_stand_before_advisory_ones() -> None:
+    advisory = [replace(SLOWER, case_id=f"a{i}", gating=False, ratio=9.0) for i in range(500)]
+    rows = [line for line in markdown.comparison(paired(*advisory, SLOWER)).splitlines() if line.startswith("| regr")]
+    assert rows[0].startswith("| regressed | vit")
+    assert rows[1].startswith("| regressed (advisory) | vit")
+    assert len(rows) == markdown.MAX_VERDICTS
+
+
+def test_text_that_never_ends_keeps_the_limits_too() -> None:
+    endless = paired(SLOWER, notes=("n" * 10**6,) * 90, contaminated=("c" * 10**6,) * 90)
+    assert len(markdown.pull_request_comment(endless)) <= 65_536
+    assert "| regressed | vit · batch 1 |" in markdown.step_summary(endless)
+    refused = paired(refused=("x" * 10**7,))
+    assert markdown.CUT in markdown.step_summary(refused)
+    comment = markdown.pull_request_comment(refused)
+    assert comment.startswith("<!-- imgbench gate -->\n\n**No answer: nothing was compared: xxx")
+    assert len(comment) <= 65_536
+
+
+def test_the_marker_of_a_comment_is_one_html_comment() -> None:
+    first = markdown.pull_request_comment(paired(SAME, suite="a --> <b>\n--x")).splitlines()[0]
+    assert first == "<!-- imgbench a-b-x -->"
+
+
+def test_the_json_is_the_whole_comparison_and_has_no_nan() -> None:
+    strange = replace(SLOWER, ratio=math.nan, high=math.inf, low=-math.inf)
+    document = json.loads(as_json(paired(strange)), parse_constant=lambda name: pytest.fail(name))
+    assert (document["imgbench"], document["exit_code"], document["meaning"]) == (VERSION, 10, "regressed")
+    assert document["sentence"] == "Red: 1 row is slower."
+    assert document["arms"] == ["ref=main", "ref=HEAD"]
+    (told,) = document["verdicts"]
+    assert (told["ratio"], told["low"], told["high"], told["pairs"]) == (None, None, None, 24)
+    assert json.loads(as_json(paired(UNDECIDED), strict=True))["exit_code"] == 11
+
+
+def test_the_summary_fits_beside_what_its_file_holds_already(tmp_path: Path) -> None:
+    path = tmp_path / "summary.md"
+    path.write_text("x" * (2**20 - 900))
+    many = [replace(SLOWER, case_id=str(i)) for i in range(50)]
+    write(paired(*many), Targets(step_summary=path), pytest.fail)
+    assert path.stat().st_size <= 2**20
+    assert "more verdicts left out here" in path.read_text()
+    path.write_text("x" * 2**20)
+    write(paired(*many), Targets(step_summary=path), pytest.fail)
+    assert path.read_text() == "x" * 2**20
+
+
+def test_a_file_that_cannot_be_written_keeps_no_other_from_being_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    said: list[str] = []
+    targets = Targets(junit=tmp_path / "file" / "junit.xml", badge=tmp_path / "new" / "badge.json", annotations=True)
+    with pytest.raises(OSError, match="file"):
+        write(paired(SLOWER), targets, said.append)
+    assert (tmp_path / "new" / "badge.json").read_text() == badge(paired(SLOWER))
+    assert said == github(paired(SLOWER)).splitlines()
+
+
+def test_half_a_character_is_no_reason_to_write_nothing(tmp_path: Path) -> None:
+    names = ("junit", "markdown", "comment", "badge", "json", "step_summary")
+    half = paired(replace(SLOWER, label="\ud83d", reason="\udc22"), suite="\ud83d")
+    write(half, Targets(**{name: tmp_path / name for name in names}), pytest.fail)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert all(path.read_text(encoding="utf-8") for path in tmp_path.iterdir())
 
 
 def test_contaminated_disarms_speed_and_nothing_else() -> None:
     busy = {"contaminated": ("busy",)}
-    assert exit_code(comparison(other("inconclusive"), **busy)) == 14
-    assert exit_code(comparison(other("missing"), other("inconclusive"), **busy)) == 14
-    assert exit_code(comparison(other("regressed", kind="quality_set"), **busy)) == 15
-    assert exit_code(comparison(other("regressed", kind="exact"), **busy)) == 10
+    assert exit_code(paired(replace(SLOWER, outcome="inconclusive"), **busy)) == 14
+    assert exit_code(paired(replace(SLOWER, outcome="missing"), replace(SLOWER, outcome="inconclusive"), **busy)) == 14
+    assert exit_code(paired(replace(SLOWER, outcome="regressed", kind="quality_set"), **busy)) == 15
+    assert exit_code(paired(replace(SLOWER, outcome="regressed", kind="exact"), **busy)) == 10
 
 
 def test_every_file_is_written_and_the_summary_is_appended(tmp_path: Path) -> None:
     said: list[str] = []
     (tmp_path / "summary.md").write_text("before\n")
-    targets = artifacts.Targets(
+    targets = Targets(
         junit=tmp_path / "deep" / "junit.xml",
         markdown=tmp_path / "c.md",
         comment=tmp_path / "comment.md",
@@ -155,7 +254,7 @@ def test_every_file_is_written_and_the_summary_is_appended(tmp_path: Path) -> No
         step_summary=tmp_path / "summary.md",
         annotations=True,
     )
-    artifacts.write(comparison(SLOWER), targets, said.append)
+    write(paired(SLOWER), targets, said.append)
     assert (tmp_path / "deep" / "junit.xml").read_text().startswith("<?xml")
     assert (tmp_path / "summary.md").read_text().startswith("before\n### Comparison with base")
     document = json.loads((tmp_path / "c.json").read_text())
