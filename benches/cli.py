@@ -171,6 +171,7 @@ def _selftest(command: argparse.ArgumentParser) -> None:
 
     command.add_argument("suite", nargs="?", default="gate", metavar="SUITE", help="default: gate")
     command.add_argument("--trials", type=_positive, default=1, metavar="N", help="runs (of each plan) (1)")
+    command.add_argument("--history", type=Path, metavar="FILE", help="keep the trials here, and count those of before")
     command.add_argument("--record", type=Path, metavar="FILE", help="one A/A run in full, added to this recording")
     command.add_argument("--conditions", default="", metavar="TEXT", help="what else the machine did, for --record")
     command.add_argument("--recorded", type=Path, metavar="FILE", help="judge N resampled runs of this recording")

@@ -4,86 +4,147 @@ Every trial is a complete `imgbench ab` run: A/A (nothing differs), or a slow-do
 one in each trial. What is published is the share of trials that alarm, with its 95 % Wilson interval, and how often a
 planted slow-down was called unchanged.
 
-    A/A 0/20 runs [0, 16 %]; busy 3 % 5/6 [44, 97 %] caught, 0 called unchanged; ...; 2 cores; 180 s a run
+    A/A 0/20 runs [0, 16 %]; busy 3 % 5/6 [44, 97 %] caught, 0 called unchanged; ...
+
+Trials can be kept in a file, a JSON line each, so that hours of them add up: `append`, `stored`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final
 
 from baselines.verdict import Comparison
 from harness.stats import wilson
+from harness.storage import UnreadableRun, record
 from harness.types import Case
 
 NOTHING: Final = "A/A"
 PLANS: Final = (NOTHING, "busy=0.03", "busy=0.05", "busy=0.10", "copy=1", "tail=0.5", "startup=0.3")
+METRIC_OF: Final = {"tail": "latency_p95_s", "startup": "startup_s"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Where and when a trial ran: `elapsed_s` of its `budget_s` seconds were used; `apart` tells that each arm had a
+    fork server of its own."""
+
+    created: str
+    cpu: str
+    cores: int
+    threads: int
+    suite: str
+    commit: str
+    budget_s: float
+    elapsed_s: float
+    apart: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One run. `plan` is what was planted, `case_id` in which row (empty for A/A)."""
+    """One run. `plan` is what was planted, `case_id` in which row (empty for A/A). `alarms` are the rows that were
+    called regressed or improved on a timed metric; `missed` tells that the metric with the slow-down was called
+    unchanged; `unchanged` counts the rows of `rows` whose latency was called so."""
 
     plan: str
     case_id: str
-    comparison: Comparison
+    alarms: tuple[str, ...]
+    caught: bool
+    missed: bool
+    contaminated: bool
+    rows: int
+    unchanged: int
+    conditions: Conditions
 
-    @property
-    def alarms(self) -> set[str]:
-        """Rows that were called regressed or improved on a timed metric."""
-        timed = (v for v in self.comparison.verdicts if v.pairs is not None)
-        return {v.case_id for v in timed if v.outcome in {"regressed", "improved"}}
 
-    @property
-    def caught(self) -> bool:
-        return any(
-            v.case_id == self.case_id and v.outcome == "regressed" and v.pairs is not None
-            for v in self.comparison.verdicts
-        )
-
-    @property
-    def missed(self) -> bool:
-        """The metric that the slow-down is in was called unchanged."""
-        metric = {"tail": "latency_p95_s", "startup": "startup_s"}.get(self.plan.partition("=")[0], "latency_s")
-        return any(
-            (v.case_id, v.metric, v.outcome) == (self.case_id, metric, "unchanged") for v in self.comparison.verdicts
-        )
+def trial(plan: str, case_id: str, comparison: Comparison, conditions: Conditions) -> Trial:
+    """What a decided run says of the gate."""
+    timed = [v for v in comparison.verdicts if v.pairs is not None]
+    alarms = {v.case_id for v in timed if v.outcome in {"regressed", "improved"}}
+    metric = METRIC_OF.get(plan.partition("=")[0], "latency_s")
+    latency = [v for v in timed if v.metric == "latency_s"]
+    return Trial(
+        plan=plan,
+        case_id=case_id,
+        alarms=tuple(sorted(alarms)),
+        caught=any((v.case_id, v.outcome) == (case_id, "regressed") for v in timed),
+        missed=any((v.case_id, v.metric, v.outcome) == (case_id, metric, "unchanged") for v in timed),
+        contaminated=bool(comparison.contaminated),
+        rows=len(latency),
+        unchanged=sum(v.outcome == "unchanged" for v in latency),
+        conditions=conditions,
+    )
 
 
 def trials(
-    plans: Sequence[str], count: int, cases: Sequence[Case], measure: Callable[[str], Comparison]
-) -> list[Trial]:
+    plans: Sequence[str], count: int, cases: Sequence[Case], measure: Callable[[str], tuple[Comparison, Conditions]]
+) -> Iterator[Trial]:
     """`count` runs of each plan, in turns, the planted row changing from run to run. `measure` takes the head's arm."""
-    found = []
     for number in range(count):
         for plan in plans:
             case_id = "" if plan == NOTHING else cases[number % len(cases)].id
             arm = "" if plan == NOTHING else f"inject:{plan}@{case_id}"
-            found.append(Trial(plan=plan, case_id=case_id, comparison=measure(arm)))
-    return found
+            yield trial(plan, case_id, *measure(arm))
+
+
+def append(path: Path, found: Trial) -> None:
+    """Adds one trial to the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(found), ensure_ascii=False) + "\n")
+
+
+def stored(path: Path) -> list[Trial]:
+    """Every trial of the file, in order; none where there is no file. Raises UnreadableRun."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [_read(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def _read(path: Path, number: int, line: str) -> Trial:
+    try:
+        entry = json.loads(line)
+        conditions = record(Conditions, entry["conditions"])
+        return record(Trial, {**entry, "alarms": tuple(entry["alarms"]), "conditions": conditions})
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnreadableRun(f"{path} line {number}: {error}") from None
 
 
 def line(found: Sequence[Trial]) -> str:
     """What the trials showed, in one line; contaminated runs are counted apart, since nothing is decided in them."""
-    parts = []
-    for plan in dict.fromkeys(trial.plan for trial in found):
-        mine = [t for t in found if t.plan == plan]
-        judged = [t for t in mine if not t.comparison.contaminated]
-        disarmed = f", {len(mine) - len(judged)} disarmed" if len(judged) < len(mine) else ""
-        if not judged:
-            parts.append(f"{plan}: nothing judged{disarmed}")
-        elif plan == NOTHING:
-            alarms = sum(bool(t.alarms) for t in judged)
-            parts.append(f"A/A {alarms}/{len(judged)} runs {_interval(alarms, len(judged))}{disarmed}")
-        else:
-            caught, missed = sum(t.caught for t in judged), sum(t.missed for t in judged)
-            elsewhere = sum(bool(t.alarms - {t.case_id}) for t in judged)
-            parts.append(
-                f"{plan} {caught}/{len(judged)} caught {_interval(caught, len(judged))}, {missed} called unchanged, "
-                f"{elsewhere} with an alarm elsewhere{disarmed}"
-            )
-    return "; ".join(parts)
+    parts = [_part(plan, [t for t in found if t.plan == plan]) for plan in dict.fromkeys(t.plan for t in found)]
+    return "; ".join([*parts, *_where(found)])
+
+
+def _part(plan: str, mine: Sequence[Trial]) -> str:
+    judged = [t for t in mine if not t.contaminated]
+    disarmed = f", {len(mine) - len(judged)} disarmed" if len(judged) < len(mine) else ""
+    if not judged:
+        return f"{plan}: nothing judged{disarmed}"
+    if plan == NOTHING:
+        alarms = sum(bool(t.alarms) for t in judged)
+        rows, unchanged = sum(t.rows for t in judged), sum(t.unchanged for t in judged)
+        decided = f", {unchanged} of {rows} rows called unchanged"
+        return f"A/A {alarms}/{len(judged)} runs {_interval(alarms, len(judged))}{decided}{disarmed}"
+    caught, missed = sum(t.caught for t in judged), sum(t.missed for t in judged)
+    elsewhere = sum(bool(set(t.alarms) - {t.case_id}) for t in judged)
+    return (
+        f"{plan} {caught}/{len(judged)} caught {_interval(caught, len(judged))}, {missed} called unchanged, "
+        f"{elsewhere} with an alarm elsewhere{disarmed}"
+    )
+
+
+def _where(found: Sequence[Trial]) -> list[str]:
+    """The machines, and how long a run took, in words."""
+    if not found:
+        return ["no trial yet"]
+    machines = dict.fromkeys(f"{t.conditions.cores} cores of {t.conditions.cpu}" for t in found)
+    budgets = sorted({t.conditions.budget_s for t in found})
+    hours = sum(t.conditions.elapsed_s for t in found) / 3600
+    asked = " or ".join(f"{budget / 60:g}" for budget in budgets)
+    return [*machines, f"{asked} min a run, {hours:.1f} h in all"]
 
 
 def _interval(successes: int, count: int) -> str:

@@ -22,13 +22,13 @@ from benches.paired_commands import (
     COMPARISON_FILE,
     as_json,
     asked_of,
-    default_threads,
     measured,
     new_folder,
     say,
     suite_of,
 )
-from harness import progress, storage
+from harness import paired, progress, storage
+from harness.timing import perf_counter
 
 
 def selftest(options: Namespace) -> int:
@@ -45,17 +45,38 @@ def selftest(options: Namespace) -> int:
 def _trials(options: Namespace) -> int:
     suite = suite_of(options)
 
-    def measure(arm: str) -> Comparison:
+    def measure(arm: str) -> tuple[Comparison, room.Conditions]:
         asked = replace(asked_of(options, suite, ("", arm), None, Path.cwd()), apart=options.apart)
         folder = new_folder(options.out, f"selftest-{suite.name}")
+        began = perf_counter()
         found = measured(asked, folder)
+        elapsed = perf_counter() - began
         storage.write_atomically(folder / COMPARISON_FILE, as_json(found))
         say(f"{arm or room.NOTHING}: {reports.terminal.headline(found)}  ({folder})")
-        return found
+        return found, _conditions(paired.load(folder), elapsed)
 
-    found = room.trials(options.plan or room.PLANS, options.trials, suite.cases, measure)
-    say(f"{room.line(found)}; {options.budget} a run, {options.threads or default_threads()} threads")
+    found = room.stored(options.history) if options.history else []
+    for trial in room.trials(options.plan or room.PLANS, options.trials, suite.cases, measure):
+        found.append(trial)
+        if options.history:
+            room.append(options.history, trial)
+    say(room.line(found))
     return FINE
+
+
+def _conditions(run: paired.PairedRun, elapsed_s: float) -> room.Conditions:
+    environment = run.environment
+    return room.Conditions(
+        created=run.created,
+        cpu=str(environment["cpu"]["model"]),
+        cores=int(environment["cpu"]["cores_allowed"]),
+        threads=run.threads,
+        suite=run.suite,
+        commit=str((environment.get("git") or {}).get("commit")),
+        budget_s=run.budget_s,
+        elapsed_s=round(elapsed_s, 1),
+        apart=not run.shared_server,
+    )
 
 
 def _record(options: Namespace) -> int:

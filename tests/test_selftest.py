@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from baselines.verdict import Comparison, Verdict
-from benches.selftest import NOTHING, line, trials
+from benches.selftest import NOTHING, Conditions, append, line, stored, trials
+from harness.storage import UnreadableRun
 from harness.types import Case
 
 CASES = (Case(model="planted_ok"), Case(model="planted_ok", batch_size=2))
@@ -23,14 +27,27 @@ def comparison(*verdicts: Verdict, contaminated: tuple[str, ...] = ()) -> Compar
     )
 
 
+HERE = Conditions(
+    created="2026-01-02T03:04:05+00:00",
+    cpu="a CPU",
+    cores=2,
+    threads=1,
+    suite="s",
+    commit="c0ffee",
+    budget_s=600.0,
+    elapsed_s=360.0,
+    apart=False,
+)
+
+
 def test_the_planted_row_changes_and_the_arms_say_where() -> None:
     asked: list[str] = []
 
-    def measure(arm: str) -> Comparison:
+    def measure(arm: str) -> tuple[Comparison, Conditions]:
         asked.append(arm)
-        return comparison(verdict(CASES[0], "unchanged"))
+        return comparison(verdict(CASES[0], "unchanged")), HERE
 
-    found = trials((NOTHING, "busy=0.05"), 2, CASES, measure)
+    found = list(trials((NOTHING, "busy=0.05"), 2, CASES, measure))
     assert asked == ["", f"inject:busy=0.05@{CASES[0].id}", "", f"inject:busy=0.05@{CASES[1].id}"]
     assert [t.missed for t in found] == [False, True, False, False]
 
@@ -44,19 +61,30 @@ def test_the_line_counts_alarms_catches_misses_and_disarmed_runs() -> None:
             comparison(verdict(CASES[1], "inconclusive"), contaminated=("busy",)),
         ]
     )
-    found = trials((NOTHING, "busy=0.05"), 2, CASES, lambda _arm: next(answers))
+    found = list(trials((NOTHING, "busy=0.05"), 2, CASES, lambda _arm: (next(answers), HERE)))
     assert line(found) == (
-        "A/A 1/2 runs [9%, 91%]; busy=0.05 1/1 caught [21%, 100%], 0 called unchanged, 1 with an alarm elsewhere, "
-        "1 disarmed"
+        "A/A 1/2 runs [9%, 91%], 1 of 2 rows called unchanged; busy=0.05 1/1 caught [21%, 100%], 0 called unchanged, "
+        "1 with an alarm elsewhere, 1 disarmed; 2 cores of a CPU; 10 min a run, 0.4 h in all"
     )
+
+
+def test_trials_of_several_evenings_add_up(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "trials.jsonl"
+    assert stored(path) == []
+    for outcome in ("unchanged", "regressed"):
+        for one in trials(("busy=0.05",), 1, CASES, lambda _arm, o=outcome: (comparison(verdict(CASES[0], o)), HERE)):
+            append(path, one)
+    found = stored(path)
+    assert [(t.caught, t.missed) for t in found] == [(False, True), (True, False)]
+    assert found[1].conditions == HERE
+    assert line(found).startswith("busy=0.05 1/2 caught [9%, 91%], 1 called unchanged, 0 with an alarm elsewhere; ")
+    path.write_text(path.read_text() + '{"plan": "A/A"}\n')
+    with pytest.raises(UnreadableRun, match="line 3"):
+        stored(path)
 
 
 def test_a_slow_start_counts_where_the_start_is_measured() -> None:
-    found = trials(
-        ("startup=0.3",),
-        1,
-        CASES,
-        lambda _arm: comparison(verdict(CASES[0], "unchanged"), verdict(CASES[0], "regressed", "startup_s")),
-    )
-    assert found[0].caught
-    assert not found[0].missed
+    both = comparison(verdict(CASES[0], "unchanged"), verdict(CASES[0], "regressed", "startup_s"))
+    (found,) = trials(("startup=0.3",), 1, CASES, lambda _arm: (both, HERE))
+    assert found.caught
+    assert not found.missed
