@@ -6,6 +6,7 @@ a block is each row's measurement with all raw samples, and the sentinel: work o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -23,12 +24,14 @@ SENTINEL_ROW: Final = -1
 @dataclass(frozen=True, kw_only=True)
 class BlockJob:
     """The rows of one block in the order in which they are measured. `referee` is the address where the block asks for
-    its turns, and `side` the name it gives there; without one it has the machine to itself."""
+    its turns, and `side` the name it gives there; without one it has the machine to itself. `cpus` are the CPUs that
+    the process may run on (none: all that it has)."""
 
     jobs: tuple[Job, ...]
     sentinel: bool = True
     referee: str | None = None
     side: str = ""
+    cpus: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,8 @@ def measure_block(block: BlockJob, report: Callable[[str], None]) -> BlockResult
 
     from harness import devices
 
+    if block.cpus:
+        os.sched_setaffinity(0, block.cpus)  # before the first thread of torch, which inherits it
     job = block.jobs[0]
     torch.set_num_threads(job.threads)
     device = devices.device(job.device)

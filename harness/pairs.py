@@ -27,7 +27,7 @@ from harness.blocks import SENTINEL_ROW, BlockJob, BlockResult
 from harness.measure import Job
 from harness.paired import CONTROL_GROUP, COPY, Block, PairedRow, PairedRun, Side
 from harness.timing import perf_counter
-from harness.turns import Interleaving, Referee
+from harness.turns import Interleaving, Referee, shared_cpus
 from harness.types import Case, Measurement
 from harness.worker import Reply
 
@@ -197,7 +197,8 @@ class Pairs:
     def _begin(self, side: Side, number: int, rows: Sequence[PairedRow], timeout: float) -> int:
         jobs = [self.job(row, side, number) for row in rows]
         jobs = [replace(j, protocol=replace(j.protocol, timeout_s=timeout / len(jobs))) for j in jobs]
-        block = BlockJob(jobs=tuple(jobs), referee=self.referee.address, side=side)
+        cpus = shared_cpus(number, self.run.threads)
+        block = BlockJob(jobs=tuple(jobs), referee=self.referee.address, side=side, cpus=cpus)
         return self.servers.of(side).begin("block", block)
 
     def _measurements(

@@ -5,12 +5,19 @@ those of neighbouring windows of 50 ms by 2.1 %, and the mean of ten such differ
 processes of a pair alternate every few iterations instead of one after the other, in the order ABBAABBA..., and what
 they share cancels. (Duet benchmarking, Bulej et al., ICPE 2020, does it with processes that run at the same time.)
 
+Both run on the same CPUs, as many as they have threads, the next ones in the next pair. A virtual CPU whose host core
+is busy with somebody else's work runs at two thirds of its speed for seconds, and no counter of the guest tells: of two
+processes that the kernel puts on a CPU each, one is then 1.4 times as slow in every one of its turns. Pairs of equal
+arms on a CPU each differed by 1.5 to 6 % (standard deviation by the MAD of twelve rows; one pair by 50 %), on the same
+one by 0.6 to 1.7 % (`imgbench selftest --record`).
+
 The driver is the referee: a worker asks for its next turn with (row, turn, its CPU seconds so far) and sleeps until it
 is granted. The one that is behind goes first, so rows stay aligned also where one arm fails.
 """
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 from collections.abc import Callable, Mapping
@@ -97,6 +104,15 @@ class Referee:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def shared_cpus(pair: int, threads: int) -> tuple[int, ...]:
+    """The CPUs that both processes of a pair run on: `threads` of the allowed ones, others in the next pair. None where
+    that would be all of them, or where the system cannot bind a process."""
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if threads >= len(allowed):
+        return ()
+    return tuple(sorted(allowed[(pair * threads + i) % len(allowed)] for i in range(threads)))
 
 
 class _Players:

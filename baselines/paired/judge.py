@@ -60,6 +60,8 @@ class PairedJudge:
             elif no_time := _no_time(measurement):
                 self.broken.setdefault(row, (arm, no_time))
         if row in self.broken:
+            if row == COPY:  # both sides of the control are the base arm of its row
+                self.broken.setdefault(str(self.run.control), ("base", self.broken[row][1]))
             return
         reason = contended(base) or contended(head)
         if reason is not None:
