@@ -64,7 +64,8 @@ def measure_block(block: BlockJob, report: Callable[[str], None]) -> BlockResult
             turns.begin_row(number)
         started, clock = storage.now(), perf_counter()
         measured = measure_job(each, lambda _phase: None, turns).measurement
-        measurements.append(replace(measured, started=started, duration_s=perf_counter() - clock))
+        state = {**measured.state, "cpus": sorted(os.sched_getaffinity(0))} if block.cpus else measured.state
+        measurements.append(replace(measured, started=started, duration_s=perf_counter() - clock, state=state))
     if turns is not None:
         turns.close()
     return BlockResult(measurements=tuple(measurements), sentinel=found)

@@ -16,6 +16,7 @@ from benches.ab import decide
 from benches.failures import UsageError
 from benches.paired_commands import seconds
 from harness import paired
+from harness.turns import shared_cpus
 from harness.types import Case
 
 HERE = Path(__file__).parent
@@ -92,6 +93,25 @@ def test_both_arms_have_equal_counts_and_take_turns(slowed: tuple[Path, subproce
             assert counts is not None
             assert counts.turns % 2 == 0
             assert len(measurement.samples["latency_s"]) == counts.turns * counts.samples
+
+
+def test_both_processes_of_a_pair_run_on_the_same_cpus(
+    slowed: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    """Read back in the processes themselves."""
+    folder, done = slowed
+    run = folder / done.stdout.splitlines()[-1]
+    threads = paired.load(run).threads
+    for block in paired.blocks(run):
+        for measurement in block.measurements.values():
+            assert tuple(measurement.state.get("cpus", ())) == shared_cpus(block.pair, threads)
+
+
+def test_the_next_pair_runs_on_the_next_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {2, 3, 5, 7})
+    assert [shared_cpus(pair, 1) for pair in range(5)] == [(2,), (3,), (5,), (7,), (2,)]
+    assert [shared_cpus(pair, 3) for pair in range(3)] == [(2, 3, 5), (2, 3, 7), (2, 5, 7)]
+    assert shared_cpus(0, 4) == ()
 
 
 def test_replay_is_bit_for_bit_and_sees_an_edited_value(
