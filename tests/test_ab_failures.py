@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from planted import LATE
 
 from baselines.verdict import BENCHMARK_ERROR, CONTAMINATED, NOT_COMPARABLE, REGRESSED
 from harness import paired
@@ -30,6 +31,7 @@ def started(folder: Path, *arguments: str, budget: str = "25s", before: str = ""
     (folder / "late.yaml").write_text(SUITE)
     command = f"{sys.executable} -m benches.cli ab late.yaml --plugin planted --budget {budget} {' '.join(arguments)}"
     environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}", TOKEN: str(folder)}
+    environment["PLANTED_MARK"] = str(folder / "mark")
     return subprocess.Popen(
         ["sh", "-c", f"{before} exec {command}"],
         env=environment,
@@ -43,16 +45,14 @@ def started(folder: Path, *arguments: str, budget: str = "25s", before: str = ""
 
 def broken(folder: Path, arm: str, how: str, *arguments: str) -> tuple[int, str, dict[str, list[tuple[str, str]]]]:
     """(exit code, output, {model: [(metric, outcome)]}) of a run whose `arm` breaks in the pairs of one row."""
-    mark = folder / "mark"
-    process = started(
-        folder, f"--{arm} env:PLANTED_LATE={how},env:PLANTED_MARK={mark}", "--json-file ab.json", *arguments
-    )
+    seed = next(seed for seed, name in LATE.items() if name == how)
+    process = started(folder, f"--{arm} seed={seed}", "--json-file ab.json", *arguments)
     output, _ = process.communicate(timeout=200)
     found: dict[str, list[tuple[str, str]]] = {}
     for verdict in json.loads((folder / "ab.json").read_text())["verdicts"]:
         model = verdict["case_id"].split("-")[0]
         found.setdefault(model, []).append((verdict["metric"], verdict["outcome"]))
-    assert mark.stat().st_size > 2, "nothing broke: the row was never built a third time"
+    assert (folder / "mark").stat().st_size > 2, f"nothing broke: the row was never built a third time\n{output}"
     return process.returncode, output, found
 
 

@@ -1,0 +1,88 @@
+"""The measuring side of a paired run: which servers are renewed when, in which order, and what a pair costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.paired import PairedRun, row_of
+from harness.pairs import Estimate, Pairs, Servers, interleaved
+from harness.types import Case, Protocol
+
+ONE: Any = "server"
+TWO: Any = "another server"
+THREE: Any = "the control's server"
+
+
+def test_servers_of_arms_that_have_one_each_are_renewed_every_second_round() -> None:
+    apart = Servers(base=ONE, head=TWO, control=THREE)
+    assert [apart.due(rounds) for rounds in (1, 2, 3, 4)] == [[], [ONE, TWO], [], [ONE, TWO]]
+    assert apart.due(8) == [ONE, TWO, THREE]
+
+
+def test_one_server_for_both_arms_lives_for_eight_rounds() -> None:
+    together = Servers(base=ONE, head=ONE, control=ONE)
+    assert [together.due(rounds) for rounds in (2, 4, 7)] == [[], [], []]
+    assert together.due(8) == together.due(16) == [ONE]
+
+
+def pairs(seed: int) -> Pairs:
+    run = PairedRun(
+        id="ab",
+        suite="s",
+        created="",
+        seed=seed,
+        budget_s=600.0,
+        device="cpu",
+        threads=1,
+        arms=({}, {}),
+        loaded=({}, {}),
+        proof=(),
+        environment={},
+        protocol=Protocol(),
+        metrics={},
+        rows=(),
+    )
+    nothing: Any = None
+    return Pairs(
+        run=run,
+        folder=Path(),
+        servers=Servers(base=ONE, head=ONE, control=ONE),
+        referee=nothing,
+        plugins=(),
+        caches=Path(),
+        began=0.0,
+        say=print,
+    )
+
+
+def test_of_two_consecutive_pairs_one_begins_with_each_arm_in_an_order_that_the_seed_fixes() -> None:
+    first = [pairs(seed=1)._base_first("group", number) for number in range(64)]
+    again = pairs(seed=1)
+    assert [again._base_first("group", number) for number in range(64)] == first
+    assert all(first[i] != first[i + 1] for i in range(0, 64, 2))
+    assert 8 <= sum(first[::2]) <= 24  # the order of each two is random
+    assert [pairs(seed=2)._base_first("group", number) for number in range(64)] != first
+
+
+@pytest.mark.parametrize(("latency_s", "samples", "discarded"), [(0.0005, 12, 1), (0.010, 3, 1), (0.5, 1, 0)])
+def test_a_turn_is_as_long_as_the_machine_is_steady_and_turns_are_even(
+    latency_s: float, samples: int, discarded: int
+) -> None:
+    row = row_of(Case(model="m"), Case(model="m"))
+    counts = interleaved(row, latency_s).interleaving
+    assert counts is not None
+    assert (counts.samples, counts.discarded) == (samples, discarded)
+    assert counts.turns % 2 == 0
+    assert 4 <= counts.turns <= 10
+
+
+def test_a_pair_that_was_never_measured_is_expected_to_take_as_long_as_the_longest() -> None:
+    estimate = Estimate()
+    assert estimate.seconds("group", ["row"]) == 2.0
+    estimate._rows |= {"a": 1.0, "b": 3.0}
+    estimate._overhead["group"] = 0.5
+    assert estimate.seconds("group", ["a"]) == 1.5
+    assert estimate.seconds("group", ["a", "new"]) == 4.5
