@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from baselines.controls import tripped
 from baselines.rows import NOT_RUN, Row, bad_values, rows_of
 from harness.types import Run
 
 SHOWN = 5
-CONTENDED_SHARE = 0.20
 
 
 def objections(run: Run, newest: Run | None, *, force: bool) -> list[str]:
@@ -52,12 +52,8 @@ def _not_ok(rows: dict[str, Row]) -> list[str]:
 
 
 def _contended(run: Run) -> list[str]:
-    """A run in which too many rows shared the machine with somebody else."""
-    ok = {m.case.id for m in run.measurements if m.status == "ok"}
-    shared = {m.case.id for m in run.measurements if any(w.startswith("contended") for w in m.warnings)} & ok
-    if len(shared) <= CONTENDED_SHARE * len(ok):
-        return []
-    return [f"contended: other processes used the machine during {len(shared)} of {len(ok)} rows (force accepts it)"]
+    """A run of which so much met a busy machine, or whose control moved so far, that its speed is no baseline."""
+    return [f"{reason} (force accepts it)" for reason in tripped(run)]
 
 
 def _removed(rows: dict[str, Row], newest: Run | None) -> list[str]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from baselines import store
+from baselines.controls import control_words, tripped
 from baselines.families import Judged, settle
 from baselines.fingerprint import (
     differences,
@@ -20,20 +23,52 @@ from baselines.fingerprint import (
     software_differences,
 )
 from baselines.health import appeared
-from baselines.judgement import Frame, Side, judge_row
+from baselines.judgement import TIMED, Frame, Side, judge_row
 from baselines.rows import NOT_RUN, Row, rows_of
 from baselines.store import BaselineRefused, Session
-from baselines.verdict import Comparison, Scope
+from baselines.verdict import Comparison, Scope, Verdict
 from harness.types import Run
 
+MAX_AGE_DAYS: Final = 180.0
+DECIDED: Final = frozenset({"regressed", "improved", "unchanged", "inconclusive"})
 
-def compare_stored(run: Run, root: Path, *, planned: Collection[str] | None = None) -> Comparison:
-    """`run` against this machine's sessions; against the shipped reference where they are unlike or there are none."""
+
+def compare_stored(
+    run: Run,
+    root: Path,
+    *,
+    planned: Collection[str] | None = None,
+    max_age_days: float = MAX_AGE_DAYS,
+    only: Collection[str] | None = None,
+) -> Comparison:
+    """`run` against this machine's sessions; against the shipped reference where they are unlike or there are none.
+
+    Sessions that were saved more than `max_age_days` before the run are stale: they are left out, and where no other is
+    left nothing is compared. `only` names the sessions (by run id) that count, for deciding again as it was decided.
+    """
     try:
         own, reference = store.find(run, root), store.reference(root, run.suite)
         others = [] if own or reference else store.elsewhere(run, root)
     except BaselineRefused as refused:
         return _refused(run, refused.reasons)
+    own = [s for s in own if only is None or s.run.id in only]
+    fresh = [s for s in own if not _stale(s, run, max_age_days)]
+    if own and not fresh:
+        age = f"its newest session was saved on {own[-1].saved[:10]}, more than {max_age_days:g} days before this run"
+        return _refused(run, [f"the baseline is stale: {age} (accept a newer one, or give --max-age)"], own[-1])
+    left_out = len(own) - len(fresh)
+    note = f"stale sessions left out: {left_out} (saved more than {max_age_days:g} days before this run)"
+    return with_notes(_compare_own(run, fresh, reference, others, planned), [note] if left_out else [])
+
+
+def with_notes(comparison: Comparison, notes: Sequence[str]) -> Comparison:
+    """The comparison with further notes at its end."""
+    return replace(comparison, notes=(*comparison.notes, *notes)) if notes else comparison
+
+
+def _compare_own(
+    run: Run, own: list[Session], reference: Session | None, others: list[Session], planned: Collection[str] | None
+) -> Comparison:
     comparison = compare(run, own, planned=planned)
     if not comparison.refused or reference is None:
         return comparison if own or not others else _unlike(run, others[-1])
@@ -42,6 +77,15 @@ def compare_stored(run: Run, root: Path, *, planned: Collection[str] | None = No
     note = [f"this machine's own baseline is unlike: {line}" for line in comparison.differences]
     result = compare(run, [reference], scope="machine-independent", planned=planned)
     return replace(result, notes=(*note, *result.notes))
+
+
+def _stale(session: Session, run: Run, max_age_days: float) -> bool:
+    """Whether the session is older than that; unreadable times count as stale."""
+    try:
+        age = datetime.fromisoformat(run.created) - datetime.fromisoformat(session.saved)
+    except (ValueError, TypeError):
+        return True
+    return age > timedelta(days=max_age_days)
 
 
 def compare(
@@ -64,16 +108,32 @@ def compare(
     usable, notes = _without_itself(run, usable)
     frame = _frame(run, usable, scope)
     judged, absent = _judge_rows(frame, planned)
+    comparable = [s.run for s in usable] if scope == "all" else []
+    contaminated = tuple(tripped(run, comparable))
     return Comparison(
         run_id=run.id,
         suite=run.suite,
         baseline=usable[-1].run.id,
         scope=scope,
-        verdicts=tuple(settle(judged)),
+        verdicts=tuple(disarmed(settle(judged), contaminated)),
         differences=tuple(unlike) if scope != "all" else (),
         sessions=len(usable),
         notes=(*notes, *absent, *_notes(run, usable[-1].run, frame)),
+        contaminated=contaminated,
+        against=tuple(s.run.id for s in usable),
     )
+
+
+def disarmed(verdicts: Sequence[Verdict], contaminated: Sequence[str]) -> list[Verdict]:
+    """The verdicts, those on times and energy undecided where the run is contaminated."""
+    if not contaminated:
+        return list(verdicts)
+    return [_undecided(v) if v.kind in TIMED and v.outcome in DECIDED else v for v in verdicts]
+
+
+def _undecided(verdict: Verdict) -> Verdict:
+    reason = f"contaminated run, not judged; it would read: {verdict.outcome}, {verdict.reason}"
+    return replace(verdict, outcome="inconclusive", reason=reason)
 
 
 def _frame(run: Run, sessions: list[Session], scope: Scope) -> Frame:
@@ -117,7 +177,8 @@ def _without_itself(run: Run, sessions: list[Session]) -> tuple[list[Session], l
 def _notes(run: Run, baseline: Run, frame: Frame) -> list[str]:
     software = software_differences(run.environment, baseline.environment)
     host = [f"speed is advisory: {frame.other_host}"] if frame.other_host else []
-    return [*host, *software]
+    control = control_words(run)
+    return [*host, *software, *([f"A/A control: {control}"] if control else [])]
 
 
 def _refused(run: Run, reasons: Sequence[str], newest: Session | None = None) -> Comparison:

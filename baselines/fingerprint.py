@@ -24,8 +24,8 @@ Environment = Mapping[str, Any]
 ABSENT = "absent"
 HARD_VERSIONS = {"torch": "torch", "onnxruntime": "onnxruntime", "onnxruntime-gpu": "onnxruntime-gpu"}
 GPU_VERSIONS = {"tensorrt": "TensorRT"}
-# A longer patience or an extra quality pass changes no sample of a row that has one.
-UNTIMED_PROTOCOL = frozenset({"timeout_s", "quality", "stages"})
+# A longer patience, an extra quality pass or a second attempt on a quieter machine changes no sample of a row.
+UNTIMED_PROTOCOL = frozenset({"timeout_s", "quality", "stages", "contended_retries"})
 GPU_FIELDS = {"name": "GPU model", "memory_bytes": "GPU memory", "power_limit_w": "GPU power limit", "mig": "GPU MIG"}
 KEY_DIGITS = 8
 

@@ -74,6 +74,8 @@ def _judge_metric(frame: Frame, there: Row, here: Row, name: str) -> Judged | No
 
 def _finding(frame: Frame, there: Row, here: Row, metric: Metric) -> Finding:
     name = metric.name
+    if metric.kind in TIMED:
+        here = here.quiet(frame.here.run.protocol.replicates)
     if IDENTICAL in (there.missing(name), here.missing(name)):
         return _identical(metric, there, here)
     if not there.groups(name):
@@ -86,21 +88,37 @@ def _finding(frame: Frame, there: Row, here: Row, metric: Metric) -> Finding:
         required = metric.kind == "quality_set"
         wrong += [line for line in [condition_difference(there, here, required=required)] if line]
     sessions = _history(frame, here, metric)
+    if not sessions and metric.kind in TIMED and there.contended:
+        return Finding(outcome="not_comparable", reason=f"no stored session of a quiet machine: {there.contended}")
     wrong += [f"{text} here" for text in [bad_values(metric, here.groups(name))] if text]
     wrong += [f"{text} in the baseline" for text in [bad_values(metric, [v for s in sessions for v in s])] if text]
     if wrong:
         return Finding(outcome="not_comparable", reason="; ".join(wrong))
-    return judge(Evidence(metric=metric, sessions=sessions, here=here.groups(name)))
+    found = judge(Evidence(metric=metric, sessions=sessions, here=here.groups(name)))
+    if metric.kind in TIMED and (reason := here.contended):
+        return replace(
+            found,
+            outcome="inconclusive",
+            reason=f"{reason}; it would read: {found.reason}",
+            p_worse=None,
+            p_better=None,
+        )
+    return found
 
 
 def _history(frame: Frame, here: Row, metric: Metric) -> tuple[Groups, ...]:
-    """Samples of every session that did the same work and describes the metric alike, oldest first."""
+    """Samples of every session that did the same work and describes the metric alike, oldest first. A session in which
+    the row met a busy machine gives no time."""
     found = []
     for side in frame.stored:
         row = side.rows.get(here.case.id)
         described = side.run.metrics.get(metric.name)
         if row is None or not row.ok or described is None or metric_differences(described, metric):
             continue
+        if metric.kind in TIMED:
+            row = row.quiet(side.run.protocol.replicates)
+            if row.contended:
+                continue
         if row.groups(metric.name) and not work_difference(row, here):
             found.append(row.groups(metric.name))
     return tuple(found)

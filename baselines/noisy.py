@@ -37,13 +37,15 @@ FULL_SESSIONS: Final = 4
 SHARED_MACHINE_SD: Final = 0.05
 DETECTION: Final = 0.95
 BLIND: Final = 0.25
+DISTURBED: Final = 0.2  # share of the processes that may disagree on either side
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
     """A change in log ratio, + is worse, with its standard error; `degrees` is infinite where the error is assumed.
 
-    `mildest` and `gravest` are the harm of this run's least and most slowed process.
+    `mildest` and `gravest` are the harm of this run's least and most slowed process, a fifth of them on either side
+    left out where there are five or more.
     """
 
     harm: float
@@ -68,7 +70,7 @@ class Shift:
         return self.threshold + quantile(DETECTION, self.degrees) * self.error
 
     def agreed(self, sign: float) -> bool:
-        """Whether every process of this run lies beyond D0 on that side: a disturbed process never alarms alone."""
+        """Whether the processes of this run lie beyond D0 on that side: a disturbed process never alarms alone."""
         return (self.mildest if sign > 0 else -self.gravest) > D0
 
     def p_value(self, sign: float) -> float:
@@ -101,10 +103,11 @@ def shift_of(metric: Metric, sessions: Sequence[Groups], here: Groups) -> Shift:
         processes = 1 / len(mine) + 1 / sum(len(values) for values in stored)
         error = math.sqrt(SHARED_MACHINE_SD**2 * (1 + 1 / count) + within_sd([*stored, mine]) ** 2 * processes)
         degrees = math.inf
+    ordered, cut = sorted(harms), int(DISTURBED * len(harms))
     return Shift(
         harm=statistics.median(harms),
-        mildest=min(harms),
-        gravest=max(harms),
+        mildest=ordered[cut],
+        gravest=ordered[-1 - cut],
         error=error,
         degrees=degrees,
         sessions=count,

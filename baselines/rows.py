@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.attempts import contended
 from harness.types import Case, Measurement, Metric, Run
 
 NOT_RUN = "not_run"
@@ -36,6 +37,16 @@ class Row:
     def groups(self, metric: str) -> Groups:
         """Raw samples of one metric, a list a process; processes without it are left out."""
         return [m.samples[metric] for m in self.processes if m.samples.get(metric)]
+
+    def quiet(self, least: int) -> Row:
+        """The row without processes that met a busy machine, where at least `least` are left; else the row itself."""
+        calm = tuple(m for m in self.processes if contended(m) is None)
+        return replace(self, processes=calm) if len(calm) >= least else self
+
+    @property
+    def contended(self) -> str | None:
+        """Why the machine was not quiet during one of its processes."""
+        return next((reason for m in self.processes if (reason := contended(m))), None)
 
     def metrics(self) -> list[str]:
         """Names of the metrics that this row has samples of."""

@@ -27,6 +27,7 @@ FINE, REGRESSED, INCONCLUSIVE, NOT_COMPARABLE, NOTHING_MEASURED, CONTAMINATED, Q
     15,
 )
 BENCHMARK_ERROR, USAGE = 20, 64
+CONTAMINATED_SHARE = 0.20  # of the pairs or rows of a run that met a busy machine: more disarms the gate
 MEANINGS = {
     FINE: "fine",
     REGRESSED: "regressed",
@@ -77,7 +78,8 @@ class Comparison:
     is the reason why nothing at all was compared (then `verdicts` is empty); `absent` tells that there simply is no
     baseline yet. `rule` "paired" is `imgbench ab`: base and head measured in one run, `arms` says what each of them is
     and `baseline` names the base. `contaminated` gives the reasons why speed may not be judged (a busy machine, a
-    control that moved): its timed verdicts are then inconclusive already, and the gate says 14."""
+    control that moved): its timed verdicts are then inconclusive already, and the gate says 14. `against` names the
+    stored sessions that were used, oldest first."""
 
     run_id: str
     suite: str
@@ -92,6 +94,7 @@ class Comparison:
     rule: Rule = "stored"
     arms: tuple[str, str] | None = None
     contaminated: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
 
 
 def exit_code(comparison: Comparison, strict: bool = False) -> int:

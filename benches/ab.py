@@ -150,7 +150,7 @@ def _header(asked: Asked, folder: Path, servers: Servers) -> PairedRun:
         loaded=(loaded[0], loaded[1]),
         proof=tuple(arm_room.proof(asked.base, asked.head, loaded[0], loaded[1])),
         environment=found,
-        protocol=replace(asked.suite.protocol, quality=False, stages=False),
+        protocol=replace(asked.suite.protocol, quality=False, stages=False, target_interval=None),
         metrics=metrics | {asked.metric.name: asked.metric for asked in PAIRED_METRICS},
         rows=rows,
         sentinels=tuple(SENTINELS),

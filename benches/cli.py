@@ -107,6 +107,10 @@ def _compare(command: argparse.ArgumentParser) -> None:
     command.add_argument("--strict", action="store_true", help="inconclusive verdicts exit with 11")
     command.add_argument("--exit-zero", action="store_true", help="advisory: always exit with 0")
     command.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    command.add_argument("--budget", default="2m", metavar="TIME", help="to measure suspects again (2m; 0: do not)")
+    command.add_argument(
+        "--max-age", type=float, default=180.0, metavar="DAYS", help="older sessions are stale and do not count (180)"
+    )
     _artifacts(command)
     _store(command)
 
@@ -158,12 +162,18 @@ def _artifacts(command: argparse.ArgumentParser) -> None:
 
 
 def _explain(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=Path, metavar="RUN", help="a paired run, or a folder of runs (its newest)")
+    command.add_argument(
+        "run", type=Path, metavar="RUN", help="a compared or paired run, or a folder of them (its newest)"
+    )
     command.add_argument("row", metavar="ROW", help="the row's id, or a part of its id or label")
+    _store(command)
 
 
 def _replay(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=Path, metavar="RUN", help="a paired run, or a folder of runs (its newest)")
+    command.add_argument(
+        "run", type=Path, metavar="RUN", help="a compared or paired run, or a folder of them (its newest)"
+    )
+    _store(command)
 
 
 def _selftest(command: argparse.ArgumentParser) -> None:

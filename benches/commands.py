@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 import tempfile
 from argparse import Namespace
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import baselines.compare
 import baselines.store
@@ -20,13 +18,14 @@ import benches
 import reports.benchmark_json
 import reports.page
 import reports.terminal
-from baselines import fingerprint
-from baselines.verdict import BENCHMARK_ERROR, FINE, NOTHING_MEASURED, Comparison
+from baselines import controls, fingerprint
+from baselines.verdict import BENCHMARK_ERROR, FINE, NOTHING_MEASURED
 from benches import doctor as doctor_room
-from benches import listing, paired_commands, selftest_commands, suites
+from benches import listing, paired_commands, selftest_commands, stored_commands, suites
 from benches.cli import INTERRUPTED
 from benches.failures import NotComparable, UsageError
-from harness import frames, progress, storage
+from benches.stored_commands import changed, compare_with_stored, load_run, store_of
+from harness import frames, paired, progress, storage
 from harness import suite as suite_room
 from harness.sweep import collect_environment, new_run, remaining, sweep
 from harness.types import Run, Suite
@@ -48,8 +47,10 @@ def run(options: Namespace) -> int:
         return FINE
     folder = Path(str(finished.folder))
     _print_table(finished)
+    if control := controls.control_words(finished):
+        _say(f"A/A control: {control}")
     if not options.no_report:
-        comparisons = compare_with_stored(finished, _store(options))
+        comparisons = compare_with_stored(finished, store_of(options))
         for comparison in comparisons:
             _say(reports.terminal.headline(comparison))
         reports.page.write(folder / REPORT_FILE, reports.page.build([finished], comparisons))
@@ -60,30 +61,15 @@ def run(options: Namespace) -> int:
 
 def report(options: Namespace) -> int:
     runs = [load_run(path) for path in options.runs]
-    comparisons = [c for r in runs for c in compare_with_stored(r, _store(options))]
+    comparisons = [c for r in runs for c in compare_with_stored(r, store_of(options))]
     path = options.out or Path(str(runs[0].folder)) / REPORT_FILE
     reports.page.write(path, reports.page.build(runs, comparisons))
     _say(str(path))
     return FINE
 
 
-def compare(options: Namespace) -> int:
-    if options.json and options.annotations:
-        raise UsageError("compare: --json and --annotations both fill stdout; write the JSON with --json-file")
-    measured = load_run(options.run)
-    comparison = _against_store(measured, _store(options))
-    paired_commands.write_artifacts(options, comparison)
-    if options.json:
-        _say(json.dumps(asdict(comparison), indent=1, ensure_ascii=False))
-    else:
-        progress.console().print(reports.terminal.verdicts(comparison))
-        _say(reports.terminal.headline(comparison))
-    code = baselines.verdict.exit_code(comparison, strict=options.strict)
-    return FINE if options.exit_zero else code
-
-
 def baseline(options: Namespace) -> int:
-    root = _store(options)
+    root = store_of(options)
     if options.action == "list":
         return _baseline_list(root, options.json)
     save = baselines.store.save_reference if options.reference else baselines.store.save
@@ -142,6 +128,25 @@ def show(options: Namespace) -> int:
     return FINE
 
 
+def explain(options: Namespace) -> int:
+    """Says in words how the verdicts of one row came about, of a paired run or of a stored comparison."""
+    return (paired_commands if is_paired(options.run) else stored_commands).explain(options)
+
+
+def replay(options: Namespace) -> int:
+    """Decides again from the raw values."""
+    return (paired_commands if is_paired(options.run) else stored_commands).replay(options)
+
+
+def is_paired(path: Path) -> bool:
+    """Whether a RUN is a paired one; of a folder of runs its newest run counts."""
+    names = (paired.HEADER_FILE, storage.RUN_FILE)
+    here = [path / name for name in names] if path.is_dir() else []
+    inside = [p for name in names for p in path.glob(f"*/{name}")] if path.is_dir() else []
+    found = [p for p in here if p.exists()] or sorted(inside, key=lambda p: p.stat().st_mtime)
+    return bool(found) and found[-1].name == paired.HEADER_FILE
+
+
 def list_entries(options: Namespace) -> int:
     benches.load_plugins()
     rows = listing.rows(options.what, options.device)
@@ -160,26 +165,6 @@ def doctor(options: Namespace) -> int:
     else:
         progress.console().print(reports.terminal.plain_table(findings))
     return FINE
-
-
-def load_run(path: Path) -> Run:
-    """The run in a folder, or the newest run of a folder of runs. Raises UnreadableRun."""
-    if not (path / storage.RUN_FILE).exists() and path.is_dir():
-        inside = sorted(path.glob(f"*/{storage.RUN_FILE}"), key=lambda p: p.stat().st_mtime)
-        if inside:
-            return storage.load(inside[-1].parent)
-    return storage.load(path)
-
-
-def compare_with_stored(measured: Run, root: Path) -> tuple[Comparison, ...]:
-    """The comparison with the stored baseline or the reference run; empty where neither is stored."""
-    comparison = _against_store(measured, root)
-    return () if comparison.absent else (comparison,)
-
-
-def _against_store(measured: Run, root: Path) -> Comparison:
-    planned = {case.id for case in measured.cases} if measured.selection else None
-    return baselines.compare.compare_stored(measured, root, planned=planned)
 
 
 def _measure(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
@@ -218,20 +203,14 @@ def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
         plugins = (*plugins, *(p for p in stored.environment.get("plugins", []) if p not in plugins))
         for plugin in plugins:
             importlib.import_module(plugin)
-        if not remaining(stored):
+        if stored.finished and not remaining(stored):
             _say("nothing is missing from this run")
             return stored
         workers = Workers(plugins, folder / "logs", benches.PRELOAD)
         here = collect_environment(workers, stored.environment["device"], stored.environment["threads"])
-        if differ := _changed(here, stored.environment):
+        if differ := changed(here, stored.environment):
             raise NotComparable(f"the conditions are not those that the run was begun under: {'; '.join(differ)}")
         return _sweep(stored, workers, plugins)
-
-
-def _changed(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
-    """Every condition in which a resumed run would differ from its own header: machine, host, versions, commit."""
-    kinds = (fingerprint.differences, fingerprint.soft_differences, fingerprint.software_differences)
-    return [line.replace(" in the baseline", " in the run") for kind in kinds for line in kind(here, there)]
 
 
 def _sweep(started: Run, workers: Workers, plugins: tuple[str, ...]) -> Run:
@@ -268,10 +247,6 @@ def _measured_code(finished: Run) -> int:
     return BENCHMARK_ERROR if statuses & BROKEN else FINE
 
 
-def _store(options: Namespace) -> Path:
-    return options.store or Path(os.environ.get("IMGBENCH_BASELINES", baselines.store.DEFAULT_ROOT))
-
-
 def _print_table(measured: Run) -> None:
     console = progress.console()
     console.print(reports.terminal.table(frames.cases_frame(measured), console.width))
@@ -284,14 +259,14 @@ def _say(text: str) -> None:
 COMMANDS = {
     "run": run,
     "report": report,
-    "compare": compare,
+    "compare": stored_commands.compare,
     "baseline": baseline,
     "export": export,
     "show": show,
     "ab": paired_commands.ab,
     "selftest": selftest_commands.selftest,
-    "explain": paired_commands.explain,
-    "replay": paired_commands.replay,
+    "explain": explain,
+    "replay": replay,
     "list": list_entries,
     "doctor": doctor,
 }

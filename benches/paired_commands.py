@@ -103,7 +103,7 @@ def explain(options: Namespace) -> int:
     header = paired.load(folder)
     judge = replayed(header, paired.blocks(folder))
     comparison = ab_room.decide(folder)
-    row = _row(options.row, comparison.verdicts)
+    row = row_named(options.row, comparison.verdicts)
     say(f"{row.label}  ({row.case_id})")
     for line in header.proof:
         say(f"  {line}")
@@ -133,7 +133,7 @@ def replay(options: Namespace) -> int:
         say(f"{folder}: decided again from the raw values: bit for bit the same")
         return FINE
     say(f"{folder}: the raw values give another decision than the stored one")
-    for line in _changes(json.loads(stored.read_text(encoding="utf-8")), json.loads(again)):
+    for line in changes(json.loads(stored.read_text(encoding="utf-8")), json.loads(again)):
         say(f"  {line}")
     return NOT_COMPARABLE
 
@@ -142,13 +142,13 @@ def as_json(comparison: Comparison) -> str:
     return json.dumps(asdict(comparison), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def seconds(text: str) -> float:
-    """Seconds of a duration such as "90", "90s", "10m", "1h" or "1h30m"."""
+def seconds(text: str, *, zero: bool = False) -> float:
+    """Seconds of a duration such as "90", "90s", "10m", "1h" or "1h30m"; 0 only where `zero` allows it."""
     parts = re.findall(r"(\d+(?:\.\d+)?)([smh]?)", text)
     if not parts or "".join(number + unit for number, unit in parts) != text or not all(u for _, u in parts[:-1]):
         raise UsageError(f"--budget: {text!r} must be a duration such as 90s, 10m or 1h30m")
     total = sum(float(number) * UNITS[unit] for number, unit in parts)
-    if total <= 0:
+    if total <= 0 and not zero:
         raise UsageError("--budget: must be more than 0")
     return total
 
@@ -203,7 +203,7 @@ def suite_of(options: Namespace) -> Suite:
     return chosen
 
 
-def _row(asked: str, verdicts: Sequence[Verdict]) -> Verdict:
+def row_named(asked: str, verdicts: Sequence[Verdict]) -> Verdict:
     """The row that `asked` names: its id, or a part of its id or label that only one row has."""
     rows = list({v.case_id: v for v in verdicts}.values())
     exact = [v for v in rows if asked in {v.case_id, v.label}]
@@ -214,7 +214,7 @@ def _row(asked: str, verdicts: Sequence[Verdict]) -> Verdict:
     raise UsageError(f"explain: {asked!r} names {len(found)} rows; give one of\n  {listed}")
 
 
-def _changes(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+def changes(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """The fields in which two stored comparisons differ, in words."""
     found = [
         f"{k}: {there.get(k)!r} stored, {here.get(k)!r} now"

@@ -16,7 +16,7 @@ import benches
 from baselines import fingerprint
 from benches.commands import new_folder
 from harness import storage
-from harness.sweep import Block, collect_environment, finish, measure_block, new_run, remaining
+from harness.sweep import Block, Site, collect_environment, finish, measure_block, new_run, remaining
 from harness.types import Case, Run, Suite
 from harness.worker import Workers
 
@@ -60,8 +60,7 @@ class StepwiseRun:
         """Measures every process of `case` and returns the run so far, with this case alone."""
         run = self.run or self._begin()
         for replicate in range(run.protocol.replicates):
-            block = Block(case=case, replicate=replicate)
-            run, measurement = measure_block(block, run, self._workers, self._plugins, self._cache, lambda _phase: None)
+            run, measurement = measure_block(Block(case=case, replicate=replicate), run, self._site)
             if measurement.status != "ok":
                 break
         self.run = storage.load(self.folder)
@@ -86,6 +85,10 @@ class StepwiseRun:
     @cached_property
     def _workers(self) -> Workers:
         return Workers(self._plugins, self._cache / "logs", benches.PRELOAD)
+
+    @cached_property
+    def _site(self) -> Site:
+        return Site(workers=self._workers, plugins=self._plugins, cache=self._cache, report=lambda _phase: None)
 
     @cached_property
     def _cache(self) -> Path:

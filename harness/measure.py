@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import contention, injection, precision, probes
+from harness import contention, injection, precision, probes, sentinel
 from harness.backends import Build, BuildRequest
 from harness.devices import Device
 from harness.probes.stages import component_metric, sum_warning
@@ -70,11 +70,16 @@ def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turn
             trial = replace(_first_call(job, device, workload, build, load_s, report), turns=turns)
             findings = _collect(trial, job.only, report)
             fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial)
-    state = device.block_state(before)
+    state = device.block_state(before) | _sentinel(job, device)
     metrics = [component_metric(c.name) for c in trial.workload.components]
     if trial.workload.quality is not None:
         metrics += trial.workload.quality.metrics
     return Outcome(measurement=_measurement(trial, findings, fault, state), metrics=tuple(metrics))
+
+
+def _sentinel(job: Job, device: Device) -> dict[str, Any]:
+    """Work of our own at the end of a whole pass, after everything that it could disturb (`harness.sentinel`)."""
+    return {"sentinel": sentinel.measure(Timer(device.synchronize), device)} if job.only is None else {}
 
 
 def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Workload, float, Build]:

@@ -1,4 +1,4 @@
-"""Warm-up to a steady state, then samples until there are enough. Pure control flow over a `measure()` callable.
+"""Warm-up to a steady state, then samples until the median is known precisely. Pure control flow over `measure()`.
 
 Warm-up ends when the minimum time and count are over and the medians of the last two windows agree within the
 protocol's tolerance; at the cap it ends all the same, and the row is flagged `unsteady`. Warm-up values are kept.
@@ -8,24 +8,33 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+
+from scipy import special
 
 from harness.turns import Interleaving, Turns
 from harness.types import Protocol
 
 WINDOW = 4
 MIN_TIMED_S = 2e-4
+BATCHES = 10
+LOOKS = 8  # the precision is looked at again after an eighth more samples
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """Seconds per iteration: `warmup` thrown away but kept, `steady` the samples; `loops` iterations a sample."""
+    """Seconds per iteration: `warmup` thrown away but kept, `steady` the samples; `loops` iterations a sample.
+
+    `interval` is half the width of the 95 % interval of the median, as a share of it; None with fewer than 4 samples.
+    """
 
     warmup: list[float]
     steady: list[float]
     loops: int
     unsteady: str | None
+    interval: float | None = None
 
 
 def sample(measure: Callable[[int], float], protocol: Protocol) -> Sampled:
@@ -34,10 +43,36 @@ def sample(measure: Callable[[int], float], protocol: Protocol) -> Sampled:
     loops = max(1, math.ceil(MIN_TIMED_S / max(statistics.median(warmup[-WINDOW:]), 1e-9)))
     steady: list[float] = []
     spent = 0.0
-    while not _enough(len(steady), spent, protocol):
+    look = protocol.min_samples
+    while not (len(steady) >= 3 and spent >= protocol.max_sample_time_s):
+        if len(steady) >= look and spent >= protocol.min_sample_time_s:
+            if _precise(steady, protocol.target_interval):
+                break
+            look = len(steady) + max(1, len(steady) // LOOKS)
         steady.append(measure(loops))
         spent += steady[-1] * loops
-    return Sampled(warmup=warmup, steady=steady, loops=loops, unsteady=unsteady)
+    return Sampled(warmup=warmup, steady=steady, loops=loops, unsteady=unsteady, interval=interval(steady))
+
+
+def interval(values: Sequence[float]) -> float | None:
+    """Half the width of the 95 % interval of the median of `values`, as a share of it; None for fewer than 4.
+
+    From the medians of up to BATCHES consecutive stretches, so that neighbours that are alike do not count twice (batch
+    means; Law and Kelton, Simulation Modeling and Analysis, chapter 9).
+    """
+    count = min(BATCHES, len(values))
+    if count < 4:
+        return None
+    bounds = [round(i * len(values) / count) for i in range(count + 1)]
+    medians = [statistics.median(values[a:b]) for a, b in pairwise(bounds)]
+    centre = statistics.fmean(medians)
+    half = float(special.stdtrit(count - 1, 0.975)) * statistics.stdev(medians) / math.sqrt(count)
+    return half / centre if centre > 0 else 0.0
+
+
+def _precise(values: Sequence[float], target: float | None) -> bool:
+    reached = interval(values)
+    return target is None or (reached is not None and reached <= target)
 
 
 def sample_in_turns(measure: Callable[[int], float], interleaving: Interleaving, turns: Turns) -> Sampled:
@@ -50,12 +85,6 @@ def sample_in_turns(measure: Callable[[int], float], interleaving: Interleaving,
         warmup += [measure(1) for _ in range(interleaving.discarded)]
         steady += [measure(loops) for _ in range(interleaving.samples)]
     return Sampled(warmup=warmup, steady=steady, loops=loops, unsteady=None)
-
-
-def _enough(count: int, spent: float, protocol: Protocol) -> bool:
-    if count >= 3 and spent >= protocol.max_sample_time_s:
-        return True
-    return count >= protocol.min_samples and spent >= protocol.min_sample_time_s
 
 
 def _warm_up(measure: Callable[[int], float], protocol: Protocol) -> tuple[list[float], str | None]:

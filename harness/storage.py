@@ -2,6 +2,7 @@
 
     runs/<id>/run.json             schema, suite, protocol, environment, metrics, planned cases (written first)
     runs/<id>/measurements.jsonl   one Measurement a line, flushed and synced one by one
+    runs/<id>/controls.jsonl       one process of the A/A control a line
     runs/<id>/images/<case>.png    generated pictures of a case, one strip
 
 Format history: 1 (0.1.0) first.
@@ -20,11 +21,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.types import Case, Measurement, Metric, Protocol, Run
+from harness.attempts import split
+from harness.types import Case, Control, Measurement, Metric, Protocol, Run
 
 SCHEMA = 1
 RUN_FILE = "run.json"
 MEASUREMENTS_FILE = "measurements.jsonl"
+CONTROLS_FILE = "controls.jsonl"
+# What protocols of runs did that were stored before these fields existed.
+BEFORE = {"target_interval": None, "contended_retries": 0}
 
 T = TypeVar("T")
 
@@ -55,7 +60,8 @@ def now() -> str:
 
 def run_to_dict(run: Run) -> dict[str, Any]:
     """The whole run as JSON types, raw values included; `run_from_dict` reads it back equal."""
-    return {**_header(run), "measurements": [measurement_to_dict(m) for m in run.measurements]}
+    measured = [measurement_to_dict(m) for m in (*run.measurements, *run.superseded)]
+    return {**_header(run), "measurements": measured, "controls": [control_to_dict(c) for c in run.controls]}
 
 
 def run_from_dict(document: Mapping[str, Any], folder: str | None = None, problems: tuple[str, ...] = ()) -> Run:
@@ -67,16 +73,19 @@ def run_from_dict(document: Mapping[str, Any], folder: str | None = None, proble
             raise ValueError("protocol.replicates is not a whole number")
         if not all(isinstance(info, dict) for info in document.get("models", {}).values()):
             raise ValueError("models is not a mapping of mappings")
+        measurements, superseded = split(measurement_from_dict(entry) for entry in document.get("measurements", ()))
         return Run(
             id=document["id"],
             suite=document["suite"],
             description=document.get("description", ""),
-            protocol=record(Protocol, document["protocol"]),
+            protocol=record(Protocol, {**BEFORE, **document["protocol"]}),
             environment=dict(document["environment"]),
             metrics={name: record(Metric, entry) for name, entry in document["metrics"].items()},
             models=dict(document.get("models", {})),
             cases=tuple(record(Case, entry) for entry in document["cases"]),
-            measurements=tuple(measurement_from_dict(entry) for entry in document.get("measurements", ())),
+            measurements=measurements,
+            superseded=superseded,
+            controls=tuple(_control(entry) for entry in document.get("controls", ())),
             created=document.get("created", ""),
             finished=document.get("finished"),
             selection=document.get("selection"),
@@ -102,9 +111,18 @@ def write_header(folder: Path, run: Run) -> None:
 
 
 def append(folder: Path, measurement: Measurement) -> None:
-    """Adds one line and waits until the disk has it. A half line left by a kill is ended first, then ignored."""
-    path = folder / MEASUREMENTS_FILE
-    line = json.dumps(measurement_to_dict(measurement), ensure_ascii=False, allow_nan=False)
+    """Adds one line and waits until the disk has it."""
+    _append(folder / MEASUREMENTS_FILE, measurement_to_dict(measurement))
+
+
+def append_control(folder: Path, control: Control) -> None:
+    """Adds one process of the A/A control."""
+    _append(folder / CONTROLS_FILE, control_to_dict(control))
+
+
+def _append(path: Path, document: Mapping[str, Any]) -> None:
+    """A half line left by a kill is ended first, then ignored."""
+    line = json.dumps(document, ensure_ascii=False, allow_nan=False)
     with path.open("ab+") as file:
         if file.seek(0, os.SEEK_END) > 0:
             file.seek(-1, os.SEEK_END)
@@ -130,8 +148,9 @@ def load(folder: Path) -> Run:
     if not isinstance(header, dict):
         raise UnreadableRun(f"{folder / RUN_FILE}: not a run header")
     measurements, problems = _read_lines(folder / MEASUREMENTS_FILE)
+    document = {**header, "measurements": measurements, "controls": _read_controls(folder / CONTROLS_FILE)}
     try:
-        return run_from_dict({**header, "measurements": measurements}, folder=str(folder), problems=problems)
+        return run_from_dict(document, folder=str(folder), problems=problems)
     except UnreadableRun as error:
         raise UnreadableRun(f"{folder / RUN_FILE}: {error}") from error
 
@@ -164,13 +183,27 @@ def _read_lines(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
         except (ValueError, TypeError, KeyError, AttributeError):
             problems.append(f"{path.name} line {number} was cut off or is unreadable, and is left out")
             continue
-        key = (measurement.case.id, measurement.replicate)
+        key = (measurement.case.id, measurement.replicate, measurement.attempt)
         if key in seen:
-            problems.append(f"{path.name} line {number} repeats {key[0]} replicate {key[1]}, and is left out")
+            repeated = f"{key[0]} replicate {key[1]}{f' attempt {key[2]}' if key[2] else ''}"
+            problems.append(f"{path.name} line {number} repeats {repeated}, and is left out")
             continue
         seen.add(key)
         entries.append(entry)
     return entries, tuple(problems)
+
+
+def _read_controls(path: Path) -> list[dict[str, Any]]:
+    """The control's processes; a half last line is left out."""
+    entries = []
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        try:
+            entry = json.loads(line)
+            _control(entry)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+        entries.append(entry)
+    return entries
 
 
 def _header(run: Run) -> dict[str, Any]:
@@ -202,11 +235,23 @@ def record(cls: type[T], entry: Mapping[str, Any]) -> T:
 def measurement_to_dict(measurement: Measurement) -> dict[str, Any]:
     """The measurement in JSON types. Raises ValueError on a sample that is not finite."""
     document = asdict(measurement)
+    if not measurement.attempt:
+        del document["attempt"]
     for phase in ("samples", "warmup"):
         document[phase] = {name: _finite(values) for name, values in document[phase].items()}
     for free in ("facts", "state"):
         document[free] = _json(document[free])
     return document
+
+
+def control_to_dict(control: Control) -> dict[str, Any]:
+    return {"side": control.side, "measurement": measurement_to_dict(control.measurement)}
+
+
+def _control(entry: Mapping[str, Any]) -> Control:
+    if entry["side"] not in {"a", "b"}:
+        raise ValueError(f"a control has the sides a and b, not {entry['side']!r}")
+    return Control(side=entry["side"], measurement=measurement_from_dict(entry["measurement"]))
 
 
 def _json(value: Any) -> Any:

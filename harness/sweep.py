@@ -2,6 +2,8 @@
 
 The first process of every case comes first, in the suite's order (so that a sweep that is stopped early has each row),
 then the further ones, each round in a shuffled order, so that slow minutes of a shared machine do not all hit one row.
+At the end of each round stands the A/A control: the cheapest row twice more, as two rows of the same code. At the end
+of all, processes that met a busy machine are measured again (`harness.attempts`).
 """
 
 from __future__ import annotations
@@ -9,21 +11,24 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from harness import environment, storage
+from harness import attempts, environment, storage
 from harness.devices import NoSuchDevice
 from harness.measure import Job
 from harness.registry import MODELS, PROBES
-from harness.types import Case, Measurement, Metric, Run, Suite
+from harness.timing import perf_counter
+from harness.types import Case, Control, Measurement, Metric, Run, Suite
 from harness.worker import Workers
 
 ENVIRONMENT_TIMEOUT_S = 300.0
 SHUFFLE_SEED = 20
 LATER_SHARE = 0.4
+BUSY_IN_A_ROW = 3
+CONTROL_PROBES = ("startup", "latency")
 
 
 class Listener(Protocol):
@@ -104,31 +109,94 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
     settled = {m.case.id for m in run.measurements if m.status != "ok"}
     listener.begin(total, len(left))
     with tempfile.TemporaryDirectory(prefix="imgbench-") as cache:
+        site = Site(workers=workers, plugins=plugins, cache=Path(cache), report=listener.phase)
         for number, block in enumerate(left):
             if block.case.id in settled:
                 listener.skip(block.case, block.replicate)
-                continue
-            listener.start(block.case, block.replicate, estimate.seconds(left[number:], settled))
-            run, measurement = measure_block(block, run, workers, plugins, Path(cache), listener.phase)
-            estimate.add(measurement)
-            if measurement.status != "ok":
-                settled.add(block.case.id)
-            listener.end(measurement)
+            else:
+                listener.start(block.case, block.replicate, estimate.seconds(left[number:], settled))
+                run, measurement = measure_block(block, run, site)
+                estimate.add(measurement)
+                if measurement.status != "ok":
+                    settled.add(block.case.id)
+                listener.end(measurement)
+            if number + 1 == len(left) or left[number + 1].replicate > block.replicate:
+                _control(block.replicate, storage.load(folder), site)
+        _again(storage.load(folder), site, listener)
     return finish(folder)
 
 
-def measure_block(
-    block: Block, run: Run, workers: Workers, plugins: Sequence[str], cache: Path, report: Callable[[str], None]
-) -> tuple[Run, Measurement]:
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Where blocks are measured: the workers with their plugins, and a cache that the blocks of a run share."""
+
+    workers: Workers
+    plugins: Sequence[str]
+    cache: Path
+    report: Callable[[str], None]
+
+
+def _control(number: int, run: Run, site: Site) -> None:
+    """One process of each side of the A/A control, in random order; none where no row is ok."""
+    good = [m for m in run.measurements if m.status == "ok" and m.replicate == 0]
+    if not good:
+        return
+    case = run.controls[0].measurement.case if run.controls else min(good, key=lambda m: m.duration_s or 0.0).case
+    sides: list[Literal["a", "b"]] = ["a", "b"]
+    for side in random.Random(f"{run.id}-{number}").sample(sides, 2):
+        site.report("A/A control")
+        job = replace(_job(Block(case=case, replicate=number), run, site), only=CONTROL_PROBES)
+        outcome = site.workers.measure(job, site.report)
+        storage.append_control(Path(str(run.folder)), Control(side=side, measurement=outcome.measurement))
+
+
+def _again(run: Run, site: Site, listener: Listener) -> None:
+    """Measures again what met a busy machine, until an attempt was quiet, as often as the protocol says. After
+    BUSY_IN_A_ROW busy attempts in a row the machine is taken to stay so."""
+    busy = 0
+    while todo := attempts.again(run.measurements, run.superseded, run.protocol.contended_retries):
+        for measurement, attempt in todo:
+            if busy == BUSY_IN_A_ROW:
+                return
+            listener.phase("measured again: the machine was busy")
+            block = Block(case=measurement.case, replicate=measurement.replicate)
+            run, found = measure_block(block, run, site, attempt)
+            busy = busy + 1 if attempts.contended(found) else 0
+            listener.end(found)
+        run = storage.load(Path(str(run.folder)))
+
+
+def extend(run: Run, wanted: Mapping[Case, int], workers: Workers, plugins: Sequence[str], seconds: float) -> int:
+    """Adds further processes of some cases to a finished run, in turns, while they fit into `seconds`; how many.
+
+    They are measured as the first ones were, without what only a first process does (quality, stages).
+    """
+    began, spent, done = perf_counter(), 0.0, 0
+    counts = {case: 1 + max(m.replicate for m in run.measurements if m.case == case) for case in wanted}
+    with tempfile.TemporaryDirectory(prefix="imgbench-") as cache:
+        site = Site(workers=workers, plugins=plugins, cache=Path(cache), report=lambda _phase: None)
+        for number in range(max(wanted.values(), default=0)):
+            for case in [c for c, count in wanted.items() if number < count]:
+                if perf_counter() - began + spent > seconds:
+                    return done
+                clock = perf_counter()
+                run, _ = measure_block(Block(case=case, replicate=counts[case] + number), run, site)
+                spent = max(spent, perf_counter() - clock)
+                done += 1
+    return done
+
+
+def measure_block(block: Block, run: Run, site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
     """Measures one block into the run's folder: the run, with metrics that were new in its header, and the measurement.
 
-    The run does not hold the measurement; the folder does. `cache` is shared by the blocks of a run.
+    The run does not hold the measurement; the folder does.
     """
     folder = Path(str(run.folder))
-    outcome = workers.measure(_job(block, run, plugins, cache), report)
+    outcome = site.workers.measure(_job(block, run, site), site.report)
     run = _with_metrics(run, outcome.metrics, folder)
-    storage.append(folder, outcome.measurement)
-    return run, outcome.measurement
+    measurement = replace(outcome.measurement, attempt=attempt)
+    storage.append(folder, measurement)
+    return run, measurement
 
 
 def finish(folder: Path) -> Run:
@@ -179,16 +247,16 @@ class Estimate:
         return total
 
 
-def _job(block: Block, run: Run, plugins: Sequence[str], cache: Path) -> Job:
+def _job(block: Block, run: Run, site: Site) -> Job:
     return Job(
         case=block.case,
         replicate=block.replicate,
         protocol=run.protocol,
         device=run.environment["device"],
         folder=Path(str(run.folder)),
-        cache=cache / block.case.id,
+        cache=site.cache / block.case.id,
         threads=run.environment["threads"],
-        plugins=tuple(plugins),
+        plugins=tuple(site.plugins),
     )
 
 

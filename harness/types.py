@@ -200,7 +200,12 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How a suite is measured. Seconds are wall-clock; stored with every run and part of the baseline's key."""
+    """How a suite is measured. Seconds are wall-clock; stored with every run and part of the baseline's key.
+
+    A process takes samples until the 95 % interval of its own median is within ±`target_interval` of it (None: not
+    asked for), but at least `min_samples` in `min_sample_time_s` and for at most `max_sample_time_s`. A process that
+    met a busy machine is measured again up to `contended_retries` times.
+    """
 
     replicates: int = 3
     warmup_min_iterations: int = 3
@@ -210,6 +215,8 @@ class Protocol:
     min_samples: int = 10
     min_sample_time_s: float = 0.5
     max_sample_time_s: float = 30.0
+    target_interval: float | None = 0.02
+    contended_retries: int = 2
     energy_window_s: float = 10.0
     timeout_s: float = 1800.0
     quality: bool = True
@@ -232,15 +239,17 @@ class Measurement:
     """What one worker process found for one case: raw samples by metric, or the status and reason why there are none.
 
     `samples` and `warmup` are raw values in base units. `missing` gives the reason for each metric that could not be
-    measured. `facts` is the proof of execution (providers, dtypes, calls counted, output hash) and the work identity.
-    `state` is the machine during the block (PSI, load, clocks). `warnings` are shown beside the row. `images` are
-    file names relative to the run folder.
+    measured. `attempt` counts how often the same process of a case was measured, because the machine was not quiet.
+    `facts` is the proof of execution (providers, dtypes, calls counted, output hash) and the work identity. `state` is
+    the machine during the block (PSI, load, clocks) and the seconds of the sentinels. `warnings` are shown beside the
+    row. `images` are file names relative to the run folder.
     """
 
     case: Case
     replicate: int
     status: Status
     reason: str | None = None
+    attempt: int = 0
     samples: Samples = field(default_factory=dict)
     warmup: Samples = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -259,11 +268,21 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Control:
+    """One process of the A/A control: the same case measured as two rows, "a" and "b", in each round of the run."""
+
+    side: Literal["a", "b"]
+    measurement: Measurement
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """A run folder in memory. `cases` are all that were planned; `metrics` describe every sample in it by themselves.
 
-    `models` maps a model's name to `Model.info`. `selection` is the text of `--only` where the run is a part of its
-    suite. `folder` is where it was read from (None for a stored baseline).
+    `measurements` are those that count, one for each process of a case; `superseded` are attempts that met a busy
+    machine and were measured again (`harness.attempts`): kept, and never counted. `controls` are no rows of the suite:
+    one case of it against itself. `models` maps a model's name to `Model.info`. `selection` is the text of `--only`
+    where the run is a part of its suite. `folder` is where it was read from (None for a stored baseline).
     """
 
     id: str
@@ -280,3 +299,5 @@ class Run:
     selection: str | None = None
     folder: str | None = None
     problems: tuple[str, ...] = ()
+    superseded: tuple[Measurement, ...] = ()
+    controls: tuple[Control, ...] = ()

@@ -26,9 +26,9 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from baselines.detector.drawn import LATENCY, Array, Drawn, PairSamples, picked, stretches
-from baselines.paired.judge import contended
 from baselines.paired.metrics import TAIL
 from harness import paired
+from harness.attempts import contended
 from harness.stats import needed_for
 from harness.storage import record
 from harness.types import Measurement

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from baselines.paired.question import FAMILY_LEVEL, SCREEN_LOOKS, Key, Question
+from baselines.verdict import CONTAMINATED_SHARE
 
 SCREEN_SHARE: Final = 0.4
-CONTAMINATED_SHARE: Final = 0.20
 HOPELESS_AFTER: Final = 1 / 3  # of the budget: where most pairs met a busy machine until then, the rest is not spent
 
 Phase = Literal["screen", "confirm", "done"]

@@ -16,6 +16,7 @@ from baselines.paired.decision import PairedDecision
 from baselines.paired.metrics import PAIRED_METRICS, mean_shift
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.robust import trimmed
+from harness.attempts import contended
 from harness.paired import CONTROL_GROUP, COPY, Block, PairedRun
 from harness.types import Measurement
 
@@ -115,11 +116,6 @@ class Recorder(PairedJudge):
 
     def wanted(self) -> set[str]:
         return {row.id for row in self.run.rows if row.interleaving} - self.broken.keys()
-
-
-def contended(measurement: Measurement) -> str | None:
-    """Why the machine was not quiet during a measurement, by the criteria of the measuring side; None where it was."""
-    return next((w for w in measurement.warnings if w.startswith("contended")), None)
 
 
 def replayed(run: PairedRun, blocks: Iterable[Block]) -> PairedJudge:

@@ -35,8 +35,8 @@ def latency(trial: Trial) -> Findings:
     return Findings(
         samples={"latency_s": found.steady},
         warmup={"latency_s": found.warmup},
-        facts={"loops": found.loops, "output_hash": digest(output), **_turns(trial)},
-        warnings=(found.unsteady,) if found.unsteady else (),
+        facts={"loops": found.loops, "output_hash": digest(output), **_turns(trial), **_interval(found)},
+        warnings=tuple(filter(None, (found.unsteady, _imprecise(found, trial)))),
         invalid=output_fault(output, trial.workload),
     )
 
@@ -53,6 +53,18 @@ def _sampled(trial: Trial) -> sampling.Sampled:
 def _turns(trial: Trial) -> dict[str, int]:
     """How many turns the samples were taken in, where another process took turns with this one."""
     return {} if trial.interleaving is None else {"turns": trial.interleaving.turns}
+
+
+def _interval(found: sampling.Sampled) -> dict[str, float]:
+    return {} if found.interval is None else {"interval": found.interval}
+
+
+def _imprecise(found: sampling.Sampled, trial: Trial) -> str | None:
+    """The warning of a process that spent its time and does not know its own median as well as was asked for."""
+    target = trial.protocol.target_interval
+    if target is None or found.interval is None or found.interval <= target:
+        return None
+    return f"imprecise: the median inside a process is known to ±{found.interval:.1%}, asked for was ±{target:.1%}"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from baselines.controls import control_words, sentinel_figures
 from harness.types import Run
 from harness.units import MISSING, format_value
 from reports.section import SECTIONS, NotShown, ReportData, Section
@@ -61,7 +62,14 @@ def _text(name: str, value: Any) -> str:
 
 
 def _run_facts(run: Run) -> dict[str, str]:
-    return {"created": utc(run.created) or MISSING, "finished": utc(run.finished or "") or "not finished"}
+    sentinels = {f"sentinel {name}": format_value(v, "s") for name, v in sentinel_figures(run).items()}
+    return {
+        "created": utc(run.created) or MISSING,
+        "finished": utc(run.finished or "") or "not finished",
+        "A/A control": control_words(run) or "none",
+        "measured again": f"{len(run.superseded)} processes that met a busy machine" if run.superseded else "nothing",
+        **sentinels,
+    }
 
 
 def utc(stamp: str) -> str:

@@ -1,0 +1,172 @@
+"""The commands of the stored rule: compare with stored sessions, measure suspects again, explain, replay."""
+
+from __future__ import annotations
+
+import json
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import baselines.compare
+import baselines.store
+import benches
+from baselines import fingerprint, sessions_in_words
+from baselines.suspects import suspects
+from baselines.verdict import FINE, NOT_COMPARABLE, Comparison, exit_code
+from benches.failures import UsageError
+from benches.paired_commands import (
+    COMPARISON_FILE,
+    as_json,
+    changes,
+    print_comparison,
+    row_named,
+    say,
+    seconds,
+    write_artifacts,
+)
+from harness import storage
+from harness.sweep import EnvironmentFailed, collect_environment, extend
+from harness.timing import perf_counter
+from harness.types import Case, Run
+from harness.worker import Workers
+
+
+def compare(options: Namespace) -> int:
+    """Judges a run against the stored sessions; suspects are measured again first, where that can be done here."""
+    if options.json and options.annotations:
+        raise UsageError("compare: --json and --annotations both fill stdout; write the JSON with --json-file")
+    measured = load_run(options.run)
+    comparison = _against_store(measured, store_of(options), options.max_age)
+    if wanted := suspects(measured, comparison):
+        told = _measured_again(measured, wanted, seconds(options.budget, zero=True), quiet=options.json)
+        measured = load_run(Path(str(measured.folder)))
+        comparison = _against_store(measured, store_of(options), options.max_age, told)
+    _keep(measured, comparison)
+    write_artifacts(options, comparison)
+    if options.json:
+        say(json.dumps(asdict(comparison), indent=1, ensure_ascii=False))
+    else:
+        print_comparison(comparison)
+    code = exit_code(comparison, strict=options.strict)
+    return FINE if options.exit_zero else code
+
+
+def _keep(run: Run, comparison: Comparison) -> None:
+    """Stores the decision beside the run, for `replay`; a run that may only be read is compared all the same."""
+    try:
+        storage.write_atomically(Path(str(run.folder)) / COMPARISON_FILE, as_json(comparison))
+    except PermissionError as error:
+        say(f"the comparison is not kept: {error}")
+
+
+def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, quiet: bool) -> tuple[str, ...]:
+    """Adds processes of the suspected rows to the run; what came of it, in words."""
+    hint = _hint(run)
+    rows = f"{len(wanted)} suspected row{'s' if len(wanted) > 1 else ''}"
+    if budget_s == 0:
+        return (f"{rows} not measured again (--budget 0){hint}",)
+    began, folder = perf_counter(), Path(str(run.folder))
+    plugins = (*benches.PLUGINS, *run.environment.get("plugins", []))
+    workers = Workers(plugins, folder / "logs", benches.PRELOAD)
+    try:
+        here = collect_environment(workers, run.environment["device"], run.environment["threads"])
+    except (EnvironmentFailed, ValueError) as error:
+        return (f"{rows} not measured again: {error}{hint}",)
+    if differ := changed(here, run.environment):
+        return (f"{rows} not measured again, since the conditions are others now: {'; '.join(differ[:3])}{hint}",)
+    if not quiet:
+        say(f"{rows}: measured again for at most {budget_s:.0f} s")
+    with storage.locked(folder):
+        done = extend(run, wanted, workers, plugins, budget_s - (perf_counter() - began))
+    planned = sum(wanted.values())
+    short = f" of {planned} planned ones (budget spent)" if done < planned else ""
+    return (f"{rows} measured again: {done} further processes{short}{hint}",)
+
+
+def _hint(run: Run) -> str:
+    """How the suspects could be decided for good: against the code itself."""
+    return f"; against another commit itself: imgbench ab {run.suite} --base ref=COMMIT"
+
+
+def explain(options: Namespace) -> int:
+    """Says in words how the verdicts of one row came about."""
+    run, comparison = _stored_comparison(options)
+    row = row_named(options.row, comparison.verdicts)
+    say(f"{row.label}  ({row.case_id})")
+    against = {s.run.id: s for s in baselines.store.find(run, store_of(options))}
+    say(f"  against {comparison.baseline} ({comparison.scope}): {comparison.sessions} session(s)")
+    for verdict in (v for v in comparison.verdicts if v.case_id == row.case_id):
+        say(f"{verdict.metric}: {verdict.outcome}{'' if verdict.gating else ' (advisory)'}: {verdict.reason}")
+        used = [against[i].run for i in comparison.against if i in against]
+        for line in sessions_in_words.lines(run, used, verdict):
+            say(f"    {line}")
+    for line in (*comparison.contaminated, *comparison.notes):
+        say(f"  {line}")
+    return FINE
+
+
+def replay(options: Namespace) -> int:
+    """Decides again from the run's raw values and the same stored sessions, bit for bit the same or not."""
+    run = load_run(options.run)
+    stored = Path(str(run.folder)) / COMPARISON_FILE
+    if not stored.exists():
+        raise UsageError(f"{run.folder} holds no stored comparison (imgbench compare writes it)")
+    before, (_, again) = stored.read_text(encoding="utf-8"), _stored_comparison(options)
+    if before == as_json(again):
+        say(f"{run.folder}: decided again from the raw values: bit for bit the same")
+        return FINE
+    say(f"{run.folder}: the raw values give another decision than the stored one")
+    for line in changes(json.loads(before), json.loads(as_json(again))):
+        say(f"  {line}")
+    return NOT_COMPARABLE
+
+
+def _stored_comparison(options: Namespace) -> tuple[Run, Comparison]:
+    """The run, and what its raw values say now against the sessions that its stored comparison names."""
+    run = load_run(options.run)
+    path = Path(str(run.folder)) / COMPARISON_FILE
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    only = tuple(document["against"]) if document.get("against") else None
+    told = tuple(n for n in document.get("notes", ()) if "measured again" in n)
+    return run, _against_store(run, store_of(options), float("inf"), told, only)
+
+
+def load_run(path: Path) -> Run:
+    """The run in a folder, or the newest run of a folder of runs. Raises UnreadableRun."""
+    if not (path / storage.RUN_FILE).exists() and path.is_dir():
+        inside = sorted(path.glob(f"*/{storage.RUN_FILE}"), key=lambda p: p.stat().st_mtime)
+        if inside:
+            return storage.load(inside[-1].parent)
+    return storage.load(path)
+
+
+def compare_with_stored(measured: Run, root: Path) -> tuple[Comparison, ...]:
+    """The comparison with the stored baseline or the reference run; empty where neither is stored."""
+    comparison = _against_store(measured, root)
+    return () if comparison.absent else (comparison,)
+
+
+def changed(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    """Every condition in which a run that goes on would differ from its own header: machine, host, versions, commit."""
+    kinds = (fingerprint.differences, fingerprint.soft_differences, fingerprint.software_differences)
+    return [line.replace(" in the baseline", " in the run") for kind in kinds for line in kind(here, there)]
+
+
+def store_of(options: Namespace) -> Path:
+    """Where baselines are kept."""
+    return options.store or Path(os.environ.get("IMGBENCH_BASELINES", baselines.store.DEFAULT_ROOT))
+
+
+def _against_store(
+    measured: Run,
+    root: Path,
+    max_age_days: float = baselines.compare.MAX_AGE_DAYS,
+    told: tuple[str, ...] = (),
+    only: tuple[str, ...] | None = None,
+) -> Comparison:
+    planned = {case.id for case in measured.cases} if measured.selection else None
+    found = baselines.compare.compare_stored(measured, root, planned=planned, max_age_days=max_age_days, only=only)
+    return baselines.compare.with_notes(found, told)

@@ -1,0 +1,106 @@
+"""A block that met a busy machine is measured again: which attempt counts, and that nothing is lost on the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import attempts, storage
+from harness.types import Case, Control, Measurement, Protocol, Run
+
+CASE = Case(model="m")
+BUSY = ("contended: other processes used 60 % of a core meanwhile",)
+
+
+def measurement(attempt: int = 0, *, busy: bool = False, replicate: int = 0, seconds: float = 0.1) -> Measurement:
+    return Measurement(
+        case=CASE,
+        replicate=replicate,
+        status="ok",
+        attempt=attempt,
+        samples={"latency_s": [seconds]},
+        warnings=BUSY if busy else (),
+    )
+
+
+def run(*measurements: Measurement) -> Run:
+    counted, superseded = attempts.split(measurements)
+    return Run(
+        id="r",
+        suite="s",
+        protocol=Protocol(),
+        environment={},
+        metrics={},
+        cases=(CASE,),
+        measurements=counted,
+        superseded=superseded,
+    )
+
+
+def test_the_first_quiet_attempt_counts_whatever_its_time() -> None:
+    slow_but_quiet = measurement(1, seconds=9.0)
+    found = run(measurement(0, busy=True), slow_but_quiet, measurement(2, seconds=0.01))
+    assert found.measurements == (slow_but_quiet,)
+    assert [m.attempt for m in found.superseded] == [0, 2]
+
+
+def test_where_no_attempt_was_quiet_the_first_one_counts_with_its_warning() -> None:
+    found = run(measurement(0, busy=True), measurement(1, busy=True))
+    assert [m.attempt for m in found.measurements] == [0]
+    assert attempts.contended(found.measurements[0]) == BUSY[0]
+
+
+def test_a_failure_counts_and_is_never_covered_by_another_attempt() -> None:
+    failed = Measurement(case=CASE, replicate=0, status="failed", reason="broke", attempt=1)
+    assert run(measurement(0, busy=True), failed, measurement(2)).measurements == (failed,)
+
+
+def test_what_is_busy_is_measured_again_up_to_the_limit() -> None:
+    found = run(measurement(0, busy=True), measurement(replicate=1), measurement(0, busy=True, replicate=2))
+    again = attempts.again(found.measurements, found.superseded, 2)
+    assert [(m.replicate, attempt) for m, attempt in again] == [(0, 1), (2, 1)]
+    later = run(*found.measurements, measurement(1, busy=True), measurement(1, replicate=2))
+    again = attempts.again(later.measurements, later.superseded, 2)
+    assert [(m.replicate, attempt) for m, attempt in again] == [(0, 2)]
+    spent = run(*later.measurements, *later.superseded, measurement(2, busy=True))
+    assert attempts.again(spent.measurements, spent.superseded, 2) == []
+
+
+def test_every_attempt_and_control_survives_the_folder_and_the_baseline(tmp_path: Path) -> None:
+    measured = run(measurement(0, busy=True), measurement(1), measurement(replicate=1))
+    control = Control(side="a", measurement=measurement())
+    folder = tmp_path / "r"
+    storage.create(folder, measured)
+    for one in (*measured.superseded, *measured.measurements):
+        storage.append(folder, one)
+    storage.append_control(folder, control)
+    with (folder / storage.CONTROLS_FILE).open("a") as file:
+        file.write('{"side": "b", "meas')
+    back = storage.load(folder)
+    assert (back.measurements, back.superseded, back.controls) == (
+        measured.measurements,
+        measured.superseded,
+        (control,),
+    )
+    assert back.problems == ()
+    kept = storage.run_from_dict(storage.run_to_dict(replace(back, folder=None)))
+    assert kept == replace(back, folder=None)
+
+
+def test_a_run_from_before_says_that_its_protocol_asked_for_no_precision() -> None:
+    document = storage.run_to_dict(run(measurement()))
+    for name in ("target_interval", "contended_retries"):
+        del document["protocol"][name]
+    del document["controls"]
+    before = storage.run_from_dict(document)
+    assert (before.protocol.target_interval, before.protocol.contended_retries, before.controls) == (None, 0, ())
+
+
+@pytest.mark.parametrize("side", ["c", ""])
+def test_a_control_of_no_side_is_refused(side: str) -> None:
+    document = storage.run_to_dict(run(measurement()))
+    document["controls"] = [{"side": side, "measurement": document["measurements"][0]}]
+    with pytest.raises(storage.UnreadableRun, match="sides a and b"):
+        storage.run_from_dict(document)
