@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -80,12 +80,18 @@ def _compare_own(
 
 
 def _stale(session: Session, run: Run, max_age_days: float) -> bool:
-    """Whether the session is older than that; unreadable times count as stale."""
+    """Whether the session is older than that; one whose time cannot be read is."""
+    saved, created = _time(session.saved), _time(run.created) or datetime.now(UTC)
+    return saved is None or created - saved > timedelta(days=max_age_days)
+
+
+def _time(stamp: str) -> datetime | None:
+    """The time of an ISO 8601 stamp, UTC where it names no zone; None where it is none."""
     try:
-        age = datetime.fromisoformat(run.created) - datetime.fromisoformat(session.saved)
-    except (ValueError, TypeError):
-        return True
-    return age > timedelta(days=max_age_days)
+        found = datetime.fromisoformat(stamp)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def compare(

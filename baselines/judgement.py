@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from baselines import set_distance
 from baselines.families import Judged
 from baselines.health import condition_difference, health, row_verdict, work_difference
 from baselines.rows import Groups, Row, bad_values, metric_differences, process_value
-from baselines.rules import INDISTINGUISHABLE_DB, Evidence, Finding, judge
+from baselines.rules import IDENTICAL_SAMPLES, INDISTINGUISHABLE_DB, Evidence, Finding, judge
 from baselines.verdict import Outcome, Scope, Verdict
 from harness.types import IDENTICAL, Metric, Run
 
@@ -19,6 +20,7 @@ from harness.types import IDENTICAL, Metric, Run
 # instruction set, so there it is shown and not gated.
 MACHINE_INDEPENDENT: Final = frozenset({"exact", "quality_item", "quality_set", "quality_continuous"})
 TIMED: Final = frozenset({"noisy", "energy"})
+NO_FEATURES: Final = "one figure a side: the pictures' features were not kept on both, so no interval"
 QUALITY: Final = frozenset({"quality_item", "quality_set", "quality_continuous"})
 
 
@@ -95,6 +97,10 @@ def _finding(frame: Frame, there: Row, here: Row, metric: Metric) -> Finding:
     if wrong:
         return Finding(outcome="not_comparable", reason="; ".join(wrong))
     found = judge(Evidence(metric=metric, sessions=sessions, here=here.groups(name)))
+    if metric.kind == "quality_set" and found.reason != IDENTICAL_SAMPLES:
+        figures = (process_value(metric, sessions[-1][0]), process_value(metric, here.groups(name)[0]))
+        paired = set_distance.judged(metric, there, here, *figures)
+        return paired or replace(found, reason=f"{found.reason}; {NO_FEATURES}")
     if metric.kind in TIMED and (reason := here.contended):
         return replace(
             found,

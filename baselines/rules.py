@@ -30,6 +30,7 @@ INDISTINGUISHABLE_DB: Final = 60.0
 HIGHER_FLOOR: Final = 0.01
 LOWER_SHARE: Final = 0.25
 MCNEMAR_LEVEL: Final = 0.01
+IDENTICAL_SAMPLES: Final = "bit-identical"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ def judge(evidence: Evidence) -> Finding:
         return finding
     return Finding(
         outcome="unchanged",
-        reason="bit-identical",
+        reason=IDENTICAL_SAMPLES,
         baseline=finding.candidate,
         candidate=finding.candidate,
         minimum_detectable=finding.minimum_detectable,

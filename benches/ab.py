@@ -94,8 +94,9 @@ def decide(folder: Path) -> Comparison:
     """The comparison of a stored paired run, from its raw values alone."""
     header = paired.load(folder)
     judge = replayed(header, paired.blocks(folder))
-    found = preflight_rules.judged(header, list(paired.preflight(folder)))
-    return verdicts.comparison(judge, found, header.ended or "interrupted")
+    preflight = list(paired.preflight(folder))
+    found = verdicts.comparison(judge, preflight_rules.judged(header, preflight), header.ended or "interrupted")
+    return replace(found, notes=(*found.notes, preflight_rules.outputs_in_words(header, preflight)))
 
 
 def _servers(asked: Asked, folder: Path, scratch: Path) -> Servers:
@@ -183,6 +184,10 @@ def _preflight(pairs: Pairs, say: Say) -> None:
         preflight_room.preflight(pairs, doubtful, MEMORY_PROBES, replicate)
     if doubtful:
         say(f"memory measured in {PROCESSES} processes: {len(doubtful)} rows")
+    differ = preflight_rules.other_outputs(pairs.run, found)
+    brought = preflight_room.quality(pairs, [row for row in rows if row.id in differ])
+    pairs.run = replace(pairs.run, metrics=pairs.run.metrics | brought)
+    paired.write_header(pairs.folder, pairs.run)
 
 
 def _measure(pairs: Pairs, say: Say, judge: Callable[[PairedRun], PairedJudge]) -> str:

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def _answer(workers: Workers, function: Callable[..., Any], argument: Any, name:
         phase = text
 
     reply = workers.call(function, argument, timeout_s, name, report)
-    return reply if reply.status == "ok" else Reply(status=reply.status, reason=f"{reply.reason} (in {phase})")
+    return reply if reply.status == "ok" else replace(reply, phase=phase)
 
 
 def _started(_argument: object, _report: Callable[[str], None]) -> bool:

@@ -15,7 +15,7 @@ from harness import sentinel, storage
 from harness.measure import Job
 from harness.timing import Timer, perf_counter
 from harness.turns import Turns
-from harness.types import Measurement
+from harness.types import Measurement, Metric
 from harness.worker import measure_job
 
 SENTINEL_ROW: Final = -1
@@ -36,9 +36,11 @@ class BlockJob:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockResult:
-    """What a block's process returns: its measurements in order, and seconds by sentinel."""
+    """What a block's process returns: its measurements in order, metrics that only their models know, and seconds by
+    sentinel."""
 
     measurements: tuple[Measurement, ...] = ()
+    metrics: tuple[Metric, ...] = ()
     sentinel: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -57,15 +59,18 @@ def measure_block(block: BlockJob, report: Callable[[str], None]) -> BlockResult
     if turns is not None:
         turns.begin_row(SENTINEL_ROW)
     found = sentinel.measure(Timer(device.synchronize), device, turns) if block.sentinel else {}
-    measurements = []
+    measurements: list[Measurement] = []
+    metrics: dict[str, Metric] = {}
     for number, each in enumerate(block.jobs):
         report(each.case.id)
         if turns is not None:
             turns.begin_row(number)
         started, clock = storage.now(), perf_counter()
-        measured = measure_job(each, lambda _phase: None, turns).measurement
+        outcome = measure_job(each, lambda _phase: None, turns)
+        metrics |= {m.name: m for m in outcome.metrics}
+        measured = outcome.measurement
         state = {**measured.state, "cpus": sorted(os.sched_getaffinity(0))} if block.cpus else measured.state
         measurements.append(replace(measured, started=started, duration_s=perf_counter() - clock, state=state))
     if turns is not None:
         turns.close()
-    return BlockResult(measurements=tuple(measurements), sentinel=found)
+    return BlockResult(measurements=tuple(measurements), metrics=tuple(metrics.values()), sentinel=found)

@@ -170,11 +170,13 @@ class Pairs:
         def gone() -> bool:
             return any(self.servers.of(side).ready(number) for side, number in zip(sides, asked, strict=True))
 
-        states = self.referee.run(*sides, gone, timeout)
+        states, stuck = self.referee.run(*sides, gone, timeout)
+        replies = [self.servers.of(s).result(request, timeout) for s, request in zip(sides, asked, strict=True)]
+        culprit = stuck if any(s == stuck and not r.value for s, r in zip(sides, replies, strict=True)) else None
         blocks = []
-        for slot, (side, request) in enumerate(zip(sides, asked, strict=True)):
+        for slot, (side, reply) in enumerate(zip(sides, replies, strict=True)):
             server = self.servers.of(side)
-            reply = server.result(request, timeout)
+            victim = culprit not in {None, side}
             blocks.append(
                 Block(
                     pair=number,
@@ -185,7 +187,7 @@ class Pairs:
                     server=server.renewals,
                     started=started,
                     elapsed_s=self.elapsed_s,
-                    measurements=self._measurements(side, rows, reply, states),
+                    measurements=self._measurements(side, rows, reply, states, victim=victim),
                     sentinel=reply.value.sentinel if reply.value else {},
                     sentinel_contended=contention.contended(states.get(SENTINEL_ROW, {})),
                 )
@@ -202,18 +204,27 @@ class Pairs:
         return self.servers.of(side).begin("block", block)
 
     def _measurements(
-        self, side: Side, rows: Sequence[PairedRow], reply: Reply, states: Mapping[int, Mapping[str, Any]]
+        self,
+        side: Side,
+        rows: Sequence[PairedRow],
+        reply: Reply,
+        states: Mapping[int, Mapping[str, Any]],
+        *,
+        victim: bool,
     ) -> dict[str, Measurement]:
+        """What the block gave by row. Where it ended early, the row in which it did so failed, and the others have
+        nothing in this pair; where it only waited for the other arm's turn to end (`victim`), no row of it failed."""
         result: BlockResult = reply.value or BlockResult()
         measured = [_of_pair(m, states.get(i)) for i, m in enumerate(result.measurements)]
         found = {row.id: m for row, m in zip(rows, measured, strict=False)}
-        for row in rows:
-            if row.id not in found:
-                reason = reply.reason or "the block's process gave no result"
-                status: Any = reply.status if reply.status != "ok" else "failed"
-                found[row.id] = Measurement(case=row.case(side), replicate=0, status=status, reason=reason)
-            if found[row.id].status != "ok":
-                self._broken[row.id] = f"{side}: {found[row.id].status}: {found[row.id].reason}"
+        if reply.value is None and not victim:
+            guilty = [row for row in rows if row.case(side).id == reply.phase] or rows
+            status: Any = reply.status if reply.status != "ok" else "failed"
+            reason = reply.reason or "the block's process gave no result"
+            found |= {r.id: Measurement(case=r.case(side), replicate=0, status=status, reason=reason) for r in guilty}
+        for name, measurement in found.items():
+            if measurement.status != "ok":
+                self._broken[name] = f"{side}: {measurement.status}: {measurement.reason}"
         return found
 
     def job(self, row: PairedRow, side: Side, number: int) -> Job:

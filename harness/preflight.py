@@ -9,17 +9,17 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from harness import paired
-from harness.blocks import BlockJob
+from harness.blocks import BlockJob, BlockResult
 from harness.measure import Job
 from harness.paired import PairedRow, Side
 from harness.pairs import Pairs, interleaved
-from harness.types import Measurement
+from harness.types import Measurement, Metric
 
-# Quality of a trained model takes longer than all pairs of its row; it is judged where the outputs differ.
-LEFT_OUT: Final = ("quality", "stages", "energy")
+QUALITY_PROBES: Final = ("quality",)
+QUALITY_SHARE: Final = 0.25  # of the budget that is left: more than that is not spent on judging outputs
 SIDES: Final[tuple[Side, Side]] = ("base", "head")
 
 
@@ -28,8 +28,34 @@ def preflight(pairs: Pairs, rows: Sequence[PairedRow], only: tuple[str, ...], re
     for row in rows:
         for side in SIDES:
             pairs.say(f"preflight · {row.label} · {side}")
-            measurement = _measured(pairs, row, side, only, replicate)
+            job = replace(pairs.job(row, side, replicate), only=only)
+            measurement, _ = _measured(pairs, side, job, pairs.left_s)
             paired.append_preflight(pairs.folder, row.id, side, measurement)
+
+
+def quality(pairs: Pairs, rows: Sequence[PairedRow]) -> dict[str, Metric]:
+    """Judges the outputs of `rows` in both arms, by the models' own judges; the metrics that they brought.
+
+    What does not fit into QUALITY_SHARE of the time that is left is not stored: the row's quality stays undecided, and
+    the comparison says so.
+    """
+    deadline = pairs.left_s * (1 - QUALITY_SHARE)
+    found: dict[str, Metric] = {}
+    for row in rows:
+        both = []
+        for side in SIDES:
+            pairs.say(f"quality · {row.label} · {side}")
+            job = pairs.job(row, side, 0)
+            job = replace(job, only=QUALITY_PROBES, protocol=replace(job.protocol, quality=True))
+            if pairs.left_s <= deadline:
+                return found
+            measurement, metrics = _measured(pairs, side, job, pairs.left_s - deadline)
+            both.append((side, measurement))
+            found |= {m.name: m for m in metrics}
+        if all(measurement.status != "timeout" for _, measurement in both):
+            for side, measurement in both:
+                paired.append_preflight(pairs.folder, row.id, side, measurement)
+    return found
 
 
 def with_counts(rows: Sequence[PairedRow], base: dict[str, Measurement]) -> tuple[PairedRow, ...]:
@@ -41,15 +67,16 @@ def with_counts(rows: Sequence[PairedRow], base: dict[str, Measurement]) -> tupl
     return tuple(found)
 
 
-def _measured(pairs: Pairs, row: PairedRow, side: Side, only: tuple[str, ...], replicate: int) -> Measurement:
+def _measured(pairs: Pairs, side: Side, job: Job, seconds: float) -> tuple[Measurement, tuple[Metric, ...]]:
+    """One pass in a fresh process of the arm, in at most so many seconds."""
     server = pairs.servers.of(side)
-    job: Job = replace(pairs.job(row, side, replicate), protocol=pairs.run.protocol, only=only)
-    timeout = min(pairs.run.protocol.timeout_s, max(pairs.left_s, 1.0))
+    timeout = min(pairs.run.protocol.timeout_s, max(seconds, 1.0))
     job = replace(job, protocol=replace(job.protocol, timeout_s=timeout))
     reply = server.call("block", BlockJob(jobs=(job,), sentinel=False), timeout)
     if reply.status == "timeout":
         server.renew()
     if reply.value:
-        measurement: Measurement = reply.value.measurements[0]
-        return measurement
-    return Measurement(case=row.case(side), replicate=replicate, status=reply.status, reason=reply.reason)  # type: ignore[arg-type]
+        result: BlockResult = reply.value
+        return result.measurements[0], result.metrics
+    status: Any = reply.status
+    return Measurement(case=job.case, replicate=job.replicate, status=status, reason=reply.reason), ()

@@ -83,8 +83,11 @@ class Referee:
         self._socket.bind(self.address)
         self._socket.listen(8)
 
-    def run(self, first: str, second: str, gone: Callable[[], bool], timeout_s: float) -> dict[int, dict[str, Any]]:
-        """Grants turns until both sides have gone, and returns the machine's state by row.
+    def run(
+        self, first: str, second: str, gone: Callable[[], bool], timeout_s: float
+    ) -> tuple[dict[int, dict[str, Any]], str | None]:
+        """Grants turns until both sides have gone: the machine's state by row, and the side that had the turn when
+        one of them vanished or time was up (None where both came to their end).
 
         `gone` tells that a block has ended without ever asking for a turn. After `timeout_s` everybody is let go.
         """
@@ -100,7 +103,8 @@ class Referee:
             if len(players.left) == 2 or (players.left and not players.connected):
                 break
         players.close()
-        return players.states()
+        late = players.holder if perf_counter() >= deadline else None
+        return players.states(), players.stuck or late
 
     def close(self) -> None:
         self._socket.close()
@@ -125,6 +129,8 @@ class _Players:
         self.asking: dict[str, tuple[int, int]] = {}
         self.cpu_s: dict[str, float] = dict.fromkeys(self.sides, 0.0)
         self.holder: str | None = None
+        self.stuck: str | None = None
+        self._ended: set[str] = set()
         self._marks: dict[int, dict[str, Any]] = {}
         self._last: dict[str, Any] | None = None
 
@@ -137,12 +143,15 @@ class _Players:
             try:
                 row, turn, used = self.connected[side].recv()
             except (EOFError, OSError):
+                if side not in self._ended:
+                    self.stuck = self.stuck or self.holder or side
                 self.connected.pop(side).close()
                 self.left.add(side)
                 self.asking.pop(side, None)
             else:
                 self.cpu_s[side] = used
                 if row == END:
+                    self._ended.add(side)
                     self._mark(END)
                 else:
                     self.asking[side] = (row, turn)

@@ -142,7 +142,8 @@ class Quality:
     items that `score` cuts off again). `score` gets all outputs concatenated along dimension 0 and returns samples by
     metric: one 0/1 an item for quality_item metrics, one figure for a set. `conditions` stand beside every figure:
     "items" is how many are judged, and hashes of reference and extractor. `pictures` turns outputs into uint8
-    (N, H, W, 3) for the report, or is None for a classifier.
+    (N, H, W, 3) for the report, or is None for a classifier. `keep` gives what a set distance is to be compared by
+    later, picture by picture, in JSON types (`harness.picture_sets.encode`), or is None.
     """
 
     metrics: tuple[Metric, ...]
@@ -151,6 +152,7 @@ class Quality:
     conditions: Mapping[str, Any]
     pictures: Callable[[torch.Tensor], torch.Tensor] | None = None
     captions: tuple[str, ...] = ()
+    keep: Callable[[torch.Tensor], Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

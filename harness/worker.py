@@ -54,11 +54,12 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """How a worker ended: what it returned, or the status and reason why there is nothing."""
+    """How a worker ended: what it returned, or the status and reason why there is nothing, and in which phase."""
 
     value: Any = None
     status: str = "ok"
     reason: str | None = None
+    phase: str | None = None
 
 
 class Workers:

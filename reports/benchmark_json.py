@@ -31,6 +31,9 @@ class NotInstalled(RuntimeError):
     """pytest-benchmark is not here, and its statistics are not ours to imitate; `str()` is one line for the user."""
 
 
+OWN_PLACE = frozenset({"work_hash", "weights_hash", "output_hash", "picture_set"})
+
+
 def document(run: Run) -> dict[str, Any]:
     """The whole document of a run. Raises NotInstalled."""
     version = _version()
@@ -102,7 +105,9 @@ def extra_info(run: Run, case: Case, row: Mapping[str, Any]) -> dict[str, Any]:
         "work_hash": facts.get("work_hash"),
         "weights_hash": facts.get("weights_hash"),
         "output_hash": facts.get("output_hash"),
-        "facts": {k: v for k, v in facts.items() if k not in {"work_hash", "weights_hash", "output_hash"}},
+        "facts": {
+            k: v for k, v in facts.items() if k not in {"work_hash", "weights_hash", "output_hash", "picture_set"}
+        },
         "versions": run.environment.get("versions"),
         "fingerprint": run.environment.get("fingerprint"),
         "protocol": row["protocol"],

@@ -34,6 +34,7 @@ class PairedJudge:
         self.figures: dict[Key, list[tuple[float, float]]] = {}
         self.slots: list[float] = []
         self.drops: dict[str, list[str]] = {}
+        self._known = [row.id for row in run.rows]
 
     @property
     def phase(self) -> str:
@@ -45,17 +46,19 @@ class PairedJudge:
     def add(self, first: Block, second: Block) -> None:
         """One pair of blocks, in the order in which they ran."""
         base, head = (first, second) if first.arm == "base" else (second, first)
-        if base.group == CONTROL_GROUP:
-            measured = [(COPY, next(iter(base.measurements)))]
-        else:
-            measured = [(row, row) for row in base.measurements]
+        rows = [row for row in self._known if row in base.measurements or row in head.measurements]
+        if base.group != CONTROL_GROUP:
             self._sentinels(base, head)
-        for asked, row in measured:
-            self._row(asked, base.measurements[row], head.measurements[row], base_first=base.slot == 0)
+        for row in rows:
+            asked = COPY if base.group == CONTROL_GROUP else row
+            self._row(asked, base.measurements.get(row), head.measurements.get(row), base_first=base.slot == 0)
         self.decision.advance(min(1.0, max(first.elapsed_s, second.elapsed_s) / self.run.budget_s))
 
-    def _row(self, row: str, base: Measurement, head: Measurement, *, base_first: bool) -> None:
+    def _row(self, row: str, base: Measurement | None, head: Measurement | None, *, base_first: bool) -> None:
+        """One pair of one row. A side is None where its process ended in another row or waiting for its turn."""
         for arm, measurement in (("base", base), ("head", head)):
+            if measurement is None:
+                continue
             if measurement.status != "ok":
                 self.broken.setdefault(row, (arm, f"{measurement.status}: {measurement.reason}"))
             elif no_time := _no_time(measurement):
@@ -63,6 +66,8 @@ class PairedJudge:
         if row in self.broken:
             if row == COPY:  # both sides of the control are the base arm of its row
                 self.broken.setdefault(str(self.run.control), ("base", self.broken[row][1]))
+            return
+        if base is None or head is None:
             return
         reason = contended(base) or contended(head)
         if reason is not None:

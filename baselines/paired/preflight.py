@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Final
 
 from baselines.families import settle
 from baselines.health import row_verdict
@@ -17,6 +18,8 @@ from harness.paired import PairedRow, PairedRun
 from harness.types import Measurement, Metric, Run
 
 Found = Sequence[tuple[str, str, Measurement]]
+
+JUDGED: Final = {"quality", "quality_conditions"}  # facts of the quality probe: judged, or why there is no judge
 
 
 def judged(run: PairedRun, found: Found) -> list[Verdict]:
@@ -33,8 +36,38 @@ def judged(run: PairedRun, found: Found) -> list[Verdict]:
             verdicts += _named(row, [told])
             continue
         frame = Frame(here=_side(run, row, here), stored=(_side(run, row, there),), scope="all")
-        verdicts += _named(row, settle([j for j in judge_row(frame, there, here) if j[0].kind not in TIMED]))
+        found_here = settle([j for j in judge_row(frame, there, here) if j[0].kind not in TIMED])
+        verdicts += _named(row, [*found_here, *_unjudged(there, here)])
     return verdicts
+
+
+def other_outputs(run: PairedRun, found: Found) -> set[str]:
+    """Rows that are ok in both arms and whose outputs are not bit for bit the same: their quality is to be judged."""
+    rows = {row.id: [_row(row, found, arm) for arm in ("base", "head")] for row in run.rows}
+    return {name for name, (there, here) in rows.items() if there.ok and here.ok and _differ(there, here)}
+
+
+def outputs_in_words(run: PairedRun, found: Found) -> str:
+    """How many rows gave the same outputs in both arms, which proves their quality the same."""
+    differ, same = other_outputs(run, found), usable(run, found)
+    words = f"outputs bit for bit the same in both arms: {len(same - differ)} of {len(run.rows)} rows"
+    return f"{words}; of the others the quality is judged" if differ else words
+
+
+def _differ(there: Row, here: Row) -> bool:
+    mine, theirs = here.fact("output_hash"), there.fact("output_hash")
+    return mine is None or mine != theirs
+
+
+def _unjudged(there: Row, here: Row) -> list[Verdict]:
+    """What is said of the quality of outputs that differ and that nobody judged."""
+    if not (there.ok and here.ok and _differ(there, here)):
+        return []
+    judged_both = all(any(JUDGED & m.facts.keys() for m in row.processes) for row in (there, here))
+    if judged_both:
+        return []
+    reason = "the outputs differ, and judging them did not fit into the budget"
+    return [replace(row_verdict(here, "inconclusive", reason), metric="quality", kind="quality_set")]
 
 
 def usable(run: PairedRun, found: Found) -> set[str]:

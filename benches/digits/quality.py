@@ -82,6 +82,23 @@ def set_distance(images: torch.Tensor, seed: int = 0) -> dict[str, float]:
     }
 
 
+def features(images: torch.Tensor) -> torch.Tensor:
+    """Return the features, float64 (N, 48), of uint8 (N, 3, 32, 32), as the set distances see them."""
+    import torch
+
+    from benches.digits import extractor
+
+    with models.one_thread(), torch.no_grad():
+        found: torch.Tensor = extractor.DigitsExtractor(extractor.NAME, [extractor.LAYER])(images)[0]
+    return found
+
+
+@functools.cache
+def reference() -> torch.Tensor:
+    """Return the features, float64 (1400, 48), of the training scans."""
+    return features(data.load("train").images)
+
+
 def pictures(images: torch.Tensor) -> Dataset[torch.Tensor]:
     """Return (N, 3, 32, 32) as the dataset of single pictures that torch-fidelity reads."""
     import torch

@@ -154,6 +154,7 @@ def _top1(images: torch.Tensor, labels: torch.Tensor, batch_size: int) -> Qualit
 def _pictures_quality(case: Case, asked: Sequence[Any]) -> Quality:
     """Quality of a generator that is asked for the ten things of `asked`, digit 0 first, in turn."""
     from benches.digits import quality
+    from harness import picture_sets
 
     def batches() -> Sequence[Any]:
         from benches.models.workloads import Batch
@@ -178,6 +179,7 @@ def _pictures_quality(case: Case, asked: Sequence[Any]) -> Quality:
         score=score,
         conditions=conditions,
         pictures=lambda images: _bytes(images).permute(0, 2, 3, 1),
+        keep=lambda images: picture_sets.encode(quality.features(_bytes(images[:PICTURES])), quality.reference()),
         captions=tuple(str(asked[item % 10]) for item in range(PICTURES)),
     )
 

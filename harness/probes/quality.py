@@ -7,7 +7,7 @@ were timed, at the row's batch size. Random weights have no quality, and the row
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness import reference
 from harness.probes import probe
@@ -38,9 +38,14 @@ def quality(trial: Trial) -> Findings:
             samples[AGREEMENT.name] = agreement(outputs[:count], wanted[:count])
     return Findings(
         samples=samples,
-        facts={"quality_conditions": dict(judge.conditions)},
+        facts={"quality_conditions": dict(judge.conditions), **_kept(judge, outputs)},
         images=_save_pictures(trial.folder, trial.case.id, outputs, judge),
     )
+
+
+def _kept(judge: Quality, outputs: torch.Tensor) -> dict[str, Any]:
+    """What set distances are compared by later; baselines.set_distance reads it."""
+    return {} if judge.keep is None else {"picture_set": dict(judge.keep(outputs))}
 
 
 def _cat(tensors: list[torch.Tensor]) -> torch.Tensor:
