@@ -892,6 +892,6 @@ def test_a_run_of_contended_rows_is_no_baseline_unless_forced(tmp_path: Path) ->
     busy = replace(
         run, measurements=tuple(replace(m, warnings=("contended: other processes used 90%",)) for m in run.measurements)
     )
-    with pytest.raises(BaselineRefused, match="contended: other processes used the machine during 1 of 1 rows"):
+    with pytest.raises(BaselineRefused, match="contended: 1 of 1 rows met a busy machine"):
         store.save(busy, "a reason", tmp_path)
     assert store.save(busy, "a reason", tmp_path, force=True).path is not None
