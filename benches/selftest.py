@@ -12,6 +12,7 @@ Trials can be kept in a file, a JSON line each, so that hours of them add up: `a
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -80,12 +81,18 @@ def trial(plan: str, case_id: str, comparison: Comparison, conditions: Condition
 
 
 def trials(
-    plans: Sequence[str], count: int, cases: Sequence[Case], measure: Callable[[str], tuple[Comparison, Conditions]]
+    plans: Sequence[str],
+    count: int,
+    cases: Sequence[Case],
+    measure: Callable[[str], tuple[Comparison, Conditions]],
+    before: Sequence[Trial] = (),
 ) -> Iterator[Trial]:
-    """`count` runs of each plan, in turns, the planted row changing from run to run. `measure` takes the head's arm."""
+    """`count` runs of each plan, in turns, the planted row changing from run to run, on from those of `before`.
+    `measure` takes the head's arm."""
+    done = Counter(t.plan for t in before)
     for number in range(count):
         for plan in plans:
-            case_id = "" if plan == NOTHING else cases[number % len(cases)].id
+            case_id = "" if plan == NOTHING else cases[(done[plan] + number) % len(cases)].id
             arm = "" if plan == NOTHING else f"inject:{plan}@{case_id}"
             yield trial(plan, case_id, *measure(arm))
 

@@ -56,7 +56,7 @@ def _trials(options: Namespace) -> int:
         return found, _conditions(paired.load(folder), elapsed)
 
     found = room.stored(options.history) if options.history else []
-    for trial in room.trials(options.plan or room.PLANS, options.trials, suite.cases, measure):
+    for trial in room.trials(options.plan or room.PLANS, options.trials, suite.cases, measure, tuple(found)):
         found.append(trial)
         if options.history:
             room.append(options.history, trial)

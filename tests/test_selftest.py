@@ -74,6 +74,8 @@ def test_trials_of_several_evenings_add_up(tmp_path: Path) -> None:
     for outcome in ("unchanged", "regressed"):
         for one in trials(("busy=0.05",), 1, CASES, lambda _arm, o=outcome: (comparison(verdict(CASES[0], o)), HERE)):
             append(path, one)
+    (later,) = trials(("busy=0.05",), 1, CASES, lambda _arm: (comparison(), HERE), stored(path)[:1])
+    assert later.case_id == CASES[1].id
     found = stored(path)
     assert [(t.caught, t.missed) for t in found] == [(False, True), (True, False)]
     assert found[1].conditions == HERE
