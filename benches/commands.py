@@ -24,6 +24,7 @@ from benches import doctor as doctor_room
 from benches import listing, paired_commands, selftest_commands, stored_commands, suites
 from benches.cli import INTERRUPTED
 from benches.failures import NotComparable, UsageError
+from benches.paired_commands import REPORT_FILE
 from benches.stored_commands import changed, compare_with_stored, load_run, store_of
 from harness import frames, paired, progress, storage
 from harness import suite as suite_room
@@ -32,7 +33,6 @@ from harness.types import Run, Suite
 from harness.worker import Workers
 
 BROKEN = {"failed", "invalid", "timeout"}
-REPORT_FILE = "report.html"
 
 
 def run(options: Namespace) -> int:
@@ -60,11 +60,21 @@ def run(options: Namespace) -> int:
 
 
 def report(options: Namespace) -> int:
+    if is_paired(options.runs[0]):
+        return _paired_report(options)
     runs = [load_run(path) for path in options.runs]
     comparisons = [c for r in runs for c in compare_with_stored(r, store_of(options))]
     path = options.out or Path(str(runs[0].folder)) / REPORT_FILE
     reports.page.write(path, reports.page.build(runs, comparisons))
     _say(str(path))
+    return FINE
+
+
+def _paired_report(options: Namespace) -> int:
+    if len(options.runs) > 1:
+        raise UsageError("report: a paired run has a page of its own; give it alone")
+    folder = paired_commands.paired_folder(options.runs[0])
+    _say(str(paired_commands.write_page(folder, options.out or folder / REPORT_FILE)))
     return FINE
 
 

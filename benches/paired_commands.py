@@ -21,9 +21,10 @@ from benches.failures import UsageError
 from harness import paired, progress, storage
 from harness import suite as suite_room
 from harness.types import Suite
-from reports import artifacts
+from reports import artifacts, page, paired_page
 
 COMPARISON_FILE = "comparison.json"
+REPORT_FILE = "report.html"
 UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 
 
@@ -75,12 +76,22 @@ def measured(asked: ab_room.Asked, folder: Path) -> Comparison:
 def finish(options: Namespace, comparison: Comparison, folder: Path) -> int:
     """Writes every artefact, prints the verdicts, and only then decides the exit code."""
     storage.write_atomically(folder / COMPARISON_FILE, as_json(comparison))
+    report = write_page(folder, folder / REPORT_FILE)
     print_comparison(comparison)
     write_artifacts(options, comparison)
     code = exit_code(comparison, strict=options.strict)
     say(f"exit code {code}: {MEANINGS[code]}")
+    say(f"report {report}")
     say(str(folder))
     return FINE if options.exit_zero else code
+
+
+def write_page(folder: Path, path: Path) -> Path:
+    """The HTML page of a stored paired run."""
+    header = paired.load(folder)
+    judge = replayed(header, paired.blocks(folder))
+    page.write(path, paired_page.build(judge, ab_room.decide(folder)))
+    return path
 
 
 def write_artifacts(options: Namespace, comparison: Comparison) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,14 +66,24 @@ def build(runs: Sequence[Run], comparisons: Sequence[Comparison] = ()) -> str:
 
 def render(data: ReportData) -> str:
     """The page with every section that has something to show, and the reasons of those that have not."""
-    drawn, absent = _sections(data)
-    title = " and ".join(dict.fromkeys(run.suite for run in data.runs)) or "no run"
+    made = {name: make(data) for name, make in SECTIONS.items()}
+    return assembled(
+        made,
+        title=" and ".join(dict.fromkeys(run.suite for run in data.runs)) or "no run",
+        eyebrow="Benchmark report",
+        descriptions=list(dict.fromkeys(run.description for run in data.runs if run.description)),
+        runs=[_run_facts(run, name) for run, name in zip(data.runs, data.aliases, strict=True)],
+    )
+
+
+def assembled(made: Mapping[str, Section | NotShown | None], **head: Any) -> str:
+    """The page of these sections, in their order; `head` is what stands above them: title, eyebrow, descriptions,
+    runs."""
+    drawn, absent = _sections(made)
     return str(
         fragment(
             "page.html",
-            title=title,
-            descriptions=list(dict.fromkeys(run.description for run in data.runs if run.description)),
-            runs=[_run_facts(run, name) for run, name in zip(data.runs, data.aliases, strict=True)],
+            **head,
             sections=drawn,
             absent=absent,
             light=Markup(theme.css_variables(theme.LIGHT)),
@@ -92,12 +102,13 @@ def write(path: Path, page: str) -> None:
     Path(path).write_text(page, encoding="utf-8", newline="\n")
 
 
-def _sections(data: ReportData) -> tuple[list[DrawnSection], list[NotShown]]:
-    made = [(name, make(data)) for name, make in SECTIONS.items()]
-    shown = sorted(((name, s) for name, s in made if isinstance(s, Section)), key=lambda item: (item[1].order, item[0]))
+def _sections(made: Mapping[str, Section | NotShown | None]) -> tuple[list[DrawnSection], list[NotShown]]:
+    shown = sorted(
+        ((name, s) for name, s in made.items() if isinstance(s, Section)), key=lambda item: (item[1].order, item[0])
+    )
     absent = [
         s or NotShown(title=name.replace("_", " ").capitalize(), reason="no data for it")
-        for name, s in made
+        for name, s in made.items()
         if not isinstance(s, Section)
     ]
     return [

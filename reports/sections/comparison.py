@@ -25,7 +25,7 @@ def comparison(data: ReportData) -> Section | NotShown:
     if not data.comparisons:
         return NotShown(title="Comparison with the baseline", reason="no baseline of this machine and suite was given")
     figures = [chart for c in data.comparisons for chart in _charts(c, data.metrics)]
-    content = fragment("comparison.html", comparisons=[_printed(c, data.metrics) for c in data.comparisons])
+    content = fragment("comparison.html", comparisons=[printed(c, data.metrics) for c in data.comparisons])
     sentences = " ".join(
         comparison_sentence(c.baseline, [v.outcome for v in c.verdicts], c.refused) for c in data.comparisons
     )
@@ -106,13 +106,13 @@ def _whiskers(outcome: str, pairs: Sequence[tuple[float, Verdict]]) -> go.Scatte
     )  # fmt: skip
 
 
-def _printed(found: Comparison, metrics: Mapping[str, Metric]) -> dict[str, object]:
+def printed(found: Comparison, metrics: Mapping[str, Metric]) -> dict[str, object]:
     rows = [_row(v, metrics) for v in ranked(found.verdicts)]
     return {
         "title": f"{found.run_id} against {found.baseline}",
         "scope": found.scope,
         "sessions": found.sessions,
-        "notes": found.notes,
+        "notes": (*(f"contaminated: {reason}" for reason in found.contaminated), *found.notes),
         "differences": found.differences,
         "telling": [row for row in rows if row["outcome"] != "unchanged"],
         "unchanged": [row for row in rows if row["outcome"] == "unchanged"],
