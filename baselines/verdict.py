@@ -101,8 +101,8 @@ def exit_code(comparison: Comparison, strict: bool = False) -> int:
     """The code of the whole, the gravest finding first. Only gating verdicts count.
 
     15 before 10: a fast wrong answer must never read as a mere slow-down. 10 before 12: a confirmed regression stays
-    one, whatever else could not be compared. 14 before 13 and 12: a second run may help it. 12 (fail closed): a row that is
-    absent, or cannot be compared, is no pass. `strict` adds 12 for rows that the baseline does not know, and 11 for
+    one, whatever else could not be compared. 14 before 13 and 12: a second run may help it. 12 (fail closed): a row
+    that is absent, or cannot be compared, is no pass. `strict` adds 12 for rows that the baseline does not know, and 11 for
     what could not be decided.
     """
     if comparison.refused:

@@ -1,0 +1,148 @@
+"""What cannot be compared is never a pass."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from baseline_fixture import (
+    METRICS,
+    A,
+    B,
+    broken,
+    latency,
+    measured,
+    only,
+    run_of,
+    sessions_of,
+    stored,
+)
+
+from baselines.compare import compare
+from baselines.rows import rows_of
+from baselines.verdict import exit_code
+from harness.types import Measurement
+
+
+def test_bit_identical_ends_the_matter() -> None:
+    same = {**latency(1, 3, 9), "top1": [1.0, 0.0], "fid": [3.0], "parameters": [5.0]}
+    comparison = compare(run_of(measured(same)), stored(run_of(measured(same))))
+    assert {v.outcome for v in comparison.verdicts} == {"unchanged"}
+    assert exit_code(comparison, strict=True) == 0
+
+
+@pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
+@pytest.mark.parametrize("side", ["then", "now"])
+def test_zero_and_non_finite_are_never_a_pass(value: float, side: str) -> None:
+    good, bad = latency(1, 1, 1), latency(1, value, 1)
+    then, now = (bad, good) if side == "then" else (good, bad)
+    comparison = compare(run_of(measured(now)), stored(run_of(measured(then))))
+    assert only(comparison).outcome == "not_comparable"
+    assert f"latency_s holds the value {value:g}" in only(comparison).reason
+    assert exit_code(comparison) == 12
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"unit": "ms"}, "unit ms here, s in the baseline"),
+        ({"better": "higher"}, "better higher here, lower in the baseline"),
+        ({"kind": "advisory"}, "kind advisory here, noisy in the baseline"),
+    ],
+)
+def test_another_meaning_of_a_metric(change: dict[str, Any], words: str) -> None:
+    metrics = {**METRICS, "latency_s": replace(METRICS["latency_s"], **change)}
+    comparison = compare(run_of(measured(latency(1, 1, 1)), metrics=metrics), sessions_of(1.0))
+    assert (only(comparison).outcome, only(comparison).reason, only(comparison).gating) == (
+        "not_comparable",
+        words,
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"work_hash": "w2", "identity": {"steps": 10}}, "other work: steps 10 here, 20 in the baseline"),
+        ({"work_hash": "w2"}, "other work: work identity w2 here, w1 in the baseline"),
+        ({"work_hash": None}, "no work identity recorded here"),
+    ],
+)
+def test_other_work(facts: dict[str, Any], words: str) -> None:
+    comparison = compare(run_of(measured(latency(1, 1, 1), **facts)), sessions_of(1.0))
+    assert (only(comparison).metric, only(comparison).outcome) == ("row", "not_comparable")
+    assert only(comparison).reason == words
+    assert exit_code(comparison) == 12
+
+
+def test_a_metric_that_is_gone_is_missing_with_its_reason() -> None:
+    then = run_of(measured({**latency(1, 1, 1), "energy_per_image_j": [1.0]}))
+    now = run_of(measured(latency(1, 1, 1), missing={"energy_per_image_j": "no RAPL"}))
+    gone = compare(now, stored(then)).verdicts[1]
+    assert (gone.metric, gone.outcome, gone.reason, gone.gating) == ("energy_per_image_j", "missing", "no RAPL", True)
+    back = compare(then, stored(now)).verdicts[1]
+    assert (back.outcome, back.reason, back.gating) == ("new", "not in the baseline (no RAPL)", False)
+
+
+def test_a_removed_row_is_missing_unless_it_was_not_asked_for() -> None:
+    both = run_of([*measured(latency(1, 1, 1)), *measured(latency(1, 1, 1), case=B)])
+    now = run_of(measured(latency(1, 1, 1)))
+    comparison = compare(now, stored(both))
+    assert [(v.metric, v.outcome) for v in comparison.verdicts] == [("latency_s", "unchanged"), ("row", "missing")]
+    assert exit_code(comparison) == 12
+    filtered = compare(now, stored(both), planned=[A.id])
+    assert exit_code(filtered) == 0
+    assert filtered.notes == ("rows of the baseline that were not asked for in this run: 1",)
+
+
+def test_a_renamed_row_is_missing_and_new() -> None:
+    comparison = compare(run_of(measured(latency(1, 1, 1), case=B)), sessions_of(1.0))
+    assert [(v.case_id, v.outcome) for v in comparison.verdicts] == [(A.id, "missing"), (B.id, "new")]
+    assert exit_code(comparison) == 12
+
+
+def test_a_new_row_counts_only_when_strict() -> None:
+    now = run_of([*measured(latency(1, 1, 1)), *measured(latency(1, 1, 1), case=B)])
+    comparison = compare(now, sessions_of(1.0))
+    assert (exit_code(comparison), exit_code(comparison, strict=True)) == (0, 12)
+
+
+@pytest.mark.parametrize("status", ["failed", "oom", "timeout", "invalid"])
+def test_a_new_failure_is_a_regression(status: str) -> None:
+    comparison = compare(run_of(broken(status)), sessions_of(1.0))
+    verdict = only(comparison)
+    assert (verdict.outcome, verdict.gating) == ("regressed", True)
+    assert verdict.reason == f"health: {status}: boom; in the baseline ok"
+    assert exit_code(comparison) == 10
+
+
+def test_one_failed_process_breaks_its_row() -> None:
+    two = measured(latency(1, 1, 1))[:2]
+    failed = Measurement(case=A, replicate=2, status="failed", reason="boom")
+    run = run_of([*two, failed])
+    assert rows_of(run)[A.id].status == "failed"
+    assert only(compare(run, sessions_of(1.0))).outcome == "regressed"
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "outcome", "gating"),
+    [
+        (measured(latency(1, 1, 1)), broken("skipped", "gone"), "missing", True),
+        (broken("skipped", "x"), broken("skipped", "x"), "unchanged", False),
+        (broken("skipped", "x"), broken("skipped", "y"), "missing", False),
+        (broken("skipped", "x"), broken("failed"), "regressed", True),
+        (broken("oom"), broken("failed"), "unchanged", False),
+        (broken("failed"), measured(latency(1, 1, 1)), "improved", False),
+    ],
+)
+def test_health(then: list[Measurement], now: list[Measurement], outcome: str, gating: bool) -> None:
+    verdict = only(compare(run_of(now), stored(run_of(then))))
+    assert (verdict.metric, verdict.outcome, verdict.gating) == ("row", outcome, gating)
+
+
+def test_nothing_measured() -> None:
+    comparison = compare(run_of([], cases=(A,)), sessions_of(1.0))
+    assert only(comparison).outcome == "missing"
+    assert exit_code(comparison) == 13

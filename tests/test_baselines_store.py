@@ -1,0 +1,237 @@
+"""Baselines: what makes two machines alike, what is stored, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from baseline_fixture import (
+    ENVIRONMENT,
+    GPU_ENVIRONMENT,
+    PROTOCOL,
+    A,
+    B,
+    broken,
+    changed,
+    good_run,
+    latency,
+    measured,
+    run_of,
+)
+
+from baselines import store
+from baselines.compare import compare_stored
+from baselines.fingerprint import (
+    differences,
+    fingerprint,
+    machine_key,
+    protocol_differences,
+    soft_differences,
+    software_differences,
+)
+from baselines.store import BaselineRefused
+from baselines.verdict import exit_code
+from harness.types import Run
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("versions", "torch"), "2.14.1", "torch 2.14.1 here, 2.13.0 in the baseline"),
+        (("versions", "onnxruntime"), None, "onnxruntime absent here, 1.31.1 in the baseline"),
+        (("versions", "tensorrt"), "10.9", "TensorRT 10.9 here, absent in the baseline"),
+        (("python",), "3.12.1", "Python 3.12 here, 3.11 in the baseline"),
+        (("threads",), 1, "threads 1 here, 2 in the baseline"),
+        (("driver",), "580.1", "driver major 580 here, 570 in the baseline"),
+        (("cuda",), "12.8", "CUDA 12.8 here, 13.0 in the baseline"),
+        (("cpu", "model"), "AMD EPYC", "CPU model AMD EPYC here, Intel(R) Xeon(R) 8481C in the baseline"),
+        (("cpu", "cores_allowed"), 4, "CPU cores 4 here, 2 in the baseline"),
+        (("cpu", "isa"), "AVX2", "CPU instruction set AVX2 here, AVX512 in the baseline"),
+        (("cpu", "quota"), 1.5, "CPU quota 1.5 here, absent in the baseline"),
+        (("flags", "OMP_NUM_THREADS"), "1", "flag OMP_NUM_THREADS 1 here, absent in the baseline"),
+    ],
+)
+def test_hard_field_differs_in_words(path: tuple[str, ...], value: Any, words: str) -> None:
+    assert differences(changed(GPU_ENVIRONMENT, path, value), GPU_ENVIRONMENT) == [words]
+    assert fingerprint(changed(GPU_ENVIRONMENT, path, value)) != fingerprint(GPU_ENVIRONMENT)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("name", "A100", "GPU model A100 here, H100 in the baseline"),
+        ("memory_bytes", 5, "GPU memory 5 here, 80000000000 in the baseline"),
+        ("power_limit_w", 400.0, "GPU power limit 400 here, 700 in the baseline"),
+        ("mig", True, "GPU MIG True here, False in the baseline"),
+    ],
+)
+def test_gpu_differs(field: str, value: Any, words: str) -> None:
+    other = {**GPU_ENVIRONMENT, "gpus": [{**GPU_ENVIRONMENT["gpus"][0], field: value}]}
+    assert differences(other, GPU_ENVIRONMENT) == [words]
+
+
+def test_gpu_count_differs() -> None:
+    two = {**GPU_ENVIRONMENT, "gpus": GPU_ENVIRONMENT["gpus"] * 2}
+    assert "GPU count 2 here, 1 in the baseline" in differences(two, GPU_ENVIRONMENT)
+
+
+def test_gpu_does_not_matter_to_a_cpu_run() -> None:
+    assert differences({**GPU_ENVIRONMENT, "device": "cpu"}, ENVIRONMENT) == []
+
+
+def test_patch_versions_and_soft_fields_do_not_refuse() -> None:
+    other = {**GPU_ENVIRONMENT, "python": "3.11.9", "driver": "570.99", "host_hash": "host-b", "kernel": "6.2.0"}
+    other = changed(
+        {**other, "gpus": [{**GPU_ENVIRONMENT["gpus"][0], "uuid": "GPU-2"}]}, ("versions", "diffusers"), "1"
+    )
+    assert differences(other, GPU_ENVIRONMENT) == []
+    assert fingerprint(other) == fingerprint(GPU_ENVIRONMENT)
+    assert soft_differences(other, GPU_ENVIRONMENT) == [
+        "host host-b here, host-a in the baseline",
+        "kernel 6.2.0 here, 6.1.0 in the baseline",
+        "GPU UUID GPU-2 here, GPU-1 in the baseline",
+    ]
+    assert software_differences(other, GPU_ENVIRONMENT) == ["diffusers 1 here, 0.42.1 in the baseline"]
+
+
+def test_unknown_machine_matches_only_its_own_host() -> None:
+    unknown = changed(ENVIRONMENT, ("cpu", "model"), None)
+    elsewhere = {**unknown, "host_hash": "host-b"}
+    assert differences(unknown, unknown) == []
+    assert differences(unknown, ENVIRONMENT) == []
+    assert differences(elsewhere, unknown) == [
+        "CPU model unknown here and in the baseline: an unknown machine matches no other host"
+    ]
+    assert len(differences(elsewhere, ENVIRONMENT)) == 1
+    assert len(differences({**unknown, "host_hash": None}, {**unknown, "host_hash": None})) == 1
+    assert fingerprint(unknown) != fingerprint(elsewhere)
+    assert machine_key(unknown) != machine_key(elsewhere)
+
+
+def test_machine_key_names_the_hardware_and_not_the_versions() -> None:
+    assert machine_key(ENVIRONMENT).startswith("intel-r-xeon-r-8481c-2-cores-")
+    assert machine_key(GPU_ENVIRONMENT).startswith("h100-2-cores-")
+    assert machine_key(changed(ENVIRONMENT, ("versions", "torch"), "3")) == machine_key(ENVIRONMENT)
+    assert machine_key({**ENVIRONMENT, "host_hash": "host-b"}) == machine_key(ENVIRONMENT)
+
+
+def test_protocol_is_part_of_the_key_but_patience_is_not() -> None:
+    assert protocol_differences(replace(PROTOCOL, min_samples=20), PROTOCOL) == [
+        "protocol: min_samples 20 here, 10 in the baseline"
+    ]
+    assert protocol_differences(replace(PROTOCOL, timeout_s=1.0, quality=False), PROTOCOL) == []
+
+
+def test_save_then_find_and_load_equal(tmp_path: Path) -> None:
+    session = store.save(good_run(), " first ", tmp_path)
+    assert session.path == tmp_path / machine_key(ENVIRONMENT) / "digits" / "good.json"
+    assert store.find(good_run("other"), tmp_path) == [session] == [store.load(session.path)]
+    assert session.run == good_run()
+    assert session.reason == "first"
+    assert [p.name for p in session.path.parent.iterdir()] == ["good.json"]
+
+
+@pytest.mark.parametrize("reason", ["", "  "])
+def test_save_wants_a_reason(reason: str, tmp_path: Path) -> None:
+    with pytest.raises(BaselineRefused, match="accepted with a reason"):
+        store.save(good_run(), reason, tmp_path)
+    assert list(tmp_path.rglob("*.json")) == []
+
+
+def test_save_refuses_a_duplicate(tmp_path: Path) -> None:
+    store.save(good_run(), "first", tmp_path)
+    with pytest.raises(BaselineRefused, match="already stored"):
+        store.save(good_run(), "again", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [
+        (run_of(broken("skipped")), "no row is ok"),
+        (run_of([]), "no row is ok"),
+        (run_of(measured(latency(1, 1, 1)), finished=None), "not finished"),
+        (run_of(measured(latency(1, 1, 1)), cases=(A, B)), "not measured: b-eager"),
+        (run_of(measured(latency(1, 1, 1))[:2]), r"fewer processes .* \(2 of 3\)"),
+        (run_of(measured(latency(1, 1, 1)), problems=("line 3 was cut off",)), "line 3 was cut off"),
+        (run_of(measured(latency(1, 0, 1))), "latency_s holds the value 0"),
+        (run_of(measured(latency(1, -1, 1))), "latency_s holds the value -1"),
+        (run_of(measured(latency(1, math.nan, 1))), "latency_s holds the value nan"),
+        (run_of(measured({"fid": [math.inf]})), "fid holds the value inf"),
+        (run_of(measured({"unheard": [1.0]})), "unheard is not described"),
+        (run_of(measured({})), "ok, but without any value"),
+        (run_of(measured(latency(1, 1, 1)), suite="../etc"), "cannot name a file"),
+        (run_of(measured(latency(1, 1, 1)), run_id="a/b"), "cannot name a file"),
+    ],
+)
+def test_save_refuses_even_with_force(run: Run, words: str, tmp_path: Path) -> None:
+    with pytest.raises(BaselineRefused, match=words):
+        store.save(run, "why", tmp_path, force=True)
+
+
+@pytest.mark.parametrize("status", ["failed", "oom", "timeout", "invalid"])
+def test_save_takes_broken_rows_only_by_force(status: str, tmp_path: Path) -> None:
+    run = run_of([*measured(latency(1, 1, 1)), *broken(status, case=B)])
+    with pytest.raises(BaselineRefused, match=f"not ok .*{status}: boom"):
+        store.save(run, "why", tmp_path)
+    assert store.save(run, "known", tmp_path, force=True).run == run
+
+
+def test_save_refuses_to_drop_a_row_silently(tmp_path: Path) -> None:
+    store.save(run_of([*measured(latency(1, 1, 1)), *measured(latency(1, 1, 1), case=B)], "both"), "first", tmp_path)
+    with pytest.raises(BaselineRefused, match="measured in the newest baseline and not here"):
+        store.save(run_of(measured(latency(1, 1, 1)), "half"), "second", tmp_path)
+    store.save(run_of(measured(latency(1, 1, 1)), "half"), "second", tmp_path, force=True)
+
+
+def test_an_edited_file_is_refused_everywhere(tmp_path: Path) -> None:
+    path = store.save(good_run(), "first", tmp_path).path
+    assert path
+    path.write_text(path.read_text().replace("0.012", "0.022"))
+    with pytest.raises(BaselineRefused, match="edited after it was saved") as caught:
+        store.load(path)
+    assert str(path) in str(caught.value)
+    comparison = compare_stored(good_run("now"), tmp_path)
+    assert "edited" in comparison.refused[0]
+    assert exit_code(comparison) == 12
+    assert [(e.run_id, "edited" in (e.problem or "")) for e in store.listing(tmp_path)] == [("good", True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("", "Expecting value"), ("[]", "not a stored session"), ('{"schema": 2}', "schema 2; this version reads 1")],
+)
+def test_load_refuses_other_files(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(BaselineRefused, match=words):
+        store.load(tmp_path / "x.json")
+
+
+def test_load_refuses_a_sealed_file_without_its_run(tmp_path: Path) -> None:
+    document = {"schema": 1, "reason": "r", "saved": "s", "run": {"schema": 1}}
+    (tmp_path / "x.json").write_text(json.dumps({**document, "hash": store.seal(document)}))
+    with pytest.raises(BaselineRefused, match=r"x\.json: UnreadableRun: KeyError"):
+        store.load(tmp_path / "x.json")
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BaselineRefused, match="No such file"):
+        store.load(tmp_path / "absent.json")
+
+
+def test_reference_is_replaced_and_listed_first(tmp_path: Path) -> None:
+    assert store.reference(tmp_path, "digits") is None
+    store.save(good_run(), "mine", tmp_path)
+    store.save_reference(good_run("old"), "shipped", tmp_path)
+    store.save_reference(good_run("new"), "shipped again", tmp_path)
+    found = store.reference(tmp_path, "digits")
+    assert found
+    assert found.run.id == "new"
+    assert [(e.machine, e.run_id, e.rows) for e in store.listing(tmp_path)] == [
+        ("reference", "new", 2),
+        (machine_key(ENVIRONMENT), "good", 2),
+    ]
+    assert json.loads(json.dumps(store.listing_rows(tmp_path)))[0]["suite"] == "digits"

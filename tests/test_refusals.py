@@ -1,0 +1,194 @@
+"""What must never pass: each change of a run or its baseline, the verdict or refusal that it gets, and the exit code.
+
+Everything else in the run is fine and four sessions are stored, so any code but 0 is the work of the one change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from baseline_fixture import (
+    FACTS,
+    GPU_ENVIRONMENT,
+    METRICS,
+    A,
+    B,
+    broken,
+    changed,
+    measured,
+    run_of,
+)
+
+from baselines import store
+from baselines.compare import compare_stored
+from baselines.verdict import exit_code
+from harness.types import Measurement, Run
+
+Change = Callable[[Run], Run]
+
+
+def samples(level: float = 1.0) -> dict[str, list]:
+    """Every kind of metric, at one level of speed."""
+    return {
+        "latency_s": [[0.100 * level] * 12, [0.101 * level] * 12, [0.099 * level] * 12],
+        "weights_bytes": [1000.0],
+        "fid": [12.0],
+        "top1": [1.0] * 40,
+        "energy_per_image_j": [[2.0], [2.0], [2.0]],
+    }
+
+
+def good(run_id: str, level: float = 1.0) -> Run:
+    rows = [*measured(samples(level), A), *measured(samples(level), B)]
+    return run_of(rows, run_id, environment=GPU_ENVIRONMENT, created="2026-01-20T00:00:00+00:00")
+
+
+def saved(root: Path) -> None:
+    for number, level in enumerate((0.99, 1.0, 1.01, 1.0)):
+        store.save(good(f"s{number}", level), "a session", root)
+
+
+def each(run: Run, change: Callable[[Measurement], Measurement]) -> Run:
+    return replace(run, measurements=tuple(change(m) if m.case == A else m for m in run.measurements))
+
+
+def resampled(run: Run, **values: list) -> Run:
+    """The run with other samples of row A, the same in each of its processes that has them."""
+    return each(run, lambda m: replace(m, samples={**m.samples, **{k: v for k, v in values.items() if k in m.samples}}))
+
+
+def facts(run: Run, **changes: object) -> Run:
+    return each(run, lambda m: replace(m, facts={**m.facts, **changes}))
+
+
+def without_row(run: Run) -> Run:
+    return replace(run, cases=(B,), measurements=tuple(m for m in run.measurements if m.case == B))
+
+
+def renamed(run: Run) -> Run:
+    other = A.with_(seed=7)
+    return replace(each(run, lambda m: replace(m, case=other)), cases=(other, B))
+
+
+def metric(run: Run, name: str, **changes: object) -> Run:
+    return replace(run, metrics={**METRICS, name: replace(METRICS[name], **changes)})  # type: ignore[arg-type]
+
+
+def failing(status: str) -> Change:
+    return lambda run: replace(run, measurements=(*broken(status), *(m for m in run.measurements if m.case == B)))
+
+
+def busy(run: Run) -> Run:
+    return each(run, lambda m: replace(m, warnings=("contended: other processes used 80% of a core",)))
+
+
+CONDITIONS = dict(FACTS["quality_conditions"])
+CHANGES: dict[str, tuple[Change, str, int]] = {
+    "a row of the baseline is gone": (without_row, "missing", 12),
+    "a row has another name": (renamed, "missing", 12),
+    "other work under the same name": (lambda r: facts(r, work_hash="w2"), "not_comparable", 12),
+    "no work identity": (lambda r: facts(r, work_hash=None), "not_comparable", 12),
+    "FID of another number of pictures": (
+        lambda r: facts(r, quality_conditions={**CONDITIONS, "items": 50}), "not_comparable", 12,
+    ),
+    "FID against another reference": (
+        lambda r: facts(r, quality_conditions={**CONDITIONS, "reference_hash": "r2"}), "not_comparable", 12,
+    ),
+    "a time of zero": (lambda r: resampled(r, latency_s=[0.0]), "not_comparable", 12),
+    "a time that is no number": (lambda r: resampled(r, latency_s=[float("nan")]), "not_comparable", 12),
+    "no time at all": (lambda r: resampled(r, latency_s=[]), "missing", 12),
+    "energy of zero": (lambda r: resampled(r, energy_per_image_j=[0.0]), "not_comparable", 12),
+    "another unit": (lambda r: metric(r, "latency_s", unit="ms"), "not_comparable", 12),
+    "another direction": (lambda r: metric(r, "latency_s", better="higher"), "not_comparable", 12),
+    "another summary": (lambda r: metric(r, "latency_s", summary="last"), "not_comparable", 12),
+    "fewer items": (lambda r: resampled(r, top1=[1.0] * 39), "not_comparable", 12),
+    "an exact value that grew": (lambda r: resampled(r, weights_bytes=[1001.0]), "regressed", 10),
+    "equal constant samples, twice as slow": (lambda r: resampled(r, latency_s=[0.2] * 12), "regressed", 10),
+    "unequal counts, twice as slow": (lambda r: resampled(r, latency_s=[0.2] * 3), "regressed", 10),
+    "answers that are wrong now": (lambda r: resampled(r, top1=[0.0] * 20 + [1.0] * 20), "regressed", 15),
+    "pictures that are worse": (lambda r: resampled(r, fid=[14.0]), "regressed", 15),
+    "a crash": (failing("failed"), "regressed", 10),
+    "out of memory": (failing("oom"), "regressed", 10),
+    "an invalid row": (failing("invalid"), "regressed", 10),
+    "half of the rows on a busy machine": (busy, "inconclusive", 14),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_the_change_gets_its_verdict_and_never_passes(name: str, tmp_path: Path) -> None:
+    change, outcome, code = CHANGES[name]
+    saved(tmp_path)
+    found = compare_stored(change(good("now")), tmp_path)
+    assert not found.refused
+    assert outcome in {v.outcome for v in found.verdicts if v.case_id != B.id or name.startswith("another")}
+    assert exit_code(found) == code
+
+
+def test_without_a_change_it_passes(tmp_path: Path) -> None:
+    saved(tmp_path)
+    found = compare_stored(good("now"), tmp_path)
+    assert {v.outcome for v in found.verdicts} == {"unchanged"}
+    assert exit_code(found) == 0
+
+
+def gpu(**fields: object) -> Change:
+    return lambda run: replace(run, environment={**GPU_ENVIRONMENT, "gpus": [{**GPU_ENVIRONMENT["gpus"][0], **fields}]})
+
+
+REFUSED: dict[str, tuple[Change, str]] = {
+    "another GPU": (gpu(name="H200"), "no baseline"),
+    "another power limit": (gpu(power_limit_w=350.0), "power limit"),
+    "MIG": (gpu(mig=True), "MIG"),
+    "another CPU": (lambda r: replace(r, environment=changed(GPU_ENVIRONMENT, ("cpu", "model"), "AMD")), "no baseline"),
+    "another torch": (
+        lambda r: replace(r, environment=changed(GPU_ENVIRONMENT, ("versions", "torch"), "2.14.1")), "torch 2.14.1",
+    ),
+    "more threads": (lambda r: replace(r, environment={**GPU_ENVIRONMENT, "threads": 8}), "threads 8"),
+    "another warm-up": (lambda r: replace(r, protocol=replace(r.protocol, warmup_min_s=9.0)), "warmup_min_s"),
+    "a baseline of long ago": (lambda r: replace(r, created="2027-12-01T00:00:00+00:00"), "stale"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_compared_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
+    change, reason = REFUSED[name]
+    saved(tmp_path)
+    found = compare_stored(change(good("now")), tmp_path)
+    assert reason in " ".join(found.refused)
+    assert found.verdicts == ()
+    assert exit_code(found) == 12
+
+
+def test_an_edited_session_decides_nothing(tmp_path: Path) -> None:
+    saved(tmp_path)
+    path = next(tmp_path.glob("*/*/s0.json"))
+    document = json.loads(path.read_text())
+    document["run"]["measurements"][0]["samples"]["latency_s"][0] = 0.5
+    path.write_text(json.dumps(document))
+    found = compare_stored(good("now"), tmp_path)
+    assert "edited" in found.refused[0]
+    assert exit_code(found) == 12
+
+
+def test_times_of_a_contaminated_session_do_not_count(tmp_path: Path) -> None:
+    """Forced into the store, it says what is exact and never what is slow: half speed there is no permission here."""
+    slow = busy(good("slow", 2.0))
+    with pytest.raises(store.BaselineRefused, match="contended"):
+        store.save(slow, "the only machine", tmp_path)
+    store.save(slow, "the only machine", tmp_path, force=True)
+    found = compare_stored(good("now", 1.5), tmp_path)
+    told = {v.metric: v for v in found.verdicts if v.case_id == A.id}
+    assert told["latency_s"].outcome == "not_comparable"
+    assert "no stored session of a quiet machine" in told["latency_s"].reason
+    assert told["weights_bytes"].outcome == "unchanged"
+    assert exit_code(found) == 12
+
+
+def test_a_stale_session_counts_where_it_is_asked_for(tmp_path: Path) -> None:
+    saved(tmp_path)
+    late = replace(good("now"), created="2027-12-01T00:00:00+00:00")
+    assert exit_code(compare_stored(late, tmp_path, max_age_days=10_000)) == 0
