@@ -102,8 +102,8 @@ def exit_code(comparison: Comparison, strict: bool = False) -> int:
 
     15 before 10: a fast wrong answer must never read as a mere slow-down. 10 before 12: a confirmed regression stays
     one, whatever else could not be compared. 14 before 13 and 12: a second run may help it. 12 (fail closed): a row
-    that is absent, or cannot be compared, is no pass. `strict` adds 12 for rows that the baseline does not know, and 11 for
-    what could not be decided.
+    that is absent, or cannot be compared, is no pass. `strict` adds 12 for rows that the baseline does not know, and
+    11 for what could not be decided.
     """
     if comparison.refused:
         return NOT_COMPARABLE
