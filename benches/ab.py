@@ -37,6 +37,7 @@ from harness.types import Suite
 
 QUICK_PROBES = ("startup", "latency", "memory", "fidelity", "counts")
 MEMORY_PROBES = ("memory",)
+ENERGY_SHARE = 0.2
 PROCESSES = 3  # the near-exact rule takes the largest of three processes
 
 Say = Callable[[str], None]
@@ -96,7 +97,7 @@ def decide(folder: Path) -> Comparison:
     judge = replayed(header, paired.blocks(folder))
     preflight = list(paired.preflight(folder))
     found = verdicts.comparison(judge, preflight_rules.judged(header, preflight), header.ended or "interrupted")
-    return replace(found, notes=(*found.notes, preflight_rules.outputs_in_words(header, preflight)))
+    return replace(found, notes=(*found.notes, preflight_rules.outputs_in_words(header, preflight), *header.notes))
 
 
 def _servers(asked: Asked, folder: Path, scratch: Path) -> Servers:
@@ -170,7 +171,9 @@ def _ask(server: ArmProcess, command: str, argument: Any) -> dict[str, Any]:
 
 def _preflight(pairs: Pairs, say: Say) -> None:
     """Full measurements of both arms; rows that may be timed get their counts, the cheapest one is the A/A control."""
-    preflight_room.preflight(pairs, pairs.run.rows, QUICK_PROBES)
+    probes, told = _probes(pairs.run)
+    pairs.run = replace(pairs.run, notes=told)
+    preflight_room.preflight(pairs, pairs.run.rows, probes)
     found = list(paired.preflight(pairs.folder))
     usable = preflight_rules.usable(pairs.run, found)
     base = {row: m for row, arm, m in found if arm == "base" and row in usable}
@@ -188,6 +191,15 @@ def _preflight(pairs: Pairs, say: Say) -> None:
     brought = preflight_room.quality(pairs, [row for row in rows if row.id in differ])
     pairs.run = replace(pairs.run, metrics=pairs.run.metrics | brought)
     paired.write_header(pairs.folder, pairs.run)
+
+
+def _probes(run: PairedRun) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(probes of the preflight, what is to be said of those left out): energy only where its windows fit. Where there
+    is no counter its probe takes no time and gives the reason."""
+    seconds = len(run.rows) * 2 * run.protocol.energy_window_s
+    if not run.environment.get("energy_counter") or seconds <= ENERGY_SHARE * run.budget_s:
+        return (*QUICK_PROBES, "energy"), ()
+    return QUICK_PROBES, (f"energy not measured: {seconds:.0f} s of windows are more than a fifth of the budget",)
 
 
 def _measure(pairs: Pairs, say: Say, judge: Callable[[PairedRun], PairedJudge]) -> str:

@@ -51,6 +51,7 @@ def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dic
 
     name, threads = argument
     device = devices.device(name or devices.default())
+    meter = device.energy_meter()
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     return {
         **device.describe(),
@@ -61,6 +62,7 @@ def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dic
             "quota": _quota(),
             "isa": torch.backends.cpu.get_cpu_capability(),
         },
+        "energy_counter": None if isinstance(meter, str) else meter.source,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "threads": threads or len(cores),
         "python": platform.python_version(),

@@ -91,6 +91,7 @@ class PairedRun:
     shared_server: bool = True
     finished: str | None = None
     ended: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def row_of(base: Case, head: Case) -> PairedRow:
@@ -144,8 +145,8 @@ def load(folder: Path) -> PairedRun:
         document["protocol"] = record(Protocol, document["protocol"])
         document["metrics"] = {name: record(Metric, entry) for name, entry in document["metrics"].items()}
         document["rows"] = tuple(_row(entry) for entry in document["rows"])
-        for name in ("arms", "loaded", "proof", "sentinels"):
-            document[name] = tuple(document[name])
+        for name in ("arms", "loaded", "proof", "sentinels", "notes"):
+            document[name] = tuple(document.get(name, ()))
         return record(PairedRun, document)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnreadableRun(f"{path}: {error}") from None

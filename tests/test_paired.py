@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from baselines.paired.decision import PairedDecision
-from baselines.paired.preflight import judged, usable
+from baselines.paired.preflight import judged, other_outputs, outputs_in_words, usable
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.robust import hodges_lehmann, signed_rank_p, trimmed
 from harness.paired import PairedRun, row_of
@@ -172,7 +174,7 @@ def preflight(head_calls: float) -> tuple[PairedRun, list[tuple[str, str, Measur
         metrics={CALLS.name: CALLS},
         rows=(row,),
     )
-    facts = {"work_hash": "same"}
+    facts = {"work_hash": "same", "output_hash": "a"}
     measured = [("base", base, 3.0), ("head", head, head_calls)]
     return run, [
         (row.id, arm, Measurement(case=case, replicate=0, status="ok", samples={CALLS.name: [calls]}, facts=facts))
@@ -187,6 +189,43 @@ def test_arms_of_two_cases_are_compared_with_each_other(head_calls: float, outco
     assert [(v.metric, v.outcome) for v in verdicts] == [("model_calls", outcome)]
     assert verdicts[0].case_id == run.rows[0].id
     assert (verdicts[0].baseline, verdicts[0].candidate) == (3.0, head_calls)
+    assert usable(run, found) == {run.rows[0].id}
+
+
+TOP1 = Metric(name="top1", unit="share", label="", better="higher", kind="quality_item", description="", summary="mean")
+
+
+def outputs(head_hash: str, *judged_as: list[float]) -> tuple[PairedRun, list[tuple[str, str, Measurement]]]:
+    """The preflight of one row whose head's output hash is `head_hash`; with the judge's answers of base and head."""
+    run, found = preflight(3.0)
+    hashes = {"base": "a", "head": head_hash}
+    found = [(row, arm, replace(m, facts={**m.facts, "output_hash": hashes[arm]})) for row, arm, m in found]
+    for (row, arm, m), answers in zip(found[:2], judged_as, strict=False):
+        facts = {"work_hash": "same", "quality_conditions": {"items": len(answers)}}
+        found.append((row, arm, replace(m, samples={"top1": answers}, facts=facts)))
+    return replace(run, metrics={**run.metrics, "top1": TOP1}), found
+
+
+def test_equal_outputs_need_no_judge() -> None:
+    run, found = outputs("a")
+    assert other_outputs(run, found) == set()
+    assert outputs_in_words(run, found) == "outputs bit for bit the same in both arms: 1 of 1 rows"
+    assert [v.metric for v in judged(run, found)] == ["model_calls"]
+
+
+def test_other_outputs_that_nobody_judged_are_no_pass_of_quality() -> None:
+    run, found = outputs("b")
+    assert other_outputs(run, found) == {run.rows[0].id}
+    told = {v.metric: v for v in judged(run, found)}
+    assert told["quality"].outcome == "inconclusive"
+    assert "did not fit into the budget" in told["quality"].reason
+
+
+@pytest.mark.parametrize(("wrong", "outcome"), [(0, "unchanged"), (20, "regressed")])
+def test_other_outputs_are_judged_by_the_items(wrong: int, outcome: str) -> None:
+    run, found = outputs("b", [1.0] * 40, [0.0] * wrong + [1.0] * (40 - wrong))
+    told = {v.metric: v.outcome for v in judged(run, found)}
+    assert told == {"model_calls": "unchanged", "top1": outcome}
     assert usable(run, found) == {run.rows[0].id}
 
 

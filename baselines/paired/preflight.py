@@ -1,6 +1,6 @@
 """What the preflight says: health, work, outputs, memory and counts of both arms, by the rules of stored baselines.
 
-The base arm stands for the stored session and the head arm for this run; timed metrics are left to the pairs.
+The base arm stands for the stored session and the head arm for this run; times are left to the pairs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 from baselines.families import settle
 from baselines.health import row_verdict
-from baselines.judgement import TIMED, Frame, Side, judge_row
+from baselines.judgement import Frame, Side, judge_row
 from baselines.rows import Row, row_from
 from baselines.verdict import Verdict
 from harness.paired import PairedRow, PairedRun
@@ -36,7 +36,7 @@ def judged(run: PairedRun, found: Found) -> list[Verdict]:
             verdicts += _named(row, [told])
             continue
         frame = Frame(here=_side(run, row, here), stored=(_side(run, row, there),), scope="all")
-        found_here = settle([j for j in judge_row(frame, there, here) if j[0].kind not in TIMED])
+        found_here = settle([j for j in judge_row(frame, there, here) if j[0].kind != "noisy"])
         verdicts += _named(row, [*found_here, *_unjudged(there, here)])
     return verdicts
 
