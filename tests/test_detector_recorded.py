@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import paired_fixture as fixture
 import pytest
 
 from baselines.detector.drawn import LATENCY, stretches
 from baselines.detector.noise import NoiseModel, recorded
 from baselines.detector.recorded import Recording, RecordingRefused, from_run, joined, load, save
 from harness import paired
-from harness.types import Case, Measurement, Protocol
+from harness.types import Case, Measurement
 
 SMALL = NoiseModel(description="three rows", rows=3, samples=6)
 
@@ -132,22 +133,9 @@ def paired_run(folder: Path, head: dict) -> Path:
     case = Case(model="digits_vit", weights="digits")
     rows = paired.rows_of([case], {}, {})
     arm = {"environment": {}, "injections": []}
-    run = paired.PairedRun(
-        id="ab-1",
-        suite="gate",
-        created="2026-01-02T03:04:05+00:00",
-        seed=0,
-        budget_s=60,
-        device="cpu",
-        threads=2,
-        arms=({"name": "base", **arm}, {"name": "head", **arm, **head}),
-        loaded=({}, {}),
-        proof=(),
-        environment={"cpu": {"model": "a CPU", "cores_allowed": 2}, "imgbench": "0.2.0", "git": {"commit": "c0ffee"}},
-        protocol=Protocol(),
-        metrics={},
-        rows=rows,
-    )
+    environment = {"cpu": {"model": "a CPU", "cores_allowed": 2}, "imgbench": "0.2.0", "git": {"commit": "c0ffee"}}
+    arms = ({"name": "base", **arm}, {"name": "head", **arm, **head})
+    run = fixture.paired_run(arms=arms, environment=environment, threads=2, rows=rows)
     folder.mkdir()
     paired.write_header(folder, run)
     for pair, (group, sides) in enumerate(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from paired_fixture import paired_run
 from scipy import stats
 
 from baselines.paired.decision import PairedDecision
@@ -13,7 +14,7 @@ from baselines.paired.preflight import judged, other_outputs, outputs_in_words, 
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.robust import hodges_lehmann, signed_rank_p, trimmed
 from harness.paired import PairedRun, row_of
-from harness.types import Case, Measurement, Metric, Protocol
+from harness.types import Case, Measurement, Metric
 
 
 @pytest.mark.parametrize("count", [8, 16, 64, 120])
@@ -158,22 +159,7 @@ def preflight(head_calls: float) -> tuple[PairedRun, list[tuple[str, str, Measur
     """A run of one row whose head has another backend than its base, and the preflight of both."""
     base, head = Case(model="m"), Case(model="m", backend="torch_compile")
     row = row_of(base, head)
-    run = PairedRun(
-        id="ab",
-        suite="s",
-        created="",
-        seed=0,
-        budget_s=1.0,
-        device="cpu",
-        threads=1,
-        arms=({}, {}),
-        loaded=({}, {}),
-        proof=(),
-        environment={},
-        protocol=Protocol(),
-        metrics={CALLS.name: CALLS},
-        rows=(row,),
-    )
+    run = paired_run(metrics={CALLS.name: CALLS}, rows=(row,))
     facts = {"work_hash": "same", "output_hash": "a"}
     measured = [("base", base, 3.0), ("head", head, head_calls)]
     return run, [

@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from paired_fixture import paired_run
 
 from baselines.paired.judge import PairedJudge
 from baselines.paired.verdicts import comparison
 from baselines.verdict import Comparison
 from harness.paired import CONTROL_GROUP, Block, PairedRow, PairedRun, row_of
 from harness.turns import Interleaving
-from harness.types import Case, Measurement, Protocol
+from harness.types import Case, Measurement
 from reports import paired_page
 
 COUNTS = Interleaving(warmups=1, turns=4, samples=1, discarded=0)
@@ -27,20 +28,10 @@ def rows(count: int) -> tuple[PairedRow, ...]:
 
 
 def run_of(planned: tuple[PairedRow, ...]) -> PairedRun:
-    return PairedRun(
-        id="ab-1",
-        suite="gate",
-        created="2026-01-02T03:04:05+00:00",
-        seed=0,
-        budget_s=600.0,
-        device="cpu",
-        threads=1,
+    return paired_run(
         arms=({"text": ""}, {"text": "inject:busy=0.05"}),
-        loaded=({}, {}),
         proof=("base: its own code", "head: its own code"),
         environment={"device": "cpu", "cpu": {"model": "a CPU"}, "versions": {"torch": "2"}},
-        protocol=Protocol(),
-        metrics={},
         rows=planned,
         control=planned[0].id if planned else None,
         sentinels=("gemm",),

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paired_fixture import paired_run
 
-from harness.paired import PairedRun, row_of
+from harness.paired import row_of
 from harness.pairs import Estimate, Pairs, Servers, interleaved
-from harness.types import Case, Protocol
+from harness.types import Case
 
 ONE: Any = "server"
 TWO: Any = "another server"
@@ -29,25 +30,9 @@ def test_one_server_for_both_arms_lives_for_eight_rounds() -> None:
 
 
 def pairs(seed: int) -> Pairs:
-    run = PairedRun(
-        id="ab",
-        suite="s",
-        created="",
-        seed=seed,
-        budget_s=600.0,
-        device="cpu",
-        threads=1,
-        arms=({}, {}),
-        loaded=({}, {}),
-        proof=(),
-        environment={},
-        protocol=Protocol(),
-        metrics={},
-        rows=(),
-    )
     nothing: Any = None
     return Pairs(
-        run=run,
+        run=paired_run(seed=seed),
         folder=Path(),
         servers=Servers(base=ONE, head=ONE, control=ONE),
         referee=nothing,
