@@ -55,10 +55,12 @@ def compare_stored(
     fresh = [s for s in own if not _stale(s, run, max_age_days)]
     if own and not fresh:
         age = f"its newest session was saved on {own[-1].saved[:10]}, more than {max_age_days:g} days before this run"
-        return _refused(run, [f"the baseline is stale: {age} (accept a newer one, or give --max-age)"], own[-1])
+        stale = _refused(run, [f"the baseline is stale: {age} (accept a newer one, or give --max-age)"], own[-1])
+        return replace(stale, max_age_days=max_age_days)
     left_out = len(own) - len(fresh)
     note = f"stale sessions left out: {left_out} (saved more than {max_age_days:g} days before this run)"
-    return with_notes(_compare_own(run, fresh, reference, others, planned), [note] if left_out else [])
+    found = with_notes(_compare_own(run, fresh, reference, others, planned), [note] if left_out else [])
+    return replace(found, max_age_days=max_age_days)
 
 
 def with_notes(comparison: Comparison, notes: Sequence[str]) -> Comparison:
@@ -82,7 +84,7 @@ def _compare_own(
 def _stale(session: Session, run: Run, max_age_days: float) -> bool:
     """Whether the session is older than that; one whose time cannot be read is."""
     saved, created = _time(session.saved), _time(run.created) or datetime.now(UTC)
-    return saved is None or created - saved > timedelta(days=max_age_days)
+    return saved is None or (created - saved) / timedelta(days=1) > max_age_days
 
 
 def _time(stamp: str) -> datetime | None:

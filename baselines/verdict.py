@@ -79,7 +79,7 @@ class Comparison:
     baseline yet. `rule` "paired" is `imgbench ab`: base and head measured in one run, `arms` says what each of them is
     and `baseline` names the base. `contaminated` gives the reasons why speed may not be judged (a busy machine, a
     control that moved): its timed verdicts are then inconclusive already, and the gate says 14. `against` names the
-    stored sessions that were used, oldest first."""
+    stored sessions that were used, oldest first, none of which was older than `max_age_days`."""
 
     run_id: str
     suite: str
@@ -95,6 +95,7 @@ class Comparison:
     arms: tuple[str, str] | None = None
     contaminated: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
+    max_age_days: float | None = None
 
 
 def exit_code(comparison: Comparison, strict: bool = False) -> int:

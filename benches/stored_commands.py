@@ -28,6 +28,7 @@ from benches.paired_commands import (
     write_artifacts,
 )
 from harness import storage
+from harness.environment import host_hash
 from harness.sweep import EnvironmentFailed, collect_environment, extend
 from harness.timing import perf_counter
 from harness.types import Case, Run
@@ -68,6 +69,8 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
     rows = f"{len(wanted)} suspected row{'s' if len(wanted) > 1 else ''}"
     if budget_s == 0:
         return (f"{rows} not measured again (--budget 0){hint}",)
+    if run.environment.get("host_hash") != host_hash():
+        return (f"{rows} not measured again: the run was made on another host{hint}",)
     began, folder = perf_counter(), Path(str(run.folder))
     plugins = (*benches.PLUGINS, *run.environment.get("plugins", []))
     workers = Workers(plugins, folder / "logs", benches.PRELOAD)
@@ -131,7 +134,8 @@ def _stored_comparison(options: Namespace) -> tuple[Run, Comparison]:
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     only = tuple(document["against"]) if document.get("against") else None
     told = tuple(n for n in document.get("notes", ()) if "measured again" in n)
-    return run, _against_store(run, store_of(options), float("inf"), told, only)
+    age = document.get("max_age_days") or baselines.compare.MAX_AGE_DAYS
+    return run, _against_store(run, store_of(options), age, told, only)
 
 
 def load_run(path: Path) -> Run:

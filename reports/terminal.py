@@ -57,14 +57,12 @@ def _narrow(cases: pd.DataFrame) -> Table:
 
 
 def verdicts(comparison: Comparison) -> Table:
-    """One line a verdict that is not "unchanged"; the unchanged ones are counted by the headline.
-
-    Of a paired comparison every timed verdict is shown: what could have been seen is part of the answer.
-    """
+    """One line a verdict that is not "unchanged", and one a time: what could have been seen is part of the answer. The
+    other unchanged ones are counted by the headline."""
     out = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("case", "metric", "baseline", "now", "ratio", "could see", "verdict"):
         out.add_column(head, overflow="fold")
-    for v in (v for v in comparison.verdicts if v.outcome != "unchanged" or v.pairs is not None):
+    for v in (v for v in comparison.verdicts if v.outcome != "unchanged" or v.kind == "noisy"):
         ratio = MISSING if v.ratio is None else f"{v.ratio:.3f}"
         if v.low is not None and v.high is not None:
             ratio += f" [{v.low:.3f}, {v.high:.3f}]"

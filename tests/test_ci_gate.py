@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from test_baselines import latency, measured, run_of
+from baseline_fixture import latency, measured, run_of
 
 from baselines import store
 from baselines.verdict import MEANINGS

@@ -1,0 +1,121 @@
+"""`compare`, `explain` and `replay` of a run against stored sessions, on runs that are measured here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from baseline_fixture import latency, measured, run_of
+
+from baselines import store
+from baselines.suspects import EXTRA
+from benches.cli import main
+from harness import storage
+from harness.types import Measurement, Run
+
+CASES = " - {model: planted_ok, batch_size: [64, 256]}\n"
+PROTOCOL = (
+    "{replicates: 2, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, min_sample_time_s: 0.01, "
+    "target_interval: 1.0, timeout_s: 60}"
+)
+
+
+def scaled(measurement: Measurement, factor: float) -> Measurement:
+    samples = measurement.samples | {"latency_s": [v * factor for v in measurement.samples["latency_s"]]}
+    quiet = tuple(w for w in measurement.warnings if not w.startswith("contended"))
+    return replace(measurement, samples=samples, warnings=quiet)
+
+
+def rewritten(run: Run, folder: Path, change: Callable[[Measurement], Measurement]) -> Path:
+    """The run in another folder, with changed measurements; its state stays as it was measured."""
+    storage.create(folder, replace(run, id=folder.name))
+    for measurement in run.measurements:
+        storage.append(folder, change(measurement))
+    storage.write_header(folder, replace(run, id=folder.name))
+    return folder
+
+
+@pytest.fixture
+def disturbed(run_suite: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Six stored sessions of a run, and the run itself with both processes of one row measured at half their speed."""
+    run = run_suite(CASES, PROTOCOL)
+    run = replace(run, environment=run.environment | {"plugins": ["planted"]}, controls=())
+    for number, factor in enumerate((0.9, 1.0, 1.1, 1.0, 0.95, 1.05)):
+        calm = replace(run, measurements=tuple(scaled(m, factor) for m in run.measurements))
+        store.save(replace(calm, id=f"s{number}"), "as ever", tmp_path / "store")
+    monkeypatch.setenv("IMGBENCH_BASELINES", str(tmp_path / "store"))
+    return rewritten(run, tmp_path / "now", lambda m: scaled(m, 9.0 if m.case.batch_size == 256 else 1.0))
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = main(list(arguments))
+    return code, capsys.readouterr().out
+
+
+def test_a_false_suspicion_is_taken_back_and_nothing_is_thrown_away(
+    disturbed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both first processes of the row were disturbed (here: by us); eight further ones of the same code are not."""
+    code, out = told(capsys, "compare", str(disturbed), "--budget", "0")
+    assert code == 10, out
+    assert "not measured again (--budget 0)" in out
+    before = storage.load(disturbed)
+    code, out = told(capsys, "compare", str(disturbed), "--budget", "100s")
+    assert f"measured again: {EXTRA} further processes" in out, out
+    after = storage.load(disturbed)
+    kept = {(m.case.id, m.replicate): m.samples for m in after.measurements}
+    assert all(kept[(m.case.id, m.replicate)] == m.samples for m in before.measurements)
+    assert len(after.measurements) + len(after.superseded) == len(before.measurements) + EXTRA
+    assert "regressed" not in out
+    assert code in {0, 14}
+
+
+def test_replay_gives_the_same_decision_and_sees_an_edited_value(
+    disturbed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told(capsys, "compare", str(disturbed), "--budget", "0")
+    code, out = told(capsys, "replay", str(disturbed))
+    assert (code, "bit for bit the same" in out) == (0, True), out
+    path = disturbed / storage.MEASUREMENTS_FILE
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    entries[0]["samples"]["latency_s"] = [v * 2 for v in entries[0]["samples"]["latency_s"]]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    code, out = told(capsys, "replay", str(disturbed))
+    assert (code, "another decision" in out) == (12, True), out
+
+
+def test_replay_uses_the_sessions_that_were_used_then(disturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told(capsys, "compare", str(disturbed), "--budget", "0")
+    root = disturbed.parent / "store"
+    newest = store.find(storage.load(disturbed), root)[-1].run
+    later = replace(newest, id="s9", measurements=tuple(scaled(m, 5.0) for m in newest.measurements))
+    store.save(later, "a later session", root)
+    code, out = told(capsys, "replay", str(disturbed))
+    assert (code, "bit for bit the same" in out) == (0, True), out
+
+
+def test_explain_says_every_step(disturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told(capsys, "compare", str(disturbed), "--budget", "0")
+    code, out = told(capsys, "explain", str(disturbed), "batch 256")
+    assert code == 0
+    for words in ("session s0: ", "session s5: ", "this run: ", "threshold 1% + ", "p before the correction"):
+        assert words in out
+    code = main(["explain", str(disturbed), "batch"])
+    assert code == 64
+
+
+def test_a_run_of_another_host_is_not_measured_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, seconds in enumerate((1.0, 1.001, 0.999, 1.0, 1.002)):
+        session = run_of(measured(latency(seconds, seconds, seconds)), run_id=f"s{number}")
+        store.save(session, "as ever", tmp_path / "store")
+    rewritten(run_of(measured(latency(1.3, 1.3, 1.3))), tmp_path / "now", lambda m: m)
+    monkeypatch.setenv("IMGBENCH_BASELINES", str(tmp_path / "store"))
+    code, out = told(capsys, "compare", str(tmp_path / "now"))
+    assert code == 10
+    assert "not measured again: the run was made on another host" in out
+    assert "imgbench ab digits --base ref=COMMIT" in out
