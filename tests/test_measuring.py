@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness import stats, units
+from harness import sampling, stats, units
 from harness.derived import DERIVED, summarise
 from harness.probes import fidelity
 from harness.sampling import MIN_TIMED_S, sample
@@ -49,6 +49,47 @@ def test_a_warm_up_that_never_settles_is_capped_and_flagged() -> None:
 def test_sampling_stops_at_the_cap_but_not_before_three_samples() -> None:
     found = sample(lambda loops: 0.4, PROTOCOL)
     assert len(found.steady) == 3
+
+
+def test_sampling_goes_on_until_the_median_is_known() -> None:
+    rng = np.random.default_rng(0)
+    asked = Protocol(
+        warmup_min_s=0.0, min_samples=10, min_sample_time_s=0.0, max_sample_time_s=1000.0, target_interval=0.02
+    )
+    calm = [0.01] * 5  # as many as the warm-up takes
+
+    def noise(spread: float) -> sampling.Sampled:
+        warmup = iter(calm)
+        return sampling.sample(lambda _loops: next(warmup, None) or float(rng.normal(0.01, spread * 0.01)), asked)
+
+    few, many = noise(0.001), noise(0.20)
+    assert len(few.steady) < len(many.steady) < 20_000
+    assert many.interval is not None
+    assert many.interval <= 0.02
+
+
+def test_sampling_stops_at_the_cap_and_says_how_well_it_knows() -> None:
+    values = iter([0.01] * 5 + [0.01, 0.02] * 500)
+    asked = Protocol(
+        warmup_min_s=0.0, min_samples=4, min_sample_time_s=0.0, max_sample_time_s=0.3, target_interval=1e-6
+    )
+    found = sampling.sample(lambda _loops: next(values), asked)
+    assert sum(found.steady) == pytest.approx(0.3, abs=0.03)
+    assert found.interval is not None
+    assert found.interval > 1e-6
+
+
+def test_the_interval_of_a_median_counts_alike_neighbours_once() -> None:
+    """Values that stay the same for ten samples carry a tenth of the information."""
+    rng = np.random.default_rng(1)
+    independent = rng.normal(1.0, 0.1, 400)
+    alike = np.repeat(rng.normal(1.0, 0.1, 40), 10)
+    narrow, wide = sampling.interval(independent.tolist()), sampling.interval(alike.tolist())
+    assert narrow is not None
+    assert wide is not None
+    assert wide > 2 * narrow
+    assert sampling.interval([1.0, 1.0, 1.0]) is None
+    assert sampling.interval([1.0] * 4) == 0.0
 
 
 def test_a_very_short_step_is_timed_in_loops() -> None:

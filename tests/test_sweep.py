@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from harness.sweep import Estimate, blocks, merged
-from harness.types import Case, Measurement, Metric
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from conftest import PLUGINS, Silent
+
+from harness import storage
+from harness.attempts import contended
+from harness.sweep import Estimate, blocks, merged, sweep
+from harness.types import Case, Measurement, Metric, Run
+from harness.worker import Workers
 
 CASES = [Case(model="m", batch_size=n) for n in range(1, 9)]
 
@@ -41,3 +50,26 @@ def test_stages_of_all_models_stand_in_the_order_in_which_they_run() -> None:
         "latency", "transformer", "text", "unet", "vae", "recognised", "fid",
     ]  # fmt: skip
     assert [m.name for m in known] == ["latency", "transformer", "vae", "fid"]
+
+
+def test_a_process_that_met_a_busy_machine_is_measured_again_and_both_attempts_are_kept(
+    run_suite: Callable[..., Run], workers: Workers
+) -> None:
+    run = run_suite(" - {model: planted_ok, batch_size: [1, 2]}\n")
+    assert [c.side for c in run.controls] in (["a", "b"], ["b", "a"])
+    assert all(set(m.state["sentinel"]) == {"gemm", "copy"} for m in run.measurements)
+    folder = Path(str(run.folder))
+    busy = [
+        replace(m, warnings=("contended: other processes used 60 % of a core meanwhile",)) for m in run.measurements
+    ]
+    (folder / storage.MEASUREMENTS_FILE).unlink()
+    for measurement in busy:
+        storage.append(folder, measurement)
+    storage.write_header(folder, replace(run, finished=None))
+    again = sweep(storage.load(folder), workers, PLUGINS, Silent())
+    everything = [*again.measurements, *again.superseded]
+    assert all(m in everything for m in busy)
+    assert {m.attempt for m in everything} >= {0, 1}
+    assert again.finished is not None
+    for measurement in again.measurements:
+        assert measurement.attempt > 0 or contended(measurement)

@@ -1,0 +1,90 @@
+"""What disarms the gate on a run: a busy machine, an A/A control that moved, a machine of another speed than before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from baseline_fixture import A, latency, measured, run_of
+
+from baselines import store
+from baselines.compare import compare_stored
+from baselines.controls import busy_share, control_moved, control_words, sentinels_moved, tripped
+from baselines.verdict import exit_code
+from harness.types import Case, Control, Measurement, Run
+
+BUSY = ("contended: other processes used 60 % of a core meanwhile",)
+
+
+def sides(a: list[float], b: list[float]) -> tuple[Control, ...]:
+    return tuple(
+        Control(side=side, measurement=Measurement(case=A, replicate=i, status="ok", samples={"latency_s": [seconds]}))  # type: ignore[arg-type]
+        for side, values in (("a", a), ("b", b))
+        for i, seconds in enumerate(values)
+    )
+
+
+def run_with(control: tuple[Control, ...] = (), gemm: float | None = None, run_id: str = "now") -> Run:
+    run = run_of(measured(latency(0.100, 0.101, 0.099)), run_id, controls=control)
+    if gemm is None:
+        return run
+    state = {"sentinel": {"gemm": [gemm, gemm, gemm]}}
+    return replace(run, measurements=tuple(replace(m, state=state) for m in run.measurements))
+
+
+def test_a_control_that_does_not_move_says_what_the_noise_allows() -> None:
+    run = run_with(sides([0.100, 0.101, 0.100], [0.101, 0.100, 0.100]))
+    assert control_moved(run) is None
+    assert "against itself: +0.0% (3 processes a side; the noise of this run allows ±" in str(control_words(run))
+
+
+def test_a_control_that_moved_disarms_speed_and_nothing_else(tmp_path: Path) -> None:
+    for number in range(4):
+        store.save(run_with(run_id=f"s{number}"), "as ever", tmp_path)
+    moved = run_with(sides([0.100, 0.101, 0.100], [0.125, 0.126, 0.125]))
+    found = compare_stored(moved, tmp_path)
+    assert "the A/A control moved" in found.contaminated[0]
+    assert {v.outcome for v in found.verdicts if v.kind == "noisy"} == {"inconclusive"}
+    assert exit_code(found) == 14
+
+
+def test_the_noise_of_the_run_itself_excuses_its_control() -> None:
+    noisy = run_of(measured(latency(0.08, 0.10, 0.13)), controls=sides([0.10], [0.12]))
+    assert control_moved(noisy) is None
+    assert control_moved(replace(noisy, measurements=run_with().measurements)) is not None
+
+
+@pytest.mark.parametrize("control", [(), sides([0.1], []), sides([0.0], [0.1])])
+def test_a_control_that_cannot_tell_trips_nothing(control: tuple[Control, ...]) -> None:
+    assert tripped(run_with(control)) == []
+
+
+def test_a_fifth_of_the_rows_may_meet_a_busy_machine_and_no_more() -> None:
+    rows = [m for i in range(10) for m in measured(latency(0.1, 0.1, 0.1), Case(model="m", batch_size=i + 1))]
+
+    def busy(count: int) -> Run:
+        return run_of([replace(m, warnings=BUSY) if m.case.batch_size <= count else m for m in rows])
+
+    assert busy_share(busy(2)) is None
+    assert str(busy_share(busy(3))).startswith("contended: 3 of 10 rows met a busy machine (such as: other processes")
+
+
+def test_a_machine_of_another_speed_is_told_from_slower_code(tmp_path: Path) -> None:
+    sessions = [run_with(gemm=0.0100 + 0.0001 * i, run_id=f"s{i}") for i in range(5)]
+    assert sentinels_moved(run_with(gemm=0.0101), sessions) == []
+    assert sentinels_moved(run_with(gemm=0.0130), sessions[:3]) == []  # three sessions do not know their spread
+    (reason,) = sentinels_moved(run_with(gemm=0.0130), sessions)
+    assert "the sentinel gemm took +27" in reason
+    for session in sessions:
+        store.save(session, "as ever", tmp_path)
+    slow = run_with(gemm=0.0130)
+    slow = replace(slow, measurements=tuple(replace(m, samples={"latency_s": [0.13]}) for m in slow.measurements))
+    assert exit_code(compare_stored(slow, tmp_path)) == 14
+
+
+def test_sentinels_of_a_busy_process_do_not_count() -> None:
+    sessions = [run_with(gemm=0.0100 + 0.0001 * i) for i in range(5)]
+    busy = run_with(gemm=0.0130)
+    busy = replace(busy, measurements=tuple(replace(m, warnings=BUSY) for m in busy.measurements))
+    assert sentinels_moved(busy, sessions) == []
