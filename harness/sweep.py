@@ -171,17 +171,16 @@ def extend(run: Run, wanted: Mapping[Case, int], workers: Workers, plugins: Sequ
 
     They are measured as the first ones were, without what only a first process does (quality, stages).
     """
-    began, spent, done = perf_counter(), 0.0, 0
+    began, done = perf_counter(), 0
+    expected = {case: max(m.duration_s or 0.0 for m in run.measurements if m.case == case) for case in wanted}
     counts = {case: 1 + max(m.replicate for m in run.measurements if m.case == case) for case in wanted}
     with tempfile.TemporaryDirectory(prefix="imgbench-") as cache:
         site = Site(workers=workers, plugins=plugins, cache=Path(cache), report=lambda _phase: None)
         for number in range(max(wanted.values(), default=0)):
             for case in [c for c, count in wanted.items() if number < count]:
-                if perf_counter() - began + spent > seconds:
+                if perf_counter() - began + expected[case] > seconds:
                     return done
-                clock = perf_counter()
                 run, _ = measure_block(Block(case=case, replicate=counts[case] + number), run, site)
-                spent = max(spent, perf_counter() - clock)
                 done += 1
     return done
 
