@@ -52,15 +52,16 @@ def compare_stored(
     except BaselineRefused as refused:
         return _refused(run, refused.reasons)
     own = [s for s in own if only is None or s.run.id in only]
+    considered = tuple(s.run.id for s in own)
     fresh = [s for s in own if not _stale(s, run, max_age_days)]
     if own and not fresh:
         age = f"its newest session was saved on {own[-1].saved[:10]}, more than {max_age_days:g} days before this run"
         stale = _refused(run, [f"the baseline is stale: {age} (accept a newer one, or give --max-age)"], own[-1])
-        return replace(stale, max_age_days=max_age_days)
+        return replace(stale, max_age_days=max_age_days, considered=considered)
     left_out = len(own) - len(fresh)
     note = f"stale sessions left out: {left_out} (saved more than {max_age_days:g} days before this run)"
     found = with_notes(_compare_own(run, fresh, reference, others, planned), [note] if left_out else [])
-    return replace(found, max_age_days=max_age_days)
+    return replace(found, max_age_days=max_age_days, considered=considered)
 
 
 def with_notes(comparison: Comparison, notes: Sequence[str]) -> Comparison:
@@ -117,7 +118,8 @@ def compare(
     frame = _frame(run, usable, scope)
     judged, absent = _judge_rows(frame, planned)
     comparable = [s.run for s in usable] if scope == "all" else []
-    contaminated = tuple(tripped(run, comparable))
+    timed = any(verdict.kind in TIMED for verdict, _ in judged)
+    contaminated = tuple(tripped(run, comparable)) if timed else ()
     return Comparison(
         run_id=run.id,
         suite=run.suite,

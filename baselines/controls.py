@@ -47,13 +47,22 @@ def control_shift(run: Run) -> tuple[float, float] | None:
     for measurement in run.measurements:
         if (value := _log_median(measurement)) is not None:
             rows.setdefault(measurement.case.id, []).append(value)
-    groups = [a, b, *rows.values()]
-    degrees = sum(len(values) - 1 for values in groups if values)
-    if not a or not b or degrees < 1:
+    if not a or not b:
         return None
-    error = within_sd([g for g in groups if g]) * math.sqrt(1 / len(a) + 1 / len(b))
-    allowed = CONTROL_FLOOR + quantile(1 - CONTROL_LEVEL, degrees) * error
+    own = [a, b, rows.get(run.controls[0].measurement.case.id, [])]
+    spreads = [spread for groups in ([a, b, *rows.values()], own) if (spread := _spread(groups)) is not None]
+    if not spreads:
+        return None
+    allowed = CONTROL_FLOOR + max(spreads) * math.sqrt(1 / len(a) + 1 / len(b))
     return statistics.fmean(b) - statistics.fmean(a), allowed
+
+
+def _spread(groups: Sequence[Sequence[float]]) -> float | None:
+    """The standard deviation between processes that do the same, times the quantile that its degrees of freedom ask
+    for; None where no group has two. Asked of all rows, and of the control's own, which may be noisier than they."""
+    known = [values for values in groups if values]
+    degrees = sum(len(values) - 1 for values in known)
+    return quantile(1 - CONTROL_LEVEL, degrees) * within_sd(known) if degrees else None
 
 
 def control_moved(run: Run) -> str | None:

@@ -89,7 +89,7 @@ def _finding(frame: Frame, there: Row, here: Row, metric: Metric) -> Finding:
     if metric.kind in QUALITY:
         required = metric.kind == "quality_set"
         wrong += [line for line in [condition_difference(there, here, required=required)] if line]
-    sessions = _history(frame, here, metric)
+    sessions = history(frame, here, metric)
     if not sessions and metric.kind in TIMED and there.contended:
         return Finding(outcome="not_comparable", reason=f"no stored session of a quiet machine: {there.contended}")
     wrong += [f"{text} here" for text in [bad_values(metric, here.groups(name))] if text]
@@ -112,7 +112,7 @@ def _finding(frame: Frame, there: Row, here: Row, metric: Metric) -> Finding:
     return found
 
 
-def _history(frame: Frame, here: Row, metric: Metric) -> tuple[Groups, ...]:
+def history(frame: Frame, here: Row, metric: Metric) -> tuple[Groups, ...]:
     """Samples of every session that did the same work and describes the metric alike, oldest first. A session in which
     the row met a busy machine gives no time."""
     found = []

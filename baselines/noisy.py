@@ -6,7 +6,8 @@ processes), all in log ratio with the sign turned so that + is worse:
     alarm where  shift > D0 + t(1 - ALPHA, K - 1) * s * sqrt(1 + 1/K)
 
 with s the standard deviation between the K stored sessions (never less than the spread between the processes of one
-session lets expect), and only where all processes of the run agree that it is worse by D0. Below FULL_SESSIONS
+session lets expect), and only where the processes of the run agree that it is worse by D0 (from five on a fifth of them
+may not). Below FULL_SESSIONS
 sessions there is no s worth the name: SHARED_MACHINE_SD stands in, together with the spread between processes, and
 the verdict is advisory.
 

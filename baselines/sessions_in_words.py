@@ -5,28 +5,35 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from baselines.judgement import TIMED
+from baselines.judgement import TIMED, Frame, Side, history
 from baselines.noisy import ALPHA, D0, FULL_SESSIONS, quantile, shift_of
-from baselines.rows import Groups, process_value, rows_of
+from baselines.rows import Groups, bad_values, process_value, rows_of
 from baselines.verdict import Verdict
 from harness.types import Metric, Run
 from harness.units import format_value
 
+JUDGED = frozenset({"regressed", "improved", "unchanged", "inconclusive"})
+
 
 def lines(run: Run, sessions: Sequence[Run], verdict: Verdict) -> list[str]:
-    """The steps of one verdict; none where it is not on a time, or a side has no value."""
-    if verdict.kind not in TIMED:
+    """The steps of one verdict; none where it is not on a time, or no rule was asked."""
+    metric = run.metrics.get(verdict.metric)
+    if verdict.kind not in TIMED or verdict.outcome not in JUDGED or metric is None or not sessions:
         return []
-    metric = run.metrics[verdict.metric]
     row = rows_of(run)[verdict.case_id].quiet(run.protocol.replicates)
     here = row.groups(metric.name)
-    stored = {s.id: _groups(s, verdict.case_id, metric.name) for s in sessions}
-    found = [f"session {name}: {_values(metric, groups)}" for name, groups in stored.items() if groups]
-    found.append(f"this run: {_values(metric, here)}{f' ({row.contended})' if row.contended else ''}")
-    usable = [groups for groups in stored.values() if groups]
-    if metric.kind != "noisy" or not usable or not here:
+    frame = Frame(
+        here=Side(run=run, rows={row.case.id: row}),
+        stored=tuple(Side(run=s, rows=rows_of(s)) for s in sessions),
+        scope="all",
+    )
+    stored = history(frame, row, metric)
+    told = f" ({row.contended})" if row.contended else ""
+    found = [f"session {number} of {len(stored)}: {_values(metric, groups)}" for number, groups in enumerate(stored, 1)]
+    found.append(f"this run: {_values(metric, here)}{told}")
+    if metric.kind != "noisy" or not stored or bad_values(metric, here):
         return found
-    shift = shift_of(metric, usable, here)
+    shift = shift_of(metric, stored, here)
     t = quantile(1 - ALPHA, shift.degrees)
     spread = "between sessions" if shift.gating else f"assumed, below {FULL_SESSIONS} sessions"
     found.append(
@@ -34,15 +41,10 @@ def lines(run: Run, sessions: Sequence[Run], verdict: Verdict) -> list[str]:
         f"= {math.expm1(shift.threshold):.2%}; processes from {math.expm1(shift.mildest):+.2%} to "
         f"{math.expm1(shift.gravest):+.2%}"
     )
-    return [
-        *found,
-        f"p before the correction over all rows: {shift.p_value(1.0):.2g} worse, {shift.p_value(-1.0):.2g} better",
-    ]
-
-
-def _groups(run: Run, case_id: str, metric: str) -> Groups:
-    row = rows_of(run).get(case_id)
-    return row.quiet(run.protocol.replicates).groups(metric) if row is not None and row.ok else []
+    found.append(
+        f"p before the correction over all rows: worse {shift.p_value(1.0):.2g}, better {shift.p_value(-1.0):.2g}"
+    )
+    return found
 
 
 def _values(metric: Metric, groups: Groups) -> str:

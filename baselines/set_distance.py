@@ -68,7 +68,10 @@ def judged(metric: Metric, there: Row, here: Row, baseline: float, candidate: fl
     distance = DISTANCES.get(metric.name)
     if distance is None or sets[0] is None or sets[1] is None:
         return None
-    before, now = decode(sets[0]), decode(sets[1])
+    try:
+        before, now = decode(sets[0]), decode(sets[1])
+    except (ValueError, KeyError, TypeError) as error:
+        return Finding(outcome="not_comparable", reason=f"the stored features cannot be read: {error}")
     if before.features.shape != now.features.shape:
         return Finding(
             outcome="not_comparable",

@@ -1,10 +1,10 @@
 """Which rows a comparison with stored sessions wants to be measured again, and how often.
 
 A suspect is a row whose time the session rule calls regressed or improved, alone or in company. It gets EXTRA further
-processes, and the rule decides again on all of them together. The number is fixed beforehand and every value counts, so
-the second decision alarms at most as often as the rule itself would on that many processes (`tests/test_suspects.py`
-counts it). What further processes cannot take back is the luck of the whole session; that is what the spread between
-the stored sessions stands for.
+processes, and the rule decides again on all of them together, but for those that met a busy machine. The number is
+fixed beforehand (a budget may cut it, a value never), so the second decision alarms at most as often as the rule itself
+would on that many processes (`tests/test_suspects.py` counts it). What further processes cannot take back is the luck
+of the whole session; that is what the spread between the stored sessions stands for.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ EXTRA: Final = 8
 
 
 def suspects(run: Run, comparison: Comparison) -> dict[Case, int]:
-    """Further processes by case; empty where nothing is suspected, or every suspect had them already."""
-    if comparison.scope != "all" or comparison.refused:
+    """Further processes by case; empty where nothing is suspected, or speed is not judged, or they were had already."""
+    if comparison.scope != "all" or comparison.refused or comparison.contaminated:
         return {}
     rows = rows_of(run)
     found = {}

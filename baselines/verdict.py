@@ -79,7 +79,8 @@ class Comparison:
     baseline yet. `rule` "paired" is `imgbench ab`: base and head measured in one run, `arms` says what each of them is
     and `baseline` names the base. `contaminated` gives the reasons why speed may not be judged (a busy machine, a
     control that moved): its timed verdicts are then inconclusive already, and the gate says 14. `against` names the
-    stored sessions that were used, oldest first, none of which was older than `max_age_days`."""
+    stored sessions that were used, oldest first, none of which was older than `max_age_days`; `considered` names all
+    that were there."""
 
     run_id: str
     suite: str
@@ -96,6 +97,13 @@ class Comparison:
     contaminated: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
     max_age_days: float | None = None
+    considered: tuple[str, ...] = ()
+
+
+def busy_rows(comparison: Comparison) -> dict[str, str]:
+    """Label -> reason of the rows whose gating speed is undecided because the machine was busy: no pass of theirs."""
+    gating = (v for v in comparison.verdicts if v.gating and v.outcome == "inconclusive")
+    return {v.label: v.reason.partition(";")[0] for v in gating if v.reason.startswith("contended: ")}
 
 
 def exit_code(comparison: Comparison, strict: bool = False) -> int:
@@ -114,7 +122,7 @@ def exit_code(comparison: Comparison, strict: bool = False) -> int:
     outcomes = {v.outcome for v in gating}
     if "regressed" in outcomes:
         return REGRESSED
-    if comparison.contaminated:
+    if comparison.contaminated or busy_rows(comparison):
         return CONTAMINATED
     if not any(v.candidate is not None or v.outcome in {"not_comparable", "new"} for v in comparison.verdicts):
         return NOTHING_MEASURED

@@ -109,7 +109,7 @@ def _compare(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print the comparison as JSON")
     command.add_argument("--budget", default="2m", metavar="TIME", help="to measure suspects again (2m; 0: do not)")
     command.add_argument(
-        "--max-age", type=float, default=180.0, metavar="DAYS", help="older sessions are stale and do not count (180)"
+        "--max-age", type=_days, default=180.0, metavar="DAYS", help="older sessions are stale and do not count (180)"
     )
     _artifacts(command)
     _store(command)
@@ -250,6 +250,13 @@ def _version() -> str:
     from harness.environment import VERSION
 
     return VERSION
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 <= days < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of days, 0 or more")
+    return days
 
 
 def _positive(text: str) -> int:

@@ -22,12 +22,14 @@ from baselines import controls, fingerprint
 from baselines.verdict import BENCHMARK_ERROR, FINE, NOTHING_MEASURED
 from benches import doctor as doctor_room
 from benches import listing, paired_commands, selftest_commands, stored_commands, suites
+from benches.arms import OURS
 from benches.cli import INTERRUPTED
 from benches.failures import NotComparable, UsageError
 from benches.paired_commands import REPORT_FILE
 from benches.stored_commands import changed, compare_with_stored, load_run, store_of
 from harness import frames, paired, progress, storage
 from harness import suite as suite_room
+from harness.arms import source_digests
 from harness.sweep import collect_environment, new_run, remaining, sweep
 from harness.types import Run, Suite
 from harness.worker import Workers
@@ -189,7 +191,11 @@ def _measure(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
     with tempfile.TemporaryDirectory(prefix="imgbench-") as logs:
         workers = Workers(plugins, Path(logs), benches.PRELOAD)
         environment = collect_environment(workers, options.device, options.threads)
-    environment |= {"fingerprint": fingerprint.fingerprint(environment), "plugins": options.plugin or []}
+    environment |= {
+        "fingerprint": fingerprint.fingerprint(environment),
+        "plugins": options.plugin or [],
+        "sources": source_digests((*OURS, *plugins)),
+    }
     folder = new_folder(options.out, chosen.name)
     workers.logs = folder / "logs"
     with storage.locked(folder):

@@ -76,9 +76,9 @@ def measured(asked: ab_room.Asked, folder: Path) -> Comparison:
 def finish(options: Namespace, comparison: Comparison, folder: Path) -> int:
     """Writes every artefact, prints the verdicts, and only then decides the exit code."""
     storage.write_atomically(folder / COMPARISON_FILE, as_json(comparison))
-    report = write_page(folder, folder / REPORT_FILE)
     print_comparison(comparison)
     write_artifacts(options, comparison)
+    report = write_page(folder, folder / REPORT_FILE, strict=options.strict)
     code = exit_code(comparison, strict=options.strict)
     say(f"exit code {code}: {MEANINGS[code]}")
     say(f"report {report}")
@@ -86,11 +86,11 @@ def finish(options: Namespace, comparison: Comparison, folder: Path) -> int:
     return FINE if options.exit_zero else code
 
 
-def write_page(folder: Path, path: Path) -> Path:
+def write_page(folder: Path, path: Path, *, strict: bool = False) -> Path:
     """The HTML page of a stored paired run."""
     header = paired.load(folder)
     judge = replayed(header, paired.blocks(folder))
-    page.write(path, paired_page.build(judge, ab_room.decide(folder)))
+    page.write(path, paired_page.build(judge, ab_room.decide(folder), strict=strict))
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,6 +17,7 @@ import benches
 from baselines import fingerprint, sessions_in_words
 from baselines.suspects import suspects
 from baselines.verdict import FINE, NOT_COMPARABLE, Comparison, exit_code
+from benches.arms import OURS
 from benches.failures import UsageError
 from benches.paired_commands import (
     COMPARISON_FILE,
@@ -28,6 +30,8 @@ from benches.paired_commands import (
     write_artifacts,
 )
 from harness import storage
+from harness.arms import source_digests
+from harness.devices import NoSuchDevice
 from harness.environment import host_hash
 from harness.sweep import EnvironmentFailed, collect_environment, extend
 from harness.timing import perf_counter
@@ -39,10 +43,11 @@ def compare(options: Namespace) -> int:
     """Judges a run against the stored sessions; suspects are measured again first, where that can be done here."""
     if options.json and options.annotations:
         raise UsageError("compare: --json and --annotations both fill stdout; write the JSON with --json-file")
+    budget_s = seconds(options.budget, zero=True)
     measured = load_run(options.run)
     comparison = _against_store(measured, store_of(options), options.max_age)
     if wanted := suspects(measured, comparison):
-        told = _measured_again(measured, wanted, seconds(options.budget, zero=True), quiet=options.json)
+        told = _measured_again(measured, wanted, budget_s, quiet=options.json)
         measured = load_run(Path(str(measured.folder)))
         comparison = _against_store(measured, store_of(options), options.max_age, told)
     _keep(measured, comparison)
@@ -59,8 +64,8 @@ def _keep(run: Run, comparison: Comparison) -> None:
     """Stores the decision beside the run, for `replay`; a run that may only be read is compared all the same."""
     try:
         storage.write_atomically(Path(str(run.folder)) / COMPARISON_FILE, as_json(comparison))
-    except PermissionError as error:
-        say(f"the comparison is not kept: {error}")
+    except OSError as error:
+        print(f"the comparison is not kept: {error}", file=sys.stderr)
 
 
 def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, quiet: bool) -> tuple[str, ...]:
@@ -71,20 +76,23 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
         return (f"{rows} not measured again (--budget 0){hint}",)
     if run.environment.get("host_hash") != host_hash():
         return (f"{rows} not measured again: the run was made on another host{hint}",)
-    began, folder = perf_counter(), Path(str(run.folder))
     plugins = (*benches.PLUGINS, *run.environment.get("plugins", []))
-    workers = Workers(plugins, folder / "logs", benches.PRELOAD)
-    try:
-        here = collect_environment(workers, run.environment["device"], run.environment["threads"])
-    except (EnvironmentFailed, ValueError) as error:
-        return (f"{rows} not measured again: {error}{hint}",)
-    if differ := changed(here, run.environment):
-        return (f"{rows} not measured again, since the conditions are others now: {'; '.join(differ[:3])}{hint}",)
-    if not quiet:
-        say(f"{rows}: measured again for at most {budget_s:.0f} s")
-    with storage.locked(folder):
-        done = extend(run, wanted, workers, plugins, budget_s - (perf_counter() - began))
+    if run.environment.get("sources") != source_digests((*OURS, *plugins)):
+        return (f"{rows} not measured again: the code is not, or is not known to be, that of the run{hint}",)
+    began, folder = perf_counter(), Path(str(run.folder))
     planned = sum(wanted.values())
+    try:
+        with storage.locked(folder):
+            workers = Workers(plugins, folder / "logs", benches.PRELOAD)
+            here = collect_environment(workers, run.environment["device"], run.environment["threads"])
+            if differ := changed(here, run.environment):
+                told = "; ".join(differ[:3])
+                return (f"{rows} not measured again, since the conditions are others now: {told}{hint}",)
+            if not quiet:
+                say(f"{rows}: measured again for at most {budget_s:.0f} s")
+            done = extend(storage.load(folder), wanted, workers, plugins, budget_s - (perf_counter() - began))
+    except (EnvironmentFailed, NoSuchDevice, storage.RunBusy, OSError) as error:
+        return (f"{rows} not measured again: {error}{hint}",)
     short = f" of {planned} planned ones (budget spent)" if done < planned else ""
     return (f"{rows} measured again: {done} further processes{short}{hint}",)
 
@@ -132,9 +140,10 @@ def _stored_comparison(options: Namespace) -> tuple[Run, Comparison]:
     run = load_run(options.run)
     path = Path(str(run.folder)) / COMPARISON_FILE
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    only = tuple(document["against"]) if document.get("against") else None
+    only = tuple(document["considered"]) if "considered" in document else None
     told = tuple(n for n in document.get("notes", ()) if "measured again" in n)
-    age = document.get("max_age_days") or baselines.compare.MAX_AGE_DAYS
+    stored_age = document.get("max_age_days")
+    age = baselines.compare.MAX_AGE_DAYS if stored_age is None else float(stored_age)
     return run, _against_store(run, store_of(options), age, told, only)
 
 

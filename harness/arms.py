@@ -53,6 +53,12 @@ def loaded_code(packages: Sequence[str], variables: Sequence[str]) -> dict[str, 
     }
 
 
+def source_digests(modules: Sequence[str]) -> dict[str, str | None]:
+    """Digest of the source of each top package among `modules`; None for what cannot be found."""
+    names = dict.fromkeys(module.split(".")[0] for module in modules)
+    return {name: found["sha256"] if (found := _package(name)) else None for name in names}
+
+
 def _package(name: str) -> dict[str, str] | None:
     try:
         found = importlib.util.find_spec(name)

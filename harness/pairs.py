@@ -9,7 +9,7 @@ have a server each, the difference of the two layouts is an offset of all their 
 same servers shows: they are renewed every RENEWAL_APART rounds, so that it becomes noise between pairs. Where the
 offsets of the servers have a standard deviation of 0.8 % and the processes one of 0.5 %, renewal every 8 rounds calls a
 row that is 3 % slower unchanged in 149 of 1,000 runs and alarms in 21 of 1,000 A/A runs; renewal every 2 rounds does so
-in 7 and in none (a smaller version is in `tests/test_detector.py`).
+in 7 and in none (a smaller version is in `tests/test_detector_table.py`).
 """
 
 from __future__ import annotations
@@ -165,6 +165,7 @@ class Pairs:
     ) -> list[Block]:
         """Both blocks of a pair, side by side and in turns; the first of `sides` has the first turn."""
         started, timeout = storage.now(), max(30.0, PATIENCE * expected)
+        self.referee.forget_late_comers()
         asked = [self._begin(side, number, rows, timeout) for side in sides]
 
         def gone() -> bool:

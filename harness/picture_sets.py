@@ -61,17 +61,23 @@ def encode(features: ArrayLike, reference: ArrayLike) -> dict[str, Any]:
 
 
 def decode(stored: Mapping[str, Any]) -> PictureSet:
-    """Inverse of `encode`, up to the rounding of some. Raises ValueError or KeyError on anything else."""
-    return PictureSet(**{name: _unpacked(stored[name], dtype) for name, dtype in DTYPES.items()})
+    """Inverse of `encode`, up to the rounding of some. Raises ValueError, KeyError or TypeError on anything else."""
+    return PictureSet(**{name: _unpacked(stored[name]) for name in DTYPES})
 
 
 def _packed(array: Array, dtype: str) -> dict[str, Any]:
-    data = np.ascontiguousarray(array, dtype=dtype).tobytes()
-    return {"shape": list(array.shape), "base64": base64.b64encode(data).decode("ascii")}
+    with np.errstate(over="ignore"):
+        small = np.ascontiguousarray(array, dtype=dtype)
+    if not np.isfinite(small).all():  # beyond half precision
+        return _packed(array, "<f8")
+    data = small.tobytes()
+    return {"shape": list(array.shape), "dtype": dtype, "base64": base64.b64encode(data).decode("ascii")}
 
 
-def _unpacked(stored: Mapping[str, Any], dtype: str) -> Array:
-    flat = np.frombuffer(base64.b64decode(stored["base64"], validate=True), dtype=dtype)
+def _unpacked(stored: Mapping[str, Any]) -> Array:
+    if stored["dtype"] not in {"<f2", "<f4", "<f8"}:
+        raise ValueError(f"no dtype {stored['dtype']!r} is stored here")
+    flat = np.frombuffer(base64.b64decode(stored["base64"], validate=True), dtype=stored["dtype"])
     array: Array = flat.reshape(stored["shape"]).astype(float)
     if not np.isfinite(array).all():
         raise ValueError("a feature is not finite")

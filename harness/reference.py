@@ -22,6 +22,8 @@ from harness.types import Case
 if TYPE_CHECKING:
     import torch
 
+REFERENCES = "references"
+
 What = Literal["timed batch", "quality set"]
 
 
@@ -66,7 +68,7 @@ def _compute(trial: Trial, what: What) -> torch.Tensor:
 
 def _path(folder: Path, case: Case, what: What) -> Path:
     canonical = json.dumps([reference_case(case).axes(), what], sort_keys=True)
-    return folder / "references" / f"{hashlib.sha256(canonical.encode()).hexdigest()[:16]}.npy"
+    return folder / REFERENCES / f"{hashlib.sha256(canonical.encode()).hexdigest()[:16]}.npy"
 
 
 def _save(path: Path, tensor: torch.Tensor) -> None:

@@ -55,7 +55,8 @@ def sample(measure: Callable[[int], float], protocol: Protocol) -> Sampled:
 
 
 def interval(values: Sequence[float]) -> float | None:
-    """Half the width of the 95 % interval of the median of `values`, as a share of it; None for fewer than 4.
+    """Half the width of the 95 % interval of the median of `values`, as a share of it; None for fewer than 4. Nominal
+    where it decides when to stop: looking again and again makes it a little narrow.
 
     From the medians of up to BATCHES consecutive stretches, so that neighbours that are alike do not count twice (batch
     means; Law and Kelton, Simulation Modeling and Analysis, chapter 9).

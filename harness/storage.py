@@ -148,9 +148,10 @@ def load(folder: Path) -> Run:
     if not isinstance(header, dict):
         raise UnreadableRun(f"{folder / RUN_FILE}: not a run header")
     measurements, problems = _read_lines(folder / MEASUREMENTS_FILE)
-    document = {**header, "measurements": measurements, "controls": _read_controls(folder / CONTROLS_FILE)}
+    controls, unread = _read_controls(folder / CONTROLS_FILE)
+    document = {**header, "measurements": measurements, "controls": controls}
     try:
-        return run_from_dict(document, folder=str(folder), problems=problems)
+        return run_from_dict(document, folder=str(folder), problems=(*problems, *unread))
     except UnreadableRun as error:
         raise UnreadableRun(f"{folder / RUN_FILE}: {error}") from error
 
@@ -193,17 +194,20 @@ def _read_lines(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     return entries, tuple(problems)
 
 
-def _read_controls(path: Path) -> list[dict[str, Any]]:
-    """The control's processes; a half last line is left out."""
-    entries = []
-    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+def _read_controls(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """The control's processes, and what could not be read of them."""
+    entries, problems = [], []
+    for number, line in enumerate(path.read_bytes().split(b"\n") if path.exists() else [], start=1):
+        if not line.strip():
+            continue
         try:
             entry = json.loads(line)
             _control(entry)
         except (ValueError, TypeError, KeyError, AttributeError):
+            problems.append(f"{path.name} line {number} was cut off or is unreadable, and is left out")
             continue
         entries.append(entry)
-    return entries
+    return entries, tuple(problems)
 
 
 def _header(run: Run) -> dict[str, Any]:

@@ -32,6 +32,7 @@ MAX_INTEGER = 1_000_000
 MAX_FILE_BYTES = 1_000_000
 MAX_CASES = 10_000
 GENERAL_AXES = ("model", "weights", "backend", "precision", "batch_size", "seed")
+OPTIONAL = frozenset({"target_interval"})  # may be null
 SUITE_FIELDS = ("name", "description", "protocol", "cases")
 
 _POSITIVE_INTEGERS = ("batch_size", "image_size", "num_steps")
@@ -131,6 +132,8 @@ def _protocol(entry: Any) -> Protocol:
         if key not in known:
             raise SuiteError(f"protocol: unknown field {key!r}; {nearest(key, list(known))}")
         expected = type(known[key])
+        if key in OPTIONAL and value is None:
+            continue
         if expected is bool:
             fits = isinstance(value, bool)
         else:
@@ -138,8 +141,8 @@ def _protocol(entry: Any) -> Protocol:
         if not fits:
             raise SuiteError(f"protocol.{key}: {value!r} must be {_article(expected)}, like the default {known[key]!r}")
     protocol = Protocol(**entry)
-    for key in ("replicates", "min_samples", "warmup_min_iterations", "timeout_s"):
-        if getattr(protocol, key) <= 0:
+    for key in ("replicates", "min_samples", "warmup_min_iterations", "timeout_s", "target_interval"):
+        if getattr(protocol, key) is not None and getattr(protocol, key) <= 0:
             raise SuiteError(f"protocol.{key}: {getattr(protocol, key)!r} must be greater than 0")
     return protocol
 

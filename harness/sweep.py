@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 from harness import attempts, environment, storage
 from harness.devices import NoSuchDevice
 from harness.measure import Job
+from harness.reference import REFERENCES
 from harness.registry import MODELS, PROBES
 from harness.timing import perf_counter
 from harness.types import Case, Control, Measurement, Metric, Run, Suite
@@ -122,6 +123,8 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
                 listener.end(measurement)
             if number + 1 == len(left) or left[number + 1].replicate > block.replicate:
                 _control(block.replicate, storage.load(folder), site)
+        for number in range(run.protocol.replicates):
+            _control(number, storage.load(folder), site)  # what a kill between a round and its control left out
         _again(storage.load(folder), site, listener)
     return finish(folder)
 
@@ -137,13 +140,15 @@ class Site:
 
 
 def _control(number: int, run: Run, site: Site) -> None:
-    """One process of each side of the A/A control, in random order; none where no row is ok."""
+    """One process of each side of the A/A control that round `number` lacks, in random order; none where no row is
+    ok."""
     good = [m for m in run.measurements if m.status == "ok" and m.replicate == 0]
     if not good:
         return
     case = run.controls[0].measurement.case if run.controls else min(good, key=lambda m: m.duration_s or 0.0).case
     sides: list[Literal["a", "b"]] = ["a", "b"]
-    for side in random.Random(f"{run.id}-{number}").sample(sides, 2):
+    done = {c.side for c in run.controls if c.measurement.replicate == number}
+    for side in [s for s in random.Random(f"{run.id}-{number}").sample(sides, 2) if s not in done]:
         site.report("A/A control")
         job = replace(_job(Block(case=case, replicate=number), run, site), only=CONTROL_PROBES)
         outcome = site.workers.measure(job, site.report)
@@ -155,10 +160,12 @@ def _again(run: Run, site: Site, listener: Listener) -> None:
     BUSY_IN_A_ROW busy attempts in a row the machine is taken to stay so."""
     busy = 0
     while todo := attempts.again(run.measurements, run.superseded, run.protocol.contended_retries):
+        listener.begin(len(todo), len(todo))
         for measurement, attempt in todo:
             if busy == BUSY_IN_A_ROW:
                 return
-            listener.phase("measured again: the machine was busy")
+            listener.start(measurement.case, measurement.replicate, None)
+            listener.phase("again: the machine was busy")
             block = Block(case=measurement.case, replicate=measurement.replicate)
             run, found = measure_block(block, run, site, attempt)
             busy = busy + 1 if attempts.contended(found) else 0
@@ -169,20 +176,28 @@ def _again(run: Run, site: Site, listener: Listener) -> None:
 def extend(run: Run, wanted: Mapping[Case, int], workers: Workers, plugins: Sequence[str], seconds: float) -> int:
     """Adds further processes of some cases to a finished run, in turns, while they fit into `seconds`; how many.
 
-    They are measured as the first ones were, without what only a first process does (quality, stages).
+    They are measured as the first ones were, without what only a first process does (quality, stages). The run's
+    folder must be locked, and `run` be read from it since.
     """
     began, done = perf_counter(), 0
-    expected = {case: max(m.duration_s or 0.0 for m in run.measurements if m.case == case) for case in wanted}
+    expected = {case: _later_s(run, case) for case in wanted}
     counts = {case: 1 + max(m.replicate for m in run.measurements if m.case == case) for case in wanted}
     with tempfile.TemporaryDirectory(prefix="imgbench-") as cache:
         site = Site(workers=workers, plugins=plugins, cache=Path(cache), report=lambda _phase: None)
         for number in range(max(wanted.values(), default=0)):
             for case in [c for c, count in wanted.items() if number < count]:
                 if perf_counter() - began + expected[case] > seconds:
-                    return done
+                    continue
                 run, _ = measure_block(Block(case=case, replicate=counts[case] + number), run, site)
                 done += 1
+    shutil.rmtree(Path(str(run.folder)) / REFERENCES, ignore_errors=True)
     return done
+
+
+def _later_s(run: Run, case: Case) -> float:
+    """Seconds of the longest later process of a case; of its first one where there is no later one."""
+    mine = [m for m in run.measurements if m.case == case]
+    return max(m.duration_s or 0.0 for m in [m for m in mine if m.replicate > 0] or mine)
 
 
 def measure_block(block: Block, run: Run, site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
@@ -201,7 +216,7 @@ def measure_block(block: Block, run: Run, site: Site, attempt: int = 0) -> tuple
 def finish(folder: Path) -> Run:
     """Stamps the run as finished, removes what only its blocks needed, and returns the whole run."""
     storage.write_header(folder, replace(storage.load(folder), finished=storage.now()))
-    shutil.rmtree(folder / "references", ignore_errors=True)
+    shutil.rmtree(folder / REFERENCES, ignore_errors=True)
     return storage.load(folder)
 
 

@@ -21,6 +21,7 @@ import os
 import resource
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -97,7 +98,8 @@ class Referee:
             ready = wait([self._socket, *players.connected.values()], timeout=0.05 if players.waiting_for_any else 1.0)
             if self._socket in ready:
                 connection = Connection(self._socket.accept()[0].detach())
-                players.connected[connection.recv()] = connection
+                with suppress(EOFError, OSError):  # it ended before it said who it was
+                    players.connected[connection.recv()] = connection
             players.listen([c for c in ready if isinstance(c, Connection)])
             players.grant(everybody_here=len(players.connected) + len(players.left) == 2 or gone())
             if len(players.left) == 2 or (players.left and not players.connected):
@@ -105,6 +107,11 @@ class Referee:
         players.close()
         late = players.holder if perf_counter() >= deadline else None
         return players.states(), players.stuck or late
+
+    def forget_late_comers(self) -> None:
+        """Before the processes of a pair are started: who still knocks is of the pair before, killed after its time."""
+        while wait([self._socket], timeout=0):
+            self._socket.accept()[0].close()
 
     def close(self) -> None:
         self._socket.close()

@@ -105,9 +105,7 @@ def extra_info(run: Run, case: Case, row: Mapping[str, Any]) -> dict[str, Any]:
         "work_hash": facts.get("work_hash"),
         "weights_hash": facts.get("weights_hash"),
         "output_hash": facts.get("output_hash"),
-        "facts": {
-            k: v for k, v in facts.items() if k not in {"work_hash", "weights_hash", "output_hash", "picture_set"}
-        },
+        "facts": {k: v for k, v in facts.items() if k not in OWN_PLACE},
         "versions": run.environment.get("versions"),
         "fingerprint": run.environment.get("fingerprint"),
         "protocol": row["protocol"],

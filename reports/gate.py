@@ -18,6 +18,7 @@ from baselines.verdict import (
     NOTHING_MEASURED,
     Comparison,
     Verdict,
+    busy_rows,
     exit_code,
 )
 from reports.sections.comparison import ranked
@@ -47,6 +48,7 @@ def whole(comparison: Comparison, strict: bool = False) -> tuple[tuple[str, str]
         kind = "no baseline" if comparison.absent else "refused"
         return tuple((kind, reason) for reason in comparison.refused)
     found = [("contaminated", reason) for reason in comparison.contaminated]
+    found += [("contaminated", f"{label}: {reason}") for label, reason in busy_rows(comparison).items()]
     code = exit_code(comparison, strict=strict)
     if code == NOTHING_MEASURED:
         found.append(("nothing measured", "no row of this run has a value"))

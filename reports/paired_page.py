@@ -46,12 +46,12 @@ class Line:
     told: str
 
 
-def build(judge: PairedJudge, comparison: Comparison) -> str:
+def build(judge: PairedJudge, comparison: Comparison, *, strict: bool = False) -> str:
     """The whole page, from a judge that has seen every block and the comparison that came of it."""
     run = judge.run
     lines = _lines(judge, comparison)
     made: dict[str, Section | NotShown | None] = {
-        "verdict": _verdict(comparison),
+        "verdict": _verdict(comparison, strict),
         "shifts": _shifts(lines),
         "verdicts": _verdicts(comparison, run),
         "pairs": _pairs(lines),
@@ -69,11 +69,11 @@ def build(judge: PairedJudge, comparison: Comparison) -> str:
     )
 
 
-def _verdict(comparison: Comparison) -> Section:
-    code = exit_code(comparison)
+def _verdict(comparison: Comparison, strict: bool) -> Section:
+    code = exit_code(comparison, strict=strict)
     content = fragment(
         "paired_verdict.html",
-        sentence=gate.sentence(comparison),
+        sentence=gate.sentence(comparison, strict),
         code=f"exit code {code}: {MEANINGS[code]}",
         contaminated=comparison.contaminated,
         notes=comparison.notes,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from baseline_fixture import A, latency, measured, run_of
+from baseline_fixture import A, changed, latency, measured, run_of
 
 from baselines import store
 from baselines.compare import compare_stored
@@ -88,3 +89,25 @@ def test_sentinels_of_a_busy_process_do_not_count() -> None:
     busy = run_with(gemm=0.0130)
     busy = replace(busy, measurements=tuple(replace(m, warnings=BUSY) for m in busy.measurements))
     assert sentinels_moved(busy, sessions) == []
+
+
+def test_a_control_that_is_noisier_than_the_other_rows_does_not_trip() -> None:
+    """The cheapest row is often the noisiest: its own spread counts, not that of calmer rows alone."""
+    rng = np.random.default_rng(0)
+    calm = [m for i in range(24) for m in measured(latency(0.1, 0.1005, 0.0995), Case(model="m", batch_size=i + 1))]
+    trips = 0
+    for _ in range(300):
+        a, b, own = (np.exp(rng.normal(0, 0.06, 3)).tolist() for _ in range(3))
+        run = run_of([*calm, *measured(latency(*own))], controls=sides(a, b))
+        trips += control_moved(run) is not None
+    assert trips <= 6
+
+
+def test_a_busy_run_is_not_disarmed_where_no_time_is_compared(tmp_path: Path) -> None:
+    samples = {"weights_bytes": [1000.0], **latency(0.1, 0.1, 0.1)}
+    store.save_reference(run_of(measured(samples), "shipped"), "shipped", tmp_path)
+    busy = run_of([replace(m, warnings=BUSY) for m in measured(samples)])
+    elsewhere = replace(busy, environment=changed(busy.environment, ("cpu", "model"), "AMD"))
+    found = compare_stored(elsewhere, tmp_path)
+    assert found.scope == "machine-independent"
+    assert exit_code(found) == 0

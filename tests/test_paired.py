@@ -195,7 +195,9 @@ def outputs(head_hash: str, *judged_as: list[float]) -> tuple[PairedRun, list[tu
 def test_equal_outputs_need_no_judge() -> None:
     run, found = outputs("a")
     assert other_outputs(run, found) == set()
-    assert outputs_in_words(run, found) == "outputs bit for bit the same in both arms: 1 of 1 rows"
+    assert outputs_in_words(run, found) == (
+        "outputs of the timed batch bit for bit the same in both arms: 1 of 1 rows; quality judged in both arms: 0 rows"
+    )
     assert [v.metric for v in judged(run, found)] == ["model_calls"]
 
 
@@ -204,7 +206,7 @@ def test_other_outputs_that_nobody_judged_are_no_pass_of_quality() -> None:
     assert other_outputs(run, found) == {run.rows[0].id}
     told = {v.metric: v for v in judged(run, found)}
     assert told["quality"].outcome == "inconclusive"
-    assert "did not fit into the budget" in told["quality"].reason
+    assert "did not end within the share of the budget" in told["quality"].reason
 
 
 @pytest.mark.parametrize(("wrong", "outcome"), [(0, "unchanged"), (20, "regressed")])

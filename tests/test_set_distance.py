@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baselines.judgement import NO_FEATURES
 from baselines.rows import Row
 from baselines.set_distance import fid, judged, kid, paired_difference
 from benches.digits import data, quality
@@ -94,7 +93,18 @@ def test_the_interval_covers_the_difference_of_the_distributions() -> None:
 
 def test_without_features_there_is_no_interval() -> None:
     assert judged(FID, row(None), row(encode(PICTURES, REFERENCE)), 1.0, 1.0) is None
-    assert "no interval" in NO_FEATURES
+
+
+def test_features_beyond_half_precision_are_kept_all_the_same() -> None:
+    large = PICTURES * 1e6
+    assert decode(encode(large, REFERENCE)).features == pytest.approx(large)
+
+
+def test_features_that_cannot_be_read_are_no_pass() -> None:
+    good, bad = encode(PICTURES, REFERENCE), {**encode(PICTURES, REFERENCE), "root": "edited"}
+    found = judged(FID, row(good), row(bad), 1.0, 1.0)
+    assert found is not None
+    assert found.outcome == "not_comparable"
 
 
 def test_sets_of_other_sizes_are_not_comparable() -> None:

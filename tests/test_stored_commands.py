@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from baseline_fixture import latency, measured, run_of
 
+import benches
 from baselines import store
 from baselines.suspects import EXTRA
+from benches.arms import OURS
 from benches.cli import main
 from harness import storage
+from harness.arms import source_digests
 from harness.types import Measurement, Run
 
 CASES = " - {model: planted_ok, batch_size: [64, 256]}\n"
+SOURCES = source_digests((*OURS, *benches.PLUGINS, "planted"))
 PROTOCOL = (
     "{replicates: 2, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, min_sample_time_s: 0.01, "
     "target_interval: 1.0, timeout_s: 60}"
@@ -42,7 +47,7 @@ def rewritten(run: Run, folder: Path, change: Callable[[Measurement], Measuremen
 def disturbed(run_suite: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Six stored sessions of a run, and the run itself with both processes of one row measured at half their speed."""
     run = run_suite(CASES, PROTOCOL)
-    run = replace(run, environment=run.environment | {"plugins": ["planted"]}, controls=())
+    run = replace(run, environment=run.environment | {"plugins": ["planted"], "sources": SOURCES}, controls=())
     for number, factor in enumerate((0.9, 1.0, 1.1, 1.0, 0.95, 1.05)):
         calm = replace(run, measurements=tuple(scaled(m, factor) for m in run.measurements))
         store.save(replace(calm, id=f"s{number}"), "as ever", tmp_path / "store")
@@ -97,11 +102,63 @@ def test_replay_uses_the_sessions_that_were_used_then(disturbed: Path, capsys: p
     assert (code, "bit for bit the same" in out) == (0, True), out
 
 
+@pytest.mark.parametrize("when", ["stale", "itself", "nothing stored yet"])
+def test_replay_of_odd_comparisons_is_the_same(when: str, disturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = disturbed.parent / "store"
+    run = storage.load(disturbed)
+    if when == "stale":
+        path = next(root.glob("*/*/s0.json"))
+        document = json.loads(path.read_text()) | {"saved": "2020-01-01T00:00:00+00:00"}
+        path.write_text(json.dumps(document | {"hash": store.seal(document)}))
+    if when == "itself":
+        store.save(run, "it is one of them", root)
+    if when == "nothing stored yet":
+        root.rename(root.with_name("away"))
+    code, out = told(capsys, "compare", str(disturbed), "--budget", "0")
+    assert {"stale": "stale sessions left out: 1", "itself": "stored session itself"}.get(when, "no baseline") in out
+    if when == "nothing stored yet":
+        store.save(replace(run, id="later"), "later", root)
+    code, out = told(capsys, "replay", str(disturbed))
+    assert (code, "bit for bit the same" in out) == (0, True), out
+
+
+def test_other_code_is_not_measured_into_the_run(disturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = storage.load(disturbed)
+    sources = header.environment["sources"] | {"planted": "another"}
+    storage.write_header(disturbed, replace(header, environment=header.environment | {"sources": sources}))
+    code, out = told(capsys, "compare", str(disturbed), "--budget", "100s")
+    assert code == 10
+    assert "the code is not, or is not known to be, that of the run" in out
+
+
+def test_explain_has_words_for_rows_that_no_rule_was_asked_for(
+    disturbed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = disturbed / storage.MEASUREMENTS_FILE
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    for entry in entries:
+        entry["samples"]["latency_s"] = [0.0] if entry["case"]["batch_size"] == 64 else []
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    told(capsys, "compare", str(disturbed), "--budget", "0")
+    for row, words in (("batch 64", "not_comparable"), ("batch 256", "missing")):
+        code, out = told(capsys, "explain", str(disturbed), row)
+        assert (code, words in out) == (0, True), out
+
+
+@pytest.mark.parametrize("arguments", [("--budget", "5x"), ("--max-age", "nan"), ("--max-age", "-1")])
+def test_a_bad_option_is_told_before_anything_is_judged(
+    arguments: tuple[str, str], disturbed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) if arguments[0] == "--max-age" else nullcontext():
+        assert main(["compare", str(disturbed), *arguments]) == 64
+    assert not (disturbed / "comparison.json").exists()
+
+
 def test_explain_says_every_step(disturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told(capsys, "compare", str(disturbed), "--budget", "0")
     code, out = told(capsys, "explain", str(disturbed), "batch 256")
     assert code == 0
-    for words in ("session s0: ", "session s5: ", "this run: ", "threshold 1% + ", "p before the correction"):
+    for words in ("session 1 of 6: ", "session 6 of 6: ", "this run: ", "threshold 1% + ", "p before the correction"):
         assert words in out
     code = main(["explain", str(disturbed), "batch"])
     assert code == 64

@@ -37,8 +37,16 @@ def judged(run: PairedRun, found: Found) -> list[Verdict]:
             continue
         frame = Frame(here=_side(run, row, here), stored=(_side(run, row, there),), scope="all")
         found_here = settle([j for j in judge_row(frame, there, here) if j[0].kind != "noisy"])
-        verdicts += _named(row, [*found_here, *_unjudged(there, here)])
+        verdicts += _named(row, [*(_on_a_busy_machine(v, there, here) for v in found_here), *_unjudged(there, here)])
     return verdicts
+
+
+def _on_a_busy_machine(verdict: Verdict, there: Row, here: Row) -> Verdict:
+    """Energy that was measured beside somebody else's work decides nothing, whichever arm that befell."""
+    reason = there.contended or here.contended
+    if verdict.kind != "energy" or reason is None:
+        return verdict
+    return replace(verdict, outcome="inconclusive", reason=f"{reason}; it would read: {verdict.outcome}", gating=False)
 
 
 def other_outputs(run: PairedRun, found: Found) -> set[str]:
@@ -48,10 +56,18 @@ def other_outputs(run: PairedRun, found: Found) -> set[str]:
 
 
 def outputs_in_words(run: PairedRun, found: Found) -> str:
-    """How many rows gave the same outputs in both arms, which proves their quality the same."""
+    """In how many rows the timed batch gave the same outputs in both arms, and in how many the quality was judged."""
     differ, same = other_outputs(run, found), usable(run, found)
-    words = f"outputs bit for bit the same in both arms: {len(same - differ)} of {len(run.rows)} rows"
-    return f"{words}; of the others the quality is judged" if differ else words
+    rows = {row.id: [_row(row, found, arm) for arm in ("base", "head")] for row in run.rows}
+    judged_rows = sum(all(_judged(row) for row in both) for both in rows.values())
+    words = (
+        f"outputs of the timed batch bit for bit the same in both arms: {len(same - differ)} of {len(run.rows)} rows"
+    )
+    return f"{words}; quality judged in both arms: {judged_rows} rows"
+
+
+def _judged(row: Row) -> bool:
+    return any("quality_conditions" in m.facts for m in row.processes)
 
 
 def _differ(there: Row, here: Row) -> bool:
@@ -66,7 +82,7 @@ def _unjudged(there: Row, here: Row) -> list[Verdict]:
     judged_both = all(any(JUDGED & m.facts.keys() for m in row.processes) for row in (there, here))
     if judged_both:
         return []
-    reason = "the outputs differ, and judging them did not fit into the budget"
+    reason = "the outputs differ, and judging them did not end within the share of the budget that it may take"
     return [replace(row_verdict(here, "inconclusive", reason), metric="quality", kind="quality_set")]
 
 
