@@ -16,7 +16,7 @@ from baselines.detector.table import OURS, WHOLE_RUNS, evaluate
 from baselines.paired.robust import trimmed
 
 RECORDED = sorted((Path(baselines.__file__).parent / "recorded").glob("*.json.gz"))
-RUNS = 500
+RUNS = 1000
 SOURCES = {path.name.split(".")[0]: path for path in RECORDED}
 
 
@@ -57,7 +57,7 @@ def test_resampled_runs_of_recorded_blocks(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_runs_of_every_model_of_noise(name: str) -> None:
     """No model of noise makes equal arms alarm, or a row that is 5 % slower pass."""
-    frame = evaluate(MODELS[name], {}, runs=RUNS // 4, shifts=(0.0, 0.05), ours=Ours())
+    frame = evaluate(MODELS[name], {}, runs=RUNS // 8, shifts=(0.0, 0.05), ours=Ours())
     equal = counted(frame, 0.0, whole=True)
     assert equal["worse"] + equal["better"] <= 1
     assert counted(frame, 0.05, whole=False)["same"] <= 1
