@@ -180,7 +180,9 @@ def _selftest(command: argparse.ArgumentParser) -> None:
     from benches.selftest import PLANS
 
     command.add_argument("suite", nargs="?", default="gate", metavar="SUITE", help="default: gate")
-    command.add_argument("--trials", type=_positive, default=1, metavar="N", help="runs (of each plan) (1)")
+    command.add_argument(
+        "--trials", type=_count, default=1, metavar="N", help="runs of each plan (1; 0: count the kept ones)"
+    )
     command.add_argument("--history", type=Path, metavar="FILE", help="keep the trials here, and count those of before")
     command.add_argument("--record", type=Path, metavar="FILE", help="one A/A run in full, added to this recording")
     command.add_argument("--conditions", default="", metavar="TEXT", help="what else the machine did, for --record")
@@ -250,6 +252,13 @@ def _version() -> str:
     from harness.environment import VERSION
 
     return VERSION
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, 0 or more")
+    return number
 
 
 def _days(text: str) -> float:

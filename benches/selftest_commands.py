@@ -34,6 +34,8 @@ from harness.timing import perf_counter
 def selftest(options: Namespace) -> int:
     """Runs the trials, records noise, or judges recorded noise; the exit code is 0 whatever was found."""
     how = [name for name in ("record", "recorded") if getattr(options, name)]
+    if options.trials == 0 and not options.history:
+        raise UsageError("selftest: --trials 0 counts the trials that --history FILE keeps; give it")
     if len(how) > 1:
         raise UsageError("selftest: --record measures, --recorded judges what was recorded; give one of them")
     if options.recorded:

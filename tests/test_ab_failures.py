@@ -40,6 +40,7 @@ def started(folder: Path, *arguments: str, budget: str = "40s", before: str = ""
         text=True,
         cwd=folder,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a CI may have it ignored
     )
 
 

@@ -158,7 +158,14 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_resume(tmp_path: Path) -> None:
         "--plugin",
         "planted",
     ]
-    begun = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    begun = subprocess.Popen(
+        command,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a CI may have it ignored
+    )
     deadline = time.monotonic() + 120
     while not any(p.stat().st_size for p in tmp_path.glob("runs/*/measurements.jsonl")):
         assert time.monotonic() < deadline
