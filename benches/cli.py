@@ -189,6 +189,7 @@ def _selftest(command: argparse.ArgumentParser) -> None:
     command.add_argument("--recorded", type=Path, metavar="FILE", help="judge N resampled runs of this recording")
     command.add_argument("--apart", action="store_true", help="a fork server for each arm, as two git refs have")
     command.add_argument("--plan", action="append", metavar="PLAN", help=f"default: {', '.join(PLANS)}")
+    command.add_argument("--rows", type=_positive, default=1, metavar="N", help="slow rows of a planted run (1)")
     command.add_argument("--budget", default="5m", metavar="TIME", help="of each run (5m)")
     command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
     command.add_argument("--only", metavar="AXIS=VALUE,...", help="only these cases; a|b allows several values")

@@ -1,10 +1,10 @@
 """`imgbench selftest`: the gate measured through the whole pipeline, on this machine.
 
-Every trial is a complete `imgbench ab` run: A/A (nothing differs), or a slow-down planted in one row of the head, a new
-one in each trial. What is published is the share of trials that alarm, with its 95 % Wilson interval, and how often a
-planted slow-down was called unchanged.
+Every trial is a complete `imgbench ab` run: A/A (nothing differs), or a slow-down planted in a row of the head (or in
+several), other rows in each trial. What is published is the share of A/A runs that alarm and of planted rows that are
+caught, with their 95 % Wilson intervals, and how often a planted slow-down was called unchanged.
 
-    A/A 0/20 runs [0, 16 %]; busy 3 % 5/6 [44, 97 %] caught, 0 called unchanged; ...
+    A/A 0/20 runs [0, 16 %]; busy=0.03 5/6 rows caught [44, 97 %], 0 called unchanged; ...
 
 Trials can be kept in a file, a JSON line each, so that hours of them add up: `append`, `stored`.
 """
@@ -46,33 +46,36 @@ class Conditions:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One run. `plan` is what was planted, `case_id` in which row (empty for A/A). `alarms` are the rows that were
-    called regressed or improved on a timed metric; `missed` tells that the metric with the slow-down was called
-    unchanged; `unchanged` counts the rows of `rows` whose latency was called so."""
+    """One run. `plan` is what was planted, `planted` in which rows (none for A/A), by the id of their case. `alarms`
+    are the rows that were called regressed or improved on a timed metric; `caught` the planted ones that were called
+    regressed; `missed` those whose metric with the slow-down was called unchanged; `unchanged` counts the rows of
+    `rows` whose latency was called so."""
 
     plan: str
-    case_id: str
+    planted: tuple[str, ...]
     alarms: tuple[str, ...]
-    caught: bool
-    missed: bool
+    caught: tuple[str, ...]
+    missed: tuple[str, ...]
     contaminated: bool
     rows: int
     unchanged: int
     conditions: Conditions
 
 
-def trial(plan: str, case_id: str, comparison: Comparison, conditions: Conditions) -> Trial:
+def trial(plan: str, planted: Sequence[str], comparison: Comparison, conditions: Conditions) -> Trial:
     """What a decided run says of the gate."""
     timed = [v for v in comparison.verdicts if v.pairs is not None]
     alarms = {v.case_id for v in timed if v.outcome in {"regressed", "improved"}}
+    regressed = {v.case_id for v in timed if v.outcome == "regressed"}
     metric = METRIC_OF.get(plan.partition("=")[0], "latency_s")
     latency = [v for v in timed if v.metric == "latency_s"]
+    equal = {v.case_id for v in timed if (v.metric, v.outcome) == (metric, "unchanged")}
     return Trial(
         plan=plan,
-        case_id=case_id,
+        planted=tuple(planted),
         alarms=tuple(sorted(alarms)),
-        caught=any((v.case_id, v.outcome) == (case_id, "regressed") for v in timed),
-        missed=any((v.case_id, v.metric, v.outcome) == (case_id, metric, "unchanged") for v in timed),
+        caught=tuple(row for row in planted if row in regressed),
+        missed=tuple(row for row in planted if row in equal),
         contaminated=bool(comparison.contaminated),
         rows=len(latency),
         unchanged=sum(v.outcome == "unchanged" for v in latency),
@@ -86,15 +89,20 @@ def trials(
     cases: Sequence[Case],
     measure: Callable[[str], tuple[Comparison, Conditions]],
     before: Sequence[Trial] = (),
+    rows: int = 1,
 ) -> Iterator[Trial]:
-    """`count` runs of each plan, in turns, the planted row changing from run to run, on from those of `before`.
-    `measure` takes the head's arm."""
-    done = Counter(t.plan for t in before)
-    for number in range(count):
+    """`count` runs of each plan, in turns, with the slow-down in `rows` rows, the next ones in every run, on from those
+    of `before`. `measure` takes the head's arm."""
+    done: Counter[str] = Counter()
+    for old in before:
+        done[old.plan] += len(old.planted)
+    for _ in range(count):
         for plan in plans:
-            case_id = "" if plan == NOTHING else cases[(done[plan] + number) % len(cases)].id
-            arm = "" if plan == NOTHING else f"inject:{plan}@{case_id}"
-            yield trial(plan, case_id, *measure(arm))
+            planted = [cases[(done[plan] + i) % len(cases)].id for i in range(min(rows, len(cases)))]
+            planted = [] if plan == NOTHING else planted
+            done[plan] += len(planted)
+            arm = ",".join(f"inject:{plan}@{case_id}" for case_id in planted)
+            yield trial(plan, planted, *measure(arm))
 
 
 def append(path: Path, found: Trial) -> None:
@@ -114,7 +122,8 @@ def _read(path: Path, number: int, line: str) -> Trial:
     try:
         entry = json.loads(line)
         conditions = record(Conditions, entry["conditions"])
-        return record(Trial, {**entry, "alarms": tuple(entry["alarms"]), "conditions": conditions})
+        lists = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
+        return record(Trial, {**entry, **lists, "conditions": conditions})
     except (ValueError, KeyError, TypeError) as error:
         raise UnreadableRun(f"{path} line {number}: {error}") from None
 
@@ -135,11 +144,12 @@ def _part(plan: str, mine: Sequence[Trial]) -> str:
         rows, unchanged = sum(t.rows for t in judged), sum(t.unchanged for t in judged)
         decided = f", {unchanged} of {rows} rows called unchanged"
         return f"A/A {alarms}/{len(judged)} runs {_interval(alarms, len(judged))}{decided}{disarmed}"
-    caught, missed = sum(t.caught for t in judged), sum(t.missed for t in judged)
-    elsewhere = sum(bool(set(t.alarms) - {t.case_id}) for t in judged)
+    caught, missed = sum(len(t.caught) for t in judged), sum(len(t.missed) for t in judged)
+    planted = sum(len(t.planted) for t in judged)
+    elsewhere = sum(bool(set(t.alarms) - set(t.planted)) for t in judged)
     return (
-        f"{plan} {caught}/{len(judged)} caught {_interval(caught, len(judged))}, {missed} called unchanged, "
-        f"{elsewhere} with an alarm elsewhere{disarmed}"
+        f"{plan} {caught}/{planted} rows caught {_interval(caught, planted)}, {missed} called unchanged, "
+        f"{elsewhere} of {len(judged)} runs with an alarm elsewhere{disarmed}"
     )
 
 

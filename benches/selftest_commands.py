@@ -58,7 +58,8 @@ def _trials(options: Namespace) -> int:
         return found, _conditions(paired.load(folder), elapsed)
 
     found = room.stored(options.history) if options.history else []
-    for trial in room.trials(options.plan or room.PLANS, options.trials, suite.cases, measure, tuple(found)):
+    plans = options.plan or room.PLANS
+    for trial in room.trials(plans, options.trials, suite.cases, measure, tuple(found), options.rows):
         found.append(trial)
         if options.history:
             room.append(options.history, trial)

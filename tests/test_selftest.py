@@ -49,7 +49,20 @@ def test_the_planted_row_changes_and_the_arms_say_where() -> None:
 
     found = list(trials((NOTHING, "busy=0.05"), 2, CASES, measure))
     assert asked == ["", f"inject:busy=0.05@{CASES[0].id}", "", f"inject:busy=0.05@{CASES[1].id}"]
-    assert [t.missed for t in found] == [False, True, False, False]
+    assert [t.missed for t in found] == [(), (CASES[0].id,), (), ()]
+
+
+def test_several_rows_can_be_slow_at_once() -> None:
+    asked: list[str] = []
+
+    def measure(arm: str) -> tuple[Comparison, Conditions]:
+        asked.append(arm)
+        return comparison(verdict(CASES[0], "regressed"), verdict(CASES[1], "unchanged")), HERE
+
+    found = list(trials(("busy=0.05",), 1, CASES, measure, rows=2))
+    assert asked == [f"inject:busy=0.05@{CASES[0].id},inject:busy=0.05@{CASES[1].id}"]
+    assert (found[0].caught, found[0].missed) == ((CASES[0].id,), (CASES[1].id,))
+    assert line(found).startswith("busy=0.05 1/2 rows caught [9%, 91%], 1 called unchanged, 0 of 1 runs with an alarm")
 
 
 def test_the_line_counts_alarms_catches_misses_and_disarmed_runs() -> None:
@@ -63,8 +76,8 @@ def test_the_line_counts_alarms_catches_misses_and_disarmed_runs() -> None:
     )
     found = list(trials((NOTHING, "busy=0.05"), 2, CASES, lambda _arm: (next(answers), HERE)))
     assert line(found) == (
-        "A/A 1/2 runs [9%, 91%], 1 of 2 rows called unchanged; busy=0.05 1/1 caught [21%, 100%], 0 called unchanged, "
-        "1 with an alarm elsewhere, 1 disarmed; 2 cores of a CPU; 10 min a run, 0.4 h in all"
+        "A/A 1/2 runs [9%, 91%], 1 of 2 rows called unchanged; busy=0.05 1/1 rows caught [21%, 100%], 0 called "
+        "unchanged, 1 of 1 runs with an alarm elsewhere, 1 disarmed; 2 cores of a CPU; 10 min a run, 0.4 h in all"
     )
 
 
@@ -75,11 +88,11 @@ def test_trials_of_several_evenings_add_up(tmp_path: Path) -> None:
         for one in trials(("busy=0.05",), 1, CASES, lambda _arm, o=outcome: (comparison(verdict(CASES[0], o)), HERE)):
             append(path, one)
     (later,) = trials(("busy=0.05",), 1, CASES, lambda _arm: (comparison(), HERE), stored(path)[:1])
-    assert later.case_id == CASES[1].id
+    assert later.planted == (CASES[1].id,)
     found = stored(path)
-    assert [(t.caught, t.missed) for t in found] == [(False, True), (True, False)]
+    assert [(t.caught, t.missed) for t in found] == [((), (CASES[0].id,)), ((CASES[0].id,), ())]
     assert found[1].conditions == HERE
-    assert line(found).startswith("busy=0.05 1/2 caught [9%, 91%], 1 called unchanged, 0 with an alarm elsewhere; ")
+    assert line(found).startswith("busy=0.05 1/2 rows caught [9%, 91%], 1 called unchanged, 0 of 2 runs with an alarm")
     path.write_text(path.read_text() + '{"plan": "A/A"}\n')
     with pytest.raises(UnreadableRun, match="line 3"):
         stored(path)
