@@ -2,13 +2,14 @@
 
 busy=0.05       after each iteration, a busy-wait of 5 % of the iteration's own duration
 copy=1          one extra copy of all parameters in each iteration (a needless cast or clone)
-tail=0.5        every tenth iteration only, a busy-wait of 50 % of its duration: the median does not see it
+tail=0.5        one iteration in ten, drawn by lot, a busy-wait of 50 % of its duration: the median does not see it
 startup=0.2     a busy-wait of 20 % of loading and building, once
 busy=0.05@digits_vit*   only in the cases whose id matches the pattern
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 KINDS: Final = ("busy", "copy", "tail", "startup")
-TAIL_EVERY: Final = 10
+TAIL_SHARE: Final = 0.1  # drawn: every tenth would fall on the same place of every turn, which may be thrown away
 
 Iterate = Callable[[Mapping[str, Any], Any], "torch.Tensor"]
 
@@ -80,13 +81,11 @@ def busy_wait(timer: Timer, seconds: float) -> float:
 def _slowed(injection: Injection, workload: Workload, timer: Timer) -> Iterate:
     if injection.kind == "copy":
         return _copying(workload, round(injection.size))
-    count = 0
+    lots = random.Random(0)
 
     def iterate(forwards: Mapping[str, Any], batch: Any) -> torch.Tensor:
-        nonlocal count
-        count += 1
         output, seconds = timer.timed(lambda: workload.iterate(forwards, batch))
-        if injection.kind == "busy" or count % TAIL_EVERY == 0:
+        if injection.kind == "busy" or lots.random() < TAIL_SHARE:
             busy_wait(timer, injection.size * seconds)
         return output
 
