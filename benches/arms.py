@@ -26,6 +26,7 @@ from harness import strict_yaml
 from harness.arms import Arm
 from harness.injection import InjectionError
 from harness.injection import parse as parse_injection
+from harness.optimizations import canonical
 from harness.registry import MODELS, nearest
 from harness.suite import check
 from harness.types import AXES, Case
@@ -107,6 +108,11 @@ def _value(axis: str, text: str) -> Any:
         value = strict_yaml.load(text)
     except strict_yaml.NotYaml as error:
         raise UsageError(f"{axis}={text}: {error}") from None
+    if axis == "optimizations":
+        try:
+            return canonical(value)
+        except ValueError as error:
+            raise UsageError(f"{axis}={text}: {error}") from None
     return float(value) if axis == "guidance_scale" and type(value) is int else value
 
 

@@ -223,7 +223,7 @@ def _show(command: argparse.ArgumentParser) -> None:
 
 
 def _list(command: argparse.ArgumentParser) -> None:
-    command.add_argument("what", choices=["suites", "models", "backends", "schedulers", "metrics"])
+    command.add_argument("what", choices=["suites", "models", "backends", "schedulers", "optimizations", "metrics"])
     command.add_argument("--device", choices=_devices(), help="whose backends (default: the device at hand)")
     command.add_argument("--json", action="store_true")
     _plugin(command)

@@ -7,6 +7,7 @@ from typing import Any
 from benches import suites
 from harness import devices
 from harness.derived import DERIVED
+from harness.optimizations import OPTIMIZATIONS
 from harness.registry import BACKENDS, MODELS, PROBES, SCHEDULERS
 from harness.types import PRECISIONS, Metric
 from harness.units import format_value
@@ -16,9 +17,14 @@ Row = dict[str, Any]
 
 def rows(what: str, device: str | None = None) -> list[Row]:
     """One mapping an entry of the registry named `what`, JSON types only."""
-    return {"suites": _suites, "models": _models, "schedulers": _schedulers, "metrics": _metrics}.get(
-        what, lambda: _backends(device or devices.default())
-    )()
+    kinds = {
+        "suites": _suites,
+        "models": _models,
+        "schedulers": _schedulers,
+        "metrics": _metrics,
+        "optimizations": _optimizations,
+    }
+    return kinds.get(what, lambda: _backends(device or devices.default()))()
 
 
 def for_people(what: str, found: list[Row]) -> list[Row]:
@@ -34,6 +40,8 @@ def for_people(what: str, found: list[Row]) -> list[Row]:
             }
             for r in found
         ]
+    if what == "optimizations":
+        return [{**r, "backends": ", ".join(r["backends"]), "devices": ", ".join(r["devices"])} for r in found]
     if what == "models":
         return [
             {
@@ -69,6 +77,18 @@ def _schedulers() -> list[Row]:
     return [
         {"name": name, "description": s.description, "model_calls_for_20_steps": s.evaluations(20)}
         for name, s in SCHEDULERS.items()
+    ]
+
+
+def _optimizations() -> list[Row]:
+    return [
+        {
+            "name": name,
+            "description": entry.description,
+            "backends": sorted(entry.backends),
+            "devices": sorted(entry.devices),
+        }
+        for name, entry in OPTIMIZATIONS.items()
     ]
 
 

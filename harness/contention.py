@@ -7,7 +7,7 @@ left out, or a row is called contended, by what the kernel and the driver counte
     the hypervisor took more than 5 % of a core       steal in /proc/stat
     the cgroup's quota throttled this process         nr_throttled in cpu.stat
     another process computed on the GPU               NVML's list of compute processes
-    the GPU slowed down for heat or power supply      NVML's clock event reasons
+    the GPU slowed down for heat or power supply      NVML's clock event reasons, and its counter of throttled time
 
 /proc/stat counts in ticks of 10 ms, so a difference below three ticks says nothing. A source that the machine does not
 have is None in the state and finds nothing; `imgbench doctor` says which those are.
@@ -21,13 +21,14 @@ from typing import Any, Final
 OTHER_SHARE: Final = 0.10
 STEAL_SHARE: Final = 0.05
 RESOLUTION_S: Final = 0.03
+THROTTLED_SHARE: Final = 0.01
 # NVML's clock event reasons: hardware slow-down, software and hardware thermal slow-down, hardware power brake.
 SLOWED: Final = {0x08: "hardware slow-down", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
 
 
 def contended(state: Mapping[str, Any]) -> str | None:
     """Why a measurement with this machine state was not alone, in words; None where nothing speaks against it."""
-    return _cpu(state) or _gpu(state.get("gpu"), state.get("peers", 0))
+    return _cpu(state) or _gpu(state.get("gpu"), state.get("peers", 0), state.get("elapsed_s"))
 
 
 def warnings(state: Mapping[str, Any]) -> tuple[str, ...]:
@@ -50,12 +51,15 @@ def _cpu(state: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _gpu(state: Mapping[str, Any] | None, peers: int) -> str | None:
+def _gpu(state: Mapping[str, Any] | None, peers: int, elapsed_s: float | None) -> str | None:
     """`peers` processes of our own have the GPU open beside the measured one."""
     if not state:
         return None
     foreign = (state.get("foreign_processes") or 0) - peers
     if foreign > 0:
         return f"{foreign} other process{'es' if foreign > 1 else ''} computed on the GPU"
+    throttled, elapsed = state.get("thermal_throttled_s"), elapsed_s
+    if throttled and elapsed and throttled > THROTTLED_SHARE * elapsed:
+        return f"heat held the GPU's clocks down for {throttled / elapsed:.0%} of the time"
     reasons = [name for bit, name in SLOWED.items() if (state.get("throttle_reasons") or 0) & bit]
     return f"the GPU slowed down ({', '.join(reasons)})" if reasons else None

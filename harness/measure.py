@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import contention, injection, precision, probes, sentinel
+from harness import calibration, contention, injection, optimizations, precision, probes, sentinel
 from harness.backends import Build, BuildRequest
 from harness.devices import Device
 from harness.probes.stages import component_metric, sum_warning
@@ -60,16 +60,15 @@ def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turn
 
     case = job.case
     backend = BACKENDS[case.backend]
-    if reason := backend.unavailable(case.precision, device.name):
+    if reason := backend.unavailable(case.precision, device.name) or optimizations.unavailable(case, device.name):
         return Outcome(measurement=Measurement(case=case, replicate=job.replicate, status="skipped", reason=reason))
     torch.manual_seed(case.seed)
     before = device.start_block()
-    with precision.applied(case.precision):
+    with precision.applied(case.precision), optimizations.in_force(case):
         workload, load_s, build = _build(job, device, report)
-        with torch.no_grad():
-            trial = replace(_first_call(job, device, workload, build, load_s, report), turns=turns)
-            findings = _collect(trial, job.only, report)
-            fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial)
+        trial = replace(_first_call(job, device, workload, build, load_s, report), turns=turns)
+        findings = _collect(trial, job.only, report)
+        fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial)
     state = device.block_state(before) | _sentinel(job, device)
     metrics = [component_metric(c.name) for c in trial.workload.components]
     if trial.workload.quality is not None:
@@ -89,8 +88,20 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Wor
     workload, load_s = timer.timed(lambda: MODELS[case.model].build(case))
     report("build")
     job.cache.mkdir(parents=True, exist_ok=True)
-    request = BuildRequest(precision=case.precision, device=device.torch_device, cache=job.cache, timer=timer)
+    changed = optimizations.apply(case, workload.components)
+    request = BuildRequest(
+        precision=case.precision,
+        device=device.torch_device,
+        cache=job.cache,
+        exports=job.cache.parent / "exports",
+        work=_networks_hash(case, workload),
+        timer=timer,
+        optimizations=optimizations.names(case),
+        calibration=lambda: calibration.recorded(workload, device.torch_device),
+    )
     build: Build = BACKENDS[case.backend].build(workload.components, request)
+    if changed:
+        build = replace(build, facts={**build.facts, "optimizations": changed})
     workload = replace(workload, batch=workload.batch.to(device.torch_device))
     workload, build = injection.injected(job.injections, case.id, workload, build, load_s, timer)
     return _without_unused_modules(workload, build), load_s, build
@@ -100,7 +111,7 @@ def _first_call(
     job: Job, device: Device, workload: Workload, build: Build, load_s: float, report: Callable[[str], None]
 ) -> Trial:
     report("first call")
-    timer, counter = Timer(device.synchronize), Counter(workload.components, build.forwards)
+    timer, counter = timer_of(device), Counter(workload.components, build.forwards)
     counter.iterations += 1
     _, first_call_s = timer.timed(lambda: workload.iterate(counter.forwards, workload.batch))
     return Trial(
@@ -116,6 +127,12 @@ def _first_call(
         counter=counter,
         interleaving=job.interleaving,
     )
+
+
+def timer_of(device: Device) -> Timer:
+    """A timer by the host's clock, with the device's own beside it where it has one."""
+    watch = device.stopwatch()
+    return Timer(device.synchronize, device_clock=None if isinstance(watch, str) else watch)
 
 
 def _without_unused_modules(workload: Workload, build: Build) -> Workload:
@@ -171,6 +188,13 @@ def _measurement(trial: Trial, findings: list[Findings], fault: str | None, stat
         warnings=(*(w for f in findings for w in f.warnings), *sum_warning(samples), *contention.warnings(state)),
         images=tuple(i for f in findings for i in f.images),
     )
+
+
+def _networks_hash(case: Case, workload: Workload) -> str:
+    """Equal where two cases have the same networks, with the same weights and the same shapes."""
+    shapes = {c.name: [(list(x.shape), str(x.dtype)) for x in c.inputs] for c in workload.components}
+    weights = workload.identity.get("weights_hash")
+    return work_hash({"model": case.model, "weights": weights, "optimizations": case.optimizations, "shapes": shapes})
 
 
 def work_hash(identity: Mapping[str, Any]) -> str:

@@ -1,24 +1,46 @@
-"""What a precision means, in one place: cast a module, set the global switches, and read back what was cast.
+"""What a precision means, in one place: the words, the global switches, the casts, and what is read back.
 
-fp32 is IEEE fp32 (TF32 off, also in cuDNN, where torch leaves it on), tf32 is fp32 with TF32 on; bf16 and fp16 are
-casts of weights and activations; int8 is torchao's dynamic quantisation of the linear layers (int8 activations per
-token, int8 weights per channel), the rest of the network in fp32. A module's floating inputs are cast at its border
-and its output is given back in fp32.
+fp32               IEEE fp32: TF32 off, also in cuDNN, where torch leaves it on
+tf32               fp32 with TF32 on
+bf16, fp16         weights and activations cast
+int8_dynamic       int8 weights per channel; activations become int8 while it runs, by the range that they have
+int8_dynamic_classic   the same by torch.ao.quantization.quantize_dynamic: one range for all rows (FBGEMM), CPU only
+int8_static        int8 weights per channel and int8 activations by ranges that calibration found (Q/DQ in ONNX)
+int8_weight_only   int8 weights per channel, multiplied in the activations' own dtype
+fp8_e4m3           bf16, with linear layers in fp8: weights per channel, activations per row while it runs
+
+torchao quantises for the torch backends (`harness.quantisation`), ONNX Runtime's quantiser for the ONNX ones
+(`harness.onnx_export`): linear layers and matrix products, and for ONNX int8_static convolutions too. The rest of an
+int8 network stays in fp32. A module's floating inputs are cast at its border and its output is given back in fp32.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from harness import quantisation
 
 if TYPE_CHECKING:
     import torch
 
-DTYPES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "float32"}
+DTYPES: Final = {  # of the activations
+    "fp32": "float32",
+    "tf32": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "int8_dynamic": "float32",
+    "int8_dynamic_classic": "float32",
+    "int8_static": "float32",
+    "int8_weight_only": "float32",
+    "fp8_e4m3": "bfloat16",
+}
+QUANTISED: Final = {precision: "int8" for precision in DTYPES if precision.startswith("int8")} | {
+    "fp8_e4m3": "float8_e4m3fn"
+}
 
 
 def unsupported_by_torch(precision: str, device: str) -> str | None:
@@ -29,13 +51,28 @@ def unsupported_by_torch(precision: str, device: str) -> str | None:
         return "TF32 is a mode of NVIDIA tensor cores; a CPU has none"
     if precision == "tf32" and torch.cuda.get_device_capability() < (8, 0):
         return "TF32 needs compute capability 8.0 or newer"
-    if precision == "fp8_e4m3":
-        return "fp8 is not supported by this backend yet"
+    if precision == "fp8_e4m3" and device != "cuda":
+        return "fp8 needs an NVIDIA GPU of compute capability 8.9 or newer; the device here is a CPU"
+    if precision == "fp8_e4m3" and torch.cuda.get_device_capability() < (8, 9):
+        return "fp8 needs compute capability 8.9 or newer"
     if precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
         return "this GPU has no bf16"
-    if precision == "int8" and importlib.util.find_spec("torchao") is None:
-        return "int8 needs the package torchao, which is not installed"
+    if precision == "int8_dynamic_classic":
+        return _classic_unsupported(device)
+    if precision in QUANTISED and importlib.util.find_spec("torchao") is None:
+        return f"{precision} needs the package torchao, which is not installed"
     return None
+
+
+def _classic_unsupported(device: str) -> str | None:
+    import torch
+
+    if device != "cpu":
+        return "quantize_dynamic has kernels for a CPU only"
+    if not hasattr(torch.ao.quantization, "quantize_dynamic"):
+        return f"torch {torch.__version__} has no quantize_dynamic any more"
+    engine = torch.backends.quantized.engine
+    return None if engine not in {"none", ""} else "this build of torch has no engine for quantised operators"
 
 
 @contextmanager
@@ -54,18 +91,14 @@ def applied(precision: str) -> Iterator[None]:
             switch.allow_tf32 = value
 
 
-def cast(module: torch.nn.Module, precision: str) -> torch.nn.Module:
-    """`module` itself, changed in place to `precision`. Raises ValueError where int8 finds no linear layer."""
+def cast(
+    module: torch.nn.Module, precision: str, ranges: quantisation.Ranges = quantisation.NO_RANGES
+) -> torch.nn.Module:
+    """`module` itself, changed in place to `precision`. `ranges` are those that calibration found, for int8_static."""
     import torch
 
-    if precision == "int8":
-        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            quantize_(module, Int8DynamicActivationInt8WeightConfig())
-        return module
-    return module.to(getattr(torch, DTYPES[precision]))
+    module = module.to(getattr(torch, DTYPES[precision]))
+    return quantisation.quantise(module, precision, ranges) if precision in QUANTISED else module
 
 
 def bordered(module: Callable[..., torch.Tensor], precision: str, device: str) -> Callable[..., torch.Tensor]:
@@ -85,32 +118,22 @@ def weights_of(module: torch.nn.Module) -> dict[str, Any]:
     """Read back from the module: bytes of parameters and buffers (each storage once), and parameters by dtype."""
     seen: set[int] = set()
     total, by_dtype = 0, Counter[str]()
-    for tensor in (*module.parameters(), *module.buffers()):
+    for tensor in (*module.parameters(), *module.buffers(), *quantisation.packed_tensors(module)):
         if id(tensor) in seen:
             continue
         seen.add(id(tensor))
-        parts = _inner_tensors(tensor)
+        parts = quantisation.inner_tensors(tensor)
         total += sum(t.numel() * t.element_size() for t in parts)
-        by_dtype[str(parts[0].dtype).removeprefix("torch.")] += tensor.numel()
+        by_dtype[str(parts[0].dtype).removeprefix("torch.").replace("qint8", "int8")] += tensor.numel()
     return {"bytes": total, "elements_by_dtype": dict(by_dtype)}
-
-
-def _inner_tensors(tensor: Any) -> list[Any]:
-    """The plain tensors that a quantised tensor subclass is made of (int8 data first), or the tensor itself."""
-    flatten = getattr(tensor, "__tensor_flatten__", None)
-    if flatten is None:
-        return [tensor]
-    names, _ = flatten()
-    inner = [part for name in names for part in _inner_tensors(getattr(tensor, name))]
-    return sorted(inner, key=lambda t: t.element_size())
 
 
 def mismatch(elements_by_dtype: dict[str, int], precision: str) -> str | None:
     """Why the weights read back are not of the precision asked for; None where they are."""
-    wanted = "int8" if precision == "int8" else DTYPES[precision]
+    wanted = QUANTISED.get(precision, DTYPES[precision])
     floating = {d: n for d, n in elements_by_dtype.items() if d.startswith(("float", "bfloat", "int8"))}
     if not floating.get(wanted):
         return f"no weight is {wanted}; found {floating or 'no weights'}"
-    if precision != "int8" and len(floating) > 1:
+    if precision not in QUANTISED and len(floating) > 1:
         return f"weights of several dtypes: {floating}"
     return None

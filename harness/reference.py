@@ -28,7 +28,7 @@ What = Literal["timed batch", "quality set"]
 
 
 def reference_case(case: Case) -> Case:
-    return case.with_(backend="eager", precision="fp32")
+    return case.with_(backend="eager", precision="fp32", optimizations=None)
 
 
 def is_reference(case: Case) -> bool:
@@ -52,7 +52,7 @@ def _compute(trial: Trial, what: What) -> torch.Tensor:
     """Builds the model anew, eager and fp32, and runs the batches once."""
     import torch
 
-    from harness import precision
+    from harness import attention, precision
     from harness.registry import MODELS
 
     case = reference_case(trial.case)
@@ -60,7 +60,7 @@ def _compute(trial: Trial, what: What) -> torch.Tensor:
     workload = MODELS[case.model].build(case)
     batches = [workload.batch] if what == "timed batch" else workload.quality.batches()  # type: ignore[union-attr]
     device = trial.device.torch_device
-    with precision.applied("fp32"):
+    with precision.applied("fp32"), attention.torchs_own():
         modules = {c.name: precision.cast(c.module.to(device), "fp32").eval() for c in workload.components}
         forwards = {n: precision.bordered(m, "fp32", device) for n, m in modules.items()}
         return torch.cat([workload.iterate(forwards, batch.to(device)).cpu() for batch in batches])

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import strict_yaml
+from harness.optimizations import canonical
 from harness.registry import BACKENDS, MODELS, SCHEDULERS, UnknownName, nearest
 from harness.types import AXES, PRECISIONS, Case, Model, Protocol, Suite
 
@@ -31,7 +32,7 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,79}")
 MAX_INTEGER = 1_000_000
 MAX_FILE_BYTES = 1_000_000
 MAX_CASES = 10_000
-GENERAL_AXES = ("model", "weights", "backend", "precision", "batch_size", "seed")
+GENERAL_AXES = ("model", "weights", "backend", "precision", "optimizations", "batch_size", "seed")
 OPTIONAL = frozenset({"target_interval"})  # may be null
 SUITE_FIELDS = ("name", "description", "protocol", "cases")
 
@@ -241,6 +242,7 @@ def _validated(model: Model, given: Mapping[str, Any]) -> Case:
         _check_value(model, axis, value)
     if values.get("guidance_scale") is not None:
         values["guidance_scale"] = float(values["guidance_scale"])
+    values["optimizations"] = canonical(values.get("optimizations"))
     return Case(**values)
 
 
@@ -257,11 +259,20 @@ def _check_value(model: Model, axis: str, value: Any) -> None:
         raise SuiteError(f"prompt: {_shown(value)} must be printable text")
     if axis == "image_size":
         _check_image_size(model, value)
+    if axis == "optimizations":
+        _check_optimizations(value)
     if axis == "weights":
         _check_weights(model, value)
     names = {"precision": list(PRECISIONS), "backend": list(BACKENDS), "scheduler": list(SCHEDULERS)}.get(axis)
     if names is not None and value not in names:
         raise SuiteError(f"{axis}: unknown {axis} {value!r}; {nearest(value, names)}")
+
+
+def _check_optimizations(value: Any) -> None:
+    try:
+        canonical(value)
+    except ValueError as error:
+        raise SuiteError(f"optimizations: {error}") from None
 
 
 def _shown(value: Any) -> str:

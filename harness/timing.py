@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -17,22 +17,45 @@ def perf_counter() -> float:
     return time.perf_counter()
 
 
-class Timer:
-    """Times calls on one device: `timer.seconds(fn)`; `timer.last` keeps what the call returned."""
+class DeviceClock(Protocol):
+    """The device's own clock: marks in its queue, read once it is idle (`harness.devices.Stopwatch`)."""
 
-    def __init__(self, synchronize: Callable[[], None], clock: Callable[[], float] = perf_counter) -> None:
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def seconds(self) -> float: ...
+
+
+class Timer:
+    """Times calls on one device: `timer.seconds(fn)`; `timer.last` keeps what the call returned, and `last_device_s`
+    the seconds of a call by the device's own clock, where it has one."""
+
+    def __init__(
+        self,
+        synchronize: Callable[[], None],
+        clock: Callable[[], float] = perf_counter,
+        device_clock: DeviceClock | None = None,
+    ) -> None:
         self.synchronize = synchronize
         self.clock = clock
         self.last: object = None
+        self.last_device_s: float | None = None
+        self._device_clock = device_clock
 
     def seconds(self, call: Callable[[], object], repeat: int = 1) -> float:
         """Seconds one call takes: `repeat` calls between two synchronisations, divided by `repeat`."""
+        watch = self._device_clock
         self.synchronize()
         start = self.clock()
+        if watch is not None:
+            watch.start()
         for _ in range(repeat):
             self.last = call()
+        if watch is not None:
+            watch.stop()
         self.synchronize()
-        return (self.clock() - start) / repeat
+        spent = self.clock() - start
+        self.last_device_s = None if watch is None else watch.seconds() / repeat
+        return spent / repeat
 
     def timed(self, call: Callable[[], T]) -> tuple[T, float]:
         """What `call` returns, and the seconds it took."""

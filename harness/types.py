@@ -25,7 +25,8 @@ Kind = Literal[
 Summary = Literal["median", "mean", "max", "last"]
 
 STATUSES: tuple[str, ...] = get_args(Status)
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "int8", "fp8_e4m3")
+INT8_PRECISIONS = ("int8_dynamic", "int8_dynamic_classic", "int8_static", "int8_weight_only")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16", *INT8_PRECISIONS, "fp8_e4m3")
 
 IDENTICAL = "bit-identical to the fp32 eager output"  # the reason why a PSNR is missing: it would be infinite
 
@@ -56,6 +57,16 @@ class Metric:
     summary: Summary = "median"
 
 
+_AXES_IN_WORDS = (
+    ("image_size", "{} px"),
+    ("scheduler", "{}"),
+    ("num_steps", "{} steps"),
+    ("guidance_scale", "guidance {:g}"),
+    ("prompt", '"{}"'),
+    ("optimizations", "{}"),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One point of a sweep: what is asked for. Axes that a model does not have are None."""
@@ -70,12 +81,15 @@ class Case:
     num_steps: int | None = None
     guidance_scale: float | None = None
     prompt: str | None = None
+    optimizations: str | None = None
     seed: int = 0
 
     @property
     def id(self) -> str:
-        """A stable, file-safe name: the axes that tell cases apart at a glance, and a hash of all of them."""
-        canonical = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        """A stable, file-safe name: the axes that tell cases apart at a glance, and a hash of all that it has. Axes
+        that a case does not have are left out, so that a new axis renames no old case."""
+        given = {axis: value for axis, value in asdict(self).items() if value is not None}
+        canonical = json.dumps(given, sort_keys=True, ensure_ascii=False)
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
         readable = "-".join([self.model, self.backend, self.precision, f"b{self.batch_size}"])
         safe = "".join(c if c.isascii() and (c.isalnum() or c in "_-.") else "_" for c in readable)[:80]
@@ -93,16 +107,7 @@ class Case:
         """
         named = self.model if self.model.startswith(f"{self.weights}_") else f"{self.model} ({self.weights})"
         parts = [named, self.backend, self.precision, f"batch {self.batch_size}"]
-        if self.image_size is not None:
-            parts.append(f"{self.image_size} px")
-        if self.scheduler is not None:
-            parts.append(self.scheduler)
-        if self.num_steps is not None:
-            parts.append(f"{self.num_steps} steps")
-        if self.guidance_scale is not None:
-            parts.append(f"guidance {self.guidance_scale:g}")
-        if self.prompt is not None:
-            parts.append(f'"{self.prompt}"')
+        parts += [w.format(value) for axis, w in _AXES_IN_WORDS if (value := getattr(self, axis)) is not None]
         if self.seed:
             parts.append(f"seed {self.seed}")
         return " · ".join(parts)
@@ -124,8 +129,7 @@ class Component:
 
     `inputs` are example tensors (fp32 or integer, on the CPU) with the exact shapes of every call in this case; an
     exporter traces with them and the run is checked against them. `calls` is how often one iteration must call it.
-    A component with `repeated` is the denoiser: each of its calls is a denoising step of its own in the stage table.
-    """
+    A component with `repeated` is the denoiser: each of its calls is a denoising step of its own in the stage table."""
 
     name: str
     module: torch.nn.Module
@@ -156,6 +160,15 @@ class Quality:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CalibrationData:
+    """Real work to take the ranges of int8_static from, which no quality figure is measured on. `batches` yields inputs
+    for `Workload.iterate`, each of exactly batch_size items; `source` says in words what they are."""
+
+    batches: Callable[[], Sequence[Any]]
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Workload:
     """What a model makes of a case: networks, and one iteration over one batch, given a forward for each network.
 
@@ -163,7 +176,8 @@ class Workload:
     the timed batch; it has `.to(device)`, as every batch of `Quality.batches` has, and is moved before it is timed.
     The output's shape must be `output_shape`, whose first number is the batch size. `identity` is JSON: all that
     makes two pieces of work the same (shapes, steps, prompts, parameters, hash of the weights). What runs on the host
-    between components (scheduler, tokenizer) stays in fp32: a component is cast at its border.
+    between components (scheduler, tokenizer) stays in fp32: a component is cast at its border. Without `calibration`
+    int8_static takes its ranges from the timed batch.
     """
 
     components: tuple[Component, ...]
@@ -173,6 +187,7 @@ class Workload:
     identity: Mapping[str, Any]
     output_kind: Literal["logits", "images"]
     quality: Quality | None = None
+    calibration: CalibrationData | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

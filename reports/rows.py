@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 WORK = ("run", "model", "weights", "image_size", "scheduler", "num_steps", "guidance_scale", "prompt", "seed")
 QUALITY_FIRST = ("top1", "recognised", "fid", "kid")
-REFERENCE = {"backend": "eager", "precision": "fp32"}
+REFERENCE = {"backend": "eager", "precision": "fp32", "optimizations": None}
 
 
 def records(frame: pd.DataFrame) -> list[Row]:
@@ -82,8 +82,8 @@ def by_work_and_batch(rows: Iterable[Row]) -> dict[tuple[Any, ...], list[Row]]:
 
 
 def engine(row: Row) -> str:
-    """'onnxruntime int8', what is compared within one run."""
-    return f"{row['backend']} {row['precision']}"
+    """'onnxruntime int8_dynamic', what is compared within one run; with the optimisations, where it has any."""
+    return " ".join(filter(None, [row["backend"], row["precision"], row.get("optimizations")]))
 
 
 def variant(row: Row) -> str:
@@ -156,7 +156,8 @@ def reference_of(row: Row, rows: Iterable[Row]) -> Row | None:
     """The eager fp32 row that does the same work at the same batch size, or None."""
     same = (*WORK, "batch_size")
     return next(
-        (r for r in rows if all(r[k] == v for k, v in REFERENCE.items()) and all(r[a] == row[a] for a in same)), None
+        (r for r in rows if all(r.get(k) == v for k, v in REFERENCE.items()) and all(r[a] == row[a] for a in same)),
+        None,
     )
 
 

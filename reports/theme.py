@@ -17,15 +17,22 @@ BACKENDS: Mapping[str, str] = {
     "onnxruntime": "#0f9b72",
     "cuda_graphs": "#8a6fd6",
     "tensorrt": "#c2589a",
+    "openvino": "#a8842c",
+    "torch_compile_max_autotune": "#b4584e",
+    "torch_compile_reduce_overhead": "#7d8794",
+    "onnxruntime_tensorrt": "#3a9fb5",
 }
-SPARE = ("#a8842c", "#3a9fb5", "#b4584e", "#6f8f3a", "#7d8794")
+SPARE = ("#6f8f3a", "#5563c1", "#8c5a2b", "#4a8a8a", "#99577a")
 
 SYMBOLS: Mapping[str, str] = {
     "fp32": "circle",
     "tf32": "hexagon",
     "bf16": "diamond",
     "fp16": "square",
-    "int8": "triangle-up",
+    "int8_dynamic": "triangle-up",
+    "int8_dynamic_classic": "triangle-down",
+    "int8_static": "star",
+    "int8_weight_only": "pentagon",
     "fp8_e4m3": "cross",
 }
 DASHES: Mapping[str, str] = {
@@ -33,7 +40,10 @@ DASHES: Mapping[str, str] = {
     "tf32": "longdash",
     "bf16": "dash",
     "fp16": "dashdot",
-    "int8": "dot",
+    "int8_dynamic": "dot",
+    "int8_dynamic_classic": "2px,6px",
+    "int8_static": "8px,2px,2px,2px",
+    "int8_weight_only": "4px,8px",
     "fp8_e4m3": "longdashdot",
 }
 

@@ -8,11 +8,14 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from harness.registry import MODELS
+from harness.backends import BuildRequest
+from harness.backends.onnxruntime import OnnxRuntime
+from harness.backends.openvino import OpenVino
+from harness.registry import BACKENDS, MODELS
 from harness.types import Case, Component, Forward, Metric, Quality, Workload
 
 SIZE = 8
@@ -173,3 +176,53 @@ def _late(mark: Path) -> bool:
     with mark.open("ab") as file:
         file.write(b".")
         return file.tell() > 2
+
+
+class Flipping(Mean):
+    """Reads a number of its own in its forward: a compiled graph is guarded by it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = 1
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) * self.scale
+
+
+@add("planted_recompile")
+def planted_recompile(case: Case) -> Workload:
+    """Changes what its compiled graph was guarded by in every iteration, so that each one compiles anew."""
+    module = Flipping().eval()
+    torch.manual_seed(0)
+    images = torch.randn(case.batch_size, 3, SIZE, SIZE)
+
+    def iterate(forwards: Mapping[str, Forward], batch: torch.Tensor) -> torch.Tensor:
+        module.scale = 2
+        return forwards["classifier"](batch)
+
+    component = Component(name="classifier", module=module, inputs=(images,))
+    return workload(case, iterate, components=(component,), batch=images)
+
+
+@BACKENDS.add("planted_fallback")
+class Fallback(OnnxRuntime):
+    """A list of providers of which the first cannot be had here: ONNX Runtime takes the next one, in silence."""
+
+    label = description = "for tests"
+    providers: ClassVar[Mapping[str, str]] = {"cpu": "CUDAExecutionProvider"}
+
+    def unavailable(self, wanted: str, device: str) -> str | None:
+        return None
+
+    def session_providers(self, request: BuildRequest) -> list[Any]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+@BACKENDS.add("planted_other_precision")
+class OtherPrecision(OpenVino):
+    """Asks OpenVINO for a precision that it takes as another one, in silence."""
+
+    label = description = "for tests"
+
+    def unavailable(self, wanted: str, device: str) -> str | None:
+        return None

@@ -61,8 +61,13 @@ METRICS = {
     )
 }
 
-SPEED = {("eager", "fp32"): 1.0, ("eager", "bf16"): 1.3, ("eager", "int8"): 0.7, ("torch_compile", "fp32"): 0.74}
-SPEED |= {("torch_compile", "bf16"): 0.95, ("onnxruntime", "fp32"): 0.62, ("onnxruntime", "int8"): 0.41}
+SPEED = {
+    ("eager", "fp32"): 1.0,
+    ("eager", "bf16"): 1.3,
+    ("eager", "int8_dynamic"): 0.7,
+    ("torch_compile", "fp32"): 0.74,
+}
+SPEED |= {("torch_compile", "bf16"): 0.95, ("onnxruntime", "fp32"): 0.62, ("onnxruntime", "int8_dynamic"): 0.41}
 
 
 def png(width: int, height: int, shade: int) -> bytes:
@@ -98,7 +103,9 @@ def measure(case: Case, replicate: int, scale: float = 1.0, images: tuple[str, .
     samples["latency_s"] = [seconds * (1 + abs(rng.gauss(0, 0.04))) for _ in range(25)]
     samples["first_call_s"] = [seconds * 4]
     samples["build_s"] = [8.0 if case.backend == "torch_compile" else 0.4]
-    samples["weights_bytes"] = [1_200_000.0 / (4 if case.precision == "int8" else 2 if case.precision == "bf16" else 1)]
+    samples["weights_bytes"] = [
+        1_200_000.0 / (4 if case.precision == "int8_dynamic" else 2 if case.precision == "bf16" else 1)
+    ]
     samples["peak_host_bytes"] = [4.0e8 + 2e6 * case.batch_size + (2e8 if case.backend == "torch_compile" else 0)]
     samples["parameters"] = [300_000.0]
     samples |= _quality(case, rng) | (_stages(case, seconds, rng) if case.num_steps else {})
@@ -118,8 +125,8 @@ def _seconds(case: Case) -> float:
 
 
 def _quality(case: Case, rng: random.Random) -> Samples:
-    loss = {"int8": 0.004, "bf16": 0.001}.get(case.precision, 0.0) + (
-        0.06 if (case.backend, case.precision) == ("eager", "int8") else 0
+    loss = {"int8_dynamic": 0.004, "bf16": 0.001}.get(case.precision, 0.0) + (
+        0.06 if (case.backend, case.precision) == ("eager", "int8_dynamic") else 0
     )
     cosine = {"cosine_similarity": [1.0 - loss / 2 - 1e-6]}
     if case.num_steps is None:
@@ -177,7 +184,9 @@ def bad_measurements() -> list[Measurement]:
         bad(vit_case("onnxruntime", "bf16", 1), "failed", f"RuntimeError: {HOSTILE} is no operator"),
         bad(vit_case("eager", "fp32", 4096), "oom", "killed by the kernel's out-of-memory killer (SIGKILL)"),
         bad(diffusion_case("digits_sd", "torch_compile", "fp32", "ddim", 50), "timeout", "no answer within 1800 s"),
-        bad(diffusion_case("digits_sd", "onnxruntime", "int8", "ddim", 20), "invalid", "outputs are not finite"),
+        bad(
+            diffusion_case("digits_sd", "onnxruntime", "int8_dynamic", "ddim", 20), "invalid", "outputs are not finite"
+        ),
     ]
 
 
@@ -236,7 +245,7 @@ def make_comparison() -> Comparison:
         run_id="digits-20260102-030405", suite="digits", baseline="example-cpu/digits", scope="all", sessions=5,
         verdicts=(
             verdict("regressed", vit_case("eager", "fp32", 1).label, 1.12, "slower by 12 %", minimum_detectable=0.04),
-            verdict("improved", vit_case("onnxruntime", "int8", 32).label, 0.88, "faster by 12 %"),
+            verdict("improved", vit_case("onnxruntime", "int8_dynamic", 32).label, 0.88, "faster by 12 %"),
             verdict("unchanged", vit_case("eager", "bf16", 1).label, 1.002, "within 2.5 %"),
             verdict("inconclusive", f"{HOSTILE} · eager", 1.03, "interval too wide", minimum_detectable=0.08),
             verdict("missing", vit_case("eager", "fp32", 4096).label, None, "oom now, ok in the baseline"),

@@ -83,6 +83,10 @@ class Meter:
     """100 J a second on the fake clock below: 40 W idle, 100 W at work."""
 
     source = "planted"
+    period_s: float | None = None
+
+    def watts(self) -> float | None:
+        return None
 
     def __init__(self, readings: list[float]) -> None:
         self._readings = iter(readings)
@@ -105,7 +109,7 @@ def trial(meter: Any, stamps: list[float]) -> Any:
 def test_energy_is_counter_differences_gross_and_net_of_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.probes.energy.time.sleep", lambda _s: None)
     # idle: 2 s, 80 J. work: two iterations of 4 images in 10 s, 1000 J.
-    found = energy(trial(Meter([0, 80, 80, 1080]), [0, 2, 2, 2, 7, 12, 12]))
+    found = energy(trial(Meter([0, 80, 80, 1080]), [0, 2, 2, 7, 12]))
     assert found.samples == {"energy_per_image_j": [125.0], "mean_power_w": [100.0], "energy_net_per_image_j": [75.0]}
     assert found.facts["idle_w"] == 40
 
@@ -127,7 +131,7 @@ def test_the_precision_read_back_must_be_the_one_asked_for() -> None:
     assert precision.mismatch({"bfloat16": 10}, "bf16") is None
     assert "no weight is bfloat16" in str(precision.mismatch({"float32": 10}, "bf16"))
     assert "several dtypes" in str(precision.mismatch({"float32": 1, "float16": 9}, "fp16"))
-    assert precision.mismatch({"int8": 9, "float32": 1, "int64": 1}, "int8") is None
+    assert precision.mismatch({"int8": 9, "float32": 1, "int64": 1}, "int8_dynamic") is None
 
 
 def test_tf32_switches_are_restored() -> None:
@@ -144,7 +148,7 @@ def test_tf32_switches_are_restored() -> None:
 def test_fp32_eager_and_other_precisions_of_a_module() -> None:
     import torch
 
-    for wanted, itemsize in (("fp32", 4), ("bf16", 2), ("fp16", 2), ("int8", 1)):
+    for wanted, itemsize in (("fp32", 4), ("bf16", 2), ("fp16", 2), ("int8_dynamic", 1)):
         module = precision.cast(torch.nn.Sequential(torch.nn.Linear(64, 64, bias=False)), wanted)
         read = precision.weights_of(module)
         assert precision.mismatch(read["elements_by_dtype"], wanted) is None, wanted

@@ -187,7 +187,10 @@ def test_statistics_are_those_that_other_tools_read() -> None:
 def test_names_are_stable_and_free_text_is_told_apart() -> None:
     plain = Case(model="digits_vit", weights="digits", batch_size=8, image_size=32)
     assert benchmark_json.name(plain) == "digits_vit-eager-fp32-batch_8-32_px"
-    assert benchmark_json.group(plain.with_(backend="onnxruntime", precision="int8")) == "digits_vit, batch 8, 32 px"
+    assert (
+        benchmark_json.group(plain.with_(backend="onnxruntime", precision="int8_dynamic"))
+        == "digits_vit, batch 8, 32 px"
+    )
     prompts = [Case(model="sd15", prompt=prompt) for prompt in ("a cat", "a cat!")]
     names = [benchmark_json.name(case) for case in prompts]
     assert names == [f"sd15_random-eager-fp32-batch_1-a_cat-{case.id[-8:]}" for case in prompts]

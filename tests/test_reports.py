@@ -158,13 +158,13 @@ class TestFindings:
     def test_winner_is_the_fastest_that_keeps_its_quality(self, data: ReportData) -> None:
         race = self.races(data, "digits_vit")[0]
         assert race.where == "batch 32"
-        assert (race.winner["backend"], race.winner["precision"]) == ("onnxruntime", "int8")
+        assert (race.winner["backend"], race.winner["precision"]) == ("onnxruntime", "int8_dynamic")
         words = " ".join(findings.race_sentences(race, data))
-        assert words.startswith("Fastest valid row at batch 32: **onnxruntime int8**, **5.")
+        assert words.startswith("Fastest valid row at batch 32: **onnxruntime int8_dynamic**, **5.")
         assert "intervals overlap" in words
 
     def test_a_fast_row_that_loses_quality_does_not_win(self, data: ReportData) -> None:
-        fast = data.cases["backend"].eq("eager") & data.cases["precision"].eq("int8")
+        fast = data.cases["backend"].eq("eager") & data.cases["precision"].eq("int8_dynamic")
         shrunk = data.cases.copy()
         for column in ("latency_s", "latency_s_low", "latency_s_high"):
             shrunk[column] = shrunk[column].mask(fast, shrunk[column] / 10)
@@ -202,7 +202,9 @@ class TestFindings:
 
     def test_losses_name_the_rows(self, data: ReportData) -> None:
         (vit,) = [found for found in findings.model_findings(data) if found.model == "digits_vit"]
-        assert vit.sentences[0].startswith("**2 rows lose quality visibly** against eager fp32: eager int8 at batch 1")
+        assert vit.sentences[0].startswith(
+            "**2 rows lose quality visibly** against eager fp32: eager int8_dynamic at batch 1"
+        )
 
     def test_pareto_front(self, data: ReportData) -> None:
         (front,) = [f for f in fronts.fronts(data) if f.title == "digits_vit"]
@@ -278,7 +280,7 @@ class TestPage:
     def test_several_runs(self, two: ReportData) -> None:
         own = without_plotly(page.render(two))
         assert '<span class="alias">B</span>' in own
-        assert "B · onnxruntime int8" in own
+        assert "B · onnxruntime int8_dynamic" in own
 
     @pytest.mark.parametrize("make", [empty_run, failures_only])
     def test_degrades_gracefully(self, make: Any) -> None:
@@ -364,7 +366,7 @@ def test_in_a_browser_without_network(browser: Any, html: str, tmp_path: Path, w
     assert errors == []
     assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
     assert opened.evaluate("document.documentElement.scrollWidth") == width
-    opened.fill('[data-role="text"]', "int8 digits_vit")
+    opened.fill('[data-role="text"]', "int8_dynamic digits_vit")
     opened.select_option('select[data-key="batch_size"]', "32")
     assert opened.inner_text('[data-role="count"]') == "2 of 42 rows"
     opened.click('[data-role="reset"]')

@@ -116,9 +116,9 @@ def test_a_file_that_is_missing_too_large_or_not_text(tmp_path: Path) -> None:
 
 def test_only_filters_by_axis_and_says_what_there_is() -> None:
     cases = suite.parse(
-        f"{PLANTED}, backend: [eager, onnxruntime], precision: [fp32, int8], batch_size: [1, 2]}}]"
+        f"{PLANTED}, backend: [eager, onnxruntime], precision: [fp32, int8_dynamic], batch_size: [1, 2]}}]"
     ).cases
-    assert {c.batch_size for c in suite.only(cases, "backend=onnxruntime,precision=int8")} == {1, 2}
+    assert {c.batch_size for c in suite.only(cases, "backend=onnxruntime,precision=int8_dynamic")} == {1, 2}
     assert len(suite.only(cases, "backend=eager|onnxruntime, batch_size=2")) == 4
     for conditions in ("batch_size=3", "backend=eager|onnxrutime"):
         with pytest.raises(SuiteError, match="no case has"):

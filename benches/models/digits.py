@@ -8,17 +8,20 @@ belongs to the trained ones: the classifier on the held-out scans, the generator
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benches.digits import models as digits
 from harness.registry import MODELS
-from harness.types import Case, Metric, Quality, Samples, Workload
+from harness.types import CalibrationData, Case, Metric, Quality, Samples, Workload
 
 if TYPE_CHECKING:
     import torch
 
 PICTURES = 200  # 20 a digit, asked for in turn; item i has seed i whatever the case's seed is
+CALIBRATION = 64  # scans
+FIRST_CALIBRATION_SEED = 500_000  # half of workloads.SEEDS_PER_CASE: beyond the timed and the judged items of seed 0
 WEIGHTS = ("digits", "random", "folder")
 
 TOP1 = Metric(
@@ -88,7 +91,8 @@ def digits_vit(case: Case) -> Workload:
     identity = {"image_size": case.image_size, "images": f"held out, {data.content_hash()}"}
     quality = _top1(images, scans.labels, case.batch_size) if case.weights == "digits" else None
     module = digits.build_vit(_source(case))
-    return classifier_workload(module, case, first, _weights_hash("vit", case), identity, quality)
+    workload = classifier_workload(module, case, first, _weights_hash("vit", case), identity, quality)
+    return replace(workload, calibration=_training_scans(case.batch_size))
 
 
 @MODELS.add(
@@ -104,7 +108,8 @@ def digits_dit(case: Case) -> Workload:
 
     quality = _pictures_quality(case, range(10)) if case.weights == "digits" else None
     pipeline = digits.build_dit(_source(case))
-    return dit_workload(pipeline, case, range(10), _weights_hash("dit", case), quality=quality)
+    workload = dit_workload(pipeline, case, range(10), _weights_hash("dit", case), quality=quality)
+    return replace(workload, calibration=_other_pictures(case, range(10)))
 
 
 @MODELS.add(
@@ -123,7 +128,36 @@ def digits_sd(case: Case) -> Workload:
     judged = case.weights == "digits" and case.prompt is None
     quality = _pictures_quality(case, digits.PROMPTS) if judged else None
     pipeline = digits.build_sd(_source(case))
-    return stable_diffusion_workload(pipeline, case, asked, _weights_hash("sd", case), quality=quality)
+    workload = stable_diffusion_workload(pipeline, case, asked, _weights_hash("sd", case), quality=quality)
+    return replace(workload, calibration=_other_pictures(case, asked))
+
+
+def _training_scans(batch_size: int) -> CalibrationData:
+    """Training scans, CALIBRATION of them and more where a batch asks for more: no held-out scan is among them."""
+
+    def batches() -> Sequence[torch.Tensor]:
+        import torch
+
+        from benches.digits import data
+
+        scans = digits.preprocess(data.load("train").images)
+        number = -(-CALIBRATION // batch_size)
+        return tuple(scans[torch.arange(i * batch_size, (i + 1) * batch_size) % len(scans)] for i in range(number))
+
+    return CalibrationData(batches=batches, source=f"{-(-CALIBRATION // batch_size) * batch_size} training scans")
+
+
+def _other_pictures(case: Case, asked: Sequence[Any]) -> CalibrationData:
+    """One batch of pictures from seeds that no quality figure and no timed batch uses."""
+
+    def batches() -> Sequence[Any]:
+        from benches.models.workloads import Batch
+
+        items = range(case.batch_size)
+        seeds = tuple(FIRST_CALIBRATION_SEED + item for item in items)
+        return (Batch(asked=tuple(asked[item % len(asked)] for item in items), seeds=seeds),)
+
+    return CalibrationData(batches=batches, source=f"{case.batch_size} pictures of other seeds")
 
 
 def _source(case: Case) -> str | Path:

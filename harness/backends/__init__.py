@@ -14,18 +14,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.calibration import Recorded
 from harness.timing import Timer
 from harness.types import Component, Forward
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:
-    """What a backend needs beside the components: `cache` is a folder that the processes of one case share."""
+    """What a backend needs beside the components: `cache` is a folder that the processes of one case share, and
+    `exports` one that all cases of the run share, for files named by `work`: equal where model, weights and shapes are.
+    `optimizations` are the case's; those of modules, attention and grad mode are in force already.
+    `calibration()` runs the workload in fp32 for real inputs of its networks: to be asked before anything is cast.
+    """
 
     precision: str
     device: str
     cache: Path
+    exports: Path
+    work: str
     timer: Timer
+    optimizations: tuple[str, ...]
+    calibration: Callable[[], Recorded]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +42,16 @@ class Build:
     """Forwards by component name, and proof of what was built.
 
     `weights_bytes` and `elements_by_dtype` are read back from what will run. `build_s` is the time for compiling,
-    exporting or quantising; `cached` says that an artefact of an earlier process was used. `verify()` is asked after
-    the last pass: why what ran is not what was asked (a recompile, a fallback), or None.
+    exporting or quantising; `cached` says that an artefact of an earlier process was used. `disk_bytes()` is the size
+    of the file that one would ship: the saved state dict, the ONNX file, the engine. `verify()` is asked after the last
+    pass: why what ran is not what was asked (a recompile, a fallback), or None.
     """
 
     forwards: Mapping[str, Forward]
     build_s: float
     cached: bool
     weights_bytes: int
+    disk_bytes: Callable[[], int]
     facts: Mapping[str, Any] = field(default_factory=dict)
     keeps_modules: bool = True
     verify: Callable[[], str | None] = lambda: None
@@ -60,6 +71,14 @@ class Backend(Protocol):
 def missing_package(name: str, purpose: str) -> str | None:
     """Why package `name` cannot be imported, or None; looks it up without importing it."""
     return None if importlib.util.find_spec(name) else f"{purpose} needs the package {name}, which is not installed"
+
+
+def cached_before(request: BuildRequest) -> bool:
+    """Whether an earlier process of this case has built, so that this one finds what it left; notes that one has."""
+    mark = request.cache / "built"
+    was_there = mark.exists()
+    mark.touch()
+    return was_there
 
 
 for _module in pkgutil.iter_modules(__path__):

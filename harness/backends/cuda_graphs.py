@@ -46,7 +46,8 @@ def _capture(module: torch.nn.Module, component: Component, request: BuildReques
     import torch
 
     dtype = getattr(torch, precision.DTYPES[request.precision])
-    static = [x.to(request.device, dtype if x.is_floating_point() else None) for x in component.inputs]
+    given = [x.to(request.device, dtype if x.is_floating_point() else None) for x in component.inputs]
+    static = [x.clone() for x in given]  # the graph's own, written to before each replay
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream), torch.no_grad():

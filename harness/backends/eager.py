@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from harness import precision
+from harness import precision, quantisation
 from harness.backends import Build, BuildRequest
 from harness.registry import BACKENDS
 from harness.types import Component
@@ -23,8 +24,12 @@ class Eager:
         return precision.unsupported_by_torch(wanted, device)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
-        """Casts each module in place and moves it to the device."""
-        modules, seconds = request.timer.timed(lambda: cast_all(components, request))
+        """Casts each module in place and moves it to the device; an offloaded one waits in the host's memory."""
+        offload = next((name for name in request.optimizations if name.endswith("_cpu_offload")), None)
+        where = "cpu" if offload else request.device
+        modules, seconds = request.timer.timed(lambda: cast_all(components, replace(request, device=where)))
+        if offload:
+            offloaded(list(modules.values()), offload, request.device)
         return Build(
             forwards={n: precision.bordered(m, request.precision, request.device) for n, m in modules.items()},
             build_s=seconds,
@@ -34,12 +39,28 @@ class Eager:
 
 
 def cast_all(components: Sequence[Component], request: BuildRequest) -> dict[str, torch.nn.Module]:
-    """Component name -> its module, cast and on the device."""
-    return {c.name: precision.cast(c.module.to(request.device), request.precision).eval() for c in components}
+    """Component name -> its module, cast and on the device; for int8_static with ranges from real inputs."""
+    ranges, wanted = _ranges(components, request), request.precision
+    return {
+        c.name: precision.cast(c.module.to(request.device), wanted, ranges.get(c.name, quantisation.NO_RANGES)).eval()
+        for c in components
+    }
+
+
+def _ranges(components: Sequence[Component], request: BuildRequest) -> dict[str, quantisation.Ranges]:
+    if request.precision != "int8_static":
+        return {}
+    found = request.calibration()
+    return {
+        c.name: quantisation.ranges_of(
+            c.module, [tuple(x.to(request.device) for x in call) for call in found.calls[c.name]]
+        )
+        for c in components
+    }
 
 
 def read_back(modules: Mapping[str, torch.nn.Module], wanted: str) -> dict[str, Any]:
-    """`weights_bytes`, facts and the precision check for modules that torch itself runs."""
+    """`weights_bytes`, `disk_bytes`, facts and the precision check for modules that torch itself runs."""
     weights = {name: precision.weights_of(module) for name, module in modules.items()}
     elements: dict[str, int] = {}
     for found in weights.values():
@@ -47,6 +68,44 @@ def read_back(modules: Mapping[str, torch.nn.Module], wanted: str) -> dict[str, 
             elements[dtype] = elements.get(dtype, 0) + count
     return {
         "weights_bytes": sum(found["bytes"] for found in weights.values()),
+        "disk_bytes": lambda: sum(saved_bytes(module) for module in modules.values()),
         "facts": {"elements_by_dtype": elements},
         "verify": lambda: precision.mismatch(elements, wanted),
     }
+
+
+def offloaded(modules: Sequence[torch.nn.Module], how: str, device: str) -> None:
+    """Hooks of accelerate, as diffusers sets them: "model_cpu_offload" moves a network to the device when it is called,
+    and the one before back; "sequential_cpu_offload" does so layer by layer."""
+    from accelerate import cpu_offload, cpu_offload_with_hook
+
+    hook = None
+    for module in modules:
+        if how == "model_cpu_offload":
+            _, hook = cpu_offload_with_hook(module, device, prev_module_hook=hook)
+        else:
+            cpu_offload(module, device, offload_buffers=bool(module._parameters))
+
+
+class _Counter:
+    """A file that only counts."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def write(self, data: Any) -> int:
+        self.bytes += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is kept."""
+
+
+def saved_bytes(module: torch.nn.Module) -> int:
+    """How large the file is that `torch.save(module.state_dict())` makes."""
+    import torch
+
+    counter = _Counter()
+    with quantisation.quiet():
+        torch.save(module.state_dict(), counter)  # type: ignore[arg-type]
+    return counter.bytes

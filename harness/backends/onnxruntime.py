@@ -1,136 +1,189 @@
-"""ONNX Runtime: each component exported to ONNX once (torch.export based), then run by the device's own provider.
+"""ONNX Runtime: each component's ONNX file run by one execution provider, with proof, node by node, that it was that.
 
-A session has exactly one execution provider, and it is read back: ONNX Runtime would otherwise fall back to the CPU
-in silence. int8 is ONNX Runtime's dynamic quantisation of MatMul and Gemm (int8 weights per channel). The processes of
-one case share the exported file, so only the first of them is cold.
+A session has exactly one provider; ONNX Runtime would otherwise place what it cannot run on the CPU, in silence. Its
+own profile of one call, taken before anything is timed, says which provider ran each node: a node elsewhere makes the
+row invalid. int8 is ONNX Runtime's quantiser (`harness.onnx_export`). Exported files are shared by the processes of a
+case and by the backends that read ONNX, so only the first pays for an export; its seconds are in every `build_s`.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
+import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from harness.backends import Build, BuildRequest, missing_package
-from harness.precision import DTYPES
+from harness import onnx_export
+from harness.backends import Build, BuildRequest, cached_before, missing_package
+from harness.onnx_export import OnnxFile
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
 
 if TYPE_CHECKING:
     import torch
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-OPSET = 20
-_QUANTISED_OPS = ("MatMul", "Gemm")
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+INTEGER_OPERATORS: Final = {
+    "int8_dynamic": ("MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "ConvInteger"),
+    "int8_static": ("MatMulIntegerToFloat", "QLinearMatMul", "QLinearConv", "QGemm"),
+    "int8_weight_only": ("MatMulNBits",),
+}
+GRAPH_LEVELS: Final = {
+    "graph_off": "ORT_DISABLE_ALL",
+    "graph_basic": "ORT_ENABLE_BASIC",
+    "graph_extended": "ORT_ENABLE_EXTENDED",
+}
+
+Profile = Mapping[tuple[str, str], int]  # (operator, provider) -> nodes that ran
 
 
 @BACKENDS.add("onnxruntime")
 class OnnxRuntime:
     label = "ONNX Runtime"
-    description = "ONNX export run by the device's execution provider"
+    description = "ONNX export run by the device's execution provider (CPU or CUDA)"
+    providers: ClassVar[Mapping[str, str]] = {"cpu": CPU, "cuda": CUDA}
 
     def unavailable(self, wanted: str, device: str) -> str | None:
-        for package in ("onnxruntime", "onnx", "onnxscript"):
-            if reason := missing_package(package, "ONNX Runtime"):
-                return reason
+        if reason := missing_package("onnxruntime", "ONNX Runtime") or onnx_export.missing_package():
+            return reason
         import onnxruntime
 
-        if PROVIDERS[device] not in onnxruntime.get_available_providers():
-            return f"this build of onnxruntime has no {PROVIDERS[device]}"
-        if wanted in {"fp16", "bf16"} and device == "cpu":
-            return f"its CPU provider has no {wanted} kernels: it would cast to fp32 and back"
-        if wanted == "int8" and device == "cuda":
-            return "its CUDA provider has no kernels for dynamic int8: they would fall back to the CPU"
-        if wanted in {"tf32", "fp8_e4m3"}:
-            return f"{wanted} is not supported by this backend yet"
-        return None
+        if device not in self.providers:
+            return "the TensorRT execution provider needs an NVIDIA GPU; the device here is a CPU"
+        provider = self.providers[device]
+        if provider not in onnxruntime.get_available_providers():
+            return f"this build of onnxruntime has no {provider}"
+        return _impossible(wanted, provider)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
-        """Exports what is not in the cache yet, then opens one session a component."""
-        files = [request.cache / f"{c.name}-{request.precision}.onnx" for c in components]
-        cached = all(f.exists() for f in files)
-        export_s = 0.0 if cached else request.timer.seconds(lambda: _export_all(components, files, request.precision))
-        sessions, session_s = request.timer.timed(lambda: [_session(f, request.device) for f in files])
-        nodes = Counter(op for f in files for op in _operators(f))
+        """Exports what is not there yet, then opens one session a component and profiles one call of it."""
+        cached = cached_before(request)
+        files = onnx_export.exported(components, request, _recipe(request.precision))
+        providers = self.session_providers(request)
+        sessions, session_s = request.timer.timed(lambda: [_session(f, providers, request) for f in files])
         named = list(zip(components, sessions, strict=True))
+        profiles = {c.name: _profiled(s, c, request.device) for c, s in named}
+        export_s = sum(f.export_s for f in files)
         return Build(
             forwards={c.name: _forward(s, request.device) for c, s in named},
-            build_s=export_s + session_s,
+            build_s=session_s + (0.0 if cached else export_s),
             keeps_modules=False,
             cached=cached,
-            weights_bytes=sum(_weights_bytes(f) for f in files),
+            weights_bytes=sum(f.weights_bytes for f in files),
+            disk_bytes=lambda: sum(f.disk_bytes for f in files),
             facts={
                 "providers": sorted({p for s in sessions for p in s.get_providers()}),
-                "operators": dict(nodes),
-                "export_s": None if cached else export_s,
+                "graph_optimization_level": _graph_level(request),
+                "nodes": {name: _in_words(found) for name, found in profiles.items()},
+                "export_s": export_s,
                 "session_s": session_s,
+                "calibration": next((f.calibration for f in files if f.calibration), None),
             },
-            verify=lambda: _verify(sessions, nodes, request),
+            verify=lambda: _verify(profiles, self.providers[request.device], request.precision),
         )
 
-
-def _export_all(components: Sequence[Component], files: Sequence[Path], precision: str) -> None:
-    for component, file in zip(components, files, strict=True):
-        _export(component, file, precision)
-
-
-def _export(component: Component, path: Path, precision: str) -> None:
-    """Writes `component` to `path`, atomically, in the precision asked for."""
-    import onnx
-    import torch
-
-    module, inputs = component.module.eval(), component.inputs
-    if precision in {"fp16", "bf16"}:
-        dtype = getattr(torch, DTYPES[precision])
-        module = module.to(dtype)
-        inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in inputs)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(module, inputs, dynamo=True, opset_version=OPSET, verbose=False)
-    assert program is not None  # dynamo=True with no file to write returns the program
-    partial = path.with_suffix(".partial")
-    program.save(str(partial), external_data=_is_large(module))
-    if precision == "int8":
-        _quantise(onnx.load(partial), partial)
-    partial.replace(path)
+    def session_providers(self, request: BuildRequest) -> list[str | tuple[str, dict[str, str]]]:
+        """What a session is opened with: one provider, on a GPU with its options."""
+        provider = self.providers[request.device]
+        return [(provider, _options(provider, request)) if request.device == "cuda" else provider]
 
 
-def _is_large(module: torch.nn.Module) -> bool:
-    """Whether the weights pass protobuf's limit of 2 GB, so that they must lie beside the file."""
-    return sum(p.numel() * p.element_size() for p in module.parameters()) > 1.5e9
+@BACKENDS.add("onnxruntime_tensorrt")
+class OnnxRuntimeTensorRT(OnnxRuntime):
+    label = "ONNX Runtime + TensorRT"
+    description = "ONNX export run by ONNX Runtime's TensorRT execution provider"
+    providers: ClassVar[Mapping[str, str]] = {"cuda": TENSORRT}
 
 
-def _quantise(model: Any, path: Path) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+def _impossible(wanted: str, provider: str) -> str | None:
+    """Why `provider` cannot run `wanted` as it is, or None."""
+    if wanted == "tf32" and provider == CPU:
+        return "TF32 is a mode of NVIDIA tensor cores; a CPU has none"
+    if wanted in {"fp16", "bf16"} and provider == CPU:
+        return f"its CPU provider has no {wanted} kernels: it would cast to fp32 and back"
+    if wanted.startswith("int8") and wanted not in INTEGER_OPERATORS:
+        return f"{wanted} is torch's; ONNX Runtime's own dynamic quantiser is int8_dynamic"
+    if wanted.startswith("int8") and provider == CUDA and wanted != "int8_weight_only":
+        return f"its CUDA provider has no kernels for {wanted}: they would fall back to the CPU"
+    if wanted in {"int8_dynamic", "int8_weight_only"} and provider == TENSORRT:
+        return f"TensorRT takes int8 by Q/DQ nodes only: int8_static, not {wanted}"
+    if wanted == "fp8_e4m3":
+        return "no fp8 Q/DQ export yet: ONNX Runtime's quantiser makes fp8 for weights of Gemm only"
+    return None
 
-    # The exporter's shapes of transposed weights contradict what the quantiser infers: it must infer them all.
-    del model.graph.value_info[:]
-    logging.getLogger().setLevel(logging.ERROR)  # the worker's own process: nobody else logs here
-    quantize_dynamic(
-        model, str(path), weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=list(_QUANTISED_OPS)
-    )
+
+def _recipe(precision: str) -> str:
+    return "fp32" if precision == "tf32" else precision
 
 
-def _session(path: Path, device: str) -> Any:
+def _options(provider: str, request: BuildRequest) -> dict[str, str]:
+    """TF32 off unless it was asked for; TensorRT allowed the precision of the row, and engines kept for the case."""
+    tf32 = "1" if request.precision == "tf32" else "0"
+    if provider == CUDA:
+        return {"use_tf32": tf32}
+    return {
+        "trt_fp16_enable": "1" if request.precision == "fp16" else "0",
+        "trt_bf16_enable": "1" if request.precision == "bf16" else "0",
+        "trt_int8_enable": "1" if request.precision == "int8_static" else "0",
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(request.cache),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(request.cache),
+    }
+
+
+def _graph_level(request: BuildRequest) -> str:
+    """The name of ONNX Runtime's level: all of them, unless an optimisation of the case says how far to go."""
+    return next((GRAPH_LEVELS[name] for name in request.optimizations if name in GRAPH_LEVELS), "ORT_ENABLE_ALL")
+
+
+def _session(file: OnnxFile, providers: Sequence[Any], request: BuildRequest) -> Any:
     import onnxruntime
     import torch
 
-    if device == "cuda":
+    if request.device == "cuda":
         onnxruntime.preload_dlls()  # CUDA and cuDNN from the packages that torch brought
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=[_provider(device)])
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _graph_level(request))
+    options.enable_profiling = True  # until the first call's profile has been read
+    options.profile_file_prefix = str(request.cache / f"profile-{file.component}")
+    session = onnxruntime.InferenceSession(str(file.path), options, providers=list(providers))
     session.disable_fallback()
     return session
 
 
-def _provider(device: str) -> str | tuple[str, dict[str, str]]:
-    """The device's provider; on a GPU with TF32 off, so that fp32 is fp32 here too."""
-    return (PROVIDERS[device], {"use_tf32": "0"}) if device == "cuda" else PROVIDERS[device]
+def _profiled(session: Any, component: Component, device: str) -> Profile:
+    """The nodes that one call ran, from the session's own profile. It is switched off by that: nothing timed has it."""
+    _forward(session, device)(*component.inputs)
+    path = Path(session.end_profiling())
+    events = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    ran = [e["args"] for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
+    return Counter((str(node["op_name"]), str(node["provider"])) for node in ran)
+
+
+def _in_words(profile: Profile) -> dict[str, int]:
+    """ "MatMul CPUExecutionProvider": 49."""
+    return {f"{operator} {provider}": count for (operator, provider), count in sorted(profile.items())}
+
+
+def _verify(profiles: Mapping[str, Profile], wanted: str, precision: str) -> str | None:
+    ran: Counter[tuple[str, str]] = Counter()
+    for profile in profiles.values():
+        ran.update(profile)
+    elsewhere = {key: n for key, n in ran.items() if key[1] != wanted}
+    if not ran:
+        return f"asked for {wanted}, but ONNX Runtime's profile names no node that ran"
+    if elsewhere:
+        count, some = sum(elsewhere.values()), ", ".join(list(_in_words(elsewhere))[:3])
+        return f"asked for {wanted}, but {count} of {sum(ran.values())} nodes ran elsewhere ({some})"
+    integer = INTEGER_OPERATORS.get(precision)
+    if integer and wanted == CPU and not any(operator in integer for operator, _ in ran):
+        return f"{precision} was asked for, but no node that ran is one of {', '.join(integer)}"
+    return None
 
 
 def _forward(session: Any, device: str) -> Forward:
@@ -150,7 +203,9 @@ def _forward(session: Any, device: str) -> Forward:
 
         binding = session.io_binding()
         kept = [c(x).to("cuda").contiguous() for c, x in zip(cast, inputs, strict=True)]
-        result = torch.empty(session.get_outputs()[0].shape, dtype=torch_dtype(output.type), device="cuda")
+        # A free dimension has a name; it is the batch, which every input has too.
+        shape = [size if isinstance(size, int) else len(kept[0]) for size in output.shape]
+        result = torch.empty(shape, dtype=torch_dtype(output.type), device="cuda")
         torch.cuda.current_stream().synchronize()  # the session works on a stream of its own
         for name, kind, tensor in zip(names, types, kept, strict=True):
             binding.bind_input(name, "cuda", 0, _element_type(kind), list(tensor.shape), tensor.data_ptr())
@@ -191,37 +246,3 @@ def _element_type(onnx_type: str) -> int:
         "tensor(int64)": TensorProto.INT64,
         "tensor(int32)": TensorProto.INT32,
     }[onnx_type]
-
-
-def _operators(path: Path) -> list[str]:
-    import onnx
-
-    return [node.op_type for node in onnx.load(path, load_external_data=False).graph.node]
-
-
-def _weights_bytes(path: Path) -> int:
-    """Bytes of the initialisers, read from the file that runs."""
-    import math
-
-    import onnx
-
-    graph = onnx.load(path, load_external_data=False).graph
-    sizes = {
-        onnx.TensorProto.INT64: 8,
-        onnx.TensorProto.DOUBLE: 8,
-        onnx.TensorProto.FLOAT16: 2,
-        onnx.TensorProto.BFLOAT16: 2,
-    }
-    sizes |= {onnx.TensorProto.INT8: 1, onnx.TensorProto.UINT8: 1, onnx.TensorProto.BOOL: 1}
-    return sum(math.prod(t.dims) * sizes.get(t.data_type, 4) for t in graph.initializer)
-
-
-def _verify(sessions: Sequence[Any], nodes: Counter[str], request: BuildRequest) -> str | None:
-    wanted = PROVIDERS[request.device]
-    for session in sessions:
-        used = session.get_providers()
-        if used[0] != wanted:
-            return f"asked for {wanted}, but the session runs on {', '.join(used)}"
-    if request.precision == "int8" and not nodes["MatMulInteger"]:
-        return "int8 was asked for, but no operator of the exported network is an integer one"
-    return None

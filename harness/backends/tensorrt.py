@@ -1,24 +1,120 @@
-"""TensorRT: listed, with the reason why its cases are skipped. The native backend is not part of this version."""
+"""TensorRT 11, native: each component's ONNX file built into an engine, and the engine called on torch's tensors.
+
+The precision is the ONNX file's (strongly typed networks); int8 is by its Q/DQ nodes. What was built is read back: the
+types of inputs and layers from the engine, its hash and size. Not yet proven on hardware.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
+from harness import onnx_export
 from harness.backends import Build, BuildRequest, missing_package
+from harness.precision import DTYPES
 from harness.registry import BACKENDS
-from harness.types import Component
+from harness.types import Component, Forward
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.tensorrt_engine import Engine, Range
+
+RECIPES: Final = {"fp32": "fp32", "tf32": "fp32", "fp16": "fp16", "bf16": "bf16", "int8_static": "int8_static"}
+VERSION: Final = 11  # the first whose networks are strongly typed only
+LAYERS_KEPT: Final = 10
+LARGEST: Final = 4  # times the case's batch, where the engine is to serve a range of them
 
 
 @BACKENDS.add("tensorrt")
 class TensorRT:
     label = "TensorRT"
-    description = "native TensorRT engines"
+    description = "ONNX export built into native TensorRT engines (not yet proven on hardware)"
 
     def unavailable(self, wanted: str, device: str) -> str | None:
         if device != "cuda":
             return "TensorRT needs an NVIDIA GPU; the device here is a CPU"
-        package = missing_package("tensorrt", "TensorRT")
-        return package or "this version of imgbench has no native TensorRT backend; use onnxruntime's"
+        if reason := missing_package("tensorrt", "TensorRT") or onnx_export.missing_package():
+            return reason
+        import tensorrt
+
+        if int(tensorrt.__version__.split(".")[0]) < VERSION:
+            return f"TensorRT {tensorrt.__version__} is older than {VERSION}, whose API this backend speaks"
+        if wanted not in RECIPES:
+            return f"TensorRT's int8 is by calibrated Q/DQ nodes (int8_static); there is no {wanted} export for it"
+        return None
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
-        raise RuntimeError("TensorRT is unavailable; ask unavailable() first")
+        """Exports, builds or loads every engine. Raises EngineError, and what the exporter raises."""
+        from harness import tensorrt_engine
+
+        files = onnx_export.exported(components, request, RECIPES[request.precision])
+        ranges = {c.name: _ranges(c, "dynamic_batch" in request.optimizations) for c in components}
+        tf32 = request.precision == "tf32"
+        plans, plan_s = request.timer.timed(
+            lambda: {
+                f.component: tensorrt_engine.plan(f.path, ranges[f.component], request.exports / "engines", tf32)
+                for f in files
+            }
+        )
+        engines, load_s = request.timer.timed(lambda: {n: tensorrt_engine.Engine(p.path) for n, p in plans.items()})
+        cached = not any(p.built for p in plans.values())
+        export_s = sum(f.export_s for f in files)
+        return Build(
+            forwards={name: _forward(engine) for name, engine in engines.items()},
+            build_s=load_s + (0.0 if cached else plan_s + export_s),
+            keeps_modules=False,
+            cached=cached,
+            weights_bytes=sum(f.weights_bytes for f in files),
+            disk_bytes=lambda: sum(p.size for p in plans.values()),
+            facts={
+                "engines": {name: p.digest for name, p in plans.items()},
+                "layer_types": {name: engine.layer_types() for name, engine in engines.items()},
+                "slowest_layers_s": {c.name: _slowest(engines[c.name], c) for c in components},
+                "device_memory_bytes": sum(int(e.engine.device_memory_size_v2) for e in engines.values()),
+                "export_s": export_s,
+                "engine_s": plan_s,
+                "load_s": load_s,
+                "calibration": next((f.calibration for f in files if f.calibration), None),
+            },
+            verify=lambda: _verify({n: (e.input_dtypes(), e.layer_types()) for n, e in engines.items()}, request),
+        )
+
+
+def _ranges(component: Component, dynamic: bool) -> list[Range]:
+    """One profile range an input: the case's shape alone, or from a batch of 1 to LARGEST times the case's."""
+    from harness.tensorrt_engine import Range
+
+    found = []
+    for x in component.inputs:
+        shape = tuple(x.shape)
+        small, large = ((1, *shape[1:]), (LARGEST * shape[0], *shape[1:])) if dynamic else (shape, shape)
+        found.append(Range(minimum=small, optimum=shape, maximum=large))
+    return found
+
+
+def _forward(engine: Engine) -> Forward:
+    def forward(*inputs: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        return engine(*inputs).to(torch.float32)
+
+    return forward
+
+
+def _slowest(engine: Engine, component: Component) -> dict[str, float]:
+    return dict(list(engine.layer_seconds(*component.inputs).items())[:LAYERS_KEPT])
+
+
+def _verify(found: Mapping[str, tuple[Mapping[str, str], Mapping[str, int]]], request: BuildRequest) -> str | None:
+    """Why the engines are not of the precision asked for, or None."""
+    wanted, integers = DTYPES[request.precision], 0
+    for name, (dtypes, layers) in found.items():
+        floating = {tensor: dtype for tensor, dtype in dtypes.items() if "float" in dtype}
+        wrong = {tensor: dtype for tensor, dtype in floating.items() if dtype != wanted}
+        if wrong:
+            return f"{request.precision} was asked for, but the engine of {name} takes or gives {wrong}"
+        integers += sum(count for kind, count in layers.items() if kind.lower().startswith("int8"))
+    if request.precision == "int8_static" and not integers:
+        return "int8_static was asked for, but no layer of any engine gives int8"
+    return None

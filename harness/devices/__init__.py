@@ -9,19 +9,38 @@ from harness.types import Samples
 DEVICES = ("cpu", "cuda")
 
 
+class SensorLost(RuntimeError):
+    """A sensor that answered before and no longer does; `str()` is the reason for the metrics that it gave."""
+
+
 class EnergyMeter(Protocol):
-    """A hardware counter of energy. `joules()` only ever grows; `source` names the counter."""
+    """A hardware counter of energy. `joules()` only ever grows, and raises SensorLost; `source` names the counter.
+
+    `period_s` is how often it moves, measured, or None where it does not tell. `watts()` is the power right now, None
+    where the device has no reading of its own.
+    """
 
     source: str
+    period_s: float | None
 
     def joules(self) -> float: ...
+    def watts(self) -> float | None: ...
+
+
+class Stopwatch(Protocol):
+    """The device's own clock: `start()` and `stop()` put marks into its queue, `seconds()` is read once it is idle."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def seconds(self) -> float: ...
 
 
 class Device(Protocol):
     """One device: how to synchronise with it, and what its sensors tell.
 
     `memory_peaks` gives samples by metric, and a reason for each peak that cannot be read. `energy_meter` gives a
-    meter, or the reason why there is none. `block_state(before)` is the machine's state since `start_block()`.
+    meter, or the reason why there is none, and so does `stopwatch`. `block_state(before)` is the machine's state since
+    `start_block()`.
     """
 
     name: str
@@ -29,6 +48,7 @@ class Device(Protocol):
     @property
     def torch_device(self) -> str: ...
     def synchronize(self) -> None: ...
+    def stopwatch(self) -> Stopwatch | str: ...
     def reset_memory_peaks(self) -> None: ...
     def memory_peaks(self) -> tuple[Samples, dict[str, str]]: ...
     def energy_meter(self) -> EnergyMeter | str: ...

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.devices import EnergyMeter
+from harness.devices import EnergyMeter, SensorLost, Stopwatch
 from harness.timing import perf_counter
 from harness.types import Samples
 
@@ -29,6 +29,9 @@ class Cpu:
 
     def synchronize(self) -> None:
         """Nothing to wait for: eager CPU work is done when the call returns."""
+
+    def stopwatch(self) -> Stopwatch | str:
+        return "the device is a CPU: the host's clock is its own"
 
     def reset_memory_peaks(self) -> None:
         self._refused = reset_host_peak()
@@ -85,6 +88,7 @@ class Rapl:
     """Joules of all CPU packages; each counter wraps at its max_energy_range_uj, and every read adds the difference."""
 
     source = "RAPL"
+    period_s: float | None = 0.001  # RAPL's own, as the processor's manual says
 
     def __init__(self, zones: list[Path]) -> None:
         self._zones = zones
@@ -96,9 +100,17 @@ class Rapl:
     def _read(zone: Path) -> int:
         return int((zone / "energy_uj").read_text())
 
+    def watts(self) -> float | None:
+        """RAPL counts energy only."""
+        return None
+
     def joules(self) -> float:
+        """Raises SensorLost where a zone that could be read no longer can."""
         for i, zone in enumerate(self._zones):
-            value = self._read(zone)
+            try:
+                value = self._read(zone)
+            except (OSError, ValueError) as error:
+                raise SensorLost(f"{zone.name} can no longer be read: {error}") from None
             step = value - self._last[i]
             self._total += step if step >= 0 else step + self._ranges[i]
             self._last[i] = value

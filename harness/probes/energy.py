@@ -1,19 +1,27 @@
 """Energy from a hardware counter over a window of steady work, gross and net of the idle device.
 
-A counter moves in steps (NVML's about every 100 ms), so a short window reads 0 J or one step too many: the window is
-as long as the protocol says. Without a counter the metrics are missing with the reason; an estimate from a rating
-would not be a measurement.
+A counter moves in steps (NVML's every 20 to 100 ms), so a short window reads 0 J or one step too many: the window is as
+long as the protocol says, and at least PERIODS of the counter's own measured period. Where the device tells its power,
+that is integrated over the same window, and a disagreement is a warning. Without a counter the metrics are missing with
+the reason; an estimate from a rating would not be a measurement.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
+from harness.devices import EnergyMeter, SensorLost
 from harness.probes import probe
 from harness.trial import Findings, Trial
 from harness.types import Metric
 
 IDLE_S = 2.0
+PERIODS = 50  # one step too many or too few is then 2 %
+SAMPLE_S = 0.02  # between two readings of the power
+AGREEMENT = 0.10  # of the counter's joules and the integrated power
 
 
 def _joules(name: str, label: str, description: str) -> Metric:
@@ -35,6 +43,17 @@ POWER = Metric(
     description="joules of the window divided by its seconds",
     summary="mean",
 )
+NAMES = (GROSS.name, NET.name, POWER.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """`joules` by the counter in `seconds`; `integrated_j` by the power readings, None where there are too few."""
+
+    seconds: float
+    joules: float
+    images: int = 0
+    integrated_j: float | None = None
 
 
 @probe("energy", order=40, metrics=(GROSS, NET, POWER), first_process_only=True)
@@ -42,26 +61,69 @@ def energy(trial: Trial) -> Findings:
     """Joules per image and watts, from counter differences."""
     meter = trial.device.energy_meter()
     if isinstance(meter, str):
-        return Findings(missing=dict.fromkeys((GROSS.name, NET.name, POWER.name), meter))
-    start, joules = trial.timer.now(), meter.joules()
-    time.sleep(IDLE_S)
-    idle_w = (meter.joules() - joules) / (trial.timer.now() - start)
-    images, start, joules = 0, trial.timer.now(), meter.joules()
-    while trial.timer.now() - start < trial.protocol.energy_window_s:
-        trial.step()
-        images += trial.case.batch_size
-    seconds, spent = trial.timer.now() - start, meter.joules() - joules
-    if spent <= 0:
-        reason = f"{meter.source} did not move in {seconds:.1f} s"
-        return Findings(missing=dict.fromkeys((GROSS.name, NET.name, POWER.name), reason))
-    net, missing = spent - idle_w * seconds, {}
-    samples = {GROSS.name: [spent / images], POWER.name: [spent / seconds]}
+        return Findings(missing=dict.fromkeys(NAMES, meter))
+    try:
+        idle = _idle(trial, meter)
+        work = _work(trial, meter)
+    except SensorLost as error:
+        return Findings(missing=dict.fromkeys(NAMES, f"{meter.source}: {error}"))
+    if work.joules <= 0:
+        return Findings(missing=dict.fromkeys(NAMES, f"{meter.source} did not move in {work.seconds:.1f} s"))
+    return _findings(meter, idle.joules / idle.seconds, work)
+
+
+def _findings(meter: EnergyMeter, idle_w: float, work: Window) -> Findings:
+    net, missing = work.joules - idle_w * work.seconds, {}
+    samples = {GROSS.name: [work.joules / work.images], POWER.name: [work.joules / work.seconds]}
     if net > 0:
-        samples[NET.name] = [net / images]
+        samples[NET.name] = [net / work.images]
     else:
         missing[NET.name] = f"not above the idle power of {idle_w:.1f} W"
-    return Findings(
-        samples=samples,
-        missing=missing,
-        facts={"energy_source": meter.source, "energy_window_s": seconds, "idle_w": idle_w},
-    )
+    facts: dict[str, Any] = {
+        "energy_source": meter.source,
+        "energy_window_s": work.seconds,
+        "energy_counter_period_s": meter.period_s,
+        "idle_w": idle_w,
+        "integrated_power_j": work.integrated_j,
+    }
+    return Findings(samples=samples, missing=missing, facts=facts, warnings=_disagreement(work))
+
+
+def _disagreement(work: Window) -> tuple[str, ...]:
+    if work.integrated_j is None or abs(work.integrated_j / work.joules - 1) <= AGREEMENT:
+        return ()
+    return (f"energy: the counter says {work.joules:.1f} J, the integrated power {work.integrated_j:.1f} J",)
+
+
+def _length(wanted_s: float, meter: EnergyMeter) -> float:
+    return max(wanted_s, PERIODS * (meter.period_s or 0.0))
+
+
+def _idle(trial: Trial, meter: EnergyMeter) -> Window:
+    start, joules = trial.timer.now(), meter.joules()
+    time.sleep(_length(IDLE_S, meter))
+    return Window(joules=meter.joules() - joules, seconds=trial.timer.now() - start)
+
+
+def _work(trial: Trial, meter: EnergyMeter) -> Window:
+    length, images = _length(trial.protocol.energy_window_s, meter), 0
+    readings: list[tuple[float, float]] = []
+    start, joules = trial.timer.now(), meter.joules()
+    stamp = start
+    while stamp - start < length:
+        trial.step()
+        images += trial.case.batch_size
+        stamp = trial.timer.now()
+        if not readings or stamp - readings[-1][0] >= SAMPLE_S:
+            watts = meter.watts()
+            readings += [] if watts is None else [(stamp, watts)]
+    spent = meter.joules() - joules
+    return Window(joules=spent, seconds=stamp - start, images=images, integrated_j=_integrated(readings, stamp - start))
+
+
+def _integrated(readings: list[tuple[float, float]], seconds: float) -> float | None:
+    """Joules of the window by trapezoids over the readings, stretched to the window's ends; None below three."""
+    if len(readings) < 3:
+        return None
+    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(readings))
+    return area / (readings[-1][0] - readings[0][0]) * seconds

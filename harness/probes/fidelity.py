@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 COSINE_FLOORS = {
-    "logits": {"fp32": 0.9999, "tf32": 0.999, "fp16": 0.999, "bf16": 0.99, "int8": 0.95, "fp8_e4m3": 0.95},
-    "images": {"fp32": 0.999, "tf32": 0.99, "fp16": 0.98, "bf16": 0.90, "int8": 0.80, "fp8_e4m3": 0.80},
+    "logits": {"fp32": 0.9999, "tf32": 0.999, "fp16": 0.999, "bf16": 0.99, "int8": 0.95, "fp8": 0.95},
+    "images": {"fp32": 0.999, "tf32": 0.99, "fp16": 0.98, "bf16": 0.90, "int8": 0.80, "fp8": 0.80},
 }
 
 COSINE = Metric(
@@ -75,7 +75,7 @@ def fidelity(trial: Trial) -> Findings:
     samples, missing = closeness(own, wanted, kind)
     if kind == "logits" and trial.workload.quality is None:
         samples[AGREEMENT.name] = agreement(own, wanted)
-    floor = COSINE_FLOORS[kind][trial.case.precision]
+    floor = COSINE_FLOORS[kind][trial.case.precision.split("_")[0]]  # all kinds of int8 have one floor
     cosine = statistics.fmean(samples[COSINE.name])
     fault = None if cosine >= floor else f"cosine {cosine:.4f} to the fp32 eager output is below {floor}"
     if reference.is_reference(trial.case):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
@@ -26,24 +27,64 @@ LATENCY = Metric(
 )
 
 
-@probe("latency", order=10, metrics=(LATENCY,))
+DEVICE_TIME = Metric(
+    name="device_time_s",
+    unit="s",
+    label="GPU time p50",
+    better="lower",
+    kind="advisory",
+    description="median seconds of the same iterations between two CUDA events, by the GPU's own clock",
+)
+CLOCKS_AGREE = 0.05  # of the wall clock
+LAUNCH_S = 1e-4  # of a synchronisation, which only the wall clock sees
+
+
+@probe("latency", order=10, metrics=(LATENCY, DEVICE_TIME))
 def latency(trial: Trial) -> Findings:
     """Warm-up and steady samples in seconds; the last output is checked, and a fault makes the row invalid."""
+    by_device: list[float] = []
     with _no_garbage_collection():
-        found = _sampled(trial)
+        found = _sampled(trial, by_device)
     output = cast("torch.Tensor", trial.timer.last)
+    samples, missing = _device_time(trial, found, by_device)
     return Findings(
-        samples={"latency_s": found.steady},
+        samples={"latency_s": found.steady, **samples},
+        missing=missing,
         warmup={"latency_s": found.warmup},
         facts={"loops": found.loops, "output_hash": digest(output), **_turns(trial), **_interval(found)},
-        warnings=tuple(filter(None, (found.unsteady, _imprecise(found, trial)))),
+        warnings=tuple(filter(None, (found.unsteady, _imprecise(found, trial), _clocks(found.steady, samples)))),
         invalid=output_fault(output, trial.workload),
     )
 
 
-def _sampled(trial: Trial) -> sampling.Sampled:
+def _device_time(
+    trial: Trial, found: sampling.Sampled, by_device: list[float]
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """The device's seconds of the steady samples, which were the last ones; or why there are none."""
+    watch = trial.device.stopwatch()
+    if isinstance(watch, str):
+        return {}, {DEVICE_TIME.name: watch}
+    if trial.turns is not None:
+        return {}, {DEVICE_TIME.name: "not taken where two processes take turns"}
+    return {DEVICE_TIME.name: by_device[-len(found.steady) :]}, {}
+
+
+def _clocks(wall: list[float], samples: dict[str, list[float]]) -> str | None:
+    """The warning of two clocks that tell different times."""
+    if DEVICE_TIME.name not in samples:
+        return None
+    host, device = statistics.median(wall), statistics.median(samples[DEVICE_TIME.name])
+    if abs(host - device) <= max(CLOCKS_AGREE * host, LAUNCH_S):
+        return None
+    return f"clocks: {host * 1e3:.3f} ms by the wall clock, {device * 1e3:.3f} ms by the GPU's events"
+
+
+def _sampled(trial: Trial, by_device: list[float]) -> sampling.Sampled:
     def measure(loops: int) -> float:
-        return trial.timer.seconds(trial.step, loops)
+        seconds = trial.timer.seconds(trial.step, loops)
+        if trial.timer.last_device_s is not None:
+            by_device.append(trial.timer.last_device_s)
+        return seconds
 
     if trial.turns is not None and trial.interleaving is not None:
         return sampling.sample_in_turns(measure, trial.interleaving, trial.turns)

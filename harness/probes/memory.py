@@ -24,6 +24,12 @@ def _bytes(name: str, label: str, kind: Kind, description: str) -> Metric:
 WEIGHTS = _bytes(
     "weights_bytes", "Weights", "exact", "bytes of parameters and buffers as the backend holds them, read back"
 )
+DISK = _bytes(
+    "disk_bytes",
+    "Size on disk",
+    "near_exact",
+    "bytes of the file to ship: torch's saved state dict, the ONNX file, the TensorRT engine",
+)
 HOST = _bytes(
     "peak_host_bytes",
     "Peak host memory",
@@ -39,7 +45,7 @@ DRIVER = _bytes(
 )
 
 
-@probe("memory", order=30, metrics=(WEIGHTS, HOST, ALLOCATED, RESERVED, DRIVER), first_process_only=True)
+@probe("memory", order=30, metrics=(WEIGHTS, DISK, HOST, ALLOCATED, RESERVED, DRIVER), first_process_only=True)
 def memory(trial: Trial) -> Findings:
     """Bytes of the weights, and peaks of host and device over a pass of their own."""
     trial.device.reset_memory_peaks()
@@ -51,4 +57,5 @@ def memory(trial: Trial) -> Findings:
         for name in (ALLOCATED.name, RESERVED.name):
             if samples.pop(name, None) is not None:
                 missing[name] = "the backend has an allocator of its own, which torch does not see"
-    return Findings(samples={"weights_bytes": [float(trial.build.weights_bytes)], **samples}, missing=missing)
+    sizes = {"weights_bytes": trial.build.weights_bytes, "disk_bytes": trial.build.disk_bytes()}
+    return Findings(samples={**{name: [float(size)] for name, size in sizes.items()}, **samples}, missing=missing)

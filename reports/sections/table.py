@@ -16,6 +16,7 @@ from reports.wording import MISSING, bounds_text, counted, value_text
 
 AXIS_TITLES = {
     "run": "Run", "model": "Model", "weights": "Weights", "backend": "Backend", "precision": "Precision",
+    "optimizations": "Optimisations",
     "batch_size": "Batch", "image_size": "Size (px)", "scheduler": "Scheduler", "num_steps": "Steps",
     "guidance_scale": "Guidance", "prompt": "Prompt", "seed": "Seed",
 }  # fmt: skip

@@ -1,0 +1,82 @@
+"""`python -m benches.gpu_check`: all checks, the table as it grows, the verdict, the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import benches
+from benches import gpu_check
+from benches.gpu_check import Check, Found, LeftOut
+from benches.gpu_check.rows import PLUGIN, rows
+from benches.gpu_check.sensors import CHECKS
+from harness.timing import perf_counter
+
+
+def single(what: str, check: Callable[[], Found]) -> Check:
+    """One check in this process; whatever it raises is its result."""
+    start = perf_counter()
+    try:
+        detail, figures = check()
+    except (LeftOut, ImportError) as error:
+        return Check(what=what, result="left out", detail=str(error), seconds=perf_counter() - start)
+    except Exception as error:
+        from harness.worker import one_line
+
+        return Check(what=what, result="FAILED", detail=one_line(error), seconds=perf_counter() - start)
+    return Check(what=what, result="ok", detail=detail, seconds=perf_counter() - start, figures=figures)
+
+
+def verdict(found: Sequence[Check]) -> str:
+    """ "PASSED: 31 ok, 0 failed, 4 left out"."""
+    count = {result: sum(c.result == result for c in found) for result in ("ok", "FAILED", "left out")}
+    word = "FAILED" if count["FAILED"] else "PASSED"
+    return f"{word}: {count['ok']} ok, {count['FAILED']} failed, {count['left out']} left out"
+
+
+def line(check: Check) -> str:
+    return f"{check.result:<8}  {check.what}: {check.detail}  ({check.seconds:.1f} s)"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs everything, prints the table as it grows, and writes --out."""
+    parser = argparse.ArgumentParser(
+        prog="gpu-check", description=gpu_check.__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="keep every figure here, as JSON")
+    options = parser.parse_args(arguments)
+    benches.load_plugins()
+    importlib.import_module(PLUGIN)
+    from harness.devices.cuda import unavailable
+
+    if reason := unavailable():
+        print(f"no GPU to check: {reason}")
+        return 2
+    began = perf_counter()
+    found: list[Check] = []
+
+    def say(check: Check) -> None:
+        found.append(check)
+        print(line(check), flush=True)
+
+    for what, check in CHECKS:
+        say(single(what, check))
+    try:
+        for _ in rows(began, say):
+            pass
+    except ImportError as error:
+        say(Check(what="rows", result="left out", detail=str(error)))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps([asdict(c) for c in found], indent=1, default=str) + "\n")
+    print(f"{verdict(found)}, in {perf_counter() - began:.0f} s")
+    return 1 if any(c.result == "FAILED" for c in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""A ViT-S of torch's own layers: the model of the GPU check where neither timm nor diffusers is installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.registry import MODELS
+from harness.types import Case, Workload
+
+
+@MODELS.add(
+    "check_vit",
+    family="check",
+    description="a ViT-S of torch's own layers, for GPU checks without model libraries",
+    axes={"image_size": 224},
+)
+def check_vit(case: Case) -> Workload:
+    """Random images float32 (N, 3, 224, 224) -> logits (N, 1000)."""
+    import torch
+
+    from benches.models.workloads import classifier_workload
+
+    torch.manual_seed(0)
+    images = torch.randn(case.batch_size, 3, 224, 224, generator=torch.Generator().manual_seed(case.seed))
+    workload = classifier_workload(_plain_vit(), case, images, "random-0", {"image_size": 224})
+    return workload
+
+
+def _plain_vit() -> Any:
+    import torch
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self, width: int, heads: int) -> None:
+            super().__init__()
+            self.heads = heads
+            self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            n, t, c = x.shape
+            q, k, v = (
+                self.qkv(self.norm1(x)).reshape(n, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            )  # (n, heads, t, c)
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, c)
+            x = x + self.proj(mixed)
+            return x + self.mlp(self.norm2(x))
+
+    class PlainViT(nn.Module):
+        num_classes = 1000
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches = nn.Conv2d(3, 384, 16, stride=16)
+            self.positions = nn.Parameter(torch.randn(1, 196, 384) * 0.02)
+            self.blocks = nn.Sequential(*(Block(384, 6) for _ in range(12)))
+            self.norm, self.head = nn.LayerNorm(384), nn.Linear(384, 1000)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            x = self.patches(images).flatten(2).transpose(1, 2) + self.positions  # (n, 196, 384)
+            return self.head(self.norm(self.blocks(x)).mean(dim=1))  # (n, 1000)
+
+    return PlainViT()

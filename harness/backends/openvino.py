@@ -1,0 +1,123 @@
+"""OpenVINO on a CPU: each component's ONNX file compiled by its CPU plug-in.
+
+On a CPU with AMX the plug-in computes fp32 networks in bf16 unless it is told otherwise, and takes a wish for fp16 that
+it cannot fulfil as bf16, both in silence. So the precision is asked for by name, and read back node by node from the
+compiled network: every convolution and matrix product must be of the precision of the row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from harness import onnx_export
+from harness.backends import Build, BuildRequest, cached_before, missing_package
+from harness.onnx_export import OnnxFile
+from harness.registry import BACKENDS
+from harness.types import Component, Forward
+
+if TYPE_CHECKING:
+    import torch
+
+HINTS: Final = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8_static": "f32"}
+RECIPES: Final = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "int8_static": "int8_static"}
+CAPABILITIES: Final = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8_static": "INT8"}
+RUN_AS: Final = {"fp32": {"f32"}, "bf16": {"bf16"}, "fp16": {"f16"}, "int8_static": {"i8", "u8"}}
+HEAVY: Final = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})  # the plug-in's own words
+
+
+@BACKENDS.add("openvino")
+class OpenVino:
+    label = "OpenVINO"
+    description = "ONNX export compiled by OpenVINO's CPU plug-in"
+
+    def unavailable(self, wanted: str, device: str) -> str | None:
+        if device != "cpu":
+            return "OpenVINO has no plug-in for NVIDIA GPUs; it is measured on the CPU (--device cpu)"
+        if reason := missing_package("openvino", "OpenVINO") or onnx_export.missing_package():
+            return reason
+        if wanted not in HINTS:
+            return f"OpenVINO's CPU plug-in has no {wanted} of its own; its int8 is int8_static"
+        import openvino
+
+        able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if CAPABILITIES[wanted] not in able:
+            return f"its CPU plug-in has no {wanted} kernels on this CPU: it would run another precision instead"
+        return None
+
+    def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
+        """Compiles every component's file. Raises what the exporter or OpenVINO raises."""
+        cached = cached_before(request)
+        files = onnx_export.exported(components, request, RECIPES[request.precision])
+        compiled, compile_s = request.timer.timed(lambda: {f.component: _compiled(f, request) for f in files})
+        nodes = {name: _nodes(model) for name, model in compiled.items()}
+        export_s = sum(f.export_s for f in files)
+        return Build(
+            forwards={name: _forward(model) for name, model in compiled.items()},
+            build_s=compile_s + (0.0 if cached else export_s),
+            keeps_modules=False,
+            cached=cached,
+            weights_bytes=sum(f.weights_bytes for f in files),
+            disk_bytes=lambda: sum(f.disk_bytes for f in files),
+            facts={
+                "execution_devices": sorted(
+                    {d for m in compiled.values() for d in m.get_property("EXECUTION_DEVICES")}
+                ),
+                "nodes": {name: _in_words(found) for name, found in nodes.items()},
+                "export_s": export_s,
+                "compile_s": compile_s,
+                "calibration": next((f.calibration for f in files if f.calibration), None),
+            },
+            verify=lambda: _verify(nodes, request.precision),
+        )
+
+
+def _compiled(file: OnnxFile, request: BuildRequest) -> Any:
+    import openvino
+    import torch
+
+    core = openvino.Core()
+    options = {
+        "INFERENCE_PRECISION_HINT": HINTS[request.precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    return core.compile_model(core.read_model(file.path), "CPU", options)
+
+
+def _nodes(compiled: Any) -> Counter[tuple[str, str]]:
+    """Nodes of the compiled network by (kind, precision that they compute in), read back from the plug-in."""
+    found = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    return Counter((str(info["layerType"].value), str(info["runtimePrecision"].value)) for info in found)
+
+
+def _in_words(nodes: Mapping[tuple[str, str], int]) -> dict[str, int]:
+    return {f"{kind} {precision}": count for (kind, precision), count in sorted(nodes.items()) if kind in HEAVY}
+
+
+def _verify(nodes: Mapping[str, Mapping[tuple[str, str], int]], precision: str) -> str | None:
+    heavy = {key: n for found in nodes.values() for key, n in found.items() if key[0] in HEAVY}
+    others = {key: n for key, n in heavy.items() if key[1] not in RUN_AS[precision]}
+    right = sum(heavy.values()) - sum(others.values())
+    if not right:
+        return f"{precision} was asked for, but no convolution or matrix product runs in it: {_in_words(heavy)}"
+    # A quantiser leaves what it cannot quantise; in a cast network nothing may be left.
+    if others and precision != "int8_static":
+        return f"{precision} was asked for, but {_in_words(others)} run in another precision"
+    return None
+
+
+def _forward(compiled: Any) -> Forward:
+    import torch
+
+    dtypes = {"f32": torch.float32, "i64": torch.int64, "i32": torch.int32}
+    cast = [dtypes[port.get_element_type().get_type_name()] for port in compiled.inputs]
+    infer, output = compiled.create_infer_request(), compiled.output(0)
+
+    def forward(*inputs: torch.Tensor) -> torch.Tensor:
+        given = [x.detach().to(dtype).contiguous().numpy() for dtype, x in zip(cast, inputs, strict=True)]
+        return torch.from_numpy(infer.infer(given, share_inputs=True)[output]).to(torch.float32)
+
+    return forward

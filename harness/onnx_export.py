@@ -1,0 +1,275 @@
+"""ONNX files of a workload's networks: one export for ONNX Runtime, OpenVINO and TensorRT.
+
+A recipe is what stands in the file: fp32, fp16 and bf16 (the module cast before torch.export reads it), int8_dynamic
+(ONNX Runtime's quantiser, MatMul and Gemm, weights per channel), int8_weight_only (MatMulNBits with 8 bits, blocks of
+weights), int8_static (Q/DQ nodes around MatMul, Gemm and Conv, symmetric, weights per channel, ranges from real
+inputs, biases in fp32: the form that TensorRT 11 and OpenVINO take too). Every file passes onnx.checker with full
+shape inference before anybody may run it. Files are kept by recipe and by the work's hash, with the seconds that they
+took beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from harness.precision import DTYPES
+from harness.types import Component, Unsupported
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.backends import BuildRequest
+
+OPSET: Final = 20
+LARGE: Final = 1.5e9  # bytes: protobuf's limit is 2 GB, and beyond this weights lie beside the file
+QUANTISED_OPERATORS: Final = {"int8_dynamic": ("MatMul", "Gemm"), "int8_static": ("MatMul", "Gemm", "Conv")}
+EMBEDDINGS: Final = ("timestep_embedder", "time_embedding", "add_embedding")  # diffusers' names of their weights
+RECIPES: Final = ("fp32", "fp16", "bf16", "int8_dynamic", "int8_weight_only", "int8_static")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxFile:
+    """One exported network. `operators` counts the nodes of its graph by type, `weights_bytes` adds up its
+    initialisers, `export_s` is how long making it took, whenever that was; `calibration` says what its ranges are of.
+    """
+
+    component: str
+    path: Path
+    operators: Mapping[str, int]
+    weights_bytes: int
+    disk_bytes: int
+    export_s: float
+    calibration: str | None = None
+
+
+def exported(components: Sequence[Component], request: BuildRequest, recipe: str) -> list[OnnxFile]:
+    """The files of all components, made where they are not there yet. Raises what exporter or checker raise."""
+    return [_exported(c, request, recipe) for c in components]
+
+
+def missing_package() -> str | None:
+    """Why nothing can be exported here, or None."""
+    from harness.backends import missing_package as missing
+
+    return next(filter(None, (missing(name, "exporting to ONNX") for name in ("onnx", "onnxscript"))), None)
+
+
+def _exported(component: Component, request: BuildRequest, recipe: str) -> OnnxFile:
+    folder = request.exports / f"{component.name}-{recipe}-{request.work}"
+    if not folder.exists():
+        request.exports.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=request.exports) as scratch:
+            made = Path(scratch) / "made"
+            made.mkdir()
+            seconds, source = request.timer.timed(lambda: _make(component, request, recipe, made))[::-1]
+            (made / "about.json").write_text(json.dumps({"export_s": seconds, "calibration": source}))
+            _keep(made, folder)
+    path = folder / "model.onnx"
+    about = json.loads((folder / "about.json").read_text())
+    operators, weights = _read(path)
+    disk = sum(f.stat().st_size for f in folder.iterdir() if f.name != "about.json")
+    return OnnxFile(
+        component=component.name, path=path, operators=operators, weights_bytes=weights, disk_bytes=disk, **about
+    )
+
+
+def _keep(made: Path, folder: Path) -> None:
+    """Moves the finished folder to its place; another process may have been first, which is as good."""
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+
+
+def _make(component: Component, request: BuildRequest, recipe: str, folder: Path) -> str | None:
+    """Writes model.onnx into `folder`; what the ranges came from, where it needs any."""
+    path = folder / "model.onnx"
+    if recipe in DTYPES and not recipe.startswith("int8"):
+        _write(component, recipe, path, "dynamic_batch" in request.optimizations)
+        _check(path)
+        return None
+    plain = request.exports / f"{component.name}-fp32-{request.work}" / "model.onnx"
+    if not plain.exists():
+        _exported(component, request, "fp32")
+    calibration = request.calibration() if recipe == "int8_static" else None
+    with _quiet():
+        if calibration is None:
+            _QUANTISERS[recipe](plain, path)
+        else:
+            _static(plain, path, calibration.calls[component.name])
+    _check(path)
+    return calibration.source if calibration else None
+
+
+def _write(component: Component, recipe: str, path: Path, dynamic_batch: bool) -> None:
+    """Writes the file; with `dynamic_batch` dimension 0 of every input is free. Raises Unsupported where it is not."""
+    import onnx
+    import torch
+
+    module, inputs = component.module.to("cpu").eval(), tuple(x.cpu() for x in component.inputs)
+    if recipe != "fp32":
+        dtype = getattr(torch, DTYPES[recipe])
+        module = module.to(dtype)
+        inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in inputs)
+    shapes = None
+    if dynamic_batch:
+        # An example of one item would make one a constant.
+        inputs = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in inputs)
+        shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module, inputs, dynamo=True, opset_version=OPSET, dynamic_shapes=shapes, verbose=False
+        )
+    assert program is not None  # dynamo=True with no file to write returns the program
+    program.save(str(path), external_data=_bytes_of(module) > LARGE)
+    model = onnx.load(path, load_external_data=False)
+    # The exporter's shapes of transposed weights contradict what checkers and quantisers infer: let them infer all.
+    del model.graph.value_info[:]
+    onnx.save(model, path)
+    if dynamic_batch and not all(i.type.tensor_type.shape.dim[0].dim_param for i in model.graph.input):
+        raise Unsupported("dynamic_batch: torch.export made the batch size of this network a constant")
+
+
+def _check(path: Path) -> None:
+    import onnx
+
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def _bytes_of(module: torch.nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+def _dynamic(plain: Path, path: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        plain,
+        path,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        op_types_to_quantize=list(QUANTISED_OPERATORS["int8_dynamic"]),
+        use_external_data_format=_is_large(plain),
+    )
+
+
+def _weight_only(plain: Path, path: Path) -> None:
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+
+    recipe = DefaultWeightOnlyQuantConfig(block_size=32, is_symmetric=True, bits=8)
+    quantiser = MatMulNBitsQuantizer(onnx.load(plain), bits=8, algo_config=recipe)
+    quantiser.process()
+    quantiser.model.save_model_to_file(str(path), _is_large(plain))
+
+
+def _static(plain: Path, path: Path, calls: Sequence[tuple[torch.Tensor, ...]]) -> None:
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    quantize_static(
+        plain,
+        path,
+        _reader(plain, calls),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=list(QUANTISED_OPERATORS["int8_static"]),
+        per_channel=True,
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod.MinMax,
+        use_external_data_format=_is_large(plain),
+        nodes_to_exclude=_kept_in_fp32(plain),
+        extra_options={
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,
+            "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
+        },
+    )
+
+
+_QUANTISERS: Final[Mapping[str, Callable[[Path, Path], None]]] = {
+    "int8_dynamic": _dynamic,
+    "int8_weight_only": _weight_only,
+}
+
+
+def _kept_in_fp32(plain: Path) -> list[str]:
+    """Nodes that int8_static leaves alone.
+
+    Products of two activations: a softmax over hundreds of tokens lies below one step of an int8 range up to 1. And the
+    small layers that turn time, size and pooled text into a vector: they
+    take no time, and one range for all values of a sinusoid carries too little (quantised, they also stop OpenVINO
+    2026.4 in its constant folding).
+    """
+    import onnx
+
+    graph = onnx.load(plain, load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    return [
+        node.name
+        for node in graph.node
+        if any(name in text for name in EMBEDDINGS for text in node.input)
+        or (node.op_type == "MatMul" and not weights & set(node.input))
+    ]
+
+
+def _reader(plain: Path, calls: Sequence[tuple[torch.Tensor, ...]]) -> Any:
+    """ONNX Runtime's reader over recorded calls, by the names of the file's inputs."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader
+
+    names = [i.name for i in onnx.load(plain, load_external_data=False).graph.input]
+    feeds = iter([{n: x.numpy() for n, x in zip(names, call, strict=True)} for call in calls])
+
+    class Reader(CalibrationDataReader):
+        def get_next(self) -> Any:
+            return next(feeds, None)
+
+    return Reader()
+
+
+def _is_large(path: Path) -> bool:
+    return sum(f.stat().st_size for f in path.parent.iterdir()) > LARGE
+
+
+def _read(path: Path) -> tuple[dict[str, int], int]:
+    """(nodes by operator, bytes of the initialisers)."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    weights = sum(math.prod(t.dims) * element_bytes(t.data_type) for t in graph.initializer)
+    return dict(Counter(node.op_type for node in graph.node)), int(weights)
+
+
+def element_bytes(data_type: int) -> float:
+    """Bytes of one element of an ONNX data type, given by its number."""
+    from onnx import TensorProto, helper
+
+    if data_type in {TensorProto.INT4, TensorProto.UINT4}:
+        return 0.5
+    return float(helper.tensor_dtype_to_np_dtype(data_type).itemsize)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantisers recommend a preprocessing that torch's exporter has done, print progress, and import slowly."""
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger().setLevel(level)

@@ -1,0 +1,211 @@
+"""One TensorRT 11 engine: built from an ONNX file, kept by what it was made of, called with torch tensors as buffers.
+
+Networks are strongly typed: the precision is the ONNX file's, and no builder flag can lower it. Only TF32 is a flag, on
+unless it is taken away. An engine belongs to one GPU model and one version of TensorRT, so both are in its key, beside
+the file's bytes, the range of shapes and TF32. Written against the real API of 11.4; not yet proven on hardware.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICE: Final = "cuda"
+WORKSPACE_BYTES: Final = 4 * 2**30
+TIMING_CACHE: Final = "timing.cache"
+
+Shape = tuple[int, ...]
+
+
+class EngineError(RuntimeError):
+    """TensorRT said no; `str()` holds what its parser or logger said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Smallest, likeliest and largest shape of one input: an optimisation profile's three numbers."""
+
+    minimum: Shape
+    optimum: Shape
+    maximum: Shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A serialised engine on disk. `built` tells that this process made it; `digest` is of its bytes."""
+
+    path: Path
+    built: bool
+    digest: str
+    size: int
+
+
+def key_of(onnx_file: Path, ranges: Sequence[Range], tf32: bool) -> str:
+    """A short hash of all that decides what engine comes out: file and weights, shapes, TF32, GPU, TensorRT."""
+    import tensorrt
+    import torch
+
+    found = hashlib.sha256()
+    for part in sorted(p for p in onnx_file.parent.iterdir() if p.name != "about.json"):
+        with part.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    gpu = (torch.cuda.get_device_name(), torch.cuda.get_device_capability())
+    shapes = [(r.minimum, r.optimum, r.maximum) for r in ranges]
+    found.update(repr((shapes, tf32, gpu, tensorrt.__version__)).encode())
+    return found.hexdigest()[:16]
+
+
+def plan(onnx_file: Path, ranges: Sequence[Range], cache: Path, tf32: bool) -> Plan:
+    """The engine of `onnx_file`, from `cache` or built now; the timing cache lies there too. Raises EngineError."""
+    path = cache / f"{onnx_file.parent.name}-{key_of(onnx_file, ranges, tf32)}.engine"
+    made = not path.exists()
+    if made:
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(_build(onnx_file, ranges, cache / TIMING_CACHE, tf32))
+        partial.replace(path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return Plan(path=path, built=made, digest=digest, size=path.stat().st_size)
+
+
+def _build(onnx_file: Path, ranges: Sequence[Range], timing_cache: Path, tf32: bool) -> bytes:
+    import tensorrt as trt
+
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(onnx_file)):
+        said = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise EngineError(f"TensorRT's parser refused {onnx_file.parent.name}: {said}")
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector can tell each layer's type
+    if tf32:
+        config.set_flag(trt.BuilderFlag.TF32)
+    else:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    config.add_optimization_profile(_profile(builder, network, ranges))
+    cache = config.create_timing_cache(timing_cache.read_bytes() if timing_cache.exists() else b"")
+    config.set_timing_cache(cache, ignore_mismatch=False)
+    serialised = builder.build_serialized_network(network, config)
+    if serialised is None:
+        raise EngineError(f"TensorRT built no engine of {onnx_file.parent.name}; its reason is in the worker's log")
+    timing_cache.write_bytes(memoryview(config.get_timing_cache().serialize()))
+    return bytes(memoryview(serialised))
+
+
+def _profile(builder: Any, network: Any, ranges: Sequence[Range]) -> Any:
+    profile = builder.create_optimization_profile()
+    for index, wanted in enumerate(ranges):
+        name = network.get_input(index).name
+        profile.set_shape(name, wanted.minimum, wanted.optimum, wanted.maximum)
+    return profile
+
+
+class Engine:
+    """A loaded engine. Calling it with torch tensors on the GPU gives its one output; shapes are those of the call."""
+
+    def __init__(self, path: Path) -> None:
+        import tensorrt as trt
+        import torch
+
+        self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))  # must outlive the engine
+        self.engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if self.engine is None:
+            raise EngineError(f"{path.name} cannot be loaded by this TensorRT on this GPU")
+        self._context = self.engine.create_execution_context()
+        names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
+        self.inputs = [n for n in names if self.engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
+        outputs = [n for n in names if self.engine.get_tensor_mode(n) == trt.TensorIOMode.OUTPUT]
+        if len(outputs) != 1:
+            raise EngineError(f"an engine of one output was expected; this one has {', '.join(outputs) or 'none'}")
+        self.output = outputs[0]
+        self._dtypes = {name: torch_dtype(self.engine.get_tensor_dtype(name)) for name in names}
+        # On torch's default stream TensorRT would synchronise the whole device in every call.
+        self._stream = torch.cuda.Stream()
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return self._run(self._context, inputs)
+
+    def _run(self, context: Any, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        import torch
+
+        given = [x.to(DEVICE, self._dtypes[name]).contiguous() for name, x in zip(self.inputs, inputs, strict=True)]
+        for name, tensor in zip(self.inputs, given, strict=True):
+            if not context.set_input_shape(name, tuple(tensor.shape)):
+                raise EngineError(f"{name}: shape {tuple(tensor.shape)} is outside the engine's profile")
+            context.set_tensor_address(name, tensor.data_ptr())
+        shape = tuple(context.get_tensor_shape(self.output))
+        result = torch.empty(shape, dtype=self._dtypes[self.output], device=DEVICE)
+        context.set_tensor_address(self.output, result.data_ptr())
+        current = torch.cuda.current_stream()
+        self._stream.wait_stream(current)
+        if not context.execute_async_v3(self._stream.cuda_stream):
+            raise EngineError("execute_async_v3 failed; its reason is in the worker's log")
+        current.wait_stream(self._stream)  # so that `given` may be freed and `result` read in the order of torch's work
+        return result
+
+    def input_dtypes(self) -> dict[str, str]:
+        """The dtype of each input and of the output, read back: "float16"."""
+        return {name: str(dtype).removeprefix("torch.") for name, dtype in self._dtypes.items()}
+
+    def layer_types(self) -> dict[str, int]:
+        """How many layers of the engine give each type, as its inspector names it: {"Half": 120, "Float": 3}."""
+        import tensorrt as trt
+
+        inspector = self.engine.create_engine_inspector()
+        found = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+        layers = [layer for layer in found.get("Layers", []) if isinstance(layer, dict)]
+        outputs = [output for layer in layers for output in layer.get("Outputs", [])]
+        return dict(Counter(str(output.get("Format/Datatype", "unknown")).split()[-1] for output in outputs))
+
+    def layer_seconds(self, *inputs: torch.Tensor) -> dict[str, float]:
+        """Seconds by layer of one call, measured by TensorRT's profiler in a context of its own, the slowest first."""
+        import tensorrt as trt
+        import torch
+
+        class Profiler(trt.IProfiler):
+            def __init__(self) -> None:
+                super().__init__()
+                self.seconds: dict[str, float] = {}
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                self.seconds[layer_name] = self.seconds.get(layer_name, 0.0) + ms * 1e-3
+
+        context = self.engine.create_execution_context()
+        profiler = Profiler()
+        context.profiler = profiler
+        self._run(context, inputs)
+        torch.cuda.synchronize()
+        return dict(sorted(profiler.seconds.items(), key=lambda item: -item[1]))
+
+
+def torch_dtype(dtype: Any) -> torch.dtype:
+    """The torch dtype of a TensorRT one. Raises EngineError for one that torch lacks."""
+    import tensorrt as trt
+    import torch
+
+    known = {
+        trt.DataType.FLOAT: torch.float32,
+        trt.DataType.HALF: torch.float16,
+        trt.DataType.BF16: torch.bfloat16,
+        trt.DataType.INT8: torch.int8,
+        trt.DataType.UINT8: torch.uint8,
+        trt.DataType.INT32: torch.int32,
+        trt.DataType.INT64: torch.int64,
+        trt.DataType.BOOL: torch.bool,
+        trt.DataType.FP8: torch.float8_e4m3fn,
+    }
+    if dtype not in known:
+        raise EngineError(f"an input or output of type {dtype}, which torch does not have")
+    return known[dtype]

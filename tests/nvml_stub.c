@@ -1,0 +1,101 @@
+/* A stand-in for libnvidia-ml.so.1 with one GPU, compiled by tests/nvml_stub.py: just enough of NVML for harness.devices.nvml,
+ * played from variables that the test sets. Numbers are those of nvml.h: 0 success, 3 not supported, 7 insufficient size,
+ * 9 driver not loaded, 13 function not found, 15 GPU is lost, 6 not found, 4 no permission. */
+#include <stdint.h>
+#include <string.h>
+#include <time.h>
+
+int stub_init = 0;               /* what nvmlInitWithFlags returns */
+int stub_error = 0;              /* what every reading returns */
+int stub_energy_error = 0;       /* what the energy counter returns */
+int stub_instant_supported = 1;  /* whether the field of the instantaneous power is there */
+int stub_is_mig = 0, stub_mig_mode = 0;
+double stub_watts = 300.0, stub_period_s = 0.02;
+double stub_clock_s = -1.0;      /* the time that the energy counter sees; below 0: the real one */
+unsigned long long stub_reasons = 0, stub_thermal_ns = 0, stub_power_ns = 0;
+int stub_processes = 0;
+unsigned stub_pids[8];
+
+static double now(void) {
+    struct timespec t;
+    if (stub_clock_s >= 0) return stub_clock_s;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + t.tv_nsec * 1e-9;
+}
+
+int nvmlInitWithFlags(unsigned flags) { return stub_init; }
+int nvmlShutdown(void) { return 0; }
+const char *nvmlErrorString(int code) { return code == 15 ? "GPU is lost" : "an error"; }
+
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) {
+    if (stub_error) return stub_error;
+    if (strcmp(uuid, stub_is_mig ? "MIG-stub" : "GPU-stub")) return 6;
+    *device = (void *)1;
+    return 0;
+}
+int nvmlDeviceIsMigDeviceHandle(void *d, unsigned *is) { *is = stub_is_mig && d == (void *)1; return 0; }
+int nvmlDeviceGetDeviceHandleFromMigDeviceHandle(void *mig, void **device) { *device = (void *)2; return 0; }
+int nvmlDeviceGetUUID(void *d, char *text, unsigned size) {
+    strncpy(text, stub_is_mig && d == (void *)1 ? "MIG-stub" : "GPU-stub", size);
+    return stub_error;
+}
+int nvmlSystemGetDriverVersion(char *text, unsigned size) { strncpy(text, "595.10", size); return stub_error; }
+int nvmlDeviceGetEnforcedPowerLimit(void *d, unsigned *mw) {
+    if (stub_is_mig && d == (void *)1) return 3;
+    *mw = 700000;
+    return stub_error;
+}
+int nvmlDeviceGetMigMode(void *d, unsigned *current, unsigned *pending) {
+    *current = *pending = stub_mig_mode;
+    return stub_error;
+}
+int nvmlDeviceGetTotalEnergyConsumption(void *d, unsigned long long *mj) {
+    uint64_t ticks = (uint64_t)(now() / stub_period_s);
+    if (stub_error) return stub_error;
+    if (stub_energy_error) return stub_energy_error;
+    *mj = (unsigned long long)(ticks * stub_period_s * stub_watts * 1000.0);
+    return 0;
+}
+int nvmlDeviceGetPowerUsage(void *d, unsigned *mw) {
+    if (stub_error) return stub_error;
+    *mw = (unsigned)(stub_watts * 500.0); /* the mean over a second lags: half of what is drawn now */
+    return 0;
+}
+struct field { uint32_t id, scope; int64_t stamp, latency; uint32_t type, ret; union { double d; uint32_t u; uint64_t q; } value; };
+int nvmlDeviceGetFieldValues(void *d, int count, struct field *values) {
+    int i;
+    if (stub_error) return stub_error;
+    for (i = 0; i < count; i++) {
+        struct field *v = values + i;
+        v->ret = 0;
+        if (v->id == 186) { v->type = 1; v->value.u = (uint32_t)(stub_watts * 1000.0); v->ret = stub_instant_supported ? 0 : 3; }
+        else if (v->id == 74) { v->type = 3; v->value.q = stub_power_ns; }
+        else if (v->id == 75) { v->type = 3; v->value.q = stub_thermal_ns; }
+        else v->ret = 3;
+    }
+    return 0;
+}
+int nvmlDeviceGetClockInfo(void *d, int type, unsigned *mhz) {
+    if (stub_is_mig && d == (void *)1) return 3;
+    *mhz = type == 1 ? 1980 : 2619;
+    return stub_error;
+}
+int nvmlDeviceGetTemperature(void *d, int sensor, unsigned *celsius) { *celsius = 61; return stub_error; }
+int nvmlDeviceGetCurrentClocksEventReasons(void *d, unsigned long long *reasons) { *reasons = stub_reasons; return stub_error; }
+struct process { unsigned pid; unsigned long long memory; unsigned gpu_instance, compute_instance; };
+int nvmlDeviceGetComputeRunningProcesses_v3(void *d, unsigned *count, struct process *found) {
+    int i;
+    if (stub_error) return stub_error;
+    if (*count < (unsigned)stub_processes) { *count = stub_processes; return 7; }
+    for (i = 0; i < stub_processes; i++) {
+        struct process p = {stub_pids[i], 1 << 30, 0, 0};
+        found[i] = p;
+    }
+    *count = stub_processes;
+    return 0;
+}
+struct memory { unsigned long long total, unused, used; };
+int nvmlDeviceGetMemoryInfo(void *d, struct memory *m) {
+    m->total = 80ULL << 30; m->used = 3ULL << 30; m->unused = m->total - m->used;
+    return stub_error;
+}

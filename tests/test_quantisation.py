@@ -1,0 +1,120 @@
+"""Precisions of torch modules: what each does to the weights, how close it stays, and what calibration sees."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from planted import workload
+
+from harness import calibration, precision, quantisation
+from harness.backends.eager import saved_bytes
+from harness.types import CalibrationData, Case, Component, Workload
+
+QUANTISED = ("int8_dynamic", "int8_dynamic_classic", "int8_static", "int8_weight_only")
+
+
+class Network(torch.nn.Module):
+    """Two linear layers, of which the second gets large inputs, and one that is never reached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(64, 64)
+        self.second = torch.nn.Linear(64, 64)
+        self.unused = torch.nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x).relu() * 10)
+
+
+def network() -> Network:
+    torch.manual_seed(0)
+    return Network().eval().requires_grad_(False)
+
+
+@pytest.fixture
+def inputs() -> torch.Tensor:
+    return torch.randn(8, 64, generator=torch.Generator().manual_seed(1))
+
+
+def test_ranges_are_the_largest_inputs_of_each_layer(inputs: torch.Tensor) -> None:
+    module = network()
+    found = quantisation.ranges_of(module, [(inputs[:4],), (inputs[4:],)])
+    assert set(found) == {"first", "second"}
+    assert found["first"] == quantisation.Range(largest=float(inputs.abs().max()), ndim=2)
+    assert found["second"].largest == pytest.approx(float((module.first(inputs).relu() * 10).max()))
+    assert not any(layer._forward_pre_hooks for layer in module.modules())
+
+
+@pytest.mark.parametrize("wanted", QUANTISED)
+def test_quantised_weights_are_int8_and_the_answer_stays_close(wanted: str, inputs: torch.Tensor) -> None:
+    module = network()
+    reference = module(inputs)
+    before = precision.weights_of(module)["bytes"], saved_bytes(module)
+    cast = precision.cast(module, wanted, quantisation.ranges_of(module, [(inputs,)]))
+    with torch.no_grad():
+        output = precision.bordered(cast, wanted, "cpu")(inputs)
+    read = precision.weights_of(cast)
+    assert precision.mismatch(read["elements_by_dtype"], wanted) is None
+    assert float(torch.nn.functional.cosine_similarity(output, reference).min()) > 0.999
+    left = 1 if wanted == "int8_static" else 0  # the layer that calibration did not reach
+    assert read["elements_by_dtype"]["int8"] == (3 - left) * 64 * 64
+    assert read["bytes"] < before[0] * (0.6 if left else 0.35)
+    assert saved_bytes(cast) < before[1]
+
+
+def test_a_static_range_clips_what_is_larger(inputs: torch.Tensor) -> None:
+    """The sign that the recorded range is what is used: a range that is too small ruins the answer."""
+    reference = network()(inputs)
+    tiny = {name: quantisation.Range(largest=0.01, ndim=2) for name in ("first", "second")}
+    cast = precision.cast(network(), "int8_static", tiny)
+    with torch.no_grad():
+        output = cast(inputs)
+    assert float(torch.nn.functional.cosine_similarity(output, reference).min()) < 0.9
+
+
+def test_a_network_without_linear_layers_is_not_int8() -> None:
+    module = precision.cast(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)), "int8_dynamic")
+    read = precision.weights_of(module)["elements_by_dtype"]
+    assert "no weight is int8" in str(precision.mismatch(read, "int8_dynamic"))
+
+
+def test_why_fp8_and_tf32_are_not_here() -> None:
+    assert "compute capability 8.9" in str(precision.unsupported_by_torch("fp8_e4m3", "cpu"))
+    assert "TF32" in str(precision.unsupported_by_torch("tf32", "cpu"))
+    assert "CPU only" in str(precision.unsupported_by_torch("int8_dynamic_classic", "cuda"))
+
+
+class Denoiser(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1
+
+
+def sampler(calls: int, calibration_data: CalibrationData | None = None) -> Workload:
+    """A workload that calls its network `calls` times, each on the last answer."""
+
+    def iterate(forwards, batch):  # type: ignore[no-untyped-def]
+        for _ in range(calls):
+            batch = forwards["net"](batch)
+        return batch
+
+    component = Component(name="net", module=Denoiser(), inputs=(torch.zeros(2, 3),), calls=calls, repeated=True)
+    case = Case(model="m", batch_size=2)
+    return workload(case, iterate, components=(component,), batch=torch.zeros(2, 3), calibration=calibration_data)
+
+
+def test_calibration_keeps_real_inputs_spread_over_all_steps() -> None:
+    found = calibration.recorded(sampler(100), "cpu")
+    seen = [int(call[0][0, 0]) for call in found.calls["net"]]
+    assert len(seen) == calibration.MAX_CALLS
+    assert (seen[0], seen[-1]) == (0, 99)
+    assert max(b - a for a, b in pairwise(seen)) <= 4
+    assert found.source == "the timed batch"
+
+
+def test_calibration_uses_the_workloads_own_data() -> None:
+    data = CalibrationData(batches=lambda: [torch.full((2, 3), 7.0), torch.full((2, 3), 9.0)], source="two batches")
+    found = calibration.recorded(sampler(1, data), "cpu")
+    assert [float(call[0][0, 0]) for call in found.calls["net"]] == [7.0, 9.0]
+    assert found.source == "two batches"
