@@ -73,7 +73,7 @@ def model_findings(data: ReportData) -> list[ModelFindings]:
         found.append(
             ModelFindings(
                 run=run, model=model, weights=weights, races=tuple(races[:GROUPS_PER_MODEL]),
-                more_races=max(0, len(races) - GROUPS_PER_MODEL), sentences=tuple(_losses(rows, data)),
+                more_races=max(0, len(races) - GROUPS_PER_MODEL), sentences=(*_precisions(rows), *_losses(rows, data)),
             )
         )  # fmt: skip
     return found
@@ -152,6 +152,20 @@ def _against(row: Row, reference: Row, metric: Metric) -> str:
     apart = separable(row, reference, metric.name)
     verdict = {True: "intervals apart", False: "intervals overlap", None: "no interval"}[apart]
     return f" against {estimate(reference, metric)} of eager fp32 ({verdict})"
+
+
+def _precisions(rows: Sequence[Row]) -> Iterator[str]:
+    """One sentence on what eager gains from each precision, at the largest batch size that has it."""
+    told: dict[str, str] = {}
+    for row in sorted(rows, key=lambda r: r["batch_size"], reverse=True):
+        reference = reference_of(row, rows)
+        plain = row["backend"] == "eager" and row["precision"] != "fp32" and not row.get("optimizations")
+        if plain and reference is not None and row["precision"] not in told:
+            apart = "" if separable(row, reference, "latency_s") is not False else ", not separable"
+            ratio = ratio_text(*speedup(row, reference))
+            told[row["precision"]] = f"{row['precision']} **{ratio}** (batch {row['batch_size']}{apart})"
+    if told:
+        yield f"In eager, beside the speed of fp32: {listed(list(told.values()), limit=9)}."
 
 
 def _losses(rows: Sequence[Row], data: ReportData) -> Iterator[str]:

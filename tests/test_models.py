@@ -172,9 +172,7 @@ def test_an_axis_that_does_not_fit_is_named(line: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("path", SUITES, ids=[path.stem for path in SUITES])
-def test_suites_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("eager", "torch_compile", "cuda_graphs", "onnxruntime", "tensorrt")
-    monkeypatch.setattr(suite, "BACKENDS", dict.fromkeys(names))
+def test_suites_are_valid(path: Path) -> None:
     found = suite.read(path)
     assert found.name == path.stem
     assert found.description

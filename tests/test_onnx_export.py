@@ -1,0 +1,172 @@
+"""One export for three backends: what stands in the files, what is left in fp32, and who shares them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+
+from harness import onnx_export
+from harness.backends import BuildRequest
+from harness.calibration import Recorded
+from harness.onnx_export import OnnxFile
+from harness.timing import Timer
+from harness.types import Component, Unsupported
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+class Network(torch.nn.Module):
+    """A convolution that reads the input, two linear layers, and a product of two activations between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = torch.nn.Conv2d(1, 32, 4, stride=4)
+        self.inner = torch.nn.Linear(32, 32)
+        self.timestep_embedder = torch.nn.Linear(32, 32)
+        self.head = torch.nn.Linear(32, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.patches(images).flatten(2).transpose(1, 2)  # (n, 4, 32)
+        x = self.inner(x).relu() + self.timestep_embedder(x.mean(dim=1)).tanh()[:, None]
+        mixed = (x @ x.transpose(1, 2)).softmax(-1) @ x  # (n, 4, 32)
+        return self.head(mixed.mean(dim=1))
+
+
+def images(n: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def component() -> Component:
+    torch.manual_seed(0)
+    return Component(name="net", module=Network().eval(), inputs=(images(2),))
+
+
+def request_in(folder: Path, calls: Sequence[Tensors] = (), *optimizations: str, work: str = "w") -> BuildRequest:
+    return BuildRequest(
+        precision="fp32",
+        device="cpu",
+        cache=folder / "cache",
+        exports=folder / "exports",
+        work=work,
+        timer=Timer(lambda: None),
+        optimizations=optimizations,
+        calibration=lambda: Recorded(calls={"net": calls}, source="pictures"),
+    )
+
+
+def export(component: Component, recipe: str, request: BuildRequest) -> OnnxFile:
+    (found,) = onnx_export.exported([component], request, recipe)
+    return found
+
+
+def run(file: OnnxFile, x: torch.Tensor) -> torch.Tensor:
+    session = onnxruntime.InferenceSession(str(file.path), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+
+
+def nodes(file: OnnxFile, kind: str) -> list[Any]:
+    return [node for node in onnx.load(file.path).graph.node if node.op_type == kind]
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "int8_dynamic", "int8_weight_only", "int8_static"])
+def test_a_recipe_gives_a_checked_file_with_the_same_answers(recipe: str, component: Component, tmp_path: Path) -> None:
+    file = export(component, recipe, request_in(tmp_path, [(images(2, seed),) for seed in range(1, 5)]))
+    x = images(2, 9)
+    with torch.no_grad():
+        expected = component.module(x)
+    assert float(torch.nn.functional.cosine_similarity(run(file, x), expected).min()) > 0.99
+    assert file.disk_bytes == file.path.stat().st_size
+    assert (file.calibration == "pictures") == (recipe == "int8_static")
+    assert file.export_s > 0
+    wanted = {"int8_dynamic": "MatMulInteger", "int8_weight_only": "MatMulNBits", "int8_static": "QuantizeLinear"}
+    assert recipe == "fp32" or wanted[recipe] in file.operators
+
+
+@pytest.mark.parametrize(("recipe", "kind"), [("fp16", onnx.TensorProto.FLOAT16), ("bf16", onnx.TensorProto.BFLOAT16)])
+def test_half_precision_is_in_the_weights(recipe: str, kind: int, component: Component, tmp_path: Path) -> None:
+    full = export(component, "fp32", request_in(tmp_path)).weights_bytes
+    half = export(component, recipe, request_in(tmp_path))
+    floats = [t.data_type for t in onnx.load(half.path).graph.initializer if t.data_type != onnx.TensorProto.INT64]
+    assert set(floats) == {kind}
+    assert half.weights_bytes < 0.6 * full
+
+
+def test_static_leaves_the_first_layer_embeddings_and_products_of_activations_in_fp32(
+    component: Component, tmp_path: Path
+) -> None:
+    file = export(component, "int8_static", request_in(tmp_path, [(images(2, 1),)]))
+    graph = onnx.load(file.path).graph
+    made_by = {output: node.op_type for node in graph.node for output in node.output}
+    quantised = {
+        node.name: [made_by.get(name) == "DequantizeLinear" for name in node.input[:2]]
+        for node in graph.node
+        if node.op_type in {"Conv", "Gemm", "MatMul"}
+    }
+    both = [name for name, flags in quantised.items() if all(flags)]
+    neither = [name for name, flags in quantised.items() if not any(flags)]
+    assert (len(both), len(neither)) == (2, 4)  # inner, head; patches, timestep_embedder, two products
+    zero_points = [numpy_helper.to_array(t) for t in graph.initializer if t.name.endswith("_zero_point")]
+    assert zero_points
+    assert all(z.dtype == np.int8 and not z.any() for z in zero_points)
+
+
+def test_an_outlier_of_the_input_does_not_spoil_small_inputs(component: Component, tmp_path: Path) -> None:
+    """A sampler's latents grow over its steps: one range for all of them must not be what the first step is cut to."""
+    calls = [(images(2, 1),), (images(2, 2) * 300,)]
+    file = export(component, "int8_static", request_in(tmp_path, calls))
+    quantised = {name for node in nodes(file, "QuantizeLinear") for name in node.input}
+    assert not quantised & {i.name for i in onnx.load(file.path).graph.input}
+
+
+def test_a_network_of_one_layer_is_quantised_all_the_same(tmp_path: Path) -> None:
+    lone = Component(name="net", module=torch.nn.Linear(64, 10).eval(), inputs=(torch.randn(2, 64),))
+    file = export(lone, "int8_static", request_in(tmp_path, [(torch.randn(2, 64),)]))
+    assert file.operators["QuantizeLinear"] == 1
+    assert file.operators["DequantizeLinear"] == 2
+
+
+def test_files_are_shared_by_recipe_and_work(component: Component, tmp_path: Path) -> None:
+    calls = [(images(2, 1),)]
+    first = export(component, "int8_static", request_in(tmp_path, calls))
+    plain = tmp_path / "exports" / "net-fp32-w" / "model.onnx"
+    stamps = {path: path.stat().st_mtime_ns for path in (first.path, plain)}
+    again = export(component, "int8_static", request_in(tmp_path, calls))
+    assert again == first
+    assert export(component, "fp32", request_in(tmp_path)).path == plain
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert export(component, "fp32", request_in(tmp_path, work="other")).path != plain
+    left = sorted(path.name for path in (tmp_path / "exports").iterdir())
+    assert left == ["net-fp32-other", "net-fp32-w", "net-int8_static-w"]  # no scratch
+
+
+def test_a_free_batch_takes_any_size(component: Component, tmp_path: Path) -> None:
+    free = export(component, "fp32", request_in(tmp_path, (), "dynamic_batch"))
+    fixed = export(component, "fp32", request_in(tmp_path, work="fixed"))
+    assert [tuple(run(free, images(n)).shape) for n in (1, 2, 7)] == [(1, 10), (2, 10), (7, 10)]
+    with pytest.raises(Exception, match="invalid dimensions"):
+        run(fixed, images(7))
+
+
+def test_a_batch_that_export_fixes_is_unsupported(tmp_path: Path) -> None:
+    class Fixed(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.ones(2, 1, 8, 8)
+
+    fixed = Component(name="net", module=Fixed(), inputs=(images(2),))
+    with pytest.raises(Unsupported, match="a constant"):
+        export(fixed, "fp32", request_in(tmp_path, (), "dynamic_batch"))
+    assert not list((tmp_path / "exports").iterdir())
+
+
+def test_bytes_of_elements_know_half_a_byte() -> None:
+    kinds = [onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16, onnx.TensorProto.INT8, onnx.TensorProto.INT4]
+    assert [onnx_export.element_bytes(kind) for kind in kinds] == [4, 2, 1, 0.5]
