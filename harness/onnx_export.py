@@ -2,10 +2,9 @@
 
 A recipe is what stands in the file: fp32, fp16 and bf16 (the module cast before torch.export reads it), int8_dynamic
 (ONNX Runtime's quantiser, MatMul and Gemm, weights per channel), int8_weight_only (MatMulNBits with 8 bits, blocks of
-weights), int8_static (Q/DQ nodes around MatMul, Gemm and Conv, symmetric, weights per channel, ranges from real
-inputs, biases in fp32: the form that TensorRT 11 and OpenVINO take too). Every file passes onnx.checker with full
-shape inference before anybody may run it. Files are kept by recipe and by the work's hash, with the seconds that they
-took beside them.
+weights), int8_static (Q/DQ nodes with ranges from real inputs, `harness.onnx_static`) and int8_static_unsigned (the
+same for ONNX Runtime's CPU kernels). Every file passes onnx.checker with full shape inference before anybody may run
+it. Files are kept by recipe and by the work's hash, with the seconds that they took beside them.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from harness import onnx_static
 from harness.precision import DTYPES
 from harness.types import Component, Unsupported
 
@@ -33,15 +33,16 @@ if TYPE_CHECKING:
 OPSET: Final = 20
 BF16_OPSET: Final = 22  # the first whose Conv takes bf16
 LARGE: Final = 1.5e9  # bytes: protobuf's limit is 2 GB, and beyond this weights lie beside the file
-QUANTISED_OPERATORS: Final = {"int8_dynamic": ("MatMul", "Gemm"), "int8_static": ("MatMul", "Gemm", "Conv")}
-EMBEDDINGS: Final = ("timestep_embedder", "time_embedding", "add_embedding")  # diffusers' names of their weights
+INTEGER_OPERATORS: Final = ("MatMulInteger", "ConvInteger", "MatMulNBits")
+DYNAMIC_OPERATORS: Final = ("MatMul", "Gemm")
 FIXED_BATCH: Final = "dynamic_batch: torch.export made the batch size of this network a constant"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxFile:
-    """One exported network. `operators` counts the nodes of its graph by type, `weights_bytes` adds up its
-    initialisers, `export_s` is how long making it took, whenever that was; `calibration` says what its ranges are of.
+    """One exported network. `operators` counts the nodes of its graph by type, `integer_layers` those layers that are
+    there to run in integers, `weights_bytes` adds up its initialisers, `export_s` is how long making it took, whenever
+    that was; `calibration` says what its ranges are of.
     """
 
     component: str
@@ -50,6 +51,7 @@ class OnnxFile:
     weights_bytes: int
     disk_bytes: int
     export_s: float
+    integer_layers: int = 0
     calibration: str | None = None
 
 
@@ -77,10 +79,16 @@ def _exported(component: Component, request: BuildRequest, recipe: str) -> OnnxF
             _keep(made, folder)
     path = folder / "model.onnx"
     about = json.loads((folder / "about.json").read_text())
-    operators, weights = _read(path)
+    operators, integer_layers, weights = _read(path)
     disk = sum(f.stat().st_size for f in folder.iterdir() if f.name != "about.json")
     return OnnxFile(
-        component=component.name, path=path, operators=operators, weights_bytes=weights, disk_bytes=disk, **about
+        component=component.name,
+        path=path,
+        operators=operators,
+        integer_layers=integer_layers,
+        weights_bytes=weights,
+        disk_bytes=disk,
+        **about,
     )
 
 
@@ -103,14 +111,20 @@ def _make(component: Component, request: BuildRequest, recipe: str, folder: Path
     plain = request.exports / f"{component.name}-fp32-{request.work}" / "model.onnx"
     if not plain.exists():
         _exported(component, request, "fp32")
-    calibration = request.calibration() if recipe == "int8_static" else None
+    source = None
     with _quiet():
-        if calibration is None:
-            _QUANTISERS[recipe](plain, path)
+        if recipe == "int8_static":
+            calibration = request.calibration()
+            source = calibration.source
+            onnx_static.quantise(plain, path, calibration.calls[component.name], _is_large(plain))
+        elif recipe == "int8_static_unsigned":
+            signed = _exported(component, request, "int8_static")
+            source = signed.calibration
+            onnx_static.unsigned(signed.path, path, _is_large(plain))
         else:
-            _static(plain, path, calibration.calls[component.name])
+            _QUANTISERS[recipe](plain, path)
     _check(path)
-    return calibration.source if calibration else None
+    return source
 
 
 def _write(component: Component, recipe: str, path: Path, dynamic_batch: bool) -> None:
@@ -167,7 +181,7 @@ def _dynamic(plain: Path, path: Path) -> None:
         path,
         weight_type=QuantType.QInt8,
         per_channel=True,
-        op_types_to_quantize=list(QUANTISED_OPERATORS["int8_dynamic"]),
+        op_types_to_quantize=list(DYNAMIC_OPERATORS),
         use_external_data_format=_is_large(plain),
     )
 
@@ -177,33 +191,9 @@ def _weight_only(plain: Path, path: Path) -> None:
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
     recipe = DefaultWeightOnlyQuantConfig(block_size=32, is_symmetric=True, bits=8)
-    quantiser = MatMulNBitsQuantizer(onnx.load(plain), bits=8, algo_config=recipe)
+    quantiser = MatMulNBitsQuantizer(onnx_static.without_gemm(onnx.load(plain)), bits=8, algo_config=recipe)
     quantiser.process()
     quantiser.model.save_model_to_file(str(path), _is_large(plain))
-
-
-def _static(plain: Path, path: Path, calls: Sequence[tuple[torch.Tensor, ...]]) -> None:
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-
-    quantize_static(
-        plain,
-        path,
-        _reader(plain, calls),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=list(QUANTISED_OPERATORS["int8_static"]),
-        per_channel=True,
-        activation_type=QuantType.QInt8,
-        weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.MinMax,
-        use_external_data_format=_is_large(plain),
-        nodes_to_exclude=_kept_in_fp32(plain),
-        extra_options={
-            "ActivationSymmetric": True,
-            "WeightSymmetric": True,
-            "QuantizeBias": False,
-            "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
-        },
-    )
 
 
 _QUANTISERS: Final[Mapping[str, Callable[[Path, Path], None]]] = {
@@ -212,60 +202,19 @@ _QUANTISERS: Final[Mapping[str, Callable[[Path, Path], None]]] = {
 }
 
 
-def _kept_in_fp32(plain: Path) -> list[str]:
-    """Nodes that int8_static leaves alone.
-
-    Products of two activations: a softmax over hundreds of tokens lies below one step of an int8 range up to 1. The
-    first layer, which reads the network's input: a sampler's latents may grow a hundredfold from the first step to the
-    last, and one range for all of them carries nothing of the first (DiT-S/2 with random weights: cosine 0.61 for the
-    first call's output, 0.9999 without). And the small layers that turn time, size and pooled text into a vector: they
-    take no time, and one range for all values of a sinusoid carries too little (quantised, they also stop OpenVINO
-    2026.4 in its constant folding).
-    """
-    import onnx
-
-    graph = onnx.load(plain, load_external_data=False).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = {value.name for value in graph.input}
-    heavy = [node for node in graph.node if node.op_type in QUANTISED_OPERATORS["int8_static"]]
-    small = [
-        node
-        for node in heavy
-        if any(name in text for name in EMBEDDINGS for text in node.input)
-        or (node.op_type == "MatMul" and not weights & set(node.input))
-    ]
-    first = [node for node in heavy if inputs & set(node.input)]
-    kept = [node.name for node in (*small, *first)]
-    # A network of nothing but first layers is quantised all the same: there would be no int8 in it.
-    return kept if len(set(kept)) < len(heavy) else [node.name for node in small]
-
-
-def _reader(plain: Path, calls: Sequence[tuple[torch.Tensor, ...]]) -> Any:
-    """ONNX Runtime's reader over recorded calls, by the names of the file's inputs."""
-    import onnx
-    from onnxruntime.quantization import CalibrationDataReader
-
-    names = [i.name for i in onnx.load(plain, load_external_data=False).graph.input]
-    feeds = iter([{n: x.numpy() for n, x in zip(names, call, strict=True)} for call in calls])
-
-    class Reader(CalibrationDataReader):
-        def get_next(self) -> Any:
-            return next(feeds, None)
-
-    return Reader()
-
-
 def _is_large(path: Path) -> bool:
     return sum(f.stat().st_size for f in path.parent.iterdir()) > LARGE
 
 
-def _read(path: Path) -> tuple[dict[str, int], int]:
-    """(nodes by operator, bytes of the initialisers)."""
+def _read(path: Path) -> tuple[dict[str, int], int, int]:
+    """(nodes by operator, layers to run in integers, bytes of the initialisers)."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
+    operators = Counter(node.op_type for node in graph.node)
+    integer = sum(operators[name] for name in INTEGER_OPERATORS) + onnx_static.quantised_layers(graph)
     weights = sum(math.prod(t.dims) * element_bytes(t.data_type) for t in graph.initializer)
-    return dict(Counter(node.op_type for node in graph.node)), int(weights)
+    return dict(operators), integer, int(weights)
 
 
 def element_bytes(data_type: int) -> float:

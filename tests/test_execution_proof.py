@@ -39,21 +39,34 @@ def test_a_planted_recompilation_is_invalid(run_suite: RunSuite) -> None:
 
 def test_one_node_elsewhere_is_enough() -> None:
     profiles = {"unet": {("Conv", onnxruntime.CUDA): 40, ("Resize", onnxruntime.CPU): 1}}
-    reason = onnxruntime._verify(profiles, onnxruntime.CUDA, "fp16")
+    reason = onnxruntime._verify(profiles, onnxruntime.CUDA, "fp16", {})
     assert reason == f"asked for {onnxruntime.CUDA}, but 1 of 41 nodes ran elsewhere (Resize {onnxruntime.CPU})"
-    assert onnxruntime._verify({"unet": {("Conv", onnxruntime.CUDA): 40}}, onnxruntime.CUDA, "fp16") is None
-    assert "names no node" in str(onnxruntime._verify({"unet": {}}, onnxruntime.CPU, "fp32"))
+    assert onnxruntime._verify({"unet": {("Conv", onnxruntime.CUDA): 40}}, onnxruntime.CUDA, "fp16", {}) is None
+    assert "names no node" in str(onnxruntime._verify({"unet": {}}, onnxruntime.CPU, "fp32", {}))
 
 
-def test_int8_without_an_integer_operator_is_not_int8() -> None:
-    floats, integers = {"net": {("MatMul", onnxruntime.CPU): 9}}, {"net": {("QLinearMatMul", onnxruntime.CPU): 9}}
-    assert "no node that ran is one of" in str(onnxruntime._verify(floats, onnxruntime.CPU, "int8_static"))
-    assert onnxruntime._verify(integers, onnxruntime.CPU, "int8_static") is None
+def test_int8_is_held_to_every_quantised_layer() -> None:
+    def verdict(layers: int, **ran: int) -> str | None:
+        profiles = {"net": {(operator, onnxruntime.CPU): count for operator, count in ran.items()}}
+        return onnxruntime._verify(profiles, onnxruntime.CPU, "int8_static", {"net": layers})
+
+    assert "no node that ran is one of" in str(verdict(0, MatMul=9))
+    assert verdict(9, QLinearMatMul=9) is None
+    assert verdict(9, QLinearConv=2, MatMulIntegerToFloat=7, MatMul=4) is None
+    reason = "int8_static: 8 of the 9 quantised layers of net ran in integers"
+    assert verdict(9, QLinearConv=8, Conv=1) == reason
 
 
 def test_openvino_is_held_to_every_heavy_node_of_a_cast_network() -> None:
     mixed = {"unet": {("Convolution", "bf16"): 9, ("MatMul", "f32"): 1, ("Reshape", "f32"): 50}}
-    assert openvino._verify(mixed, "bf16") == "bf16 was asked for, but {'MatMul f32': 1} run in another precision"
-    assert openvino._verify({"unet": {("Convolution", "bf16"): 9, ("Reshape", "f32"): 50}}, "bf16") is None
-    assert openvino._verify({"unet": {("Convolution", "u8"): 9, ("MatMul", "f32"): 1}}, "int8_static") is None
-    assert "no convolution or matrix product runs in it" in str(openvino._verify(mixed, "int8_static"))
+    reason = "bf16 was asked for, but {'MatMul f32': 1} run in another precision"
+    assert openvino._verify(mixed, "bf16", {"unet": 0}) == reason
+    assert openvino._verify({"unet": {("Convolution", "bf16"): 9, ("Reshape", "f32"): 50}}, "bf16", {"unet": 0}) is None
+    assert "no convolution or matrix product runs in it" in str(openvino._verify(mixed, "int8_static", {"unet": 0}))
+
+
+def test_openvino_is_held_to_every_quantised_layer() -> None:
+    quantised = {"unet": {("Convolution", "u8"): 9, ("FullyConnected", "i8"): 3, ("MatMul", "f32"): 1}}
+    assert openvino._verify(quantised, "int8_static", {"unet": 12}) is None
+    reason = "int8_static: 12 of the 13 quantised layers of unet run in integers"
+    assert openvino._verify(quantised, "int8_static", {"unet": 13}) == reason

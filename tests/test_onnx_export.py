@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from harness import onnx_export
+from harness import onnx_export, onnx_static
 from harness.backends import BuildRequest
 from harness.calibration import Recorded
 from harness.onnx_export import OnnxFile
@@ -117,6 +117,38 @@ def test_static_leaves_the_first_layer_embeddings_and_products_of_activations_in
     zero_points = [numpy_helper.to_array(t) for t in graph.initializer if t.name.endswith("_zero_point")]
     assert zero_points
     assert all(z.dtype == np.int8 and not z.any() for z in zero_points)
+
+
+def test_unsigned_is_the_same_grid_for_other_kernels(component: Component, tmp_path: Path) -> None:
+    calls = [(images(2, 1),)]
+    signed = export(component, "int8_static", request_in(tmp_path, calls))
+    unsigned = export(component, "int8_static_unsigned", request_in(tmp_path, calls))
+    zero_points = {n.input[2] for n in nodes(unsigned, "QuantizeLinear")}
+    found = [numpy_helper.to_array(t) for t in onnx.load(unsigned.path).graph.initializer if t.name in zero_points]
+    assert found
+    assert all(z.dtype == np.uint8 and (z == 128).all() for z in found)
+    assert (signed.integer_layers, unsigned.integer_layers) == (2, 2)
+    assert signed.calibration == unsigned.calibration == "pictures"
+    x = images(2, 1) * 0.9  # within the ranges: beyond them one clips at 127 and the other at 255 - 128
+    assert torch.allclose(run(signed, x), run(unsigned, x), atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["int8_dynamic", "int8_weight_only", "int8_static", "int8_static_unsigned"])
+def test_integer_layers_are_those_with_weights(recipe: str, component: Component, tmp_path: Path) -> None:
+    """Dynamic and weight-only take all three linear layers, static leaves the embedding."""
+    file = export(component, recipe, request_in(tmp_path, [(images(2, 1),)]))
+    assert file.integer_layers == (2 if "static" in recipe else 3)
+
+
+def test_no_gemm_is_left_and_the_answers_stay(component: Component, tmp_path: Path) -> None:
+    plain = export(component, "fp32", request_in(tmp_path))
+    model = onnx_static.without_gemm(onnx.load(plain.path))
+    assert nodes(plain, "Gemm")
+    assert not [node for node in model.graph.node if node.op_type == "Gemm"]
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: images(2).numpy()})
+    assert np.allclose(found, run(plain, images(2)).numpy(), atol=1e-5)
 
 
 def test_an_outlier_of_the_input_does_not_spoil_small_inputs(component: Component, tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ INTEGER_OPERATORS: Final = {
     "int8_static": ("MatMulIntegerToFloat", "QLinearMatMul", "QLinearConv", "QGemm"),
     "int8_weight_only": ("MatMulNBits",),
 }
+# The first folds a bias into a Gemm, which has no integer kernel for a float bias; the second merges equal Q/DQ pairs
+# again, and a DequantizeLinear with two readers is fused with neither.
+SPOILS_Q_DQ: Final = ("MatMulAddFusion", "CommonSubexpressionElimination")
 GRAPH_LEVELS: Final = {
     "graph_off": "ORT_DISABLE_ALL",
     "graph_basic": "ORT_ENABLE_BASIC",
@@ -59,12 +62,12 @@ class OnnxRuntime:
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
         """Exports what is not there yet, then opens one session a component and profiles one call of it."""
         cached = cached_before(request)
-        files = onnx_export.exported(components, request, _recipe(request.precision))
+        files = onnx_export.exported(components, request, _recipe(request.precision, self.providers[request.device]))
         providers = self.session_providers(request)
         sessions, session_s = request.timer.timed(lambda: [_session(f, providers, request) for f in files])
         named = list(zip(components, sessions, strict=True))
         profiles = {c.name: _profiled(s, c, request.device) for c, s in named}
-        export_s = sum(f.export_s for f in files)
+        export_s, integer_layers = sum(f.export_s for f in files), {f.component: f.integer_layers for f in files}
         return Build(
             forwards={c.name: _forward(s, request.device) for c, s in named},
             build_s=session_s + (0.0 if cached else export_s),
@@ -80,7 +83,7 @@ class OnnxRuntime:
                 "session_s": session_s,
                 "calibration": next((f.calibration for f in files if f.calibration), None),
             },
-            verify=lambda: _verify(profiles, self.providers[request.device], request.precision),
+            verify=lambda: _verify(profiles, self.providers[request.device], request.precision, integer_layers),
         )
 
     def session_providers(self, request: BuildRequest) -> list[str | tuple[str, dict[str, str]]]:
@@ -113,7 +116,9 @@ def _impossible(wanted: str, provider: str) -> str | None:
     return None
 
 
-def _recipe(precision: str) -> str:
+def _recipe(precision: str, provider: str) -> str:
+    if precision == "int8_static" and provider == CPU:
+        return "int8_static_unsigned"
     return "fp32" if precision == "tf32" else precision
 
 
@@ -150,7 +155,12 @@ def _session(file: OnnxFile, providers: Sequence[Any], request: BuildRequest) ->
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _graph_level(request))
     options.enable_profiling = True  # until the first call's profile has been read
     options.profile_file_prefix = str(request.cache / f"profile-{file.component}")
-    session = onnxruntime.InferenceSession(str(file.path), options, providers=list(providers))
+    session = onnxruntime.InferenceSession(
+        str(file.path),
+        options,
+        providers=list(providers),
+        disabled_optimizers=list(SPOILS_Q_DQ) if request.precision == "int8_static" else None,
+    )
     session.disable_fallback()
     return session
 
@@ -170,7 +180,10 @@ def _in_words(profile: Profile) -> dict[str, int]:
     return {f"{operator} {provider}": count for (operator, provider), count in sorted(profile.items())}
 
 
-def _verify(profiles: Mapping[str, Profile], wanted: str, precision: str) -> str | None:
+def _verify(
+    profiles: Mapping[str, Profile], wanted: str, precision: str, integer_layers: Mapping[str, int]
+) -> str | None:
+    """Why what ran is not what was asked: a node elsewhere, or a quantised layer that ran in floating point."""
     ran: Counter[tuple[str, str]] = Counter()
     for profile in profiles.values():
         ran.update(profile)
@@ -181,8 +194,13 @@ def _verify(profiles: Mapping[str, Profile], wanted: str, precision: str) -> str
         count, some = sum(elsewhere.values()), ", ".join(list(_in_words(elsewhere))[:3])
         return f"asked for {wanted}, but {count} of {sum(ran.values())} nodes ran elsewhere ({some})"
     integer = INTEGER_OPERATORS.get(precision)
-    if integer and wanted == CPU and not any(operator in integer for operator, _ in ran):
-        return f"{precision} was asked for, but no node that ran is one of {', '.join(integer)}"
+    if integer and wanted == CPU:
+        for name, profile in profiles.items():
+            count = sum(n for (operator, _), n in profile.items() if operator in integer)
+            if count < integer_layers[name]:
+                return f"{precision}: {count} of the {integer_layers[name]} quantised layers of {name} ran in integers"
+        if not any(operator in integer for operator, _ in ran):
+            return f"{precision} was asked for, but no node that ran is one of {', '.join(integer)}"
     return None
 
 

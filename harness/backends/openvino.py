@@ -69,7 +69,7 @@ class OpenVino:
                 "compile_s": compile_s,
                 "calibration": next((f.calibration for f in files if f.calibration), None),
             },
-            verify=lambda: _verify(nodes, request.precision),
+            verify=lambda: _verify(nodes, request.precision, {f.component: f.integer_layers for f in files}),
         )
 
 
@@ -97,15 +97,24 @@ def _in_words(nodes: Mapping[tuple[str, str], int]) -> dict[str, int]:
     return {f"{kind} {precision}": count for (kind, precision), count in sorted(nodes.items()) if kind in HEAVY}
 
 
-def _verify(nodes: Mapping[str, Mapping[tuple[str, str], int]], precision: str) -> str | None:
-    heavy = {key: n for found in nodes.values() for key, n in found.items() if key[0] in HEAVY}
-    others = {key: n for key, n in heavy.items() if key[1] not in RUN_AS[precision]}
-    right = sum(heavy.values()) - sum(others.values())
-    if not right:
-        return f"{precision} was asked for, but no convolution or matrix product runs in it: {_in_words(heavy)}"
-    # A quantiser leaves what it cannot quantise; in a cast network nothing may be left.
-    if others and precision != "int8_static":
-        return f"{precision} was asked for, but {_in_words(others)} run in another precision"
+def _verify(
+    nodes: Mapping[str, Mapping[tuple[str, str], int]], precision: str, integer_layers: Mapping[str, int]
+) -> str | None:
+    """Why what was compiled is not what was asked: in a cast network nothing heavy may run otherwise, in a quantised
+    one each quantised layer must run in integers."""
+    heavy = {name: {key: n for key, n in found.items() if key[0] in HEAVY} for name, found in nodes.items()}
+    total: Counter[tuple[str, str]] = Counter()
+    for found in heavy.values():
+        total.update(found)
+    others = {key: n for key, n in total.items() if key[1] not in RUN_AS[precision]}
+    if sum(total.values()) == sum(others.values()):
+        return f"{precision} was asked for, but no convolution or matrix product runs in it: {_in_words(total)}"
+    if precision != "int8_static":
+        return f"{precision} was asked for, but {_in_words(others)} run in another precision" if others else None
+    for name, found in heavy.items():
+        count = sum(n for key, n in found.items() if key[1] in RUN_AS[precision])
+        if count < integer_layers[name]:
+            return f"{precision}: {count} of the {integer_layers[name]} quantised layers of {name} run in integers"
     return None
 
 

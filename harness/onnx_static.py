@@ -1,0 +1,146 @@
+"""int8_static in ONNX: Q/DQ nodes around MatMul and Conv, symmetric, weights per channel, biases in fp32.
+
+That is the form that TensorRT 11 and OpenVINO take. ONNX Runtime's CPU kernels want unsigned activations (with signed
+ones they are five times slower, and a convolution between the two stays in fp32): `unsigned` moves every zero point
+from 0 to 128, which is the same grid of values. `quantised_layers` says how many layers must then run in integers.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import torch
+
+HEAVY: Final = ("MatMul", "Gemm", "Conv")
+EMBEDDINGS: Final = ("timestep_embedder", "time_embedding", "add_embedding")  # diffusers' names of their weights
+
+
+def quantise(plain: Path, path: Path, calls: Sequence[tuple[torch.Tensor, ...]], large: bool) -> None:
+    """Writes the Q/DQ form of the fp32 file `plain`; ranges are the largest values seen in `calls`, the network's
+    inputs. `large`: weights beside the file."""
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    with tempfile.TemporaryDirectory(dir=path.parent.parent) as scratch:
+        source = Path(scratch) / "model.onnx"
+        onnx.save(without_gemm(onnx.load(plain)), source, save_as_external_data=large)
+        graph = onnx.load(source, load_external_data=False).graph
+        quantize_static(
+            source,
+            path,
+            _reader([i.name for i in graph.input], calls),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(HEAVY),
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            use_external_data_format=large,
+            nodes_to_exclude=_kept_in_fp32(graph),
+            extra_options={
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,
+                "DedicatedQDQPair": True,  # ONNX Runtime fuses no node whose DequantizeLinear has another reader
+                "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
+            },
+        )
+
+
+def unsigned(signed: Path, path: Path, large: bool) -> None:
+    """Writes the network of `signed` with uint8 activations around 128 in place of int8 ones around 0."""
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(signed)
+    activations = {node.input[2] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    for tensor in model.graph.initializer:
+        if tensor.name in activations:
+            zeros = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(numpy_helper.from_array(np.full_like(zeros, 128, dtype=np.uint8), tensor.name))
+    onnx.save(model, path, save_as_external_data=large)
+
+
+def quantised_layers(graph: Any) -> int:
+    """Layers whose inputs and weights are both dequantised right before them: each can run in integers."""
+    made_by = {output: node.op_type for node in graph.node for output in node.output}
+    heavy = [node.input[:2] for node in graph.node if node.op_type in HEAVY]
+    return sum(all(made_by.get(name) == "DequantizeLinear" for name in inputs) for inputs in heavy)
+
+
+def without_gemm(model: Any) -> Any:
+    """The same network with a MatMul and an Add for each Gemm of weights: ONNX Runtime has an integer kernel for a
+    MatMul with Q/DQ inputs and a float output, and for a Gemm only where its bias is quantised too, which TensorRT does
+    not take."""
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        plainly = given.get("alpha", 1.0) == given.get("beta", 1.0) == 1.0 and not given.get("transA", 0)
+        if node.op_type != "Gemm" or not plainly or node.input[1] not in weights:
+            nodes.append(node)
+            continue
+        weight = node.input[1]
+        if given.get("transB", 0):
+            turned = f"{weight}_transposed"
+            if turned not in weights:
+                array = numpy_helper.to_array(weights[weight]).T.copy()
+                weights[turned] = numpy_helper.from_array(array, turned)
+            weight = turned
+        bias = list(node.input[2:3])
+        product = f"{node.output[0]}_product" if bias else node.output[0]
+        nodes.append(helper.make_node("MatMul", [node.input[0], weight], [product], name=node.name))
+        if bias:
+            nodes.append(helper.make_node("Add", [product, *bias], [node.output[0]], name=f"{node.name}_bias"))
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for name, tensor in weights.items() if name in used]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(kept)
+    return model
+
+
+def _kept_in_fp32(graph: Any) -> list[str]:
+    """Nodes that int8_static leaves alone.
+
+    Products of two activations: a softmax over hundreds of tokens lies below one step of an int8 range up to 1. The
+    first layer, which reads the network's input: a sampler's latents may grow a hundredfold from the first step to the
+    last, and one range for all of them carries nothing of the first (DiT-S/2 with random weights: cosine 0.61 for the
+    first call's output, 0.9999 without). And the small layers that turn time, size and pooled text into a vector: they
+    take no time, and one range for all values of a sinusoid carries too little (quantised, they also stop OpenVINO
+    2026.4 in its constant folding).
+    """
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = {value.name for value in graph.input}
+    heavy = [node for node in graph.node if node.op_type in HEAVY]
+    small = [
+        node
+        for node in heavy
+        if any(name in text for name in EMBEDDINGS for text in node.input)
+        or (node.op_type == "MatMul" and not weights & set(node.input))
+    ]
+    first = [node for node in heavy if inputs & set(node.input)]
+    kept = [node.name for node in (*small, *first)]
+    # A network of nothing but first layers is quantised all the same: there would be no int8 in it.
+    return kept if len(set(kept)) < len(heavy) else [node.name for node in small]
+
+
+def _reader(names: Sequence[str], calls: Sequence[tuple[torch.Tensor, ...]]) -> Any:
+    """ONNX Runtime's reader over recorded calls, by the names of the file's inputs."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    feeds = iter([{n: x.numpy() for n, x in zip(names, call, strict=True)} for call in calls])
+
+    class Reader(CalibrationDataReader):
+        def get_next(self) -> Any:
+            return next(feeds, None)
+
+    return Reader()
