@@ -16,7 +16,6 @@ import plotly.graph_objects as go
 
 from baselines.paired.judge import SENTINEL, PairedJudge
 from baselines.paired.question import Key, Question, Sensitivity
-from baselines.paired.robust import hodges_lehmann
 from baselines.verdict import MEANINGS, Comparison, Verdict, exit_code
 from harness.paired import COPY, PairedRow, PairedRun
 from harness.types import AXES
@@ -87,16 +86,16 @@ def _shifts(lines: Sequence[Line]) -> Section | NotShown:
         return NotShown(title="Shift of each row", reason=f"no row has {FEWEST} pairs")
     chart = Chart(title="Latency of head against base", figure=_forest(shown), wide=True)
     note = (
-        "Hodges-Lehmann estimate of each row with its 95 % rank interval; + is slower. Inside the dark band nothing is "
-        "called a change; a row is called unchanged where its 99 % interval lies inside the light band. Controls run "
-        "the same code in both arms, or none of it."
+        "Trimmed mean of each row's pairs with its 95 % interval, of a confirmed change the Hodges-Lehmann estimate "
+        "with its rank interval; + is slower. Inside the dark band nothing is called a change; a row is unchanged "
+        "where its 99 % interval lies inside the light band. Controls run the same code in both arms, or none of it."
     )
     return Section(order=10, title="Shift of each row", note=note, figures=(chart,))
 
 
 def _forest(lines: Sequence[Line]) -> go.Figure:
     rows = [line for line in lines if line.outcome != CONTROL]
-    estimates = {id(line): hodges_lehmann(line.question.best()) for line in lines}
+    estimates = {id(line): line.question.estimate() for line in lines}
     rows.sort(key=lambda line: -estimates[id(line)][0])
     controls = [line for line in lines if line.outcome == CONTROL]
     groups = {"": [line.label for line in rows], "controls": [line.label for line in controls]}

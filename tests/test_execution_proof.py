@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 
 import pytest
@@ -70,3 +71,21 @@ def test_openvino_is_held_to_every_quantised_layer() -> None:
     assert openvino._verify(quantised, "int8_static", {"unet": 12}) is None
     reason = "int8_static: 12 of the 13 quantised layers of unet run in integers"
     assert openvino._verify(quantised, "int8_static", {"unet": 13}) == reason
+
+
+@pytest.mark.slow
+def test_int8_of_every_kind_keeps_top1_within_a_point_on_all_held_out_digits(run_suite: RunSuite) -> None:
+    run = run_suite(
+        " - {model: digits_vit, batch_size: 32, precision: [fp32, int8_dynamic, int8_dynamic_classic, int8_static,"
+        " int8_weight_only]}\n"
+        " - {model: digits_vit, batch_size: 32, backend: onnxruntime, precision: [int8_dynamic, int8_static,"
+        " int8_weight_only]}\n"
+        " - {model: digits_vit, batch_size: 32, backend: openvino, precision: int8_static}\n"
+    )
+    assert {(m.case.backend, m.case.precision): m.reason for m in run.measurements if m.status != "ok"} == {}
+    right = {(m.case.backend, m.case.precision): m.samples["top1"] for m in run.measurements}
+    assert len(right) == 9
+    assert {len(items) for items in right.values()} == {397}
+    reference = statistics.fmean(right["eager", "fp32"])
+    lost = {key: reference - statistics.fmean(items) for key, items in right.items()}
+    assert max(lost.values()) <= 0.01, lost

@@ -16,13 +16,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from baselines.paired.robust import Trimmed, signed_rank_p, student, trimmed
+from baselines.paired.robust import Trimmed, hodges_lehmann, signed_rank_p, student, trimmed
 
 SCREEN_LOOKS: Final = (8, 12, 20, 32, 64, 128)
 CONFIRM_LOOKS: Final = (16, 32, 64, 120)
 UNCHANGED_CONFIDENCE: Final = 0.99
 SUSPECT_CONFIDENCE: Final = 0.98
 FUTILE_CONFIDENCE: Final = 0.99
+SHOWN_CONFIDENCE: Final = 0.95
 FAMILY_LEVEL: Final = 0.01
 POWER: Final = 0.95
 
@@ -136,6 +137,20 @@ class Question:
     def best(self) -> list[float]:
         """The pairs that the estimate is made of: the fresh ones of a suspect (the screening ones were selected)."""
         return self.confirmed if len(self.confirmed) >= 4 else self.screened
+
+    def estimate(self) -> tuple[float, float, float]:
+        """(shift, low, high) in log ratio at 95 %, by what decided: the trimmed mean of the screen, the signed ranks of
+        an alarm. Needs at least 4 pairs."""
+        values = self.best()
+        if self.state in {"regressed", "improved"}:
+            return hodges_lehmann(values, SHOWN_CONFIDENCE)
+        found = trimmed(values)
+        return found.mean, *found.interval(SHOWN_CONFIDENCE)
+
+    def still_unchanged(self) -> bool:
+        """Whether all pairs bear out what the first ones showed: a metric that rides along gets more after its look."""
+        _, low, high = self.estimate()
+        return -self.sensitivity.guarantee < low and high < self.sensitivity.guarantee
 
     def detectable(self) -> float | None:
         """Log ratio that as many pairs again would show as a change 19 times out of 20; None below 4 pairs."""

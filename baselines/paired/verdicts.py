@@ -16,7 +16,7 @@ from baselines.rows import Row
 from baselines.verdict import Comparison, Outcome, Verdict
 from harness.paired import COPY, PairedRow
 
-CONFIDENCE = 0.95
+FEWEST = 4  # pairs that an estimate needs
 
 
 def comparison(judge: PairedJudge, preflight: Sequence[Verdict], ended: str) -> Comparison:
@@ -64,7 +64,7 @@ def contamination(judge: PairedJudge) -> list[str]:
         )
     for question in judge.decision.questions.values():
         if question.control and question.state in {"regressed", "improved"}:
-            shift, low, high = hodges_lehmann(question.best())
+            shift, low, high = question.estimate()
             what = "the same code against itself" if question.key.row == COPY else "work that no arm can change"
             found.append(
                 f"control {question.key.row} ({question.key.metric}) moved by {shift:+.1%} [{low:+.1%}, {high:+.1%}]: "
@@ -96,9 +96,9 @@ def notes(judge: PairedJudge, ended: str) -> list[str]:
 
 def _state_words(question: Question) -> str:
     values = question.best()
-    if len(values) < 4:
+    if len(values) < FEWEST:
         return f"{len(values)} pairs, too few to tell"
-    shift, low, high = hodges_lehmann(values)
+    shift, low, high = question.estimate()
     word = "moved" if question.state in {"regressed", "improved"} else "did not move"
     return f"{word}: {shift:+.2%} [{low:+.2%}, {high:+.2%}] over {len(values)} pairs"
 
@@ -115,7 +115,7 @@ def _verdict(
     gating = asked.leads or outcome not in {"inconclusive"}
     if contaminated:
         outcome, reason = "inconclusive", f"contaminated run, not judged; it would read: {outcome}, {reason}"
-    estimate = hodges_lehmann(question.best(), CONFIDENCE) if len(question.best()) >= 4 else None
+    estimate = question.estimate() if len(question.best()) >= FEWEST else None
     figures = judge.figures.get(question.key, [])
     detectable = question.detectable()
     return Verdict(
@@ -148,6 +148,8 @@ def _outcome(question: Question, ended: str) -> tuple[Outcome, str]:
             f"suspected after {count} pairs, confirmed on {fresh} fresh ones beyond {sensitivity.floor:.0%} "
             f"(p = {question.p_value:.1g})",
         )
+    if question.state == "unchanged" and not question.still_unchanged():
+        return "inconclusive", f"first pairs lay within ±{sensitivity.guarantee:.1%}; all {count} leave more possible"
     if question.state == "unchanged":
         return "unchanged", f"within ±{sensitivity.guarantee:.1%} at 99 % after {count} pairs"
     if question.state == "dropped":
