@@ -14,6 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from harness import cgroup
 from harness.devices.cpu import cpu_model
 
 VERSION = "0.1.0"
@@ -59,7 +60,7 @@ def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dic
             "model": cpu_model(),
             "logical_cores": os.cpu_count(),
             "cores_allowed": len(cores),
-            "quota": _quota(),
+            "quota": cgroup.allowed_cores(),
             "isa": torch.backends.cpu.get_cpu_capability(),
         },
         "energy_counter": None if isinstance(meter, str) else meter.source,
@@ -110,12 +111,3 @@ def _git(root: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _quota() -> float | None:
-    """Cores that the cgroup's CPU quota allows; None where there is no quota."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-    except (OSError, ValueError):
-        return None
-    return None if quota == "max" else int(quota) / int(period)

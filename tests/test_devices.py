@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import devices, precision
+from harness import cgroup, devices, precision
 from harness.devices import cpu
 from harness.probes.energy import energy
 from harness.timing import Timer
@@ -55,7 +55,7 @@ def test_rapl_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_unreadable_counters_are_none_not_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "PROC", tmp_path)
-    monkeypatch.setattr(cpu, "CGROUP", tmp_path)
+    monkeypatch.setattr(cgroup, "PROC", tmp_path)
     state = cpu.host_state(cpu.host_counters())
     assert {
         k: state[k] for k in ("pressure_cpu_us", "steal_s", "other_cpu_s", "throttled_periods", "cpu_mhz")
@@ -65,6 +65,76 @@ def test_unreadable_counters_are_none_not_zero(tmp_path: Path, monkeypatch: pyte
     samples, missing = device.memory_peaks()
     assert samples == {}
     assert "peak_host_bytes" in missing
+
+
+def test_a_rapl_zone_that_goes_away_is_lost_and_not_zero(tmp_path: Path) -> None:
+    folder = zone(tmp_path, "intel-rapl:0", 900)
+    meter = cpu.rapl_meter(tmp_path)
+    assert isinstance(meter, cpu.Rapl)
+    (folder / "energy_uj").unlink()
+    with pytest.raises(devices.SensorLost, match="intel-rapl:0 can no longer be read"):
+        meter.joules()
+
+
+def write_proc(root: Path, *, busy: int, steal: int, pressure_us: int, mhz: float) -> None:
+    """A /proc as far as it is read: ticks of the whole machine, pressure stall information, the frequency."""
+    (root / "pressure").mkdir(parents=True, exist_ok=True)
+    (root / "stat").write_text(f"cpu  {busy} 0 0 99 0 0 0 {steal} 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n")
+    (root / "pressure/cpu").write_text(f"some avg10=0.00 avg60=0.00 avg300=0.00 total={pressure_us}\n")
+    (root / "cpuinfo").write_text(f"cpu MHz\t\t: {mhz}\ncpu MHz\t\t: {mhz + 100}\n")
+
+
+def test_the_state_of_the_host_is_what_its_counters_moved_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "PROC", tmp_path)
+    monkeypatch.setattr(cpu.os, "sysconf", lambda _name: 100)
+    write_proc(tmp_path, busy=1000, steal=10, pressure_us=5000, mhz=2000)
+    before = cpu.host_counters()
+    write_proc(tmp_path, busy=1000 + 10_000_000, steal=60, pressure_us=7500, mhz=2500)
+    state = cpu.host_state(before)
+    assert state["steal_s"] == pytest.approx(0.5)
+    assert state["pressure_cpu_us"] == 2500
+    assert state["cpu_mhz"] == 2550
+    assert state["other_cpu_s"] == pytest.approx(100_000 - state["own_cpu_s"])
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_quota_anywhere_above_the_process_counts(
+    version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mount = tmp_path / "cgroup" / ("cpu,cpuacct" if version == 1 else "")
+    inner = mount / "pod" / "container"
+    inner.mkdir(parents=True)
+    (tmp_path / "self").mkdir()
+    name = "3:cpu,cpuacct:" if version == 1 else "0::"
+    (tmp_path / "self/cgroup").write_text(f"9:cpuset:/elsewhere\n{name}/pod/container\n")
+    monkeypatch.setattr(cgroup, "PROC", tmp_path)
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path / "cgroup")
+    assert (cgroup.allowed_cores(), cgroup.throttled_periods()) == (None, None)
+
+    def limit(group: Path, quota: int | None, throttled: int) -> None:
+        (group / "cpu.stat").write_text(f"nr_periods 50\nnr_throttled {throttled}\nthrottled_usec 9\n")
+        if version == 2:
+            (group / "cpu.max").write_text(f"{'max' if quota is None else quota} 100000\n")
+        else:
+            (group / "cpu.cfs_quota_us").write_text(f"{-1 if quota is None else quota}\n")
+            (group / "cpu.cfs_period_us").write_text("100000\n")
+
+    limit(inner, None, 0)
+    assert (cgroup.allowed_cores(), cgroup.throttled_periods()) == (None, 0)
+    limit(mount / "pod", 150_000, 3)
+    assert (cgroup.allowed_cores(), cgroup.throttled_periods()) == (1.5, 3)
+    limit(inner, 50_000, 4)
+    assert (cgroup.allowed_cores(), cgroup.throttled_periods()) == (0.5, 7)
+
+
+def test_a_group_that_the_container_does_not_see_has_no_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/cgroup").write_text("0::/system.slice/hidden.scope\n")
+    (tmp_path / "cgroup").mkdir()
+    (tmp_path / "cgroup/cpu.max").write_text("200000 100000\n")
+    monkeypatch.setattr(cgroup, "PROC", tmp_path)
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path / "cgroup")
+    assert cgroup.allowed_cores() == 2
 
 
 def test_the_peak_of_host_memory_is_reset() -> None:

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness import cgroup
 from harness.devices import EnergyMeter, SensorLost, Stopwatch
 from harness.timing import perf_counter
 from harness.types import Samples
 
 PROC = Path("/proc")
 POWERCAP = Path("/sys/class/powercap")
-CGROUP = Path("/sys/fs/cgroup")
 NO_PEAK = "no VmHWM in /proc/self/status"
 
 
@@ -144,7 +144,7 @@ def host_counters() -> dict[str, Any]:
         "busy_ticks": busy,
         "own_cpu_s": sum(u.ru_utime + u.ru_stime for u in (usage, children)),
         "involuntary_switches": usage.ru_nivcsw,
-        "throttled_periods": _throttled_periods(),
+        "throttled_periods": cgroup.throttled_periods(),
     }
 
 
@@ -185,13 +185,6 @@ def _pressure(resource_name: str) -> int | None:
     for line in _lines(PROC / "pressure" / resource_name):
         if line.startswith("some"):
             return int(line.rsplit("total=", 1)[1])
-    return None
-
-
-def _throttled_periods() -> int | None:
-    for line in _lines(CGROUP / "cpu.stat"):
-        if line.startswith("nr_throttled"):
-            return int(line.split()[1])
     return None
 
 

@@ -1,0 +1,62 @@
+"""The control groups that hold this process, of either version: how much CPU they allow, and how often they held it up.
+
+A quota anywhere above a process holds it up, so the whole way up to the root is read. In a container the root of the
+tree is its own group, and the path that /proc names may not exist there: what does not exist has no quota.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+PROC = Path("/proc")
+ROOT = Path("/sys/fs/cgroup")
+
+
+def throttled_periods() -> int | None:
+    """How often a quota has stopped this process's groups since they exist; None where no group counts it."""
+    counts = [
+        int(line.split()[1])
+        for group in _groups()
+        for line in _lines(group / "cpu.stat")
+        if line.startswith("nr_throttled ")
+    ]
+    return sum(counts) if counts else None
+
+
+def allowed_cores() -> float | None:
+    """Cores that the tightest quota allows; None where there is none."""
+    quotas = [quota for group in _groups() if (quota := _quota(group)) is not None]
+    return min(quotas) if quotas else None
+
+
+def _quota(group: Path) -> float | None:
+    both = " ".join(_lines(group / "cpu.max")).split()  # version 2: "150000 100000" or "max 100000"
+    both = both or [*_lines(group / "cpu.cfs_quota_us"), *_lines(group / "cpu.cfs_period_us")]  # version 1: -1 is none
+    if len(both) != 2 or both[0] in {"max", "-1"}:
+        return None
+    return int(both[0]) / int(both[1])
+
+
+def _groups() -> Iterator[Path]:
+    """The folders of the groups that may limit the CPU, each once, from the process's own up to the root."""
+    seen = set()
+    for line in _lines(PROC / "self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        names = controllers.split(",")
+        if controllers and "cpu" not in names:
+            continue
+        mounts = [ROOT] if not controllers else [ROOT / controllers, ROOT / "cpu"]
+        for mount in mounts:
+            here = Path(path.lstrip("/"))
+            for group in (mount / here, *(mount / parent for parent in here.parents)):
+                if group not in seen and group.is_dir():
+                    seen.add(group)
+                    yield group
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
