@@ -52,9 +52,9 @@ def unsupported_by_torch(precision: str, device: str) -> str | None:
     if precision == "tf32" and torch.cuda.get_device_capability() < (8, 0):
         return "TF32 needs compute capability 8.0 or newer"
     if precision == "fp8_e4m3" and device != "cuda":
-        return "fp8 needs an NVIDIA GPU of compute capability 8.9 or newer; the device here is a CPU"
+        return "torchao's fp8 needs an NVIDIA GPU of compute capability 8.9 or newer; the device here is a CPU"
     if precision == "fp8_e4m3" and torch.cuda.get_device_capability() < (8, 9):
-        return "fp8 needs compute capability 8.9 or newer"
+        return "torchao's fp8 needs compute capability 8.9 or newer"
     if precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
         return "this GPU has no bf16"
     if precision == "int8_dynamic_classic":
