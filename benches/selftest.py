@@ -4,9 +4,14 @@ Every trial is a complete `imgbench ab` run: A/A (nothing differs), or a slow-do
 several), other rows in each trial. What is published is the share of A/A runs that alarm and of planted rows that are
 caught, with their 95 % Wilson intervals, and how often a planted slow-down was called unchanged.
 
-    A/A 0/20 runs [0, 16 %]; busy=0.03 5/6 rows caught [44, 97 %], 0 called unchanged; ...
+    A/A 0/20 [0 %, 16 %]; +3 % 83 % [44 %, 97 %]; +5 % 100 % [88 %, 100 %]; 2 cores of AMD EPYC (AVX2); 2.1 h
+    A/A: 20 runs, 0 with an alarm, 228 of 240 rows called unchanged, 2 disarmed, 6 with a fork server for each arm
+    +3 %: 5 of 6 rows caught, 0 called unchanged, 0 of 2 runs with an alarm elsewhere
+    ...
 
-Trials can be kept in a file, a JSON line each, so that hours of them add up: `append`, `stored`.
+A planted row counts as missed where a metric that the slow-down moves by its size is called unchanged: of a busy-wait
+latency and its p95, of a slow tail the p95, of a slow start the start-up. Trials can be kept in a file, a JSON line
+each, so that hours of them add up: `append`, `stored`.
 """
 
 from __future__ import annotations
@@ -24,14 +29,23 @@ from harness.storage import UnreadableRun, record
 from harness.types import Case
 
 NOTHING: Final = "A/A"
-PLANS: Final = (NOTHING, "busy=0.03", "busy=0.05", "busy=0.10", "copy=1", "tail=0.5", "startup=0.3")
-METRIC_OF: Final = {"tail": "latency_p95_s", "startup": "startup_s"}
+PLANS: Final = (
+    NOTHING,
+    *(f"busy={share}" for share in ("0.01", "0.02", "0.03", "0.05", "0.10")),
+    *("copy=1", "tail=0.5", "startup=0.3"),
+)
+MOVED: Final = {
+    "busy": {"latency_s", "latency_p95_s"},
+    "copy": {"latency_s"},
+    "tail": {"latency_p95_s"},
+    "startup": {"startup_s"},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
     """Where and when a trial ran: `elapsed_s` of its `budget_s` seconds were used; `apart` tells that each arm had a
-    fork server of its own."""
+    fork server of its own; `isa` is the CPU's instruction set as torch names it, None in older trials."""
 
     created: str
     cpu: str
@@ -42,14 +56,15 @@ class Conditions:
     budget_s: float
     elapsed_s: float
     apart: bool
+    isa: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One run. `plan` is what was planted, `planted` in which rows (none for A/A), by the id of their case. `alarms`
     are the rows that were called regressed or improved on a timed metric; `caught` the planted ones that were called
-    regressed; `missed` those whose metric with the slow-down was called unchanged; `unchanged` counts the rows of
-    `rows` whose latency was called so."""
+    regressed; `missed` those of which a metric that the slow-down moves was called unchanged; `unchanged` counts the
+    rows of `rows` whose latency was called so."""
 
     plan: str
     planted: tuple[str, ...]
@@ -67,9 +82,9 @@ def trial(plan: str, planted: Sequence[str], comparison: Comparison, conditions:
     timed = [v for v in comparison.verdicts if v.pairs is not None]
     alarms = {v.case_id for v in timed if v.outcome in {"regressed", "improved"}}
     regressed = {v.case_id for v in timed if v.outcome == "regressed"}
-    metric = METRIC_OF.get(plan.partition("=")[0], "latency_s")
+    moved = MOVED.get(plan.partition("=")[0], set())
     latency = [v for v in timed if v.metric == "latency_s"]
-    equal = {v.case_id for v in timed if (v.metric, v.outcome) == (metric, "unchanged")}
+    equal = {v.case_id for v in timed if v.metric in moved and v.outcome == "unchanged"}
     return Trial(
         plan=plan,
         planted=tuple(planted),
@@ -129,41 +144,96 @@ def _read(path: Path, number: int, line: str) -> Trial:
 
 
 def line(found: Sequence[Trial]) -> str:
-    """What the trials showed, in one line; contaminated runs are counted apart, since nothing is decided in them."""
-    parts = [_part(plan, [t for t in found if t.plan == plan]) for plan in dict.fromkeys(t.plan for t in found)]
-    return "; ".join([*parts, *_where(found)])
+    """What the trials showed, in one line: alarms of A/A runs, then the share of planted rows that were caught.
+
+    Contaminated runs are counted apart, since nothing is decided in them.
+    """
+    if not found:
+        return "no trial yet"
+    return "; ".join([*(_rate(plan, mine) for plan, mine in _by_plan(found)), *_where(found)])
 
 
-def _part(plan: str, mine: Sequence[Trial]) -> str:
-    judged = [t for t in mine if not t.contaminated]
-    disarmed = f", {len(mine) - len(judged)} disarmed" if len(judged) < len(mine) else ""
-    if not judged:
-        return f"{plan}: nothing judged{disarmed}"
-    if plan == NOTHING:
-        alarms = sum(bool(t.alarms) for t in judged)
-        rows, unchanged = sum(t.rows for t in judged), sum(t.unchanged for t in judged)
-        decided = f", {unchanged} of {rows} rows called unchanged"
-        return f"A/A {alarms}/{len(judged)} runs {_interval(alarms, len(judged))}{decided}{disarmed}"
-    caught, missed = sum(len(t.caught) for t in judged), sum(len(t.missed) for t in judged)
-    planted = sum(len(t.planted) for t in judged)
-    elsewhere = sum(bool(set(t.alarms) - set(t.planted)) for t in judged)
-    return (
-        f"{plan} {caught}/{planted} rows caught {_interval(caught, planted)}, {missed} called unchanged, "
-        f"{elsewhere} of {len(judged)} runs with an alarm elsewhere{disarmed}"
+def details(found: Sequence[Trial]) -> list[str]:
+    """A line a plan: what was called what, and what the figures of `line` leave out."""
+    return [f"{in_words(plan)}: {_counted(plan, mine)}" for plan, mine in _by_plan(found)]
+
+
+def in_words(plan: str) -> str:
+    """ "busy=0.05" as "+5 %", the name under which its rate is published; A/A as it is."""
+    kind, _, size = plan.partition("=")
+    if kind == "busy":
+        return f"+{float(size) * 100:g} %"
+    if kind == "copy":
+        return f"{size} extra cop{'y' if size == '1' else 'ies'} of the weights"
+    return {"tail": "every tenth call +{:g} %", "startup": "start-up +{:g} %"}.get(kind, plan).format(
+        float(size or 0) * 100
     )
 
 
+def _by_plan(found: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
+    """A/A first, then the plans by kind and size."""
+
+    def place(plan: str) -> tuple[int, float]:
+        kind, _, size = plan.partition("=")
+        return [NOTHING, *MOVED].index(kind), float(size or 0)
+
+    plans = sorted({t.plan for t in found}, key=place)
+    return [(plan, [t for t in found if t.plan == plan]) for plan in plans]
+
+
+def _judged(mine: Sequence[Trial]) -> list[Trial]:
+    return [t for t in mine if not t.contaminated]
+
+
+def _rate(plan: str, mine: Sequence[Trial]) -> str:
+    judged = _judged(mine)
+    if not judged:
+        return f"{in_words(plan)} nothing judged"
+    if plan == NOTHING:
+        alarms = sum(bool(t.alarms) for t in judged)
+        return f"A/A {alarms}/{len(judged)} {_interval(alarms, len(judged))}"
+    caught, planted = _caught(judged)
+    return f"{in_words(plan)} {_percent(caught / planted)} {_interval(caught, planted)}"
+
+
+def _counted(plan: str, mine: Sequence[Trial]) -> str:
+    judged = _judged(mine)
+    if plan == NOTHING:
+        alarms = sum(bool(t.alarms) for t in judged)
+        rows, unchanged = sum(t.rows for t in judged), sum(t.unchanged for t in judged)
+        said = [f"{len(judged)} runs", f"{alarms} with an alarm", f"{unchanged} of {rows} rows called unchanged"]
+    else:
+        caught, planted = _caught(judged)
+        elsewhere = sum(bool(set(t.alarms) - set(t.planted)) for t in judged)
+        said = [
+            f"{caught} of {planted} rows caught",
+            f"{sum(len(t.missed) for t in judged)} called unchanged",
+            f"{elsewhere} of {len(judged)} runs with an alarm elsewhere",
+        ]
+    disarmed, apart = len(mine) - len(judged), sum(t.conditions.apart for t in judged)
+    said += [f"{disarmed} disarmed"] if disarmed else []
+    return ", ".join([*said, f"{apart} of {len(judged)} runs with a fork server for each arm"])
+
+
+def _caught(judged: Sequence[Trial]) -> tuple[int, int]:
+    """(planted rows that were caught, planted rows)."""
+    return sum(len(t.caught) for t in judged), sum(len(t.planted) for t in judged)
+
+
 def _where(found: Sequence[Trial]) -> list[str]:
-    """The machines, and how long a run took, in words."""
-    if not found:
-        return ["no trial yet"]
-    machines = dict.fromkeys(f"{t.conditions.cores} cores of {t.conditions.cpu}" for t in found)
-    budgets = sorted({t.conditions.budget_s for t in found})
-    hours = sum(t.conditions.elapsed_s for t in found) / 3600
-    asked = " or ".join(f"{budget / 60:g}" for budget in budgets)
-    return [*machines, f"{asked} min a run, {hours:.1f} h in all"]
+    """The machines, and how long it all took, in words."""
+    machines: dict[str, set[str]] = {}
+    for conditions in (t.conditions for t in found):
+        known = machines.setdefault(f"{conditions.cores} cores of {conditions.cpu}", set())
+        known.update([conditions.isa] if conditions.isa else [])
+    named = [f"{name} ({', '.join(sorted(isas))})" if isas else name for name, isas in machines.items()]
+    return [*named, f"{sum(t.conditions.elapsed_s for t in found) / 3600:.1f} h"]
 
 
 def _interval(successes: int, count: int) -> str:
     low, high = wilson(successes, count)
-    return f"[{low:.0%}, {high:.0%}]"
+    return f"[{_percent(low)}, {_percent(high)}]"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.0f} %"

@@ -63,7 +63,7 @@ def _trials(options: Namespace) -> int:
         found.append(trial)
         if options.history:
             room.append(options.history, trial)
-    say(room.line(found))
+    say("\n".join([room.line(found), *room.details(found)]))
     return FINE
 
 
@@ -79,6 +79,7 @@ def _conditions(run: paired.PairedRun, elapsed_s: float) -> room.Conditions:
         budget_s=run.budget_s,
         elapsed_s=round(elapsed_s, 1),
         apart=not run.shared_server,
+        isa=environment["cpu"].get("isa"),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from baselines.verdict import Comparison, Verdict
-from benches.selftest import NOTHING, Conditions, append, line, stored, trials
+from benches.selftest import NOTHING, Conditions, append, details, line, stored, trials
 from harness.storage import UnreadableRun
 from harness.types import Case
 
@@ -37,6 +37,7 @@ HERE = Conditions(
     budget_s=600.0,
     elapsed_s=360.0,
     apart=False,
+    isa="AVX2",
 )
 
 
@@ -62,7 +63,11 @@ def test_several_rows_can_be_slow_at_once() -> None:
     found = list(trials(("busy=0.05",), 1, CASES, measure, rows=2))
     assert asked == [f"inject:busy=0.05@{CASES[0].id},inject:busy=0.05@{CASES[1].id}"]
     assert (found[0].caught, found[0].missed) == ((CASES[0].id,), (CASES[1].id,))
-    assert line(found).startswith("busy=0.05 1/2 rows caught [9%, 91%], 1 called unchanged, 0 of 1 runs with an alarm")
+    assert line(found).startswith("+5 % 50 % [9 %, 91 %]; ")
+    assert details(found) == [
+        "+5 %: 1 of 2 rows caught, 1 called unchanged, 0 of 1 runs with an alarm elsewhere, "
+        "0 of 1 runs with a fork server for each arm"
+    ]
 
 
 def test_the_line_counts_alarms_catches_misses_and_disarmed_runs() -> None:
@@ -75,10 +80,12 @@ def test_the_line_counts_alarms_catches_misses_and_disarmed_runs() -> None:
         ]
     )
     found = list(trials((NOTHING, "busy=0.05"), 2, CASES, lambda _arm: (next(answers), HERE)))
-    assert line(found) == (
-        "A/A 1/2 runs [9%, 91%], 1 of 2 rows called unchanged; busy=0.05 1/1 rows caught [21%, 100%], 0 called "
-        "unchanged, 1 of 1 runs with an alarm elsewhere, 1 disarmed; 2 cores of a CPU; 10 min a run, 0.4 h in all"
-    )
+    assert line(found) == "A/A 1/2 [9 %, 91 %]; +5 % 100 % [21 %, 100 %]; 2 cores of a CPU (AVX2); 0.4 h"
+    assert details(found) == [
+        "A/A: 2 runs, 1 with an alarm, 1 of 2 rows called unchanged, 0 of 2 runs with a fork server for each arm",
+        "+5 %: 1 of 1 rows caught, 0 called unchanged, 1 of 1 runs with an alarm elsewhere, 1 disarmed, "
+        "0 of 1 runs with a fork server for each arm",
+    ]
 
 
 def test_trials_of_several_evenings_add_up(tmp_path: Path) -> None:
@@ -92,7 +99,8 @@ def test_trials_of_several_evenings_add_up(tmp_path: Path) -> None:
     found = stored(path)
     assert [(t.caught, t.missed) for t in found] == [((), (CASES[0].id,)), ((CASES[0].id,), ())]
     assert found[1].conditions == HERE
-    assert line(found).startswith("busy=0.05 1/2 rows caught [9%, 91%], 1 called unchanged, 0 of 2 runs with an alarm")
+    assert line(found).startswith("+5 % 50 % [9 %, 91 %]; ")
+    assert details(found)[0].startswith("+5 %: 1 of 2 rows caught, 1 called unchanged, 0 of 2 runs with an alarm")
     path.write_text(path.read_text() + '{"plan": "A/A"}\n')
     with pytest.raises(UnreadableRun, match="line 3"):
         stored(path)
@@ -103,3 +111,16 @@ def test_a_slow_start_counts_where_the_start_is_measured() -> None:
     (found,) = trials(("startup=0.3",), 1, CASES, lambda _arm: (both, HERE))
     assert found.caught
     assert not found.missed
+
+
+def test_a_tail_called_unchanged_under_a_busy_wait_is_a_miss_too() -> None:
+    both = comparison(verdict(CASES[0], "regressed"), verdict(CASES[0], "unchanged", "latency_p95_s"))
+    (found,) = trials(("busy=0.05",), 1, CASES, lambda _arm: (both, HERE))
+    assert (found.caught, found.missed) == ((CASES[0].id,), (CASES[0].id,))
+
+
+def test_plans_stand_in_the_line_by_their_size_under_their_published_names() -> None:
+    plans = ("startup=0.3", "busy=0.10", "tail=0.5", "copy=1", "busy=0.03", NOTHING)
+    found = list(trials(plans, 1, CASES, lambda _arm: (comparison(verdict(CASES[0], "unchanged")), HERE)))
+    names = [entry.partition(":")[0] for entry in details(found)]
+    assert names == ["A/A", "+3 %", "+10 %", "1 extra copy of the weights", "every tenth call +50 %", "start-up +30 %"]
