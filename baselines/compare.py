@@ -40,11 +40,13 @@ def compare_stored(
     planned: Collection[str] | None = None,
     max_age_days: float = MAX_AGE_DAYS,
     only: Collection[str] | None = None,
+    allow_new: bool = False,
 ) -> Comparison:
     """`run` against this machine's sessions; against the shipped reference where they are unlike or there are none.
 
     Sessions that were saved more than `max_age_days` before the run are stale: they are left out, and where no other is
     left nothing is compared. `only` names the sessions (by run id) that count, for deciding again as it was decided.
+    `allow_new` lets rows pass that the sessions do not know.
     """
     try:
         own, reference = store.find(run, root), store.reference(root, run.suite)
@@ -61,7 +63,7 @@ def compare_stored(
     left_out = len(own) - len(fresh)
     note = f"stale sessions left out: {left_out} (saved more than {max_age_days:g} days before this run)"
     found = with_notes(_compare_own(run, fresh, reference, others, planned), [note] if left_out else [])
-    return replace(found, max_age_days=max_age_days, considered=considered)
+    return replace(found, max_age_days=max_age_days, considered=considered, allow_new=allow_new)
 
 
 def with_notes(comparison: Comparison, notes: Sequence[str]) -> Comparison:
@@ -167,7 +169,7 @@ def _judge_rows(frame: Frame, planned: Collection[str] | None) -> tuple[list[Jud
             continue
         judged += judge_row(frame, there, here or Row(case=there.case, status=NOT_RUN, reason=None))
     new = [row for case_id, row in frame.here.rows.items() if case_id not in frame.newest.rows]
-    judged += [(appeared(row), None) for row in new]
+    judged += [(appeared(row, frame.scope), None) for row in new]
     return judged, [f"rows of the baseline that were not asked for in this run: {unasked}"] if unasked else []
 
 

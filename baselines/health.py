@@ -13,6 +13,7 @@ from baselines.verdict import Outcome, Scope, Verdict
 ROW_METRIC = "row"
 KIND = "health"
 LONGEST_FACT = 160
+ACCEPT = "accept it with imgbench baseline save, or give --allow-new"
 # On another machine these say something about the machine (less memory, a slower clock, a missing package).
 OF_THE_MACHINE = frozenset({"oom", "timeout", "skipped"})
 
@@ -49,12 +50,15 @@ def health(there: Row, here: Row, scope: Scope) -> Verdict | None:
     return row_verdict(here, "regressed", f"health: {_story(here)}; in the baseline {there.status}")
 
 
-def appeared(row: Row) -> Verdict:
-    """A row that the baseline does not have: shown, and a failure only where the caller is strict."""
+def appeared(row: Row, scope: Scope) -> Verdict:
+    """A row that the baseline does not have: no pass until it is accepted, since a row that was taken out of the
+    baseline looks the same. Another machine's reference is no list of what this one must have, so there it is shown."""
     if row.status == NOT_RUN:
         return row_verdict(row, "missing", "not measured in this run, and not in the baseline")
     state = "" if row.ok else f"; {_story(row)}"
-    return row_verdict(row, "new", f"not in the baseline{state}")
+    if scope != "all":
+        return row_verdict(row, "new", f"not in the baseline{state}", gating=False)
+    return row_verdict(row, "new", f"not in the baseline{state}; {ACCEPT}")
 
 
 def work_difference(there: Row, here: Row) -> str | None:

@@ -80,7 +80,7 @@ class Comparison:
     and `baseline` names the base. `contaminated` gives the reasons why speed may not be judged (a busy machine, a
     control that moved): its timed verdicts are then inconclusive already, and the gate says 14. `against` names the
     stored sessions that were used, oldest first, none of which was older than `max_age_days`; `considered` names all
-    that were there."""
+    that were there. `allow_new` tells that rows and metrics which the sessions do not know were added on purpose."""
 
     run_id: str
     suite: str
@@ -98,6 +98,7 @@ class Comparison:
     against: tuple[str, ...] = ()
     max_age_days: float | None = None
     considered: tuple[str, ...] = ()
+    allow_new: bool = False
 
 
 def busy_rows(comparison: Comparison) -> dict[str, str]:
@@ -106,13 +107,24 @@ def busy_rows(comparison: Comparison) -> dict[str, str]:
     return {v.label: v.reason.partition(";")[0] for v in gating if v.reason.startswith("contended: ")}
 
 
+def no_pass(verdict: Verdict, comparison: Comparison, strict: bool = False) -> bool:
+    """Whether this verdict alone makes the gate red though nothing got worse: absent, not comparable, or new.
+
+    A row that the stored sessions do not know may be one that was taken out of them, so it has to be accepted. A
+    metric that is new in a known row (advisory) counts only where `strict` asks for every answer.
+    """
+    if verdict.outcome == "new":
+        return not comparison.allow_new and (verdict.gating or (strict and comparison.rule == "stored"))
+    return verdict.gating and verdict.outcome in {"missing", "not_comparable"}
+
+
 def exit_code(comparison: Comparison, strict: bool = False) -> int:
     """The code of the whole, the gravest finding first. Only gating verdicts count.
 
     15 before 10: a fast wrong answer must never read as a mere slow-down. 10 before 12: a confirmed regression stays
     one, whatever else could not be compared. 14 before 13 and 12: a second run may help it. 12 (fail closed): a row
-    that is absent, or cannot be compared, is no pass. `strict` adds 12 for rows that the baseline does not know, and
-    11 for what could not be decided.
+    that is absent, cannot be compared, or is unknown to the baseline is no pass. `strict` adds 12 for metrics that the
+    baseline does not know, and 11 for what could not be decided.
     """
     if comparison.refused:
         return NOT_COMPARABLE
@@ -126,6 +138,6 @@ def exit_code(comparison: Comparison, strict: bool = False) -> int:
         return CONTAMINATED
     if not any(v.candidate is not None or v.outcome in {"not_comparable", "new"} for v in comparison.verdicts):
         return NOTHING_MEASURED
-    if outcomes & ({"not_comparable", "missing", "new"} if strict else {"not_comparable", "missing"}):
+    if any(no_pass(v, comparison, strict) for v in comparison.verdicts):
         return NOT_COMPARABLE
     return INCONCLUSIVE if strict and "inconclusive" in outcomes else FINE

@@ -104,7 +104,8 @@ def _report(command: argparse.ArgumentParser) -> None:
 
 def _compare(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a folder of runs (its newest)")
-    command.add_argument("--strict", action="store_true", help="inconclusive verdicts exit with 11")
+    command.add_argument("--strict", action="store_true", help="inconclusive verdicts exit with 11, new metrics 12")
+    command.add_argument("--allow-new", action="store_true", help="rows and metrics that no session knows are no error")
     command.add_argument("--exit-zero", action="store_true", help="advisory: always exit with 0")
     command.add_argument("--json", action="store_true", help="print the comparison as JSON")
     command.add_argument("--budget", default="2m", metavar="TIME", help="to measure suspects again (2m; 0: do not)")

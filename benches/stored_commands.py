@@ -45,11 +45,11 @@ def compare(options: Namespace) -> int:
         raise UsageError("compare: --json and --annotations both fill stdout; write the JSON with --json-file")
     budget_s = seconds(options.budget, zero=True)
     measured = load_run(options.run)
-    comparison = _against_store(measured, store_of(options), options.max_age)
+    comparison = _against_store(measured, store_of(options), options.max_age, allow_new=options.allow_new)
     if wanted := suspects(measured, comparison):
         told = _measured_again(measured, wanted, budget_s, quiet=options.json)
         measured = load_run(Path(str(measured.folder)))
-        comparison = _against_store(measured, store_of(options), options.max_age, told)
+        comparison = _against_store(measured, store_of(options), options.max_age, told, allow_new=options.allow_new)
     _keep(measured, comparison)
     write_artifacts(options, comparison)
     if options.json:
@@ -144,7 +144,8 @@ def _stored_comparison(options: Namespace) -> tuple[Run, Comparison]:
     told = tuple(n for n in document.get("notes", ()) if "measured again" in n)
     stored_age = document.get("max_age_days")
     age = baselines.compare.MAX_AGE_DAYS if stored_age is None else float(stored_age)
-    return run, _against_store(run, store_of(options), age, told, only)
+    allow_new = bool(document.get("allow_new", False))
+    return run, _against_store(run, store_of(options), age, told, only, allow_new=allow_new)
 
 
 def load_run(path: Path) -> Run:
@@ -179,7 +180,11 @@ def _against_store(
     max_age_days: float = baselines.compare.MAX_AGE_DAYS,
     told: tuple[str, ...] = (),
     only: tuple[str, ...] | None = None,
+    *,
+    allow_new: bool = False,
 ) -> Comparison:
     planned = {case.id for case in measured.cases} if measured.selection else None
-    found = baselines.compare.compare_stored(measured, root, planned=planned, max_age_days=max_age_days, only=only)
+    found = baselines.compare.compare_stored(
+        measured, root, planned=planned, max_age_days=max_age_days, only=only, allow_new=allow_new
+    )
     return baselines.compare.with_notes(found, told)

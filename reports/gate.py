@@ -20,22 +20,22 @@ from baselines.verdict import (
     Verdict,
     busy_rows,
     exit_code,
+    no_pass,
 )
 from reports.sections.comparison import ranked
 from reports.wording import counted, listed
 
 Standing = Literal["failure", "error", "skipped", "passed"]
 TIMED: Final = frozenset({"noisy", "energy"})
-NO_PASS: Final = frozenset({"missing", "not_comparable"})
 REASON_CHARACTERS: Final = 300
 
 
 def standing(verdict: Verdict, comparison: Comparison, strict: bool = False) -> Standing:
-    """How one verdict counts. Failure: it regressed. Error: it is absent or cannot be compared, which is no pass.
+    """How one verdict counts. Failure: it regressed. Error: absent, unknown or not comparable, which is no pass.
     Skipped: not decided, or timed on a machine that was not quiet. Passed: all else, and whatever is advisory."""
     if verdict.gating and verdict.outcome == "regressed":
         return "failure"
-    if verdict.gating and verdict.outcome in (NO_PASS | {"new"} if strict else NO_PASS):
+    if no_pass(verdict, comparison, strict):
         return "error"
     if verdict.outcome == "inconclusive" or (comparison.contaminated and verdict.kind in TIMED):
         return "skipped"
@@ -60,15 +60,14 @@ def whole(comparison: Comparison, strict: bool = False) -> tuple[tuple[str, str]
 
 def gravest_first(comparison: Comparison) -> list[Verdict]:
     """All verdicts: first those that make the gate red, then by outcome, and within it the largest change."""
-    red = NO_PASS | {"regressed"}
-    return sorted(ranked(comparison.verdicts), key=lambda v: not (v.gating and v.outcome in red))
+    return sorted(ranked(comparison.verdicts), key=lambda v: standing(v, comparison) not in {"failure", "error"})
 
 
 def speed_rows(comparison: Comparison) -> tuple[set[str], set[str]]:
     """Case ids whose speed was judged and is not worse, and case ids of which something gating is undecided."""
     gating = [v for v in comparison.verdicts if v.gating]
     undecided = {v.case_id for v in gating if v.outcome in {"inconclusive", "new"}}
-    not_slower = {v.case_id for v in gating if v.kind in TIMED and v.outcome in {"unchanged", "improved"}}
+    not_slower = {v.case_id for v in gating if v.kind == "noisy" and v.outcome in {"unchanged", "improved"}}
     return not_slower - undecided, undecided
 
 
@@ -86,8 +85,7 @@ def sentence(comparison: Comparison, strict: bool = False) -> str:
     if code == NOTHING_MEASURED:
         return "No answer: nothing was measured."
     if code == NOT_COMPARABLE:
-        rows = _rows(comparison, lambda v: standing(v, comparison, strict) == "error")
-        return f"No pass: {_counted(rows, 'is missing', 'are missing')} or cannot be compared."
+        return f"No pass: {_absent(comparison, strict)}."
     not_slower, undecided = speed_rows(comparison)
     if undecided:
         lead = "No pass" if code == INCONCLUSIVE else "Not red"
@@ -101,6 +99,17 @@ def shortened(text: str, limit: int = REASON_CHARACTERS) -> str:
     """At most `limit` characters, on one line."""
     line = " ".join(text.split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def _absent(comparison: Comparison, strict: bool) -> str:
+    """What is missing, cannot be compared or is unknown, in words."""
+    errors = [v for v in comparison.verdicts if standing(v, comparison, strict) == "error"]
+    new = {v.case_id for v in errors if v.outcome == "new"}
+    gone = {v.case_id for v in errors if v.outcome != "new"}
+    found = [f"{_counted(len(gone), 'is missing', 'are missing')} or cannot be compared"] if gone else []
+    known = "not known to the baseline (imgbench baseline save accepts it)"
+    found += [_counted(len(new), f"is {known}", f"are {known}")] if new else []
+    return listed(found)
 
 
 def _worse(comparison: Comparison) -> list[str]:

@@ -103,9 +103,29 @@ def test_a_renamed_row_is_missing_and_new() -> None:
     assert exit_code(comparison) == 12
 
 
-def test_a_new_row_counts_only_when_strict() -> None:
+def test_a_new_row_is_no_pass_until_it_is_accepted_or_allowed() -> None:
     now = run_of([*measured(latency(1, 1, 1)), *measured(latency(1, 1, 1), case=B)])
     comparison = compare(now, sessions_of(1.0))
+    (new,) = [v for v in comparison.verdicts if v.outcome == "new"]
+    assert "imgbench baseline save" in new.reason
+    assert (exit_code(comparison), exit_code(comparison, strict=True)) == (12, 12)
+    allowed = replace(comparison, allow_new=True)
+    assert (exit_code(allowed), exit_code(allowed, strict=True)) == (0, 0)
+    assert exit_code(compare(now, [*sessions_of(1.0), *stored(now, now)][-1:])) == 0
+
+
+def test_the_reference_of_another_machine_is_no_list_of_the_rows_that_may_be() -> None:
+    same = {"parameters": [1.0]}
+    now = run_of([*measured(same), *measured(same, case=B)])
+    comparison = compare(now, stored(run_of(measured(same))), scope="machine-independent")
+    assert [(v.outcome, v.gating) for v in comparison.verdicts] == [("unchanged", True), ("new", False)]
+    assert exit_code(comparison) == 0
+
+
+def test_a_new_metric_of_a_known_row_counts_only_when_strict() -> None:
+    both = {**latency(1, 1, 1), "weights_bytes": [5.0]}
+    comparison = compare(run_of(measured(both)), sessions_of(1.0))
+    assert [(v.outcome, v.gating) for v in comparison.verdicts][1] == ("new", False)
     assert (exit_code(comparison), exit_code(comparison, strict=True)) == (0, 12)
 
 

@@ -137,6 +137,41 @@ def test_the_change_gets_its_verdict_and_never_passes(name: str, tmp_path: Path)
     assert exit_code(found) == code
 
 
+def resealed(root: Path, change: Callable[[list[dict], list[dict]], None]) -> None:
+    """Every stored session with its cases and measurements changed, and a hash that fits them."""
+    for path in root.glob("*/*/s*.json"):
+        document = json.loads(path.read_text())
+        change(document["run"]["cases"], document["run"]["measurements"])
+        path.write_text(json.dumps({**document, "hash": store.seal(document)}))
+
+
+def take_out(cases: list[dict], measurements: list[dict]) -> None:
+    cases[:] = [c for c in cases if c["model"] != "a"]
+    measurements[:] = [m for m in measurements if m["case"]["model"] != "a"]
+
+
+def rename(cases: list[dict], measurements: list[dict]) -> None:
+    for case in [c for c in (*cases, *(m["case"] for m in measurements)) if c["model"] == "a"]:
+        case["model"] = "a2"
+
+
+@pytest.mark.parametrize(("change", "outcomes"), [(take_out, {"new"}), (rename, {"new", "missing"})])
+@pytest.mark.parametrize("level", [1.0, 2.0])
+def test_a_row_that_left_the_baseline_is_no_pass_even_with_a_fitting_hash(
+    change: Callable[[list[dict], list[dict]], None], outcomes: set[str], level: float, tmp_path: Path
+) -> None:
+    """Twice as slow or not: what nobody can compare is red."""
+    saved(tmp_path)
+    resealed(tmp_path, change)
+    run = resampled(good("now"), latency_s=[0.1 * level] * 12)
+    found = compare_stored(run, tmp_path)
+    assert not found.refused
+    assert {v.outcome for v in found.verdicts if v.metric == "row"} == outcomes
+    assert exit_code(found) == 12
+    allowed = compare_stored(run, tmp_path, allow_new=True)
+    assert exit_code(allowed) == (0 if outcomes == {"new"} else 12)
+
+
 def test_without_a_change_it_passes(tmp_path: Path) -> None:
     saved(tmp_path)
     found = compare_stored(good("now"), tmp_path)
