@@ -128,6 +128,7 @@ def measure_job(job: Job, report: Report, turns: Turns | None = None) -> Outcome
     import torch
 
     from harness import devices
+    from harness.trial import Mismatch
 
     torch.set_num_threads(job.threads)
     try:
@@ -136,6 +137,8 @@ def measure_job(job: Job, report: Report, turns: Turns | None = None) -> Outcome
         traceback.print_exc()
         if isinstance(error, Unsupported):
             return _ended(job, "skipped", str(error))
+        if isinstance(error, Mismatch):
+            return _ended(job, "invalid", str(error))
         return _ended(job, "oom" if _is_out_of_memory(error) else "failed", one_line(error))
 
 

@@ -37,6 +37,14 @@ def test_every_bad_end_is_a_row_and_the_sweep_goes_on(run_suite: RunSuite) -> No
     assert found.loc["planted_ok", "latency_s"] > 0
 
 
+def test_another_shape_is_invalid_also_where_a_backend_would_refuse_it(run_suite: RunSuite) -> None:
+    run = run_suite(" - {model: planted_batch, batch_size: 4, backend: [onnxruntime, openvino]}\n")
+    reason = "classifier was called with shapes [(2, 3, 8, 8)] instead of [(4, 3, 8, 8)]"
+    assert {m.case.backend: (m.status, m.reason) for m in run.measurements} == dict.fromkeys(
+        ("onnxruntime", "openvino"), ("invalid", reason)
+    )
+
+
 def test_a_hang_is_killed_at_the_timeout(run_suite: RunSuite) -> None:
     run = run_suite(
         " - {model: planted_hang}\n - {model: planted_ok}\n", QUICK.replace("timeout_s: 60", "timeout_s: 25")
