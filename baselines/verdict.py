@@ -76,8 +76,8 @@ class Comparison:
     """A run against a stored baseline. `scope` says what could be compared: "all", or "machine-independent" where
     the baseline comes from another machine; `differences` lists the fields that make speed incomparable; `refused`
     is the reason why nothing at all was compared (then `verdicts` is empty); `absent` tells that there simply is no
-    baseline yet. `rule` "paired" is `imgbench ab`: base and head measured in one run, `arms` says what each of them is
-    and `baseline` names the base. `contaminated` gives the reasons why speed may not be judged (a busy machine, a
+    baseline yet, and `error` that the benchmark itself broke. `rule` "paired" is `imgbench ab`: base and head measured
+    in one run, `arms` says what each of them is and `baseline` names the base. `contaminated` gives the reasons why speed may not be judged (a busy machine, a
     control that moved): its timed verdicts are then inconclusive already, and the gate says 14. `against` names the
     stored sessions that were used, oldest first, none of which was older than `max_age_days`; `considered` names all
     that were there. `allow_new` tells that rows and metrics which the sessions do not know were added on purpose."""
@@ -99,12 +99,26 @@ class Comparison:
     max_age_days: float | None = None
     considered: tuple[str, ...] = ()
     allow_new: bool = False
+    error: bool = False
 
 
 def busy_rows(comparison: Comparison) -> dict[str, str]:
     """Label -> reason of the rows whose gating speed is undecided because the machine was busy: no pass of theirs."""
     gating = (v for v in comparison.verdicts if v.gating and v.outcome == "inconclusive")
     return {v.label: v.reason.partition(";")[0] for v in gating if v.reason.startswith("contended: ")}
+
+
+def same_arms(comparison: Comparison) -> bool:
+    """Whether base and head are one and the same: then the run says how quiet the gate is, and nothing of a change."""
+    return comparison.arms is not None and comparison.arms[0] == comparison.arms[1]
+
+
+def _anything_measured(comparison: Comparison) -> bool:
+    """Whether there is anything to tell: a value, or rows that cannot be compared. The values of a paired run's
+    preflight are no times, so there it takes a pair."""
+    if comparison.rule == "paired":
+        return any(v.pairs or (v.gating and v.outcome == "not_comparable") for v in comparison.verdicts)
+    return any(v.candidate is not None or v.outcome in {"not_comparable", "new"} for v in comparison.verdicts)
 
 
 def no_pass(verdict: Verdict, comparison: Comparison, strict: bool = False) -> bool:
@@ -127,7 +141,7 @@ def exit_code(comparison: Comparison, strict: bool = False) -> int:
     baseline does not know, and 11 for what could not be decided.
     """
     if comparison.refused:
-        return NOT_COMPARABLE
+        return BENCHMARK_ERROR if comparison.error else NOT_COMPARABLE
     gating = [v for v in comparison.verdicts if v.gating]
     if any(v.outcome == "regressed" and v.kind.startswith("quality") for v in gating):
         return QUALITY_REGRESSED
@@ -136,7 +150,7 @@ def exit_code(comparison: Comparison, strict: bool = False) -> int:
         return REGRESSED
     if comparison.contaminated or busy_rows(comparison):
         return CONTAMINATED
-    if not any(v.candidate is not None or v.outcome in {"not_comparable", "new"} for v in comparison.verdicts):
+    if not _anything_measured(comparison):
         return NOTHING_MEASURED
     if any(no_pass(v, comparison, strict) for v in comparison.verdicts):
         return NOT_COMPARABLE

@@ -16,7 +16,8 @@ import plotly.graph_objects as go
 
 from baselines.paired.judge import SENTINEL, PairedJudge
 from baselines.paired.question import Key, Question, Sensitivity
-from baselines.verdict import MEANINGS, Comparison, Verdict, exit_code
+from baselines.paired.verdicts import AS_THINGS_ARE
+from baselines.verdict import MEANINGS, Comparison, Verdict, exit_code, same_arms
 from harness.paired import COPY, PairedRow, PairedRun
 from harness.types import AXES
 from harness.units import format_duration
@@ -59,11 +60,9 @@ def build(judge: PairedJudge, comparison: Comparison, *, strict: bool = False) -
     }
     return assembled(
         made,
-        title=f"{comparison.suite}: base against head",
+        title=f"{comparison.suite}: {'the same arm twice (A/A)' if same_arms(comparison) else 'base against head'}",
         eyebrow="Paired comparison",
-        descriptions=[
-            f"base: {run.arms[0]['text'] or 'as things are'}; head: {run.arms[1]['text'] or 'as things are'}"
-        ],
+        descriptions=[f"base: {run.arms[0]['text'] or AS_THINGS_ARE}; head: {run.arms[1]['text'] or AS_THINGS_ARE}"],
         runs=[_facts(judge)],
     )
 

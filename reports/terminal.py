@@ -10,7 +10,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from baselines.verdict import OUTCOMES, Comparison
+from baselines.verdict import OUTCOMES, Comparison, same_arms
 from harness.units import MISSING, format_value
 
 WIDE = 130
@@ -133,6 +133,7 @@ def headline(comparison: Comparison) -> str:
     told = ", ".join(f"{counts[o]} {o.replace('_', ' ')}" for o in OUTCOMES if counts[o]) or "nothing to compare"
     if comparison.rule == "paired":
         disarmed = "CONTAMINATED, speed is not judged: " if comparison.contaminated else ""
-        return f"head against base: {disarmed}{told}"
+        what = "A/A, both arms are the same" if same_arms(comparison) else "head against base"
+        return f"{what}: {disarmed}{told}"
     sessions = f"{comparison.sessions} session{'s' if comparison.sessions != 1 else ''}"
     return f"compared with {comparison.baseline} ({comparison.scope}, {sessions}): {told}"

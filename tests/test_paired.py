@@ -229,21 +229,10 @@ def test_a_row_that_breaks_in_the_head_is_not_timed() -> None:
 def test_what_is_shown_is_what_decided() -> None:
     """One wild pair of eight widens a rank interval beyond the guarantee; the trimmed mean decided, and is shown."""
     asked = Question(key=Key(row="r", metric="latency_p95_s"), sensitivity=Sensitivity(guarantee=0.10, floor=0.04))
-    asked.screened = [0.01, -0.01, 0.02, -0.02, 0.005, -0.005, 0.0, -0.45]
+    asked.screened = [0.005, -0.005, 0.01, -0.01, 0.002, -0.002, 0.0, -0.45]
     asked.screen()
     assert asked.state == "unchanged"
     shift, low, high = asked.estimate()
     assert -0.10 < low < shift < high < 0.10
     assert hodges_lehmann(asked.screened)[1] < -0.2
     assert verdicts._outcome(asked, "decided")[0] == "unchanged"
-
-
-def test_unchanged_is_taken_back_where_later_pairs_do_not_bear_it_out() -> None:
-    asked = Question(key=Key(row="r", metric="startup_s"), sensitivity=Sensitivity(guarantee=0.10, floor=0.04))
-    asked.screened = [0.01, -0.01, 0.02, -0.02, 0.005, -0.005, 0.0, 0.01]
-    asked.screen()
-    asked.screened += [0.5, 0.6, -0.4, 0.3]  # it rides along: the row's latency was still open
-    assert (asked.state, asked.still_unchanged()) == ("unchanged", False)
-    outcome, reason = verdicts._outcome(asked, "decided")
-    assert outcome == "inconclusive"
-    assert reason == "first pairs lay within ±10.0%; all 12 leave more possible"

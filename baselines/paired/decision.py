@@ -17,22 +17,21 @@ ones gives the same, bit for bit.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-from baselines.paired.question import FAMILY_LEVEL, SCREEN_LOOKS, Key, Question
+from baselines.paired.question import FAMILY_LEVEL, SCREEN_LOOKS, Key, Phase, Question
 from baselines.verdict import CONTAMINATED_SHARE
 
 SCREEN_SHARE: Final = 0.4
 HOPELESS_AFTER: Final = 1 / 3  # of the budget: where most pairs met a busy machine until then, the rest is not spent
 
-Phase = Literal["screen", "confirm", "done"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """Pairs of the whole run, kept and dropped, over all rows."""
+    """Pairs of the whole run, kept and dropped, over all rows, whichever of a row's metrics they were measured for."""
 
     kept: int
     dropped: int
@@ -53,6 +52,9 @@ class PairedDecision:
         self.round = 1
         self.gave_up = False
         self._began = 0.0
+        self._rows = {q.key.row for q in questions if q.leads}
+        self._kept: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
 
     def wanted(self) -> set[str]:
         """Rows (and controls) that need further pairs in this phase; empty when the run is decided."""
@@ -64,15 +66,12 @@ class PairedDecision:
 
     def record(self, row: str, shifts: Mapping[str, float], dropped: str | None = None) -> None:
         """One pair of one row: the log ratio of each metric (+ is worse), or the reason why the pair is left out."""
-        for question in self._of(row):
+        (self._kept if dropped is None else self._dropped)[row] += 1
+        for question in (q for q in self._of(row) if q.takes(self.phase)):
             if dropped is not None:
                 question.dropped += 1
-            elif question.key.metric not in shifts:
-                continue
-            elif self.phase == "screen" and question.state == "open":
-                question.screened.append(shifts[question.key.metric])
-            elif self.phase == "confirm" and question.state == "suspect":
-                question.confirmed.append(shifts[question.key.metric])
+            elif question.key.metric in shifts:
+                question.record(shifts[question.key.metric])
 
     def advance(self, spent: float) -> None:
         """Looks where a look is due, and moves on to the next phase. `spent` is the share of the budget, 0 to 1."""
@@ -97,9 +96,7 @@ class PairedDecision:
         self.phase = "done"
 
     def count(self) -> Count:
-        rows = [q for q in self.questions.values() if q.leads]
-        kept = sum(len(q.screened) + len(q.confirmed) for q in rows)
-        return Count(kept=kept, dropped=sum(q.dropped for q in rows))
+        return Count(kept=sum(self._kept[row] for row in self._rows), dropped=sum(self._dropped[r] for r in self._rows))
 
     def _of(self, row: str) -> list[Question]:
         return [q for q in self.questions.values() if q.key.row == row]

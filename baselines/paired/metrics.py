@@ -25,13 +25,15 @@ STARTS: Final = ("load_s", "build_s", "build_cached_s", "first_call_s")
 
 @dataclass(frozen=True, kw_only=True)
 class PairedMetric:
-    """A metric of the paired rule. `figure` is a block's one value of it, None where the block has none; `shift` is
-    what a pair says: ln(head / base)."""
+    """A metric of the paired rule. `figure` is a block's one value of it, None where the block has none, as one of
+    fewer than `samples` iterations; `shift` is what a pair says: ln(head / base). `short` is its name in a sentence."""
 
     metric: Metric
     sensitivity: Sensitivity
     leads: bool
     figure: Callable[[Measurement], float | None]
+    short: str
+    samples: int = 1
     by_turns: bool = False
 
     def shift(self, base: Measurement, head: Measurement) -> float | None:
@@ -87,6 +89,7 @@ PAIRED_METRICS: Final = (
         sensitivity=Sensitivity(guarantee=0.025, floor=0.01),
         leads=True,
         figure=_median,
+        short="p50",
         by_turns=True,
     ),
     PairedMetric(
@@ -94,11 +97,14 @@ PAIRED_METRICS: Final = (
         sensitivity=Sensitivity(guarantee=0.10, floor=0.04),
         leads=False,
         figure=_tail,
+        short="p95",
+        samples=needed_for(TAIL),
     ),
     PairedMetric(
         metric=_metric("startup_s", "Start-up", "seconds to load, build with a warm cache, and call once"),
         sensitivity=Sensitivity(guarantee=0.10, floor=0.04),
         leads=False,
         figure=_start,
+        short="start-up",
     ),
 )

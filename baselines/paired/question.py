@@ -6,6 +6,7 @@
     confirm a suspect on fresh pairs, looks at 16, 32, 64, 120:
         exact signed-rank test of  side * d - floor > 0, Bonferroni over the looks (Holm over the suspects: `decision`)
         upper 99 % bound < guarantee                                  -> the suspicion is dropped
+    a metric that rides along keeps its pairs after `unchanged`: they may take it back, and never raise a suspicion
 
 `d` is ln(head / base), turned so that + is worse. A pair is left out only by criteria that were fixed beforehand
 (a busy machine), never by its own value.
@@ -27,6 +28,7 @@ SHOWN_CONFIDENCE: Final = 0.95
 FAMILY_LEVEL: Final = 0.01
 POWER: Final = 0.95
 
+Phase = Literal["screen", "confirm", "done"]
 State = Literal["open", "unchanged", "suspect", "regressed", "improved", "dropped", "undecided"]
 
 
@@ -64,6 +66,17 @@ class Question:
     looks: list[str] = field(default_factory=list)
     _looked: int = 0
     _confirm_looked: int = 0
+
+    def takes(self, phase: Phase) -> bool:
+        """Whether a pair that is measured in this phase is one of its own."""
+        if phase == "done":
+            return False
+        rides = self.state == "unchanged" and not self.leads
+        return rides or self.state == ("open" if phase == "screen" else "suspect")
+
+    def record(self, shift: float) -> None:
+        """One pair: of a suspect a fresh one."""
+        (self.confirmed if self.state == "suspect" else self.screened).append(shift)
 
     @property
     def side(self) -> float:
@@ -129,10 +142,12 @@ class Question:
 
     def within_guarantee(self) -> bool:
         """Whether a dropped suspicion may be called unchanged: the fresh pairs alone show it."""
-        if len(self.confirmed) < 4:
-            return False
-        low, high = trimmed(self.confirmed).interval(UNCHANGED_CONFIDENCE)
-        return -self.sensitivity.guarantee < low and high < self.sensitivity.guarantee
+        return len(self.confirmed) >= 4 and self.lies_within(self.sensitivity.guarantee)
+
+    def lies_within(self, limit: float) -> bool:
+        """Whether the pairs that the estimate is made of show a shift inside ±`limit` at 99 %. Needs at least 4."""
+        low, high = trimmed(self.best()).interval(UNCHANGED_CONFIDENCE)
+        return -limit < low and high < limit
 
     def best(self) -> list[float]:
         """The pairs that the estimate is made of: the fresh ones of a suspect (the screening ones were selected)."""
@@ -149,8 +164,7 @@ class Question:
 
     def still_unchanged(self) -> bool:
         """Whether all pairs bear out what the first ones showed: a metric that rides along gets more after its look."""
-        _, low, high = self.estimate()
-        return -self.sensitivity.guarantee < low and high < self.sensitivity.guarantee
+        return self.lies_within(self.sensitivity.guarantee)
 
     def detectable(self) -> float | None:
         """Log ratio that as many pairs again would show as a change 19 times out of 20; None below 4 pairs."""

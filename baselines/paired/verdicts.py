@@ -10,13 +10,16 @@ from dataclasses import replace
 from baselines.health import row_verdict
 from baselines.paired.judge import SENTINEL, PairedJudge
 from baselines.paired.metrics import PAIRED_METRICS, PairedMetric
-from baselines.paired.question import Key, Question
+from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.robust import hodges_lehmann
 from baselines.rows import Row
 from baselines.verdict import Comparison, Outcome, Verdict
 from harness.paired import COPY, PairedRow
 
+AS_THINGS_ARE = "as things are"  # an arm of which nothing was asked
 FEWEST = 4  # pairs that an estimate needs
+UNCHANGED = Sensitivity().guarantee  # what "unchanged" means, whichever metric says it
+NO_LARGER = "no change above"  # begins the reason of what is neither called unchanged nor left open
 
 
 def comparison(judge: PairedJudge, preflight: Sequence[Verdict], ended: str) -> Comparison:
@@ -35,16 +38,16 @@ def comparison(judge: PairedJudge, preflight: Sequence[Verdict], ended: str) -> 
             continue
         for asked in PAIRED_METRICS:
             question = judge.decision.questions.get(Key(row=row.id, metric=asked.metric.name))
-            if question is not None and (asked.leads or question.screened):
+            if question is not None:
                 verdicts.append(_verdict(judge, row, asked, question, ended, contaminated))
     return Comparison(
         run_id=run.id,
         suite=run.suite,
-        baseline=f"base ({run.arms[0]['text'] or 'as things are'})",
+        baseline=f"base ({run.arms[0]['text'] or AS_THINGS_ARE})",
         scope="all",
         verdicts=tuple(verdicts),
         rule="paired",
-        arms=(run.arms[0]["text"] or "as things are", run.arms[1]["text"] or "as things are"),
+        arms=(run.arms[0]["text"] or AS_THINGS_ARE, run.arms[1]["text"] or AS_THINGS_ARE),
         contaminated=contaminated,
         notes=(*run.proof, *notes(judge, ended)),
     )
@@ -87,7 +90,10 @@ def notes(judge: PairedJudge, ended: str) -> list[str]:
             f"slot effect: the second of a pair is {centre:+.2%} [{low:+.2%}, {high:+.2%}] slower than the first"
         )
     if (mean := judge.mean_shift()) is not None:
-        found.append(f"mean shift of latency over all rows: {mean[0]:+.2%} [{mean[1]:+.2%}, {mean[2]:+.2%}]")
+        found.append(
+            f"mean shift of latency over all rows: {mean[0]:+.2%} [{mean[1]:+.2%}, {mean[2]:+.2%}] "
+            "(advisory: it decides nothing)"
+        )
     for question in judge.decision.questions.values():
         if question.control and (question.key.row.startswith(SENTINEL) or question.key.metric == "latency_s"):
             found.append(f"control {question.key.row}: {_state_words(question)}")
@@ -112,7 +118,9 @@ def _verdict(
     contaminated: tuple[str, ...],
 ) -> Verdict:
     outcome, reason = _outcome(question, ended)
-    gating = asked.leads or outcome not in {"inconclusive"}
+    if not asked.leads and not question.screened:
+        reason = _no_value(judge, row, asked) or reason
+    gating = asked.leads or outcome != "inconclusive" or _suspected(question)
     if contaminated:
         outcome, reason = "inconclusive", f"contaminated run, not judged; it would read: {outcome}, {reason}"
     estimate = question.estimate() if len(question.best()) >= FEWEST else None
@@ -151,13 +159,12 @@ def _outcome(question: Question, ended: str) -> tuple[Outcome, str]:
     if question.state == "unchanged" and not question.still_unchanged():
         return "inconclusive", f"first pairs lay within ±{sensitivity.guarantee:.1%}; all {count} leave more possible"
     if question.state == "unchanged":
-        return "unchanged", f"within ±{sensitivity.guarantee:.1%} at 99 % after {count} pairs"
+        return _no_change(question, f"within ±{UNCHANGED:.1%} at 99 % after {count} pairs", f"after {count} pairs")
     if question.state == "dropped":
         if question.within_guarantee():
-            return (
-                "unchanged",
-                f"suspected after {count} pairs; {fresh} fresh ones lie within ±{sensitivity.guarantee:.1%}",
-            )
+            suspected = f"suspected after {count} pairs"
+            told = f"{suspected}; {fresh} fresh ones lie within ±{UNCHANGED:.1%}"
+            return _no_change(question, told, f"{suspected}, {fresh} fresh ones")
         return "inconclusive", f"suspected after {count} pairs; {fresh} fresh ones neither confirm it nor rule it out"
     why = "budget spent" if ended == "budget" else "too noisy for the pairs that the rest needed"
     if question.state == "suspect":
@@ -167,9 +174,36 @@ def _outcome(question: Question, ended: str) -> tuple[Outcome, str]:
     return "inconclusive", f"{why}: {count} pairs neither show a change nor rule one out"
 
 
+def _no_change(question: Question, unchanged: str, pairs: str) -> tuple[Outcome, str]:
+    """A shift inside the metric's own guarantee is unchanged only where it is also inside UNCHANGED, so that the word
+    means the same for each metric."""
+    if question.lies_within(UNCHANGED):
+        return "unchanged", unchanged
+    guarantee = question.sensitivity.guarantee
+    return "inconclusive", f"{NO_LARGER} {guarantee:.0%}; smaller ones cannot be excluded ({pairs})"
+
+
+def _suspected(question: Question) -> bool:
+    """Whether a suspicion was raised that the fresh pairs neither confirmed nor ruled out."""
+    return question.state == "suspect" or (question.state == "dropped" and not question.within_guarantee())
+
+
+def _no_value(judge: PairedJudge, row: PairedRow, asked: PairedMetric) -> str | None:
+    """Why no pair of a row gave a metric its value; None where no pair was measured at all."""
+    samples = row.interleaving.turns * row.interleaving.samples if row.interleaving else 0
+    if samples < asked.samples:
+        return f"too few samples in a block for a {asked.short} ({samples} of {asked.samples})"
+    measured = any(key.row == row.id for key in judge.figures)
+    return f"no block gave a {asked.short}" if measured else None
+
+
 def _broken(row: PairedRow, arm: str, reason: str) -> Verdict:
-    """A row that failed while its pairs were measured: the head's failure is a regression with no statistics."""
+    """A row that failed while its pairs were measured: the head's failure is a regression with no statistics.
+
+    Not so where the memory ran out: which of the two arms it hits when both are in memory at once is chance, and each
+    of them had enough when it was alone.
+    """
     where = Row(case=row.base, status="failed", reason=reason)
-    outcome: Outcome = "regressed" if arm == "head" else "not_comparable"
+    outcome: Outcome = "regressed" if arm == "head" and not reason.startswith("oom:") else "not_comparable"
     verdict = row_verdict(where, outcome, f"health: {arm} failed in a block: {reason}")
     return replace(verdict, case_id=row.id, label=row.label)
