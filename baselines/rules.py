@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from baselines.noisy import BLIND, FULL_SESSIONS, Shift, shift_of
+from baselines.noisy import FULL_SESSIONS, GUARANTEE, Shift, shift_of
 from baselines.rows import Groups, process_value
 from baselines.verdict import Outcome
 from harness.types import Kind, Metric
@@ -83,7 +83,7 @@ def noisy(evidence: Evidence) -> Finding:
     turn = -1.0 if metric.better == "higher" else 1.0
     low, high = sorted(math.exp(turn * bound) for bound in shift.interval())
     detectable, beyond = (abs(math.expm1(turn * size)) for size in (shift.detectable, shift.threshold))
-    outcome, note = _shift_outcome(shift, detectable)
+    outcome, note = _shift_outcome(shift)
     word = "beyond" if abs(shift.harm) > shift.threshold else "within"
     count = f"{shift.sessions} session{'s' if shift.sessions > 1 else ''}"
     advisory = "" if shift.gating else f"advisory: {shift.sessions} of {FULL_SESSIONS} sessions; "
@@ -102,14 +102,16 @@ def noisy(evidence: Evidence) -> Finding:
     )
 
 
-def _shift_outcome(shift: Shift, detectable: float) -> tuple[Outcome, str]:
+def _shift_outcome(shift: Shift) -> tuple[Outcome, str]:
     """The outcome of one row on its own, and a note."""
     if abs(shift.harm) > shift.threshold:
         worse = shift.harm > 0
         if shift.agreed(1.0 if worse else -1.0):
             return ("regressed" if worse else "improved"), ""
         return "inconclusive", "; the processes of this run disagree: measure again"
-    return ("inconclusive" if detectable > BLIND else "unchanged"), ""
+    if shift.excluded:
+        return "unchanged", ""
+    return "inconclusive", f"; {share(GUARANTEE)} is not excluded"
 
 
 def exact(evidence: Evidence) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -22,6 +23,10 @@ from baselines.compare import compare
 from baselines.noisy import FULL_SESSIONS, SHARED_MACHINE_SD, discoveries, shift_of
 from baselines.verdict import Comparison, exit_code
 from harness.types import Case
+from reports import gate, markdown
+from reports.annotations import github
+from reports.badge import badge
+from reports.junit import junit
 
 
 def test_four_sessions_by_hand() -> None:
@@ -53,8 +58,31 @@ def test_four_sessions_gate() -> None:
     faster = compare(run_of(measured(latency(0.7, 0.7, 0.7))), sessions)
     assert only(faster).outcome == "improved"
     assert exit_code(faster) == 0
-    same = compare(run_of(measured(latency(1.0, 1.0, 1.02))), sessions)
+    same = compare(run_of(measured(latency(1.0, 1.0, 1.02))), sessions_of(1.0, 1.005, 1.0, 1.005))
     assert only(same).outcome == "unchanged"
+
+
+def test_unchanged_is_not_said_where_five_percent_could_hide() -> None:
+    """The same run against sessions that scatter by 0.6 %: 5.6 % is what they show, so 5 % is not excluded."""
+    found = compare(run_of(measured(latency(1.0, 1.0, 1.02))), sessions_of(1.0, 1.01, 1.0, 1.01))
+    verdict = only(found)
+    assert (verdict.outcome, verdict.gating) == ("inconclusive", True)
+    assert verdict.reason.endswith("a change below 5.6 % may go unseen; 5.0 % is not excluded")
+    assert (exit_code(found), exit_code(found, strict=True)) == (0, 11)
+    assert gate.sentence(found) == "Not red: nothing regressed, but 1 row could not be decided."
+    assert json.loads(badge(found))["message"] == "inconclusive"
+    assert "not slower" not in markdown.pull_request_comment(found) + github(found) + junit(found)
+
+
+def test_a_shift_near_five_percent_is_not_unchanged_though_no_alarm() -> None:
+    """By hand: sessions at log +-0.004, error 0.0046188 x sqrt(1.25) = 0.0051640, threshold 0.01 + 4.5407 x 0.005164 =
+    0.033448. A shift of 0.03 alarms not, and its bound 0.03 + 0.023448 is beyond ln 1.05 = 0.04879."""
+    sessions = [[[math.exp(v)]] for v in (-0.004, 0.004, -0.004, 0.004)]
+    for harm, excluded in ((0.0, True), (0.025, True), (0.026, False), (-0.026, False)):
+        shift = shift_of(METRICS["latency_s"], sessions, [[math.exp(harm)]])
+        assert shift.detectable < math.log(1.05)
+        assert abs(shift.harm) < shift.threshold
+        assert shift.excluded is excluded
 
 
 def test_one_session_is_advisory() -> None:
@@ -106,18 +134,20 @@ def test_a_lone_alarm_among_many_rows_is_a_suspect() -> None:
     assert discoveries([0.009] * 10, 0.01) == [True] * 10
     assert discoveries([], 0.01) == []
     cases = [Case(model=f"m{i}") for i in range(20)]
-    sessions = stored(*(run_of([m for c in cases for m in measured(latency(v, v, v), c)]) for v in (1, 1.02, 1, 1.02)))
-    now = run_of([m for i, c in enumerate(cases) for m in measured(latency(*[1.12 if i == 0 else 1.0] * 3), c)])
+    sessions = stored(*(run_of([m for c in cases for m in measured(latency(v, v, v), c)]) for v in (1, 1.005, 1, 1.005)))
+    now = run_of([m for i, c in enumerate(cases) for m in measured(latency(*[1.05 if i == 0 else 1.0] * 3), c)])
     first, *rest = compare(now, sessions).verdicts
     assert first.outcome == "inconclusive"
     assert "suspect (regressed), but among 20 comparisons" in first.reason
     assert {v.outcome for v in rest} == {"unchanged"}
 
 
-def simulate(rng: np.random.Generator, sessions: int, slower: float, rows: int = 24) -> list[list[Any]]:
+def simulate(
+    rng: np.random.Generator, sessions: int, slower: float, rows: int = 24, scale: float = 1.0
+) -> list[list[Any]]:
     """Samples of each row, by session (this run last) and process; the three levels each have their noise."""
     noise = rng.normal(0, 0.015, (sessions + 1, 1, 1)) + rng.normal(0, 0.01, (sessions + 1, rows, 1))
-    seconds = np.exp(noise + rng.normal(0, 0.02, (sessions + 1, rows, 3)))
+    seconds = np.exp(scale * (noise + rng.normal(0, 0.02, (sessions + 1, rows, 3))))
     seconds[-1] *= slower
     return [[[[v] for v in seconds[s, r]] for s in range(sessions + 1)] for r in range(rows)]
 
@@ -135,3 +165,16 @@ def test_simulated_false_alarms_and_power(sessions: int, least_power: float) -> 
     slower = [alarms(rng, sessions, 1.2) for _ in range(30)]
     assert sum(count > 0 for count in quiet) <= 2, "runs with any alarm where nothing changed"
     assert np.mean(slower) / 24 >= least_power, "share of the rows found where all are 20 % slower"
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.2])
+def test_simulated_slowdown_of_five_percent_is_never_called_unchanged(scale: float) -> None:
+    """On a shared machine, and on one with a fifth of its noise, which calls most of what is equal unchanged."""
+    rng = np.random.default_rng(8)
+    said = {}
+    for slower in (1.0, 1.05):
+        runs = [simulate(rng, 6, slower, scale=scale) for _ in range(40)]
+        shifts = [shift_of(METRICS["latency_s"], row[:-1], row[-1]) for run in runs for row in run]
+        said[slower] = np.mean([s.excluded and abs(s.harm) <= s.threshold for s in shifts])
+    assert said[1.05] == 0
+    assert said[1.0] >= (0.9 if scale < 1 else 0)
