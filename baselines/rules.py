@@ -131,13 +131,15 @@ def exact(evidence: Evidence) -> Finding:
 
 
 def near_exact(evidence: Evidence) -> Finding:
-    """Largest over the processes; beyond 0.5 %, 2 MiB, and what the stored processes differ by among themselves."""
-    values = [[process_value(evidence.metric, g) for g in groups] for groups in evidence.sessions]
-    flat = [v for session in values for v in session]
-    there = statistics.median(max(session) for session in values)
-    here = max(process_value(evidence.metric, g) for g in evidence.here)
-    floor = NEAR_EXACT_BYTES if evidence.metric.unit == "B" else 0.0
-    return tolerance(evidence.metric, there, here, max(NEAR_EXACT_SHARE * there, floor, max(flat) - min(flat)))
+    """Largest over the processes against that of the newest session; beyond 0.5 %, 2 MiB, and what the processes of one
+    stored session usually differ by. What the sessions differ by among themselves was accepted, and is no noise."""
+    metric = evidence.metric
+    sessions = [[process_value(metric, g) for g in groups] for groups in evidence.sessions]
+    there = max(sessions[-1])
+    here = max(process_value(metric, g) for g in evidence.here)
+    spread = statistics.median(max(values) - min(values) for values in sessions)
+    floor = NEAR_EXACT_BYTES if metric.unit == "B" else 0.0
+    return tolerance(metric, there, here, max(NEAR_EXACT_SHARE * there, floor, spread))
 
 
 def energy(evidence: Evidence) -> Finding:

@@ -134,7 +134,8 @@ def test_a_lone_alarm_among_many_rows_is_a_suspect() -> None:
     assert discoveries([0.009] * 10, 0.01) == [True] * 10
     assert discoveries([], 0.01) == []
     cases = [Case(model=f"m{i}") for i in range(20)]
-    sessions = stored(*(run_of([m for c in cases for m in measured(latency(v, v, v), c)]) for v in (1, 1.005, 1, 1.005)))
+    levels = (1.0, 1.005, 1.0, 1.005)
+    sessions = stored(*(run_of([m for c in cases for m in measured(latency(v, v, v), c)]) for v in levels))
     now = run_of([m for i, c in enumerate(cases) for m in measured(latency(*[1.05 if i == 0 else 1.0] * 3), c)])
     first, *rest = compare(now, sessions).verdicts
     assert first.outcome == "inconclusive"

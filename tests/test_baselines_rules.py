@@ -17,7 +17,7 @@ from baseline_fixture import (
 from baselines.compare import compare
 from baselines.rules import mcnemar
 from baselines.verdict import exit_code
-from harness.types import IDENTICAL
+from harness.types import IDENTICAL, Run
 
 
 def test_exact_values() -> None:
@@ -44,10 +44,23 @@ def test_near_exact(then: float, now: float, outcome: str) -> None:
     assert against({"peak_allocated_bytes": [then]}, {"peak_allocated_bytes": [now]}).outcome == outcome
 
 
-def test_near_exact_is_no_finer_than_its_own_sessions() -> None:
-    runs = [run_of(measured({"peak_allocated_bytes": [v * MIB]})) for v in (100.0, 110.0, 104.0)]
-    now = run_of(measured({"peak_allocated_bytes": [113.0 * MIB]}))
-    assert only(compare(now, stored(*runs))).outcome == "unchanged"
+def memory(*mebibytes: float) -> Run:
+    """A run of three processes with these peaks."""
+    return run_of(measured({"peak_allocated_bytes": [[v * MIB] for v in mebibytes]}))
+
+
+@pytest.mark.parametrize(("now", "outcome"), [(142.0, "unchanged"), (143.0, "regressed"), (178.0, "regressed")])
+def test_near_exact_does_not_widen_with_what_was_accepted(now: float, outcome: str) -> None:
+    """A growth from 100 to 140 MiB that was accepted once is the new normal, and no permission for the next."""
+    sessions = stored(*(memory(v, v, v) for v in (100.0, 140.0, 140.0)))
+    verdict = only(compare(memory(now, now, now), sessions))
+    assert (verdict.outcome, verdict.baseline) == (outcome, 140.0 * MIB)
+
+
+@pytest.mark.parametrize(("now", "outcome"), [(114.0, "unchanged"), (115.0, "regressed")])
+def test_near_exact_is_no_finer_than_the_processes_of_its_sessions(now: float, outcome: str) -> None:
+    sessions = stored(memory(100.0, 104.0, 102.0), memory(100.0, 160.0, 100.0), memory(106.0, 110.0, 108.0))
+    assert only(compare(memory(now, now - 1, now), sessions)).outcome == outcome
 
 
 @pytest.mark.parametrize(("now", "outcome"), [(10.9, "unchanged"), (11.2, "regressed"), (8.0, "improved")])
