@@ -153,6 +153,27 @@ def planted_drift(case: Case) -> Workload:
     return workload(case, lambda forwards, batch: sign * forwards["classifier"](batch))
 
 
+@add("planted_scaled")
+def planted_scaled(case: Case) -> Workload:
+    """Five times too large in any precision but fp32: a cosine does not see it."""
+    scale = 1.0 if case.precision == "fp32" else 5.0
+    return workload(case, lambda forwards, batch: scale * forwards["classifier"](batch))
+
+
+@add("planted_garbage_item")
+def planted_garbage_item(case: Case) -> Workload:
+    """Item 7 wrong in any precision but fp32, though the mean over the items hardly moves."""
+
+    def iterate(forwards: Mapping[str, Forward], batch: torch.Tensor) -> torch.Tensor:
+        logits = forwards["classifier"](batch)
+        if case.precision != "fp32":
+            turned = logits[7] - logits[7].mean()
+            logits[7] = logits[7] + 0.4 * turned.norm() * torch.nn.functional.normalize(turned.flip(0), dim=0)
+        return logits
+
+    return workload(case, iterate)
+
+
 LATE = {1: "kill", 2: "nan", 3: "hang", 4: "error"}
 
 

@@ -1,0 +1,80 @@
+"""What makes an output a wrong answer: its direction, its scale, or one item among many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from harness.probes import fidelity
+from harness.types import PRECISIONS, Run
+
+RunSuite = Callable[..., Run]
+KINDS = ("logits", "images")
+
+
+def outputs(kind: str) -> torch.Tensor:
+    """Ten items."""
+    made = torch.rand((10, 3, 8, 8) if kind == "images" else (10, 50), generator=torch.Generator().manual_seed(0))
+    return made if kind == "images" else made * 8 - 4
+
+
+def verdict(own: torch.Tensor, wanted: torch.Tensor, kind: str, precision: str) -> str | None:
+    samples, _ = fidelity.closeness(own, wanted, kind)
+    return fidelity.fault(samples, fidelity.tolerance(precision, kind))
+
+
+def contrast(images: torch.Tensor, share: float) -> torch.Tensor:
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return (images - mean) * share + mean
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_output_of_another_scale_is_wrong_in_any_precision(kind: str, precision: str) -> None:
+    right = outputs(kind)
+    assert verdict(right * 1.001, right, kind, precision) is None
+    for own in [contrast(right, 0.3), contrast(right, 2.0)] if kind == "images" else [right * 5, right * 0.3]:
+        samples, _ = fidelity.closeness(own, right, kind)
+        assert min(samples["cosine_similarity"]) > 0.9999  # a cosine is blind to it
+        assert str(verdict(own, right, kind, precision)).startswith("relative error ")
+    assert verdict(right * 5, right, kind, precision) is not None
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_wrong_item_of_ten_is_wrong_in_any_precision(kind: str, precision: str) -> None:
+    right = outputs(kind)
+    for garbage in (right[5], right[4].flip(-1), torch.zeros_like(right[4])):
+        own = right.clone()
+        own[4] = garbage
+        reason = verdict(own, right, kind, precision)
+        assert reason is not None
+        assert "below" in reason or "item 4 of 10" in reason or "relative error" in reason
+    forgiven = right.clone()
+    forgiven[4] *= 1.001
+    assert verdict(forgiven, right, kind, precision) is None
+
+
+def test_what_is_not_a_number_is_not_within_a_tolerance() -> None:
+    right = outputs("logits")
+    assert verdict(right * float("nan"), right, "logits", "int8_static") is not None
+
+
+def test_the_worst_item_is_named_and_the_tolerance_stands_in_the_facts(run_suite: RunSuite) -> None:
+    run = run_suite(
+        " - {model: planted_garbage_item, precision: [fp32, bf16], batch_size: 10}\n"
+        " - {model: planted_scaled, precision: [fp32, bf16], batch_size: 10}\n"
+        " - {model: planted_ok, precision: bf16, batch_size: 10}\n"
+    )
+    reference, garbage, also_reference, scaled, sound = run.measurements
+    assert (reference.status, also_reference.status, sound.status) == ("ok", "ok", "ok")
+    assert (garbage.status, scaled.status) == ("invalid", "invalid")
+    assert str(garbage.reason).startswith("item 7 of 10 has a relative error of ")
+    assert str(scaled.reason).startswith("relative error 4.")
+    tolerance = {"cosine_floor": 0.99, "error_ceiling": 0.1}
+    assert {name: sound.facts[name] for name in tolerance} == tolerance
+    assert sound.facts["item_error_ceiling"] == pytest.approx(0.3)
+    assert len(sound.samples["relative_error"]) == 10
+    assert max(sound.samples["relative_error"]) < 0.1
