@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from typing import Any
+from typing import Any, Final
 
 from harness import devices, environment
 from harness.registry import BACKENDS
+from harness.timing import perf_counter
 from harness.types import PRECISIONS
 from harness.units import format_value
+
+WORK_S: Final = 0.1
+GPU_SOURCES: Final = {
+    "foreign_processes": "other processes",
+    "throttle_reasons": "throttle reasons",
+    "thermal_throttled_s": "time throttled by heat",
+}
 
 
 def findings() -> list[dict[str, Any]]:
@@ -26,7 +34,7 @@ def findings() -> list[dict[str, Any]]:
         *_backends(name),
         _energy(device.energy_meter()),
         _memory(device),
-        _pressure(device.start_block()),
+        *_neighbours(device),
         _row("C++ compiler", bool(shutil.which("g++") or shutil.which("clang++")), "for torch_compile on a CPU"),
         _row("quality", True, "digits: data and trained weights are in the repository"),
         *(_row(package, True, version) for package, version in found["versions"].items()),
@@ -64,6 +72,27 @@ def _memory(device: devices.Device) -> dict[str, Any]:
     return _row("peak host memory", works, "VmHWM, reset before each pass" if works else missing["peak_host_bytes"])
 
 
-def _pressure(counters: dict[str, Any]) -> dict[str, Any]:
-    works = counters["pressure_cpu_us"] is not None
-    return _row("contention (PSI)", works, "/proc/pressure/cpu" if works else "this kernel has no /proc/pressure")
+def _neighbours(device: devices.Device) -> list[dict[str, Any]]:
+    """What this machine tells of other processes, from a little work of our own that its counters must have seen."""
+    before, until = device.start_block(), perf_counter() + WORK_S
+    while perf_counter() < until:
+        pass
+    state = device.block_state(before)
+    told = {
+        "contention (CPU)": ("other_cpu_s", "/proc/stat", "/proc/stat does not count: a busy neighbour is not seen"),
+        "contention (PSI)": ("pressure_cpu_us", "/proc/pressure/cpu", "this kernel has no /proc/pressure"),
+    }
+    rows = [
+        _row(what, state[key] is not None, yes if state[key] is not None else no)
+        for what, (key, yes, no) in told.items()
+    ]
+    return [*rows, *_gpu_neighbours(state)]
+
+
+def _gpu_neighbours(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The GPU's row; none without a GPU."""
+    if (gpu := state.get("gpu")) is None:
+        return []
+    unseen = [words for key, words in GPU_SOURCES.items() if gpu.get(key) is None]
+    reason = gpu.get("unavailable") or f"the driver does not tell {', '.join(unseen)}"
+    return [_row("contention (GPU)", not unseen, reason if unseen else f"NVML: {', '.join(GPU_SOURCES.values())}")]

@@ -9,8 +9,14 @@ left out, or a row is called contended, by what the kernel and the driver counte
     another process computed on the GPU               NVML's list of compute processes
     the GPU slowed down for heat or power supply      NVML's clock event reasons, and its counter of throttled time
 
-/proc/stat counts in ticks of 10 ms, so a difference below three ticks says nothing. A source that the machine does not
-have is None in the state and finds nothing; `imgbench doctor` says which those are.
+What counts is what happened during the latency samples, and while energy was measured: in a block of 16 s, of which the
+samples take 0.9 s, a neighbour of 1.5 s is 9 % of the block and all of the samples; and what only slowed the loading
+down leaves the figure as it is. Where a state has no such passes (in pairs the referee counts the timed turns, and runs
+from before have none) it is judged as a whole.
+
+/proc/stat counts in ticks of 10 ms, so a difference below three ticks says nothing, and the kernel adds them up at its
+timer interrupts, on all cores at once: a stretch may hold one more than it lasted, on each core that we keep busy. A
+source that the machine does not have is None in the state and finds nothing; `imgbench doctor` says which those are.
 """
 
 from __future__ import annotations
@@ -21,6 +27,9 @@ from typing import Any, Final
 OTHER_SHARE: Final = 0.10
 STEAL_SHARE: Final = 0.05
 RESOLUTION_S: Final = 0.03
+INTERRUPT_S: Final = 0.004  # of a kernel at 250 Hz
+LATENCY_PASS: Final = "latency_pass"
+ENERGY_PASS: Final = "energy_pass"
 THROTTLED_SHARE: Final = 0.01
 # NVML's clock event reasons: hardware slow-down, software and hardware thermal slow-down, hardware power brake.
 SLOWED: Final = {0x08: "hardware slow-down", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
@@ -28,6 +37,15 @@ SLOWED: Final = {0x08: "hardware slow-down", 0x20: "software thermal", 0x40: "ha
 
 def contended(state: Mapping[str, Any]) -> str | None:
     """Why a measurement with this machine state was not alone, in words; None where nothing speaks against it."""
+    if LATENCY_PASS not in state and ENERGY_PASS not in state:
+        return _during(state)
+    if reason := _during(state.get(LATENCY_PASS, {})):
+        return reason
+    reason = _during(state.get(ENERGY_PASS, {}))
+    return f"{reason} (while energy was measured)" if reason else None
+
+
+def _during(state: Mapping[str, Any]) -> str | None:
     return _cpu(state) or _gpu(state.get("gpu"), state.get("peers", 0), state.get("elapsed_s"))
 
 
@@ -42,7 +60,8 @@ def _cpu(state: Mapping[str, Any]) -> str | None:
     if not elapsed:
         return None
     other, steal = state.get("other_cpu_s"), state.get("steal_s")
-    if other is not None and other > max(OTHER_SHARE * elapsed, RESOLUTION_S):
+    own_cores = (state.get("own_cpu_s") or 0.0) / elapsed
+    if other is not None and other > max(OTHER_SHARE * elapsed, RESOLUTION_S, INTERRUPT_S * own_cores):
         return f"other processes used {other / elapsed:.0%} of a core meanwhile"
     if steal is not None and steal > max(STEAL_SHARE * elapsed, RESOLUTION_S):
         return f"the hypervisor took {steal / elapsed:.0%} of a core meanwhile"
@@ -58,7 +77,7 @@ def _gpu(state: Mapping[str, Any] | None, peers: int, elapsed_s: float | None) -
     foreign = (state.get("foreign_processes") or 0) - peers
     if foreign > 0:
         return f"{foreign} other process{'es' if foreign > 1 else ''} computed on the GPU"
-    throttled, elapsed = state.get("thermal_throttled_s"), elapsed_s
+    throttled, elapsed = state.get("thermal_throttled_s"), state.get("elapsed_s", elapsed_s)
     if throttled and elapsed and throttled > THROTTLED_SHARE * elapsed:
         return f"heat held the GPU's clocks down for {throttled / elapsed:.0%} of the time"
     reasons = [name for bit, name in SLOWED.items() if (state.get("throttle_reasons") or 0) & bit]

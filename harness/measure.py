@@ -69,7 +69,8 @@ def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turn
         trial = replace(_first_call(job, device, workload, build, load_s, report), turns=turns)
         findings = _collect(trial, job.only, report)
         fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial)
-    state = device.block_state(before) | _sentinel(job, device)
+    passes = {name: found for f in findings for name, found in f.state.items()}
+    state = {**device.block_state(before), **passes, **_sentinel(job, device)}
     metrics = [component_metric(c.name) for c in trial.workload.components]
     if trial.workload.quality is not None:
         metrics += trial.workload.quality.metrics
@@ -77,8 +78,14 @@ def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turn
 
 
 def _sentinel(job: Job, device: Device) -> dict[str, Any]:
-    """Work of our own at the end of a whole pass, after everything that it could disturb (`harness.sentinel`)."""
-    return {"sentinel": sentinel.measure(Timer(device.synchronize), device)} if job.only is None else {}
+    """Work of our own at the end of a whole pass, after everything that it could disturb (`harness.sentinel`), and why
+    it met a busy machine, where it did."""
+    if job.only is not None:
+        return {}
+    before = device.start_block()
+    found = sentinel.measure(Timer(device.synchronize), device)
+    reason = contention.contended(device.block_state(before))
+    return {"sentinel": found, **({"sentinel_contended": reason} if reason else {})}
 
 
 def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Workload, float, Build]:
@@ -149,10 +156,21 @@ def _collect(trial: Trial, only: tuple[str, ...] | None, report: Callable[[str],
     findings = []
     for entry in probes.in_order(trial.replicate, only):
         report(entry.name)
-        findings.append(entry.collect(trial))
+        findings.append(_found(entry, trial))
         if findings[-1].invalid:
             break
     return findings
+
+
+def _found(entry: probes.Probe, trial: Trial) -> Findings:
+    """What a probe found, with the machine's state meanwhile where it asks for that and measured anything."""
+    if entry.state is None:
+        return entry.collect(trial)
+    before = trial.device.start_block()
+    found = entry.collect(trial)
+    if not found.samples:
+        return found
+    return replace(found, state={**found.state, entry.state: trial.device.block_state(before)})
 
 
 def _fault(trial: Trial) -> str | None:

@@ -37,10 +37,12 @@ class Sampled:
     interval: float | None = None
 
 
-def sample(measure: Callable[[int], float], protocol: Protocol) -> Sampled:
-    """Runs `measure(loops)` (seconds per iteration over `loops` iterations) as the protocol says."""
+def sample(measure: Callable[[int], float], protocol: Protocol, warm: Callable[[], None] = lambda: None) -> Sampled:
+    """Runs `measure(loops)` (seconds per iteration over `loops` iterations) as the protocol says; calls `warm` between
+    the warm-up and the samples."""
     warmup, unsteady = _warm_up(measure, protocol)
     loops = max(1, math.ceil(MIN_TIMED_S / max(statistics.median(warmup[-WINDOW:]), 1e-9)))
+    warm()
     steady: list[float] = []
     spent = 0.0
     look = protocol.min_samples
@@ -76,10 +78,13 @@ def _precise(values: Sequence[float], target: float | None) -> bool:
     return target is None or (reached is not None and reached <= target)
 
 
-def sample_in_turns(measure: Callable[[int], float], interleaving: Interleaving, turns: Turns) -> Sampled:
+def sample_in_turns(
+    measure: Callable[[int], float], interleaving: Interleaving, turns: Turns, warm: Callable[[], None] = lambda: None
+) -> Sampled:
     """The same counts in both arms of a pair, turn by turn; `steady` holds the samples of all turns in order."""
     warmup = [measure(1) for _ in range(interleaving.warmups)]
     loops = max(1, math.ceil(MIN_TIMED_S / max(statistics.median(warmup[-WINDOW:]), 1e-9)))
+    warm()
     steady: list[float] = []
     for _ in range(interleaving.turns):
         turns.pass_on()

@@ -33,7 +33,8 @@ class Startup:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What a probe found: samples by metric, and the reason for each of its metrics that it could not measure."""
+    """What a probe found: samples by metric, and the reason for each of its metrics that it could not measure. `state`
+    is the machine's during its pass, where that decides whether its figures count (`harness.contention`)."""
 
     samples: Samples = field(default_factory=dict)
     warmup: Samples = field(default_factory=dict)
@@ -42,6 +43,7 @@ class Findings:
     warnings: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     invalid: str | None = None
+    state: dict[str, Any] = field(default_factory=dict)
 
 
 class Mismatch(RuntimeError):

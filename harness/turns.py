@@ -138,7 +138,7 @@ class _Players:
         self.holder: str | None = None
         self.stuck: str | None = None
         self._ended: set[str] = set()
-        self._marks: dict[int, dict[str, Any]] = {}
+        self._marks: list[tuple[int, bool, dict[str, Any]]] = []
         self._last: dict[str, Any] | None = None
 
     @property
@@ -170,8 +170,8 @@ class _Players:
         if self.holder is not None or not everybody_here or set(self.asking) != set(self.connected) or not self.asking:
             return
         place = min(self.asking.values())
-        if place[0] not in self._marks:
-            self._mark(place[0])
+        if (place[0], place[1] > 0) not in [(row, sampled) for row, sampled, _ in self._marks]:
+            self._mark(place[0], sampled=place[1] > 0)
         level = [side for side in self.sides if self.asking.get(side) == place]
         swapped = place[1] % 2 == 1
         self.holder = level[-1] if swapped else level[0]
@@ -179,18 +179,19 @@ class _Players:
         self.connected[self.holder].send(True)
 
     def states(self) -> dict[int, dict[str, Any]]:
-        """What the machine did during each row, beside the two arms and this driver."""
+        """What the machine did during each row, beside the two arms and this driver: from its first timed turn on, so
+        that a long build does not thin out what happened beside the samples; of a row that came to none, all of it."""
         self._mark(END)
-        marks = [*self._marks.items()]
-        ends: list[Mapping[str, Any]] = [*(m for _, m in marks[1:]), self._last or {}]
-        return {row: host_difference(mark, end) for (row, mark), end in zip(marks, ends, strict=True)}
+        ends: list[Mapping[str, Any]] = [*(counters for *_, counters in self._marks[1:]), self._last or {}]
+        return {row: host_difference(begin, end) for (row, _, begin), end in zip(self._marks, ends, strict=True)}
 
     def close(self) -> None:
         for connection in self.connected.values():
             connection.close()
 
-    def _mark(self, row: int) -> None:
-        """The machine's counters now; the CPU time of both arms counts as our own. The first end is the end."""
+    def _mark(self, row: int, *, sampled: bool = False) -> None:
+        """The machine's counters now; the CPU time of both arms counts as our own. `sampled`: the row's timed turns
+        begin, and not its load. The first end is the end."""
         if row == END and self._last is not None:
             return
         counters = host_counters()
@@ -198,4 +199,4 @@ class _Players:
         if row == END:
             self._last = counters
         else:
-            self._marks[row] = counters
+            self._marks.append((row, sampled, counters))

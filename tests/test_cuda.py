@@ -12,6 +12,7 @@ from unittest.mock import create_autospec
 import pytest
 import torch
 
+from harness import contention
 from harness.backends import BuildRequest
 from harness.backends.cuda_graphs import CudaGraphs
 from harness.backends.torch_compile import MaxAutotune, ReduceOverhead, TorchCompile
@@ -90,6 +91,12 @@ def trial(stream: Stream, wall_s: float, device_s: float) -> Any:
     )
 
 
+@pytest.fixture
+def no_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "own_gpu", lambda: "NVML: Driver Not Loaded")
+
+
+@pytest.mark.usefixtures("no_nvml")
 def test_the_gpus_own_time_stands_beside_the_wall_clock(stream: Stream) -> None:
     found = latency(trial(stream, wall_s=0.0102, device_s=0.0100))
     assert len(found.samples["device_time_s"]) == len(found.samples["latency_s"])
@@ -98,6 +105,37 @@ def test_the_gpus_own_time_stands_beside_the_wall_clock(stream: Stream) -> None:
     assert not found.warnings
 
 
+def test_the_gpu_is_looked_at_right_before_the_samples_and_right_after_them(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then it is warm, and the work of the CPU that follows has not yet let it cool down."""
+    gpu = nvml.Gpu(handle=1, whole=1, is_mig=False)
+    asked = trial(stream, wall_s=0.010, device_s=0.010)
+    looks: list[int] = []
+    steps = [0]
+    step = asked.step
+
+    def counted() -> torch.Tensor:
+        steps[0] += 1
+        return step()
+
+    asked.step = counted
+    monkeypatch.setattr(cuda, "own_gpu", lambda: gpu)
+    monkeypatch.setattr(nvml, "counters", lambda _gpu: looks.append(steps[0]) or {"throttle_reasons": 0x40})
+
+    def state(_gpu: nvml.Gpu, before: dict[str, Any]) -> dict[str, Any]:
+        looks.append(steps[0])
+        return before
+
+    monkeypatch.setattr(nvml, "state", state)
+    found = latency(asked)
+    assert looks == [len(found.warmup["latency_s"]), steps[0]]
+    seen = found.state["latency_pass"]["gpu"]
+    assert seen["throttle_reasons"] == 0x40
+    assert contention.contended(found.state) == "the GPU slowed down (hardware thermal)"
+
+
+@pytest.mark.usefixtures("no_nvml")
 def test_two_clocks_that_disagree_are_flagged(stream: Stream) -> None:
     found = latency(trial(stream, wall_s=0.020, device_s=0.010))
     assert found.warnings == ("clocks: 20.000 ms by the wall clock, 10.000 ms by the GPU's events",)

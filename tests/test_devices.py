@@ -79,13 +79,15 @@ def test_a_rapl_zone_that_goes_away_is_lost_and_not_zero(tmp_path: Path) -> None
 def write_proc(root: Path, *, busy: int, steal: int, pressure_us: int, mhz: float) -> None:
     """A /proc as far as it is read: ticks of the whole machine, pressure stall information, the frequency."""
     (root / "pressure").mkdir(parents=True, exist_ok=True)
-    (root / "stat").write_text(f"cpu  {busy} 0 0 99 0 0 0 {steal} 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n")
+    lines = [f"{name} {busy} 0 0 99 0 0 0 {steal} 0 0" for name in ("cpu ", "cpu0")]
+    (root / "stat").write_text("\n".join([*lines, "intr 1 2 3", ""]))
     (root / "pressure/cpu").write_text(f"some avg10=0.00 avg60=0.00 avg300=0.00 total={pressure_us}\n")
     (root / "cpuinfo").write_text(f"cpu MHz\t\t: {mhz}\ncpu MHz\t\t: {mhz + 100}\n")
 
 
 def test_the_state_of_the_host_is_what_its_counters_moved_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "PROC", tmp_path)
+    monkeypatch.setattr(cpu, "ALLOWED_CPUS", (0,))
     monkeypatch.setattr(cpu.os, "sysconf", lambda _name: 100)
     write_proc(tmp_path, busy=1000, steal=10, pressure_us=5000, mhz=2000)
     before = cpu.host_counters()
@@ -153,7 +155,7 @@ class Meter:
     """100 J a second on the fake clock below: 40 W idle, 100 W at work."""
 
     source = "planted"
-    period_s: float | None = None
+    period_s: float | None = 0.001
 
     def watts(self) -> float | None:
         return None
@@ -190,6 +192,15 @@ def test_no_counter_and_a_stuck_counter_are_reasons_not_zeros(monkeypatch: pytes
     stuck = energy(trial(Meter([5, 5, 5, 5]), [0, 2, 2, 2, 7, 12, 12]))
     assert stuck.samples == {}
     assert stuck.missing["mean_power_w"] == "planted did not move in 10.0 s"
+
+
+def test_a_counter_that_only_moves_at_work_gives_no_net_energy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle device draws something: 0 J is a counter that was too slow to see it."""
+    monkeypatch.setattr("harness.probes.energy.time.sleep", lambda _s: None)
+    found = energy(trial(Meter([5, 5, 5, 1005]), [0, 2, 2, 7, 12]))
+    assert found.samples == {"energy_per_image_j": [125.0], "mean_power_w": [100.0]}
+    assert found.missing["energy_net_per_image_j"] == "planted did not move while the device was idle"
+    assert found.facts["idle_w"] is None
 
 
 def test_an_unknown_or_absent_device_is_one_line() -> None:

@@ -2,86 +2,41 @@
 
 from __future__ import annotations
 
+import builtins
 import ctypes
 import os
-import shutil
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pynvml
 import pytest
+from nvml_fixture import (
+    DRIVER_NOT_LOADED,
+    GCC,
+    NO_GCC,
+    NO_PERMISSION,
+    NOT_SUPPORTED,
+    Stub,
+    compiled,
+    gpu,
+    installed,
+)
 
 from harness import contention
-from harness.devices import SensorLost, nvml
-from harness.probes.energy import energy
-from harness.timing import Timer
-from harness.types import Case, Protocol
+from harness.devices import neighbours, nvml
 
-GCC = shutil.which("gcc")
-pytestmark = pytest.mark.skipif(GCC is None, reason="no gcc to compile the stub of libnvidia-ml.so.1 with")
-
-NOT_SUPPORTED, NO_PERMISSION, DRIVER_NOT_LOADED, GPU_IS_LOST = 3, 4, 9, 15
-INTEGERS = {
-    "init": 0,
-    "error": 0,
-    "energy_error": 0,
-    "instant_supported": 1,
-    "is_mig": 0,
-    "mig_mode": 0,
-    "processes": 0,
-}
-COUNTERS = {"reasons": 0, "thermal_ns": 0, "power_ns": 0}
-REALS = {"watts": 300.0, "period_s": 0.02, "clock_s": -1.0}
-
-
-class Stub:
-    """The library's variables as attributes: `stub.watts = 500.0`."""
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self.__dict__["library"] = library
-        self.reset()
-
-    def reset(self) -> None:
-        for name, value in {**INTEGERS, **COUNTERS, **REALS}.items():
-            setattr(self, name, value)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        kind = ctypes.c_int if name in INTEGERS else ctypes.c_ulonglong if name in COUNTERS else ctypes.c_double
-        kind.in_dll(self.library, f"stub_{name}").value = value
-
-    def run_processes(self, *pids: int) -> None:
-        (ctypes.c_uint * 8).in_dll(self.library, "stub_pids")[: len(pids)] = pids
-        self.processes = len(pids)
+pytestmark = pytest.mark.skipif(GCC is None, reason=NO_GCC)
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    path = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
-    source = Path(__file__).with_name("nvml_stub.c")
-    command = [str(GCC), "-shared", "-fPIC", "-w", "-o", str(path), str(source)]
-    subprocess.run(command, check=True)
-    return ctypes.CDLL(str(path))
+    return compiled(tmp_path_factory.mktemp("nvml"))
 
 
 @pytest.fixture
 def stub(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Stub:
-    monkeypatch.setattr(pynvml, "nvmlLib", library)
-    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    installed(library, monkeypatch)
     return Stub(library)
-
-
-def gpu() -> nvml.Gpu:
-    found = nvml.gpu("stub")
-    assert isinstance(found, nvml.Gpu), found
-    return found
-
-
-def meter() -> nvml.NvmlEnergy:
-    found = nvml.energy_meter(gpu())
-    assert isinstance(found, nvml.NvmlEnergy), found
-    return found
 
 
 def test_identity_and_memory(stub: Stub) -> None:
@@ -89,31 +44,6 @@ def test_identity_and_memory(stub: Stub) -> None:
     assert nvml.memory_used_bytes(gpu()) == 3 * 2**30
     assert not gpu().is_mig
     assert isinstance(nvml.gpu("GPU-stub"), nvml.Gpu)
-
-
-def test_the_energy_counters_own_period_is_measured(stub: Stub) -> None:
-    stub.period_s = 0.05
-    assert meter().period_s == pytest.approx(0.05, rel=0.3)
-
-
-def test_joules_are_counter_differences_from_the_opening_on(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvml, "PATIENCE_S", 0.05)
-    stub.clock_s = 1000.0
-    opened = meter()
-    start = opened.joules()
-    stub.clock_s = 1010.0
-    assert opened.joules() - start == pytest.approx(3000.0)
-    assert opened.watts() == 300.0
-
-
-def test_a_counter_that_stands_still_has_no_period_and_gives_no_energy(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nvml, "PATIENCE_S", 0.05)
-    stub.clock_s = 5.0
-    opened = meter()
-    assert opened.period_s is None
-    assert opened.joules() == 0
 
 
 def test_power_is_the_instantaneous_one_where_there_is_one(stub: Stub) -> None:
@@ -137,8 +67,7 @@ def test_what_is_not_supported_is_none_and_energy_a_reason(stub: Stub) -> None:
 
 def test_a_function_that_an_old_library_lacks_is_none(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     found = gpu()
-    monkeypatch.setattr(pynvml, "nvmlLib", SimpleNamespace())
-    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    installed(SimpleNamespace(), monkeypatch)
     assert set(nvml.state(found, {}).values()) == {None}
     assert "Function Not Found" in str(nvml.energy_meter(found))
 
@@ -184,11 +113,94 @@ def test_a_foreign_process_is_counted_and_contends(stub: Stub) -> None:
     assert contention.contended({"elapsed_s": 1.0, "gpu": state}) == "1 other process computed on the GPU"
 
 
-def test_in_a_pid_namespace_one_unknown_process_is_ours(stub: Stub) -> None:
+def test_who_computed_and_what_held_the_clocks_down_is_what_was_seen_at_either_end(stub: Stub) -> None:
+    """A neighbour that left before the end, and a slow-down that was over by then, are not forgotten."""
+    found = gpu()
+    stub.reasons = 0x40
+    stub.run_processes(os.getpid(), 4242, 4243)
+    before = nvml.counters(found)
+    stub.reasons = 0x01
+    stub.run_processes(os.getpid())
+    state = nvml.state(found, before)
+    assert state["throttle_reasons"] == 0x41
+    assert state["foreign_processes"] == 2
+    assert contention.contended({"elapsed_s": 1.0, "gpu": state}) == "2 other processes computed on the GPU"
+    assert nvml.state(found, nvml.counters(found))["foreign_processes"] == 0
+
+
+def test_in_a_pid_namespace_one_unknown_process_is_ours(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "in_namespace", lambda: True)
+    for pids, others in ([(70001,), 0], [(70001, 70002), 1], [(os.getpid(), 70002), 1], [(), None]):
+        stub.run_processes(*pids)
+        assert nvml.state(gpu(), {})["foreign_processes"] == others, pids
+
+
+def test_on_the_host_a_process_that_is_not_ours_is_somebody_elses(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "in_namespace", lambda: False)
     stub.run_processes(70001)
-    assert nvml.state(gpu(), {})["foreign_processes"] == 0
-    stub.run_processes(70001, 70002)
     assert nvml.state(gpu(), {})["foreign_processes"] == 1
+    stub.run_processes()
+    assert nvml.state(gpu(), {})["foreign_processes"] == 0
+
+
+@pytest.mark.parametrize(("link", "inside"), [("pid:[4026531836]", False), ("pid:[4026532597]", True), (None, False)])
+def test_a_pid_namespace_is_known_by_its_number(
+    link: str | None, inside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "PROC", tmp_path)
+    if link is not None:
+        (tmp_path / "self/ns").mkdir(parents=True)
+        (tmp_path / "self/ns/pid").symlink_to(link)
+    assert neighbours.in_namespace() == inside
+
+
+def test_a_list_of_processes_that_grows_while_it_is_read_is_read_again(stub: Stub) -> None:
+    stub.run_processes(os.getpid(), 4242)
+    stub.growing = 2
+    assert nvml.state(gpu(), {})["foreign_processes"] == 1
+    stub.growing = 100
+    assert nvml.state(gpu(), {})["foreign_processes"] is None
+
+
+def test_what_is_not_available_is_no_number(stub: Stub) -> None:
+    """NVML's "not available" has all bits set: 4,294,967 W, if it is believed."""
+    found = gpu()
+    stub.not_available = 1
+    stub.run_processes(os.getpid())
+    unknown = nvml.state(found, nvml.counters(found))
+    assert unknown.pop("foreign_processes") == 0
+    assert set(unknown.values()) == {None}
+    assert nvml.identity(found)["power_limit_w"] is None
+    assert "not available" in str(nvml.memory_used_bytes(found))
+    assert "not available" in str(nvml.energy_meter(found))
+
+
+def test_functions_that_were_renamed_are_found_by_their_old_names(
+    stub: Stub, library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub.reasons = 0x20
+    stub.run_processes(os.getpid(), 4242)
+    names = (
+        "nvmlInitWithFlags",
+        "nvmlDeviceGetHandleByUUID",
+        "nvmlDeviceGetCurrentClocksThrottleReasons",
+        "nvmlDeviceGetComputeRunningProcesses_v2",
+    )
+    installed(SimpleNamespace(**{name: getattr(library, name) for name in names}), monkeypatch)
+    state = nvml.state(gpu(), {})
+    assert (state["throttle_reasons"], state["foreign_processes"]) == (0x20, 1)
+
+
+def test_without_nvidia_ml_py_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *arguments: Any) -> Any:
+        if name == "pynvml":
+            raise ModuleNotFoundError(name)
+        return real(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    assert nvml.gpu("stub") == "nvidia-ml-py is not installed"
 
 
 def test_a_mig_instance_has_no_energy_of_its_own(stub: Stub) -> None:
@@ -200,56 +212,11 @@ def test_a_mig_instance_has_no_energy_of_its_own(stub: Stub) -> None:
     assert nvml.state(found, {})["sm_clock_mhz"] == 1980
 
 
-def trial(device_meter: Any, step: Any = lambda: None) -> Any:
-    return SimpleNamespace(
-        device=SimpleNamespace(energy_meter=lambda: device_meter),
-        timer=Timer(lambda: None),
-        protocol=Protocol(energy_window_s=0.2),
-        case=Case(model="m", batch_size=4),
-        step=step,
-    )
-
-
-def test_the_window_is_stretched_over_the_counters_period_and_power_agrees(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("harness.probes.energy.IDLE_S", 0.0)
-    monkeypatch.setattr("harness.probes.energy.PERIODS", 25)
-    stub.watts = 100.0
-    opened = meter()
-    found = energy(trial(opened))
-    assert found.facts["energy_window_s"] >= 24 * 0.02
-    assert found.facts["integrated_power_j"] == pytest.approx(100.0 * found.facts["energy_window_s"], rel=0.02)
-    assert found.samples["mean_power_w"][0] == pytest.approx(100.0, rel=0.15)
-    assert not found.warnings
-
-
-def test_a_counter_and_a_power_reading_that_disagree_are_flagged(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.probes.energy.IDLE_S", 0.0)
-    stub.instant_supported = 0  # the lagging mean says half
-    found = energy(trial(meter()))
-    assert len(found.warnings) == 1
-    assert found.warnings[0].startswith("energy: the counter says")
-
-
-def test_a_driver_that_is_lost_in_the_window_is_a_reason(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.probes.energy.IDLE_S", 0.0)
-    opened = meter()
-
-    def lose() -> None:
-        stub.error = GPU_IS_LOST
-
-    found = energy(trial(opened, lose))
-    assert found.samples == {}
-    assert found.missing["energy_per_image_j"] == "NVML total energy counter: NVML: GPU is lost"
-    with pytest.raises(SensorLost):
-        opened.joules()
-
-
-def test_a_reloaded_driver_is_no_negative_energy(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvml, "PATIENCE_S", 0.05)
-    stub.clock_s = 1000.0
-    opened = meter()
-    stub.clock_s = 1.0
-    with pytest.raises(SensorLost, match="reloaded"):
-        opened.joules()
+def test_a_whole_gpu_that_is_split_is_nobodys_energy(stub: Stub) -> None:
+    """What torch names may be the GPU around the instance that it computes on."""
+    found = gpu()
+    stub.mig_mode = 1
+    assert not found.is_mig
+    assert str(nvml.energy_meter(found)).startswith("MIG is on")
+    assert nvml.power_w(found) is None
+    assert nvml.identity(found)["mig"] is True

@@ -16,8 +16,8 @@ class SensorLost(RuntimeError):
 class EnergyMeter(Protocol):
     """A hardware counter of energy. `joules()` only ever grows, and raises SensorLost; `source` names the counter.
 
-    `period_s` is how often it moves, measured, or None where it does not tell. `watts()` is the power right now, None
-    where the device has no reading of its own.
+    `period_s` is how often it moves, measured; None where that could not be, and then no window is known to be long
+    enough. `watts()` is the power right now, None where the device has no reading of its own; a thread of its own asks.
     """
 
     source: str

@@ -3,6 +3,9 @@
 Peak host memory is VmHWM of this worker, reset through /proc/self/clear_refs (5) before the memory pass:
 `ru_maxrss` cannot be reset and inherits the parent's over a fork. It counts every resident page of the process,
 also those of libraries that were loaded before the model.
+
+Whether somebody else used the machine is read off the CPUs that this process may use: on a host of 64 cores a container
+of two is nobody's neighbour on the other 62.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import os
 import resource
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from harness import cgroup
 from harness.devices import EnergyMeter, SensorLost, Stopwatch
@@ -21,6 +24,9 @@ from harness.types import Samples
 PROC = Path("/proc")
 POWERCAP = Path("/sys/class/powercap")
 NO_PEAK = "no VmHWM in /proc/self/status"
+COUNTED_S: Final = 0.05  # own CPU time from which on a kernel that counts must have counted some of it
+# As they are on import, before a worker is bound to fewer: a neighbour on the others still takes caches and memory.
+ALLOWED_CPUS: Final = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
 
 
 class Cpu:
@@ -151,7 +157,8 @@ def host_counters() -> dict[str, Any]:
 def host_state(before: dict[str, Any]) -> dict[str, Any]:
     """What changed since `before`, with the load average and the CPU frequency now.
 
-    `other_cpu_s` is the CPU time that other processes used meanwhile: a busy neighbour shows there.
+    `other_cpu_s` is the CPU time that other processes used meanwhile: a busy neighbour shows there. It and `steal_s`
+    are None where the kernel does not count.
     """
     return host_difference(before, host_counters())
 
@@ -162,23 +169,35 @@ def host_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict
     ticks_per_s = os.sysconf("SC_CLK_TCK")
     busy = changed.pop("busy_ticks")
     steal = changed.pop("steal_ticks")
-    own = changed["own_cpu_s"]
+    own = after["own_cpu_s"] - before["own_cpu_s"]
+    if busy is None or steal is None or not _counts((busy + steal) / ticks_per_s, own):
+        neighbours = {"steal_s": None, "other_cpu_s": None}
+    else:
+        neighbours = {"steal_s": steal / ticks_per_s, "other_cpu_s": max(0.0, busy / ticks_per_s - own)}
     return {
         **changed,
-        "steal_s": None if steal is None else steal / ticks_per_s,
-        "other_cpu_s": None if busy is None else max(0.0, busy / ticks_per_s - own),
+        **neighbours,
         "load_1min": os.getloadavg()[0],
         "cpu_mhz": _frequency(),
     }
 
 
+def _counts(counted_s: float, own_s: float) -> bool:
+    """Whether /proc/stat counts at all: gVisor's and some containers' stand still while this very process works."""
+    return own_s <= COUNTED_S or counted_s >= own_s / 2
+
+
 def _cpu_ticks() -> tuple[int | None, int | None]:
-    """(user + nice + system + irq + softirq, steal) ticks of the whole machine since boot."""
-    for line in _lines(PROC / "stat"):
-        if line.startswith("cpu "):
-            user, nice, system, _idle, _iowait, irq, softirq, steal = (int(v) for v in line.split()[1:9])
-            return user + nice + system + irq + softirq, steal
-    return None, None
+    """(user + nice + system + irq + softirq, steal) ticks since boot of the CPUs that this process may use; of all CPUs
+    where those have no lines of their own (a container may number its CPUs anew)."""
+    rows = [line.split() for line in _lines(PROC / "stat") if line.startswith("cpu")]
+    ticks = {row[0]: [int(v) for v in row[1:9]] for row in rows if len(row) > 8}
+    names = [f"cpu{number}" for number in ALLOWED_CPUS]
+    chosen = [ticks[name] for name in (names if names and ticks.keys() >= set(names) else ["cpu"]) if name in ticks]
+    if not chosen:
+        return None, None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (sum(column) for column in zip(*chosen, strict=True))
+    return user + nice + system + irq + softirq, steal
 
 
 def _pressure(resource_name: str) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.devices import EnergyMeter, Stopwatch, nvml
-from harness.devices.cpu import NO_PEAK, cpu_model, host_counters, host_peak_bytes, host_state, reset_host_peak
+from harness.devices.cpu import NO_PEAK, cpu_model, host_counters, host_difference, host_peak_bytes, reset_host_peak
 from harness.types import Samples
 
 
@@ -89,13 +89,16 @@ class Cuda:
 
     def start_block(self) -> dict[str, Any]:
         gpu = own_gpu()
-        return {**host_counters(), "gpu": {} if isinstance(gpu, str) else nvml.counters(gpu)}
+        seen = {} if isinstance(gpu, str) else nvml.counters(gpu)
+        return {**host_counters(), "gpu": seen}
 
     def block_state(self, before: dict[str, Any]) -> dict[str, Any]:
-        host = {key: value for key, value in before.items() if key != "gpu"}
+        after = host_counters()  # first, so that what NVML's calls cost is not in it
         gpu = own_gpu()
-        state = {"unavailable": gpu} if isinstance(gpu, str) else nvml.state(gpu, before.get("gpu", {}))
-        return {**host_state(host), "gpu": state}
+        host = host_difference({name: before[name] for name in after}, after)
+        if isinstance(gpu, str):
+            return {**host, "gpu": {"unavailable": gpu}}
+        return {**host, "gpu": {**nvml.state(gpu, before["gpu"]), "elapsed_s": host["elapsed_s"]}}
 
     def describe(self) -> dict[str, Any]:
         import torch

@@ -2,26 +2,39 @@
 
 Nothing here needs torch or CUDA. Every reading that the device, the driver or the permissions do not give is None or a
 reason in words, never 0. A MIG instance has no energy counter and no power of its own: its GPU's would count other
-people's work, so there is none. Tested against a stub of the library; not yet proven on hardware.
+people's work, so there is none. What the driver marks as not available (all bits set) is no number either. Tested
+against a stub of the library; not yet proven on hardware.
 """
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from harness.devices import SensorLost
+from harness.devices.neighbours import foreign
+from harness.devices.nvml_calls import (
+    NOT_AVAILABLE_64,
+    failures,
+    field,
+    in_words,
+    number,
+    processes,
+    read,
+    throttle_reasons,
+)
 from harness.timing import perf_counter
 
-T = TypeVar("T")
-
-TICKS: Final = 4  # changes of the energy counter that its period is measured from
-PATIENCE_S: Final = 1.5  # NVML's slowest known counter moves every 100 ms
+TICKS: Final = 4  # periods of the energy counter that its period is the median of
+FEWEST_TICKS: Final = 2  # that are accepted where it is slow
+PATIENCE_S: Final = 5.0  # NVML's slowest known counter moves every 100 ms; one of 1 s is measured too
 POLL_S: Final = 0.0005
 THROTTLE_REASONS: Final = {  # NVML's clock event reasons
     0x01: "idle",
@@ -47,7 +60,10 @@ class Gpu:
 
 def gpu(uuid: str) -> Gpu | str:
     """The GPU of that UUID, with or without its "GPU-" or "MIG-", or the reason why NVML cannot give it."""
-    import pynvml
+    try:
+        import pynvml
+    except ImportError:
+        return "nvidia-ml-py is not installed"
 
     given = uuid.removeprefix("GPU-").removeprefix("MIG-")
     failure: Exception | None = None
@@ -55,7 +71,7 @@ def gpu(uuid: str) -> Gpu | str:
         pynvml.nvmlInit()
     except failures() as error:
         return in_words(error)
-    for prefix in ("GPU-", "MIG-"):
+    for prefix in [p for p in ("GPU-", "MIG-") if uuid == given or uuid.startswith(p)]:
         try:
             handle = pynvml.nvmlDeviceGetHandleByUUID(f"{prefix}{given}")
         except failures() as error:
@@ -73,48 +89,41 @@ def _placed(handle: Any, named_mig: bool) -> Gpu:
     return Gpu(handle=handle, whole=whole if whole is not None else handle, is_mig=is_mig)
 
 
-def in_words(error: Exception | None) -> str:
-    """ "NVML: Not Supported"."""
-    try:
-        return f"NVML: {error}"
-    except failures():  # the library cannot even name its error
-        return f"NVML: error {getattr(error, 'value', 'unknown')}"
-
-
-def failures() -> tuple[type[Exception], ...]:
-    """What nvidia-ml-py raises; its own error of a library that is older than the call is no NVMLError."""
+def mig_mode(device: Gpu) -> bool | None:
+    """Whether the GPU is split into MIG instances now; None where it cannot be."""
     import pynvml
 
-    return pynvml.NVMLError, pynvml.NVMLLibraryMismatchError
+    mode = read(lambda: pynvml.nvmlDeviceGetMigMode(device.whole))
+    return None if mode is None else mode[0] == 1
 
 
-def read(call: Callable[[], T]) -> T | None:
-    """One reading; None where this device, driver or permission does not give it."""
-    try:
-        return call()
-    except failures():
-        return None
+def not_ours_alone(device: Gpu) -> str | None:
+    """Why what is counted for the whole GPU is not what this process did, or None."""
+    if device.is_mig:
+        return "a MIG instance has no energy counter: its GPU's counts the other instances too"
+    if mig_mode(device):
+        return "MIG is on, and the GPU's figures count all of its instances"
+    return None
 
 
 class NvmlEnergy:
     """The total-energy counter of a GPU (Volta and newer), in joules since it was opened, and the power right now.
 
-    `period_s` is how often the counter moves, measured; None where it did not move in PATIENCE_S.
+    `period_s` is how often the counter moves, measured; None where it did not move FEWEST_TICKS times in PATIENCE_S.
     """
 
     source = "NVML total energy counter"
 
     def __init__(self, device: Gpu) -> None:
         self._gpu = device
+        self._last = 0
+        self._lost: str | None = None
         self._start = self._millijoules()
         self.period_s = counter_period(self._millijoules)
 
     def joules(self) -> float:
-        """Raises SensorLost where the driver no longer answers, or the counter went backwards (a driver reload)."""
-        moved = self._millijoules() - self._start
-        if moved < 0:
-            raise SensorLost("NVML's energy counter went backwards: the driver was reloaded")
-        return moved * 1e-3
+        """Raises SensorLost, then and ever after, where the driver no longer answers or the counter went backwards."""
+        return (self._millijoules() - self._start) * 1e-3
 
     def watts(self) -> float | None:
         return power_w(self._gpu)
@@ -123,15 +132,28 @@ class NvmlEnergy:
         import pynvml
 
         try:
-            return int(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu.handle))
+            value = int(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu.handle))
         except failures() as error:
-            raise SensorLost(in_words(error)) from None
+            raise self._lose(in_words(error)) from None
+        if self._lost is not None:
+            raise SensorLost(self._lost)
+        if value == NOT_AVAILABLE_64:
+            raise self._lose("NVML's energy counter is not available")
+        if value < self._last:
+            raise self._lose("NVML's energy counter went backwards: the driver was reloaded")
+        self._last = value
+        return value
+
+    def _lose(self, reason: str) -> SensorLost:
+        """The reason is kept: joules from before and after a loss are not to be subtracted."""
+        self._lost = self._lost or reason
+        return SensorLost(self._lost)
 
 
 def energy_meter(device: Gpu) -> NvmlEnergy | str:
     """A meter of the GPU's counter, or the reason why there is none."""
-    if device.is_mig:
-        return "a MIG instance has no energy counter: its GPU's counts the other instances too"
+    if reason := not_ours_alone(device):
+        return reason
     try:
         return NvmlEnergy(device)
     except SensorLost as error:
@@ -139,7 +161,8 @@ def energy_meter(device: Gpu) -> NvmlEnergy | str:
 
 
 def counter_period(value: Callable[[], int], clock: Callable[[], float] = perf_counter) -> float | None:
-    """Median seconds between changes of a counter, from TICKS of them; None where it does not move that often."""
+    """Median seconds between changes of a counter, over TICKS of its periods, or as many as PATIENCE_S allows; None
+    where those are fewer than FEWEST_TICKS."""
     stamps: list[float] = []
     last, began = value(), clock()
     while len(stamps) <= TICKS:
@@ -152,48 +175,32 @@ def counter_period(value: Callable[[], int], clock: Callable[[], float] = perf_c
             break
         time.sleep(POLL_S)
     gaps = [after - before for before, after in pairwise(stamps)]
-    return statistics.median(gaps) if gaps else None
+    return statistics.median(gaps) if len(gaps) >= FEWEST_TICKS else None
 
 
 def power_w(device: Gpu) -> float | None:
-    """Watts right now: the instantaneous reading where there is one (Hopper's other one is a mean over a second)."""
+    """Watts right now: the instantaneous reading where there is one (Hopper's other one is a mean over a second). None
+    where other MIG instances would count in it."""
     import pynvml
 
-    instant = _field(device, pynvml.NVML_FI_DEV_POWER_INSTANT)
+    if not_ours_alone(device):
+        return None
+    instant = field(device.handle, pynvml.NVML_FI_DEV_POWER_INSTANT)
     if instant is not None:
         return instant / 1000.0
-    average = read(lambda: pynvml.nvmlDeviceGetPowerUsage(device.handle))
+    average = number(lambda: pynvml.nvmlDeviceGetPowerUsage(device.handle))
     return None if average is None else average / 1000.0
-
-
-def _field(device: Gpu, number: int) -> float | None:
-    """One field value, by the type that NVML says it has; None where it is not supported."""
-    import pynvml
-
-    found = read(lambda: pynvml.nvmlDeviceGetFieldValues(device.handle, [number]))
-    if found is None or found[0].nvmlReturn != pynvml.NVML_SUCCESS:
-        return None
-    members = {
-        pynvml.NVML_VALUE_TYPE_DOUBLE: "dVal",
-        pynvml.NVML_VALUE_TYPE_UNSIGNED_INT: "uiVal",
-        pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG: "ulVal",
-        pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: "ullVal",
-        pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: "sllVal",
-    }
-    member = members.get(found[0].valueType)
-    return None if member is None else float(getattr(found[0].value, member))
 
 
 def identity(device: Gpu) -> dict[str, Any]:
     """UUID, enforced power limit in watts, MIG or not, driver; None for what cannot be read."""
     import pynvml
 
-    limit = read(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(device.whole))
-    mode = read(lambda: pynvml.nvmlDeviceGetMigMode(device.whole))
+    limit = number(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(device.whole))
     return {
         "uuid": read(lambda: pynvml.nvmlDeviceGetUUID(device.handle)),
         "power_limit_w": None if limit is None else limit / 1000.0,
-        "mig": True if device.is_mig else None if mode is None else bool(mode[0]),
+        "mig": True if device.is_mig else mig_mode(device),
         "driver": read(pynvml.nvmlSystemGetDriverVersion),
     }
 
@@ -203,44 +210,60 @@ def memory_used_bytes(device: Gpu) -> int | str:
     import pynvml
 
     try:
-        return int(pynvml.nvmlDeviceGetMemoryInfo(device.handle).used)
+        used = int(pynvml.nvmlDeviceGetMemoryInfo(device.handle).used)
     except failures() as error:
         return in_words(error)
+    return "NVML: the memory in use is not available" if used == NOT_AVAILABLE_64 else used
 
 
-def counters(device: Gpu) -> dict[str, float | None]:
-    """Seconds since boot that the clocks were held down by power and by heat; only differences mean anything."""
+def counters(device: Gpu) -> dict[str, Any]:
+    """Seconds since boot that the clocks were held down by power and by heat, of which only differences mean anything;
+    and what holds them down at this moment, and how many other processes compute."""
     import pynvml
 
     fields = {
         "power_throttled_s": pynvml.NVML_FI_DEV_PERF_POLICY_POWER,
         "thermal_throttled_s": pynvml.NVML_FI_DEV_PERF_POLICY_THERMAL,
     }
-    found = {name: _field(device, number) for name, number in fields.items()}
-    return {name: None if nanoseconds is None else nanoseconds * 1e-9 for name, nanoseconds in found.items()}
-
-
-def state(device: Gpu, before: dict[str, float | None]) -> dict[str, Any]:
-    """The GPU now, and what its counters counted since `before`; None for what cannot be read."""
-    import pynvml
-
-    after = counters(device)
-    reasons = read(lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(device.whole))
-    processes = read(lambda: pynvml.nvmlDeviceGetComputeRunningProcesses(device.handle))
+    found = {name: field(device.handle, identifier) for name, identifier in fields.items()}
+    pids = processes(device.handle)
     return {
-        "sm_clock_mhz": read(lambda: pynvml.nvmlDeviceGetClockInfo(device.whole, pynvml.NVML_CLOCK_SM)),
-        "memory_clock_mhz": read(lambda: pynvml.nvmlDeviceGetClockInfo(device.whole, pynvml.NVML_CLOCK_MEM)),
-        "temperature_c": read(lambda: pynvml.nvmlDeviceGetTemperature(device.whole, pynvml.NVML_TEMPERATURE_GPU)),
-        "power_w": power_w(device),
-        "throttle_reasons": reasons,
-        "throttled_by": None if reasons is None else throttled_by(reasons),
-        "foreign_processes": None if processes is None else foreign([p.pid for p in processes], os.getpid()),
-        **{name: _difference(before.get(name), value) for name, value in after.items()},
+        **{name: None if nanoseconds is None else nanoseconds * 1e-9 for name, nanoseconds in found.items()},
+        "throttle_reasons": throttle_reasons(device.whole),
+        "foreign_processes": None if pids is None else foreign(pids, os.getpid()),
     }
 
 
+def state(device: Gpu, before: dict[str, Any]) -> dict[str, Any]:
+    """The GPU now, and what its counters counted since `before`; None for what cannot be read.
+
+    What held the clocks down, and who else computed, is what was seen at either end.
+    """
+    import pynvml
+
+    after = counters(device)
+    reasons = _either(before, after, "throttle_reasons", operator.or_)
+    return {
+        "sm_clock_mhz": number(lambda: pynvml.nvmlDeviceGetClockInfo(device.whole, pynvml.NVML_CLOCK_SM)),
+        "memory_clock_mhz": number(lambda: pynvml.nvmlDeviceGetClockInfo(device.whole, pynvml.NVML_CLOCK_MEM)),
+        "temperature_c": number(lambda: pynvml.nvmlDeviceGetTemperature(device.whole, pynvml.NVML_TEMPERATURE_GPU)),
+        "power_w": power_w(device),
+        "throttle_reasons": reasons,
+        "throttled_by": None if reasons is None else throttled_by(reasons),
+        "foreign_processes": _either(before, after, "foreign_processes", max),
+        **{name: _difference(before.get(name), after[name]) for name in ("power_throttled_s", "thermal_throttled_s")},
+    }
+
+
+def _either(before: dict[str, Any], after: dict[str, Any], name: str, both: Callable[[int, int], int]) -> int | None:
+    """`both` of the two readings; the one that there is, where there is one; else None."""
+    there: list[int] = [found[name] for found in (before, after) if found.get(name) is not None]
+    return functools.reduce(both, there) if there else None
+
+
 def _difference(before: float | None, after: float | None) -> float | None:
-    return None if before is None or after is None else after - before
+    """None too where a counter went backwards: the driver was reloaded."""
+    return None if before is None or after is None or after < before else after - before
 
 
 def throttled_by(reasons: int) -> list[str]:
@@ -248,9 +271,3 @@ def throttled_by(reasons: int) -> list[str]:
     known = [words for bit, words in THROTTLE_REASONS.items() if reasons & bit]
     rest = reasons & ~sum(THROTTLE_REASONS)
     return [*known, *([f"unknown bits 0x{rest:x}"] if rest else [])]
-
-
-def foreign(pids: Sequence[int], own: int) -> int:
-    """Compute processes that are not this one. In a PID namespace NVML's numbers are the host's: then one is ours."""
-    others = [pid for pid in pids if pid != own]
-    return len(others) if len(others) < len(pids) else max(0, len(others) - 1)

@@ -1,7 +1,8 @@
 """Probes by name: each makes its own pass over the step, so that none disturbs the latency samples.
 
 Adding a metric is one file here: `@probe("name", order=..., metrics=(Metric(...),))` on a function Trial -> Findings.
-A probe runs in the order of its number; one with `first_process_only` runs in the first process of a case only.
+A probe runs in the order of its number; one with `first_process_only` runs in the first process of a case only. One
+with a `state` has the machine's state during its whole pass recorded under that name.
 """
 
 from __future__ import annotations
@@ -23,13 +24,21 @@ class Probe:
     metrics: tuple[Metric, ...]
     first_process_only: bool
     collect: Callable[[Trial], Findings]
+    state: str | None = None
 
 
 def probe(
-    name: str, *, order: int, metrics: tuple[Metric, ...], first_process_only: bool = False
+    name: str, *, order: int, metrics: tuple[Metric, ...], first_process_only: bool = False, state: str | None = None
 ) -> Callable[[Callable[[Trial], Findings]], Callable[[Trial], Findings]]:
     def decorate(collect: Callable[[Trial], Findings]) -> Callable[[Trial], Findings]:
-        entry = Probe(name=name, order=order, metrics=metrics, first_process_only=first_process_only, collect=collect)
+        entry = Probe(
+            name=name,
+            order=order,
+            metrics=metrics,
+            first_process_only=first_process_only,
+            collect=collect,
+            state=state,
+        )
         PROBES.register(name, entry)
         return collect
 

@@ -2,25 +2,26 @@
 
 A counter moves in steps (NVML's every 20 to 100 ms), so a short window reads 0 J or one step too many: the window is as
 long as the protocol says, and at least PERIODS of the counter's own measured period. Where the device tells its power,
-that is integrated over the same window, and a disagreement is a warning. Without a counter the metrics are missing with
-the reason; an estimate from a rating would not be a measurement.
+that is read and integrated over the same window, and a disagreement is a warning; where it does not, the reason is a
+fact. Without a counter, or with one whose period could not be measured, the metrics are missing with the reason; an
+estimate from a rating would not be a measurement.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
+from harness.contention import ENERGY_PASS
 from harness.devices import EnergyMeter, SensorLost
+from harness.devices.power import PowerReadings
 from harness.probes import probe
 from harness.trial import Findings, Trial
 from harness.types import Metric
 
 IDLE_S = 2.0
 PERIODS = 50  # one step too many or too few is then 2 %
-SAMPLE_S = 0.02  # between two readings of the power
 AGREEMENT = 0.10  # of the counter's joules and the integrated power
 
 
@@ -48,20 +49,28 @@ NAMES = (GROSS.name, NET.name, POWER.name)
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """`joules` by the counter in `seconds`; `integrated_j` by the power readings, None where there are too few."""
+    """`joules` by the counter in `seconds`; `mean_w` by the power readings, or the reason why there is none."""
 
     seconds: float
     joules: float
     images: int = 0
-    integrated_j: float | None = None
+    mean_w: float | str = "not read"
+
+    @property
+    def integrated_j(self) -> float | None:
+        """Joules by the power readings."""
+        return None if isinstance(self.mean_w, str) else self.mean_w * self.seconds
 
 
-@probe("energy", order=40, metrics=(GROSS, NET, POWER), first_process_only=True)
+@probe("energy", order=40, metrics=(GROSS, NET, POWER), first_process_only=True, state=ENERGY_PASS)
 def energy(trial: Trial) -> Findings:
     """Joules per image and watts, from counter differences."""
     meter = trial.device.energy_meter()
     if isinstance(meter, str):
         return Findings(missing=dict.fromkeys(NAMES, meter))
+    if meter.period_s is None:
+        reason = f"{meter.source}: how often it moves could not be measured, so no window is known to be long enough"
+        return Findings(missing=dict.fromkeys(NAMES, reason))
     try:
         idle = _idle(trial, meter)
         work = _work(trial, meter)
@@ -69,13 +78,17 @@ def energy(trial: Trial) -> Findings:
         return Findings(missing=dict.fromkeys(NAMES, f"{meter.source}: {error}"))
     if work.joules <= 0:
         return Findings(missing=dict.fromkeys(NAMES, f"{meter.source} did not move in {work.seconds:.1f} s"))
-    return _findings(meter, idle.joules / idle.seconds, work)
+    return _findings(meter, idle.joules / idle.seconds if idle.joules > 0 else None, work)
 
 
-def _findings(meter: EnergyMeter, idle_w: float, work: Window) -> Findings:
-    net, missing = work.joules - idle_w * work.seconds, {}
+def _findings(meter: EnergyMeter, idle_w: float | None, work: Window) -> Findings:
+    """`idle_w` is None where the counter did not move while the device was idle: no device draws nothing."""
+    missing: dict[str, str] = {}
     samples = {GROSS.name: [work.joules / work.images], POWER.name: [work.joules / work.seconds]}
-    if net > 0:
+    net = None if idle_w is None else work.joules - idle_w * work.seconds
+    if net is None:
+        missing[NET.name] = f"{meter.source} did not move while the device was idle"
+    elif net > 0:
         samples[NET.name] = [net / work.images]
     else:
         missing[NET.name] = f"not above the idle power of {idle_w:.1f} W"
@@ -86,6 +99,8 @@ def _findings(meter: EnergyMeter, idle_w: float, work: Window) -> Findings:
         "idle_w": idle_w,
         "integrated_power_j": work.integrated_j,
     }
+    if isinstance(work.mean_w, str):
+        facts["integrated_power_missing"] = work.mean_w
     return Findings(samples=samples, missing=missing, facts=facts, warnings=_disagreement(work))
 
 
@@ -107,23 +122,12 @@ def _idle(trial: Trial, meter: EnergyMeter) -> Window:
 
 def _work(trial: Trial, meter: EnergyMeter) -> Window:
     length, images = _length(trial.protocol.energy_window_s, meter), 0
-    readings: list[tuple[float, float]] = []
-    start, joules = trial.timer.now(), meter.joules()
-    stamp = start
-    while stamp - start < length:
-        trial.step()
-        images += trial.case.batch_size
-        stamp = trial.timer.now()
-        if not readings or stamp - readings[-1][0] >= SAMPLE_S:
-            watts = meter.watts()
-            readings += [] if watts is None else [(stamp, watts)]
-    spent = meter.joules() - joules
-    return Window(joules=spent, seconds=stamp - start, images=images, integrated_j=_integrated(readings, stamp - start))
-
-
-def _integrated(readings: list[tuple[float, float]], seconds: float) -> float | None:
-    """Joules of the window by trapezoids over the readings, stretched to the window's ends; None below three."""
-    if len(readings) < 3:
-        return None
-    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(readings))
-    return area / (readings[-1][0] - readings[0][0]) * seconds
+    with PowerReadings(meter.watts) as power:
+        start, joules = trial.timer.now(), meter.joules()
+        stamp = start
+        while stamp - start < length:
+            trial.step()
+            images += trial.case.batch_size
+            stamp = trial.timer.now()
+        spent = meter.joules() - joules
+    return Window(joules=spent, seconds=stamp - start, images=images, mean_w=power.mean_w())

@@ -1,14 +1,18 @@
-"""Seconds per iteration, the one number that everything else stands beside. Nothing else runs in this pass."""
+"""Seconds per iteration, the one number that everything else stands beside. Nothing else runs in this pass.
+
+The machine's counters are read where the warm-up ends and where the last sample does: what happened to the samples is
+what counts, and not what happened while the model was loaded.
+"""
 
 from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from harness import sampling
+from harness import contention, sampling
 from harness.probes import probe
 from harness.trial import Findings, Trial, digest, output_fault
 from harness.types import Metric
@@ -43,8 +47,10 @@ LAUNCH_S = 1e-4  # of a synchronisation, which only the wall clock sees
 def latency(trial: Trial) -> Findings:
     """Warm-up and steady samples in seconds; the last output is checked, and a fault makes the row invalid."""
     by_device: list[float] = []
+    before: dict[str, Any] = {}
     with _no_garbage_collection():
-        found = _sampled(trial, by_device)
+        found = _sampled(trial, by_device, lambda: before.update(trial.device.start_block()))
+        state = trial.device.block_state(before)
     output = cast("torch.Tensor", trial.timer.last)
     samples, missing = _device_time(trial, found, by_device)
     return Findings(
@@ -54,7 +60,16 @@ def latency(trial: Trial) -> Findings:
         facts={"loops": found.loops, "output_hash": digest(output), **_turns(trial), **_interval(found)},
         warnings=tuple(filter(None, (found.unsteady, _imprecise(found, trial), _clocks(found.steady, samples)))),
         invalid=output_fault(output, trial.workload),
+        state=_meanwhile(trial, state),
     )
+
+
+def _meanwhile(trial: Trial, state: dict[str, Any]) -> dict[str, Any]:
+    """The machine's state during the samples. Where two processes take turns, this one cannot tell the other one from a
+    stranger on the CPU, and the referee counts for both: then it is the GPU's alone."""
+    if trial.turns is None:
+        return {contention.LATENCY_PASS: state}
+    return {"gpu": state["gpu"]} if "gpu" in state else {}
 
 
 def _device_time(
@@ -79,7 +94,7 @@ def _clocks(wall: list[float], samples: dict[str, list[float]]) -> str | None:
     return f"clocks: {host * 1e3:.3f} ms by the wall clock, {device * 1e3:.3f} ms by the GPU's events"
 
 
-def _sampled(trial: Trial, by_device: list[float]) -> sampling.Sampled:
+def _sampled(trial: Trial, by_device: list[float], warm: Callable[[], None]) -> sampling.Sampled:
     def measure(loops: int) -> float:
         seconds = trial.timer.seconds(trial.step, loops)
         if trial.timer.last_device_s is not None:
@@ -87,8 +102,8 @@ def _sampled(trial: Trial, by_device: list[float]) -> sampling.Sampled:
         return seconds
 
     if trial.turns is not None and trial.interleaving is not None:
-        return sampling.sample_in_turns(measure, trial.interleaving, trial.turns)
-    return sampling.sample(measure, trial.protocol)
+        return sampling.sample_in_turns(measure, trial.interleaving, trial.turns, warm)
+    return sampling.sample(measure, trial.protocol, warm)
 
 
 def _turns(trial: Trial) -> dict[str, int]:

@@ -1,0 +1,168 @@
+"""The energy probe over NVML's counter and power, as nvml_stub.c plays them: periods, resets, losses, disagreement."""
+
+from __future__ import annotations
+
+import ctypes
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from nvml_fixture import GCC, GPU_IS_LOST, NO_GCC, Stub, compiled, installed, meter
+
+from harness.devices import SensorLost, nvml
+from harness.probes.energy import energy
+from harness.timing import Timer
+from harness.types import Case, Protocol
+
+pytestmark = pytest.mark.skipif(GCC is None, reason=NO_GCC)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    return compiled(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def stub(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Stub:
+    installed(library, monkeypatch)
+    return Stub(library)
+
+
+def test_the_energy_counters_own_period_is_measured(stub: Stub) -> None:
+    stub.period_s = 0.05
+    assert meter().period_s == pytest.approx(0.05, rel=0.3)
+
+
+def test_joules_are_counter_differences_from_the_opening_on(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvml, "PATIENCE_S", 0.05)
+    stub.clock_s = 1000.0
+    opened = meter()
+    start = opened.joules()
+    stub.clock_s = 1010.0
+    assert opened.joules() - start == pytest.approx(3000.0)
+    assert opened.watts() == 300.0
+
+
+def test_a_counter_that_stands_still_has_no_period_and_gives_no_energy(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvml, "PATIENCE_S", 0.05)
+    stub.clock_s = 5.0
+    opened = meter()
+    assert opened.period_s is None
+    assert opened.joules() == 0
+
+
+def trial(device_meter: Any, step: Any = lambda: None) -> Any:
+    return SimpleNamespace(
+        device=SimpleNamespace(energy_meter=lambda: device_meter),
+        timer=Timer(lambda: None),
+        protocol=Protocol(energy_window_s=0.2),
+        case=Case(model="m", batch_size=4),
+        step=step,
+    )
+
+
+def test_the_window_is_stretched_over_the_counters_period_and_power_agrees(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.probes.energy.IDLE_S", 0.0)
+    monkeypatch.setattr("harness.probes.energy.PERIODS", 25)
+    stub.watts = 100.0
+    opened = meter()
+    found = energy(trial(opened))
+    assert found.facts["energy_window_s"] >= 24 * 0.02
+    assert found.facts["integrated_power_j"] == pytest.approx(100.0 * found.facts["energy_window_s"], rel=0.02)
+    assert found.samples["mean_power_w"][0] == pytest.approx(100.0, rel=0.15)
+    assert not found.warnings
+
+
+def test_a_counter_and_a_power_reading_that_disagree_are_flagged(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.probes.energy.IDLE_S", 0.0)
+    stub.instant_supported = 0  # the lagging mean says half
+    found = energy(trial(meter()))
+    assert len(found.warnings) == 1
+    assert found.warnings[0].startswith("energy: the counter says")
+
+
+def test_a_driver_that_is_lost_in_the_window_is_a_reason(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.probes.energy.IDLE_S", 0.0)
+    opened = meter()
+
+    def lose() -> None:
+        stub.error = GPU_IS_LOST
+
+    found = energy(trial(opened, lose))
+    assert found.samples == {}
+    assert found.missing["energy_per_image_j"] == "NVML total energy counter: NVML: GPU is lost"
+    with pytest.raises(SensorLost):
+        opened.joules()
+
+
+def test_a_reloaded_driver_is_no_negative_energy(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvml, "PATIENCE_S", 0.05)
+    stub.clock_s = 1000.0
+    opened = meter()
+    stub.clock_s = 1.0
+    with pytest.raises(SensorLost, match="reloaded"):
+        opened.joules()
+
+
+def test_a_counter_that_began_anew_is_lost_also_above_where_it_was_opened(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvml, "PATIENCE_S", 0.05)
+    stub.clock_s, stub.reset_at_s = 10.0, 1e9
+    opened = meter()
+    stub.clock_s = 1000.0
+    assert opened.joules() == pytest.approx(297_000.0)
+    stub.clock_s, stub.reset_at_s = 1100.0, 990.0  # 33 kJ since: more than when it was opened
+    with pytest.raises(SensorLost, match="went backwards"):
+        opened.joules()
+    stub.clock_s = 9000.0  # more than ever
+    with pytest.raises(SensorLost, match="went backwards"):
+        opened.joules()
+
+
+class Ticking:
+    """A counter that moves every `period_s` of a clock that each reading sets forward."""
+
+    def __init__(self, period_s: float, reading_s: float = 0.01) -> None:
+        self.now, self._period_s, self._reading_s = 0.0, period_s, reading_s
+
+    def clock(self) -> float:
+        return self.now
+
+    def value(self) -> int:
+        self.now += self._reading_s
+        return int(self.now / self._period_s)
+
+
+@pytest.mark.parametrize(("period_s", "measured"), [(0.1, 0.1), (1.0, 1.0), (3.0, None)])
+def test_a_slow_counters_period_is_waited_for_and_never_guessed(
+    period_s: float, measured: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvml.time, "sleep", lambda _s: None)
+    counter = Ticking(period_s)
+    found = nvml.counter_period(counter.value, counter.clock)
+    assert found == (None if measured is None else pytest.approx(measured, rel=0.05))
+    assert counter.now < nvml.PATIENCE_S + 2 * period_s
+
+
+def test_energy_whose_period_is_not_known_is_missing(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvml, "PATIENCE_S", 0.05)
+    stub.period_s = 10.0
+    found = energy(trial(meter()))
+    assert found.samples == {}
+    assert "how often it moves could not be measured" in found.missing["energy_per_image_j"]
+
+
+def test_a_power_reading_that_goes_away_leaves_a_reason(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.probes.energy.IDLE_S", 0.0)
+    monkeypatch.setattr("harness.probes.energy.PERIODS", 5)
+    opened = meter()
+    monkeypatch.setattr(opened, "watts", lambda: None)
+    found = energy(trial(opened))
+    assert found.samples["mean_power_w"]
+    assert found.facts["integrated_power_j"] is None
+    assert found.facts["integrated_power_missing"] == "the device tells no power of its own"
