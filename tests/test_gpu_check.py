@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from benches import gpu_check
-from benches.gpu_check import Check, LeftOut, plain_vit, rows
+from benches.gpu_check import Check, LeftOut, plain_vit, rows, sensors
 from benches.gpu_check import __main__ as command
 from harness import optimizations, suite
+from harness.measure import Job, Outcome
 from harness.registry import BACKENDS
+from harness.trial import Findings
 from harness.types import Case, Measurement
+from harness.worker import Workers
 
 
 def test_without_a_gpu_it_says_so_and_passes_nothing(
@@ -55,9 +60,76 @@ def test_a_missing_package_and_spent_time_are_left_out(monkeypatch: pytest.Monke
     monkeypatch.setattr(BACKENDS["eager"], "unavailable", lambda *_: None)
     case = Case(model="check_vit")
     assert rows._left_out(case, 0.0) is None
-    assert "time" in str(rows._left_out(case, gpu_check.BUDGET_S + 1))
+    for elapsed_s in (gpu_check.BUDGET_S - gpu_check.LEAST_S + 1, gpu_check.BUDGET_S + 1):
+        assert "time" in str(rows._left_out(case, elapsed_s))
     monkeypatch.setattr(rows, "NEEDS", {"check_vit": ("no_such_package",)})
     assert "no_such_package is not installed" in str(rows._left_out(case, 0.0))
+
+
+def test_no_row_outlasts_the_eight_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that begins with 30 s left has 30 s, and one that they do not suffice for says nothing of its backend."""
+    asked: list[Job] = []
+
+    def stopped(_self: Workers, job: Job, _report: object) -> Outcome:
+        asked.append(job)
+        late = Measurement(case=job.case, replicate=0, status="timeout", reason="no result")
+        return Outcome(measurement=late)
+
+    clock = iter([0.0, 0.0, 0.0, *[gpu_check.BUDGET_S - 30.0] * 3, *[gpu_check.BUDGET_S - 1.0] * 9])
+    monkeypatch.setattr(rows, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(Workers, "measure", stopped)
+    monkeypatch.setattr(BACKENDS["eager"], "unavailable", lambda *_: None)
+    cases = list(rows.cases())[:3]
+    monkeypatch.setattr(rows, "cases", lambda: cases)
+    found = list(rows.rows(0.0, lambda _check: None))
+    assert [c.result for c in found] == ["FAILED", "left out", "left out"]
+    assert [job.protocol.timeout_s for job in asked] == [gpu_check.ROW_TIMEOUT_S, 30.0]
+    assert gpu_check.BUDGET_S + 15 <= 8 * 60  # ending a worker that hangs takes seconds
+
+
+def test_energy_is_measured_in_few_rows_and_quality_in_none() -> None:
+    with_energy = [case for case in rows.cases() if "energy" in rows._probes(case)]
+    assert [case.precision for case in with_energy] == ["fp32", "bf16"]
+    assert all({"latency", "fidelity", "memory"} <= set(rows._probes(case)) for case in rows.cases())
+    assert not gpu_check.QUICK.quality
+
+
+def test_without_nvml_its_own_checks_are_left_out_and_torchs_figures_are_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("harness.devices.cuda.own_gpu", lambda: "nvidia-ml-py is not installed")
+    for check in (sensors.identity, sensors.state):
+        with pytest.raises(LeftOut, match="nvidia-ml-py is not installed"):
+            check()
+    allocated = (0.0, float(sensors.GIB))
+    missing = {"peak_driver_bytes": "nvidia-ml-py is not installed"}
+    peaks = iter([({"peak_allocated_bytes": [bytes_]}, missing) for bytes_ in allocated])
+    monkeypatch.setattr("harness.devices.cuda.Cuda.memory_peaks", lambda _self: next(peaks))
+    monkeypatch.setattr("harness.devices.cuda.Cuda.reset_memory_peaks", lambda _self: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch, "empty", lambda *_a, **_k: None)
+    assert "no driver memory: nvidia-ml-py is not installed" in sensors.memory()[0]
+
+
+@pytest.mark.parametrize(("integrated_w", "sound"), [(100.0, True), (80.0, True), (0.1, False), (None, True)])
+def test_a_counter_and_a_power_that_disagree_are_shown_and_a_wrong_unit_fails(
+    integrated_w: float | None, sound: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {
+        "idle_w": 40.0,
+        "energy_window_s": 2.0,
+        "energy_counter_period_s": 0.02,
+        "integrated_power_j": None if integrated_w is None else integrated_w * 2.0,
+    }
+    if integrated_w is None:
+        facts["integrated_power_missing"] = "the device tells no power of its own"
+    seen = Findings(samples={"mean_power_w": [100.0]}, facts=facts, warnings=("energy: the counter says",))
+    monkeypatch.setattr("harness.probes.energy.energy", lambda _trial: seen)
+    device = SimpleNamespace(energy_meter=lambda: object(), synchronize=lambda: None)
+    monkeypatch.setattr(sensors, "_gemm", lambda: (device, lambda: None))
+    found = command.single("energy", sensors.energy)
+    assert found.result == ("ok" if sound else "FAILED")
+    assert ("energy: the counter says" in found.detail) == sound
 
 
 def test_whatever_a_check_raises_is_its_result() -> None:
