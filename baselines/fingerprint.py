@@ -22,8 +22,13 @@ Fields = dict[str, Any]
 Environment = Mapping[str, Any]
 
 ABSENT = "absent"
-HARD_VERSIONS = {"torch": "torch", "onnxruntime": "onnxruntime", "onnxruntime-gpu": "onnxruntime-gpu"}
-GPU_VERSIONS = {"tensorrt": "TensorRT"}
+HARD_VERSIONS = {
+    "torch": "torch",
+    "onnxruntime": "onnxruntime",
+    "onnxruntime-gpu": "onnxruntime-gpu",
+    "openvino": "OpenVINO",
+}
+GPU_VERSIONS = {"tensorrt": "TensorRT", "tensorrt-cu13": "TensorRT for CUDA 13"}
 # A longer patience, an extra quality pass or a second attempt on a quieter machine changes no sample of a row.
 UNTIMED_PROTOCOL = frozenset({"timeout_s", "quality", "stages", "contended_retries"})
 GPU_FIELDS = {"name": "GPU model", "memory_bytes": "GPU memory", "power_limit_w": "GPU power limit", "mig": "GPU MIG"}

@@ -44,6 +44,8 @@ from harness.types import Run
         (("versions", "torch"), "2.14.1", "torch 2.14.1 here, 2.13.0 in the baseline"),
         (("versions", "onnxruntime"), None, "onnxruntime absent here, 1.31.1 in the baseline"),
         (("versions", "tensorrt"), "10.9", "TensorRT 10.9 here, absent in the baseline"),
+        (("versions", "tensorrt-cu13"), "11.4", "TensorRT for CUDA 13 11.4 here, absent in the baseline"),
+        (("versions", "openvino"), "2026.4", "OpenVINO 2026.4 here, absent in the baseline"),
         (("python",), "3.12.1", "Python 3.12 here, 3.11 in the baseline"),
         (("threads",), 1, "threads 1 here, 2 in the baseline"),
         (("driver",), "580.1", "driver major 580 here, 570 in the baseline"),
