@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from baselines.paired import preflight as preflight_rules
 from baselines.paired import verdicts
 from baselines.paired.judge import PairedJudge, replayed
 from baselines.paired.metrics import PAIRED_METRICS
+from baselines.paired.preflight import Found
 from baselines.verdict import Comparison
+from benches import arm_imports
 from benches import arms as arm_room
 from benches.failures import NotComparable
 from harness import paired, storage
@@ -38,7 +41,6 @@ from harness.types import Suite
 QUICK_PROBES = ("startup", "latency", "memory", "fidelity", "counts")
 MEMORY_PROBES = ("memory",)
 ENERGY_SHARE = 0.2
-PROCESSES = 3  # the near-exact rule takes the largest of three processes
 
 Say = Callable[[str], None]
 
@@ -70,7 +72,7 @@ def run(asked: Asked, folder: Path, say: Say) -> Comparison:
 def measure(asked: Asked, folder: Path, say: Say, judge: Callable[[PairedRun], PairedJudge]) -> None:
     """Measures what `judge` wants into `folder`. Raises ArmFailed and NotComparable."""
     began = perf_counter()
-    with tempfile.TemporaryDirectory(prefix="imgbench-ab-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="imgbench-ab-") as scratch, closing(Referee(Path(scratch))) as referee:
         servers = _servers(asked, folder, Path(scratch))
         try:
             header = _header(asked, folder, servers)
@@ -78,13 +80,13 @@ def measure(asked: Asked, folder: Path, say: Say, judge: Callable[[PairedRun], P
                 run=header,
                 folder=folder,
                 servers=servers,
-                referee=Referee(Path(scratch)),
+                referee=referee,
                 plugins=(*benches.PLUGINS, *asked.plugins),
                 caches=Path(scratch) / "cache",
                 began=began,
                 say=say,
             )
-            _preflight(pairs, say)
+            _preflight(pairs, asked, say)
             ended = _measure(pairs, say, judge)
         finally:
             close_all(servers.all())
@@ -169,30 +171,43 @@ def _ask(server: ArmProcess, command: str, argument: Any) -> dict[str, Any]:
     return dict(reply.value)
 
 
-def _preflight(pairs: Pairs, say: Say) -> None:
-    """Full measurements of both arms; rows that may be timed get their counts, the cheapest one is the A/A control."""
+def _preflight(pairs: Pairs, asked: Asked, say: Say) -> None:
+    """Full measurements of both arms; rows that may be timed get their counts, the cheapest one is the A/A control.
+    Raises NotComparable where the work that was measured does not use an arm's project."""
     probes, told = _probes(pairs.run)
     pairs.run = replace(pairs.run, notes=told)
     preflight_room.preflight(pairs, pairs.run.rows, probes)
     found = list(paired.preflight(pairs.folder))
+    _prove_imports(pairs, asked, found)
     usable = preflight_rules.usable(pairs.run, found)
     base = {row: m for row, arm, m in found if arm == "base" and row in usable}
     rows = preflight_room.with_counts(pairs.run.rows, base)
     cheap = min(base, key=lambda row: base[row].duration_s or 0.0, default=None)
     pairs.run = replace(pairs.run, rows=rows, control=cheap)
+    pairs.expect({row: [m for name, _, m in found if name == row] for row in base})
     paired.write_header(pairs.folder, pairs.run)
     again = preflight_rules.undecided_memory(pairs.run, found)
     doubtful = [row for row in rows if row.id in again]
-    for replicate in range(1, PROCESSES):
+    for replicate in range(1, preflight_rules.PROCESSES):
         preflight_room.preflight(pairs, doubtful, MEMORY_PROBES, replicate)
     if doubtful:
-        say(f"memory measured in {PROCESSES} processes: {len(doubtful)} rows")
+        say(f"memory measured in {preflight_rules.PROCESSES} processes: {len(doubtful)} rows")
     differ = preflight_rules.other_outputs(pairs.run, found)
-    asked = sorted(rows, key=lambda row: row.id not in differ)  # outputs that differ come first
-    chosen = [row for row in asked if row.id in differ or (row.interleaving and not _same_code(pairs.run))]
+    ordered = sorted(rows, key=lambda row: row.id not in differ)  # outputs that differ come first
+    chosen = [row for row in ordered if row.id in differ or (row.interleaving and not _same_code(pairs.run))]
     brought = preflight_room.quality(pairs, chosen)
     pairs.run = replace(pairs.run, metrics=pairs.run.metrics | brought)
     paired.write_header(pairs.folder, pairs.run)
+
+
+def _prove_imports(pairs: Pairs, asked: Asked, found: Found) -> None:
+    """Adds to the proof what the measurements imported of the project. Raises NotComparable where that is nothing."""
+    told: list[str] = []
+    for arm in (asked.base, asked.head):
+        if (refused := arm_imports.refusal(arm, found)) is not None:
+            raise NotComparable(refused)
+        told += arm_imports.proof(arm, found)
+    pairs.run = replace(pairs.run, proof=(*pairs.run.proof, *told))
 
 
 def _same_code(run: PairedRun) -> bool:
@@ -212,7 +227,7 @@ def _probes(run: PairedRun) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _measure(pairs: Pairs, say: Say, judge: Callable[[PairedRun], PairedJudge]) -> str:
     if not any(row.interleaving for row in pairs.run.rows):
-        return "nothing could be timed"
+        return "budget" if pairs.left_s <= 0 else "nothing could be timed"
     return pairs.measure(Reported(judge=judge(pairs.run), say=say, pairs=pairs))
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from benches.failures import UsageError
+from harness.arm_process import ArmFailed
 
 MINIMUM_PYTHON: Final = (3, 11)
 BUILD_FILES: Final = ("pyproject.toml", "setup.py", "setup.cfg")
@@ -60,7 +61,8 @@ def interpreter(path: str, arm: str) -> str:
 
 
 def ref_environment(project: Path, ref: str, python: str, cache: Path, say: Say) -> RefEnvironment:
-    """The environment of `ref` of the repository `project`, made where the cache lacks it. Raises UsageError."""
+    """The environment of `ref` of the repository `project`, made where the cache lacks it. Raises UsageError where
+    there is no such commit, and ArmFailed where it cannot be installed: what was asked for was right."""
     commit = _commit(project, ref)
     _, library, versions = _probe(python, ref)
     key = hashlib.sha256("\n".join([str(project.resolve()), commit, python, versions]).encode()).hexdigest()[:16]
@@ -155,6 +157,6 @@ def _checked(command: Sequence[str], what: str, **variables: str) -> None:
             command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False, env=environment
         )
     except subprocess.TimeoutExpired:
-        raise UsageError(f"cannot {what}: not done after {INSTALL_TIMEOUT_S:g} s") from None
+        raise ArmFailed(f"cannot {what}: not done after {INSTALL_TIMEOUT_S:g} s") from None
     if done.returncode != 0:
-        raise UsageError(f"cannot {what}: {' '.join(done.stderr.split())[-400:]}")
+        raise ArmFailed(f"cannot {what}: {' '.join(done.stderr.split())[-400:]}")

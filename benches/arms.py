@@ -16,13 +16,14 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from benches.arm_environments import installable, interpreter, own_packages, ref_environment
 from benches.failures import UsageError
 from harness import strict_yaml
+from harness.arm_process import ArmFailed
 from harness.arms import Arm
 from harness.injection import InjectionError
 from harness.injection import parse as parse_injection
@@ -128,11 +129,15 @@ def checked(request: ArmRequest, cases: tuple[Case, ...]) -> None:
 
 
 def prepare(request: ArmRequest, project: Path, cache: Path, say: Any) -> Arm:
-    """The arm ready to be started; a git ref is installed first, or taken from `cache`. Raises UsageError."""
+    """The arm ready to be started; a git ref is installed first, or taken from `cache`. Raises UsageError, and
+    ArmFailed where the installation fails."""
     python = interpreter(request.python, request.name) if request.python else sys.executable
     folder = commit = None
     if request.ref is not None:
-        made = ref_environment(project, request.ref, python, cache, say)
+        try:
+            made = ref_environment(project, request.ref, python, cache, say)
+        except ArmFailed as error:
+            raise ArmFailed(f"--{request.name}: ref={request.ref}: {error}") from None
         python, folder, commit = made.python, str(made.folder), made.commit
         _check_names(request, made.folder)
     return Arm(
@@ -146,6 +151,17 @@ def prepare(request: ArmRequest, project: Path, cache: Path, say: Any) -> Arm:
         commit=commit,
         packages=own_packages(Path(folder)) if folder else (),
     )
+
+
+def same_code(requests: tuple[ArmRequest, ArmRequest], base: Arm, head: Arm) -> str | None:
+    """Why there is nothing to compare: two commits or interpreters were asked for that are one. None where the arms
+    differ, and where no code was named for one of them (things as they are, twice, is an A/A run)."""
+    if not all(request.ref or request.python for request in requests):
+        return None
+    if replace(base, name="", text="") != replace(head, name="", text=""):
+        return None
+    what = f"commit ({base.commit[:10]})" if base.commit else f"interpreter ({base.python})"
+    return f"both arms are the same {what}, with nothing else different"
 
 
 def _check_names(request: ArmRequest, tree: Path) -> None:
@@ -200,12 +216,12 @@ def refusal(base: Arm, head: Arm, base_loaded: Mapping[str, Any], head_loaded: M
                 return f"the {arm.name} arm's worker sees {name}={loaded['variables'].get(name)!r}, not {value!r}"
         if Path(loaded["python"]).absolute() != Path(arm.python).absolute():
             return f"the {arm.name} arm runs {loaded['python']}, not {arm.python}"
-        if arm.folder is not None and (reason := _foreign(arm, Path(arm.folder).parent, loaded["packages"])):
+        if arm.folder is not None and (reason := foreign(arm, Path(arm.folder).parent, loaded["packages"])):
             return reason
     return None
 
 
-def _foreign(arm: Arm, place: Path, packages: Mapping[str, Any]) -> str | None:
+def foreign(arm: Arm, place: Path, packages: Mapping[str, Any]) -> str | None:
     """Why the project's packages are not those of the arm's own environment, which stands in `place`.
 
     A folder of the tree that the project does not install may well be found elsewhere; what it installs may not.

@@ -14,12 +14,14 @@ from typing import Any
 import benches
 import reports.terminal
 from baselines.paired.judge import replayed
+from baselines.paired.verdicts import AS_THINGS_ARE
 from baselines.verdict import FINE, MEANINGS, NOT_COMPARABLE, Comparison, Verdict, exit_code
 from benches import ab as ab_room
 from benches import arms, suites
-from benches.failures import UsageError
+from benches.failures import NotComparable, UsageError
 from harness import paired, progress, storage
 from harness import suite as suite_room
+from harness.arm_process import ArmFailed
 from harness.types import Suite
 from reports import artifacts, page, paired_page
 
@@ -29,25 +31,49 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 
 
 def ab(options: Namespace) -> int:
-    """Measures base against head; the last line of stdout is the run folder."""
+    """Measures base against head; the last line of stdout is the run folder. Where an arm breaks or the two cannot be
+    compared, the artefacts say so too. Raises UsageError, ArmFailed and NotComparable."""
     benches.load_plugins()
     suite = suite_of(options)
-    texts = [",".join(getattr(options, name) or []) for name in ("base", "head")]
+    base, head = (",".join(getattr(options, name) or []) for name in ("base", "head"))
     project = (options.project or Path.cwd()).resolve()
-    asked = asked_of(options, suite, (texts[0], texts[1]), options.seed, project)
-    folder = new_folder(options.out, f"ab-{suite.name}")
-    return finish(options, measured(asked, folder), folder)
+    try:
+        asked = asked_of(options, suite, (base, head), options.seed, project)
+        folder = new_folder(options.out, f"ab-{suite.name}")
+        found = measured(asked, folder)
+    except (ArmFailed, NotComparable) as error:
+        write_artifacts(options, unanswered(suite, (base, head), error))
+        raise
+    return finish(options, found, folder)
+
+
+def unanswered(suite: Suite, texts: tuple[str, str], error: ArmFailed | NotComparable) -> Comparison:
+    """The comparison of a run that gave none, with the reason."""
+    arms_in_words = (texts[0] or AS_THINGS_ARE, texts[1] or AS_THINGS_ARE)
+    return Comparison(
+        run_id="",
+        suite=suite.name,
+        baseline=f"base ({arms_in_words[0]})",
+        scope="all",
+        rule="paired",
+        arms=arms_in_words,
+        refused=(str(error),),
+        error=isinstance(error, ArmFailed),
+    )
 
 
 def asked_of(
     options: Namespace, suite: Suite, texts: tuple[str, str], seed: int | None, project: Path
 ) -> ab_room.Asked:
-    """What is to be measured, with both arms ready to be started. Raises UsageError."""
+    """What is to be measured, with both arms ready to be started. Raises UsageError, ArmFailed where one cannot be
+    installed, and NotComparable where both are the same code."""
     budget = seconds(options.budget)
-    requests = [arms.parse(name, text) for name, text in zip(("base", "head"), texts, strict=True)]
+    requests = arms.parse("base", texts[0]), arms.parse("head", texts[1])
     for request in requests:
         arms.checked(request, suite.cases)
     base, head = (arms.prepare(request, project, cache_root(), say) for request in requests)
+    if (same := arms.same_code(requests, base, head)) is not None:
+        raise NotComparable(same)
     return ab_room.Asked(
         suite=suite,
         base=base,

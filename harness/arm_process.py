@@ -20,7 +20,7 @@ GRACE_S = 10.0
 
 
 class ArmFailed(RuntimeError):
-    """An arm's interpreter does not start, or its host died; `str()` is one line for the user."""
+    """An arm cannot be installed or does not start, or its host died; `str()` is one line for the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,11 @@ class ArmProcess:
         self._replies: dict[int, Reply] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self.renew()
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no host to ask."""
+        return self._process is None
 
     def renew(self) -> None:
         """A new interpreter with a new memory layout; the old one ends first."""

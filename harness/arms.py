@@ -53,6 +53,18 @@ def loaded_code(packages: Sequence[str], variables: Sequence[str]) -> dict[str, 
     }
 
 
+def imported_code(packages: Sequence[str]) -> dict[str, str]:
+    """Where those of `packages` stand that this process has imported: name -> file or folder. What would be found is
+    one thing, what the measured work really used another."""
+    found = {}
+    for name in packages:
+        module = sys.modules.get(name)
+        if module is not None:
+            places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]  # a namespace has no file
+            found[name] = next((str(place) for place in places if place), "")
+    return found
+
+
 def source_digests(modules: Sequence[str]) -> dict[str, str | None]:
     """Digest of the source of each top package among `modules`; None for what cannot be found."""
     names = dict.fromkeys(module.split(".")[0] for module in modules)

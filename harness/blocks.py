@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from harness import sentinel, storage
+from harness.arms import imported_code
 from harness.measure import Job
 from harness.timing import Timer, perf_counter
 from harness.turns import Turns
@@ -25,13 +26,15 @@ SENTINEL_ROW: Final = -1
 class BlockJob:
     """The rows of one block in the order in which they are measured. `referee` is the address where the block asks for
     its turns, and `side` the name it gives there; without one it has the machine to itself. `cpus` are the CPUs that
-    the process may run on (none: all that it has)."""
+    the process may run on (none: all that it has). `packages` are those of the project under test: each measurement
+    says which of them the process had imported by then."""
 
     jobs: tuple[Job, ...]
     sentinel: bool = True
     referee: str | None = None
     side: str = ""
     cpus: tuple[int, ...] = ()
+    packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,9 @@ def measure_block(block: BlockJob, report: Callable[[str], None]) -> BlockResult
         metrics |= {m.name: m for m in outcome.metrics}
         measured = outcome.measurement
         state = {**measured.state, "cpus": sorted(os.sched_getaffinity(0))} if block.cpus else measured.state
-        measurements.append(replace(measured, started=started, duration_s=perf_counter() - clock, state=state))
+        facts = {**measured.facts, "imported": imported_code(block.packages)} if block.packages else measured.facts
+        timed = replace(measured, started=started, duration_s=perf_counter() - clock)
+        measurements.append(replace(timed, state=state, facts=facts))
     if turns is not None:
         turns.close()
     return BlockResult(measurements=tuple(measurements), metrics=tuple(metrics.values()), sentinel=found)

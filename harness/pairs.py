@@ -14,7 +14,6 @@ in 7 and in none (a smaller version is in `tests/test_detector_table.py`).
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,24 +24,29 @@ from harness import contention, paired, storage
 from harness.arm_process import ArmProcess
 from harness.blocks import SENTINEL_ROW, BlockJob, BlockResult
 from harness.measure import Job
+from harness.pair_length import Estimate, seconds_in_pair
 from harness.paired import CONTROL_GROUP, COPY, Block, PairedRow, PairedRun, Side
 from harness.timing import perf_counter
-from harness.turns import Interleaving, Referee, shared_cpus
+from harness.turns import Referee, shared_cpus
 from harness.types import Case, Measurement
 from harness.worker import Reply
 
 RENEWAL: Final = 8
 RENEWAL_APART: Final = 2
 BLOCK_PROBES: Final = ("startup", "latency")
-TURN_S: Final = 0.03
-MAX_TURN_SAMPLES: Final = 12
-MIN_TURNS, MAX_TURNS = 4, 10
-SAMPLE_S: Final = 0.3
-WARM_UP_S: Final = 0.05
-MIN_WARM_UPS: Final = 3
-PATIENCE: Final = 5.0
+PATIENCE: Final = 5.0  # times what a pair is expected to take
 WORTH: Final = 3.0  # servers are not renewed for what is less than this many times the renewal
-BLOCK_FACTS: Final = ("work_hash", "weights_hash", "output_hash", "output_shape", "loops", "turns", "injected")
+BLOCK_FACTS: Final = (
+    "work_hash",
+    "weights_hash",
+    "output_hash",
+    "output_shape",
+    "loops",
+    "turns",
+    "injected",
+    "imported",
+)
+TOGETHER: Final = "both arms of a pair are in memory at once; each had enough when it was measured alone"
 
 
 class Judge(Protocol):
@@ -98,7 +102,7 @@ class Pairs:
     say: Callable[[str], None]
     _orders: dict[str, list[bool]] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
-    _estimate: Estimate = field(default_factory=lambda: Estimate())
+    _estimate: Estimate = field(default_factory=Estimate)
     _broken: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -135,22 +139,28 @@ class Pairs:
         return groups
 
     def _pair(self, group: str, rows: Sequence[PairedRow], judge: Judge) -> bool:
-        """One pair of blocks, stored and judged; False where it would not fit into what is left of the budget."""
+        """One pair of blocks, stored and judged; False where it did not fit into what is left of the budget."""
         expected = self._estimate.seconds(group, [row.id for row in rows])
         if expected > self.left_s:
             return False
         number = self._counts.get(group, 0)
-        self._counts[group] = number + 1
-        other: Side = "control" if group == CONTROL_GROUP else "head"
-        sides: tuple[Side, Side] = ("base", other) if self._base_first(group, number) else (other, "base")
+        sides = self.sides(group, "control" if group == CONTROL_GROUP else "head")
         shuffled = random.Random(f"{self.run.seed}-{group}-{number}").sample(list(rows), len(rows))
         started = self.elapsed_s
         blocks = self._together(sides, number, group, shuffled, judge.phase, expected)
+        if not blocks:
+            return False
         self._estimate.add(group, self.elapsed_s - started, blocks)
         for block in blocks:
             paired.append_block(self.folder, block)
         judge.add(*blocks)
         return True
+
+    def sides(self, group: str, other: Side) -> tuple[Side, Side]:
+        """The order of the next pair of a group; `other` is who stands against the base."""
+        number = self._counts.get(group, 0)
+        self._counts[group] = number + 1
+        return ("base", other) if self._base_first(group, number) else (other, "base")
 
     def _base_first(self, group: str, number: int) -> bool:
         """Random permuted ABBA: two consecutive pairs have both orders, in random order."""
@@ -163,8 +173,10 @@ class Pairs:
     def _together(
         self, sides: tuple[Side, Side], number: int, group: str, rows: Sequence[PairedRow], phase: str, expected: float
     ) -> list[Block]:
-        """Both blocks of a pair, side by side and in turns; the first of `sides` has the first turn."""
-        started, timeout = storage.now(), max(30.0, PATIENCE * expected)
+        """Both blocks of a pair, side by side and in turns; the first of `sides` has the first turn. Empty where the
+        end of the budget cut them off: that is nobody's failure."""
+        patience, left_s = max(self.run.protocol.timeout_s, PATIENCE * expected), max(self.left_s, 0.0)
+        started, timeout = storage.now(), min(patience, left_s)
         self.referee.forget_late_comers()
         asked = [self._begin(side, number, rows, timeout) for side in sides]
 
@@ -173,6 +185,8 @@ class Pairs:
 
         states, stuck = self.referee.run(*sides, gone, timeout)
         replies = [self.servers.of(s).result(request, timeout) for s, request in zip(sides, asked, strict=True)]
+        if left_s < patience and any(reply.status == "timeout" for reply in replies):
+            return []
         culprit = stuck if any(s == stuck and not r.value for s, r in zip(sides, replies, strict=True)) else None
         blocks = []
         for slot, (side, reply) in enumerate(zip(sides, replies, strict=True)):
@@ -201,8 +215,19 @@ class Pairs:
         jobs = [self.job(row, side, number) for row in rows]
         jobs = [replace(j, protocol=replace(j.protocol, timeout_s=timeout / len(jobs))) for j in jobs]
         cpus = shared_cpus(number, self.run.threads)
-        block = BlockJob(jobs=tuple(jobs), referee=self.referee.address, side=side, cpus=cpus)
+        packages, address = self.packages(side), self.referee.address
+        block = BlockJob(jobs=tuple(jobs), referee=address, side=side, cpus=cpus, packages=packages)
         return self.servers.of(side).begin("block", block)
+
+    def packages(self, side: Side) -> tuple[str, ...]:
+        """Those of the project under test in the code of this side."""
+        return tuple(self.run.arms[1 if side == "head" else 0].get("packages", ()))
+
+    def expect(self, alone: Mapping[str, Sequence[Measurement]]) -> None:
+        """Takes what the preflight of both arms says of the seconds that a row will need in a pair."""
+        for row in self.run.rows:
+            if row.interleaving is not None and row.id in alone:
+                self._estimate.expect(row.id, sum(seconds_in_pair(m, row.interleaving) for m in alone[row.id]))
 
     def _measurements(
         self,
@@ -223,6 +248,8 @@ class Pairs:
             status: Any = reply.status if reply.status != "ok" else "failed"
             reason = reply.reason or "the block's process gave no result"
             found |= {r.id: Measurement(case=r.case(side), replicate=0, status=status, reason=reason) for r in guilty}
+        short = {name: m for name, m in found.items() if m.status == "oom"}
+        found |= {name: replace(m, reason=f"{m.reason}; {TOGETHER}") for name, m in short.items()}
         for name, measurement in found.items():
             if measurement.status != "ok":
                 self._broken[name] = f"{side}: {measurement.status}: {measurement.reason}"
@@ -252,41 +279,6 @@ class Pairs:
     def _renewal_s(self) -> float:
         """Seconds that starting the servers took last time; they start side by side."""
         return max(server.start_s for server in self.servers.all())
-
-
-class Estimate:
-    """Seconds that a pair will take: each row's own, and what the processes of its group cost beside the rows."""
-
-    def __init__(self) -> None:
-        self._rows: dict[str, float] = {}
-        self._overhead: dict[str, float] = {}
-
-    def add(self, group: str, seconds: float, blocks: Sequence[Block]) -> None:
-        rows: dict[str, float] = {}
-        for block in blocks:
-            for row, measurement in block.measurements.items():
-                rows[row] = max(rows.get(row, 0.0), measurement.duration_s or 0.0)
-        self._rows |= rows
-        self._overhead[group] = max(0.0, seconds - sum(rows.values()))
-
-    def seconds(self, group: str, rows: Sequence[str]) -> float:
-        """The last pair's own seconds; a row or a group that was never measured counts as the longest of the others."""
-        longest, overhead = max(self._rows.values(), default=1.0), max(self._overhead.values(), default=1.0)
-        return self._overhead.get(group, overhead) + sum(self._rows.get(row, longest) for row in rows)
-
-
-def interleaved(row: PairedRow, latency_s: float) -> PairedRow:
-    """The row with its turns and counts, from one latency of the base arm; equal in both arms.
-
-    A turn is as long as the machine's speed stays about the same (`harness.turns`), but at least one iteration.
-    """
-    samples = min(max(round(TURN_S / latency_s), 1), MAX_TURN_SAMPLES)
-    turns = min(max(math.ceil(SAMPLE_S / (samples * latency_s)), MIN_TURNS), MAX_TURNS)
-    warmups = max(MIN_WARM_UPS, math.ceil(WARM_UP_S / latency_s))
-    counts = Interleaving(
-        warmups=warmups, turns=turns + turns % 2, samples=samples, discarded=1 if latency_s < TURN_S / 2 else 0
-    )
-    return replace(row, interleaving=counts)
 
 
 def _of_pair(measurement: Measurement, state: Mapping[str, Any] | None) -> Measurement:

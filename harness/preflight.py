@@ -2,35 +2,46 @@
 
 The preflight gives what does not need pairs (outputs against the fp32 eager reference, memory, counts, proof of
 execution), fills compile and export caches, and says how many iterations a sample of each row needs.
+
+Nothing starts when the budget is spent, and a process that the end of the budget cut off has found nothing: of its row
+nothing is stored for either arm, and the verdicts say that the budget was not enough.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from harness import paired
 from harness.blocks import BlockJob, BlockResult
 from harness.measure import Job
+from harness.pair_length import interleaved
 from harness.paired import PairedRow, Side
-from harness.pairs import Pairs, interleaved
+from harness.pairs import Pairs
 from harness.types import Measurement, Metric
 
 QUALITY_PROBES: Final = ("quality",)
 QUALITY_SHARE: Final = 0.25  # of the budget that is left: more than that is not spent on judging outputs
-SIDES: Final[tuple[Side, Side]] = ("base", "head")
+ORDER: Final = "preflight"
+
+Measured = tuple[Measurement, tuple[Metric, ...]]
 
 
 def preflight(pairs: Pairs, rows: Sequence[PairedRow], only: tuple[str, ...], replicate: int = 0) -> None:
-    """Measures `rows` in both arms with the probes `only`, a fresh process each, and stores the measurements."""
+    """Measures `rows` in both arms with the probes `only`, a fresh process each, and stores the measurements. The arm
+    that comes first changes, so that what a row's first process warms up helps each arm as often."""
     for row in rows:
-        for side in SIDES:
+        both: dict[Side, Measured] = {}
+        for side in pairs.sides(ORDER, "head"):
             pairs.say(f"preflight · {row.label} · {side}")
             job = replace(pairs.job(row, side, replicate), only=only)
-            measurement, _ = _measured(pairs, side, job, pairs.left_s)
-            paired.append_preflight(pairs.folder, row.id, side, measurement)
+            found = _measured(pairs, side, job, pairs.left_s)
+            if found is None:
+                return
+            both[side] = found
+        _store(pairs, row, both)
 
 
 def quality(pairs: Pairs, rows: Sequence[PairedRow]) -> dict[str, Metric]:
@@ -42,19 +53,18 @@ def quality(pairs: Pairs, rows: Sequence[PairedRow]) -> dict[str, Metric]:
     deadline = pairs.left_s * (1 - QUALITY_SHARE)
     found: dict[str, Metric] = {}
     for row in rows:
-        both = []
-        for side in SIDES:
+        both: dict[Side, Measured] = {}
+        for side in pairs.sides(ORDER, "head"):
             pairs.say(f"quality · {row.label} · {side}")
             job = pairs.job(row, side, 0)
             job = replace(job, only=QUALITY_PROBES, protocol=replace(job.protocol, quality=True))
-            if pairs.left_s <= deadline:
+            measured = _measured(pairs, side, job, pairs.left_s - deadline)
+            if measured is None:
                 return found
-            measurement, metrics = _measured(pairs, side, job, pairs.left_s - deadline)
-            both.append((side, measurement))
-            found |= {m.name: m for m in metrics}
-        if all(measurement.status != "timeout" for _, measurement in both):
-            for side, measurement in both:
-                paired.append_preflight(pairs.folder, row.id, side, measurement)
+            both[side] = measured
+            found |= {m.name: m for m in measured[1]}
+        if all(measurement.status != "timeout" for measurement, _ in both.values()):
+            _store(pairs, row, both)
     return found
 
 
@@ -67,14 +77,25 @@ def with_counts(rows: Sequence[PairedRow], base: dict[str, Measurement]) -> tupl
     return tuple(found)
 
 
-def _measured(pairs: Pairs, side: Side, job: Job, seconds: float) -> tuple[Measurement, tuple[Metric, ...]]:
-    """One pass in a fresh process of the arm, in at most so many seconds."""
-    server = pairs.servers.of(side)
-    timeout = min(pairs.run.protocol.timeout_s, max(seconds, 1.0))
-    job = replace(job, protocol=replace(job.protocol, timeout_s=timeout))
-    reply = server.call("block", BlockJob(jobs=(job,), sentinel=False), timeout)
+def _store(pairs: Pairs, row: PairedRow, both: Mapping[Side, Measured]) -> None:
+    for side, (measurement, _) in both.items():
+        paired.append_preflight(pairs.folder, row.id, side, measurement)
+
+
+def _measured(pairs: Pairs, side: Side, job: Job, seconds: float) -> Measured | None:
+    """One pass in a fresh process of the arm; None where it would take more than `seconds` of the budget."""
+    if seconds <= 0:
+        return None
+    server, asked_s = pairs.servers.of(side), pairs.run.protocol.timeout_s
+    job = replace(job, protocol=replace(job.protocol, timeout_s=min(asked_s, seconds)))
+    block = BlockJob(jobs=(job,), sentinel=False, packages=pairs.packages(side))
+    reply = server.call("block", block, job.protocol.timeout_s)
     if reply.status == "timeout":
-        server.renew()
+        cut = seconds < asked_s
+        if pairs.left_s > 0 and (server.ended or not cut):
+            server.renew()
+        if cut:
+            return None
     if reply.value:
         result: BlockResult = reply.value
         return result.measurements[0], result.metrics

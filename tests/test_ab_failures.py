@@ -19,7 +19,7 @@ from harness import paired
 HERE = Path(__file__).parent
 SUITE = (
     "name: late\nprotocol: {replicates: 1, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, "
-    "min_sample_time_s: 0.01, timeout_s: 60}\ncases:\n"
+    "min_sample_time_s: 0.01, timeout_s: 30}\ncases:\n"
     " - {model: planted_ok, batch_size: 64}\n - {model: planted_late, batch_size: 64}\n"
 )
 INTERRUPTED = 130

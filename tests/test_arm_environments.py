@@ -14,6 +14,7 @@ from test_arms import commit, git, loaded
 
 from benches import arm_environments, arms
 from benches.failures import UsageError
+from harness.arm_process import ArmFailed
 from harness.arms import Arm
 from harness.types import Case
 
@@ -168,7 +169,7 @@ def test_names_that_clash_with_ours_are_refused(project: Path, tmp_path: Path) -
 def test_a_failed_installation_is_one_line_and_leaves_nothing(project: Path, tmp_path: Path) -> None:
     (project / "pyproject.toml").write_text("not TOML")
     git(project, "commit", "-qam", "broken")
-    with pytest.raises(UsageError, match="cannot install it: "):
+    with pytest.raises(ArmFailed, match="--head: ref=HEAD: cannot install it: "):
         prepared(sys.executable, project, tmp_path)
     assert list((tmp_path / "cache").iterdir()) == []
 

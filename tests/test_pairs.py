@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from paired_fixture import paired_run
 
+from harness.pair_length import Estimate, interleaved
 from harness.paired import row_of
-from harness.pairs import Estimate, Pairs, Servers, interleaved
+from harness.pairs import Pairs, Servers
 from harness.types import Case
 
 ONE: Any = "server"

@@ -12,13 +12,15 @@ from typing import Final
 from baselines.families import settle
 from baselines.health import row_verdict
 from baselines.judgement import Frame, Side, judge_row
-from baselines.rows import Row, row_from
+from baselines.rows import NOT_RUN, Row, row_from
 from baselines.verdict import Verdict
 from harness.paired import PairedRow, PairedRun
 from harness.types import Measurement, Metric, Run
 
 Found = Sequence[tuple[str, str, Measurement]]
 
+PROCESSES: Final = 3  # the near-exact rule takes the largest of three processes
+UNKNOWN_THERE: Final = "UnknownName: "  # the base's code has no such model, backend or axis
 JUDGED: Final = {"quality", "quality_conditions"}  # facts of the quality probe: judged, or why there is no judge
 
 
@@ -27,26 +29,62 @@ def judged(run: PairedRun, found: Found) -> list[Verdict]:
     verdicts: list[Verdict] = []
     for row in run.rows:
         there, here = (_row(row, found, arm) for arm in ("base", "head"))
-        if not there.processes and not here.processes and there.status == here.status == "skipped":
-            told = row_verdict(here, "unchanged", f"skipped in both arms: {here.reason}", gating=False)
-            verdicts += _named(row, [told])
-            continue
-        if not there.ok and here.ok:
-            told = row_verdict(here, "not_comparable", f"the base arm: {there.status}: {there.reason}")
+        if (told := _without_base(there, here)) is not None:
             verdicts += _named(row, [told])
             continue
         frame = Frame(here=_side(run, row, here), stored=(_side(run, row, there),), scope="all")
         found_here = settle([j for j in judge_row(frame, there, here) if j[0].kind != "noisy"])
-        verdicts += _named(row, [*(_on_a_busy_machine(v, there, here) for v in found_here), *_unjudged(there, here)])
+        limited = [_few_processes(_one_window(v, there, here), there, here) for v in found_here]
+        verdicts += _named(row, [*limited, *_unjudged(there, here)])
     return verdicts
 
 
-def _on_a_busy_machine(verdict: Verdict, there: Row, here: Row) -> Verdict:
-    """Energy that was measured beside somebody else's work decides nothing, whichever arm that befell."""
-    reason = there.contended or here.contended
-    if verdict.kind != "energy" or reason is None:
+def _without_base(there: Row, here: Row) -> Verdict | None:
+    """The verdict on a row that the base does not have a measurement of to hold the head against; None where it has.
+
+    A row that failed in both arms is no pass: nobody knows whether it is slower. One that is skipped in both is: what
+    it needs is not on this machine, whichever code runs.
+    """
+    if NOT_RUN in (there.status, here.status):
+        return row_verdict(here, "inconclusive", "budget: the run ended before both arms had measured this row once")
+    if there.ok:
+        return None
+    base = f"{there.status}: {there.reason}"
+    if here.ok and (there.status == "skipped" or str(there.reason).startswith(UNKNOWN_THERE)):
+        return row_verdict(here, "new", f"only the head has this row; base {base}", gating=False)
+    if here.ok and there.processes:
+        return row_verdict(here, "not_comparable", f"the base arm broke in one of its processes: {base}")
+    if here.ok:
+        return row_verdict(here, "improved", f"health: ok in the head; base {base}", gating=False)
+    if there.status == here.status == "skipped":
+        return row_verdict(here, "unchanged", f"skipped in both arms: {here.reason}", gating=False)
+    if there.status != "skipped":
+        return row_verdict(
+            here, "not_comparable", f"broken in both arms: base {base}; head {here.status}: {here.reason}"
+        )
+    return None
+
+
+def _one_window(verdict: Verdict, there: Row, here: Row) -> Verdict:
+    """Energy decides nothing here: each arm has one window of it, so what two of them differ by is not known. Beside
+    somebody else's work it says nothing at all, whichever arm that befell."""
+    if verdict.kind != "energy":
         return verdict
-    return replace(verdict, outcome="inconclusive", reason=f"{reason}; it would read: {verdict.outcome}", gating=False)
+    if (busy := there.contended or here.contended) is not None:
+        told = f"{busy}; it would read: {verdict.outcome}"
+        return replace(verdict, outcome="inconclusive", reason=told, gating=False)
+    return replace(verdict, reason=f"{verdict.reason}; advisory: one window an arm", gating=False)
+
+
+def _few_processes(verdict: Verdict, there: Row, here: Row) -> Verdict:
+    """A near-exact figure that moved is judged by the largest of PROCESSES, and fewer of them decide nothing."""
+    if verdict.kind != "near_exact" or verdict.outcome not in {"regressed", "improved"}:
+        return verdict
+    fewest = min(len(row.groups(verdict.metric)) for row in (there, here))
+    if fewest >= PROCESSES:
+        return verdict
+    told = f"budget: {fewest} of {PROCESSES} processes an arm; it would read: {verdict.outcome}, {verdict.reason}"
+    return replace(verdict, outcome="inconclusive", reason=told)
 
 
 def other_outputs(run: PairedRun, found: Found) -> set[str]:

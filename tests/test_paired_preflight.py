@@ -1,0 +1,120 @@
+"""What the preflight says of rows that one arm lacks, and of figures that it has too few of to decide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from paired_fixture import paired_run
+
+from baselines.paired.judge import PairedJudge
+from baselines.paired.preflight import PROCESSES, judged, undecided_memory, usable
+from baselines.paired.verdicts import comparison
+from baselines.verdict import NOT_COMPARABLE, NOTHING_MEASURED, Verdict, exit_code
+from harness.paired import PairedRun, row_of
+from harness.types import Case, Measurement, Metric
+
+CASE = Case(model="m")
+MEMORY = Metric(
+    name="peak_host_bytes", unit="B", label="", better="lower", kind="near_exact", description="", summary="max"
+)
+ENERGY = Metric(
+    name="energy_per_image_j", unit="J", label="", better="lower", kind="energy", description="", summary="mean"
+)
+OK: dict[str, Any] = {"status": "ok", "facts": {"work_hash": "same", "output_hash": "a"}}
+FAILED: dict[str, Any] = {"status": "failed", "reason": "ValueError: it broke"}
+SKIPPED: dict[str, Any] = {"status": "skipped", "reason": "openvino is not installed"}
+UNKNOWN: dict[str, Any] = {"status": "failed", "reason": "UnknownName: unknown model 'm'"}
+
+Found = list[tuple[str, str, Measurement]]
+
+
+def preflight(base: dict[str, Any] | None, head: dict[str, Any] | None) -> tuple[PairedRun, Found]:
+    """A run of one row, and what its preflight stored; None where that arm was not reached."""
+    row = row_of(CASE, CASE)
+    sides = {"base": base, "head": head}
+    run = paired_run(rows=(row,), metrics={MEMORY.name: MEMORY, ENERGY.name: ENERGY})
+    return run, [
+        (row.id, side, Measurement(case=CASE, replicate=0, **given))
+        for side, given in sides.items()
+        if given is not None
+    ]
+
+
+def only(base: dict[str, Any] | None, head: dict[str, Any] | None) -> Verdict:
+    """The one verdict on the row, which is then not timed."""
+    run, found = preflight(base, head)
+    assert usable(run, found) == set()
+    (told,) = judged(run, found)
+    assert told.metric == "row"
+    return told
+
+
+@pytest.mark.parametrize(("base", "head"), [(None, None), (OK, None), (None, OK), (FAILED, None)])
+def test_a_row_that_was_not_reached_in_both_arms_is_undecided_and_gates(
+    base: dict[str, Any] | None, head: dict[str, Any] | None
+) -> None:
+    told = only(base, head)
+    assert (told.outcome, told.gating) == ("inconclusive", True)
+    assert told.reason.startswith("budget: ")
+
+
+@pytest.mark.parametrize(("base", "head"), [(FAILED, FAILED), (FAILED, SKIPPED)])
+def test_a_row_that_is_broken_in_both_arms_is_no_pass(base: dict[str, Any], head: dict[str, Any]) -> None:
+    told = only(base, head)
+    assert (told.outcome, told.gating) == ("not_comparable", True)
+    assert base["reason"] in told.reason
+    assert head["reason"] in told.reason
+    run, found = preflight(base, head)
+    assert exit_code(comparison(PairedJudge(run), judged(run, found), "decided")) == NOT_COMPARABLE
+
+
+def test_a_row_that_is_skipped_in_both_arms_is_no_finding_and_no_measurement() -> None:
+    told = only(SKIPPED, SKIPPED)
+    assert (told.outcome, told.gating) == ("unchanged", False)
+    run, found = preflight(SKIPPED, SKIPPED)
+    assert exit_code(comparison(PairedJudge(run), judged(run, found), "decided")) == NOTHING_MEASURED
+
+
+@pytest.mark.parametrize(("base", "outcome"), [(FAILED, "improved"), (UNKNOWN, "new"), (SKIPPED, "new")])
+def test_what_only_the_head_can_do_is_no_alarm(base: dict[str, Any], outcome: str) -> None:
+    told = only(base, OK)
+    assert (told.outcome, told.gating) == (outcome, False)
+    assert base["reason"] in told.reason
+
+
+@pytest.mark.parametrize(("base", "head", "outcome"), [(OK, FAILED, "regressed"), (OK, SKIPPED, "missing")])
+def test_what_only_the_base_could_do_is(base: dict[str, Any], head: dict[str, Any], outcome: str) -> None:
+    told = only(base, head)
+    assert (told.outcome, told.gating) == (outcome, True)
+
+
+def test_a_base_that_breaks_in_one_of_its_processes_is_not_improved_upon() -> None:
+    run, found = preflight(OK, OK)
+    found.append((run.rows[0].id, "base", Measurement(case=CASE, replicate=1, status="failed", reason="it broke")))
+    (told,) = judged(run, found)
+    assert (told.outcome, told.gating) == ("not_comparable", True)
+
+
+def with_values(metric: str, there: float, here: float) -> tuple[PairedRun, Found]:
+    base, head = ({**OK, "samples": {metric: [value]}} for value in (there, here))
+    return preflight(base, head)
+
+
+@pytest.mark.parametrize(("here", "outcome"), [(1.0, "unchanged"), (2.0, "regressed"), (0.5, "improved")])
+def test_energy_of_one_window_an_arm_is_advisory(here: float, outcome: str) -> None:
+    (told,) = judged(*with_values(ENERGY.name, 1.0, here))
+    assert (told.outcome, told.gating) == (outcome, False)
+    assert told.reason.endswith("advisory: one window an arm")
+
+
+def test_memory_that_moved_is_not_decided_by_fewer_processes_than_the_rule_takes() -> None:
+    run, found = with_values(MEMORY.name, 1e9, 2e9)
+    (told,) = judged(run, found)
+    assert (told.outcome, told.gating) == ("inconclusive", True)
+    assert told.reason.startswith("budget: 1 of 3 processes an arm; it would read: regressed")
+    assert undecided_memory(run, found) == {run.rows[0].id}
+    again = [(row, side, m) for row, side, m in found for _ in range(PROCESSES)]
+    assert [v.outcome for v in judged(run, again)] == ["regressed"]
+    run, found = with_values(MEMORY.name, 1e9, 1e9)
+    assert [v.outcome for v in judged(run, found)] == ["unchanged"]
