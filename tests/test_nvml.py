@@ -13,6 +13,7 @@ import pytest
 from nvml_fixture import (
     DRIVER_NOT_LOADED,
     GCC,
+    GPU_IS_LOST,
     NO_GCC,
     NO_PERMISSION,
     NOT_SUPPORTED,
@@ -220,3 +221,61 @@ def test_a_whole_gpu_that_is_split_is_nobodys_energy(stub: Stub) -> None:
     assert str(nvml.energy_meter(found)).startswith("MIG is on")
     assert nvml.power_w(found) is None
     assert nvml.identity(found)["mig"] is True
+
+
+CALLED = (
+    "nvmlInitWithFlags",
+    "nvmlErrorString",
+    "nvmlDeviceGetHandleByUUID",
+    "nvmlDeviceIsMigDeviceHandle",
+    "nvmlDeviceGetDeviceHandleFromMigDeviceHandle",
+    "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetUUID",
+    "nvmlSystemGetDriverVersion",
+    "nvmlDeviceGetEnforcedPowerLimit",
+    "nvmlDeviceGetTotalEnergyConsumption",
+    "nvmlDeviceGetPowerUsage",
+    "nvmlDeviceGetFieldValues",
+    "nvmlDeviceGetClockInfo",
+    "nvmlDeviceGetTemperature",
+    "nvmlDeviceGetCurrentClocksEventReasons",
+    "nvmlDeviceGetCurrentClocksThrottleReasons",
+    "nvmlDeviceGetComputeRunningProcesses_v3",
+    "nvmlDeviceGetComputeRunningProcesses_v2",
+    "nvmlDeviceGetMemoryInfo",
+)
+CODES = (NOT_SUPPORTED, NO_PERMISSION, 1, 2, 7, 10, DRIVER_NOT_LOADED, GPU_IS_LOST, 16, 24, 25, 999, 12345)
+
+
+class Broken:
+    """The stub, of which one function answers with an error, or is not there at all (None)."""
+
+    def __init__(self, library: ctypes.CDLL, name: str, code: int | None) -> None:
+        self._library, self._name, self._code = library, name, code
+
+    def __getattr__(self, name: str) -> Any:
+        if name != self._name:
+            return getattr(self._library, name)
+        if self._code is None:
+            raise AttributeError(name)
+        return lambda *_arguments: self._code
+
+
+@pytest.mark.parametrize("name", [name for name in CALLED if name != "nvmlErrorString"])
+def test_whatever_one_function_answers_nothing_raises_and_the_rest_is_read(
+    name: str, stub: Stub, library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvml, "PATIENCE_S", 0.0)
+    stub.clock_s = 5.0
+    stub.run_processes(os.getpid())
+    found = gpu()
+    sound = {**nvml.identity(found), **nvml.state(found, nvml.counters(found))}
+    for code in (None, *CODES):
+        installed(Broken(library, name, code), monkeypatch)
+        again = nvml.gpu("stub")
+        assert isinstance(again, nvml.Gpu) or again.startswith("NVML: "), code
+        read = {**nvml.identity(found), **nvml.state(found, nvml.counters(found))}
+        changed = {key: value for key, value in read.items() if value != sound[key]}
+        assert set(changed.values()) <= {None, 150.0}, code  # 150 W: the other reading of the power
+        assert isinstance(nvml.memory_used_bytes(found), int) == (name != "nvmlDeviceGetMemoryInfo")
+        assert isinstance(nvml.energy_meter(found), str) == (name == "nvmlDeviceGetTotalEnergyConsumption")
