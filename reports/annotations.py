@@ -13,6 +13,7 @@ from baselines.verdict import FINE, Comparison, Verdict, exit_code
 from reports import gate
 
 LIMIT: Final = 10
+LONGEST: Final = 4_000  # characters of a text: a page of pip's words tells nothing more
 
 
 def github(comparison: Comparison, *, strict: bool = False) -> str:
@@ -42,7 +43,7 @@ def _lines(level: str, told: Sequence[tuple[str, str]]) -> list[str]:
     if len(told) > LIMIT:
         left = len(told) - LIMIT + 1
         shown = [*told[: LIMIT - 1], (f"imgbench: {left} more", f"{left} more of this kind are in the step summary")]
-    return [f"::{level} title={_property(title)}::{_data(text)}\n" for title, text in shown]
+    return [f"::{level} title={_property(title)}::{_data(text[:LONGEST])}\n" for title, text in shown]
 
 
 def _data(text: str) -> str:

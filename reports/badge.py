@@ -20,7 +20,7 @@ def _state(comparison: Comparison) -> tuple[str, str]:
     if comparison.absent:
         return "no baseline", "lightgrey"
     if comparison.refused:
-        return "not comparable", "lightgrey"
+        return "error" if comparison.error else "not comparable", "lightgrey"
     code = exit_code(comparison)
     regressed = [v for v in comparison.verdicts if v.gating and v.outcome == "regressed"]
     if code == QUALITY_REGRESSED:

@@ -45,7 +45,7 @@ def standing(verdict: Verdict, comparison: Comparison, strict: bool = False) -> 
 def whole(comparison: Comparison, strict: bool = False) -> tuple[tuple[str, str], ...]:
     """(kind, reason) of everything that makes the gate red and that no single verdict tells."""
     if comparison.refused:
-        kind = "no baseline" if comparison.absent else "refused"
+        kind = "benchmark error" if comparison.error else "no baseline" if comparison.absent else "refused"
         return tuple((kind, reason) for reason in comparison.refused)
     found = [("contaminated", reason) for reason in comparison.contaminated]
     found += [("contaminated", f"{label}: {reason}") for label, reason in busy_rows(comparison).items()]
@@ -77,7 +77,8 @@ def sentence(comparison: Comparison, strict: bool = False) -> str:
     if comparison.absent:
         return "No answer: there is no baseline to compare with yet."
     if comparison.refused:
-        return f"No answer: nothing was compared: {shortened('; '.join(comparison.refused))}."
+        happened = "the benchmark broke" if comparison.error else "nothing was compared"
+        return f"No answer: {happened}: {shortened('; '.join(comparison.refused))}."
     if worse := _worse(comparison):
         return f"Red: {listed(worse, limit=9)}."
     if code == CONTAMINATED:

@@ -1,32 +1,42 @@
-"""A comparison as JUnit XML, the form that every CI server reads. Pure: a comparison in, text out.
+"""A comparison as JUnit XML, the form that every CI server reads. A comparison in, text out.
 
-    regressed                 failure                   (advisory ones pass, with the text in system-out)
-    missing, not comparable   error: a row that is not there is no pass
+    regressed                 failure                   (advisory ones pass)
+    missing, not comparable   error: a row that is not there is no pass; and so is one that the baseline does not know
     inconclusive              skipped, with the reason
     contaminated              every timed verdict skipped, and the test case `gate` in error
     refused, no baseline      the test case `gate` in error, and no other
     strict, nothing measured  the test case `gate` in error
 
-So the file has a failure or an error exactly where the exit code is not 0. Elements and attributes are those that the
-schema of Jenkins' xUnit plugin (junit-10.xsd) and that of Maven's Surefire share, in the order of the latter.
+So the file has a failure or an error exactly where the exit code is not 0. It is valid by the two schemas in use, that
+of Jenkins' xUnit plugin (junit-10.xsd) and that of Ant's JUnit task (JUnit.xsd), which ask for more than they share: a
+time stamp without a zone, a host, and `system-out` and `system-err` in the suite, never in a test case. So what passed
+has its words in the suite's `system-out`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 from xml.etree import ElementTree
 
 from baselines.verdict import MEANINGS, Comparison, Verdict, exit_code
+from harness import storage
 from reports import gate
 
+HOST: Final = "localhost"  # the schema asks for one; where it was measured is nobody's business on a CI server
 # What XML 1.0 cannot hold.
 _ILLEGAL: Final = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 
 
-def junit(comparison: Comparison, *, strict: bool = False) -> str:
-    """The XML document: a test case `gate` for the whole, then one a verdict (class: the row's label)."""
-    suite = ElementTree.Element("testsuite", {"name": _clean(f"imgbench {comparison.suite}"), "time": "0"})
+def junit(comparison: Comparison, *, strict: bool = False, written: str | None = None) -> str:
+    """The XML document: a test case `gate` for the whole, then one a verdict (class: the row's label).
+
+    `written` is the ISO 8601 time (UTC) that it is stamped with; None is now.
+    """
+    stamp = (written or storage.now())[: len("2026-01-31T23:59:59")]
+    identity = {"id": "0", "package": "imgbench", "timestamp": stamp, "hostname": HOST, "time": "0"}
+    suite = ElementTree.Element("testsuite", {"name": _clean(f"imgbench {comparison.suite}"), **identity})
     _properties(suite, comparison)
     _gate(suite, comparison, strict)
     for verdict in () if comparison.refused else comparison.verdicts:
@@ -34,6 +44,8 @@ def junit(comparison: Comparison, *, strict: bool = False) -> str:
     for tag, name in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         suite.set(name, str(len(suite.findall(f"testcase/{tag}"))))
     suite.set("tests", str(len(suite.findall("testcase"))))
+    ElementTree.SubElement(suite, "system-out").text = _clean("\n".join(_told(comparison, strict)))
+    ElementTree.SubElement(suite, "system-err")
     root = ElementTree.Element("testsuites")
     root.append(suite)
     ElementTree.indent(root)
@@ -57,10 +69,17 @@ def _gate(suite: ElementTree.Element, comparison: Comparison, strict: bool) -> N
     case = ElementTree.SubElement(suite, "testcase", {"classname": "imgbench", "name": "gate", "time": "0"})
     if reasons := gate.whole(comparison, strict):
         _tell(case, "error", reasons[0][0], "; ".join(reason for _, reason in reasons))
-    else:
-        code = exit_code(comparison, strict=strict)
-        told = f"{gate.sentence(comparison, strict)}\nexit code {code}: {MEANINGS[code]}"
-        ElementTree.SubElement(case, "system-out").text = _clean(told)
+
+
+def _told(comparison: Comparison, strict: bool) -> Iterator[str]:
+    """What the gate says, and a line for every verdict that passed: no test case holds it."""
+    code = exit_code(comparison, strict=strict)
+    yield gate.sentence(comparison, strict)
+    yield f"exit code {code}: {MEANINGS[code]}"
+    for verdict in () if comparison.refused else comparison.verdicts:
+        if gate.standing(verdict, comparison, strict) == "passed":
+            advisory = "" if verdict.gating else " (advisory)"
+            yield f"{verdict.label}, {verdict.metric}: {verdict.outcome}{advisory}: {verdict.reason}"
 
 
 def _case(suite: ElementTree.Element, verdict: Verdict, comparison: Comparison, strict: bool) -> None:
@@ -70,10 +89,7 @@ def _case(suite: ElementTree.Element, verdict: Verdict, comparison: Comparison, 
     if standing == "skipped":
         message = verdict.reason if verdict.outcome == "inconclusive" else f"contaminated run: {verdict.reason}"
         ElementTree.SubElement(case, "skipped", {"message": _clean(message)})
-    elif standing == "passed":
-        advisory = "" if verdict.gating else " (advisory)"
-        ElementTree.SubElement(case, "system-out").text = _clean(f"{verdict.outcome}{advisory}: {verdict.reason}")
-    else:
+    elif standing != "passed":
         _tell(case, standing, verdict.outcome, verdict.reason)
 
 

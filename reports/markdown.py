@@ -23,7 +23,7 @@ from reports.wording import MISSING, counted, estimate, listed, ratio_text, valu
 
 MAX_VERDICTS = 200
 SUMMARY_BYTES = 1024 * 1024
-COMMENT_CHARACTERS = 65_536
+COMMENT_BYTES = 65_536  # GitHub counts characters, of which there are never more than bytes
 MAX_NOTES = 40
 NOTE_CHARACTERS = 1_000
 CUT = "The rest does not fit here; the JSON has all of it."
@@ -74,7 +74,7 @@ def step_summary(found: Comparison, room: int = SUMMARY_BYTES) -> str:
 
 
 def pull_request_comment(found: Comparison, *, strict: bool = False) -> str:
-    """The comparison as a comment, cut to whole rows below GitHub's 65,536 characters.
+    """The comparison as a comment, cut to whole rows below GitHub's 65,536 characters, counted in bytes.
 
     The first line is a marker by which a bot finds its own comment of this suite and rewrites it.
     """
@@ -84,7 +84,7 @@ def pull_request_comment(found: Comparison, *, strict: bool = False) -> str:
     def made(limit: int) -> str:
         return "\n\n".join([marker, lead, comparison(found, limit)]) + "\n"
 
-    return _fitted(made, lambda text: len(text) <= COMMENT_CHARACTERS, len(_telling(found)))
+    return _fitted(made, lambda text: len(text.encode(errors="replace")) <= COMMENT_BYTES, len(_telling(found)))
 
 
 def _telling(found: Comparison) -> list[Verdict]:

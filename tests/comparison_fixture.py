@@ -57,4 +57,5 @@ def every_state() -> Iterator[tuple[Comparison, bool]]:
             yield paired(nothing, contaminated=contaminated), strict
     for absent in (True, False):
         yield paired(refused=("other GPU",), absent=absent), False
+    yield paired(refused=("pip: no such package",), error=True, run_id="", notes=()), False
     yield paired(), False

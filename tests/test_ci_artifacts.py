@@ -89,6 +89,7 @@ def test_ten_errors_and_ten_warnings_a_step_and_the_last_counts_the_rest() -> No
         (paired(UNDECIDED, contaminated=("busy",)), "contaminated", "yellow"),
         (paired(refused=("none",), absent=True), "no baseline", "lightgrey"),
         (paired(refused=("other GPU",)), "not comparable", "lightgrey"),
+        (paired(refused=("no pip",), error=True), "error", "lightgrey"),
         (paired(GONE), "not comparable", "orange"),
         (paired(), "nothing measured", "lightgrey"),
         (paired(replace(SAME, gating=False)), "speed not judged yet", "lightgrey"),
@@ -121,6 +122,12 @@ def test_the_badge_says_what_was_shown(found: Comparison, message: str, color: s
         (paired(refused=("a",), absent=True), "No answer: there is no baseline to compare with yet."),
         (paired(refused=("GPU: A, B", "driver: 1, 2")), "No answer: nothing was compared: GPU: A, B; driver: 1, 2."),
         (paired(), "No answer: nothing was measured."),
+        (paired(refused=("no pip",), error=True), "No answer: the benchmark broke: no pip."),
+        (
+            paired(GONE, replace(GONE, outcome="new", case_id="c9")),
+            "No pass: 1 row is missing or cannot be compared and 1 row is not known to the baseline (imgbench baseline "
+            "save accepts it).",
+        ),
     ],
 )
 def test_the_sentence_is_plain(found: Comparison, expected: str) -> None:
@@ -143,14 +150,15 @@ def test_no_artefact_is_ever_greener_or_redder_than_the_exit_code() -> None:
         assert not said.startswith(("Green", "Not red")) or code == 0
         if json.loads(badge(found))["color"] == "brightgreen":
             assert exit_code(found) == 0
-    assert seen == {0, 10, 11, 12, 13, 14, 15}
+    assert seen == {0, 10, 11, 12, 13, 14, 15, 20}
 
 
 def test_a_contaminated_run_passes_no_timed_verdict() -> None:
     found = paired(SAME, replace(SAME, metric="weights_bytes", kind="exact"), contaminated=("busy", "control moved"))
     told = {case.get("name"): case for case in ElementTree.fromstring(junit(found).encode()).iter("testcase")}
     assert told["latency_s"].find("skipped").get("message") == "contaminated run: within ±2.5 %"
-    assert told["weights_bytes"].findtext("system-out") == "unchanged: within ±2.5 %"
+    assert list(told["weights_bytes"]) == []
+    assert "weights_bytes: unchanged: within ±2.5 %" in junit(found)
     error = told["gate"].find("error")
     assert (error.get("type"), error.text) == ("contaminated", "busy; control moved")
 
@@ -160,8 +168,8 @@ def test_thousands_of_verdicts_are_cut_at_whole_rows_the_gravest_first(limited: 
     many = [replace(SAME, case_id=f"s{i}", label=f"größe {i} 数字 🐢" * 4, reason="ü" * 200) for i in range(6000)]
     grave = [replace(SLOWER, case_id=f"g{i}", label=f"grave {i} 数字") for i in range(20)]
     text = limited(paired(*many, *grave, replace(GONE, case_id="gone")))
-    size, limit = (len(text), 65_536) if limited is markdown.pull_request_comment else (len(text.encode()), 2**20)
-    assert limit - 2000 < size <= limit
+    limit = 65_536 if limited is markdown.pull_request_comment else 2**20
+    assert limit - 2000 < len(text.encode()) <= limit
     rows = [line for line in text.splitlines() if line.startswith("|")][2:]
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 9 and row.endswith("|") for row in rows)
     assert [row.split(" | ")[0] for row in rows[:22]] == ["| regressed"] * 20 + ["| missing", "| unchanged"]
@@ -224,6 +232,23 @@ def test_a_file_that_cannot_be_written_keeps_no_other_from_being_written(tmp_pat
         write(paired(SLOWER), targets, said.append)
     assert (tmp_path / "new" / "badge.json").read_text() == badge(paired(SLOWER))
     assert said == github(paired(SLOWER)).splitlines()
+
+
+def test_an_arm_that_could_not_be_had_leaves_every_file_and_no_row(tmp_path: Path) -> None:
+    """pip may say anything, at any length: control characters, Markdown, workflow commands."""
+    said: list[str] = []
+    told = "pip:\x1b[31m |no| **such** <package>\r\n::error::not ours\n" + "x" * 10**6
+    broken = paired(refused=(told,), error=True, run_id="", notes=(), baseline="base (ref=main)")
+    names = ("junit", "markdown", "comment", "badge", "json", "step_summary")
+    write(broken, Targets(**{name: tmp_path / name for name in names}, annotations=True), said.append)
+    assert [line.split(" ")[0] for line in said] == ["::error"], "a line of pip's is no command of ours"
+    assert "%0D%0A::error::not ours%0A" in said[0]
+    assert len(said[0]) < 5_000
+    case, *more = ElementTree.fromstring((tmp_path / "junit").read_bytes()).findall("testsuite/testcase")
+    assert (more, case.find("error").get("type")) == ([], "benchmark error")
+    assert json.loads((tmp_path / "json").read_text())["exit_code"] == 20
+    assert len((tmp_path / "comment").read_bytes()) <= 65_536
+    assert "No answer: the benchmark broke: pip:" in (tmp_path / "comment").read_text()
 
 
 def test_half_a_character_is_no_reason_to_write_nothing(tmp_path: Path) -> None:
