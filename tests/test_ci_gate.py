@@ -1,9 +1,8 @@
-"""The gate as CI sees it: exit status through sh, make and pytest, the scripts of the action, and their page."""
+"""The gate as CI sees it: exit status through sh, make and pytest, the scripts of the action."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,39 +13,15 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-import yaml
 from baseline_fixture import latency, measured, run_of
+from ci_fixture import ACTION, BASH, PAGE, ROOT, command, environment, snippets
 
 from baselines import store
-from baselines.verdict import MEANINGS
 from benches.cli import main, parser
 from harness import storage
 from harness.types import Run
 
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "reports" / "CI.md").read_text(encoding="utf-8")
-ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
-BASH = ["bash", "--noprofile", "--norc", "-eo", "pipefail"]  # what `shell: bash` is on GitHub
 SESSIONS = (1.0, 1.001, 0.999, 1.0, 1.002, 0.998)
-
-
-def snippets(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
-
-
-def command(folder: Path, name: str, script: str) -> Path:
-    """An executable in `folder`/bin; gives that folder for the PATH."""
-    (folder / "bin").mkdir(exist_ok=True)
-    path = folder / "bin" / name
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    return path.parent
-
-
-def environment(commands: Path, **more: str) -> dict[str, str]:
-    """This process's variables without those of a CI that runs these tests, with `commands` first on the PATH."""
-    own = {k: v for k, v in os.environ.items() if not k.startswith(("GITHUB_", "MAKE", "PYTEST_"))}
-    return own | {"PATH": f"{commands}{os.pathsep}{own['PATH']}"} | more
 
 
 def write_run(run: Run, folder: Path) -> None:
@@ -107,7 +82,7 @@ def test_make_returns_2_and_the_documented_recipe_keeps_the_code(planted: Path) 
 
 
 def test_the_documented_pytest_test_fails_for_a_regression_and_says_which(planted: Path) -> None:
-    (test,) = snippets("python")
+    (test,) = [s for s in snippets("python") if "def test_" in s]
     (planted / "test_speed.py").write_text(test)
     run_it = f"{sys.executable} -m pytest -q -p no:cacheprovider test_speed.py"
     passed = shell(run_it, planted)
@@ -224,6 +199,24 @@ exit $CODE"""
         done = self.step(self.MEASURE, tmp_path, GITHUB_BASE_REF="main")
         assert done.returncode == 64
         assert "fetch-depth: 0" in done.stdout
+        told = done.stdout.removeprefix("::error title=imgbench::")
+        assert (tmp_path / "github_output").read_text() == (
+            f"exit-code=64\nfolder={tmp_path}/runner_temp/imgbench\nverdict={told}"
+        )
+
+    @pytest.mark.parametrize("name", ["", ".", "..", "../..", "a/b", "a\nexit-code=0", "-rf", "$(touch hacked)"])
+    def test_a_name_that_is_none_removes_nothing_and_writes_no_output_of_its_own(
+        self, name: str, tmp_path: Path
+    ) -> None:
+        command(tmp_path, "imgbench", "exit 0")
+        (tmp_path / "runner_temp").mkdir()
+        (tmp_path / "runner_temp" / "of the runner").write_text("keep")
+        done = self.step(self.MEASURE, tmp_path, name=name)
+        assert done.returncode == 64
+        assert (tmp_path / "runner_temp" / "of the runner").read_text() == "keep"
+        assert (tmp_path / "github_output").read_text().startswith("exit-code=64\nfolder=\nverdict=No answer: ")
+        assert len((tmp_path / "github_output").read_text().splitlines()) == 3
+        assert not (tmp_path / "hacked").exists()
 
     def test_a_command_that_could_not_compare_is_an_annotation(self, tmp_path: Path) -> None:
         command(tmp_path, "imgbench", "exit 20")
@@ -267,52 +260,6 @@ exit $CODE"""
         used = re.findall(r"^ *(?:- )?uses: (\S+)", text + PAGE, flags=re.MULTILINE)
         assert used
         assert [name for name in used if not re.fullmatch(r"actions/[a-z-]+@v\d+|OWNER/imgbench@COMMIT", name)] == []
-
-
-class TestPage:
-    """reports/CI.md says what is so."""
-
-    def test_the_exit_codes_are_those_of_the_code(self) -> None:
-        table = PAGE.split("## Exit codes")[1].split("\n## ")[0]
-        assert {int(code): text for code, text in re.findall(r"^\| (\d+) \| ([^|]+) \|", table, flags=re.M)} == MEANINGS
-
-    def test_the_workflow_parses_and_gives_the_action_only_its_inputs(self) -> None:
-        workflow, comment = (yaml.safe_load(text) for text in snippets("yaml"))
-        job = {**workflow["jobs"], **comment}
-        (used,) = [step for step in job["speed"]["steps"] if "imgbench" in step.get("uses", "")]
-        assert set(used["with"]) <= set(ACTION["inputs"])
-        assert job["speed"]["steps"][0]["with"] == {"fetch-depth": 0}
-        assert workflow["permissions"] == {"contents": "read"}
-        assert job["comment"]["needs"] in job
-        assert job["comment"]["steps"][0]["with"]["name"] == ACTION["inputs"]["name"]["default"]
-
-    @pytest.mark.parametrize("known", ["", "17\n"])
-    def test_the_comment_is_made_once_and_then_rewritten(self, known: str, tmp_path: Path) -> None:
-        (tmp_path / "comment.md").write_text("<!-- imgbench gate -->\nx\n")
-        answer = f'case "$*" in *--paginate*) printf "{known}";; esac'
-        command(tmp_path, "gh", f'echo "$MARKER $*" >> calls; {answer}')
-        (script,) = [s["run"] for s in yaml.safe_load(snippets("yaml")[1])["comment"]["steps"] if "run" in s]
-        variables = environment(tmp_path / "bin", GH_REPO="o/r", NUMBER="3")
-        done = subprocess.run([*BASH, "-c", script], cwd=tmp_path, env=variables, check=False)
-        assert done.returncode == 0
-        last = (tmp_path / "calls").read_text().splitlines()[-1]
-        patched = "api --method PATCH repos/o/r/issues/comments/17 --field body=@comment.md"
-        assert last == f"<!-- imgbench gate --> {patched if known else 'pr comment 3 --body-file comment.md'}"
-
-    def test_every_option_that_writes_is_on_the_page(self) -> None:
-        group = next(g for g in _subparser("ab")._action_groups if g.title == "for CI")
-        options = [option for action in group._group_actions for option in action.option_strings]
-        assert len(options) == 7
-        assert [option for option in options if f"`{option}" not in PAGE] == []
-
-    def test_the_command_for_any_other_ci_parses(self) -> None:
-        (line,) = [s for s in snippets("sh") if s.startswith("imgbench ab")]
-        words = line.replace("\\\n", " ").replace('"ref=$(git merge-base origin/main HEAD)"', "ref=x").split()
-        assert parser().parse_args(words[1:]).json_file == Path("comparison.json")
-
-
-def _subparser(name: str) -> Any:
-    return next(a for a in parser()._actions if a.dest == "command").choices[name]
 
 
 def test_a_run_like_the_stored_ones_is_a_pass_only_because_it_is_alike(planted: Path) -> None:
