@@ -14,10 +14,22 @@ import pytest
 
 import benches
 from baselines import fingerprint
+from benches.arms import OURS
 from benches.commands import new_folder
-from harness import storage
-from harness.sweep import Block, Site, collect_environment, finish, measure_block, new_run, remaining
-from harness.types import Case, Run, Suite
+from harness import attempts, storage
+from harness.arms import source_digests
+from harness.sweep import (
+    BUSY_IN_A_ROW,
+    Block,
+    Site,
+    collect_environment,
+    control,
+    finish,
+    measure_block,
+    new_run,
+    remaining,
+)
+from harness.types import Case, Measurement, Run, Suite
 from harness.worker import Workers
 
 STEPWISE: pytest.StashKey[StepwiseRun] = pytest.StashKey()
@@ -39,6 +51,7 @@ class StepwiseRun:
         self._cases = suite.cases
         self._selection: str | None = None
         self._open = ExitStack()
+        self._busy = 0
 
     def select(self, cases: Sequence[Case]) -> None:
         """Plans only these cases of the suite."""
@@ -54,25 +67,56 @@ class StepwiseRun:
     def environment(self) -> dict[str, Any]:
         """The conditions of the run, read in a worker. Raises EnvironmentFailed and NoSuchDevice."""
         found = collect_environment(self._workers, self._device, self._threads)
-        return found | {"fingerprint": fingerprint.fingerprint(found), "plugins": list(self._given)}
+        return found | {
+            "fingerprint": fingerprint.fingerprint(found),
+            "plugins": list(self._given),
+            "sources": source_digests((*OURS, *self._plugins)),
+        }
 
     def measure(self, case: Case) -> Run:
-        """Measures every process of `case` and returns the run so far, with this case alone."""
+        """Measures every process of `case` and returns the run so far, with this case alone.
+
+        A process that met a busy machine is measured again at once, and not at the end of the run as in `sweep`: what
+        pytest-benchmark is told must be what counts in the run.
+        """
         run = self.run or self._begin()
         for replicate in range(run.protocol.replicates):
             run, measurement = measure_block(Block(case=case, replicate=replicate), run, self._site)
             if measurement.status != "ok":
                 break
-        self.run = storage.load(self.folder)
+        self.run = self._again(case)
         own = tuple(m for m in self.run.measurements if m.case.id == case.id)
         return replace(self.run, cases=(case,), measurements=own)
 
     def close(self) -> Run | None:
-        """The run, stamped as finished where every planned case was measured; else `imgbench run --resume` goes on."""
-        self._open.close()
-        if self.run is not None and self.run.finished is None and not remaining(self.run):
-            self.run = finish(self.folder)
+        """The run, with its A/A control and stamped as finished where every planned case was measured; else `imgbench
+        run --resume` goes on."""
+        with self._open:
+            if self.run is not None and self.run.finished is None and not remaining(self.run):
+                for number in range(self.run.protocol.replicates):
+                    control(number, storage.load(self.folder), self._site)
+                self.run = finish(self.folder)
         return self.run
+
+    def _again(self, case: Case) -> Run:
+        """The run, after processes of `case` that met a busy machine were measured again as often as the protocol says.
+        After BUSY_IN_A_ROW busy attempts in a row the machine is taken to stay so."""
+        run = storage.load(self.folder)
+        while todo := self._contended(run, case):
+            measurement, attempt = todo[0]
+            block = Block(case=case, replicate=measurement.replicate)
+            _, found = measure_block(block, run, self._site, attempt)
+            self._busy = self._busy + 1 if attempts.contended(found) else 0
+            run = storage.load(self.folder)
+        return run
+
+    def _contended(self, run: Run, case: Case) -> list[tuple[Measurement, int]]:
+        own = [m for m in run.measurements if m.case.id == case.id]
+        if own and not any(attempts.contended(m) for m in own):
+            self._busy = 0
+        if self._busy >= BUSY_IN_A_ROW:
+            return []
+        return attempts.again(own, run.superseded, run.protocol.contended_retries)
 
     def _begin(self) -> Run:
         planned, conditions = replace(self.suite, cases=self._cases), self.environment

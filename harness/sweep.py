@@ -122,9 +122,9 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
                     settled.add(block.case.id)
                 listener.end(measurement)
             if number + 1 == len(left) or left[number + 1].replicate > block.replicate:
-                _control(block.replicate, storage.load(folder), site)
+                control(block.replicate, storage.load(folder), site)
         for number in range(run.protocol.replicates):
-            _control(number, storage.load(folder), site)  # what a kill between a round and its control left out
+            control(number, storage.load(folder), site)  # what a kill between a round and its control left out
         _again(storage.load(folder), site, listener)
     return finish(folder)
 
@@ -139,7 +139,7 @@ class Site:
     report: Callable[[str], None]
 
 
-def _control(number: int, run: Run, site: Site) -> None:
+def control(number: int, run: Run, site: Site) -> None:
     """One process of each side of the A/A control that round `number` lacks, in random order; none where no row is
     ok."""
     good = [m for m in run.measurements if m.status == "ok" and m.replicate == 0]

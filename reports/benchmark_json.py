@@ -23,7 +23,7 @@ TEST = "benches/bench_suite.py::test_latency"
 TIMER = "imgbench"  # in the place of the name of a clock: harness.timing measured, in another process
 EXTRA = "pip install 'imgbench[pytest-benchmark]'"
 METRIC = "latency_s"
-_PRIVATE_CONDITIONS = ("git", "plugins")  # of the code, not of the machine: git is in commit_info
+_PRIVATE_CONDITIONS = ("git", "plugins", "sources")  # of the code, not of the machine: git is in commit_info
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 

@@ -10,17 +10,21 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+import benches
+from benches import stepwise
+from benches.arms import OURS
 from benches.cli import main
-from harness import storage
-from harness.sweep import new_run, sweep
-from harness.types import Case, Run
+from harness import storage, suite
+from harness.arms import source_digests
+from harness.sweep import Block, Site, new_run, sweep
+from harness.types import Case, Measurement, Run
 from harness.worker import Workers
 from reports import benchmark_json
 
@@ -87,8 +91,6 @@ def _exported(folder: Path, workers: Workers, machine: dict) -> dict[str, Any]:
     """A run of the same suite by `sweep`, through `imgbench export`."""
     from conftest import PLUGINS, Silent
 
-    from harness import suite
-
     started = new_run(suite.read(folder / "planted.yaml"), folder / "swept", machine)
     sweep(started, workers, PLUGINS, Silent())
     assert main(["export", str(folder / "swept"), "--format", "pytest-benchmark", "--out", str(folder / "e.json")]) == 0
@@ -106,6 +108,50 @@ def test_the_stored_data_are_the_harness_samples_to_the_last_bit(session: Sessio
         assert entry["params"] == own[0].case.axes()
     saved = json.loads(session.saved.read_text())
     assert {entry["name"]: entry["stats"]["data"] for entry in saved["benchmarks"]} == stored
+
+
+def test_the_run_has_its_control_and_knows_its_code_like_any_other(session: Session) -> None:
+    """So `compare` sees a machine that moved, and may measure suspects again."""
+    assert sorted((c.side, c.measurement.replicate) for c in session.run.controls) == [
+        ("a", 0), ("a", 1), ("b", 0), ("b", 1),
+    ]  # fmt: skip
+    expected = source_digests((*OURS, *benches.PLUGINS, "planted"))
+    sources = session.run.environment["sources"]
+    assert sources.keys() == expected.keys()
+    assert sources["planted"] == expected["planted"]
+    assert "sources" not in session.document["machine_info"]["imgbench"], "another commit is no other machine"
+
+
+@pytest.mark.parametrize(("busy", "attempts", "told"), [({0}, 8, 2.0), ({0, 1, 2}, 7, 1.0)])
+def test_a_process_that_met_a_busy_machine_is_measured_again_before_its_figures_are_told(
+    busy: set[int], attempts: int, told: float, tmp_path: Path, machine: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attempts in `busy` are; three of those in a row, and the machine is taken to stay so."""
+    made: list[Measurement] = []
+
+    def measured(block: Block, run: Run, _site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
+        warnings = ("contended: others used 60 % of a core",) if attempt in busy else ()
+        found = Measurement(
+            case=block.case, replicate=block.replicate, status="ok", samples={"latency_s": [1.0 + attempt]}
+        )
+        found = replace(found, warnings=warnings, attempt=attempt)
+        storage.append(Path(str(run.folder)), found)
+        made.append(found)
+        return run, found
+
+    controls: list[int] = []
+    monkeypatch.setattr(stepwise, "measure_block", measured)
+    monkeypatch.setattr(stepwise, "control", lambda number, _run, _site: controls.append(number))
+    chosen = suite.parse(f"name: planted\nprotocol: {PROTOCOL}\ncases: [{{model: planted_ok, batch_size: [1, 2]}}]")
+    asked = stepwise.StepwiseRun(chosen, ("planted",), tmp_path, "cpu", None)
+    asked.__dict__["environment"] = machine  # read once for all tests
+    played = [benchmark_json.samples(asked.measure(case), case) for case in chosen.cases]
+    run = asked.close()
+    assert run is not None
+    assert played == [benchmark_json.samples(run, case) for case in chosen.cases] == [[told, told]] * 2
+    assert len(made) == attempts
+    assert controls == [0, 1]
+    assert run.finished
 
 
 def test_extra_info_holds_metrics_reasons_and_proof(session: Session) -> None:
