@@ -14,6 +14,7 @@ ICLR 2018; torch-fidelity's mean over subsets has the same expectation).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -29,6 +30,9 @@ FACT: Final = "picture_set"
 RESAMPLES: Final = 1000
 SEED: Final = 20
 CONFIDENCE: Final = 0.99
+# Of the figures that are compared. Linear algebra ends in other last bits with another BLAS or number of threads, and a
+# replay on another machine has to decide bit for bit the same.
+DIGITS: Final = 9
 
 Weights = Array
 Distance = Callable[[PictureSet, Weights], Array]
@@ -79,7 +83,9 @@ def judged(metric: Metric, there: Row, here: Row, baseline: float, candidate: fl
         )
     allowed = max(SET_SHARE * abs(baseline), SET_FLOOR)
     shift, low, high = paired_difference(distance, before, now)
-    return _finding(baseline, candidate, allowed, (shift, low, high), len(now.features))
+    decimals = DIGITS - 1 - math.floor(math.log10(max(abs(baseline), abs(candidate), allowed)))
+    rounded = (round(shift, decimals), round(low, decimals), round(high, decimals))
+    return _finding(baseline, candidate, allowed, rounded, len(now.features))
 
 
 def paired_difference(distance: Distance, before: PictureSet, now: PictureSet) -> tuple[float, float, float]:

@@ -49,9 +49,8 @@ def test_the_suite_and_the_plugin_of_a_project_are_taken(tmp_path: Path) -> None
     (tmp_path / "benchmarks" / "speed.yaml").write_text(suite)
     (tmp_path / "benchmarks" / "models.py").write_text(plugin)
     model = "super().__init__(torch.nn.Flatten(), torch.nn.Linear(3072, 10))"
-    (tmp_path / "your_project" / "model.py").write_text(
-        f"import torch\nclass Model(torch.nn.Sequential):\n    num_classes = 10\n    def __init__(self):\n        {model}\n"
-    )
+    head = "import torch\nclass Model(torch.nn.Sequential):\n    num_classes = 10\n    def __init__(self):\n        "
+    (tmp_path / "your_project" / "model.py").write_text(f"{head}{model}\n")
     program = """if True:
         from benches.cli import main
         assert main(["run", "benchmarks/speed.yaml", "--plugin", "benchmarks.models", "--dry-run"]) == 0
@@ -124,4 +123,5 @@ def test_the_command_for_any_other_ci_parses() -> None:
 
 
 def _subparser(name: str) -> Any:
-    return next(a for a in parser()._actions if a.dest == "command").choices[name]
+    action: Any = next(a for a in parser()._actions if a.dest == "command")
+    return action.choices[name]
