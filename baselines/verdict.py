@@ -77,10 +77,11 @@ class Comparison:
     the baseline comes from another machine; `differences` lists the fields that make speed incomparable; `refused`
     is the reason why nothing at all was compared (then `verdicts` is empty); `absent` tells that there simply is no
     baseline yet, and `error` that the benchmark itself broke. `rule` "paired" is `imgbench ab`: base and head measured
-    in one run, `arms` says what each of them is and `baseline` names the base. `contaminated` gives the reasons why speed may not be judged (a busy machine, a
-    control that moved): its timed verdicts are then inconclusive already, and the gate says 14. `against` names the
-    stored sessions that were used, oldest first, none of which was older than `max_age_days`; `considered` names all
-    that were there. `allow_new` tells that rows and metrics which the sessions do not know were added on purpose."""
+    in one run, `arms` says what each of them is and `baseline` names the base. `contaminated` gives the reasons why
+    speed may not be judged (a busy machine, a control that moved): its timed verdicts are then inconclusive already,
+    and the gate says 14. `against` names the stored sessions that were used, oldest first, none of which was older than
+    `max_age_days`; `considered` names all that were there. `allow_new` tells that rows and metrics which the sessions
+    do not know were added on purpose."""
 
     run_id: str
     suite: str

@@ -82,6 +82,10 @@ def failing(status: str) -> Change:
     return lambda run: replace(run, measurements=(*broken(status), *(m for m in run.measurements if m.case == B)))
 
 
+def all_skipped(run: Run) -> Run:
+    return replace(run, measurements=(*broken("skipped", "no driver"), *broken("skipped", "no driver", case=B)))
+
+
 def busy(run: Run) -> Run:
     return each(run, lambda m: replace(m, warnings=("contended: other processes used 80% of a core",)))
 
@@ -122,6 +126,13 @@ CHANGES: dict[str, tuple[Change, str, int]] = {
     "a crash": (failing("failed"), "regressed", 10),
     "out of memory": (failing("oom"), "regressed", 10),
     "an invalid row": (failing("invalid"), "regressed", 10),
+    "an empty run": (lambda r: replace(r, cases=(), measurements=()), "missing", 13),
+    "a run that measured none of its rows": (lambda r: replace(r, measurements=()), "missing", 13),
+    "all rows skipped": (all_skipped, "missing", 13),
+    "a time without end": (lambda r: resampled(r, latency_s=[float("inf")]), "not_comparable", 12),
+    "FID that is no number": (lambda r: resampled(r, fid=[float("nan")]), "not_comparable", 12),
+    "an item that is no number": (lambda r: resampled(r, top1=[float("nan")] * 40), "not_comparable", 12),
+    "no FID any more": (lambda r: resampled(r, fid=[]), "missing", 12),
     "half of the rows on a busy machine": (busy, "inconclusive", 14),
     "one row of many on a busy machine": (lambda r: busy(with_more_rows(r)), "inconclusive", 14),
 }  # fmt: skip
