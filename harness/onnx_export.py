@@ -3,8 +3,9 @@
 A recipe is what stands in the file: fp32, fp16 and bf16 (the module cast before torch.export reads it), int8_dynamic
 (ONNX Runtime's quantiser, MatMul and Gemm, weights per channel), int8_weight_only (MatMulNBits with 8 bits, blocks of
 weights), int8_static (Q/DQ nodes with ranges from real inputs, `harness.onnx_static`) and int8_static_unsigned (the
-same for ONNX Runtime's CPU kernels). Every file passes onnx.checker with full shape inference before anybody may run
-it. Files are kept by recipe and by the work's hash, with the seconds that they took beside them.
+same for ONNX Runtime's CPU kernels). `for_cpu` names the form of a recipe with weights of 7 bits, where this CPU needs
+it (`harness.saturation`). Every file passes onnx.checker with full shape inference before anybody may run it. Files are
+kept by recipe and by the work's hash, with the seconds that they took beside them.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import math
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from harness import onnx_static
+from harness import onnx_static, saturation
 from harness.precision import DTYPES
 from harness.types import Component, Unsupported
 
@@ -35,6 +36,7 @@ BF16_OPSET: Final = 22  # the first whose Conv takes bf16
 LARGE: Final = 1.5e9  # bytes: protobuf's limit is 2 GB, and beyond this weights lie beside the file
 INTEGER_OPERATORS: Final = ("MatMulInteger", "ConvInteger", "MatMulNBits")
 DYNAMIC_OPERATORS: Final = ("MatMul", "Gemm")
+SEVEN_BITS: Final = "_7bit"
 FIXED_BATCH: Final = "dynamic_batch: torch.export made the batch size of this network a constant"
 
 
@@ -58,6 +60,13 @@ class OnnxFile:
 def exported(components: Sequence[Component], request: BuildRequest, recipe: str) -> list[OnnxFile]:
     """The files of all components, made where they are not there yet. Raises what exporter or checker raise."""
     return [_exported(c, request, recipe) for c in components]
+
+
+def for_cpu(recipe: str) -> str:
+    """The recipe whose weights do not make the integer kernels of this CPU saturate: int8_dynamic or int8_dynamic_7bit.
+    Any other than int8_dynamic and int8_static is itself."""
+    saturating = recipe in {"int8_dynamic", "int8_static"} and saturation.weight_bits() == 7
+    return f"{recipe}{SEVEN_BITS}" if saturating else recipe
 
 
 def missing_package() -> str | None:
@@ -111,18 +120,20 @@ def _make(component: Component, request: BuildRequest, recipe: str, folder: Path
     plain = request.exports / f"{component.name}-fp32-{request.work}" / "model.onnx"
     if not plain.exists():
         _exported(component, request, "fp32")
-    source = None
+    source, kind, narrow = None, recipe.replace(SEVEN_BITS, ""), SEVEN_BITS in recipe
     with _quiet():
-        if recipe == "int8_static":
+        if kind == "int8_static":
             calibration = request.calibration()
             source = calibration.source
-            onnx_static.quantise(plain, path, calibration.calls[component.name], _is_large(plain))
-        elif recipe == "int8_static_unsigned":
-            signed = _exported(component, request, "int8_static")
+            onnx_static.quantise(plain, path, calibration.calls[component.name], _is_large(plain), narrow)
+        elif kind == "int8_static_unsigned":
+            signed = _exported(component, request, recipe.removesuffix("_unsigned"))
             source = signed.calibration
             onnx_static.unsigned(signed.path, path, _is_large(plain))
+        elif kind == "int8_dynamic":
+            _dynamic(plain, path, narrow)
         else:
-            _QUANTISERS[recipe](plain, path)
+            _weight_only(plain, path)
     _check(path)
     return source
 
@@ -158,9 +169,29 @@ def _write(component: Component, recipe: str, path: Path, dynamic_batch: bool) -
     model = onnx.load(path, load_external_data=False)
     # The exporter's shapes of transposed weights contradict what checkers and quantisers infer: let them infer all.
     del model.graph.value_info[:]
+    _without_permuting_einsum(model.graph)
     onnx.save(model, path)
     if dynamic_batch and not all(i.type.tensor_type.shape.dim[0].dim_param for i in model.graph.input):
         raise Unsupported(FIXED_BATCH)
+
+
+def _without_permuting_einsum(graph: Any) -> None:
+    """Makes a Transpose of each Einsum that only permutes: ONNX has no Einsum in bf16, and DiT's patches need one."""
+    from onnx import helper
+
+    for node in graph.node:
+        permutation = _permutation(helper.get_node_attr_value(node, "equation")) if node.op_type == "Einsum" else None
+        if permutation is not None:
+            node.CopyFrom(helper.make_node("Transpose", node.input, node.output, name=node.name, perm=permutation))
+
+
+def _permutation(equation: str | bytes) -> list[int] | None:
+    """Where each letter of an Einsum's result comes from, "ab->ba" -> [1, 0]; None for one that does more than that."""
+    text = equation.decode() if isinstance(equation, bytes) else equation
+    given, _, result = text.replace(" ", "").partition("->")
+    if not result.isalpha() or len(set(given)) != len(given) or sorted(given) != sorted(result):
+        return None
+    return [given.index(letter) for letter in result]
 
 
 def _check(path: Path) -> None:
@@ -173,7 +204,7 @@ def _bytes_of(module: torch.nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
-def _dynamic(plain: Path, path: Path) -> None:
+def _dynamic(plain: Path, path: Path, narrow: bool) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(
@@ -181,6 +212,7 @@ def _dynamic(plain: Path, path: Path) -> None:
         path,
         weight_type=QuantType.QInt8,
         per_channel=True,
+        reduce_range=narrow,
         op_types_to_quantize=list(DYNAMIC_OPERATORS),
         use_external_data_format=_is_large(plain),
     )
@@ -194,12 +226,6 @@ def _weight_only(plain: Path, path: Path) -> None:
     quantiser = MatMulNBitsQuantizer(onnx_static.without_gemm(onnx.load(plain)), bits=8, algo_config=recipe)
     quantiser.process()
     quantiser.model.save_model_to_file(str(path), _is_large(plain))
-
-
-_QUANTISERS: Final[Mapping[str, Callable[[Path, Path], None]]] = {
-    "int8_dynamic": _dynamic,
-    "int8_weight_only": _weight_only,
-}
 
 
 def _is_large(path: Path) -> bool:

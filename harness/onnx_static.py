@@ -19,9 +19,11 @@ HEAVY: Final = ("MatMul", "Gemm", "Conv")
 EMBEDDINGS: Final = ("timestep_embedder", "time_embedding", "add_embedding")  # diffusers' names of their weights
 
 
-def quantise(plain: Path, path: Path, calls: Sequence[tuple[torch.Tensor, ...]], large: bool) -> None:
+def quantise(
+    plain: Path, path: Path, calls: Sequence[tuple[torch.Tensor, ...]], large: bool, narrow: bool = False
+) -> None:
     """Writes the Q/DQ form of the fp32 file `plain`; ranges are the largest values seen in `calls`, the network's
-    inputs. `large`: weights beside the file."""
+    inputs. `large`: weights beside the file; `narrow`: weights of 7 bits (`harness.saturation`)."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -36,6 +38,7 @@ def quantise(plain: Path, path: Path, calls: Sequence[tuple[torch.Tensor, ...]],
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(HEAVY),
             per_channel=True,
+            reduce_range=narrow,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from harness import onnx_proof
 from harness.backends import onnxruntime, openvino
 from harness.types import Run
 
@@ -40,22 +41,57 @@ def test_a_planted_recompilation_is_invalid(run_suite: RunSuite) -> None:
 
 def test_one_node_elsewhere_is_enough() -> None:
     profiles = {"unet": {("Conv", onnxruntime.CUDA): 40, ("Resize", onnxruntime.CPU): 1}}
-    reason = onnxruntime._verify(profiles, onnxruntime.CUDA, "fp16", {})
+    reason = onnx_proof.fault(profiles, onnxruntime.CUDA, "fp16", {})
     assert reason == f"asked for {onnxruntime.CUDA}, but 1 of 41 nodes ran elsewhere (Resize {onnxruntime.CPU})"
-    assert onnxruntime._verify({"unet": {("Conv", onnxruntime.CUDA): 40}}, onnxruntime.CUDA, "fp16", {}) is None
-    assert "names no node" in str(onnxruntime._verify({"unet": {}}, onnxruntime.CPU, "fp32", {}))
+    assert onnx_proof.fault({"unet": {("Conv", onnxruntime.CUDA): 40}}, onnxruntime.CUDA, "fp16", {}) is None
+    assert "names no node" in str(onnx_proof.fault({"unet": {}}, onnxruntime.CPU, "fp32", {}))
 
 
 def test_int8_is_held_to_every_quantised_layer() -> None:
     def verdict(layers: int, **ran: int) -> str | None:
         profiles = {"net": {(operator, onnxruntime.CPU): count for operator, count in ran.items()}}
-        return onnxruntime._verify(profiles, onnxruntime.CPU, "int8_static", {"net": layers})
+        return onnx_proof.fault(profiles, onnxruntime.CPU, "int8_static", {"net": layers})
 
     assert "no node that ran is one of" in str(verdict(0, MatMul=9))
     assert verdict(9, QLinearMatMul=9) is None
     assert verdict(9, QLinearConv=2, MatMulIntegerToFloat=7, MatMul=4) is None
     reason = "int8_static: 8 of the 9 quantised layers of net ran in integers"
     assert verdict(9, QLinearConv=8, Conv=1) == reason
+
+
+def test_int8_on_a_gpu_is_held_to_every_quantised_layer_too() -> None:
+    ran = {"net": {("MatMulNBits", onnxruntime.CUDA): 8, ("Add", onnxruntime.CUDA): 30}}
+    assert onnx_proof.fault(ran, onnxruntime.CUDA, "int8_weight_only", {"net": 8}) is None
+    reason = "int8_weight_only: 8 of the 9 quantised layers of net ran in integers"
+    assert onnx_proof.fault(ran, onnxruntime.CUDA, "int8_weight_only", {"net": 9}) == reason
+
+
+def test_what_tensorrts_provider_does_not_show_is_said() -> None:
+    ran = {"net": {("TRTKernel_graph_net_0", onnxruntime.TENSORRT): 1}}
+    assert onnx_proof.fault(ran, onnxruntime.TENSORRT, "int8_static", {"net": 9}) is None
+    assert "not which layers" in onnx_proof.proven("int8_static", onnxruntime.TENSORRT)
+    assert "every quantised layer" in onnx_proof.proven("int8_static", onnxruntime.CPU)
+    assert onnx_proof.proven("fp16", onnxruntime.TENSORRT) == "the provider of every node"
+    assert "allowed" in onnxruntime._modes("int8_static", onnxruntime.TENSORRT)["tf32"]
+
+
+def event(operator: str, provider: str, *outputs: dict[str, list[int]]) -> dict[str, object]:
+    described = {"op_name": operator, "provider": provider, "output_type_shape": list(outputs)}
+    return {"cat": "Node", "name": f"{operator}_1_kernel_time", "args": described}
+
+
+def test_only_shapes_may_be_computed_on_the_cpu_beside_a_gpu_and_only_where_the_batch_is_free() -> None:
+    small = [event("Gather", onnxruntime.CPU, {"int64": []}), event("Concat", onnxruntime.CPU, {"int64": [4]})]
+    real = event("Conv", onnxruntime.CUDA, {"float16": [1, 8, 4, 4]})
+    free, fixed = (onnx_proof.profile([real, *small], free_shapes=given) for given in (True, False))
+    assert onnx_proof.fault({"net": free}, onnxruntime.CUDA, "fp16", {}) is None
+    assert onnx_proof.in_words(free)[f"Concat {onnx_proof.SHAPES}"] == 1
+    assert "2 of 3 nodes ran elsewhere" in str(onnx_proof.fault({"net": fixed}, onnxruntime.CUDA, "fp16", {}))
+    for output in ({"float": [4]}, {"int64": [32, 77]}):
+        other = onnx_proof.profile([real, event("Gather", onnxruntime.CPU, output)], free_shapes=True)
+        assert "1 of 2 nodes ran elsewhere" in str(onnx_proof.fault({"net": other}, onnxruntime.CUDA, "fp16", {}))
+    alone = onnx_proof.profile(small, free_shapes=True)
+    assert "names no node" in str(onnx_proof.fault({"net": alone}, onnxruntime.CUDA, "fp16", {}))
 
 
 def test_openvino_is_held_to_every_heavy_node_of_a_cast_network() -> None:

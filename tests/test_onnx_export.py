@@ -13,8 +13,9 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from harness import onnx_export, onnx_static
+from harness import onnx_export, onnx_static, saturation
 from harness.backends import BuildRequest
+from harness.backends.onnxruntime import _recipe
 from harness.calibration import Recorded
 from harness.onnx_export import OnnxFile
 from harness.timing import Timer
@@ -79,7 +80,8 @@ def nodes(file: OnnxFile, kind: str) -> list[Any]:
 
 @pytest.mark.parametrize("recipe", ["fp32", "int8_dynamic", "int8_weight_only", "int8_static"])
 def test_a_recipe_gives_a_checked_file_with_the_same_answers(recipe: str, component: Component, tmp_path: Path) -> None:
-    file = export(component, recipe, request_in(tmp_path, [(images(2, seed),) for seed in range(1, 5)]))
+    calls = [(images(2, seed),) for seed in range(1, 5)]
+    file = export(component, onnx_export.for_cpu(recipe), request_in(tmp_path, calls))
     x = images(2, 9)
     with torch.no_grad():
         expected = component.module(x)
@@ -138,6 +140,51 @@ def test_integer_layers_are_those_with_weights(recipe: str, component: Component
     """Dynamic and weight-only take all three linear layers, static leaves the embedding."""
     file = export(component, recipe, request_in(tmp_path, [(images(2, 1),)]))
     assert file.integer_layers == (2 if "static" in recipe else 3)
+
+
+@pytest.mark.parametrize("recipe", ["int8_dynamic", "int8_static", "int8_static_unsigned"])
+def test_seven_bits_are_a_file_of_their_own_with_half_the_grid(
+    recipe: str, component: Component, tmp_path: Path
+) -> None:
+    kind, _, _unsigned = recipe.partition("_unsigned")
+    narrow = recipe.replace(kind, f"{kind}{onnx_export.SEVEN_BITS}")
+    calls = [(images(2, seed),) for seed in range(1, 5)]
+    wide = export(component, recipe, request_in(tmp_path, calls))
+    file = export(component, narrow, request_in(tmp_path, calls))
+    assert file.path != wide.path
+    assert file.integer_layers == wide.integer_layers > 0
+    assert (largest_weight(wide), largest_weight(file)) == (127, 64)
+    with torch.no_grad():
+        expected = component.module(images(2, 9))
+    assert float(torch.nn.functional.cosine_similarity(run(file, images(2, 9)), expected).min()) > 0.99
+
+
+def largest_weight(file: OnnxFile) -> int:
+    found = [numpy_helper.to_array(t) for t in onnx.load(file.path).graph.initializer]
+    return max(int(abs(x.astype(int)).max()) for x in found if x.dtype == np.int8 and x.ndim >= 2)
+
+
+INTEL, OLD_AMD = "flags\t\t: fpu avx2 avx512_vnni\nflags\t\t: fpu", "processor : 0\nflags\t\t: fpu sse2 avx2 fma\n"
+
+
+@pytest.mark.parametrize(
+    ("machine", "cpuinfo", "bits"),
+    [("x86_64", INTEL, 8), ("x86_64", OLD_AMD, 7), ("AMD64", "", 7), ("aarch64", "Features : asimd", 8)],
+)
+def test_weights_have_seven_bits_where_kernels_saturate(
+    machine: str, cpuinfo: str, bits: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(saturation, "CPUINFO", tmp_path / "cpuinfo")
+    if cpuinfo:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    suffix = "_7bit" if bits == 7 else ""
+    assert saturation.weight_bits() == bits
+    assert ("VNNI" in saturation.in_words(bits)) == (bits == 7)
+    assert onnx_export.for_cpu("int8_dynamic") == f"int8_dynamic{suffix}"
+    assert _recipe("int8_static", "CPUExecutionProvider") == f"int8_static{suffix}_unsigned"
+    assert _recipe("int8_static", "TensorrtExecutionProvider") == "int8_static"
+    assert [onnx_export.for_cpu(name) for name in ("fp32", "int8_weight_only")] == ["fp32", "int8_weight_only"]
 
 
 def test_no_gemm_is_left_and_the_answers_stay(component: Component, tmp_path: Path) -> None:

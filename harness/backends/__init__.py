@@ -43,8 +43,9 @@ class Build:
 
     `weights_bytes` and `elements_by_dtype` are read back from what will run. `build_s` is the time for compiling,
     exporting or quantising; `cached` says that an artefact of an earlier process was used. `disk_bytes()` is the size
-    of the file that one would ship: the saved state dict, the ONNX file, the engine. `verify()` is asked after the last
-    pass: why what ran is not what was asked (a recompile, a fallback), or None.
+    of the file that one would ship: the saved state dict, the ONNX file, the engine. `keeps` tells that something was
+    left on disk that a later process finds. `verify()` is asked after the last pass: why what ran is not what was asked
+    (a recompile, a fallback), or None.
     """
 
     forwards: Mapping[str, Forward]
@@ -54,6 +55,7 @@ class Build:
     disk_bytes: Callable[[], int]
     facts: Mapping[str, Any] = field(default_factory=dict)
     keeps_modules: bool = True
+    keeps: bool = False
     verify: Callable[[], str | None] = lambda: None
 
 
@@ -73,12 +75,25 @@ def missing_package(name: str, purpose: str) -> str | None:
     return None if importlib.util.find_spec(name) else f"{purpose} needs the package {name}, which is not installed"
 
 
+def missing_device(device: str) -> str | None:
+    """Why this machine cannot run anything on "cuda", or None; a CPU is always there."""
+    from harness.devices import cuda
+
+    return cuda.unavailable() if device == "cuda" else None
+
+
 def cached_before(request: BuildRequest) -> bool:
-    """Whether an earlier process of this case has built, so that this one finds what it left; notes that one has."""
-    mark = request.cache / "built"
-    was_there = mark.exists()
-    mark.touch()
-    return was_there
+    """Whether an earlier process of this case has built, so that this one finds what it left."""
+    return _mark(request).exists()
+
+
+def note_built(request: BuildRequest) -> None:
+    """To be called when the build is done: one that was killed on the way has left nothing to rely on."""
+    _mark(request).touch()
+
+
+def _mark(request: BuildRequest) -> Path:
+    return request.cache / "built"
 
 
 for _module in pkgutil.iter_modules(__path__):

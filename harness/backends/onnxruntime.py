@@ -9,26 +9,20 @@ case and by the backends that read ONNX, so only the first pays for an export; i
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from harness import onnx_export
-from harness.backends import Build, BuildRequest, cached_before, missing_package
+from harness import onnx_export, onnx_proof, onnx_providers, saturation
+from harness.backends import Build, BuildRequest, cached_before, missing_device, missing_package, note_built
 from harness.onnx_export import OnnxFile
+from harness.onnx_proof import CPU, CUDA, INTEGER_OPERATORS, TENSORRT, Profile
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
 
 if TYPE_CHECKING:
     import torch
 
-CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
-INTEGER_OPERATORS: Final = {
-    "int8_dynamic": ("MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "ConvInteger"),
-    "int8_static": ("MatMulIntegerToFloat", "QLinearMatMul", "QLinearConv", "QGemm"),
-    "int8_weight_only": ("MatMulNBits",),
-}
 # The first folds a bias into a Gemm, which has no integer kernel for a float bias; the second merges equal Q/DQ pairs
 # again, and a DequantizeLinear with two readers is fused with neither.
 SPOILS_Q_DQ: Final = ("MatMulAddFusion", "CommonSubexpressionElimination")
@@ -37,8 +31,6 @@ GRAPH_LEVELS: Final = {
     "graph_basic": "ORT_ENABLE_BASIC",
     "graph_extended": "ORT_ENABLE_EXTENDED",
 }
-
-Profile = Mapping[tuple[str, str], int]  # (operator, provider) -> nodes that ran
 
 
 @BACKENDS.add("onnxruntime")
@@ -54,36 +46,43 @@ class OnnxRuntime:
 
         if device not in self.providers:
             return "the TensorRT execution provider needs an NVIDIA GPU; the device here is a CPU"
+        if reason := missing_device(device):
+            return reason
         provider = self.providers[device]
         if provider not in onnxruntime.get_available_providers():
             return f"this build of onnxruntime has no {provider}"
-        return _impossible(wanted, provider)
+        return _impossible(wanted, provider) or (onnx_providers.unloadable(provider) if device == "cuda" else None)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
         """Exports what is not there yet, then opens one session a component and profiles one call of it."""
         cached = cached_before(request)
-        files = onnx_export.exported(components, request, _recipe(request.precision, self.providers[request.device]))
+        provider = self.providers[request.device]
+        files = onnx_export.exported(components, request, _recipe(request.precision, provider))
         providers = self.session_providers(request)
         sessions, session_s = request.timer.timed(lambda: [_session(f, providers, request) for f in files])
         named = list(zip(components, sessions, strict=True))
-        profiles = {c.name: _profiled(s, c, request.device) for c, s in named}
+        profiles = {c.name: _profiled(s, c, request) for c, s in named}
+        note_built(request)
         export_s, integer_layers = sum(f.export_s for f in files), {f.component: f.integer_layers for f in files}
         return Build(
             forwards={c.name: _forward(s, request.device) for c, s in named},
             build_s=session_s + (0.0 if cached else export_s),
             keeps_modules=False,
             cached=cached,
+            keeps=True,
             weights_bytes=sum(f.weights_bytes for f in files),
             disk_bytes=lambda: sum(f.disk_bytes for f in files),
             facts={
                 "providers": sorted({p for s in sessions for p in s.get_providers()}),
                 "graph_optimization_level": _graph_level(request),
-                "nodes": {name: _in_words(found) for name, found in profiles.items()},
+                "nodes": {name: onnx_proof.in_words(found) for name, found in profiles.items()},
+                "proven": onnx_proof.proven(request.precision, provider),
                 "export_s": export_s,
                 "session_s": session_s,
                 "calibration": next((f.calibration for f in files if f.calibration), None),
+                **_modes(request.precision, provider),
             },
-            verify=lambda: _verify(profiles, self.providers[request.device], request.precision, integer_layers),
+            verify=lambda: onnx_proof.fault(profiles, provider, request.precision, integer_layers),
         )
 
     def session_providers(self, request: BuildRequest) -> list[str | tuple[str, dict[str, str]]]:
@@ -111,15 +110,27 @@ def _impossible(wanted: str, provider: str) -> str | None:
         return f"its CUDA provider has no kernels for {wanted}: they would fall back to the CPU"
     if wanted in {"int8_dynamic", "int8_weight_only"} and provider == TENSORRT:
         return f"TensorRT takes int8 by Q/DQ nodes only: int8_static, not {wanted}"
+    if wanted == "fp32" and provider == TENSORRT:
+        return "its TensorRT provider has no switch for TF32, which TensorRT uses by itself: its fp32 is the row tf32"
     if wanted == "fp8_e4m3":
         return "no fp8 Q/DQ export yet: ONNX Runtime's quantiser makes fp8 for weights of Gemm only"
     return None
 
 
 def _recipe(precision: str, provider: str) -> str:
-    if precision == "int8_static" and provider == CPU:
-        return "int8_static_unsigned"
+    if provider == CPU:
+        narrow = onnx_export.for_cpu(precision)
+        return f"{narrow}_unsigned" if precision == "int8_static" else narrow
     return "fp32" if precision == "tf32" else precision
+
+
+def _modes(precision: str, provider: str) -> dict[str, str]:
+    """How the numbers of a row are held where its precision alone does not say it."""
+    if provider == CPU and precision in {"int8_dynamic", "int8_static"}:
+        return {"int8_weights": saturation.in_words(saturation.weight_bits())}
+    if provider == TENSORRT and precision in {"tf32", "int8_static"}:
+        return {"tf32": "allowed, by TensorRT's default, in what is left in fp32"}
+    return {}
 
 
 def _options(provider: str, request: BuildRequest) -> dict[str, str]:
@@ -148,7 +159,7 @@ def _session(file: OnnxFile, providers: Sequence[Any], request: BuildRequest) ->
     import torch
 
     if request.device == "cuda":
-        onnxruntime.preload_dlls()  # CUDA and cuDNN from the packages that torch brought
+        onnx_providers.preload(TENSORRT if any(TENSORRT in given for given in providers) else CUDA)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -165,43 +176,13 @@ def _session(file: OnnxFile, providers: Sequence[Any], request: BuildRequest) ->
     return session
 
 
-def _profiled(session: Any, component: Component, device: str) -> Profile:
+def _profiled(session: Any, component: Component, request: BuildRequest) -> Profile:
     """The nodes that one call ran, from the session's own profile. It is switched off by that: nothing timed has it."""
-    _forward(session, device)(*component.inputs)
+    _forward(session, request.device)(*component.inputs)
     path = Path(session.end_profiling())
     events = json.loads(path.read_text(encoding="utf-8"))
     path.unlink()
-    ran = [e["args"] for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
-    return Counter((str(node["op_name"]), str(node["provider"])) for node in ran)
-
-
-def _in_words(profile: Profile) -> dict[str, int]:
-    """ "MatMul CPUExecutionProvider": 49."""
-    return {f"{operator} {provider}": count for (operator, provider), count in sorted(profile.items())}
-
-
-def _verify(
-    profiles: Mapping[str, Profile], wanted: str, precision: str, integer_layers: Mapping[str, int]
-) -> str | None:
-    """Why what ran is not what was asked: a node elsewhere, or a quantised layer that ran in floating point."""
-    ran: Counter[tuple[str, str]] = Counter()
-    for profile in profiles.values():
-        ran.update(profile)
-    elsewhere = {key: n for key, n in ran.items() if key[1] != wanted}
-    if not ran:
-        return f"asked for {wanted}, but ONNX Runtime's profile names no node that ran"
-    if elsewhere:
-        count, some = sum(elsewhere.values()), ", ".join(list(_in_words(elsewhere))[:3])
-        return f"asked for {wanted}, but {count} of {sum(ran.values())} nodes ran elsewhere ({some})"
-    integer = INTEGER_OPERATORS.get(precision)
-    if integer and wanted == CPU:
-        for name, profile in profiles.items():
-            count = sum(n for (operator, _), n in profile.items() if operator in integer)
-            if count < integer_layers[name]:
-                return f"{precision}: {count} of the {integer_layers[name]} quantised layers of {name} ran in integers"
-        if not any(operator in integer for operator, _ in ran):
-            return f"{precision} was asked for, but no node that ran is one of {', '.join(integer)}"
-    return None
+    return onnx_proof.profile(events, free_shapes="dynamic_batch" in request.optimizations)
 
 
 def _forward(session: Any, device: str) -> Forward:

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from harness import onnx_export
-from harness.backends import Build, BuildRequest, cached_before, missing_package
+from harness import onnx_export, saturation
+from harness.backends import Build, BuildRequest, cached_before, missing_package, note_built
 from harness.onnx_export import OnnxFile
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
@@ -24,6 +24,13 @@ HINTS: Final = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8_static": "f3
 RECIPES: Final = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "int8_static": "int8_static"}
 CAPABILITIES: Final = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8_static": "INT8"}
 RUN_AS: Final = {"fp32": {"f32"}, "bf16": {"bf16"}, "fp16": {"f16"}, "int8_static": {"i8", "u8"}}
+NOT_HERE: Final = {
+    "tf32": "TF32 is a mode of NVIDIA tensor cores; a CPU has none",
+    "int8_dynamic": "OpenVINO quantises activations by ranges that are in the file (int8_static), not while it runs",
+    "int8_dynamic_classic": "quantize_dynamic makes a torch module, which OpenVINO does not run",
+    "int8_weight_only": "there is no export of it for OpenVINO: ONNX Runtime's is an operator of its own (MatMulNBits)",
+    "fp8_e4m3": "OpenVINO's CPU plug-in has no fp8 kernels: it would compute in another precision",
+}
 HEAVY: Final = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})  # the plug-in's own words
 
 
@@ -38,7 +45,7 @@ class OpenVino:
         if reason := missing_package("openvino", "OpenVINO") or onnx_export.missing_package():
             return reason
         if wanted not in HINTS:
-            return f"OpenVINO's CPU plug-in has no {wanted} of its own; its int8 is int8_static"
+            return NOT_HERE[wanted]
         import openvino
 
         able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -49,15 +56,17 @@ class OpenVino:
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
         """Compiles every component's file. Raises what the exporter or OpenVINO raises."""
         cached = cached_before(request)
-        files = onnx_export.exported(components, request, RECIPES[request.precision])
+        files = onnx_export.exported(components, request, onnx_export.for_cpu(RECIPES[request.precision]))
         compiled, compile_s = request.timer.timed(lambda: {f.component: _compiled(f, request) for f in files})
         nodes = {name: _nodes(model) for name, model in compiled.items()}
+        note_built(request)
         export_s = sum(f.export_s for f in files)
         return Build(
             forwards={name: _forward(model) for name, model in compiled.items()},
             build_s=compile_s + (0.0 if cached else export_s),
             keeps_modules=False,
             cached=cached,
+            keeps=True,
             weights_bytes=sum(f.weights_bytes for f in files),
             disk_bytes=lambda: sum(f.disk_bytes for f in files),
             facts={
@@ -68,9 +77,14 @@ class OpenVino:
                 "export_s": export_s,
                 "compile_s": compile_s,
                 "calibration": next((f.calibration for f in files if f.calibration), None),
+                **_modes(request.precision),
             },
             verify=lambda: _verify(nodes, request.precision, {f.component: f.integer_layers for f in files}),
         )
+
+
+def _modes(precision: str) -> dict[str, str]:
+    return {"int8_weights": saturation.in_words(saturation.weight_bits())} if precision == "int8_static" else {}
 
 
 def _compiled(file: OnnxFile, request: BuildRequest) -> Any:

@@ -1,0 +1,98 @@
+"""Every network of every digits family in half precision: exported, checked, and in fp16 run once for its answer."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from harness import onnx_export
+from harness.backends import BuildRequest
+from harness.registry import MODELS
+from harness.timing import Timer
+from harness.types import Case, Component
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+BLOCKS = 2
+KINDS = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}
+
+
+def networks(model: str) -> list[Component]:
+    """The model's networks, transformers cut to BLOCKS blocks: they are all alike, and each takes seconds."""
+    case = Case(model=model, weights="digits", batch_size=2, **MODELS[model].axes)
+    found = list(MODELS[model].build(case).components)
+    for component in found:
+        for owner in list(component.module.modules()):
+            for name in ("blocks", "transformer_blocks"):
+                if isinstance(blocks := getattr(owner, name, None), torch.nn.ModuleList | torch.nn.Sequential):
+                    setattr(owner, name, blocks[:BLOCKS])
+    return found
+
+
+def request_in(folder: Path, precision: str) -> BuildRequest:
+    return BuildRequest(
+        precision=precision,
+        device="cpu",
+        cache=folder / "cache",
+        exports=folder / "exports",
+        work="w",
+        timer=Timer(lambda: None),
+        optimizations=(),
+        calibration=lambda: pytest.fail("nothing is calibrated here"),
+    )
+
+
+@pytest.mark.parametrize("model", ["digits_vit", "digits_dit", "digits_sd"])
+def test_every_network_can_be_had_in_half_precision(model: str, tmp_path: Path) -> None:
+    components = networks(model)
+    references = {c.name: answer(c) for c in components}
+    for precision, kind in KINDS.items():
+        casts = [replace(c, module=copy.deepcopy(c.module)) for c in components]
+        for file in onnx_export.exported(casts, request_in(tmp_path, precision), precision):
+            graph = onnx.load(file.path).graph  # checked, with full shape inference, by the export
+            assert not [n for n in graph.node if n.op_type == "Einsum"], file.component
+            assert kind in {t.data_type for t in graph.initializer}
+            if precision == "fp16":
+                component = next(c for c in components if c.name == file.component)
+                assert cosine(run(file.path, component), references[component.name]) > 0.999, file.component
+
+
+def answer(component: Component) -> torch.Tensor:
+    with torch.no_grad():
+        return component.module(*component.inputs)
+
+
+def run(path: Path, component: Component) -> torch.Tensor:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    feeds = {
+        i.name: x.numpy().astype(np.float16 if x.is_floating_point() else np.int64)
+        for i, x in zip(session.get_inputs(), component.inputs, strict=True)
+    }
+    return torch.from_numpy(session.run(None, feeds)[0]).float()
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1)).min())
+
+
+@pytest.mark.parametrize(
+    ("equation", "permutation"),
+    [
+        ("nhwpqc->nchpwq", [0, 5, 1, 3, 2, 4]),
+        ("ij -> ji", [1, 0]),
+        ("ij,jk->ik", None),
+        ("ii->i", None),
+        ("ij->i", None),
+        ("...ij->...ji", None),
+        ("ij", None),
+    ],
+)
+def test_an_einsum_that_only_permutes_is_told_from_others(equation: str, permutation: list[int] | None) -> None:
+    assert onnx_export._permutation(equation) == permutation
+    assert onnx_export._permutation(equation.encode()) == permutation
