@@ -47,6 +47,10 @@ def unsupported_by_torch(precision: str, device: str) -> str | None:
     """Why torch cannot run `precision` on "cpu" or "cuda" here; None where it can."""
     import torch
 
+    from harness.devices import cuda
+
+    if device == "cuda" and (reason := cuda.unavailable()):
+        return reason
     if precision == "tf32" and device != "cuda":
         return "TF32 is a mode of NVIDIA tensor cores; a CPU has none"
     if precision == "tf32" and torch.cuda.get_device_capability() < (8, 0):

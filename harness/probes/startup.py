@@ -42,15 +42,17 @@ FIRST_CALL = Metric(
 )
 
 
+KEEPS_NOTHING = "every process builds anew: this backend keeps nothing on disk"
+BUILT_ANEW = "this process built anew; a later one finds what it left"
+FOUND = "this process found what an earlier one had built, and built nothing anew"
+
+
 @probe("startup", order=0, metrics=(LOAD, BUILD, BUILD_CACHED, FIRST_CALL))
 def startup(trial: Trial) -> Findings:
     """The seconds that the worker took before the first steady iteration."""
-    found, cached = trial.startup, trial.build.cached
+    found, build = trial.startup, trial.build
+    measured, absent = (BUILD_CACHED, BUILD) if build.cached else (BUILD, BUILD_CACHED)
     return Findings(
-        samples={
-            "load_s": [found.load_s],
-            ("build_cached_s" if cached else "build_s"): [found.build_s],
-            "first_call_s": [found.first_call_s],
-        },
-        missing={} if cached else {"build_cached_s": "every process built anew: this backend keeps nothing on disk"},
+        samples={"load_s": [found.load_s], measured.name: [found.build_s], "first_call_s": [found.first_call_s]},
+        missing={absent.name: FOUND if build.cached else BUILT_ANEW if build.keeps else KEEPS_NOTHING},
     )

@@ -1,0 +1,68 @@
+"""Which build found what an earlier one had left, and why the other figure is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from conftest import QUICK
+
+from harness.backends import Build, BuildRequest, cached_before, note_built
+from harness.probes.startup import startup
+from harness.timing import Timer
+from harness.trial import Findings, Startup
+from harness.types import Run
+
+RunSuite = Callable[..., Run]
+
+
+def found(*, cached: bool, keeps: bool) -> Findings:
+    build = Build(forwards={}, build_s=2.0, cached=cached, keeps=keeps, weights_bytes=1, disk_bytes=lambda: 1)
+    trial: Any = SimpleNamespace(build=build, startup=Startup(load_s=1.0, build_s=2.0, first_call_s=3.0))
+    return startup(trial)
+
+
+def test_each_of_two_figures_says_why_it_is_not_there() -> None:
+    eager, first, later = (
+        found(cached=False, keeps=False),
+        found(cached=False, keeps=True),
+        found(cached=True, keeps=True),
+    )
+    assert eager.missing == {"build_cached_s": "every process builds anew: this backend keeps nothing on disk"}
+    assert first.missing == {"build_cached_s": "this process built anew; a later one finds what it left"}
+    assert later.missing == {"build_s": "this process found what an earlier one had built, and built nothing anew"}
+    assert (first.samples["build_s"], later.samples["build_cached_s"]) == ([2.0], [2.0])
+
+
+def test_a_build_that_was_killed_is_no_earlier_build(tmp_path: Path) -> None:
+    request = BuildRequest(
+        precision="fp32",
+        device="cpu",
+        cache=tmp_path,
+        exports=tmp_path,
+        work="w",
+        timer=Timer(lambda: None),
+        optimizations=(),
+        calibration=lambda: pytest.fail("nothing is calibrated here"),
+    )
+    assert not cached_before(request)
+    assert not cached_before(request)  # the first was killed on the way
+    note_built(request)
+    assert cached_before(request)
+
+
+@pytest.mark.slow
+def test_the_second_process_of_a_case_finds_what_the_first_left(run_suite: RunSuite) -> None:
+    run = run_suite(
+        " - {model: planted_ok, batch_size: 4, backend: [onnxruntime, openvino]}\n",
+        QUICK.replace("replicates: 1", "replicates: 2"),
+    )
+    for backend in ("onnxruntime", "openvino"):
+        first, second = sorted((m for m in run.measurements if m.case.backend == backend), key=lambda m: m.replicate)
+        assert "build_s" in first.samples
+        assert first.missing["build_cached_s"] == "this process built anew; a later one finds what it left"
+        assert "build_cached_s" in second.samples
+        assert "an earlier one had built" in second.missing["build_s"]

@@ -1,0 +1,83 @@
+"""Why a backend or a precision cannot be had: one true reason each, on a machine without the device too."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import onnxruntime
+import pytest
+
+from benches import listing
+from harness import onnx_providers
+from harness.backends.onnxruntime import CUDA, TENSORRT
+from harness.devices import cuda
+from harness.registry import BACKENDS
+from harness.types import PRECISIONS
+
+NO_GPU = "no NVIDIA GPU or driver answers, for this test"
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "unavailable", lambda: NO_GPU)
+
+
+@pytest.fixture
+def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "unavailable", lambda: None)
+
+
+def test_listing_backends_for_an_absent_gpu_gives_reasons(no_gpu: None) -> None:
+    found = {row["name"]: row for row in listing.rows("backends", "cuda") if not row["name"].startswith("planted")}
+    assert not any(row["available"] for row in found.values())
+    assert {name for name, row in found.items() if row["reason"] != NO_GPU} == {"openvino"}
+    assert all(reason for row in found.values() for reason in row["precisions"].values())
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime", "eager"])
+def test_a_reason_is_about_the_precision_that_was_asked_for(name: str) -> None:
+    words = {
+        "tf32": "TF32",
+        "fp8_e4m3": "fp8",
+        "int8_dynamic": "int8_static",
+        "int8_weight_only": "MatMulNBits",
+        "int8_dynamic_classic": "quantize_dynamic",
+    }
+    for precision in PRECISIONS:
+        reason = BACKENDS[name].unavailable(precision, "cpu")
+        if reason is not None and name == "openvino" and precision in words:
+            assert words[precision] in reason, reason
+        if reason is not None and not precision.startswith("int8"):
+            assert "int8" not in reason, (name, precision, reason)
+
+
+def test_a_provider_that_the_package_lists_may_not_load(monkeypatch: pytest.MonkeyPatch, a_gpu: None) -> None:
+    """onnxruntime-gpu names TensorRT's provider whether or not the TensorRT that it links is there."""
+    real = ctypes.CDLL
+
+    def loader(path: str, *arguments: Any, **options: Any) -> Any:
+        if "providers_tensorrt" in path:
+            raise OSError("libnvinfer.so.10: cannot open shared object file: No such file or directory")
+        return None if "onnxruntime_providers" in path else real(path, *arguments, **options)
+
+    monkeypatch.setattr(ctypes, "CDLL", loader)
+    monkeypatch.setattr(onnx_providers, "preload", lambda _provider: None)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA])
+    onnx_providers.unloadable.cache_clear()
+    try:
+        reason = str(BACKENDS["onnxruntime_tensorrt"].unavailable("fp16", "cuda"))
+        assert reason.startswith(f"{TENSORRT} cannot be loaded: libnvinfer.so.10: cannot open shared object file")
+        assert "tensorrt-cu13<11" in reason
+        assert BACKENDS["onnxruntime"].unavailable("fp16", "cuda") is None
+    finally:
+        onnx_providers.unloadable.cache_clear()
+
+
+def test_fp32_that_would_be_tf32_is_refused(monkeypatch: pytest.MonkeyPatch, a_gpu: None) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA])
+    monkeypatch.setattr(onnx_providers, "unloadable", lambda _provider: None)
+    backend = BACKENDS["onnxruntime_tensorrt"]
+    assert "its fp32 is the row tf32" in str(backend.unavailable("fp32", "cuda"))
+    assert backend.unavailable("tf32", "cuda") is None
+    assert BACKENDS["onnxruntime"].unavailable("fp32", "cuda") is None
