@@ -106,7 +106,9 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Wor
         optimizations=optimizations.names(case),
         calibration=lambda: calibration.recorded(workload, device.torch_device),
     )
-    build: Build = BACKENDS[case.backend].build(workload.components, request)
+    with optimizations.kernels_or_unsupported(case):
+        build: Build = BACKENDS[case.backend].build(workload.components, request)
+        changed |= optimizations.reached(case, workload.components, device.torch_device)
     if changed:
         build = replace(build, facts={**build.facts, "optimizations": changed})
     workload = replace(workload, batch=workload.batch.to(device.torch_device))

@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from harness import attention
+from harness import attention, precision
 from harness.registry import Registry, nearest
 from harness.types import Case, Component, Unsupported
 
@@ -25,6 +25,7 @@ TORCH_BACKENDS: Final = frozenset(
 ONNX_RUNTIME: Final = frozenset({"onnxruntime", "onnxruntime_tensorrt"})
 ANY_DEVICE: Final = frozenset({"cpu", "cuda"})
 NONE: Final = "none"
+NO_KERNEL: Final = ("No viable backend for scaled_dot_product_attention was found", "No available kernel")
 
 Change = Callable[[Sequence[Component]], str]  # changes the modules in place and says what it changed, in words
 
@@ -101,22 +102,34 @@ def grad_mode(chosen: Sequence[str]) -> Any:
 
 def apply(case: Case, components: Sequence[Component]) -> dict[str, str]:
     """Changes the modules in place; optimisation -> what it changed. Called inside `in_force`. Raises Unsupported."""
-    found: dict[str, str] = {}
-    for name in names(case):
-        entry = OPTIMIZATIONS[name]
-        if entry.change is not None:
-            found[name] = entry.change(components)
-        if entry.attention is not None:
-            found[name] = _attention_calls(name, components)
-    return found
+    return {name: change(components) for name in names(case) if (change := OPTIMIZATIONS[name].change) is not None}
 
 
-def _attention_calls(name: str, components: Sequence[Component]) -> str:
-    """One call of every network, to see that its attention is reached."""
+@contextmanager
+def kernels_or_unsupported(case: Case) -> Iterator[None]:
+    """Raises Unsupported, with torch's words, where the attention kernel that the case names cannot run there."""
+    chosen = next((name for name in names(case) if OPTIMIZATIONS[name].attention is not None), None)
+    try:
+        yield
+    except RuntimeError as error:
+        said = next((text for text in NO_KERNEL if text in str(error)), None)
+        if chosen is None or said is None:
+            raise
+        raise Unsupported(f"{chosen}: {said.rstrip('.')} for these shapes and this precision on this device") from error
+
+
+def reached(case: Case, components: Sequence[Component], device: str) -> dict[str, str]:
+    """The attention of the case -> how often each network calls it: one call of each as it is after the build, cast and
+    on the device, since a kernel that was not asked there is not proven. Raises Unsupported where none calls it."""
+    chosen = [name for name in names(case) if OPTIMIZATIONS[name].attention is not None]
+    return {name: _attention_calls(name, case.precision, components, device) for name in chosen}
+
+
+def _attention_calls(name: str, wanted: str, components: Sequence[Component], device: str) -> str:
     calls: dict[str, int] = {}
     for component in components:
         with attention.counted() as count:
-            component.module(*component.inputs)
+            precision.bordered(component.module, wanted, device)(*component.inputs)
         calls[component.name] = count()
     if not any(calls.values()):
         raise Unsupported(f"{name}: no network of this model calls scaled_dot_product_attention")

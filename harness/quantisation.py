@@ -7,6 +7,7 @@ activations of a layer, from the largest absolute input that calibration saw: `r
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Ranges = Mapping[str, "Range"]  # by the qualified name of a linear layer
 NO_RANGES: Final[Ranges] = MappingProxyType({})
 INT8_MAX: Final = 127.0
+FP8_MULTIPLE: Final = 16  # torchao leaves a layer of another size in bf16, and only logs it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,57 @@ class Range:
 
     largest: float
     ndim: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Census:
+    """Linear layers of one network by name: all of them, those in int8 or fp8, and why others were to be left alone."""
+
+    layers: tuple[str, ...]
+    quantised: frozenset[str]
+    left: Mapping[str, str]
+
+    def fault(self, network: str) -> str | None:
+        """Which layers ought to be quantised and are not, or None."""
+        forgotten = [name for name in self.layers if name not in self.quantised and name not in self.left]
+        if not forgotten:
+            return None
+        some = ", ".join(forgotten[:3])
+        return f"{len(forgotten)} of {len(self.layers)} linear layers of {network} are not quantised ({some})"
+
+    def in_words(self) -> str:
+        """ "12 of 13; 1 left: its sides are no multiples of 16, as fp8 kernels need"."""
+        reasons = Counter(reason for name, reason in self.left.items() if name not in self.quantised)
+        left = "".join(f"; {count} left: {reason}" for reason, count in reasons.items())
+        return f"{len(self.quantised)} of {len(self.layers)}{left}"
+
+
+def left_out(module: torch.nn.Module, precision: str, ranges: Ranges) -> dict[str, str]:
+    """The linear layers, by name, that `quantise` will leave as they are, and why; to be asked before it."""
+    import torch
+
+    def reason(name: str, layer: torch.nn.Linear) -> str | None:
+        if precision == "int8_static" and name not in ranges:
+            return "calibration never called it"
+        if precision == "fp8_e4m3" and any(side % FP8_MULTIPLE for side in layer.weight.shape):
+            return f"its sides are no multiples of {FP8_MULTIPLE}, as fp8 kernels need"
+        if precision == "int8_dynamic_classic" and type(layer) is not torch.nn.Linear:
+            return "quantize_dynamic knows plain linear layers only"
+        return None
+
+    return {name: why for name, layer in _linears(module).items() if (why := reason(name, layer)) is not None}
+
+
+def census(module: torch.nn.Module, left: Mapping[str, str]) -> Census:
+    """Read back from the module, after `quantise`; `left` is what `left_out` said before it."""
+    import torch
+
+    classic = torch.ao.nn.quantized.dynamic.Linear
+    layers = {name: m for name, m in module.named_modules() if isinstance(m, torch.nn.Linear | classic)}
+    quantised = [
+        name for name, m in layers.items() if isinstance(m, classic) or hasattr(m.weight, "__tensor_flatten__")
+    ]
+    return Census(layers=tuple(layers), quantised=frozenset(quantised), left=left)
 
 
 def quantise(module: torch.nn.Module, precision: str, ranges: Ranges) -> torch.nn.Module:

@@ -15,7 +15,7 @@ import torch
 from harness import contention
 from harness.backends import BuildRequest
 from harness.backends.cuda_graphs import CudaGraphs
-from harness.backends.torch_compile import MaxAutotune, ReduceOverhead, TorchCompile
+from harness.backends.torch_compile import MaxAutotune, ReduceOverhead, TorchCompile, recorded_graphs
 from harness.devices import cuda, nvml
 from harness.probes.latency import latency
 from harness.timing import Timer
@@ -267,13 +267,22 @@ def test_a_graph_is_captured_once_and_replayed_on_the_new_inputs(
     first = build.forwards["net"](torch.full((2, 3), 3.0))
     second = build.forwards["net"](torch.full((2, 3), 5.0))
     assert module.calls == captured_after
-    assert graph.graph.replay.call_count == 2
+    assert graph.graph.replay.call_count == 3  # the first over a wiped output, as the proof of the capture
     assert first.tolist() == [[6.0] * 3] * 2  # a copy: the second replay did not overwrite it
     assert second.tolist() == [[10.0] * 3] * 2
     assert build.facts["captured_graphs"] == 1
     assert build.verify() is None
     with pytest.raises(ValueError, match=r"captured for \(2, 3\), called with \(4, 3\)"):
         build.forwards["net"](torch.ones(4, 3))
+    assert build.verify() == "net: 2 replays of its CUDA graph in 3 calls"
+
+
+def test_a_replay_that_writes_nothing_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    graph = Graph(monkeypatch)
+    component = Component(name="net", module=torch.nn.Linear(3, 3).eval(), inputs=(torch.ones(2, 3),))
+    with pytest.raises(RuntimeError, match="net: a replay of the captured graph does not write its whole output"):
+        CudaGraphs().build([component], request(tmp_path))
+    assert graph.graph.replay.call_count == 1
 
 
 @pytest.mark.parametrize("backend", [ReduceOverhead(), MaxAutotune()])
@@ -281,10 +290,27 @@ def test_a_graph_that_inductor_did_not_capture_is_invalid(
     backend: TorchCompile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.backends.torch_compile.counted", lambda _group, name: int(name == "cudagraph_skips"))
-    reason = backend._not_captured("cuda")
+    reason = backend._not_captured("cuda", 1)
     assert reason == f"mode {backend.mode}: inductor did not capture 1 graph(s) as CUDA graphs"
-    assert backend._not_captured("cpu") is None
-    assert TorchCompile()._not_captured("cuda") is None
+    assert backend._not_captured("cpu", 1) is None
+    assert TorchCompile()._not_captured("cuda", 1) is None
+
+
+def test_inductors_tree_must_hold_a_recording_of_every_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import cudagraph_trees
+
+    trees: list[object] = [SimpleNamespace(roots={1: ["a recording"], 2: []}), None, SimpleNamespace()]
+    monkeypatch.setattr("harness.backends.torch_compile.counted", lambda *_: 0)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(cudagraph_trees, "get_manager", lambda _device, create_if_none_exists: trees[0])
+    assert ReduceOverhead()._not_captured("cuda", 1) is None
+    reason = "mode reduce-overhead: inductor recorded {} of 2 graph(s) as CUDA graphs"
+    assert ReduceOverhead()._not_captured("cuda", 2) == reason.format(1)
+    trees.pop(0)
+    assert ReduceOverhead()._not_captured("cuda", 2) == reason.format(0)
+    trees.pop(0)
+    assert recorded_graphs() is None  # another version's tree: nothing is known
+    assert ReduceOverhead()._not_captured("cuda", 2) is None
 
 
 def test_a_replayed_output_is_copied_and_each_call_is_a_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -127,9 +127,9 @@ def components(module: torch.nn.Module, *inputs: torch.Tensor) -> tuple[Componen
 
 
 def applied(names: str, module: torch.nn.Module, *inputs: torch.Tensor) -> dict[str, str]:
-    case = Case(model="m", optimizations=names)
+    case, found = Case(model="m", optimizations=names), components(module, *inputs)
     with optimizations.in_force(case):
-        return optimizations.apply(case, components(module, *inputs))
+        return optimizations.apply(case, found) | optimizations.reached(case, found, "cpu")
 
 
 def test_channels_last_moves_convolutions_and_needs_one() -> None:
@@ -143,6 +143,54 @@ def test_channels_last_moves_convolutions_and_needs_one() -> None:
 def test_attention_that_no_network_has_is_unsupported() -> None:
     with pytest.raises(Unsupported, match="no network of this model calls"):
         applied("attention_sliced", torch.nn.Linear(4, 4), torch.randn(1, 4))
+
+
+class Attending(torch.nn.Module):
+    """Keeps the dtype that its attention was asked in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()), requires_grad=False)
+        self.asked: list[torch.dtype] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.asked.append(x.dtype)
+        return functional.scaled_dot_product_attention(x * self.scale, x, x)
+
+
+def test_attention_is_counted_in_the_precision_of_the_row() -> None:
+    case, module = Case(model="m", precision="bf16", optimizations="attention_math"), Attending().to(torch.bfloat16)
+    found = components(module, torch.randn(1, 2, 8, 4))
+    with optimizations.in_force(case):
+        assert optimizations.apply(case, found) == {}  # nothing is called before the build has cast it
+        assert module.asked == []
+        assert optimizations.reached(case, found, "cpu") == {"attention_math": "attention calls: 1 in net"}
+    assert module.asked == [torch.bfloat16]
+
+
+def test_a_kernel_that_this_device_lacks_is_a_reason_and_no_failure() -> None:
+    case = Case(model="m", optimizations="attention_efficient")
+    found = components(Attending(), torch.randn(1, 2, 8, 4))
+    reason = "attention_efficient: No viable backend .* for these shapes and this precision on this device"
+    with (
+        optimizations.in_force(case),
+        pytest.raises(Unsupported, match=reason),  # the words are torch's own: a CPU has no such kernel
+        optimizations.kernels_or_unsupported(case),
+    ):
+        optimizations.reached(case, found, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        (Case(model="m", optimizations="attention_flash"), "another error"),
+        (Case(model="m"), "No available kernel. Aborting execution."),
+    ],
+)
+def test_any_other_error_stays_what_it_is(case: Case, said: str) -> None:
+    with pytest.raises(RuntimeError, match=said) as raised, optimizations.kernels_or_unsupported(case):
+        raise RuntimeError(said)
+    assert type(raised.value) is RuntimeError
 
 
 def test_inference_mode_is_in_force() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from planted import workload
 
 from harness import calibration, precision, quantisation
+from harness.backends import BuildRequest
 from harness.backends.eager import saved_bytes
+from harness.timing import Timer
 from harness.types import CalibrationData, Case, Component, Workload
 
 QUANTISED = ("int8_dynamic", "int8_dynamic_classic", "int8_static", "int8_weight_only")
@@ -80,10 +83,76 @@ def test_a_network_without_linear_layers_is_not_int8() -> None:
     assert "no weight is int8" in str(precision.mismatch(read, "int8_dynamic"))
 
 
-def test_why_fp8_and_tf32_are_not_here() -> None:
+def test_why_fp8_and_tf32_are_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "GPU" in str(precision.unsupported_by_torch("fp16", "cuda")) or torch.cuda.is_available()
+    monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: None)
     assert "compute capability 8.9" in str(precision.unsupported_by_torch("fp8_e4m3", "cpu"))
     assert "TF32" in str(precision.unsupported_by_torch("tf32", "cpu"))
     assert "CPU only" in str(precision.unsupported_by_torch("int8_dynamic_classic", "cuda"))
+
+
+WORDS = {
+    "int8_dynamic": "3 of 3",
+    "int8_dynamic_classic": "3 of 3",
+    "int8_static": "2 of 3; 1 left: calibration never called it",
+    "int8_weight_only": "3 of 3",
+}
+
+
+@pytest.mark.parametrize("wanted", QUANTISED)
+def test_every_linear_layer_is_quantised_or_left_for_a_reason(wanted: str, inputs: torch.Tensor) -> None:
+    module = network()
+    ranges = quantisation.ranges_of(module, [(inputs,)])
+    left = quantisation.left_out(module, wanted, ranges)
+    found = quantisation.census(precision.cast(module, wanted, ranges), left)
+    assert found.in_words() == WORDS[wanted]
+    assert found.fault("net") is None
+
+
+def test_one_layer_that_was_forgotten_is_enough(inputs: torch.Tensor) -> None:
+    """An int8 weight somewhere proves nothing of the others, nor one network anything of the next."""
+    from harness.backends.eager import Cast, read_back
+
+    half = network()
+    ranges = quantisation.ranges_of(half, [(inputs,)])
+    precision.cast(half.first, "int8_weight_only")
+    whole = precision.cast(network(), "int8_weight_only")
+    left = quantisation.left_out(half, "int8_weight_only", ranges)
+    reason = "2 of 3 linear layers of half are not quantised (second, unused)"
+    assert quantisation.census(half, left).fault("half") == reason
+    read = read_back(Cast(modules={"whole": whole, "half": half}, left={"whole": {}, "half": {}}), "int8_weight_only")
+    assert read["verify"]() == reason
+    assert read["facts"]["quantised_layers"] == {"whole": "3 of 3", "half": "1 of 3"}
+
+
+def test_what_fp8_kernels_cannot_take_is_said_beforehand() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.Linear(64, 10))
+    left = quantisation.left_out(module, "fp8_e4m3", {})
+    assert left == {"1": "its sides are no multiples of 16, as fp8 kernels need"}
+
+
+def test_the_file_of_an_offloaded_network_is_as_large_as_ever(inputs: torch.Tensor, tmp_path: Path) -> None:
+    """accelerate leaves tensors without data in the module, and the saved file would hold none."""
+    from harness.backends.eager import Eager
+
+    expected = saved_bytes(network()), precision.weights_of(network())["bytes"]
+    request = BuildRequest(
+        precision="fp32",
+        device="cpu",
+        cache=tmp_path,
+        exports=tmp_path,
+        work="w",
+        timer=Timer(lambda: None),
+        optimizations=("sequential_cpu_offload",),
+        calibration=lambda: pytest.fail("nothing is calibrated here"),
+    )
+    module = network()
+    build = Eager().build([Component(name="net", module=module, inputs=(inputs,))], request)
+    assert {p.device.type for p in module.parameters()} == {"meta"}
+    assert (build.disk_bytes(), build.weights_bytes) == expected
+    assert build.verify() is None
+    with torch.no_grad():
+        torch.testing.assert_close(build.forwards["net"](inputs), network()(inputs))
 
 
 class Denoiser(torch.nn.Module):

@@ -1,6 +1,7 @@
 """Eager kernels, captured once as a CUDA graph for each component and replayed: no launch overhead.
 
-Shapes are static, so a component is captured with its example inputs; replaying with any other shape is an error.
+Shapes are static, so a component is captured with its example inputs; replaying with any other shape is an error. Each
+graph is proven by a replay over a wiped output, and every call must be a replay.
 Not yet proven on hardware.
 """
 
@@ -13,7 +14,7 @@ from harness import precision
 from harness.backends import Build, BuildRequest
 from harness.backends.eager import cast_all, read_back
 from harness.registry import BACKENDS
-from harness.types import Component, Forward
+from harness.types import Component
 
 if TYPE_CHECKING:
     import torch
@@ -32,38 +33,63 @@ class CudaGraphs:
         return precision.unsupported_by_torch(wanted, device)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
-        modules = cast_all(components, request)
+        """Casts and captures every component. Raises RuntimeError where a replay does not write its output."""
+        cast = cast_all(components, request)
         captured, seconds = request.timer.timed(
-            lambda: {c.name: _capture(modules[c.name], c, request) for c in components}
+            lambda: {c.name: Captured(cast.modules[c.name], c, request) for c in components}
         )
-        proof = read_back(modules, request.precision)
+        proof = read_back(cast, request.precision)
+        wrong_dtype = proof["verify"]
         proof["facts"] = {**proof["facts"], "captured_graphs": len(captured)}
+        proof["verify"] = lambda: wrong_dtype() or next(filter(None, (c.fault() for c in captured.values())), None)
         return Build(forwards=captured, build_s=seconds, cached=False, **proof)
 
 
-def _capture(module: torch.nn.Module, component: Component, request: BuildRequest) -> Forward:
+class Captured:
     """A forward that copies its inputs into the graph's own, replays, and returns a copy of the output in fp32."""
-    import torch
 
-    dtype = getattr(torch, precision.DTYPES[request.precision])
-    given = [x.to(request.device, dtype if x.is_floating_point() else None) for x in component.inputs]
-    static = [x.clone() for x in given]  # the graph's own, written to before each replay
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream), torch.no_grad():
-        for _ in range(WARM_UP_CALLS):
-            module(*static)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph), torch.no_grad():
-        output = module(*static)
+    def __init__(self, module: torch.nn.Module, component: Component, request: BuildRequest) -> None:
+        import torch
 
-    def forward(*inputs: torch.Tensor) -> torch.Tensor:
-        for own, given in zip(static, inputs, strict=True):
+        self._name = component.name
+        dtype = getattr(torch, precision.DTYPES[request.precision])
+        given = [x.to(request.device, dtype if x.is_floating_point() else None) for x in component.inputs]
+        self._inputs = [x.clone() for x in given]  # the graph's own, written to before each replay
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream), torch.no_grad():
+            for _ in range(WARM_UP_CALLS):
+                expected = module(*self._inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph), torch.no_grad():
+            self._output = module(*self._inputs)
+        self._prove(expected)
+        self.calls = self.replays = 0
+
+    def _prove(self, expected: torch.Tensor) -> None:
+        """A replay must write what was wiped out before it: an empty graph would give the capture's output for ever."""
+        import torch
+
+        self._output.fill_(float("nan"))
+        self._graph.replay()
+        if bool((torch.isnan(self._output) & ~torch.isnan(expected)).any()):
+            raise RuntimeError(f"{self._name}: a replay of the captured graph does not write its whole output")
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        self.calls += 1
+        for own, given in zip(self._inputs, inputs, strict=True):
             if own.shape != given.shape:
-                raise ValueError(f"{component.name}: captured for {tuple(own.shape)}, called with {tuple(given.shape)}")
+                raise ValueError(f"{self._name}: captured for {tuple(own.shape)}, called with {tuple(given.shape)}")
             own.copy_(given)
-        graph.replay()
-        return output.to(torch.float32, copy=True)
+        self._graph.replay()
+        self.replays += 1
+        return self._output.to(torch.float32, copy=True)
 
-    return forward
+    def fault(self) -> str | None:
+        """Why not every call was a replay, or None."""
+        if self.calls == self.replays:
+            return None
+        return f"{self._name}: {self.replays} replays of its CUDA graph in {self.calls} calls"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from harness import precision, quantisation
@@ -27,24 +27,36 @@ class Eager:
         """Casts each module in place and moves it to the device; an offloaded one waits in the host's memory."""
         offload = next((name for name in request.optimizations if name.endswith("_cpu_offload")), None)
         where = "cpu" if offload else request.device
-        modules, seconds = request.timer.timed(lambda: cast_all(components, replace(request, device=where)))
+        cast, seconds = request.timer.timed(lambda: cast_all(components, replace(request, device=where)))
+        modules, proof = cast.modules, read_back(cast, request.precision)
         if offload:
+            size = proof["disk_bytes"]()  # now: what waits in accelerate's hooks is no part of a state dict
+            proof["disk_bytes"] = lambda: size
             offloaded(list(modules.values()), offload, request.device)
         return Build(
             forwards={n: precision.bordered(m, request.precision, request.device) for n, m in modules.items()},
             build_s=seconds,
             cached=False,
-            **read_back(modules, request.precision),
+            **proof,
         )
 
 
-def cast_all(components: Sequence[Component], request: BuildRequest) -> dict[str, torch.nn.Module]:
-    """Component name -> its module, cast and on the device; for int8_static with ranges from real inputs."""
+@dataclass(frozen=True, kw_only=True)
+class Cast:
+    """Modules by component, changed in place; and by component the linear layers left unquantised, with the reason."""
+
+    modules: Mapping[str, torch.nn.Module]
+    left: Mapping[str, Mapping[str, str]]
+
+
+def cast_all(components: Sequence[Component], request: BuildRequest) -> Cast:
+    """Every component's module, cast and on the device; for int8_static with ranges from real inputs."""
     ranges, wanted = _ranges(components, request), request.precision
-    return {
-        c.name: precision.cast(c.module.to(request.device), wanted, ranges.get(c.name, quantisation.NO_RANGES)).eval()
-        for c in components
-    }
+    own = {c.name: ranges.get(c.name, quantisation.NO_RANGES) for c in components}
+    quantised = wanted in precision.QUANTISED
+    left = {c.name: quantisation.left_out(c.module, wanted, own[c.name]) if quantised else {} for c in components}
+    modules = {c.name: precision.cast(c.module.to(request.device), wanted, own[c.name]).eval() for c in components}
+    return Cast(modules=modules, left=left)
 
 
 def _ranges(components: Sequence[Component], request: BuildRequest) -> dict[str, quantisation.Ranges]:
@@ -59,18 +71,24 @@ def _ranges(components: Sequence[Component], request: BuildRequest) -> dict[str,
     }
 
 
-def read_back(modules: Mapping[str, torch.nn.Module], wanted: str) -> dict[str, Any]:
+def read_back(cast: Cast, wanted: str) -> dict[str, Any]:
     """`weights_bytes`, `disk_bytes`, facts and the precision check for modules that torch itself runs."""
-    weights = {name: precision.weights_of(module) for name, module in modules.items()}
+    weights = {name: precision.weights_of(module) for name, module in cast.modules.items()}
     elements: dict[str, int] = {}
     for found in weights.values():
         for dtype, count in found["elements_by_dtype"].items():
             elements[dtype] = elements.get(dtype, 0) + count
+    facts: dict[str, Any] = {"elements_by_dtype": elements}
+    fault = precision.mismatch(elements, wanted)
+    if wanted in precision.QUANTISED:
+        layers = {name: quantisation.census(module, cast.left[name]) for name, module in cast.modules.items()}
+        facts["quantised_layers"] = {name: found.in_words() for name, found in layers.items()}
+        fault = fault or next(filter(None, (found.fault(name) for name, found in layers.items())), None)
     return {
         "weights_bytes": sum(found["bytes"] for found in weights.values()),
-        "disk_bytes": lambda: sum(saved_bytes(module) for module in modules.values()),
-        "facts": {"elements_by_dtype": elements},
-        "verify": lambda: precision.mismatch(elements, wanted),
+        "disk_bytes": lambda: sum(saved_bytes(module) for module in cast.modules.values()),
+        "facts": facts,
+        "verify": lambda: fault,
     }
 
 

@@ -7,7 +7,7 @@ graph cache's own counters say which); on a CPU inductor compiles in this proces
 would still be there during the measurement.
 
 reduce-overhead and, on a GPU, max-autotune replay CUDA graphs. A graph that inductor did not capture (it only logs why)
-makes the row invalid.
+makes the row invalid: none may be skipped, and its tree must hold a recording of each.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness import optimizations, precision
-from harness.backends import Build, BuildRequest, missing_package
+from harness.backends import Build, BuildRequest, missing_device, missing_package
 from harness.backends.eager import cast_all, read_back
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
@@ -37,6 +37,8 @@ class TorchCompile:
 
         if device == "cpu" and not any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++")):
             return "inductor needs a C++ compiler on a CPU, and neither g++ nor clang++ is on the PATH"
+        if reason := missing_device(device):
+            return reason
         if device == "cuda" and (reason := missing_package("triton", "inductor on a GPU")):
             return reason
         if wanted == "int8_dynamic_classic":
@@ -50,13 +52,13 @@ class TorchCompile:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(request.cache.parent / "inductor")
         if request.device == "cpu":
             inductor.compile_threads = 1
-        modules = cast_all(components, request)
-        compiled = {name: self._compile(module) for name, module in modules.items()}
+        cast = cast_all(components, request)
+        compiled = {name: self._compile(module) for name, module in cast.modules.items()}
         forwards = {n: self._forward(m, request) for n, m in compiled.items()}
         with optimizations.grad_mode(request.optimizations):  # as in the run: another mode would be another graph
             _, seconds = request.timer.timed(lambda: [forwards[c.name](*c.inputs) for c in components])
         cached = counted("inductor", "fxgraph_cache_miss") == 0 and counted("inductor", "fxgraph_cache_hit") > 0
-        proof = read_back(modules, request.precision)
+        proof = read_back(cast, request.precision)
         dtype_mismatch, frames = proof["verify"], compiled_frames()
         proof["facts"] = {
             **proof["facts"],
@@ -64,8 +66,8 @@ class TorchCompile:
             "compiled_graphs": frames,
             "inductor_cache": "hit" if cached else "miss",
         }
-        proof["verify"] = lambda: dtype_mismatch() or _recompiled(frames) or self._not_captured(request.device)
-        return Build(forwards=forwards, build_s=seconds, cached=cached, **proof)
+        proof["verify"] = lambda: dtype_mismatch() or _recompiled(frames) or self._not_captured(request.device, frames)
+        return Build(forwards=forwards, build_s=seconds, cached=cached, keeps=True, **proof)
 
     def _compile(self, module: torch.nn.Module) -> Callable[..., torch.Tensor]:
         import torch
@@ -90,11 +92,15 @@ class TorchCompile:
     def _replays_graphs(self, device: str) -> bool:
         return device == "cuda" and self.mode != "default"
 
-    def _not_captured(self, device: str) -> str | None:
-        skipped = counted("inductor", "cudagraph_skips")
-        if not self._replays_graphs(device) or not skipped:
+    def _not_captured(self, device: str, frames: int) -> str | None:
+        if not self._replays_graphs(device):
             return None
-        return f"mode {self.mode}: inductor did not capture {skipped} graph(s) as CUDA graphs"
+        if skipped := counted("inductor", "cudagraph_skips"):
+            return f"mode {self.mode}: inductor did not capture {skipped} graph(s) as CUDA graphs"
+        recorded = recorded_graphs()
+        if recorded is not None and recorded < frames:
+            return f"mode {self.mode}: inductor recorded {recorded} of {frames} graph(s) as CUDA graphs"
+        return None
 
 
 @BACKENDS.add("torch_compile_reduce_overhead")
@@ -126,6 +132,20 @@ def counted(group: str, name: str) -> int:
     from torch._dynamo.utils import counters
 
     return int(counters[group][name])
+
+
+def recorded_graphs() -> int | None:
+    """How many compiled functions inductor has recorded as CUDA graphs, by its own tree of them; None where this torch
+    does not show it."""
+    import torch
+
+    try:
+        from torch._inductor import cudagraph_trees
+
+        manager = cudagraph_trees.get_manager(torch.cuda.current_device(), create_if_none_exists=False)
+        return 0 if manager is None else sum(bool(nodes) for nodes in manager.roots.values())
+    except (ImportError, AttributeError, TypeError):  # internals, which another version may have renamed
+        return None
 
 
 def _recompiled(before: int) -> str | None:
