@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 DEVICE: Final = "cuda"
 WORKSPACE_BYTES: Final = 4 * 2**30
 TIMING_CACHE: Final = "timing.cache"
+# The inspector's words for types, somewhere in a text like "Thirty-two wide channel vectorized row major Int8 format".
+DATATYPE: Final = re.compile(r"\b(Float|Half|BFloat16|FP32|FP16|BF16|FP8|FP4|UInt8|Int8|Int4|Int32|Int64|Bool)\b")
+CONVERSIONS: Final = frozenset({"Reformat", "NoOp", "Quantize", "Dequantize", "Constant", "Shuffle"})
 
 Shape = tuple[int, ...]
 
@@ -48,6 +53,36 @@ class Plan:
     size: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """`types` counts what the layers give, {"Half": 120, "Float": 3}; `integer` those that read int8 or have weights of
+    it and are no mere change of format."""
+
+    types: Mapping[str, int]
+    integer: int
+
+
+def described(text: str) -> Layers:
+    """What the inspector's JSON says of an engine's layers."""
+    layers = [layer for layer in json.loads(text).get("Layers", []) if isinstance(layer, dict)]
+    types = Counter(_types_of(output) for layer in layers for output in layer.get("Outputs", []))
+    integer = sum(_computes_in_int8(layer) for layer in layers)
+    return Layers(types=dict(types), integer=integer)
+
+
+def _types_of(tensor: Mapping[str, Any]) -> str:
+    """ "Row major Int8 format" -> "Int8"."""
+    found = DATATYPE.search(str(tensor.get("Format/Datatype", "")))
+    return found.group() if found else "unknown"
+
+
+def _computes_in_int8(layer: Mapping[str, Any]) -> bool:
+    weights = layer.get("Weights")
+    stored = isinstance(weights, dict) and weights.get("Type") == "Int8"
+    reads = any(_types_of(tensor) == "Int8" for tensor in layer.get("Inputs", []))
+    return (reads or stored) and layer.get("LayerType") not in CONVERSIONS
+
+
 def key_of(onnx_file: Path, ranges: Sequence[Range], tf32: bool) -> str:
     """A short hash of all that decides what engine comes out: file and weights, shapes, TF32, GPU, TensorRT."""
     import tensorrt
@@ -69,9 +104,7 @@ def plan(onnx_file: Path, ranges: Sequence[Range], cache: Path, tf32: bool) -> P
     made = not path.exists()
     if made:
         cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(_build(onnx_file, ranges, cache / TIMING_CACHE, tf32))
-        partial.replace(path)
+        _write(path, _build(onnx_file, ranges, cache / TIMING_CACHE, tf32))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     return Plan(path=path, built=made, digest=digest, size=path.stat().st_size)
@@ -94,14 +127,31 @@ def _build(onnx_file: Path, ranges: Sequence[Range], timing_cache: Path, tf32: b
         config.set_flag(trt.BuilderFlag.TF32)
     else:
         config.clear_flag(trt.BuilderFlag.TF32)
-    config.add_optimization_profile(_profile(builder, network, ranges))
-    cache = config.create_timing_cache(timing_cache.read_bytes() if timing_cache.exists() else b"")
-    config.set_timing_cache(cache, ignore_mismatch=False)
+    if config.add_optimization_profile(_profile(builder, network, ranges)) < 0:
+        raise EngineError(f"TensorRT refused the range of shapes of {onnx_file.parent.name}: {list(ranges)}")
+    _use_timing_cache(config, timing_cache)
     serialised = builder.build_serialized_network(network, config)
     if serialised is None:
         raise EngineError(f"TensorRT built no engine of {onnx_file.parent.name}; its reason is in the worker's log")
-    timing_cache.write_bytes(memoryview(config.get_timing_cache().serialize()))
+    _write(timing_cache, bytes(memoryview(config.get_timing_cache().serialize())))
     return bytes(memoryview(serialised))
+
+
+def _use_timing_cache(config: Any, path: Path) -> None:
+    """The timing cache of an earlier build where TensorRT takes it, else a new one: it only saves time."""
+    kept = path.read_bytes() if path.exists() else b""
+    for content in (kept, b"") if kept else (b"",):
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+            return
+    raise EngineError("TensorRT takes no timing cache, not even an empty one; its reason is in the worker's log")
+
+
+def _write(path: Path, content: bytes) -> None:
+    """The whole file or none of it, also where two processes build at once."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 def _profile(builder: Any, network: Any, ranges: Sequence[Range]) -> Any:
@@ -123,7 +173,7 @@ class Engine:
         self.engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self.engine is None:
             raise EngineError(f"{path.name} cannot be loaded by this TensorRT on this GPU")
-        self._context = self.engine.create_execution_context()
+        self._context = self._new_context()
         names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
         self.inputs = [n for n in names if self.engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
         outputs = [n for n in names if self.engine.get_tensor_mode(n) == trt.TensorIOMode.OUTPUT]
@@ -141,13 +191,12 @@ class Engine:
         import torch
 
         given = [x.to(DEVICE, self._dtypes[name]).contiguous() for name, x in zip(self.inputs, inputs, strict=True)]
+        self._shape(context, given)
         for name, tensor in zip(self.inputs, given, strict=True):
-            if not context.set_input_shape(name, tuple(tensor.shape)):
-                raise EngineError(f"{name}: shape {tuple(tensor.shape)} is outside the engine's profile")
-            context.set_tensor_address(name, tensor.data_ptr())
+            self._bind(context, name, tensor)
         shape = tuple(context.get_tensor_shape(self.output))
         result = torch.empty(shape, dtype=self._dtypes[self.output], device=DEVICE)
-        context.set_tensor_address(self.output, result.data_ptr())
+        self._bind(context, self.output, result)
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
         if not context.execute_async_v3(self._stream.cuda_stream):
@@ -155,19 +204,35 @@ class Engine:
         current.wait_stream(self._stream)  # so that `given` may be freed and `result` read in the order of torch's work
         return result
 
+    def _new_context(self) -> Any:
+        context = self.engine.create_execution_context()
+        if context is None:
+            raise EngineError("no execution context: most often the GPU's memory is too small for this engine")
+        return context
+
+    def _shape(self, context: Any, inputs: Sequence[torch.Tensor]) -> None:
+        for name, tensor in zip(self.inputs, inputs, strict=True):
+            if not context.set_input_shape(name, tuple(tensor.shape)):
+                raise EngineError(f"{name}: shape {tuple(tensor.shape)} is outside the engine's profile")
+
+    def _bind(self, context: Any, name: str, tensor: torch.Tensor) -> None:
+        if not context.set_tensor_address(name, tensor.data_ptr()):
+            raise EngineError(f"{name}: TensorRT refused the memory of a tensor of shape {tuple(tensor.shape)}")
+
     def input_dtypes(self) -> dict[str, str]:
         """The dtype of each input and of the output, read back: "float16"."""
         return {name: str(dtype).removeprefix("torch.") for name, dtype in self._dtypes.items()}
 
-    def layer_types(self) -> dict[str, int]:
-        """How many layers of the engine give each type, as its inspector names it: {"Half": 120, "Float": 3}."""
+    def layers(self, *inputs: torch.Tensor) -> Layers:
+        """The layers of the engine at the shapes of `inputs`, as its inspector describes them: without shapes it says
+        "N/A due to dynamic shapes" of every type."""
         import tensorrt as trt
 
+        context = self._new_context()
+        self._shape(context, inputs)
         inspector = self.engine.create_engine_inspector()
-        found = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-        layers = [layer for layer in found.get("Layers", []) if isinstance(layer, dict)]
-        outputs = [output for layer in layers for output in layer.get("Outputs", [])]
-        return dict(Counter(str(output.get("Format/Datatype", "unknown")).split()[-1] for output in outputs))
+        inspector.execution_context = context
+        return described(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
     def layer_seconds(self, *inputs: torch.Tensor) -> dict[str, float]:
         """Seconds by layer of one call, measured by TensorRT's profiler in a context of its own, the slowest first."""
@@ -182,7 +247,7 @@ class Engine:
             def report_layer_time(self, layer_name: str, ms: float) -> None:
                 self.seconds[layer_name] = self.seconds.get(layer_name, 0.0) + ms * 1e-3
 
-        context = self.engine.create_execution_context()
+        context = self._new_context()
         profiler = Profiler()
         context.profiler = profiler
         self._run(context, inputs)

@@ -142,6 +142,8 @@ class Library:
         self.config.create_timing_cache.return_value = self.cache
         self.config.get_timing_cache.return_value = self.cache
         self.cache.serialize.return_value = b"timings"
+        self.config.add_optimization_profile.return_value = 0
+        self.config.set_timing_cache.return_value = True
         monkeypatch.setattr(trt, "Builder", lambda _logger: self.builder)
         monkeypatch.setattr(trt, "OnnxParser", lambda _network, _logger: self.parser)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
@@ -231,6 +233,35 @@ def test_no_engine_is_an_error(library: Library, onnx_file: Path, tmp_path: Path
         tensorrt_engine.plan(onnx_file, ONE, tmp_path / "engines", tf32=False)
 
 
+def test_a_timing_cache_that_tensorrt_refuses_is_begun_anew(
+    library: Library, trt: Any, onnx_file: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "engines"
+    cache.mkdir()
+    (cache / tensorrt_engine.TIMING_CACHE).write_bytes(b"half of a file")
+    library.config.create_timing_cache.side_effect = lambda content: None if content else library.cache
+    assert tensorrt_engine.plan(onnx_file, ONE, cache, tf32=False).built
+    assert [call.args for call in library.config.create_timing_cache.call_args_list] == [(b"half of a file",), (b"",)]
+    assert sorted(path.name for path in cache.iterdir() if path.suffix != ".engine") == [tensorrt_engine.TIMING_CACHE]
+    assert (cache / tensorrt_engine.TIMING_CACHE).read_bytes() == b"timings"
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "reason"),
+    [
+        ("set_timing_cache", False, "takes no timing cache"),
+        ("create_timing_cache", None, "takes no timing cache"),
+        ("add_optimization_profile", -1, "refused the range of shapes of unet-fp16-abc"),
+    ],
+)
+def test_what_tensorrt_refuses_at_the_build_is_an_error(
+    name: str, answer: object, reason: str, library: Library, onnx_file: Path, tmp_path: Path
+) -> None:
+    getattr(library.config, name).return_value = answer
+    with pytest.raises(EngineError, match=reason):
+        tensorrt_engine.plan(onnx_file, ONE, tmp_path / "engines", tf32=False)
+
+
 class Loaded:
     """An engine of two inputs and one output, in fp16, over autospecs; `context` records what it is called with."""
 
@@ -249,6 +280,7 @@ class Loaded:
         self.engine.create_execution_context.return_value = self.context
         self.context.get_tensor_shape.return_value = (2, 5)
         self.context.set_input_shape.return_value = True
+        self.context.set_tensor_address.return_value = True
         self.context.execute_async_v3.return_value = True
         runtime.deserialize_cuda_engine.return_value = self.engine
         self.stream, self.current = stream, create_autospec(torch.cuda.Stream, instance=True)
@@ -298,16 +330,46 @@ def test_an_engine_of_another_gpu_is_an_error(loaded: Loaded) -> None:
         Engine(loaded.path)
 
 
-LAYERS = [{"Name": "a", "Outputs": [{"Format/Datatype": "Row major linear Half"}]}, {"Name": "b", "Outputs": []}]
+def test_no_context_and_a_refused_address_are_errors(loaded: Loaded) -> None:
+    loaded.context.set_tensor_address.side_effect = lambda name, _address: name != "prediction"
+    with pytest.raises(EngineError, match=r"prediction: TensorRT refused the memory of a tensor of shape \(2, 5\)"):
+        Engine(loaded.path)(torch.ones(2, 3), torch.ones(2, dtype=torch.int64))
+    loaded.context.execute_async_v3.assert_not_called()
+    loaded.engine.create_execution_context.return_value = None
+    with pytest.raises(EngineError, match="no execution context"):
+        Engine(loaded.path)
 
 
-def test_types_and_layers_are_read_back(loaded: Loaded, trt: Any) -> None:
+def layer(kind: str, given: list[str], gives: str, **more: Any) -> dict[str, Any]:
+    tensors = [{"Format/Datatype": text} for text in given]
+    return {"LayerType": kind, "Inputs": tensors, "Outputs": [{"Format/Datatype": gives}], **more}
+
+
+LAYERS = [
+    layer("CaskGemmMatrixMultiply", ["Row major Int8 format"], "Row major linear Half"),
+    layer("CaskConvolution", ["Half"], "Half", Weights={"Type": "Int8", "Count": 64}),
+    layer("Reformat", ["Thirty-two wide channel vectorized row major Int8 format"], "Row major linear FP32"),
+    layer("kgen", ["Half"], "Row major Int8 format", Weights={}),
+    layer("kgen", ["UInt8"], "N/A due to dynamic shapes"),
+    {"Name": "b", "Outputs": []},
+    "a layer without details",
+]
+
+
+def test_types_and_layers_are_read_back_at_the_shapes_of_the_call(loaded: Loaded, trt: Any) -> None:
     inspector = create_autospec(trt.EngineInspector, instance=True)
     inspector.get_engine_information.return_value = json.dumps({"Layers": LAYERS})
     loaded.engine.create_engine_inspector.return_value = inspector
     engine = Engine(loaded.path)
     assert engine.input_dtypes() == {"sample": "float16", "ticks": "int64", "prediction": "float16"}
-    assert engine.layer_types() == {"Half": 1}
+    found = engine.layers(torch.ones(2, 3), torch.ones(2, dtype=torch.int64))
+    assert found.types == {"Half": 2, "FP32": 1, "Int8": 1, "unknown": 1}
+    assert found.integer == 2
+    assert inspector.execution_context is loaded.context
+    assert [call.args for call in loaded.context.set_input_shape.call_args_list] == [
+        ("sample", (2, 3)),
+        ("ticks", (2,)),
+    ]
     inspector.get_engine_information.assert_called_once_with(trt.LayerInformationFormat.JSON)
 
 
@@ -315,6 +377,7 @@ def test_seconds_by_layer_come_from_tensorrts_profiler_in_a_context_of_its_own(l
     engine = Engine(loaded.path)
     profiled = create_autospec(trt.IExecutionContext, instance=True)
     profiled.get_tensor_shape.return_value = (2, 5)
+    profiled.set_tensor_address.return_value = True
 
     def report(_stream: int) -> bool:
         for name, milliseconds in (("fast", 0.1), ("slow", 0.4), ("fast", 0.1)):
@@ -347,8 +410,8 @@ class FakeEngine:
 
     engine = SimpleNamespace(device_memory_size_v2=1024)
 
-    def __init__(self, dtypes: dict[str, str], layers: dict[str, int]) -> None:
-        self.dtypes, self.layers = dtypes, layers
+    def __init__(self, dtypes: dict[str, str], types: dict[str, int], integer: int = 0) -> None:
+        self.dtypes, self.found = dtypes, tensorrt_engine.Layers(types=types, integer=integer)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         return inputs[0].half()
@@ -356,8 +419,8 @@ class FakeEngine:
     def input_dtypes(self) -> dict[str, str]:
         return self.dtypes
 
-    def layer_types(self) -> dict[str, int]:
-        return self.layers
+    def layers(self, *_inputs: torch.Tensor) -> tensorrt_engine.Layers:
+        return self.found
 
     def layer_seconds(self, *_inputs: torch.Tensor) -> dict[str, float]:
         return {f"layer {i}": 1.0 / (i + 1) for i in range(20)}
@@ -368,7 +431,15 @@ def built(
 ) -> tuple[Any, list[Any]]:
     component = Component(name="net", module=torch.nn.Identity(), inputs=(torch.ones(2, 3),))
     asked: list[Any] = []
-    file = OnnxFile(component="net", path=tmp_path, operators={}, weights_bytes=60, disk_bytes=70, export_s=2.0)
+    file = OnnxFile(
+        component="net",
+        path=tmp_path,
+        operators={},
+        weights_bytes=60,
+        disk_bytes=70,
+        export_s=2.0,
+        integer_layers=12 if precision == "int8_static" else 0,
+    )
 
     def exported(_components: Any, _request: Any, recipe: str) -> list[OnnxFile]:
         asked.append(recipe)
@@ -406,10 +477,23 @@ def test_tf32_runs_the_fp32_file_with_the_flag(monkeypatch: pytest.MonkeyPatch, 
 def test_an_engine_of_another_precision_is_invalid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     build, _ = built(monkeypatch, tmp_path, "fp16", FakeEngine({"x": "float32", "y": "float16"}, {}))
     assert build.verify() == "fp16 was asked for, but the engine of net takes or gives {'x': 'float32'}"
-    build, _ = built(monkeypatch, tmp_path, "int8_static", FakeEngine({"x": "float32"}, {"Float": 12}))
-    assert build.verify() == "int8_static was asked for, but no layer of any engine gives int8"
-    build, _ = built(monkeypatch, tmp_path, "int8_static", FakeEngine({"x": "float32"}, {"Float": 12, "Int8": 3}))
-    assert build.verify() is None
+
+
+@pytest.mark.parametrize(
+    ("integer", "reason"),
+    [
+        (0, "int8_static: 0 layers of the engine of net compute in int8, fewer than a third of its 12 quantised ones"),
+        (3, "int8_static: 3 layers of the engine of net compute in int8, fewer than a third of its 12 quantised ones"),
+        (4, None),  # query, key and value of each of four blocks as one
+    ],
+)
+def test_int8_is_held_to_the_quantised_layers_as_far_as_they_fuse(
+    integer: int, reason: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engine = FakeEngine({"x": "float32"}, {"Float": 12}, integer)
+    build, _ = built(monkeypatch, tmp_path, "int8_static", engine)
+    assert build.verify() == reason
+    assert build.facts["integer_layers"] == {"net": integer}
 
 
 def test_a_dynamic_batch_is_a_range_of_the_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -420,9 +504,14 @@ def test_a_dynamic_batch_is_a_range_of_the_profile(monkeypatch: pytest.MonkeyPat
 
 def test_why_a_precision_is_not_there(trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.backends.tensorrt.missing_package", lambda *_: None)
+    monkeypatch.setattr("harness.backends.tensorrt.missing_device", lambda _device: None)
     backend = tensorrt.TensorRT()
     assert backend.unavailable("fp16", "cuda") is None
     assert "GPU" in str(backend.unavailable("fp16", "cpu"))
-    assert "Q/DQ" in str(backend.unavailable("int8_dynamic", "cuda"))
+    assert "not while it runs" in str(backend.unavailable("int8_dynamic", "cuda"))
+    assert "MatMulNBits" in str(backend.unavailable("int8_weight_only", "cuda"))
+    fp8 = str(backend.unavailable("fp8_e4m3", "cuda"))
+    assert "fp8" in fp8
+    assert "int8" not in fp8
     monkeypatch.setattr(trt, "__version__", "10.13.2")
     assert "older than 11" in str(backend.unavailable("fp16", "cuda"))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from harness import onnx_export
-from harness.backends import Build, BuildRequest, missing_package
+from harness.backends import Build, BuildRequest, missing_device, missing_package
 from harness.precision import DTYPES
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
@@ -18,9 +18,16 @@ from harness.types import Component, Forward
 if TYPE_CHECKING:
     import torch
 
-    from harness.tensorrt_engine import Engine, Range
+    from harness.tensorrt_engine import Engine, Layers, Range
 
 RECIPES: Final = {"fp32": "fp32", "tf32": "fp32", "fp16": "fp16", "bf16": "bf16", "int8_static": "int8_static"}
+NOT_HERE: Final = {
+    "int8_dynamic": "TensorRT takes the ranges of int8 from Q/DQ nodes in the file (int8_static), not while it runs",
+    "int8_dynamic_classic": "quantize_dynamic makes a torch module for a CPU, which TensorRT does not run",
+    "int8_weight_only": "there is no export of it for TensorRT: ONNX Runtime's is an operator of its own (MatMulNBits)",
+    "fp8_e4m3": "TensorRT takes fp8 by Q/DQ nodes, and there is no export with those yet",
+}
+FUSED: Final = 3  # quantised layers that one of the engine's may stand for: query, key and value as one product
 VERSION: Final = 11  # the first whose networks are strongly typed only
 LAYERS_KEPT: Final = 10
 LARGEST: Final = 4  # times the case's batch, where the engine is to serve a range of them
@@ -34,6 +41,8 @@ class TensorRT:
     def unavailable(self, wanted: str, device: str) -> str | None:
         if device != "cuda":
             return "TensorRT needs an NVIDIA GPU; the device here is a CPU"
+        if reason := missing_device(device):
+            return reason
         if reason := missing_package("tensorrt", "TensorRT") or onnx_export.missing_package():
             return reason
         import tensorrt
@@ -41,7 +50,7 @@ class TensorRT:
         if int(tensorrt.__version__.split(".")[0]) < VERSION:
             return f"TensorRT {tensorrt.__version__} is older than {VERSION}, whose API this backend speaks"
         if wanted not in RECIPES:
-            return f"TensorRT's int8 is by calibrated Q/DQ nodes (int8_static); there is no {wanted} export for it"
+            return NOT_HERE[wanted]
         return None
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
@@ -59,17 +68,21 @@ class TensorRT:
         )
         engines, load_s = request.timer.timed(lambda: {n: tensorrt_engine.Engine(p.path) for n, p in plans.items()})
         cached = not any(p.built for p in plans.values())
+        read = {c.name: (engines[c.name].input_dtypes(), engines[c.name].layers(*c.inputs)) for c in components}
+        quantised = {f.component: f.integer_layers for f in files}
         export_s = sum(f.export_s for f in files)
         return Build(
             forwards={name: _forward(engine) for name, engine in engines.items()},
             build_s=load_s + (0.0 if cached else plan_s + export_s),
             keeps_modules=False,
             cached=cached,
+            keeps=True,
             weights_bytes=sum(f.weights_bytes for f in files),
             disk_bytes=lambda: sum(p.size for p in plans.values()),
             facts={
                 "engines": {name: p.digest for name, p in plans.items()},
-                "layer_types": {name: engine.layer_types() for name, engine in engines.items()},
+                "layer_types": {name: dict(layers.types) for name, (_, layers) in read.items()},
+                "integer_layers": {name: layers.integer for name, (_, layers) in read.items()},
                 "slowest_layers_s": {c.name: _slowest(engines[c.name], c) for c in components},
                 "device_memory_bytes": sum(int(e.engine.device_memory_size_v2) for e in engines.values()),
                 "export_s": export_s,
@@ -77,7 +90,7 @@ class TensorRT:
                 "load_s": load_s,
                 "calibration": next((f.calibration for f in files if f.calibration), None),
             },
-            verify=lambda: _verify({n: (e.input_dtypes(), e.layer_types()) for n, e in engines.items()}, request),
+            verify=lambda: _verify(read, request, quantised),
         )
 
 
@@ -106,15 +119,23 @@ def _slowest(engine: Engine, component: Component) -> dict[str, float]:
     return dict(list(engine.layer_seconds(*component.inputs).items())[:LAYERS_KEPT])
 
 
-def _verify(found: Mapping[str, tuple[Mapping[str, str], Mapping[str, int]]], request: BuildRequest) -> str | None:
-    """Why the engines are not of the precision asked for, or None."""
-    wanted, integers = DTYPES[request.precision], 0
+def _verify(
+    found: Mapping[str, tuple[Mapping[str, str], Layers]], request: BuildRequest, quantised: Mapping[str, int]
+) -> str | None:
+    """Why the engines are not of the precision asked for, or None. Of int8_static as many layers must compute in int8
+    as were quantised, as far as fusing lets that be said."""
+    wanted, total = DTYPES[request.precision], 0
     for name, (dtypes, layers) in found.items():
         floating = {tensor: dtype for tensor, dtype in dtypes.items() if "float" in dtype}
         wrong = {tensor: dtype for tensor, dtype in floating.items() if dtype != wanted}
         if wrong:
             return f"{request.precision} was asked for, but the engine of {name} takes or gives {wrong}"
-        integers += sum(count for kind, count in layers.items() if kind.lower().startswith("int8"))
-    if request.precision == "int8_static" and not integers:
-        return "int8_static was asked for, but no layer of any engine gives int8"
+        total += layers.integer
+        if request.precision == "int8_static" and FUSED * layers.integer < quantised[name]:
+            return (
+                f"int8_static: {layers.integer} layers of the engine of {name} compute in int8, fewer than a third of "
+                f"its {quantised[name]} quantised ones"
+            )
+    if request.precision == "int8_static" and not total:
+        return "int8_static was asked for, but no layer of any engine computes in int8"
     return None
