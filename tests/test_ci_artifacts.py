@@ -94,6 +94,7 @@ def test_ten_errors_and_ten_warnings_a_step_and_the_last_counts_the_rest() -> No
         (paired(), "nothing measured", "lightgrey"),
         (paired(replace(SAME, gating=False)), "speed not judged yet", "lightgrey"),
         (paired(replace(SAME, kind="exact")), "speed not judged yet", "lightgrey"),
+        (paired(replace(SAME, kind="energy", metric="energy_per_image_j")), "speed not judged yet", "lightgrey"),
     ],
 )
 def test_the_badge_says_what_was_shown(found: Comparison, message: str, color: str) -> None:
