@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from baselines.paired.verdicts import NO_LARGER
 from baselines.verdict import Comparison, Verdict
 from benches.selftest import NOTHING, Conditions, append, details, line, stored, trials
 from harness.storage import UnreadableRun
@@ -124,3 +126,10 @@ def test_plans_stand_in_the_line_by_their_size_under_their_published_names() -> 
     found = list(trials(plans, 1, CASES, lambda _arm: (comparison(verdict(CASES[0], "unchanged")), HERE)))
     names = [entry.partition(":")[0] for entry in details(found)]
     assert names == ["A/A", "+3 %", "+10 %", "1 extra copy of the weights", "every tenth call +50 %", "start-up +30 %"]
+
+
+def test_a_large_slow_start_is_missed_where_none_so_large_is_said_to_be_there() -> None:
+    said = replace(verdict(CASES[0], "inconclusive", "startup_s"), reason=f"{NO_LARGER} 10 %")
+    for plan, missed in (("startup=0.3", True), ("startup=0.05", False)):
+        (found,) = trials((plan,), 1, CASES, lambda _arm: (comparison(said), HERE))
+        assert bool(found.missed) is missed
