@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import baselines
 from baselines.detector.drawn import LATENCY, TAIL_LATENCY
 from baselines.detector.noise import MODELS, NoiseModel, recorded
 from baselines.detector.ours import Ours
 from baselines.detector.recorded import Recording
 from baselines.detector.rules import RULES
-from baselines.detector.table import OURS, WHOLE_RUNS, by_row, evaluate, markdown, summary
+from baselines.detector.table import OURS, ROWS_ALARMED, WHOLE_RUNS, by_row, evaluate, markdown, summary
 from harness.pairs import RENEWAL, RENEWAL_APART
 
+README = Path(baselines.__file__).parent / "README.md"
 SMALL = NoiseModel(description="three rows", rows=3, samples=6)
 
 
@@ -65,12 +69,29 @@ def test_the_table_in_markdown() -> None:
 
     text = markdown(summary(evaluate(SMALL, {}, runs=3, ours=never)))
     assert text.splitlines()[0].startswith(
-        "| rule | processes | A/A | A/A whole runs | +3% caught | +3% called the same |"
+        "| rule | processes | A/A: rows called changed | A/A: runs with an alarm | +3 % caught | +3 % called the same "
+        "| +5 % caught | +5 % called the same |"
     )
     assert text.splitlines()[2] == (
         "| imgbench ab | 8+ pairs | 33.3 % [12.1, 64.6] | 100 % [43.9, 100] | 33.3 % [6.1, 79.2] | 33.3 % [6.1, 79.2] "
         "| 33.3 % [6.1, 79.2] | 33.3 % [6.1, 79.2] |"
     )
+
+
+def cells(text: str) -> list[list[str]]:
+    """The cells of a Markdown table, without its ruler and without bold."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]
+
+
+def test_the_published_table_has_every_column_and_tool_that_the_command_prints(recording: Recording) -> None:
+    section = README.read_text(encoding="utf-8").split("\n## The error rates of `ab`")[1].split("\n## ")[0]
+    published = cells("| rule |" + section.split("| rule |")[1].split("\n\n")[0])
+    printed = cells(markdown(summary(evaluate(recording, RULES, runs=1, ours=Ours(rounds=2)))))
+    assert published[0] == printed[0]
+    assert sorted(line[:2] for line in published) == sorted(line[:2] for line in printed)
+    share = re.compile(r"[0-9.]+ %( \[[0-9.]+, [0-9.]+\])?")
+    assert all(share.fullmatch(cell) for line in published[1:] for cell in line[2:])
 
 
 @pytest.mark.parametrize("name", list(MODELS))
@@ -81,7 +102,7 @@ def test_our_rule_never_alarms_on_equal_code(name: str) -> None:
 
 
 def test_pooling_and_single_processes_alarm_on_equal_code() -> None:
-    table = summary(evaluate(MODELS["shared"], RULES, runs=40, shifts=(0.0,))).set_index("rule")["A/A"]
+    table = summary(evaluate(MODELS["shared"], RULES, runs=40, shifts=(0.0,))).set_index("rule")[ROWS_ALARMED]
     assert all(table[rule][1] > 0.10 for rule in ("pyperf compare_to", "criterion.rs", "google/benchmark U test"))
 
 

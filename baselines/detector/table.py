@@ -29,6 +29,8 @@ SHIFTS: Final = (0.0, 0.03, 0.05)
 CALLS: Final = ("worse", "better", "same", "inconclusive")
 CALL_OF: Final = {"regressed": "worse", "improved": "better", "unchanged": "same", "inconclusive": "inconclusive"}
 WHOLE_RUNS: Final = "whole runs"
+ROWS_ALARMED: Final = "A/A: rows called changed"
+RUNS_ALARMED: Final = "A/A: runs with an alarm"
 OURS: Final = "imgbench ab"
 OURS_PROCESSES: Final = "8+ pairs"
 
@@ -66,18 +68,18 @@ def evaluate(
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """A line for each rule over all rows: shares with their intervals as (share, low, high).
 
-    Columns: rule, processes, A/A, A/A whole runs, then for each shift its power (called worse) and how often it was
-    called the same.
+    Columns: rule, processes, A/A by rows and by whole runs, then for each shift its power (called worse) and how often
+    it was called the same.
     """
     found = []
     for (rule, processes), lines in frame.groupby(["rule", "processes"], sort=False):
         rows, whole = lines[lines["row"] != WHOLE_RUNS], lines[lines["row"] == WHOLE_RUNS]
         line: dict[str, object] = {"rule": rule, "processes": processes}
-        line["A/A"] = share(rows[rows["shift"] == 0], "worse", "better")
-        line["A/A whole runs"] = share(whole[whole["shift"] == 0], "worse", "better")
+        line[ROWS_ALARMED] = share(rows[rows["shift"] == 0], "worse", "better")
+        line[RUNS_ALARMED] = share(whole[whole["shift"] == 0], "worse", "better")
         for shift in sorted(set(rows["shift"]) - {0.0}):
-            line[f"{shift:+.0%} caught"] = share(rows[rows["shift"] == shift], "worse")
-            line[f"{shift:+.0%} called the same"] = share(rows[rows["shift"] == shift], "same")
+            line[f"{shift * 100:+.0f} % caught"] = share(rows[rows["shift"] == shift], "worse")
+            line[f"{shift * 100:+.0f} % called the same"] = share(rows[rows["shift"] == shift], "same")
         found.append(line)
     return pd.DataFrame(found)
 
@@ -87,9 +89,9 @@ def by_row(frame: pd.DataFrame) -> pd.DataFrame:
     found = []
     for (rule, row), lines in frame[frame["row"] != WHOLE_RUNS].groupby(["rule", "row"], sort=False):
         line: dict[str, object] = {"rule": rule, "row": row}
-        line["A/A"] = share(lines[lines["shift"] == 0], "worse", "better")
+        line[ROWS_ALARMED] = share(lines[lines["shift"] == 0], "worse", "better")
         for shift in sorted(set(lines["shift"]) - {0.0}):
-            line[f"{shift:+.0%} caught"] = share(lines[lines["shift"] == shift], "worse")
+            line[f"{shift * 100:+.0f} % caught"] = share(lines[lines["shift"] == shift], "worse")
         found.append(line)
     return pd.DataFrame(found)
 
