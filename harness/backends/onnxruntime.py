@@ -182,7 +182,8 @@ def _profiled(session: Any, component: Component, request: BuildRequest) -> Prof
     path = Path(session.end_profiling())
     events = json.loads(path.read_text(encoding="utf-8"))
     path.unlink()
-    return onnx_proof.profile(events, free_shapes="dynamic_batch" in request.optimizations)
+    beside_a_gpu = request.device == "cuda" and "dynamic_batch" in request.optimizations
+    return onnx_proof.profile(events, free_shapes=beside_a_gpu)
 
 
 def _forward(session: Any, device: str) -> Forward:
