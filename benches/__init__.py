@@ -6,15 +6,6 @@ import importlib
 
 PLUGINS = ("harness.backends", "harness.probes", "benches.schedulers", "benches.models")
 
-PRELOAD = (
-    "timm",
-    "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
-    "diffusers.pipelines.dit.pipeline_dit",
-    "transformers.models.clip.modeling_clip",
-    "sklearn.svm",
-    "torch_fidelity",
-)
-
 
 def load_plugins() -> None:
     """Fills the registries of models, schedulers, backends and probes. Cheap: nothing heavy is imported."""

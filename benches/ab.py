@@ -26,6 +26,7 @@ from baselines.verdict import Comparison
 from benches import arm_imports
 from benches import arms as arm_room
 from benches.failures import NotComparable
+from benches.preload import libraries
 from harness import paired, storage
 from harness import preflight as preflight_room
 from harness.arm_process import ArmProcess, Launch, close_all
@@ -114,7 +115,7 @@ def _servers(asked: Asked, folder: Path, scratch: Path) -> Servers:
             arm=arm,
             environment=arm_room.launch_environment(arm, asked.project, scratch / "ours"),
             plugins=(*benches.PLUGINS, *asked.plugins),
-            preload=benches.PRELOAD,
+            preload=libraries(asked.suite.cases, asked.base.overrides, asked.head.overrides),
             paths=() if own else asked.paths,
             last_paths=(str(arm.folder),) if own else (),
             logs=logs,

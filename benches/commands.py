@@ -26,6 +26,7 @@ from benches.arms import OURS
 from benches.cli import INTERRUPTED
 from benches.failures import NotComparable, UsageError
 from benches.paired_commands import REPORT_FILE
+from benches.preload import libraries
 from benches.stored_commands import changed, compare_with_stored, load_run, store_of
 from harness import frames, paired, progress, storage
 from harness import suite as suite_room
@@ -189,7 +190,7 @@ def _measure(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
         return None
     _say(f"suite {chosen.name}: {len(chosen.cases)} cases x {chosen.protocol.replicates} processes")
     with tempfile.TemporaryDirectory(prefix="imgbench-") as logs:
-        workers = Workers(plugins, Path(logs), benches.PRELOAD)
+        workers = Workers(plugins, Path(logs), libraries(chosen.cases))
         environment = collect_environment(workers, options.device, options.threads)
     environment |= {
         "fingerprint": fingerprint.fingerprint(environment),
@@ -222,7 +223,7 @@ def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
         if stored.finished and not remaining(stored):
             _say("nothing is missing from this run")
             return stored
-        workers = Workers(plugins, folder / "logs", benches.PRELOAD)
+        workers = Workers(plugins, folder / "logs", libraries(stored.cases))
         here = collect_environment(workers, stored.environment["device"], stored.environment["threads"])
         if differ := changed(here, stored.environment):
             raise NotComparable(f"the conditions are not those that the run was begun under: {'; '.join(differ)}")

@@ -16,6 +16,7 @@ import benches
 from baselines import fingerprint
 from benches.arms import OURS
 from benches.commands import new_folder
+from benches.preload import libraries
 from harness import attempts, storage
 from harness.arms import source_digests
 from harness.sweep import (
@@ -128,7 +129,7 @@ class StepwiseRun:
 
     @cached_property
     def _workers(self) -> Workers:
-        return Workers(self._plugins, self._cache / "logs", benches.PRELOAD)
+        return Workers(self._plugins, self._cache / "logs", libraries(self.suite.cases))
 
     @cached_property
     def _site(self) -> Site:

@@ -29,6 +29,7 @@ from benches.paired_commands import (
     seconds,
     write_artifacts,
 )
+from benches.preload import libraries
 from harness import storage
 from harness.arms import source_digests
 from harness.devices import NoSuchDevice
@@ -83,7 +84,7 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
     planned = sum(wanted.values())
     try:
         with storage.locked(folder):
-            workers = Workers(plugins, folder / "logs", benches.PRELOAD)
+            workers = Workers(plugins, folder / "logs", libraries(run.cases))
             here = collect_environment(workers, run.environment["device"], run.environment["threads"])
             if differ := changed(here, run.environment):
                 told = "; ".join(differ[:3])

@@ -197,7 +197,9 @@ class Model:
     `axes` are the axes beyond the general ones (weights, backend, precision, batch_size, seed) with their defaults;
     naming another axis in a suite is an error. `weights` are the keywords it takes, the first one the default; a
     folder is always allowed where "folder" is among them. `image_size_multiple` None means that the size is fixed.
-    `parameters` is the published count where there is one. `info` may be read with torch absent.
+    `parameters` is the published count where there is one. `libraries` are the modules that building and running it
+    imports (None: any of those that imgbench's own models use); they are imported once for all workers.
+    `info` may be read with torch absent.
     """
 
     name: str
@@ -209,6 +211,7 @@ class Model:
     image_size_multiple: int | None = None
     max_image_size: int = 4096
     parameters: int | None = None
+    libraries: tuple[str, ...] | None = None
 
     @property
     def info(self) -> dict[str, Any]:

@@ -35,15 +35,7 @@ from harness.timing import perf_counter
 from harness.turns import Turns
 from harness.types import Measurement, Unsupported
 
-PRELOAD = (
-    "torch",
-    "torch._inductor.compile_fx",
-    "torch.onnx._internal.exporter._core",
-    "onnxscript",
-    "onnxruntime",
-    "torchao.quantization",
-    "harness.measure",
-)
+PRELOAD = ("torch", "harness.measure")
 OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "bad allocation", "cannot allocate memory")
 MAX_REASON = 400
 _F_SETSIG = 10

@@ -11,6 +11,7 @@ import torch
 
 import benches
 from baselines.fingerprint import fingerprint
+from benches.preload import MODEL_LIBRARIES
 from harness import suite
 from harness.sweep import collect_environment, new_run, sweep
 from harness.types import Case, Measurement, Run
@@ -48,7 +49,7 @@ def registries() -> None:
 
 @pytest.fixture(scope="session")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Workers:
-    return Workers(PLUGINS, tmp_path_factory.mktemp("logs"), benches.PRELOAD)
+    return Workers(PLUGINS, tmp_path_factory.mktemp("logs"), MODEL_LIBRARIES)
 
 
 @pytest.fixture(scope="session")

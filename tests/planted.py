@@ -53,7 +53,12 @@ def workload(
 
 def add(name: str) -> Callable[[Callable[[Case], Workload]], Callable[[Case], Workload]]:
     return MODELS.add(
-        name, family="planted", description="for tests", axes={"image_size": SIZE}, weights=("random", "folder")
+        name,
+        family="planted",
+        description="for tests",
+        axes={"image_size": SIZE},
+        weights=("random", "folder"),
+        libraries=(),
     )
 
 

@@ -13,6 +13,7 @@ from harness.types import Case, Workload
     family="check",
     description="a ViT-S of torch's own layers, for GPU checks without model libraries",
     axes={"image_size": 224},
+    libraries=(),
 )
 def check_vit(case: Case) -> Workload:
     """Random images float32 (N, 3, 224, 224) -> logits (N, 1000)."""

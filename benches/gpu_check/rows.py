@@ -12,6 +12,7 @@ from typing import Final
 
 import benches
 from benches.gpu_check import BUDGET_S, LEAST_S, QUICK, ROW_TIMEOUT_S, Check
+from benches.preload import libraries
 from harness.registry import BACKENDS, MODELS, PROBES
 from harness.timing import perf_counter
 from harness.types import Case, Measurement
@@ -58,7 +59,7 @@ def rows(began: float, say: Callable[[Check], None]) -> Iterator[Check]:
     plugins = (*benches.PLUGINS, PLUGIN)
     with tempfile.TemporaryDirectory(prefix="imgbench-gpu-check-") as scratch:
         folder = Path(scratch)
-        workers = Workers(plugins, folder / "logs", benches.PRELOAD)
+        workers = Workers(plugins, folder / "logs", libraries(cases()))
         for case in cases():
             elapsed_s = perf_counter() - began
             check = _left_out(case, elapsed_s)

@@ -77,6 +77,7 @@ def _generator_axes(guidance_scale: float) -> dict[str, Any]:
     description="a timm ViT with patches of 4 px, trained here on 1,400 scanned digits: 32 px -> 10 classes",
     axes={"image_size": 32},
     weights=WEIGHTS,
+    libraries=("timm", "sklearn.datasets"),
 )
 def digits_vit(case: Case) -> Workload:
     """One forward over the first held-out scans."""

@@ -67,4 +67,5 @@ for _name, (_words, _patch, _parameters) in SIZES.items():
         weights=("random", "pretrained", "folder"),
         image_size_multiple=_patch,
         parameters=_parameters,
+        libraries=("timm",),
     )(build)

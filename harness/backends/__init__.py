@@ -1,6 +1,7 @@
 """Backends by name. A backend turns the networks of a workload into forwards: tensors in, one fp32 tensor out.
 
-Adding one is one file here: `@BACKENDS.add("name")` on a class with `label`, `description`, `unavailable`, `build`.
+Adding one is one file here: `@BACKENDS.add("name")` on a class with `label`, `description`, `unavailable`, `build`; one
+that imports heavy modules may name them in `libraries`, so that they are imported once for all workers.
 Heavy imports stand inside the methods, so that listing costs nothing and a missing package is a reason.
 """
 

@@ -36,6 +36,7 @@ GRAPH_LEVELS: Final = {
 @BACKENDS.add("onnxruntime")
 class OnnxRuntime:
     label = "ONNX Runtime"
+    libraries: ClassVar[tuple[str, ...]] = (*onnx_export.LIBRARIES, "onnxruntime")
     description = "ONNX export run by the device's execution provider (CPU or CUDA)"
     providers: ClassVar[Mapping[str, str]] = {"cpu": CPU, "cuda": CUDA}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from harness import onnx_export, saturation
 from harness.backends import Build, BuildRequest, cached_before, missing_package, note_built
@@ -37,6 +37,7 @@ HEAVY: Final = frozenset({"Convolution", "Deconvolution", "FullyConnected", "Mat
 @BACKENDS.add("openvino")
 class OpenVino:
     label = "OpenVINO"
+    libraries: ClassVar[tuple[str, ...]] = (*onnx_export.LIBRARIES, "onnxruntime")  # for its quantiser
     description = "ONNX export compiled by OpenVINO's CPU plug-in"
 
     def unavailable(self, wanted: str, device: str) -> str | None:

@@ -7,7 +7,7 @@ types of inputs and layers from the engine, its hash and size. Not yet proven on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from harness import onnx_export
 from harness.backends import Build, BuildRequest, missing_device, missing_package
@@ -36,6 +36,7 @@ LARGEST: Final = 4  # times the case's batch, where the engine is to serve a ran
 @BACKENDS.add("tensorrt")
 class TensorRT:
     label = "TensorRT"
+    libraries: ClassVar[tuple[str, ...]] = onnx_export.LIBRARIES
     description = "ONNX export built into native TensorRT engines (not yet proven on hardware)"
 
     def unavailable(self, wanted: str, device: str) -> str | None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @BACKENDS.add("torch_compile")
 class TorchCompile:
     label = "torch.compile"
+    libraries: ClassVar[tuple[str, ...]] = ("torch._inductor.compile_fx",)
     description = "inductor, default mode, fullgraph, static shapes"
     mode: ClassVar[str] = "default"
 

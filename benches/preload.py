@@ -1,0 +1,40 @@
+"""The libraries that a fork server imports once for all of its workers: those that the cases at hand will use.
+
+A worker would import what is missing by itself, every time, and its start-up would hold that; a server that imports
+what nobody uses makes everybody wait (torch's compiler, diffusers and ONNX's exporter take some ten seconds together).
+Both arms of a comparison get the same list, since what is imported decides where things lie in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from harness.precision import QUANTISED
+from harness.registry import BACKENDS, MODELS
+from harness.types import Case
+
+MODEL_LIBRARIES: Final = (
+    "timm",
+    "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
+    "diffusers.pipelines.dit.pipeline_dit",
+    "transformers.models.clip.modeling_clip",
+    "sklearn.svm",
+    "torch_fidelity",
+)
+QUANTISER: Final = "torchao.quantization"
+
+
+def libraries(cases: Iterable[Case], *overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    """Modules to import once, each named once; for the cases and for what they become with each of `overrides`.
+
+    A model that names no libraries of its own may use any of imgbench's.
+    """
+    asked = [case.with_(**changed) for case in cases for changed in (overrides or ({},))]
+    found: list[str] = []
+    for case in asked:
+        own = MODELS[case.model].libraries
+        found += MODEL_LIBRARIES if own is None else own
+        found += getattr(BACKENDS[case.backend], "libraries", ())
+        found += [QUANTISER] if case.precision in QUANTISED else []
+    return tuple(dict.fromkeys(found))
