@@ -194,12 +194,10 @@ class Workload:
 class Model:
     """An entry of the model registry: how to build the workload, and which axes the model has.
 
-    `axes` are the axes beyond the general ones (weights, backend, precision, batch_size, seed) with their defaults;
-    naming another axis in a suite is an error. `weights` are the keywords it takes, the first one the default; a
-    folder is always allowed where "folder" is among them. `image_size_multiple` None means that the size is fixed.
-    `parameters` is the published count where there is one. `libraries` are the modules that building and running it
-    imports (None: any of those that imgbench's own models use); they are imported once for all workers.
-    `info` may be read with torch absent.
+    `axes` are those beyond the general ones (weights, backend, precision, batch_size, seed) with their defaults; naming
+    another axis in a suite is an error. `weights` are the keywords it takes, the first one the default; a folder is
+    allowed where "folder" is among them. `image_size_multiple` None: the size is fixed. `parameters` is the published
+    count. `libraries` are the modules that it imports, once for all workers (None: any of imgbench's own models').
     """
 
     name: str
