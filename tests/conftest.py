@@ -11,8 +11,9 @@ import torch
 
 import benches
 from baselines.fingerprint import fingerprint
-from benches.preload import MODEL_LIBRARIES
+from benches.preload import MODEL_LIBRARIES, QUANTISER
 from harness import suite
+from harness.registry import BACKENDS
 from harness.sweep import collect_environment, new_run, sweep
 from harness.types import Case, Measurement, Run
 from harness.worker import Workers
@@ -20,8 +21,10 @@ from harness.worker import Workers
 sys.path.insert(0, str(Path(__file__).parent))
 
 PLUGINS = (*benches.PLUGINS, "planted")
+# Without a target a process that cannot learn its median on a busy machine does not take samples for half a minute.
 QUICK = (
-    "{replicates: 1, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, min_sample_time_s: 0.01, timeout_s: 60}"
+    "{replicates: 1, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, min_sample_time_s: 0.01, "
+    "target_interval: null, contended_retries: 0, timeout_s: 60}"
 )
 
 
@@ -48,8 +51,10 @@ def registries() -> None:
 
 
 @pytest.fixture(scope="session")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Workers:
-    return Workers(PLUGINS, tmp_path_factory.mktemp("logs"), MODEL_LIBRARIES)
+def workers(registries: None, tmp_path_factory: pytest.TempPathFactory) -> Workers:
+    """One fork server for all tests, with all that any of them uses."""
+    backends = [name for backend in BACKENDS.values() for name in getattr(backend, "libraries", ())]
+    return Workers(PLUGINS, tmp_path_factory.mktemp("logs"), (*MODEL_LIBRARIES, QUANTISER, *backends))
 
 
 @pytest.fixture(scope="session")

@@ -92,7 +92,8 @@ def test_usage_errors_of_the_parser_exit_with_64(capsys: pytest.CaptureFixture[s
 def test_run_compare_report_export_in_one_story(tmp_path: Path) -> None:
     suite_file = tmp_path / "mine.yaml"
     suite_file.write_text(
-        "name: mine\nprotocol: {replicates: 2, warmup_min_s: 0.01, warmup_max_s: 0.1, min_sample_time_s: 0.05}\n"
+        "name: mine\nprotocol: {replicates: 2, warmup_min_s: 0.01, warmup_max_s: 0.1, min_sample_time_s: 0.05, "
+        "target_interval: null}\n"
         "cases:\n - {model: planted_judged, batch_size: [1, 2]}\n - {model: planted_ok, backend: tensorrt}\n"
     )
     store = ["--store", str(tmp_path / "store")]
@@ -138,7 +139,7 @@ def test_exports_agree_with_the_frame(run_folder: Path, tmp_path: Path, capsys: 
 def test_nothing_measured_and_broken_rows_have_their_codes(tmp_path: Path) -> None:
     skipped, broken = tmp_path / "skipped.yaml", tmp_path / "broken.yaml"
     skipped.write_text("cases: [{model: planted_ok, backend: tensorrt}]")
-    broken.write_text("protocol: {replicates: 1}\ncases: [{model: [planted_ok, planted_error]}]")
+    broken.write_text("protocol: {replicates: 1, target_interval: null}\ncases: [{model: [planted_ok, planted_error]}]")
     common = ["--out", str(tmp_path / "runs"), "--plugin", "planted", "--no-report"]
     assert imgbench("run", str(skipped), *common).returncode == 13
     assert imgbench("run", str(broken), *common).returncode == 20
@@ -146,7 +147,9 @@ def test_nothing_measured_and_broken_rows_have_their_codes(tmp_path: Path) -> No
 
 def test_ctrl_c_stops_cleanly_and_says_how_to_resume(tmp_path: Path) -> None:
     suite_file = tmp_path / "hang.yaml"
-    suite_file.write_text("protocol: {replicates: 1}\ncases: [{model: [planted_ok, planted_hang]}]")
+    suite_file.write_text(
+        "protocol: {replicates: 1, target_interval: null}\ncases: [{model: [planted_ok, planted_hang]}]"
+    )
     command = [
         sys.executable,
         "-m",
