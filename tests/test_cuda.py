@@ -11,9 +11,9 @@ from unittest.mock import create_autospec
 
 import pytest
 import torch
+from build_request_fixture import build_request
 
 from harness import contention
-from harness.backends import BuildRequest
 from harness.backends.cuda_graphs import CudaGraphs
 from harness.backends.torch_compile import MaxAutotune, ReduceOverhead, TorchCompile, recorded_graphs
 from harness.devices import cuda, nvml
@@ -243,26 +243,13 @@ class Doubling(torch.nn.Module):
         return output
 
 
-def request(tmp_path: Path) -> BuildRequest:
-    return BuildRequest(
-        precision="fp32",
-        device="cpu",
-        cache=tmp_path,
-        exports=tmp_path,
-        work="w",
-        timer=Timer(lambda: None),
-        optimizations=(),
-        calibration=lambda: pytest.fail("nothing is calibrated here"),
-    )
-
-
 def test_a_graph_is_captured_once_and_replayed_on_the_new_inputs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     graph = Graph(monkeypatch)
     module = Doubling(graph)
     component = Component(name="net", module=module, inputs=(torch.ones(2, 3),))
-    build = CudaGraphs().build([component], request(tmp_path))
+    build = CudaGraphs().build([component], build_request(tmp_path))
     captured_after = module.calls
     first = build.forwards["net"](torch.full((2, 3), 3.0))
     second = build.forwards["net"](torch.full((2, 3), 5.0))
@@ -281,7 +268,7 @@ def test_a_replay_that_writes_nothing_is_found_out(monkeypatch: pytest.MonkeyPat
     graph = Graph(monkeypatch)
     component = Component(name="net", module=torch.nn.Linear(3, 3).eval(), inputs=(torch.ones(2, 3),))
     with pytest.raises(RuntimeError, match="net: a replay of the captured graph does not write its whole output"):
-        CudaGraphs().build([component], request(tmp_path))
+        CudaGraphs().build([component], build_request(tmp_path))
     assert graph.graph.replay.call_count == 1
 
 
@@ -322,7 +309,7 @@ def test_a_replayed_output_is_copied_and_each_call_is_a_step(monkeypatch: pytest
     def replay(x: torch.Tensor) -> torch.Tensor:
         return memory.copy_(x)
 
-    forward = ReduceOverhead()._forward(replay, request(tmp_path))
+    forward = ReduceOverhead()._forward(replay, build_request(tmp_path))
     first = forward(torch.tensor([1.0, 2.0]))
     forward(torch.tensor([3.0, 4.0]))
     assert first.tolist() == [1.0, 2.0]

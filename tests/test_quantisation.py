@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from build_request_fixture import build_request
 from planted import workload
 
 from harness import calibration, precision, quantisation
-from harness.backends import BuildRequest
 from harness.backends.eager import saved_bytes
-from harness.timing import Timer
 from harness.types import CalibrationData, Case, Component, Workload
 
 QUANTISED = ("int8_dynamic", "int8_dynamic_classic", "int8_static", "int8_weight_only")
@@ -136,16 +135,7 @@ def test_the_file_of_an_offloaded_network_is_as_large_as_ever(inputs: torch.Tens
     from harness.backends.eager import Eager
 
     expected = saved_bytes(network()), precision.weights_of(network())["bytes"]
-    request = BuildRequest(
-        precision="fp32",
-        device="cpu",
-        cache=tmp_path,
-        exports=tmp_path,
-        work="w",
-        timer=Timer(lambda: None),
-        optimizations=("sequential_cpu_offload",),
-        calibration=lambda: pytest.fail("nothing is calibrated here"),
-    )
+    request = build_request(tmp_path, optimizations=("sequential_cpu_offload",))
     module = network()
     build = Eager().build([Component(name="net", module=module, inputs=(inputs,))], request)
     assert {p.device.type for p in module.parameters()} == {"meta"}

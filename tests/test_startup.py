@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from build_request_fixture import build_request
 from conftest import QUICK
 
-from harness.backends import Build, BuildRequest, cached_before, note_built
+from harness.backends import Build, cached_before, note_built
 from harness.probes.startup import startup
-from harness.timing import Timer
 from harness.trial import Findings, Startup
 from harness.types import Run
 
@@ -38,16 +38,7 @@ def test_each_of_two_figures_says_why_it_is_not_there() -> None:
 
 
 def test_a_build_that_was_killed_is_no_earlier_build(tmp_path: Path) -> None:
-    request = BuildRequest(
-        precision="fp32",
-        device="cpu",
-        cache=tmp_path,
-        exports=tmp_path,
-        work="w",
-        timer=Timer(lambda: None),
-        optimizations=(),
-        calibration=lambda: pytest.fail("nothing is calibrated here"),
-    )
+    request = build_request(tmp_path)
     assert not cached_before(request)
     assert not cached_before(request)  # the first was killed on the way
     note_built(request)
