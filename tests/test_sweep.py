@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from conftest import PLUGINS, Silent
+from conftest import PLUGINS, QUICK, Silent
 
 from harness import storage
 from harness.attempts import contended
@@ -55,7 +55,8 @@ def test_stages_of_all_models_stand_in_the_order_in_which_they_run() -> None:
 def test_a_process_that_met_a_busy_machine_is_measured_again_and_both_attempts_are_kept(
     run_suite: Callable[..., Run], workers: Workers
 ) -> None:
-    run = run_suite(" - {model: planted_ok, batch_size: [1, 2]}\n")
+    retrying = QUICK.replace("contended_retries: 0", "contended_retries: 2")
+    run = run_suite(" - {model: planted_ok, batch_size: [1, 2]}\n", retrying)
     assert [c.side for c in run.controls] in (["a", "b"], ["b", "a"])
     assert all(set(m.state["sentinel"]) == {"gemm", "copy"} for m in run.measurements)
     folder = Path(str(run.folder))
