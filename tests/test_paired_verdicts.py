@@ -80,6 +80,23 @@ def test_an_unchanged_tail_hears_the_fresh_pairs_of_its_rows_latency_too() -> No
     assert (len(latency.confirmed), len(tail.screened), tail.confirmed) == (1, 9, [])
 
 
+@pytest.mark.parametrize(("latency", "wanted"), [(0.06, {"slow"}), (0.0, {"other"})])
+def test_a_tail_that_only_leans_takes_no_time_from_a_suspected_latency(latency: float, wanted: set[str]) -> None:
+    known = {entry.metric.name: entry for entry in PAIRED_METRICS}
+    questions = [
+        Question(key=Key(row=row, metric=name), sensitivity=known[name].sensitivity, leads=known[name].leads)
+        for row in ("slow", "other")
+        for name in ("latency_s", P95)
+    ]
+    decision = PairedDecision(questions)
+    for value in QUIET:
+        decision.record("slow", {"latency_s": latency + value, P95: latency + value})
+        decision.record("other", {"latency_s": value, P95: 0.12 + 120 * value})
+    decision.advance(0.9)
+    assert decision.phase == "confirm"
+    assert decision.wanted() == wanted
+
+
 def test_the_latency_itself_gets_no_pair_after_it_was_decided() -> None:
     latency, tail = asked()
     decision = PairedDecision([latency, tail])

@@ -112,8 +112,14 @@ class PairedDecision:
         return suspects and first_looks and spent >= share
 
     def _begin_confirming(self) -> None:
-        for question in self.questions.values():
+        first = [q for q in self.questions.values() if q.leads or q.control]
+        for question in first:
             question.suspect_if_leaning()
+        # A start-up or a tail leans one way in most rows: to confirm those would take the time of suspected latencies.
+        if not any(q.leads and q.state == "suspect" for q in first):
+            for question in self.questions.values():
+                question.suspect_if_leaning()
+        for question in self.questions.values():
             if question.state == "suspect":
                 question.family = self.round
         self.phase = "confirm"
