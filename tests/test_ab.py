@@ -38,7 +38,7 @@ def ab(folder: Path, *arguments: str, shell: str = "{}") -> subprocess.Completed
         "--plugin",
         "planted",
         "--budget",
-        "45s",
+        "150s",
         *arguments,
     ]
     environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}

@@ -26,7 +26,7 @@ INTERRUPTED = 130
 TOKEN = "IMGBENCH_TEST_FOLDER"
 
 
-def started(folder: Path, *arguments: str, budget: str = "40s", before: str = "") -> subprocess.Popen[str]:
+def started(folder: Path, *arguments: str, budget: str = "150s", before: str = "") -> subprocess.Popen[str]:
     """`imgbench ab` on the suite in `folder`, in a session of its own."""
     (folder / "late.yaml").write_text(SUITE)
     command = f"{sys.executable} -m benches.cli ab late.yaml --plugin planted --budget {budget} {' '.join(arguments)}"
