@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import nvml_fixture
 import pytest
 import torch
 
@@ -83,3 +85,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """nvml_stub.c, compiled once."""
+    return nvml_fixture.compiled(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def stub(nvml_library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> nvml_fixture.Stub:
+    """The stub in the place of the driver's library, as it is at its start."""
+    nvml_fixture.installed(nvml_library, monkeypatch)
+    return nvml_fixture.Stub(nvml_library)

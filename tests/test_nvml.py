@@ -18,7 +18,6 @@ from nvml_fixture import (
     NO_PERMISSION,
     NOT_SUPPORTED,
     Stub,
-    compiled,
     gpu,
     installed,
 )
@@ -27,17 +26,6 @@ from harness import contention
 from harness.devices import neighbours, nvml
 
 pytestmark = pytest.mark.skipif(GCC is None, reason=NO_GCC)
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    return compiled(tmp_path_factory.mktemp("nvml"))
-
-
-@pytest.fixture
-def stub(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Stub:
-    installed(library, monkeypatch)
-    return Stub(library)
 
 
 def test_identity_and_memory(stub: Stub) -> None:
@@ -177,7 +165,7 @@ def test_what_is_not_available_is_no_number(stub: Stub) -> None:
 
 
 def test_functions_that_were_renamed_are_found_by_their_old_names(
-    stub: Stub, library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+    stub: Stub, nvml_library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub.reasons = 0x20
     stub.run_processes(os.getpid(), 4242)
@@ -187,7 +175,7 @@ def test_functions_that_were_renamed_are_found_by_their_old_names(
         "nvmlDeviceGetCurrentClocksThrottleReasons",
         "nvmlDeviceGetComputeRunningProcesses_v2",
     )
-    installed(SimpleNamespace(**{name: getattr(library, name) for name in names}), monkeypatch)
+    installed(SimpleNamespace(**{name: getattr(nvml_library, name) for name in names}), monkeypatch)
     state = nvml.state(gpu(), {})
     assert (state["throttle_reasons"], state["foreign_processes"]) == (0x20, 1)
 
@@ -263,7 +251,7 @@ class Broken:
 
 @pytest.mark.parametrize("name", [name for name in CALLED if name != "nvmlErrorString"])
 def test_whatever_one_function_answers_nothing_raises_and_the_rest_is_read(
-    name: str, stub: Stub, library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+    name: str, stub: Stub, nvml_library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nvml, "PATIENCE_S", 0.0)
     stub.clock_s = 5.0
@@ -271,7 +259,7 @@ def test_whatever_one_function_answers_nothing_raises_and_the_rest_is_read(
     found = gpu()
     sound = {**nvml.identity(found), **nvml.state(found, nvml.counters(found))}
     for code in (None, *CODES):
-        installed(Broken(library, name, code), monkeypatch)
+        installed(Broken(nvml_library, name, code), monkeypatch)
         again = nvml.gpu("stub")
         assert isinstance(again, nvml.Gpu) or again.startswith("NVML: "), code
         read = {**nvml.identity(found), **nvml.state(found, nvml.counters(found))}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from nvml_fixture import GCC, GPU_IS_LOST, NO_GCC, Stub, compiled, installed, meter
+from nvml_fixture import GCC, GPU_IS_LOST, NO_GCC, Stub, meter
 
 from harness.devices import SensorLost, nvml
 from harness.probes.energy import energy
@@ -15,17 +14,6 @@ from harness.timing import Timer
 from harness.types import Case, Protocol
 
 pytestmark = pytest.mark.skipif(GCC is None, reason=NO_GCC)
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    return compiled(tmp_path_factory.mktemp("nvml"))
-
-
-@pytest.fixture
-def stub(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Stub:
-    installed(library, monkeypatch)
-    return Stub(library)
 
 
 def test_the_energy_counters_own_period_is_measured(stub: Stub) -> None:
