@@ -178,7 +178,7 @@ class Pairs:
         patience, left_s = max(self.run.protocol.timeout_s, PATIENCE * expected), max(self.left_s, 0.0)
         started, timeout = storage.now(), min(patience, left_s)
         self.referee.forget_late_comers()
-        asked = [self._begin(side, number, rows, timeout) for side in sides]
+        asked = [self._begin(side, number, group, rows, timeout) for side in sides]
 
         def gone() -> bool:
             return any(self.servers.of(side).ready(number) for side, number in zip(sides, asked, strict=True))
@@ -211,12 +211,19 @@ class Pairs:
                 server.renew()
         return blocks
 
-    def _begin(self, side: Side, number: int, rows: Sequence[PairedRow], timeout: float) -> int:
+    def _begin(self, side: Side, number: int, group: str, rows: Sequence[PairedRow], timeout: float) -> int:
         jobs = [self.job(row, side, number) for row in rows]
         jobs = [replace(j, protocol=replace(j.protocol, timeout_s=timeout / len(jobs))) for j in jobs]
         cpus = shared_cpus(number, self.run.threads)
         packages, address = self.packages(side), self.referee.address
-        block = BlockJob(jobs=tuple(jobs), referee=address, side=side, cpus=cpus, packages=packages)
+        block = BlockJob(
+            jobs=tuple(jobs),
+            sentinel=group != CONTROL_GROUP,  # the control's pair is one itself
+            referee=address,
+            side=side,
+            cpus=cpus,
+            packages=packages,
+        )
         return self.servers.of(side).begin("block", block)
 
     def packages(self, side: Side) -> tuple[str, ...]:

@@ -7,9 +7,15 @@
 
 Rounds. A round screens every open question; when all are screened, or SCREEN_SHARE of the time that was left is gone
 and there are suspects, the suspects are confirmed on fresh pairs. They are then the family: Holm's step-down over their
-p-values at FAMILY_LEVEL / 2^round, so that all rounds together stay below FAMILY_LEVEL. The family is fixed by the
-screening pairs alone, and the alarm by fresh pairs alone, so looking early costs nothing. What is still open when the
+p-values at FRESH_LEVEL / 2^round, so that all rounds together stay below FRESH_LEVEL. The family is fixed by the
+screening pairs alone, and this alarm by fresh pairs alone, so looking early costs nothing. What is still open when the
 suspects are settled is screened on in a further round.
+
+All pairs. The same test over the screening and the fresh pairs together may raise the alarm as well, at POOLED_LEVEL
+over all rows of the run, since a suspect was chosen by some of these pairs; and only where the fresh ones alone bear it
+out. Both levels together are FAMILY_LEVEL. It needs 8 fresh pairs where the fresh ones alone need 16: with time for 12
+rounds of pairs of all rows, +5 % is caught in 86 % of resampled runs and not in 47 %, with as many alarms of equal code
+(none); a smaller version is in `tests/test_detector_table.py`.
 
 The decision is a function of the pairs and of the share of the budget that was spent at each: a replay of the stored
 ones gives the same, bit for bit.
@@ -26,6 +32,8 @@ from baselines.paired.question import FAMILY_LEVEL, SCREEN_LOOKS, Key, Phase, Qu
 from baselines.verdict import CONTAMINATED_SHARE
 
 SCREEN_SHARE: Final = 0.4
+FRESH_LEVEL: Final = FAMILY_LEVEL / 2
+POOLED_LEVEL: Final = FAMILY_LEVEL / 2
 HOPELESS_AFTER: Final = 1 / 3  # of the budget: where most pairs met a busy machine until then, the rest is not spent
 
 
@@ -83,7 +91,9 @@ class PairedDecision:
         if self.phase == "confirm":
             for question in self.questions.values():
                 question.confirm()
+                question.pool()
             self._holm()
+            self._pooled()
             if not any(q.state == "suspect" for q in self.questions.values()):
                 self._begin_round(spent)
 
@@ -131,7 +141,7 @@ class PairedDecision:
             key=lambda q: 1.0 if q.p_value is None else q.p_value,
         )
         for rank, question in enumerate(family):
-            level = FAMILY_LEVEL / 2**self.round / (len(family) - rank)
+            level = FRESH_LEVEL / 2**self.round / (len(family) - rank)
             if question.p_value is None or question.p_value > level:
                 break
             if question.state == "suspect":
@@ -139,6 +149,15 @@ class PairedDecision:
                 question.alarm(f"p = {question.p_value:.2g} <= {level:.2g} ({place})")
         for question in family:
             question.give_up_after_last_look()
+
+    def _pooled(self) -> None:
+        """Alarms of all pairs together: Bonferroni over every row of the run, suspected or not."""
+        rows = sum(q.leads for q in self.questions.values())
+        for question in self.questions.values():
+            p_value = question.pooled_p_value
+            if question.state == "suspect" and p_value is not None and p_value * rows <= POOLED_LEVEL:
+                why = f"p = {p_value * rows:.2g} <= {POOLED_LEVEL:g} (all pairs, over {rows} rows)"
+                question.alarm(why, by_all_pairs=p_value * rows)
 
     def _begin_round(self, spent: float) -> None:
         self.round += 1

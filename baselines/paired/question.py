@@ -6,6 +6,9 @@
     confirm a suspect on fresh pairs, looks at 16, 32, 64, 120:
         exact signed-rank test of  side * d - floor > 0, Bonferroni over the looks (Holm over the suspects: `decision`)
         upper 99 % bound < guarantee                                  -> the suspicion is dropped
+    or on all pairs, looks at 16, 20, 24, 32, 48, 64 of both phases together:
+        the same test, Bonferroni over looks, sides and rows (a row was not chosen by these pairs: all rows have the
+        test), and the fresh pairs alone bear it out at 5 %
     a metric that rides along keeps its pairs after `unchanged`: they may take it back, and never raise a suspicion
 
 `d` is ln(head / base), turned so that + is worse. A pair is left out only by criteria that were fixed beforehand
@@ -21,6 +24,8 @@ from baselines.paired.robust import Trimmed, hodges_lehmann, signed_rank_p, stud
 
 SCREEN_LOOKS: Final = (8, 12, 20, 32, 64, 128)
 CONFIRM_LOOKS: Final = (16, 32, 64, 120)
+POOLED_LOOKS: Final = (16, 20, 24, 32, 48, 64)
+BORNE_OUT: Final = 0.05  # by the fresh pairs alone, where all pairs together raise the alarm
 UNCHANGED_CONFIDENCE: Final = 0.99
 SUSPECT_CONFIDENCE: Final = 0.98
 FUTILE_CONFIDENCE: Final = 0.99
@@ -51,7 +56,8 @@ class Key:
 
 @dataclass(kw_only=True)
 class Question:
-    """A question and what has been learnt of it so far. `leads`: it asks for pairs itself; others ride along."""
+    """A question and what has been learnt of it so far. `leads`: it asks for pairs itself; others ride along.
+    `p_value` is that of the fresh pairs, of an alarm `by_all_pairs` that of all pairs."""
 
     key: Key
     sensitivity: Sensitivity
@@ -63,9 +69,12 @@ class Question:
     dropped: int = 0
     p_value: float | None = None
     family: int | None = None
+    pooled_p_value: float | None = None
+    by_all_pairs: bool = False
     looks: list[str] = field(default_factory=list)
     _looked: int = 0
     _confirm_looked: int = 0
+    _pooled_looked: int = 0
 
     def takes(self, phase: Phase) -> bool:
         """Whether a pair that is measured in this phase is one of its own."""
@@ -126,9 +135,30 @@ class Question:
         if self.p_value > FAMILY_LEVEL and upper < self.sensitivity.guarantee:
             self._drop()
 
-    def alarm(self, why: str) -> None:
-        """The family's test has passed: this is a change."""
+    def pool(self) -> None:
+        """Looks at all pairs of a suspect that leads: the p-value over both sides and all looks, not yet over the rows.
+        It counts only where the fresh pairs alone bear it out: what the screening pairs met is no evidence by itself."""
+        count = _reached(len(self.screened) + len(self.confirmed), POOLED_LOOKS)
+        if not self.leads or self.state != "suspect" or count <= self._pooled_looked:
+            return
+        self._pooled_looked = count
+        beyond = [self.side * d - self.sensitivity.floor for d in [*self.screened, *self.confirmed][:count]]
+        raw, fresh = signed_rank_p(beyond), signed_rank_p(beyond[len(self.screened) :])
+        word = "bear it out" if fresh <= BORNE_OUT else "do not bear it out"
+        self.looks.append(
+            f"all {count} pairs: p = {raw:.2g} at this look; the {max(0, count - len(self.screened))} fresh ones alone "
+            f"{word} (p = {fresh:.2g})"
+        )
+        if fresh <= BORNE_OUT:
+            least = 1.0 if self.pooled_p_value is None else self.pooled_p_value
+            self.pooled_p_value = min(least, raw * 2 * len(POOLED_LOOKS))
+
+    def alarm(self, why: str, *, by_all_pairs: float | None = None) -> None:
+        """The family's test has passed: this is a change. `by_all_pairs` is the p-value where it was not the fresh
+        pairs' own."""
         self.state = "regressed" if self.side > 0 else "improved"
+        if by_all_pairs is not None:
+            self.p_value, self.by_all_pairs = by_all_pairs, True
         self.looks.append(f"{self.state}: {why}")
 
     def give_up_after_last_look(self) -> None:

@@ -151,9 +151,10 @@ def _outcome(question: Question, ended: str) -> tuple[Outcome, str]:
     sensitivity, count = question.sensitivity, len(question.screened)
     fresh = len(question.confirmed)
     if question.state in {"regressed", "improved"}:
+        which = f"{fresh} fresh ones, and all together lie" if question.by_all_pairs else f"{fresh} fresh ones"
         return (
             "regressed" if question.state == "regressed" else "improved",
-            f"suspected after {count} pairs, confirmed on {fresh} fresh ones beyond {sensitivity.floor:.0%} "
+            f"suspected after {count} pairs, confirmed on {which} beyond {sensitivity.floor:.0%} "
             f"(p = {question.p_value:.1g})",
         )
     if question.state == "unchanged" and not question.still_unchanged():
