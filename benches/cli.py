@@ -188,6 +188,9 @@ def _selftest(command: argparse.ArgumentParser) -> None:
     command.add_argument("--record", type=Path, metavar="FILE", help="one A/A run in full, added to this recording")
     command.add_argument("--conditions", default="", metavar="TEXT", help="what else the machine did, for --record")
     command.add_argument("--recorded", type=Path, metavar="FILE", help="judge N resampled runs of this recording")
+    command.add_argument(
+        "--rounds", type=_positive, default=32, metavar="N", help="budget of a resampled run: pairs of every row (32)"
+    )
     command.add_argument("--apart", action="store_true", help="a fork server for each arm, as two git refs have")
     command.add_argument("--plan", action="append", metavar="PLAN", help=f"default: {', '.join(PLANS)}")
     command.add_argument("--rows", type=_positive, default=1, metavar="N", help="slow rows of a planted run (1)")

@@ -102,7 +102,7 @@ def _judge_recorded(options: Namespace) -> int:
     """The table of error rates: our rule and those of other tools on resampled runs of a recording."""
     recording = recorded.load(options.recorded)
     say(f"{options.recorded}: {recording.metadata.cpu}, {recording.metadata.conditions}; {_pairs(recording)} pairs")
-    frame = evaluate(recording, RULES, runs=options.trials, ours=Ours())
+    frame = evaluate(recording, RULES, runs=options.trials, ours=Ours(rounds=options.rounds))
     say(markdown(summary(frame)))
     return FINE
 

@@ -150,8 +150,8 @@ def _pairs(lines: Sequence[Line]) -> Section | NotShown:
     figure.add_vline(x=0, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"})
     figure.update_xaxes(title_text="head against base (%), + is slower", ticksuffix=" %")
     note = (
-        "One mark is one pair of fresh processes. Screening pairs raise a suspicion, and only fresh pairs, measured "
-        "after it, can confirm it. Pairs that met a busy machine are left out."
+        "One mark is one pair of fresh processes. Screening pairs raise a suspicion; fresh pairs, measured after it, "
+        "have to confirm it, alone or together with the others. Pairs that met a busy machine are left out."
     )
     return Section(order=30, title="Every pair", note=note, figures=(Chart(title="Latency", figure=figure, wide=True),))
 

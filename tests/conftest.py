@@ -6,9 +6,11 @@ import ctypes
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import nvml_fixture
 import pytest
+import tensorrt_fixture
 import torch
 
 import benches
@@ -98,3 +100,16 @@ def stub(nvml_library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> nvml_fix
     """The stub in the place of the driver's library, as it is at its start."""
     nvml_fixture.installed(nvml_library, monkeypatch)
     return nvml_fixture.Stub(nvml_library)
+
+
+@pytest.fixture(scope="session")
+def tensorrt_bindings(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """TensorRT's own module, loaded once."""
+    return tensorrt_fixture.bindings(tmp_path_factory.mktemp("tensorrt"))
+
+
+@pytest.fixture
+def trt(tensorrt_bindings: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The bindings in the place of the whole package."""
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_bindings)
+    return tensorrt_bindings

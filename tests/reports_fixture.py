@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import struct
 import zlib
 from pathlib import Path
 
+import pandas as pd
+
 from baselines.verdict import Comparison, Verdict
 from harness.types import Case, Measurement, Metric, Protocol, Run, Samples
+from reports.section import ReportData
 
 HOSTILE = "<script>alert('x')</script>"
 NO_ENERGY = "no energy counter: RAPL is not readable here"
@@ -255,3 +259,11 @@ def make_comparison() -> Comparison:
         ),
         notes=("5 sessions of this machine",),
     )  # fmt: skip
+
+
+def doubled(data: ReportData) -> ReportData:
+    """A report of two runs, made from the frames of one."""
+    cases = pd.concat([data.cases.assign(run="A"), data.cases.assign(run="B")], ignore_index=True)
+    raw = pd.concat([data.samples.assign(run="A"), data.samples.assign(run="B")], ignore_index=True)
+    images = {(run, name): uri for (_, name), uri in data.images.items() for run in "AB"}
+    return dataclasses.replace(data, runs=data.runs * 2, cases=cases, samples=raw, images=images)

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 import baselines
+from baselines.detector import recorded as recordings
 from baselines.detector.drawn import LATENCY, TAIL_LATENCY
 from baselines.detector.noise import MODELS, NoiseModel, recorded
 from baselines.detector.ours import Ours
 from baselines.detector.recorded import Recording
 from baselines.detector.rules import RULES
 from baselines.detector.table import OURS, ROWS_ALARMED, WHOLE_RUNS, by_row, evaluate, markdown, summary
+from baselines.paired import decision
 from harness.pairs import RENEWAL, RENEWAL_APART
 
 README = Path(baselines.__file__).parent / "README.md"
@@ -104,6 +106,18 @@ def test_our_rule_never_alarms_on_equal_code(name: str) -> None:
 def test_pooling_and_single_processes_alarm_on_equal_code() -> None:
     table = summary(evaluate(MODELS["shared"], RULES, runs=40, shifts=(0.0,))).set_index("rule")[ROWS_ALARMED]
     assert all(table[rule][1] > 0.10 for rule in ("pyperf compare_to", "criterion.rs", "google/benchmark U test"))
+
+
+def test_all_pairs_together_decide_where_the_time_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `PairedDecision` has its second test for: fresh pairs alone need 16, on top of 8 that raised a suspicion."""
+    source = recordings.load(README.parent / "recorded" / "gate-one-server.json.gz")
+    caught = []
+    for fresh, pooled in ((decision.FAMILY_LEVEL, 0.0), (decision.FRESH_LEVEL, decision.POOLED_LEVEL)):
+        monkeypatch.setattr(decision, "FRESH_LEVEL", fresh)
+        monkeypatch.setattr(decision, "POOLED_LEVEL", pooled)
+        frame = evaluate(source, {}, runs=60, shifts=(0.05,), ours=Ours(rounds=12))
+        caught.append(frame[frame["row"] != WHOLE_RUNS]["worse"].sum())
+    assert caught[1] >= caught[0] + 15
 
 
 def test_offsets_of_servers_mislead_unless_servers_are_renewed_often() -> None:

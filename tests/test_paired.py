@@ -122,6 +122,33 @@ def test_the_alarm_is_raised_by_fresh_pairs_only() -> None:
     assert found.within_guarantee()
 
 
+def test_all_pairs_together_confirm_after_eight_fresh_ones() -> None:
+    decision = PairedDecision([question(str(i)) for i in range(12)])
+    rng = np.random.default_rng(5)
+    while wanted := decision.wanted():
+        for row in wanted:
+            decision.record(row, {"latency_s": float(rng.normal(0.05 if row == "3" else 0.0, 0.005))})
+        decision.advance(0.0)
+    found = decision.questions[Key(row="3", metric="latency_s")]
+    assert (found.state, len(found.screened), len(found.confirmed)) == ("regressed", 8, 8)
+    assert found.by_all_pairs
+    assert found.p_value == pytest.approx(2**-16 * 2 * 6 * 12)  # both sides, six looks, twelve rows
+
+
+def suspect(screened: list[float], fresh: list[float], **changes: object) -> Question:
+    found = question("row", state="suspect", screened=screened, confirmed=fresh, **changes)
+    found.pool()
+    return found
+
+
+def test_all_pairs_count_only_where_the_fresh_ones_bear_it_out() -> None:
+    slow, equal = [0.05, 0.06, 0.04, 0.07] * 5, [0.001, -0.001, 0.002, -0.002]
+    assert suspect(slow, slow[:4]).pooled_p_value is None  # 24 pairs, four fresh ones: 1/16 is not 5 %
+    assert suspect(slow[:16], slow[:8]).pooled_p_value == pytest.approx(2**-24 * 12)
+    assert suspect(slow * 2, equal * 2).pooled_p_value is None
+    assert suspect(slow[:16], slow[:8], leads=False).pooled_p_value is None
+
+
 def test_dropped_pairs_are_counted_and_say_nothing() -> None:
     decision = PairedDecision([question("row")])
     for _ in range(20):

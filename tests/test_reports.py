@@ -12,12 +12,22 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from reports_fixture import HOSTILE, METRICS, NO_ENERGY, empty_run, failures_only, make_comparison, make_run, vit_case
+from reports_fixture import (
+    HOSTILE,
+    METRICS,
+    NO_ENERGY,
+    doubled,
+    empty_run,
+    failures_only,
+    make_comparison,
+    make_run,
+    vit_case,
+)
 
 from harness.units import format_value
-from reports import charts, findings, fronts, markdown, page, theme
+from reports import charts, fronts, markdown, page, theme
 from reports.data import RANDOM_WEIGHTS, report_data
-from reports.rows import headed, measured, panels, records, separable
+from reports.rows import headed, measured, panels, records
 from reports.section import SECTIONS, NotShown, ReportData, Section
 from reports.sections import comparison, latency, memory, quality, samples, stages
 
@@ -49,11 +59,7 @@ def html(data: ReportData) -> str:
 
 @pytest.fixture(scope="module")
 def two(data: ReportData) -> ReportData:
-    """A report of two runs, made from the frames of one."""
-    cases = pd.concat([data.cases.assign(run="A"), data.cases.assign(run="B")], ignore_index=True)
-    raw = pd.concat([data.samples.assign(run="A"), data.samples.assign(run="B")], ignore_index=True)
-    images = {(run, name): uri for (_, name), uri in data.images.items() for run in "AB"}
-    return dataclasses.replace(data, runs=data.runs * 2, cases=cases, samples=raw, images=images)
+    return doubled(data)
 
 
 def vit_rows(data: ReportData) -> list[dict[str, Any]]:
@@ -149,74 +155,6 @@ class TestFigures:
         found = panels(measured(data, "latency_s"))
         assert list(found) == ["digits_vit", "digits_dit", "digits_sd", "models with one row"]
         assert list(headed(found["models with one row"])) == ["vit_tiny_patch16_224", HOSTILE]
-
-
-class TestFindings:
-    def races(self, data: ReportData, model: str) -> list[findings.Race]:
-        return [race for found in findings.model_findings(data) if found.model == model for race in found.races]
-
-    def test_winner_is_the_fastest_that_keeps_its_quality(self, data: ReportData) -> None:
-        race = self.races(data, "digits_vit")[0]
-        assert race.where == "batch 32"
-        assert (race.winner["backend"], race.winner["precision"]) == ("onnxruntime", "int8_dynamic")
-        words = " ".join(findings.race_sentences(race, data))
-        assert words.startswith("Fastest valid row at batch 32: **onnxruntime int8_dynamic**, **5.")
-        assert "intervals overlap" in words
-
-    def test_a_fast_row_that_loses_quality_does_not_win(self, data: ReportData) -> None:
-        fast = data.cases["backend"].eq("eager") & data.cases["precision"].eq("int8_dynamic")
-        shrunk = data.cases.copy()
-        for column in ("latency_s", "latency_s_low", "latency_s_high"):
-            shrunk[column] = shrunk[column].mask(fast, shrunk[column] / 10)
-        race = self.races(dataclasses.replace(data, cases=shrunk), "digits_vit")[0]
-        assert race.winner["backend"] == "onnxruntime"
-        assert [row["backend"] for row in race.disqualified] == ["eager"]
-        assert any("loses quality visibly" in s for s in findings.race_sentences(race, data))
-
-    def test_overlapping_intervals_are_not_separable(self, data: ReportData) -> None:
-        cases = data.cases.copy()
-        cases["latency_s_low"], cases["latency_s_high"] = cases["latency_s"] / 3, cases["latency_s"] * 3
-        race = self.races(dataclasses.replace(data, cases=cases), "digits_vit")[0]
-        words = list(findings.race_sentences(race, data))
-        assert words[0].startswith("Lowest median at")
-        assert words[1].startswith("Not separable from ")
-
-    def test_rankings_hold_equal_work_only(self, data: ReportData) -> None:
-        for found in findings.model_findings(data):
-            for race in found.races:
-                for axis in ("model", "image_size", "num_steps", "scheduler", "batch_size", "weights"):
-                    assert len({row[axis] for row in race.rows}) == 1
-                assert {row["status"] for row in race.rows} == {"ok"}
-
-    def test_runs_are_never_ranked_against_each_other(self, two: ReportData) -> None:
-        for found in findings.model_findings(two):
-            assert {row["run"] for race in found.races for row in race.rows} == {found.run}
-
-    def test_overview_counts_rows_and_says_what_is_unmeasured(self, data: ReportData) -> None:
-        words = list(findings.overview(data))
-        assert words[0] == (
-            "**42 rows**: 34 ok, 3 skipped, 1 failed, 1 out of memory, 1 timed out, 1 invalid and 1 not run."
-        )
-        assert f"**Energy per image could not be measured** on any row: {NO_ENERGY}." in words
-        assert words[-1].startswith("Against the baseline **example-cpu/digits**: 1 regressed")
-
-    def test_losses_name_the_rows(self, data: ReportData) -> None:
-        (vit,) = [found for found in findings.model_findings(data) if found.model == "digits_vit"]
-        gains, losses = vit.sentences
-        assert re.fullmatch(
-            r"In eager, beside the speed of fp32: bf16 \*\*0\.77\dx \[.*\]\*\* \(batch 32\) and int8_dynamic .*1\.4.*",
-            gains,
-        )
-        assert losses.startswith("**2 rows lose quality visibly** against eager fp32: eager int8_dynamic at batch 1")
-
-    def test_pareto_front(self, data: ReportData) -> None:
-        (front,) = [f for f in fronts.fronts(data) if f.title == "digits_vit"]
-        speeds = [fronts.per_image(row) for row in front.best]
-        assert speeds == sorted(speeds)
-        assert [row["top1"] for row in front.best] == sorted(row["top1"] for row in front.best)
-
-    def test_no_interval_is_not_a_verdict(self) -> None:
-        assert separable({"fid": 1.0}, {"fid": 9.0}, "fid") is None
 
 
 class TestData:

@@ -137,7 +137,7 @@ class Question:
 
     def pool(self) -> None:
         """Looks at all pairs of a suspect that leads: the p-value over both sides and all looks, not yet over the rows.
-        It counts only where the fresh pairs alone bear it out: what the screening pairs met is no evidence by itself."""
+        It counts only where the fresh pairs alone bear it out: what the screening pairs met is no evidence alone."""
         count = _reached(len(self.screened) + len(self.confirmed), POOLED_LOOKS)
         if not self.leads or self.state != "suspect" or count <= self._pooled_looked:
             return

@@ -1,0 +1,142 @@
+"""The TensorRT backend: what it asks of an engine, and what proves that the engine is what was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from harness import tensorrt_engine
+from harness.backends import BuildRequest, tensorrt
+from harness.onnx_export import OnnxFile
+from harness.tensorrt_engine import Range
+from harness.timing import Timer
+from harness.types import Component
+
+
+def request(tmp_path: Path, precision: str, optimizations: tuple[str, ...] = ()) -> BuildRequest:
+    return BuildRequest(
+        precision=precision,
+        device="cuda",
+        cache=tmp_path,
+        exports=tmp_path,
+        work="w",
+        timer=Timer(lambda: None),
+        optimizations=optimizations,
+        calibration=lambda: pytest.fail("nothing is calibrated here"),
+    )
+
+
+class FakeEngine:
+    """What the backend asks an engine, without one."""
+
+    engine = SimpleNamespace(device_memory_size_v2=1024)
+
+    def __init__(self, dtypes: dict[str, str], types: dict[str, int], integer: int = 0) -> None:
+        self.dtypes, self.found = dtypes, tensorrt_engine.Layers(types=types, integer=integer)
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return inputs[0].half()
+
+    def input_dtypes(self) -> dict[str, str]:
+        return self.dtypes
+
+    def layers(self, *_inputs: torch.Tensor) -> tensorrt_engine.Layers:
+        return self.found
+
+    def layer_seconds(self, *_inputs: torch.Tensor) -> dict[str, float]:
+        return {f"layer {i}": 1.0 / (i + 1) for i in range(20)}
+
+
+def built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str, engine: FakeEngine, **more: Any
+) -> tuple[Any, list[Any]]:
+    component = Component(name="net", module=torch.nn.Identity(), inputs=(torch.ones(2, 3),))
+    asked: list[Any] = []
+    file = OnnxFile(
+        component="net",
+        path=tmp_path,
+        operators={},
+        weights_bytes=60,
+        disk_bytes=70,
+        export_s=2.0,
+        integer_layers=12 if precision == "int8_static" else 0,
+    )
+
+    def exported(_components: Any, _request: Any, recipe: str) -> list[OnnxFile]:
+        asked.append(recipe)
+        return [file]
+
+    def plan(_path: Path, ranges: list[Range], _cache: Path, tf32: bool) -> Any:
+        asked.append((ranges, tf32))
+        return tensorrt_engine.Plan(path=tmp_path / "e", built=True, digest="d1", size=50)
+
+    monkeypatch.setattr("harness.backends.tensorrt.onnx_export.exported", exported)
+    monkeypatch.setattr(tensorrt_engine, "plan", plan)
+    monkeypatch.setattr(tensorrt_engine, "Engine", lambda _path: engine)
+    return tensorrt.TensorRT().build([component], request(tmp_path, precision, **more)), asked
+
+
+def test_what_was_built_is_proven(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    engine = FakeEngine({"x": "float16", "n": "int64", "y": "float16"}, {"Half": 9, "Float": 1})
+    build, asked = built(monkeypatch, tmp_path, "fp16", engine)
+    shape = Range(minimum=(2, 3), optimum=(2, 3), maximum=(2, 3))
+    assert asked == ["fp16", ([shape], False)]
+    assert build.verify() is None
+    assert build.forwards["net"](torch.ones(2, 3)).dtype == torch.float32
+    assert (build.weights_bytes, build.disk_bytes(), build.cached) == (60, 50, False)
+    assert build.build_s >= 2.0
+    assert build.facts["engines"] == {"net": "d1"}
+    assert list(build.facts["slowest_layers_s"]["net"]) == [f"layer {i}" for i in range(10)]
+
+
+def test_tf32_runs_the_fp32_file_with_the_flag(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _, asked = built(monkeypatch, tmp_path, "tf32", FakeEngine({"x": "float32"}, {}))
+    assert asked[0] == "fp32"
+    assert asked[1][1] is True
+
+
+def test_an_engine_of_another_precision_is_invalid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    build, _ = built(monkeypatch, tmp_path, "fp16", FakeEngine({"x": "float32", "y": "float16"}, {}))
+    assert build.verify() == "fp16 was asked for, but the engine of net takes or gives {'x': 'float32'}"
+
+
+@pytest.mark.parametrize(
+    ("integer", "reason"),
+    [
+        (0, "int8_static: 0 layers of the engine of net compute in int8, fewer than a third of its 12 quantised ones"),
+        (3, "int8_static: 3 layers of the engine of net compute in int8, fewer than a third of its 12 quantised ones"),
+        (4, None),  # query, key and value of each of four blocks as one
+    ],
+)
+def test_int8_is_held_to_the_quantised_layers_as_far_as_they_fuse(
+    integer: int, reason: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engine = FakeEngine({"x": "float32"}, {"Float": 12}, integer)
+    build, _ = built(monkeypatch, tmp_path, "int8_static", engine)
+    assert build.verify() == reason
+    assert build.facts["integer_layers"] == {"net": integer}
+
+
+def test_a_dynamic_batch_is_a_range_of_the_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    engine = FakeEngine({"x": "float16"}, {})
+    _, asked = built(monkeypatch, tmp_path, "fp16", engine, optimizations=("dynamic_batch",))
+    assert asked[1] == ([Range(minimum=(1, 3), optimum=(2, 3), maximum=(8, 3))], False)
+
+
+def test_why_a_precision_is_not_there(trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.backends.tensorrt.missing_package", lambda *_: None)
+    monkeypatch.setattr("harness.backends.tensorrt.missing_device", lambda _device: None)
+    backend = tensorrt.TensorRT()
+    assert backend.unavailable("fp16", "cuda") is None
+    assert "GPU" in str(backend.unavailable("fp16", "cpu"))
+    assert "not while it runs" in str(backend.unavailable("int8_dynamic", "cuda"))
+    assert "MatMulNBits" in str(backend.unavailable("int8_weight_only", "cuda"))
+    fp8 = str(backend.unavailable("fp8_e4m3", "cuda"))
+    assert "fp8" in fp8
+    assert "int8" not in fp8
+    monkeypatch.setattr(trt, "__version__", "10.13.2")
+    assert "older than 11" in str(backend.unavailable("fp16", "cuda"))
