@@ -37,7 +37,9 @@ LEADING = (
 )
 _SEVERITY = ("invalid", "failed", "oom", "timeout", "skipped", "ok")  # the worst first
 INTEGERS = ("image_size", "num_steps")  # whole numbers, though a column with gaps holds floats
-CONDITIONS = ("device", "fingerprint", "protocol", "work_hash", "weights_hash", "output_hash", "machine_state")
+TOLERANCES = ("cosine_floor", "error_ceiling", "item_error_ceiling")  # of harness.probes.fidelity
+HASHES = ("work_hash", "weights_hash", "output_hash")
+CONDITIONS = ("device", "fingerprint", "protocol", *HASHES, *TOLERANCES, "machine_state")
 
 
 def metrics_of(run: Run) -> dict[str, Metric]:
@@ -160,9 +162,7 @@ def _conditions(run: Run, measurements: list[Measurement]) -> dict[str, Any]:
         "fingerprint": run.environment.get("fingerprint"),
         "protocol": f"{run.protocol.replicates} processes, at least {run.protocol.min_samples} samples and "
         f"{run.protocol.min_sample_time_s:g} s each",
-        "work_hash": facts.get("work_hash"),
-        "weights_hash": facts.get("weights_hash"),
-        "output_hash": facts.get("output_hash"),
+        **{name: facts.get(name) for name in (*HASHES, *TOLERANCES)},
         "machine_state": [m.state for m in measurements],
     }
 

@@ -40,7 +40,7 @@ def table(cases: pd.DataFrame, width: int = WIDE) -> Table:
     fixed = _fixed_axes(cases)
     for row in cast("list[dict[str, Any]]", cases.to_dict(orient="records")):
         cells = [_label(row, fixed), _value(row, "latency_s", "s"), _interval(row), _value(row, "throughput", "1")]
-        cells += [_value(row, name, unit) for name, unit in shown]
+        cells += [_value(row, name, unit) + _floor(row, name) for name, unit in shown]
         out.add_row(*(Text(c) for c in cells), _status(row))
     return out
 
@@ -108,6 +108,13 @@ def _label(row: Mapping[str, Any], fixed: Mapping[str, set[str]]) -> str:
 def _value(row: Mapping[str, Any], name: str, unit: str) -> str:
     value = row.get(name)
     return format_value(None if value is None or pd.isna(value) else float(value), unit)
+
+
+def _floor(row: Mapping[str, Any], name: str) -> str:
+    """What the cosine of the row's precision must not be below, behind the cosine that it has."""
+    if name != "cosine_similarity" or MISSING in (_value(row, name, "1"), _value(row, "cosine_floor", "1")):
+        return ""
+    return f" (>= {row['cosine_floor']:g})"
 
 
 def _interval(row: Mapping[str, Any]) -> str:

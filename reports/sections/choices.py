@@ -48,8 +48,7 @@ def choices(data: ReportData) -> Section | NotShown:
     title = "What each backend, precision and optimisation does"
     if not pairs:
         return NotShown(title=title, reason="no two valid rows differ in just one of them")
-    floors = _floors(data)
-    lines = [_line(row, base, rows, floors, data) for row, base in pairs]
+    lines = [_line(row, base, rows, data) for row, base in pairs]
     table = pd.DataFrame(lines).fillna(MISSING)
     shown = [column for column in table.columns if set(table[column]) != {MISSING}]
     return Section(order=35, title=title, note=NOTE, table=table[shown])
@@ -70,7 +69,7 @@ def _same_work(row: Row, rows: Sequence[Row], backend: str, precision: str) -> R
     return next((r for r in rows if all(r.get(axis) == value for axis, value in wanted.items())), None)
 
 
-def _line(row: Row, base: Row, rows: Sequence[Row], floors: dict[tuple[str, str], float], data: ReportData) -> Row:
+def _line(row: Row, base: Row, rows: Sequence[Row], data: ReportData) -> Row:
     same_model = by_model(rows)[row["run"], row["model"], row["weights"]]
     axes = [axis for axis in varying(same_model, (*WORK, "batch_size")) if axis not in ("run", "model", "weights")]
     name = f"{row['run']} · {row['model']}" if row["run"] else str(row["model"])
@@ -84,7 +83,7 @@ def _line(row: Row, base: Row, rows: Sequence[Row], floors: dict[tuple[str, str]
     for name in SIZES:
         if name in data.metrics:
             line[data.metrics[name].label] = _size(row, base, data.metrics[name])
-    line["Cosine (floor)"] = _cosine(row, floors)
+    line["Cosine (floor)"] = _cosine(row)
     line["Output"] = _output(row, data)
     for metric in quality_metrics(same_model, data.metrics):
         line[metric.label] = _quality(row, base, metric)
@@ -100,8 +99,8 @@ def _size(row: Row, base: Row, metric: Metric) -> str:
     return _unbroken(value_text(row, metric)) + ("" if same else f", {value / against:.2f}x")
 
 
-def _cosine(row: Row, floors: dict[tuple[str, str], float]) -> str:
-    value, floor = row.get("cosine_similarity"), floors.get((row["run"], row["case_id"]))
+def _cosine(row: Row) -> str:
+    value, floor = row.get("cosine_similarity"), row.get("cosine_floor")
     if value is None:
         return MISSING
     text = nearly_one(value) if 0.9 <= value < 1 else f"{min(value, 1):.3g}"
@@ -126,13 +125,3 @@ def _quality(row: Row, base: Row, metric: Metric) -> str:
     if row.get(metric.name) is None:
         return MISSING
     return estimate(row, metric) + (" (visibly worse)" if visibly_worse(row, base, metric) else "")
-
-
-def _floors(data: ReportData) -> dict[tuple[str, str], float]:
-    """The floor of the cosine that each row was judged by, from its facts, by (run, case id)."""
-    found = {}
-    for alias, run in zip(data.aliases, data.runs, strict=True):
-        for measurement in run.measurements:
-            if "cosine_floor" in measurement.facts:
-                found[alias, measurement.case.id] = float(measurement.facts["cosine_floor"])
-    return found

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.frames import TOLERANCES
 from harness.types import AXES, Measurement, Metric
 from reports import theme
 from reports.rows import QUALITY_FIRST, Row, records, varying
@@ -208,9 +209,16 @@ def _conditions(row: Row) -> list[tuple[str, str]]:
         "Protocol": row.get("protocol"), "Processes": row.get("replicates"),
         "Weights": row["weights"], "Prompt": row["prompt"], "Seed": row["seed"], "Guidance": row["guidance_scale"],
         "Work": row.get("work_hash"), "Weights hash": row.get("weights_hash"), "Output hash": row.get("output_hash"),
-        "Fingerprint": row.get("fingerprint"), "Case": row["case_id"],
+        "Held to": _tolerance(row), "Fingerprint": row.get("fingerprint"), "Case": row["case_id"],
     }  # fmt: skip
     return [(name, _plain(value)) for name, value in named.items() if value not in (None, "")]
+
+
+def _tolerance(row: Row) -> str:
+    floor, ceiling, of_one = (row.get(name) for name in TOLERANCES)
+    if floor is None:
+        return ""
+    return f"cosine to fp32 >= {floor:g}, relative error <= {ceiling:g}, of one item <= {of_one:g}"
 
 
 def _judged(row: Row) -> str:
