@@ -14,7 +14,7 @@ from harness.types import Measurement
 
 TURN_S: Final = 0.03
 MAX_TURN_SAMPLES: Final = 12
-MIN_TURNS, MAX_TURNS = 4, 10
+MIN_TURNS, MAX_TURNS = 6, 10
 SAMPLE_S: Final = 0.3
 WARM_UP_S: Final = 0.05
 MIN_WARM_UPS: Final = 1  # the first call has warmed up, too

@@ -132,12 +132,12 @@ def test_all_pairs_together_confirm_after_eight_fresh_ones() -> None:
     found = decision.questions[Key(row="3", metric="latency_s")]
     assert (found.state, len(found.screened), len(found.confirmed)) == ("regressed", 8, 8)
     assert found.by_all_pairs
-    assert found.p_value == pytest.approx(2**-16 * 2 * 6 * 12)  # both sides, six looks, twelve rows
+    assert found.deciding_p_value == pytest.approx(2**-16 * 2 * 6 * 12)  # both sides, six looks, twelve rows
 
 
 def suspect(screened: list[float], fresh: list[float], **changes: object) -> Question:
     found = question("row", state="suspect", screened=screened, confirmed=fresh, **changes)
-    found.pool()
+    found.pool(rows=1)
     return found
 
 

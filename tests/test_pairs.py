@@ -62,7 +62,7 @@ def test_a_turn_is_as_long_as_the_machine_is_steady_and_turns_are_even(
     assert counts is not None
     assert (counts.samples, counts.discarded) == (samples, discarded)
     assert counts.turns % 2 == 0
-    assert 4 <= counts.turns <= 10
+    assert 6 <= counts.turns <= 10
 
 
 def test_a_pair_that_was_never_measured_is_expected_to_take_as_long_as_the_longest() -> None:

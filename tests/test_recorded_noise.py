@@ -13,6 +13,7 @@ from baselines.detector.noise import MODELS
 from baselines.detector.ours import Ours
 from baselines.detector.recorded import load
 from baselines.detector.table import OURS, WHOLE_RUNS, evaluate
+from baselines.paired import metrics
 from baselines.paired.robust import trimmed
 
 RECORDED = sorted((Path(baselines.__file__).parent / "recorded").glob("*.json.gz"))
@@ -39,6 +40,20 @@ def test_a_recording_is_of_equal_arms(name: str) -> None:
         shifts = recording.log_ratios(row.id)
         assert np.isfinite(shifts).sum() >= 48
         assert abs(trimmed(shifts[np.isfinite(shifts)].tolist()).mean) < 0.01
+
+
+def test_a_burst_in_one_turn_of_a_long_iteration_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What TURN_TRIM is for: four turns of 60 ms each, of which a fifth leaves all four."""
+    spread = {}
+    for share in (0.2, metrics.TURN_TRIM):
+        monkeypatch.setattr(metrics, "TURN_TRIM", share)
+        recording = load(SOURCES["gate-one-server"])
+        (row,) = [r.id for r in recording.rows if r.id.startswith("digits_sd-eager-fp32-b8")]
+        shifts = recording.log_ratios(row)
+        quiet = shifts[np.isfinite(shifts)].tolist()
+        spread[share] = trimmed(quiet).error * len(quiet) ** 0.5
+    assert spread[0.2] == pytest.approx(0.054, abs=0.001)
+    assert spread[metrics.TURN_TRIM] == pytest.approx(0.019, abs=0.001)
 
 
 @pytest.mark.parametrize("name", SOURCES)

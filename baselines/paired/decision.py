@@ -91,7 +91,7 @@ class PairedDecision:
         if self.phase == "confirm":
             for question in self.questions.values():
                 question.confirm()
-                question.pool()
+                question.pool(len(self._rows))
             self._holm()
             self._pooled()
             if not any(q.state == "suspect" for q in self.questions.values()):
@@ -152,12 +152,12 @@ class PairedDecision:
 
     def _pooled(self) -> None:
         """Alarms of all pairs together: Bonferroni over every row of the run, suspected or not."""
-        rows = sum(q.leads for q in self.questions.values())
         for question in self.questions.values():
             p_value = question.pooled_p_value
-            if question.state == "suspect" and p_value is not None and p_value * rows <= POOLED_LEVEL:
-                why = f"p = {p_value * rows:.2g} <= {POOLED_LEVEL:g} (all pairs, over {rows} rows)"
-                question.alarm(why, by_all_pairs=p_value * rows)
+            if question.state == "suspect" and p_value is not None and p_value <= POOLED_LEVEL:
+                question.alarm(
+                    f"p = {p_value:.2g} <= {POOLED_LEVEL:g} (all pairs, over {len(self._rows)} rows)", by_all_pairs=True
+                )
 
     def _begin_round(self, spent: float) -> None:
         self.round += 1

@@ -57,7 +57,8 @@ class Key:
 @dataclass(kw_only=True)
 class Question:
     """A question and what has been learnt of it so far. `leads`: it asks for pairs itself; others ride along.
-    `p_value` is that of the fresh pairs, of an alarm `by_all_pairs` that of all pairs."""
+    `p_value` is that of the fresh pairs, `pooled_p_value` that of all pairs; both over all looks,
+    the second over both sides and `rows`, too, which share the test."""
 
     key: Key
     sensitivity: Sensitivity
@@ -135,9 +136,9 @@ class Question:
         if self.p_value > FAMILY_LEVEL and upper < self.sensitivity.guarantee:
             self._drop()
 
-    def pool(self) -> None:
-        """Looks at all pairs of a suspect that leads: the p-value over both sides and all looks, not yet over the rows.
-        It counts only where the fresh pairs alone bear it out: what the screening pairs met is no evidence alone."""
+    def pool(self, rows: int) -> None:
+        """Looks at all pairs of a suspect that leads, which is one of `rows`. The p-value counts only where the fresh
+        pairs alone bear it out: what the screening pairs met is no evidence alone."""
         count = _reached(len(self.screened) + len(self.confirmed), POOLED_LOOKS)
         if not self.leads or self.state != "suspect" or count <= self._pooled_looked:
             return
@@ -151,15 +152,17 @@ class Question:
         )
         if fresh <= BORNE_OUT:
             least = 1.0 if self.pooled_p_value is None else self.pooled_p_value
-            self.pooled_p_value = min(least, raw * 2 * len(POOLED_LOOKS))
+            self.pooled_p_value = min(least, raw * 2 * len(POOLED_LOOKS) * rows)
 
-    def alarm(self, why: str, *, by_all_pairs: float | None = None) -> None:
-        """The family's test has passed: this is a change. `by_all_pairs` is the p-value where it was not the fresh
-        pairs' own."""
-        self.state = "regressed" if self.side > 0 else "improved"
-        if by_all_pairs is not None:
-            self.p_value, self.by_all_pairs = by_all_pairs, True
+    def alarm(self, why: str, *, by_all_pairs: bool = False) -> None:
+        """The family's test has passed: this is a change."""
+        self.state, self.by_all_pairs = "regressed" if self.side > 0 else "improved", by_all_pairs
         self.looks.append(f"{self.state}: {why}")
+
+    @property
+    def deciding_p_value(self) -> float | None:
+        """That of the test that raised the alarm; of a suspect without one that of the fresh pairs."""
+        return self.pooled_p_value if self.by_all_pairs else self.p_value
 
     def give_up_after_last_look(self) -> None:
         """No further look is planned for a suspect that has had them all."""

@@ -39,12 +39,12 @@ class Trimmed:
         return abs(self.mean) - student(confidence, self.degrees) * self.error
 
 
-def trimmed(values: Sequence[float]) -> Trimmed:
-    """The 20 % trimmed mean of at least 4 values."""
+def trimmed(values: Sequence[float], share: float = TRIM) -> Trimmed:
+    """The mean of at least 4 values without the `share` that is smallest, and the `share` that is largest."""
     count = len(values)
     if count < 4:
         raise ValueError(f"a trimmed mean with an error needs at least 4 values, got {count}")
-    cut = int(TRIM * count)
+    cut = int(share * count)
     ordered = sorted(values)
     kept = ordered[cut : count - cut]
     winsorised = [kept[0]] * cut + kept + [kept[-1]] * cut

@@ -143,7 +143,7 @@ def _verdict(
         gating=gating,
         pairs=len(question.screened) + len(question.confirmed),
         dropped=question.dropped,
-        p_value=question.p_value,
+        p_value=question.deciding_p_value,
     )
 
 
@@ -155,7 +155,7 @@ def _outcome(question: Question, ended: str) -> tuple[Outcome, str]:
         return (
             "regressed" if question.state == "regressed" else "improved",
             f"suspected after {count} pairs, confirmed on {which} beyond {sensitivity.floor:.0%} "
-            f"(p = {question.p_value:.1g})",
+            f"(p = {question.deciding_p_value:.1g})",
         )
     if question.state == "unchanged" and not question.still_unchanged():
         return "inconclusive", f"first pairs lay within ±{sensitivity.guarantee:.1%}; all {count} leave more possible"
