@@ -39,7 +39,7 @@ LARGE: Final = 1.5e9  # bytes: protobuf's limit is 2 GB, and beyond this weights
 INTEGER_OPERATORS: Final = ("MatMulInteger", "ConvInteger", "MatMulNBits")
 DYNAMIC_OPERATORS: Final = ("MatMul", "Gemm")
 SEVEN_BITS: Final = "_7bit"
-FIXED_BATCH: Final = "dynamic_batch: torch.export made the batch size of this network a constant"
+FREED: Final = {"dynamic_batch": "batch size", "dynamic_size": "picture size"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,16 @@ class OnnxFile:
 
 def exported(components: Sequence[Component], request: BuildRequest, recipe: str) -> list[OnnxFile]:
     """The files of all components, made where they are not there yet. Raises what exporter or checker raise."""
+    if "dynamic_size" in request.optimizations and not any(x.ndim == 4 for c in components for x in c.inputs):
+        raise Unsupported("dynamic_size: no network of this model takes pictures or latents")
     return [_exported(c, request, recipe) for c in components]
+
+
+def free_axes(x: torch.Tensor, optimizations: Sequence[str]) -> tuple[int, ...]:
+    """The dimensions of an input that its network takes in any size: (N, ...) with dynamic_batch, height and width of
+    pictures and latents (N, C, H, W) with dynamic_size."""
+    batch = (0,) if "dynamic_batch" in optimizations else ()
+    return (*batch, 2, 3) if "dynamic_size" in optimizations and x.ndim == 4 else batch
 
 
 def for_cpu(recipe: str) -> str:
@@ -116,7 +125,7 @@ def _make(component: Component, request: BuildRequest, recipe: str, folder: Path
     """Writes model.onnx into `folder`; what the ranges came from, where it needs any."""
     path = folder / "model.onnx"
     if recipe in DTYPES and not recipe.startswith("int8"):
-        _write(component, recipe, path, "dynamic_batch" in request.optimizations)
+        _write(component, recipe, path, request.optimizations)
         _check(path)
         return None
     plain = request.exports / f"{component.name}-fp32-{request.work}" / "model.onnx"
@@ -140,8 +149,8 @@ def _make(component: Component, request: BuildRequest, recipe: str, folder: Path
     return source
 
 
-def _write(component: Component, recipe: str, path: Path, dynamic_batch: bool) -> None:
-    """Writes the file; with `dynamic_batch` dimension 0 of every input is free. Raises Unsupported where it is not."""
+def _write(component: Component, recipe: str, path: Path, optimizations: Sequence[str]) -> None:
+    """Writes the file, with the free dimensions that are asked for. Raises Unsupported where one is not."""
     import onnx
     import torch
 
@@ -150,11 +159,11 @@ def _write(component: Component, recipe: str, path: Path, dynamic_batch: bool) -
         dtype = getattr(torch, DTYPES[recipe])
         module = module.to(dtype)
         inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in inputs)
-    shapes = None
-    if dynamic_batch:
+    free = [free_axes(x, optimizations) for x in inputs]
+    if "dynamic_batch" in optimizations:
         # An example of one item would make one a constant.
         inputs = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in inputs)
-        shapes = tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs)
+    shapes = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in free) if any(free) else None
     opset = BF16_OPSET if recipe == "bf16" else OPSET
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -163,8 +172,8 @@ def _write(component: Component, recipe: str, path: Path, dynamic_batch: bool) -
                 module, inputs, dynamo=True, opset_version=opset, dynamic_shapes=shapes, verbose=False
             )
         except torch.onnx.OnnxExporterError as error:
-            if dynamic_batch and "static shape" in str(error):
-                raise Unsupported(FIXED_BATCH) from error
+            if shapes is not None and "static shape" in str(error):
+                raise Unsupported(_fixed(optimizations)) from error
             raise
     assert program is not None  # dynamo=True with no file to write returns the program
     program.save(str(path), external_data=_bytes_of(module) > LARGE)
@@ -173,8 +182,14 @@ def _write(component: Component, recipe: str, path: Path, dynamic_batch: bool) -
     del model.graph.value_info[:]
     _without_permuting_einsum(model.graph)
     onnx.save(model, path)
-    if dynamic_batch and not all(i.type.tensor_type.shape.dim[0].dim_param for i in model.graph.input):
-        raise Unsupported(FIXED_BATCH)
+    dims = [i.type.tensor_type.shape.dim for i in model.graph.input]
+    if not all(dims[i][axis].dim_param for i, axes in enumerate(free) for axis in axes):
+        raise Unsupported(_fixed(optimizations))
+
+
+def _fixed(optimizations: Sequence[str]) -> str:
+    asked = [name for name in FREED if name in optimizations]
+    return f"{'+'.join(asked)}: torch.export made the {' or '.join(FREED[n] for n in asked)} of this network a constant"
 
 
 def _without_permuting_einsum(graph: Any) -> None:

@@ -266,7 +266,11 @@ _add(
 )  # fmt: skip
 _add(
     "dynamic_batch", "dynamic batch", "one export (TensorRT: one engine) for a range of batch sizes",
-    "shapes", backends=ONNX_RUNTIME | {"openvino", "tensorrt"},
+    "free batch", backends=ONNX_RUNTIME | {"openvino", "tensorrt"},
+)  # fmt: skip
+_add(
+    "dynamic_size", "dynamic size", "one export (TensorRT: one engine) for pictures of half to twice the size",
+    "free size", backends=ONNX_RUNTIME | {"openvino", "tensorrt"},
 )  # fmt: skip
 for _level, _what in (("off", "none"), ("basic", "redundant nodes only"), ("extended", "all but layout changes")):
     _add(

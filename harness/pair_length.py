@@ -15,6 +15,8 @@ from harness.types import Measurement
 TURN_S: Final = 0.03
 MAX_TURN_SAMPLES: Final = 12
 MIN_TURNS, MAX_TURNS = 6, 10
+LONG_S: Final = 0.15  # of iterations so long four do: what differs from process to process is more than their noise
+MIN_LONG_TURNS: Final = 4
 SAMPLE_S: Final = 0.3
 WARM_UP_S: Final = 0.05
 MIN_WARM_UPS: Final = 1  # the first call has warmed up, too
@@ -52,7 +54,8 @@ def interleaved(row: PairedRow, latency_s: float) -> PairedRow:
     A turn is as long as the machine's speed stays about the same (`harness.turns`), but at least one iteration.
     """
     samples = min(max(round(TURN_S / latency_s), 1), MAX_TURN_SAMPLES)
-    turns = min(max(math.ceil(SAMPLE_S / (samples * latency_s)), MIN_TURNS), MAX_TURNS)
+    fewest = MIN_LONG_TURNS if latency_s > LONG_S else MIN_TURNS
+    turns = min(max(math.ceil(SAMPLE_S / (samples * latency_s)), fewest), MAX_TURNS)
     warmups = max(MIN_WARM_UPS, math.ceil(WARM_UP_S / latency_s))
     counts = Interleaving(
         warmups=warmups, turns=turns + turns % 2, samples=samples, discarded=1 if latency_s < TURN_S / 2 else 0

@@ -246,6 +246,31 @@ def test_a_batch_that_export_fixes_is_unsupported(tmp_path: Path) -> None:
     assert not list((tmp_path / "exports").iterdir())
 
 
+def test_a_free_size_takes_pictures_of_another_size(tmp_path: Path) -> None:
+    wide = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.Upsample(scale_factor=2)).eval()
+    net = Component(name="net", module=wide, inputs=(images(2),))
+    free = export(net, "fp32", request_in(tmp_path, (), "dynamic_size"))
+    larger = torch.randn(2, 1, 12, 20)
+    with torch.no_grad():
+        torch.testing.assert_close(run(free, larger), wide(larger), rtol=1e-5, atol=1e-5)
+    assert tuple(run(free, images(2)).shape) == (2, 4, 16, 16)
+    with pytest.raises(Exception, match="invalid dimensions"):
+        run(free, images(3))
+
+
+def test_a_size_that_a_network_fixes_or_has_not_is_unsupported(tmp_path: Path) -> None:
+    class Fixed(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.ones(1, 1, 8, 8)
+
+    fixed = Component(name="net", module=Fixed(), inputs=(images(2),))
+    with pytest.raises(Unsupported, match="picture size of this network a constant"):
+        export(fixed, "fp32", request_in(tmp_path, (), "dynamic_size"))
+    lone = Component(name="net", module=torch.nn.Linear(64, 10).eval(), inputs=(torch.randn(2, 64),))
+    with pytest.raises(Unsupported, match="no network of this model takes pictures"):
+        onnx_export.exported([lone], request_in(tmp_path, (), "dynamic_size"), "fp32")
+
+
 def test_bytes_of_elements_know_half_a_byte() -> None:
     kinds = [onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16, onnx.TensorProto.INT8, onnx.TensorProto.INT4]
     assert [onnx_export.element_bytes(kind) for kind in kinds] == [4, 2, 1, 0.5]

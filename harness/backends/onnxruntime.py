@@ -183,7 +183,7 @@ def _profiled(session: Any, component: Component, request: BuildRequest) -> Prof
     path = Path(session.end_profiling())
     events = json.loads(path.read_text(encoding="utf-8"))
     path.unlink()
-    beside_a_gpu = request.device == "cuda" and "dynamic_batch" in request.optimizations
+    beside_a_gpu = request.device == "cuda" and any(name in request.optimizations for name in onnx_export.FREED)
     return onnx_proof.profile(events, free_shapes=beside_a_gpu)
 
 

@@ -31,6 +31,7 @@ FUSED: Final = 3  # quantised layers that one of the engine's may stand for: que
 VERSION: Final = 11  # the first whose networks are strongly typed only
 LAYERS_KEPT: Final = 10
 LARGEST: Final = 4  # times the case's batch, where the engine is to serve a range of them
+SIDE: Final = 2  # from that part of the case's height and width to so many times them, likewise
 
 
 @BACKENDS.add("tensorrt")
@@ -59,7 +60,7 @@ class TensorRT:
         from harness import tensorrt_engine
 
         files = onnx_export.exported(components, request, RECIPES[request.precision])
-        ranges = {c.name: _ranges(c, "dynamic_batch" in request.optimizations) for c in components}
+        ranges = {c.name: _ranges(c, request.optimizations) for c in components}
         tf32 = request.precision == "tf32"
         plans, plan_s = request.timer.timed(
             lambda: {
@@ -95,15 +96,19 @@ class TensorRT:
         )
 
 
-def _ranges(component: Component, dynamic: bool) -> list[Range]:
-    """One profile range an input: the case's shape alone, or from a batch of 1 to LARGEST times the case's."""
+def _ranges(component: Component, optimizations: Sequence[str]) -> list[Range]:
+    """One profile range an input: the case's shape alone, or with a batch of 1 to LARGEST times the case's, or a height
+    and width of half to SIDE times."""
     from harness.tensorrt_engine import Range
 
     found = []
     for x in component.inputs:
-        shape = tuple(x.shape)
-        small, large = ((1, *shape[1:]), (LARGEST * shape[0], *shape[1:])) if dynamic else (shape, shape)
-        found.append(Range(minimum=small, optimum=shape, maximum=large))
+        free = onnx_export.free_axes(x, optimizations)
+        small, large = list(x.shape), list(x.shape)
+        for axis in free:
+            small[axis] = 1 if axis == 0 else x.shape[axis] // SIDE
+            large[axis] = x.shape[axis] * (LARGEST if axis == 0 else SIDE)
+        found.append(Range(minimum=tuple(small), optimum=tuple(x.shape), maximum=tuple(large)))
     return found
 
 
