@@ -48,8 +48,9 @@ class Verdict:
     `ratio` is candidate / baseline with its 95 % interval [low, high], None where there is none (an exact metric, a
     missing value). `gating` False means advisory: shown, but it does not decide the exit code. `minimum_detectable`
     is the smallest relative change that this comparison could have seen. `pairs` and `p_value` are the paired rule's:
-    how many pairs of fresh processes decided, and the adjusted p-value of an alarm; `dropped` counts the pairs left out
-    because the machine was not quiet.
+    how many pairs of fresh processes decided, and the p-value of the test that raised the alarm, which the reason
+    names: of the fresh pairs (over all looks) or of all pairs (over all looks, both sides and all rows). `dropped`
+    counts the pairs left out because the machine was not quiet.
     """
 
     case_id: str

@@ -9,7 +9,7 @@ have a server each, the difference of the two layouts is an offset of all their 
 same servers shows: they are renewed every RENEWAL_APART rounds, so that it becomes noise between pairs. Where the
 offsets of the servers have a standard deviation of 0.8 % and the processes one of 0.5 %, renewal every 8 rounds calls a
 row that is 3 % slower unchanged in 149 of 1,000 runs and alarms in 21 of 1,000 A/A runs; renewal every 2 rounds does so
-in 7 and in none (a smaller version is in `tests/test_detector_table.py`).
+in 7 and in none (a smaller version is in `tests/test_detector_table.py`). New pairs for a suspicion have new servers.
 """
 
 from __future__ import annotations
@@ -72,12 +72,13 @@ class Servers:
     def all(self) -> list[ArmProcess]:
         return list(dict.fromkeys((self.base, self.head, self.control)))
 
-    def due(self, rounds: int) -> list[ArmProcess]:
-        """The servers that are renewed after so many rounds. The control's own decides about no row: it lives on."""
+    def due(self, rounds: int, *, another_phase: bool = False) -> list[ArmProcess]:
+        """The servers that are renewed after so many rounds, and so that fresh pairs have fresh servers. The control's
+        own decides about no row: it lives on."""
         if rounds % RENEWAL == 0:
             return self.all()
         apart = self.base is not self.head
-        return [self.base, self.head] if apart and rounds % RENEWAL_APART == 0 else []
+        return [self.base, self.head] if apart and (another_phase or rounds % RENEWAL_APART == 0) else []
 
 
 def renew(servers: Sequence[ArmProcess]) -> None:
@@ -115,10 +116,11 @@ class Pairs:
 
     def measure(self, judge: Judge) -> str:
         """Rounds until nothing is wanted or no further pair fits into the budget; why it ended."""
-        rounds = 0
+        rounds, phase = 0, judge.phase
         while wanted := self._groups(judge.wanted()):
             if rounds and self.left_s > WORTH * self._renewal_s():
-                renew(self.servers.due(rounds))
+                renew(self.servers.due(rounds, another_phase=judge.phase != phase))
+            phase = judge.phase
             fitted = [self._pair(group, rows, judge) for group, rows in wanted.items()]
             if not any(fitted):
                 return "budget"

@@ -18,6 +18,7 @@ from baselines.detector.recorded import Recording
 from baselines.detector.rules import RULES
 from baselines.detector.table import OURS, ROWS_ALARMED, WHOLE_RUNS, by_row, evaluate, markdown, summary
 from baselines.paired import decision
+from baselines.paired.question import FAMILY_LEVEL
 from harness.pairs import RENEWAL, RENEWAL_APART
 
 README = Path(baselines.__file__).parent / "README.md"
@@ -112,7 +113,7 @@ def test_all_pairs_together_decide_where_the_time_is_short(monkeypatch: pytest.M
     """What `PairedDecision` has its second test for: fresh pairs alone need 16, on top of 8 that raised a suspicion."""
     source = recordings.load(README.parent / "recorded" / "gate-one-server.json.gz")
     caught = []
-    for fresh, pooled in ((decision.FAMILY_LEVEL, 0.0), (decision.FRESH_LEVEL, decision.POOLED_LEVEL)):
+    for fresh, pooled in ((FAMILY_LEVEL, 0.0), (decision.FRESH_LEVEL, decision.POOLED_LEVEL)):
         monkeypatch.setattr(decision, "FRESH_LEVEL", fresh)
         monkeypatch.setattr(decision, "POOLED_LEVEL", pooled)
         frame = evaluate(source, {}, runs=60, shifts=(0.05,), ours=Ours(rounds=12))

@@ -143,10 +143,36 @@ def suspect(screened: list[float], fresh: list[float], **changes: object) -> Que
 
 def test_all_pairs_count_only_where_the_fresh_ones_bear_it_out() -> None:
     slow, equal = [0.05, 0.06, 0.04, 0.07] * 5, [0.001, -0.001, 0.002, -0.002]
-    assert suspect(slow, slow[:4]).pooled_p_value is None  # 24 pairs, four fresh ones: 1/16 is not 5 %
+    assert suspect(slow, slow[:4]).pooled_p_value is None  # four fresh ones are too few
     assert suspect(slow[:16], slow[:8]).pooled_p_value == pytest.approx(2**-24 * 12)
     assert suspect(slow * 2, equal * 2).pooled_p_value is None
-    assert suspect(slow[:16], slow[:8], leads=False).pooled_p_value is None
+
+
+def test_a_metric_that_rides_along_is_confirmed_by_fresh_pairs_alone() -> None:
+    tail = Question(key=Key(row="row", metric="latency_p95_s"), sensitivity=Sensitivity(), leads=False)
+    decision = PairedDecision([question("row"), tail])
+    rng = np.random.default_rng(5)
+    while decision.wanted():
+        slow = rng.normal(0.05, 0.005, 2)
+        decision.record("row", {"latency_s": float(slow[0]), "latency_p95_s": float(slow[1])})
+        decision.advance(0.0)
+    assert decision.questions[Key(row="row", metric="latency_s")].by_all_pairs
+    assert not tail.by_all_pairs
+    assert tail.pooled_p_value is None
+
+
+@pytest.mark.parametrize("after", [4, 9])
+def test_a_row_that_fails_does_not_hold_up_the_others(after: int) -> None:
+    """Where its fourth pair fails the others are screened on; where it is a suspect already, they are confirmed."""
+    decision = PairedDecision([question("fails"), question("slower"), question("equal")])
+    rng = np.random.default_rng(5)
+    for pair in range(200):
+        if pair == after:
+            decision.abandon("fails")
+        for row in decision.wanted():
+            decision.record(row, {"latency_s": float(rng.normal(0.0 if row == "equal" else 0.05, 0.005))})
+        decision.advance(pair / 200)
+    assert [q.state for q in decision.questions.values()] == ["undecided", "regressed", "unchanged"]
 
 
 def test_dropped_pairs_are_counted_and_say_nothing() -> None:

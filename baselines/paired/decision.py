@@ -28,12 +28,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from baselines.paired.question import FAMILY_LEVEL, SCREEN_LOOKS, Key, Phase, Question
+from baselines.paired.question import FRESH_LEVEL, POOLED_LEVEL, SCREEN_LOOKS, Key, Phase, Question
 from baselines.verdict import CONTAMINATED_SHARE
 
 SCREEN_SHARE: Final = 0.4
-FRESH_LEVEL: Final = FAMILY_LEVEL / 2
-POOLED_LEVEL: Final = FAMILY_LEVEL / 2
 HOPELESS_AFTER: Final = 1 / 3  # of the budget: where most pairs met a busy machine until then, the rest is not spent
 
 
@@ -81,6 +79,11 @@ class PairedDecision:
             elif question.key.metric in shifts:
                 question.record(shifts[question.key.metric])
 
+    def abandon(self, row: str) -> None:
+        """A row that failed in a block: it must not hold up the others."""
+        for question in self._of(row):
+            question.abandon()
+
     def advance(self, spent: float) -> None:
         """Looks where a look is due, and moves on to the next phase. `spent` is the share of the budget, 0 to 1."""
         if self.phase == "screen":
@@ -91,8 +94,10 @@ class PairedDecision:
         if self.phase == "confirm":
             for question in self.questions.values():
                 question.confirm()
-                question.pool(len(self._rows))
-            self._holm()
+                if question.leads or question.control:
+                    question.pool(self._sharing(question))
+            self._holm(control=False)
+            self._holm(control=True)
             self._pooled()
             if not any(q.state == "suspect" for q in self.questions.values()):
                 self._begin_round(spent)
@@ -134,10 +139,15 @@ class PairedDecision:
                 question.family = self.round
         self.phase = "confirm"
 
-    def _holm(self) -> None:
-        """Alarms of this round: Holm's step-down over all of its suspects, settled ones included."""
+    def _sharing(self, question: Question) -> int:
+        """How many questions share the test of all pairs with this one: the rows, or the controls."""
+        return len(self._rows) if question.leads else sum(q.control for q in self.questions.values())
+
+    def _holm(self, *, control: bool) -> None:
+        """Alarms of this round: Holm's step-down over all of its suspects, settled ones included. Controls, whose alarm
+        only disarms, are a family of their own."""
         family = sorted(
-            (q for q in self.questions.values() if q.family == self.round),
+            (q for q in self.questions.values() if q.family == self.round and q.control == control),
             key=lambda q: 1.0 if q.p_value is None else q.p_value,
         )
         for rank, question in enumerate(family):
@@ -151,13 +161,11 @@ class PairedDecision:
             question.give_up_after_last_look()
 
     def _pooled(self) -> None:
-        """Alarms of all pairs together: Bonferroni over every row of the run, suspected or not."""
+        """Alarms of all pairs together: Bonferroni over every row (or control) of the run, suspected or not."""
         for question in self.questions.values():
             p_value = question.pooled_p_value
             if question.state == "suspect" and p_value is not None and p_value <= POOLED_LEVEL:
-                question.alarm(
-                    f"p = {p_value:.2g} <= {POOLED_LEVEL:g} (all pairs, over {len(self._rows)} rows)", by_all_pairs=True
-                )
+                question.alarm(f"p = {p_value:.2g} <= {POOLED_LEVEL:g} (both phases)", by_all_pairs=True)
 
     def _begin_round(self, spent: float) -> None:
         self.round += 1

@@ -60,12 +60,12 @@ class PairedJudge:
             if measurement is None:
                 continue
             if measurement.status != "ok":
-                self.broken.setdefault(row, (arm, f"{measurement.status}: {measurement.reason}"))
+                self._break(row, arm, f"{measurement.status}: {measurement.reason}")
             elif no_time := _no_time(measurement):
-                self.broken.setdefault(row, (arm, no_time))
+                self._break(row, arm, no_time)
         if row in self.broken:
             if row == COPY:  # both sides of the control are the base arm of its row
-                self.broken.setdefault(str(self.run.control), ("base", self.broken[row][1]))
+                self._break(str(self.run.control), "base", self.broken[row][1])
             return
         if base is None or head is None:
             return
@@ -84,6 +84,10 @@ class PairedJudge:
             self.slots.append(shifts["latency_s"] if base_first else -shifts["latency_s"])
         self.decision.record(row, shifts, reason)
 
+    def _break(self, row: str, arm: str, reason: str) -> None:
+        self.broken.setdefault(row, (arm, reason))
+        self.decision.abandon(row)
+
     def _sentinels(self, base: Block, head: Block) -> None:
         """The sentinel of both blocks: work that no arm can change, judged as any row."""
         reason = base.sentinel_contended or head.sentinel_contended
@@ -96,10 +100,10 @@ class PairedJudge:
 
         Rows of one process share its luck, so the standard errors are added as if they were one.
         """
-        found = [q for q in self.decision.questions.values() if q.leads and len(q.best()) >= 8]
-        if not found:
+        found = [q.best() if len(q.best()) >= 8 else q.screened for q in self.decision.questions.values() if q.leads]
+        estimates = [trimmed(values) for values in found if len(values) >= 8]
+        if not estimates:
             return None
-        estimates = [trimmed(q.best()) for q in found]
         mean = statistics.fmean(e.mean for e in estimates)
         error = statistics.fmean(e.error for e in estimates)
         return mean, mean - 1.96 * error, mean + 1.96 * error

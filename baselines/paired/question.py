@@ -1,4 +1,4 @@
-"""One metric of one row under the paired rule: screened, then confirmed on pairs that were not used to suspect it.
+"""One metric of one row under the paired rule: screened, then confirmed with pairs that were not used to suspect it.
 
     screen, looks at 8, 12, 20, 32, 64, 128 pairs:
         99 % interval of the trimmed mean inside +-guarantee          -> unchanged
@@ -6,9 +6,9 @@
     confirm a suspect on fresh pairs, looks at 16, 32, 64, 120:
         exact signed-rank test of  side * d - floor > 0, Bonferroni over the looks (Holm over the suspects: `decision`)
         upper 99 % bound < guarantee                                  -> the suspicion is dropped
-    or on all pairs, looks at 16, 20, 24, 32, 48, 64 of both phases together:
-        the same test, Bonferroni over looks, sides and rows (a row was not chosen by these pairs: all rows have the
-        test), and the fresh pairs alone bear it out at 5 %
+    or on all pairs, looks at 16, 20, 24, 32, 64, 128 of both phases together:
+        the same test, Bonferroni over looks, sides and rows (no row was chosen: each has the test), and at least 8
+        fresh pairs, which alone bear it out at 2.5 %: the 95 % interval that is shown of them is beyond the floor
     a metric that rides along keeps its pairs after `unchanged`: they may take it back, and never raise a suspicion
 
 `d` is ln(head / base), turned so that + is worse. A pair is left out only by criteria that were fixed beforehand
@@ -24,13 +24,16 @@ from baselines.paired.robust import Trimmed, hodges_lehmann, signed_rank_p, stud
 
 SCREEN_LOOKS: Final = (8, 12, 20, 32, 64, 128)
 CONFIRM_LOOKS: Final = (16, 32, 64, 120)
-POOLED_LOOKS: Final = (16, 20, 24, 32, 48, 64)
-BORNE_OUT: Final = 0.05  # by the fresh pairs alone, where all pairs together raise the alarm
+POOLED_LOOKS: Final = (16, 20, 24, 32, 64, 128)
+FEWEST_FRESH: Final = 8
+BORNE_OUT: Final = 0.025  # by the fresh pairs alone, where all pairs together raise the alarm
 UNCHANGED_CONFIDENCE: Final = 0.99
 SUSPECT_CONFIDENCE: Final = 0.98
 FUTILE_CONFIDENCE: Final = 0.99
 SHOWN_CONFIDENCE: Final = 0.95
-FAMILY_LEVEL: Final = 0.01
+FAMILY_LEVEL: Final = 0.01  # of any alarm in a run
+FRESH_LEVEL: Final = FAMILY_LEVEL / 2
+POOLED_LEVEL: Final = FAMILY_LEVEL / 2
 POWER: Final = 0.95
 
 Phase = Literal["screen", "confirm", "done"]
@@ -137,20 +140,23 @@ class Question:
             self._drop()
 
     def pool(self, rows: int) -> None:
-        """Looks at all pairs of a suspect that leads, which is one of `rows`. The p-value counts only where the fresh
-        pairs alone bear it out: what the screening pairs met is no evidence alone."""
+        """Looks at all pairs of a suspect, which is one of `rows`. The p-value counts only where the fresh pairs alone
+        bear it out: what the screening pairs met is no evidence alone."""
         count = _reached(len(self.screened) + len(self.confirmed), POOLED_LOOKS)
-        if not self.leads or self.state != "suspect" or count <= self._pooled_looked:
+        if self.state != "suspect" or count <= self._pooled_looked:
             return
         self._pooled_looked = count
         beyond = [self.side * d - self.sensitivity.floor for d in [*self.screened, *self.confirmed][:count]]
-        raw, fresh = signed_rank_p(beyond), signed_rank_p(beyond[len(self.screened) :])
-        word = "bear it out" if fresh <= BORNE_OUT else "do not bear it out"
+        fresh = beyond[len(self.screened) :]
+        if len(fresh) < FEWEST_FRESH:
+            return
+        raw, alone = signed_rank_p(beyond), signed_rank_p(fresh)
+        factors = f"{len(POOLED_LOOKS)} looks x 2 sides x {rows} rows"
         self.looks.append(
-            f"all {count} pairs: p = {raw:.2g} at this look; the {max(0, count - len(self.screened))} fresh ones alone "
-            f"{word} (p = {fresh:.2g})"
+            f"both phases, {count} pairs: p = {raw:.2g} (x {factors}); the {len(fresh)} fresh ones alone "
+            f"{'bear it out' if alone <= BORNE_OUT else 'do not bear it out'} (p = {alone:.2g})"
         )
-        if fresh <= BORNE_OUT:
+        if alone <= BORNE_OUT:
             least = 1.0 if self.pooled_p_value is None else self.pooled_p_value
             self.pooled_p_value = min(least, raw * 2 * len(POOLED_LOOKS) * rows)
 
@@ -163,6 +169,11 @@ class Question:
     def deciding_p_value(self) -> float | None:
         """That of the test that raised the alarm; of a suspect without one that of the fresh pairs."""
         return self.pooled_p_value if self.by_all_pairs else self.p_value
+
+    def abandon(self) -> None:
+        """No pair of it can be had any more."""
+        if self.state in {"open", "suspect"}:
+            self.state = "undecided"
 
     def give_up_after_last_look(self) -> None:
         """No further look is planned for a suspect that has had them all."""
@@ -205,7 +216,7 @@ class Question:
         if len(values) < 4:
             return None
         found = trimmed(values)
-        level = 1 - FAMILY_LEVEL / len(CONFIRM_LOOKS)
+        level = 1 - FRESH_LEVEL / 2 / len(CONFIRM_LOOKS)  # of a single suspect of the first round
         quantiles = student(level, found.degrees) + student(POWER, found.degrees)
         return self.sensitivity.floor + quantiles * found.error
 

@@ -151,12 +151,11 @@ def _outcome(question: Question, ended: str) -> tuple[Outcome, str]:
     sensitivity, count = question.sensitivity, len(question.screened)
     fresh = len(question.confirmed)
     if question.state in {"regressed", "improved"}:
-        which = f"{fresh} fresh ones, and all together lie" if question.by_all_pairs else f"{fresh} fresh ones"
-        return (
-            "regressed" if question.state == "regressed" else "improved",
-            f"suspected after {count} pairs, confirmed on {which} beyond {sensitivity.floor:.0%} "
-            f"(p = {question.deciding_p_value:.1g})",
-        )
+        beyond = f"beyond {sensitivity.floor:.0%} (p = {question.deciding_p_value:.1g})"
+        told = f"confirmed on {fresh} fresh ones {beyond}"
+        if question.by_all_pairs:
+            told = f"{fresh} fresh ones bear it out, and all {count + fresh} together lie {beyond}"
+        return "regressed" if question.state == "regressed" else "improved", f"suspected after {count} pairs, {told}"
     if question.state == "unchanged" and not question.still_unchanged():
         return "inconclusive", f"first pairs lay within ±{sensitivity.guarantee:.1%}; all {count} leave more possible"
     if question.state == "unchanged":
