@@ -19,6 +19,7 @@ import benches
 from baselines import fingerprint
 from baselines.paired import preflight as preflight_rules
 from baselines.paired import verdicts
+from baselines.paired.decision import RULE
 from baselines.paired.judge import PairedJudge, replayed
 from baselines.paired.metrics import PAIRED_METRICS
 from baselines.paired.preflight import Found
@@ -160,6 +161,7 @@ def _header(asked: Asked, folder: Path, servers: Servers) -> PairedRun:
         rows=rows,
         sentinels=tuple(SENTINELS),
         shared_server=servers.base is servers.head,
+        rule=RULE,
     )
     paired.write_header(folder, header)
     return header

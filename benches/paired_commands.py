@@ -13,6 +13,7 @@ from typing import Any
 
 import benches
 import reports.terminal
+from baselines.paired.decision import RULE
 from baselines.paired.judge import replayed
 from baselines.paired.verdicts import AS_THINGS_ARE
 from baselines.verdict import FINE, MEANINGS, NOT_COMPARABLE, Comparison, Verdict, exit_code
@@ -170,6 +171,8 @@ def replay(options: Namespace) -> int:
         say(f"{folder}: decided again from the raw values: bit for bit the same")
         return FINE
     say(f"{folder}: the raw values give another decision than the stored one")
+    if (rule := paired.load(folder).rule) != RULE:
+        say(f"  it was decided by version {rule} of the rule, and this is version {RULE}")
     for line in changes(json.loads(stored.read_text(encoding="utf-8")), json.loads(again)):
         say(f"  {line}")
     return NOT_COMPARABLE

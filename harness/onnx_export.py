@@ -18,7 +18,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,13 +40,18 @@ INTEGER_OPERATORS: Final = ("MatMulInteger", "ConvInteger", "MatMulNBits")
 DYNAMIC_OPERATORS: Final = ("MatMul", "Gemm")
 SEVEN_BITS: Final = "_7bit"
 FREED: Final = {"dynamic_batch": "batch size", "dynamic_size": "picture size"}
+FREED_AXES: Final = {"dynamic_batch": {0}, "dynamic_size": {2, 3}}
+SPECIALIZED: Final = (
+    "static shape",
+    "0/1 specialized",
+)  # torch.export's words for a constant
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxFile:
     """One exported network. `operators` counts the nodes of its graph by type, `integer_layers` those layers that are
     there to run in integers, `weights_bytes` adds up its initialisers, `export_s` is how long making it took, whenever
-    that was; `calibration` says what its ranges are of.
+    that was; `calibration` says what its ranges are of, `free` which dimensions of which inputs may have any size.
     """
 
     component: str
@@ -57,6 +62,7 @@ class OnnxFile:
     export_s: float
     integer_layers: int = 0
     calibration: str | None = None
+    free: Mapping[str, list[int]] = field(default_factory=dict)
 
 
 def exported(components: Sequence[Component], request: BuildRequest, recipe: str) -> list[OnnxFile]:
@@ -64,6 +70,16 @@ def exported(components: Sequence[Component], request: BuildRequest, recipe: str
     if "dynamic_size" in request.optimizations and not any(x.ndim == 4 for c in components for x in c.inputs):
         raise Unsupported("dynamic_size: no network of this model takes pictures or latents")
     return [_exported(c, request, recipe) for c in components]
+
+
+def facts_of(files: Sequence[OnnxFile]) -> dict[str, Any]:
+    """What a row says of the files that it runs."""
+    free = {f.component: dict(f.free) for f in files if f.free}
+    return {
+        "export_s": sum(f.export_s for f in files),
+        "calibration": next((f.calibration for f in files if f.calibration), None),
+        **({"free_dimensions": free} if free else {}),
+    }
 
 
 def free_axes(x: torch.Tensor, optimizations: Sequence[str]) -> tuple[int, ...]:
@@ -99,7 +115,7 @@ def _exported(component: Component, request: BuildRequest, recipe: str) -> OnnxF
             _keep(made, folder)
     path = folder / "model.onnx"
     about = json.loads((folder / "about.json").read_text())
-    operators, integer_layers, weights = _read(path)
+    operators, integer_layers, weights, free = _read(path)
     disk = sum(f.stat().st_size for f in folder.iterdir() if f.name != "about.json")
     return OnnxFile(
         component=component.name,
@@ -108,6 +124,7 @@ def _exported(component: Component, request: BuildRequest, recipe: str) -> OnnxF
         integer_layers=integer_layers,
         weights_bytes=weights,
         disk_bytes=disk,
+        free=free,
         **about,
     )
 
@@ -172,8 +189,8 @@ def _write(component: Component, recipe: str, path: Path, optimizations: Sequenc
                 module, inputs, dynamo=True, opset_version=opset, dynamic_shapes=shapes, verbose=False
             )
         except torch.onnx.OnnxExporterError as error:
-            if shapes is not None and "static shape" in str(error):
-                raise Unsupported(_fixed(optimizations)) from error
+            if shapes is not None and any(words in str(error) for words in SPECIALIZED):
+                raise Unsupported(_fixed(component.name, free, optimizations)) from error
             raise
     assert program is not None  # dynamo=True with no file to write returns the program
     program.save(str(path), external_data=_bytes_of(module) > LARGE)
@@ -184,12 +201,15 @@ def _write(component: Component, recipe: str, path: Path, optimizations: Sequenc
     onnx.save(model, path)
     dims = [i.type.tensor_type.shape.dim for i in model.graph.input]
     if not all(dims[i][axis].dim_param for i, axes in enumerate(free) for axis in axes):
-        raise Unsupported(_fixed(optimizations))
+        raise Unsupported(_fixed(component.name, free, optimizations))
 
 
-def _fixed(optimizations: Sequence[str]) -> str:
-    asked = [name for name in FREED if name in optimizations]
-    return f"{'+'.join(asked)}: torch.export made the {' or '.join(FREED[n] for n in asked)} of this network a constant"
+def _fixed(component: str, free: Sequence[Sequence[int]], optimizations: Sequence[str]) -> str:
+    """Which of the dimensions that this network was to leave free it has as constants."""
+    axes = {axis for one in free for axis in one}
+    asked = [name for name in FREED if name in optimizations and axes & FREED_AXES[name]]
+    what = " or ".join(FREED[name] for name in asked)
+    return f"{'+'.join(asked)}: torch.export made the {what} of {component} a constant"
 
 
 def _without_permuting_einsum(graph: Any) -> None:
@@ -249,15 +269,17 @@ def _is_large(path: Path) -> bool:
     return sum(f.stat().st_size for f in path.parent.iterdir()) > LARGE
 
 
-def _read(path: Path) -> tuple[dict[str, int], int, int]:
-    """(nodes by operator, layers to run in integers, bytes of the initialisers)."""
+def _read(path: Path) -> tuple[dict[str, int], int, int, dict[str, list[int]]]:
+    """(nodes by operator, layers to run in integers, bytes of the initialisers, free dimensions by input)."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
     operators = Counter(node.op_type for node in graph.node)
     integer = sum(operators[name] for name in INTEGER_OPERATORS) + onnx_static.quantised_layers(graph)
     weights = sum(math.prod(t.dims) * element_bytes(t.data_type) for t in graph.initializer)
-    return dict(operators), integer, int(weights)
+    dims = {i.name: i.type.tensor_type.shape.dim for i in graph.input}
+    free = {name: [axis for axis, dim in enumerate(found) if dim.dim_param] for name, found in dims.items()}
+    return dict(operators), integer, int(weights), {name: axes for name, axes in free.items() if axes}
 
 
 def element_bytes(data_type: int) -> float:

@@ -1,6 +1,6 @@
 """What ONNX Runtime's own profile proves of one call: which provider ran each node, and which ran in integers.
 
-A node on another provider makes the row invalid. One kind is let pass, where the batch is free: ONNX Runtime computes
+A node on another provider makes the row invalid. One kind is let pass, where a dimension is free: ONNX Runtime computes
 shapes on the CPU on purpose, beside a GPU too. A node is one of those if all that it gives is a few integers; it is
 counted under a name of its own. TensorRT shows a whole subgraph as one node, so that integers inside it are not seen.
 """

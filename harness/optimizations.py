@@ -265,11 +265,11 @@ _add(
     "grad mode", backends=TORCH_BACKENDS - {"cuda_graphs"},
 )  # fmt: skip
 _add(
-    "dynamic_batch", "dynamic batch", "one export (TensorRT: one engine) for a range of batch sizes",
+    "dynamic_batch", "dynamic batch", "an export (TensorRT: an engine) that takes other batch sizes, too",
     "free batch", backends=ONNX_RUNTIME | {"openvino", "tensorrt"},
 )  # fmt: skip
 _add(
-    "dynamic_size", "dynamic size", "one export (TensorRT: one engine) for pictures of half to twice the size",
+    "dynamic_size", "dynamic size", "an export that takes other picture sizes, too (TensorRT: from half to twice)",
     "free size", backends=ONNX_RUNTIME | {"openvino", "tensorrt"},
 )  # fmt: skip
 for _level, _what in (("off", "none"), ("basic", "redundant nodes only"), ("extended", "all but layout changes")):

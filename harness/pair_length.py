@@ -15,7 +15,7 @@ from harness.types import Measurement
 TURN_S: Final = 0.03
 MAX_TURN_SAMPLES: Final = 12
 MIN_TURNS, MAX_TURNS = 6, 10
-LONG_S: Final = 0.15  # of iterations so long four do: what differs from process to process is more than their noise
+LONG_S: Final = 0.15  # an iteration so long has fewer turns: its processes differ by more than the turns' own noise
 MIN_LONG_TURNS: Final = 4
 SAMPLE_S: Final = 0.3
 WARM_UP_S: Final = 0.05

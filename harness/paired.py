@@ -70,7 +70,8 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedRun:
-    """The header of a paired run. `arms` and `loaded` are (base, head): what was asked for, and what was loaded."""
+    """The header of a paired run. `arms` and `loaded` are (base, head): what was asked for, and what was loaded.
+    `rule` is the version of the rule that decided it."""
 
     id: str
     suite: str
@@ -92,6 +93,7 @@ class PairedRun:
     finished: str | None = None
     ended: str | None = None
     notes: tuple[str, ...] = ()
+    rule: int = 1
 
 
 def row_of(base: Case, head: Case) -> PairedRow:

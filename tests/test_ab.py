@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,16 +131,19 @@ def test_replay_is_bit_for_bit_and_sees_an_edited_value(
     expected = "screen, 8 pairs: shift" if done.returncode == REGRESSED else "pairs dropped: "
     assert expected in told.stdout
     path = run / paired.BLOCKS_FILE
-    whole = path.read_text()
+    whole, header = path.read_text(), paired.load(run)
     try:
         path.write_text("\n".join(whole.split("\n")[4:]))  # the first pairs are gone
+        paired.write_header(run, replace(header, rule=1))
         edited = subprocess.run(
             [*command, "replay", str(run)], capture_output=True, text=True, check=False, cwd=HERE.parent
         )
     finally:
         path.write_text(whole)
+        paired.write_header(run, header)
     assert edited.returncode == 12
     assert "another decision" in edited.stdout
+    assert "decided by version 1 of the rule, and this is version 2" in edited.stdout
     assert decide(run).arms == ("as things are", "inject:busy=0.5@*b256*")
 
 

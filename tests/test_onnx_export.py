@@ -254,6 +254,7 @@ def test_a_free_size_takes_pictures_of_another_size(tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(run(free, larger), wide(larger), rtol=1e-5, atol=1e-5)
     assert tuple(run(free, images(2)).shape) == (2, 4, 16, 16)
+    assert onnx_export.facts_of([free])["free_dimensions"] == {"net": {next(iter(free.free)): [2, 3]}}
     with pytest.raises(Exception, match="invalid dimensions"):
         run(free, images(3))
 
@@ -264,7 +265,7 @@ def test_a_size_that_a_network_fixes_or_has_not_is_unsupported(tmp_path: Path) -
             return x + torch.ones(1, 1, 8, 8)
 
     fixed = Component(name="net", module=Fixed(), inputs=(images(2),))
-    with pytest.raises(Unsupported, match="picture size of this network a constant"):
+    with pytest.raises(Unsupported, match="picture size of net a constant"):
         export(fixed, "fp32", request_in(tmp_path, (), "dynamic_size"))
     lone = Component(name="net", module=torch.nn.Linear(64, 10).eval(), inputs=(torch.randn(2, 64),))
     with pytest.raises(Unsupported, match="no network of this model takes pictures"):

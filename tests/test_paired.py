@@ -104,8 +104,8 @@ def test_equal_constants_are_judged_and_not_skipped() -> None:
     assert [q.state for q in decision.questions.values()] == ["unchanged", "regressed"]
 
 
-def test_the_alarm_is_raised_by_fresh_pairs_only() -> None:
-    """Screening pairs that look slow are never part of the confirmation: quiet fresh pairs drop the suspicion."""
+def test_screening_pairs_alone_raise_no_alarm() -> None:
+    """However slow they look: quiet fresh pairs drop the suspicion."""
     decision = PairedDecision([question("row")])
     rng = np.random.default_rng(5)
     while decision.phase == "screen":

@@ -135,6 +135,11 @@ def test_a_dynamic_size_is_a_range_of_height_and_width() -> None:
     assert tensorrt._ranges(unet, ("dynamic_batch", "dynamic_size"))[0].maximum == (8, 4, 128, 192)
 
 
+@pytest.mark.parametrize(("side", "smallest"), [(64, 32), (72, 40), (8, 8), (12, 8), (7, 4), (1, 1)])
+def test_the_smallest_side_can_be_halved_as_often_as_the_own(side: int, smallest: int) -> None:
+    assert tensorrt._half(side) == smallest
+
+
 def test_why_a_precision_is_not_there(trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.backends.tensorrt.missing_package", lambda *_: None)
     monkeypatch.setattr("harness.backends.tensorrt.missing_device", lambda _device: None)

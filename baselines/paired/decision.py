@@ -31,6 +31,7 @@ from typing import Final
 from baselines.paired.question import FRESH_LEVEL, POOLED_LEVEL, SCREEN_LOOKS, Key, Phase, Question
 from baselines.verdict import CONTAMINATED_SHARE
 
+RULE: Final = 2  # 2: all pairs together may alarm, the outermost quarter of the turns is left out
 SCREEN_SHARE: Final = 0.4
 HOPELESS_AFTER: Final = 1 / 3  # of the budget: where most pairs met a busy machine until then, the rest is not spent
 

@@ -20,9 +20,9 @@ from harness.stats import needed_for, percentile_of
 from harness.types import Measurement, Metric
 
 TAIL: Final = 95.0
-# Of the four turns of a long iteration this leaves two: a burst of somebody else's work hits one turn, not its
-# neighbour. With a fifth, which leaves all four, pairs of equal arms of digits_sd at batch 8 have a standard deviation
-# of 5.4 % instead of 1.9 % (baselines/recorded/gate-one-server.json.gz; tests/test_recorded_noise.py).
+# Of four turns, which the longest iterations have, this leaves two: a burst of somebody else's work hits one turn, not
+# its neighbour. A fifth would leave all four: pairs of equal arms of digits_sd at batch 8 then have a standard
+# deviation of 5.4 % instead of 1.9 % (baselines/recorded/gate-one-server.json.gz; tests/test_recorded_noise.py).
 TURN_TRIM: Final = 0.25
 STARTS: Final = ("load_s", "build_s", "build_cached_s", "first_call_s")
 
@@ -55,7 +55,8 @@ def turn_shift(base: Measurement, head: Measurement) -> float:
 
 
 def mean_shift(base: Sequence[float], head: Sequence[float]) -> float:
-    """Trimmed mean of ln(head / base) over turns; of unequal numbers of turns, ln of the ratio of the medians."""
+    """Trimmed mean of ln(head / base) over turns, below four turns their median; of unequal numbers of turns ln of the
+    ratio of the medians."""
     if len(base) != len(head):
         return math.log(statistics.median(head) / statistics.median(base))
     shifts = [math.log(here / there) for there, here in zip(base, head, strict=True)]

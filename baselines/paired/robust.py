@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Trimmed:
-    """A 20 % trimmed mean with its standard error and degrees of freedom (Yuen 1974, Biometrika 61:165)."""
+    """A trimmed mean with its standard error and degrees of freedom (Yuen 1974, Biometrika 61:165)."""
 
     mean: float
     error: float

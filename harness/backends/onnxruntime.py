@@ -78,9 +78,8 @@ class OnnxRuntime:
                 "graph_optimization_level": _graph_level(request),
                 "nodes": {name: onnx_proof.in_words(found) for name, found in profiles.items()},
                 "proven": onnx_proof.proven(request.precision, provider),
-                "export_s": export_s,
+                **onnx_export.facts_of(files),
                 "session_s": session_s,
-                "calibration": next((f.calibration for f in files if f.calibration), None),
                 **_modes(request.precision, provider),
             },
             verify=lambda: onnx_proof.fault(profiles, provider, request.precision, integer_layers),
@@ -199,23 +198,40 @@ def _forward(session: Any, device: str) -> Forward:
         given = {n: c(x).contiguous().numpy() for n, c, x in zip(names, cast, inputs, strict=True)}
         return torch.from_numpy(session.run([output.name], given)[0]).to(torch.float32)
 
-    def on_gpu(*inputs: torch.Tensor) -> torch.Tensor:
+    return on_cpu if device == "cpu" else bound(session, device)
+
+
+def bound(session: Any, device: str) -> Forward:
+    """Calls by IO binding: inputs and outputs stay on the device. The buffer of an output is torch's, or, where its
+    height and width are free, the session's own, since only the network knows how they follow from the input's."""
+    names = [i.name for i in session.get_inputs()]
+    types = [i.type for i in session.get_inputs()]
+    output = session.get_outputs()[0]
+    cast = [_caster(t) for t in types]
+    sized = all(isinstance(size, int) for size in output.shape[1:])
+
+    def forward(*inputs: torch.Tensor) -> torch.Tensor:
         import torch
 
         binding = session.io_binding()
-        kept = [c(x).to("cuda").contiguous() for c, x in zip(cast, inputs, strict=True)]
-        # A free dimension has a name; it is the batch, which every input has too.
-        shape = [size if isinstance(size, int) else len(kept[0]) for size in output.shape]
-        result = torch.empty(shape, dtype=torch_dtype(output.type), device="cuda")
-        torch.cuda.current_stream().synchronize()  # the session works on a stream of its own
+        kept = [c(x).to(device).contiguous() for c, x in zip(cast, inputs, strict=True)]
+        if device == "cuda":
+            torch.cuda.current_stream().synchronize()  # the session works on a stream of its own
         for name, kind, tensor in zip(names, types, kept, strict=True):
-            binding.bind_input(name, "cuda", 0, _element_type(kind), list(tensor.shape), tensor.data_ptr())
-        binding.bind_output(output.name, "cuda", 0, _element_type(output.type), list(result.shape), result.data_ptr())
+            binding.bind_input(name, device, 0, _element_type(kind), list(tensor.shape), tensor.data_ptr())
+        if not sized:
+            binding.bind_output(output.name, device, 0)
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+            return torch.from_dlpack(binding.get_outputs()[0]).to(torch.float32)
+        batch = output.shape[0] if isinstance(output.shape[0], int) else len(kept[0])  # a free dimension has a name
+        result = torch.empty([batch, *output.shape[1:]], dtype=torch_dtype(output.type), device=device)
+        binding.bind_output(output.name, device, 0, _element_type(output.type), list(result.shape), result.data_ptr())
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         return result.to(torch.float32)
 
-    return on_cpu if device == "cpu" else on_gpu
+    return forward
 
 
 def _caster(onnx_type: str) -> Callable[[torch.Tensor], torch.Tensor]:

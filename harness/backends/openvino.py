@@ -75,9 +75,8 @@ class OpenVino:
                     {d for m in compiled.values() for d in m.get_property("EXECUTION_DEVICES")}
                 ),
                 "nodes": {name: _in_words(found) for name, found in nodes.items()},
-                "export_s": export_s,
+                **onnx_export.facts_of(files),
                 "compile_s": compile_s,
-                "calibration": next((f.calibration for f in files if f.calibration), None),
                 **_modes(request.precision),
             },
             verify=lambda: _verify(nodes, request.precision, {f.component: f.integer_layers for f in files}),

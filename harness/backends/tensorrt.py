@@ -6,6 +6,7 @@ types of inputs and layers from the engine, its hash and size. Not yet proven on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -32,6 +33,7 @@ VERSION: Final = 11  # the first whose networks are strongly typed only
 LAYERS_KEPT: Final = 10
 LARGEST: Final = 4  # times the case's batch, where the engine is to serve a range of them
 SIDE: Final = 2  # from that part of the case's height and width to so many times them, likewise
+ALIGNED: Final = 8  # how often a diffusers U-Net halves: three times
 
 
 @BACKENDS.add("tensorrt")
@@ -87,10 +89,9 @@ class TensorRT:
                 "integer_layers": {name: layers.integer for name, (_, layers) in read.items()},
                 "slowest_layers_s": {c.name: _slowest(engines[c.name], c) for c in components},
                 "device_memory_bytes": sum(int(e.engine.device_memory_size_v2) for e in engines.values()),
-                "export_s": export_s,
+                **onnx_export.facts_of(files),
                 "engine_s": plan_s,
                 "load_s": load_s,
-                "calibration": next((f.calibration for f in files if f.calibration), None),
             },
             verify=lambda: _verify(read, request, quantised),
         )
@@ -106,10 +107,17 @@ def _ranges(component: Component, optimizations: Sequence[str]) -> list[Range]:
         free = onnx_export.free_axes(x, optimizations)
         small, large = list(x.shape), list(x.shape)
         for axis in free:
-            small[axis] = 1 if axis == 0 else x.shape[axis] // SIDE
+            small[axis] = 1 if axis == 0 else _half(x.shape[axis])
             large[axis] = x.shape[axis] * (LARGEST if axis == 0 else SIDE)
         found.append(Range(minimum=tuple(small), optimum=tuple(x.shape), maximum=tuple(large)))
     return found
+
+
+def _half(side: int) -> int:
+    """The smallest side: a SIDE-th of the case's, rounded up to what the case's own side is a multiple of, up to
+    ALIGNED. A U-Net halves and doubles, and is exported for sides that it can halve as often."""
+    step = math.gcd(side, ALIGNED)
+    return math.ceil(side / SIDE / step) * step
 
 
 def _forward(engine: Engine) -> Forward:
