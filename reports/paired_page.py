@@ -86,8 +86,9 @@ def _shifts(lines: Sequence[Line]) -> Section | NotShown:
     chart = Chart(title="Latency of head against base", figure=_forest(shown), wide=True)
     note = (
         "Trimmed mean of each row's pairs with its 95 % interval, of a confirmed change the Hodges-Lehmann estimate "
-        "of its fresh pairs with its rank interval; + is slower. Inside the dark band nothing is called a change; a row "
-        "is unchanged where its 99 % interval lies inside the light band. Controls run the same code in both arms, or none of it."
+        "of its fresh pairs with its rank interval; + is slower. Inside the dark band nothing is called a change; a "
+        "row is unchanged where its 99 % interval lies inside the light band. Controls run the same code in both "
+        "arms, or none of it."
     )
     return Section(order=10, title="Shift of each row", note=note, figures=(chart,))
 
