@@ -161,6 +161,28 @@ def test_a_metric_that_rides_along_is_confirmed_by_fresh_pairs_alone() -> None:
     assert tail.pooled_p_value is None
 
 
+def test_a_suspected_tail_does_not_hold_up_the_latencies() -> None:
+    """A tail that is noisy enough to stay suspected for long: of a row that is slower, and of one that is not."""
+    names = ("slower", "equal", "noisy")
+    tails = [Question(key=Key(row=n, metric="latency_p95_s"), sensitivity=Sensitivity(), leads=False) for n in names]
+    decision = PairedDecision([*(question(n) for n in names), *tails])
+    rng = np.random.default_rng(3)
+    rounds = 0
+    while (wanted := decision.wanted()) and rounds < 60:
+        for row in wanted:
+            latency = rng.normal(0.05 if row == "slower" else 0.0, 0.03 if row == "noisy" else 0.005)
+            decision.record(row, {"latency_s": float(latency), "latency_p95_s": float(rng.normal(0.03, 0.03))})
+        rounds += 1
+        decision.advance(rounds / 60)
+    states = {q.key.row: q.state for q in decision.questions.values() if q.leads}
+    assert states["slower"] == "regressed"
+    assert states["equal"] == "unchanged"
+    noisy = decision.questions[Key(row="noisy", metric="latency_s")]
+    assert noisy.state == "unchanged" or len(noisy.screened) >= 32
+    slower = decision.questions[Key(row="slower", metric="latency_p95_s")]
+    assert len(slower.confirmed) <= 16
+
+
 @pytest.mark.parametrize("after", [4, 9])
 def test_a_row_that_fails_does_not_hold_up_the_others(after: int) -> None:
     """Where its fourth pair fails the others are screened on; where it is a suspect already, they are confirmed."""

@@ -9,7 +9,8 @@ Rounds. A round screens every open question; when all are screened, or SCREEN_SH
 and there are suspects, the suspects are confirmed on fresh pairs. They are then the family: Holm's step-down over their
 p-values at FRESH_LEVEL / 2^round, so that all rounds together stay below FRESH_LEVEL. The family is fixed by the
 screening pairs alone, and this alarm by fresh pairs alone, so looking early costs nothing. What is still open when the
-suspects are settled is screened on in a further round.
+suspects are settled is screened on in a further round. A p95 or a start-up that is suspected keeps the run in a
+confirmation for one look a round, and not at all where its row's latency has alarmed: latencies come first.
 
 All pairs. The same test over the screening and the fresh pairs together may raise the alarm as well, at POOLED_LEVEL
 over all rows of the run, since a suspect was chosen by some of these pairs; and only where the fresh ones alone bear it
@@ -28,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from baselines.paired.question import FRESH_LEVEL, POOLED_LEVEL, SCREEN_LOOKS, Key, Phase, Question
+from baselines.paired.question import CONFIRM_LOOKS, FRESH_LEVEL, POOLED_LEVEL, SCREEN_LOOKS, Key, Phase, Question
 from baselines.verdict import CONTAMINATED_SHARE
 
 RULE: Final = 2  # 2: all pairs together may alarm, the outermost quarter of the turns is left out
@@ -68,7 +69,7 @@ class PairedDecision:
         if self.phase == "screen":
             return {q.key.row for q in self.questions.values() if q.leads and q.state == "open"}
         if self.phase == "confirm":
-            return {q.key.row for q in self.questions.values() if q.state == "suspect"}
+            return {q.key.row for q in self.questions.values() if self._waits(q)}
         return set()
 
     def record(self, row: str, shifts: Mapping[str, float], dropped: str | None = None) -> None:
@@ -97,10 +98,11 @@ class PairedDecision:
                 question.confirm()
                 if question.leads or question.control:
                     question.pool(self._sharing(question))
-            self._holm(control=False)
-            self._holm(control=True)
+            for number in range(1, self.round + 1):
+                self._holm(number, control=False)
+                self._holm(number, control=True)
             self._pooled()
-            if not any(q.state == "suspect" for q in self.questions.values()):
+            if not any(self._waits(q) for q in self.questions.values()):
                 self._begin_round(spent)
 
         if spent >= HOPELESS_AFTER and self.count().dropped > self.count().kept:
@@ -117,10 +119,23 @@ class PairedDecision:
     def _of(self, row: str) -> list[Question]:
         return [q for q in self.questions.values() if q.key.row == row]
 
+    def _waits(self, question: Question) -> bool:
+        """Whether the run stays in the confirmation for this question. Those that ride along wait for one look a round,
+        so that latencies are screened on meanwhile, and not at all where their row's latency has alarmed."""
+        if question.state != "suspect" or question.leads or question.control:
+            return question.state == "suspect"
+        if any(q.leads and q.state in {"regressed", "improved"} for q in self._of(question.key.row)):
+            return False
+        looks = CONFIRM_LOOKS[: self.round] if self._open() else CONFIRM_LOOKS
+        return len(question.confirmed) < looks[-1]
+
+    def _open(self) -> bool:
+        return any(q.leads and q.state == "open" for q in self.questions.values())
+
     def _screening_over(self, spent: float) -> bool:
-        if not any(q.leads and q.state == "open" for q in self.questions.values()):
+        if not self._open():
             return True
-        suspects = any(q.state == "suspect" for q in self.questions.values())
+        suspects = any(self._waits(q) for q in self.questions.values())
         share = self._began + SCREEN_SHARE * (1 - self._began)
         first_looks = all(
             len(q.screened) >= SCREEN_LOOKS[0] for q in self.questions.values() if q.leads and q.state == "open"
@@ -136,7 +151,7 @@ class PairedDecision:
             for question in self.questions.values():
                 question.suspect_if_leaning()
         for question in self.questions.values():
-            if question.state == "suspect":
+            if question.state == "suspect" and question.family is None:
                 question.family = self.round
         self.phase = "confirm"
 
@@ -144,19 +159,19 @@ class PairedDecision:
         """How many questions share the test of all pairs with this one: the rows, or the controls."""
         return len(self._rows) if question.leads else sum(q.control for q in self.questions.values())
 
-    def _holm(self, *, control: bool) -> None:
-        """Alarms of this round: Holm's step-down over all of its suspects, settled ones included. Controls, whose alarm
+    def _holm(self, number: int, *, control: bool) -> None:
+        """Alarms of one round: Holm's step-down over all of its suspects, settled ones included. Controls, whose alarm
         only disarms, are a family of their own."""
         family = sorted(
-            (q for q in self.questions.values() if q.family == self.round and q.control == control),
+            (q for q in self.questions.values() if q.family == number and q.control == control),
             key=lambda q: 1.0 if q.p_value is None else q.p_value,
         )
         for rank, question in enumerate(family):
-            level = FRESH_LEVEL / 2**self.round / (len(family) - rank)
+            level = FRESH_LEVEL / 2**number / (len(family) - rank)
             if question.p_value is None or question.p_value > level:
                 break
             if question.state == "suspect":
-                place = f"Holm, {rank + 1} of {len(family)} suspects, round {self.round}"
+                place = f"Holm, {rank + 1} of {len(family)} suspects, round {number}"
                 question.alarm(f"p = {question.p_value:.2g} <= {level:.2g} ({place})")
         for question in family:
             question.give_up_after_last_look()
@@ -171,5 +186,4 @@ class PairedDecision:
     def _begin_round(self, spent: float) -> None:
         self.round += 1
         self._began = spent
-        still_open = any(q.leads and q.state == "open" for q in self.questions.values())
-        self.phase = "screen" if still_open else "done"
+        self.phase = "screen" if self._open() else "done"

@@ -81,11 +81,12 @@ class Question:
     _pooled_looked: int = 0
 
     def takes(self, phase: Phase) -> bool:
-        """Whether a pair that is measured in this phase is one of its own."""
+        """Whether a pair that is measured in this phase is one of its own. Fresh pairs of a suspect may come
+        while its row is screened on."""
         if phase == "done":
             return False
         rides = self.state == "unchanged" and not self.leads
-        return rides or self.state == ("open" if phase == "screen" else "suspect")
+        return rides or self.state == "suspect" or (self.state == "open" and phase == "screen")
 
     def record(self, shift: float) -> None:
         """One pair: of a suspect a fresh one."""

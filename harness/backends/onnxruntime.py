@@ -223,7 +223,7 @@ def bound(session: Any, device: str) -> Forward:
             binding.bind_output(output.name, device, 0)
             session.run_with_iobinding(binding)
             binding.synchronize_outputs()
-            return torch.from_dlpack(binding.get_outputs()[0]).to(torch.float32)
+            return torch.utils.dlpack.from_dlpack(binding.get_outputs()[0]).to(torch.float32)
         batch = output.shape[0] if isinstance(output.shape[0], int) else len(kept[0])  # a free dimension has a name
         result = torch.empty([batch, *output.shape[1:]], dtype=torch_dtype(output.type), device=device)
         binding.bind_output(output.name, device, 0, _element_type(output.type), list(result.shape), result.data_ptr())
