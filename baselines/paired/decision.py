@@ -9,8 +9,7 @@ Rounds. A round screens every open question; when all are screened, or SCREEN_SH
 and there are suspects, the suspects are confirmed on fresh pairs. They are then the family: Holm's step-down over their
 p-values at FRESH_LEVEL / 2^round, so that all rounds together stay below FRESH_LEVEL. The family is fixed by the
 screening pairs alone, and this alarm by fresh pairs alone, so looking early costs nothing. What is still open when the
-suspects are settled is screened on in a further round. A p95 or a start-up that is suspected keeps the run in a
-confirmation for one look a round, and not at all where its row's latency has alarmed: latencies come first.
+suspects are settled is screened on in a further round.
 
 All pairs. The same test over the screening and the fresh pairs together may raise the alarm as well, at POOLED_LEVEL
 over all rows of the run, since a suspect was chosen by some of these pairs; and only where the fresh ones alone bear it
@@ -120,9 +119,10 @@ class PairedDecision:
         return [q for q in self.questions.values() if q.key.row == row]
 
     def _waits(self, question: Question) -> bool:
-        """Whether the run stays in the confirmation for this question. Those that ride along wait for one look a round,
-        so that latencies are screened on meanwhile, and not at all where their row's latency has alarmed."""
-        if question.state != "suspect" or question.leads or question.control:
+        """Whether the run stays in the confirmation for this question. Controls, and metrics that ride along, wait for
+        one look a round, so that latencies are screened on meanwhile; not at all where their row's latency has alarmed.
+        (Where latencies wait for one look a round, too, less is caught and no more rows are called unchanged.)"""
+        if question.state != "suspect" or question.leads:
             return question.state == "suspect"
         if any(q.leads and q.state in {"regressed", "improved"} for q in self._of(question.key.row)):
             return False
