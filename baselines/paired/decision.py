@@ -9,7 +9,7 @@ Rounds. A round screens every open question; when all are screened, or SCREEN_SH
 and there are suspects, the suspects are confirmed on fresh pairs. They are then the family: Holm's step-down over their
 p-values at FRESH_LEVEL / 2^round, so that all rounds together stay below FRESH_LEVEL. The family is fixed by the
 screening pairs alone, and this alarm by fresh pairs alone, so looking early costs nothing. What is still open when the
-suspects are settled is screened on in a further round.
+suspects are settled, or a mere leaning has had its look, is screened on in a further round.
 
 All pairs. The same test over the screening and the fresh pairs together may raise the alarm as well, at POOLED_LEVEL
 over all rows of the run, since a suspect was chosen by some of these pairs; and only where the fresh ones alone bear it
@@ -119,12 +119,14 @@ class PairedDecision:
         return [q for q in self.questions.values() if q.key.row == row]
 
     def _waits(self, question: Question) -> bool:
-        """Whether the run stays in the confirmation for this question. Controls, and metrics that ride along, wait for
-        one look a round, so that latencies are screened on meanwhile; not at all where their row's latency has alarmed.
-        (Where latencies wait for one look a round, too, less is caught and no more rows are called unchanged.)"""
-        if question.state != "suspect" or question.leads:
+        """Whether the run stays in the confirmation for this question. What a look suspected of a latency is confirmed
+        to its end. What only leant at the end of the screening, controls, and metrics that ride along wait for one look
+        a round, so that open latencies are screened on meanwhile; the last not at all where their row's latency has
+        alarmed. (Where every latency waits for one look a round, less is caught.)"""
+        if question.state != "suspect" or (question.leads and not question.leaning):
             return question.state == "suspect"
-        if any(q.leads and q.state in {"regressed", "improved"} for q in self._of(question.key.row)):
+        settled = any(q.leads and q.state in {"regressed", "improved"} for q in self._of(question.key.row))
+        if settled and not question.leads:
             return False
         looks = CONFIRM_LOOKS[: self.round] if self._open() else CONFIRM_LOOKS
         return len(question.confirmed) < looks[-1]

@@ -75,6 +75,7 @@ class Question:
     family: int | None = None
     pooled_p_value: float | None = None
     by_all_pairs: bool = False
+    leaning: bool = False
     looks: list[str] = field(default_factory=list)
     _looked: int = 0
     _confirm_looked: int = 0
@@ -120,7 +121,7 @@ class Question:
             return
         found = trimmed(self.screened)
         if abs(found.mean) > self.sensitivity.guarantee / 2 and found.lower(0.80) > 0:
-            self.state = "suspect"
+            self.state, self.leaning = "suspect", True
             self.looks.append(f"screen ended after {len(self.screened)} pairs, leaning: suspect")
 
     def confirm(self) -> None:
