@@ -8,8 +8,8 @@ All processes of one fork server share its memory layout, so servers are renewed
 have a server each, the difference of the two layouts is an offset of all their pairs, which no number of pairs of the
 same servers shows: they are renewed every RENEWAL_APART rounds, so that it becomes noise between pairs. Where the
 offsets of the servers have a standard deviation of 0.8 % and the processes one of 0.5 %, renewal every 8 rounds calls a
-row that is 3 % slower unchanged in 149 of 1,000 runs and alarms in 21 of 1,000 A/A runs; renewal every 2 rounds does so
-in 7 and in none (a smaller version is in `tests/test_detector_table.py`). New pairs for a suspicion have new servers.
+row that is 3 % slower unchanged in 143 of 1,000 runs; renewal every 2 rounds does so in 4 (100 runs of each are in
+`tests/test_detector_table.py`). New pairs for a suspicion have new servers.
 """
 
 from __future__ import annotations

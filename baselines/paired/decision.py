@@ -14,8 +14,9 @@ suspects are settled, or a mere leaning has had its look, is screened on in a fu
 All pairs. The same test over the screening and the fresh pairs together may raise the alarm as well, at POOLED_LEVEL
 over all rows of the run, since a suspect was chosen by some of these pairs; and only where the fresh ones alone bear it
 out. Both levels together are FAMILY_LEVEL. It needs 8 fresh pairs where the fresh ones alone need 16: with time for 12
-rounds of pairs of all rows, +5 % is caught in 86 % of resampled runs and not in 47 %, with as many alarms of equal code
-(none); a smaller version is in `tests/test_detector_table.py`.
+rounds of pairs of all rows, at least a quarter more of the resampled runs catch +5 % (`tests/test_detector_table.py`
+compares), and equal code alarms in none (`imgbench selftest --recorded FILE --rounds 12`). With more than 27 rows the
+first look cannot pass, and a suspicion that came after 64 pairs is confirmed sooner by the fresh pairs alone.
 
 The decision is a function of the pairs and of the share of the budget that was spent at each: a replay of the stored
 ones gives the same, bit for bit.
