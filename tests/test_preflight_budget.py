@@ -203,7 +203,7 @@ def timed(rows: tuple[PairedRow, ...], latency_s: float) -> tuple[PairedRow, ...
     return tuple(interleaved(row, latency_s) for row in rows)
 
 
-@pytest.mark.parametrize(("latency_s", "least"), [(0.001, TIMEOUT_S), (10.0, 5 * 2 * 2 * 70.0)])
+@pytest.mark.parametrize(("latency_s", "least"), [(0.001, TIMEOUT_S), (10.0, 5 * 2 * 2 * 50.0)])
 def test_a_block_may_take_what_its_rows_need_and_what_the_suite_allows(
     latency_s: float, least: float, clock: Clock, tmp_path: Path
 ) -> None:
