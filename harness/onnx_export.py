@@ -39,12 +39,8 @@ LARGE: Final = 1.5e9  # bytes: protobuf's limit is 2 GB, and beyond this weights
 INTEGER_OPERATORS: Final = ("MatMulInteger", "ConvInteger", "MatMulNBits")
 DYNAMIC_OPERATORS: Final = ("MatMul", "Gemm")
 SEVEN_BITS: Final = "_7bit"
-FREED: Final = {"dynamic_batch": "batch size", "dynamic_size": "picture size"}
-FREED_AXES: Final = {"dynamic_batch": {0}, "dynamic_size": {2, 3}}
-SPECIALIZED: Final = (
-    "static shape",
-    "0/1 specialized",
-)  # torch.export's words for a constant
+FREED: Final = {"dynamic_batch": ("batch size", (0,)), "dynamic_size": ("picture size", (2, 3))}
+MADE_CONSTANT: Final = ("static shape", "0/1 specialized")  # in torch.export's message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +81,8 @@ def facts_of(files: Sequence[OnnxFile]) -> dict[str, Any]:
 def free_axes(x: torch.Tensor, optimizations: Sequence[str]) -> tuple[int, ...]:
     """The dimensions of an input that its network takes in any size: (N, ...) with dynamic_batch, height and width of
     pictures and latents (N, C, H, W) with dynamic_size."""
-    batch = (0,) if "dynamic_batch" in optimizations else ()
-    return (*batch, 2, 3) if "dynamic_size" in optimizations and x.ndim == 4 else batch
+    asked = [axes for name, (_, axes) in FREED.items() if name in optimizations]
+    return tuple(axis for axes in asked for axis in axes if axis == 0 or x.ndim == 4)
 
 
 def for_cpu(recipe: str) -> str:
@@ -189,7 +185,7 @@ def _write(component: Component, recipe: str, path: Path, optimizations: Sequenc
                 module, inputs, dynamo=True, opset_version=opset, dynamic_shapes=shapes, verbose=False
             )
         except torch.onnx.OnnxExporterError as error:
-            if shapes is not None and any(words in str(error) for words in SPECIALIZED):
+            if shapes is not None and any(words in str(error) for words in MADE_CONSTANT):
                 raise Unsupported(_fixed(component.name, free, optimizations)) from error
             raise
     assert program is not None  # dynamo=True with no file to write returns the program
@@ -207,8 +203,8 @@ def _write(component: Component, recipe: str, path: Path, optimizations: Sequenc
 def _fixed(component: str, free: Sequence[Sequence[int]], optimizations: Sequence[str]) -> str:
     """Which of the dimensions that this network was to leave free it has as constants."""
     axes = {axis for one in free for axis in one}
-    asked = [name for name in FREED if name in optimizations and axes & FREED_AXES[name]]
-    what = " or ".join(FREED[name] for name in asked)
+    asked = {name: what for name, (what, own) in FREED.items() if name in optimizations and axes & set(own)}
+    what = " or ".join(asked.values())
     return f"{'+'.join(asked)}: torch.export made the {what} of {component} a constant"
 
 

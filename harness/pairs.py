@@ -9,7 +9,8 @@ have a server each, the difference of the two layouts is an offset of all their 
 same servers shows: they are renewed every RENEWAL_APART rounds, so that it becomes noise between pairs. Where the
 offsets of the servers have a standard deviation of 0.8 % and the processes one of 0.5 %, renewal every 8 rounds calls a
 row that is 3 % slower unchanged in 143 of 1,000 runs; renewal every 2 rounds does so in 4 (100 runs of each are in
-`tests/test_detector_table.py`). New pairs for a suspicion have new servers.
+`tests/test_detector_table.py`). There the fresh
+pairs of a suspicion begin with new servers, too.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ class Servers:
         return list(dict.fromkeys((self.base, self.head, self.control)))
 
     def due(self, rounds: int, *, another_phase: bool = False) -> list[ArmProcess]:
-        """The servers that are renewed after so many rounds, and so that fresh pairs have fresh servers. The control's
-        own decides about no row: it lives on."""
+        """The servers that are renewed after so many rounds; those of arms apart in another phase, too, so that a
+        suspicion's fresh pairs have fresh ones. The control's own decides about no row: it lives on."""
         if rounds % RENEWAL == 0:
             return self.all()
         apart = self.base is not self.head

@@ -82,6 +82,7 @@ def test_every_block_of_the_slowed_arm_says_so(slowed: tuple[Path, subprocess.Co
     told = {(b.arm, "b256" in row, bool(m.facts.get("injected"))) for b in stored for row, m in b.measurements.items()}
     assert {t for t in told if t[2]} == {("head", True, True)}
     assert {b.arm for b in stored} == {"base", "head", "control"}
+    assert {(b.group == paired.CONTROL_GROUP, bool(b.sentinel)) for b in stored} == {(True, False), (False, True)}
 
 
 def test_both_arms_have_equal_counts_and_take_turns(slowed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

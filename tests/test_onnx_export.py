@@ -235,14 +235,18 @@ def test_a_free_batch_takes_any_size(component: Component, tmp_path: Path) -> No
         run(fixed, images(7))
 
 
-def test_a_batch_that_export_fixes_is_unsupported(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("free", "what", "shape"),
+    [("dynamic_batch", "batch size", (2, 1, 8, 8)), ("dynamic_size", "picture size", (1, 1, 8, 8))],
+)
+def test_what_export_fixes_is_unsupported(free: str, what: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     class Fixed(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x + torch.ones(2, 1, 8, 8)
+            return x + torch.ones(shape)
 
     fixed = Component(name="net", module=Fixed(), inputs=(images(2),))
-    with pytest.raises(Unsupported, match="a constant"):
-        export(fixed, "fp32", request_in(tmp_path, (), "dynamic_batch"))
+    with pytest.raises(Unsupported, match=f"{free}: torch.export made the {what} of net a constant"):
+        export(fixed, "fp32", request_in(tmp_path, (), free))
     assert not list((tmp_path / "exports").iterdir())
 
 
@@ -259,17 +263,10 @@ def test_a_free_size_takes_pictures_of_another_size(tmp_path: Path) -> None:
         run(free, images(3))
 
 
-def test_a_size_that_a_network_fixes_or_has_not_is_unsupported(tmp_path: Path) -> None:
-    class Fixed(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x + torch.ones(1, 1, 8, 8)
-
-    fixed = Component(name="net", module=Fixed(), inputs=(images(2),))
-    with pytest.raises(Unsupported, match="picture size of net a constant"):
-        export(fixed, "fp32", request_in(tmp_path, (), "dynamic_size"))
+def test_a_free_size_needs_pictures(tmp_path: Path) -> None:
     lone = Component(name="net", module=torch.nn.Linear(64, 10).eval(), inputs=(torch.randn(2, 64),))
     with pytest.raises(Unsupported, match="no network of this model takes pictures"):
-        onnx_export.exported([lone], request_in(tmp_path, (), "dynamic_size"), "fp32")
+        export(lone, "fp32", request_in(tmp_path, (), "dynamic_size"))
 
 
 def test_bytes_of_elements_know_half_a_byte() -> None:

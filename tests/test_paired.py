@@ -144,8 +144,9 @@ def suspect(screened: list[float], fresh: list[float], **changes: object) -> Que
 def test_all_pairs_count_only_where_the_fresh_ones_bear_it_out() -> None:
     slow, equal = [0.05, 0.06, 0.04, 0.07] * 5, [0.001, -0.001, 0.002, -0.002]
     assert suspect(slow, slow[:4]).pooled_p_value is None  # four fresh ones are too few
+    assert suspect(slow[:18], slow[:6]).pooled_p_value is None  # and six, though 1/64 would bear it out
     assert suspect(slow[:16], slow[:8]).pooled_p_value == pytest.approx(2**-24 * 12)
-    assert suspect(slow * 2, equal * 2).pooled_p_value is None
+    assert suspect(slow[:16], equal * 4).pooled_p_value is None
 
 
 def test_a_metric_that_rides_along_is_confirmed_by_fresh_pairs_alone() -> None:

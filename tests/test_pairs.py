@@ -22,12 +22,14 @@ def test_servers_of_arms_that_have_one_each_are_renewed_every_second_round() -> 
     apart = Servers(base=ONE, head=TWO, control=THREE)
     assert [apart.due(rounds) for rounds in (1, 2, 3, 4)] == [[], [ONE, TWO], [], [ONE, TWO]]
     assert apart.due(8) == [ONE, TWO, THREE]
+    assert apart.due(3, another_phase=True) == [ONE, TWO]  # for the fresh pairs of a suspicion
 
 
 def test_one_server_for_both_arms_lives_for_eight_rounds() -> None:
     together = Servers(base=ONE, head=ONE, control=ONE)
     assert [together.due(rounds) for rounds in (2, 4, 7)] == [[], [], []]
     assert together.due(8) == together.due(16) == [ONE]
+    assert together.due(3, another_phase=True) == []
 
 
 def pairs(seed: int) -> Pairs:

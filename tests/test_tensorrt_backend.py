@@ -137,7 +137,7 @@ def test_a_dynamic_size_is_a_range_of_height_and_width() -> None:
 
 @pytest.mark.parametrize(("side", "smallest"), [(64, 32), (72, 40), (8, 8), (12, 8), (7, 4), (1, 1)])
 def test_the_smallest_side_can_be_halved_as_often_as_the_own(side: int, smallest: int) -> None:
-    assert tensorrt._half(side) == smallest
+    assert tensorrt._smallest_side(side) == smallest
 
 
 def test_why_a_precision_is_not_there(trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,14 +107,14 @@ def _ranges(component: Component, optimizations: Sequence[str]) -> list[Range]:
         free = onnx_export.free_axes(x, optimizations)
         small, large = list(x.shape), list(x.shape)
         for axis in free:
-            small[axis] = 1 if axis == 0 else _half(x.shape[axis])
+            small[axis] = 1 if axis == 0 else _smallest_side(x.shape[axis])
             large[axis] = x.shape[axis] * (LARGEST if axis == 0 else SIDE)
         found.append(Range(minimum=tuple(small), optimum=tuple(x.shape), maximum=tuple(large)))
     return found
 
 
-def _half(side: int) -> int:
-    """The smallest side: a SIDE-th of the case's, rounded up to what the case's own side is a multiple of, up to
+def _smallest_side(side: int) -> int:
+    """A SIDE-th of the case's side, rounded up to what the case's own side is a multiple of, up to
     ALIGNED. A U-Net halves and doubles, and is exported for sides that it can halve as often."""
     step = math.gcd(side, ALIGNED)
     return math.ceil(side / SIDE / step) * step
