@@ -97,6 +97,31 @@ def test_a_tail_that_only_leans_takes_no_time_from_a_suspected_latency(latency: 
     assert decision.wanted() == wanted
 
 
+@pytest.mark.parametrize(("fresh", "state"), [(0.0, "dropped"), (-0.3, "dropped"), (0.3, "regressed")])
+def test_a_tail_holds_up_the_run_only_while_its_fresh_pairs_lean_to_the_suspected_side(fresh: float, state: str) -> None:
+    latency, tail = asked()
+    decision = PairedDecision([latency, tail])
+    for value in QUIET:
+        measured(decision, latency=value, other=0.3 + value)
+    assert (latency.state, tail.state) == ("unchanged", "suspect")
+    count = 0
+    while decision.wanted():
+        measured(decision, latency=0.0, other=fresh + (0.5 if count % 2 else -0.5))
+        count += 1
+    assert (tail.state, decision.phase) == (state, "done")
+    assert count == 16 if fresh <= 0 else count > 16
+
+
+def test_a_latency_that_does_not_lean_any_more_has_its_further_looks() -> None:
+    latency, tail = asked()
+    decision = PairedDecision([latency, tail])
+    for value in QUIET:
+        measured(decision, latency=0.05 + value, other=value)
+    for number in range(16):
+        measured(decision, latency=0.2 if number % 2 else -0.2, other=0.0)
+    assert (latency.state, decision.wanted()) == ("suspect", {"row"})
+
+
 def test_the_latency_itself_gets_no_pair_after_it_was_decided() -> None:
     latency, tail = asked()
     decision = PairedDecision([latency, tail])

@@ -32,7 +32,9 @@ from typing import Final
 from baselines.paired.question import CONFIRM_LOOKS, FRESH_LEVEL, POOLED_LEVEL, SCREEN_LOOKS, Key, Phase, Question
 from baselines.verdict import CONTAMINATED_SHARE
 
-RULE: Final = 2  # 2: all pairs together may alarm, the outermost quarter of the turns is left out
+# 2: all pairs together may alarm, the outermost quarter of the turns is left out. 3: what rides along holds up the run
+# only while its fresh pairs lean.
+RULE: Final = 3
 SCREEN_SHARE: Final = 0.4
 HOPELESS_AFTER: Final = 1 / 3  # of the budget: where most pairs met a busy machine until then, the rest is not spent
 

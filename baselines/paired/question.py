@@ -6,6 +6,7 @@
     confirm a suspect on fresh pairs, looks at 16, 32, 64, 120:
         exact signed-rank test of  side * d - floor > 0, Bonferroni over the looks (Holm over the suspects: `decision`)
         upper 99 % bound < guarantee                                  -> the suspicion is dropped
+        a metric that rides along, or a control, leans no more        -> likewise: it holds up the whole run
     or on all pairs, looks at 16, 20, 24, 32, 64, 128 of both phases together:
         the same test, Bonferroni over looks, sides and rows (no row was chosen: each has the test), and at least 8
         fresh pairs, which alone bear it out at 2.5 %: the 95 % interval that is shown of them is beyond the floor
@@ -29,6 +30,7 @@ FEWEST_FRESH: Final = 8
 BORNE_OUT: Final = 0.025  # by the fresh pairs alone, where all pairs together raise the alarm
 UNCHANGED_CONFIDENCE: Final = 0.99
 SUSPECT_CONFIDENCE: Final = 0.98
+LEANING_CONFIDENCE: Final = 0.80
 FUTILE_CONFIDENCE: Final = 0.99
 SHOWN_CONFIDENCE: Final = 0.95
 FAMILY_LEVEL: Final = 0.01  # of any alarm in a run
@@ -119,10 +121,13 @@ class Question:
         """At the end of the screening time: a shift that is already likely goes on to be confirmed."""
         if self.state != "open" or len(self.screened) < SCREEN_LOOKS[0]:
             return
-        found = trimmed(self.screened)
-        if abs(found.mean) > self.sensitivity.guarantee / 2 and found.lower(0.80) > 0:
+        if self._leans(trimmed(self.screened)):
             self.state, self.leaning = "suspect", True
             self.looks.append(f"screen ended after {len(self.screened)} pairs, leaning: suspect")
+
+    def _leans(self, found: Trimmed) -> bool:
+        """Whether a shift of half the guarantee or more is seen, and none is unlikely."""
+        return abs(found.mean) > self.sensitivity.guarantee / 2 and found.lower(LEANING_CONFIDENCE) > 0
 
     def confirm(self) -> None:
         """Looks at the fresh pairs: the p-value so far, and whether the suspicion is futile."""
@@ -138,7 +143,8 @@ class Question:
         self.looks.append(
             f"confirm, {count} fresh pairs: p = {raw:.2g} at this look, {self.p_value:.2g} over all looks"
         )
-        if self.p_value > FAMILY_LEVEL and upper < self.sensitivity.guarantee:
+        futile = upper < self.sensitivity.guarantee or not (self.leads or (found.mean > 0 and self._leans(found)))
+        if self.p_value > FAMILY_LEVEL and futile:
             self._drop()
 
     def pool(self, rows: int) -> None:
