@@ -2,10 +2,11 @@
 
 A recipe is what stands in the file: fp32, fp16 and bf16 (the module cast before torch.export reads it), int8_dynamic
 (ONNX Runtime's quantiser, MatMul and Gemm, weights per channel), int8_weight_only (MatMulNBits with 8 bits, blocks of
-weights), int8_static (Q/DQ nodes with ranges from real inputs, `harness.onnx_static`) and int8_static_unsigned (the
-same for ONNX Runtime's CPU kernels). `for_cpu` names the form of a recipe with weights of 7 bits, where this CPU needs
-it (`harness.saturation`). Every file passes onnx.checker with full shape inference before anybody may run it. Files are
-kept by recipe and by the work's hash, with the seconds that they took beside them.
+weights), int8_static (Q/DQ nodes with ranges from real inputs, `harness.onnx_static`), int8_static_unsigned (the same
+for ONNX Runtime's CPU kernels) and fp8_e4m3 (the same in fp8 for TensorRT, `harness.onnx_fp8`). `for_cpu` names the
+form of a recipe with weights of 7 bits, where this CPU needs it (`harness.saturation`). Every file passes onnx.checker
+with full shape inference before anybody may run it. Files are kept by recipe and by the work's hash, with the seconds
+that they took beside them.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from harness import onnx_static, saturation
-from harness.precision import DTYPES
+from harness import onnx_fp8, onnx_static, saturation
+from harness.precision import DTYPES, QUANTISED
 from harness.types import Component, Unsupported
 
 if TYPE_CHECKING:
@@ -46,8 +47,9 @@ MADE_CONSTANT: Final = ("static shape", "0/1 specialized")  # in torch.export's 
 @dataclass(frozen=True, kw_only=True)
 class OnnxFile:
     """One exported network. `operators` counts the nodes of its graph by type, `integer_layers` those layers that are
-    there to run in integers, `weights_bytes` adds up its initialisers, `export_s` is how long making it took, whenever
-    that was; `calibration` says what its ranges are of, `free` which dimensions of which inputs may have any size.
+    there to run in integers or fp8, `weights_bytes` adds up its initialisers, `export_s` is how long making it took,
+    whenever that was; `calibration` says what its ranges are of, `free` which dimensions of which inputs may have any
+    size.
     """
 
     component: str
@@ -137,7 +139,7 @@ def _keep(made: Path, folder: Path) -> None:
 def _make(component: Component, request: BuildRequest, recipe: str, folder: Path) -> str | None:
     """Writes model.onnx into `folder`; what the ranges came from, where it needs any."""
     path = folder / "model.onnx"
-    if recipe in DTYPES and not recipe.startswith("int8"):
+    if recipe in DTYPES and recipe not in QUANTISED:
         _write(component, recipe, path, request.optimizations)
         _check(path)
         return None
@@ -150,6 +152,10 @@ def _make(component: Component, request: BuildRequest, recipe: str, folder: Path
             calibration = request.calibration()
             source = calibration.source
             onnx_static.quantise(plain, path, calibration.calls[component.name], _is_large(plain), narrow)
+        elif kind == "fp8_e4m3":
+            calibration = request.calibration()
+            source = calibration.source
+            onnx_fp8.quantise(plain, path, calibration.calls[component.name], _is_large(plain))
         elif kind == "int8_static_unsigned":
             signed = _exported(component, request, recipe.removesuffix("_unsigned"))
             source = signed.calibration

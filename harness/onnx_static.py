@@ -20,10 +20,16 @@ EMBEDDINGS: Final = ("timestep_embedder", "time_embedding", "add_embedding")  # 
 
 
 def quantise(
-    plain: Path, path: Path, calls: Sequence[tuple[torch.Tensor, ...]], large: bool, narrow: bool = False
+    plain: Path,
+    path: Path,
+    calls: Sequence[tuple[torch.Tensor, ...]],
+    large: bool,
+    narrow: bool = False,
+    kinds: Sequence[str] = HEAVY,
 ) -> None:
     """Writes the Q/DQ form of the fp32 file `plain`; ranges are the largest values seen in `calls`, the network's
-    inputs. `large`: weights beside the file; `narrow`: weights of 7 bits (`harness.saturation`)."""
+    inputs. `large`: weights beside the file; `narrow`: weights of 7 bits (`harness.saturation`); `kinds`: operators
+    whose inputs become int8."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -36,7 +42,7 @@ def quantise(
             path,
             _reader([i.name for i in graph.input], calls),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(HEAVY),
+            op_types_to_quantize=list(kinds),
             per_channel=True,
             reduce_range=narrow,
             activation_type=QuantType.QInt8,

@@ -7,7 +7,8 @@ int8_dynamic       int8 weights per channel; activations become int8 while it ru
 int8_dynamic_classic   the same by torch.ao.quantization.quantize_dynamic: one range for all rows (FBGEMM), CPU only
 int8_static        int8 weights per channel and int8 activations by ranges that calibration found (Q/DQ in ONNX)
 int8_weight_only   int8 weights per channel, multiplied in the activations' own dtype
-fp8_e4m3           bf16, with linear layers in fp8: weights per channel, activations per row while it runs
+fp8_e4m3           bf16, with linear layers in fp8: weights per channel, activations per row while it runs. In TensorRT
+                   fp32, with linear layers in fp8: one scale a tensor, by ranges that calibration found (Q/DQ)
 
 torchao quantises for the torch backends (`harness.quantisation`), ONNX Runtime's quantiser for the ONNX ones
 (`harness.onnx_export`): linear layers and matrix products, and for ONNX int8_static convolutions too. The rest of an
@@ -41,6 +42,7 @@ DTYPES: Final = {  # of the activations
 QUANTISED: Final = {precision: "int8" for precision in DTYPES if precision.startswith("int8")} | {
     "fp8_e4m3": "float8_e4m3fn"
 }
+FP8_CAPABILITY: Final = (8, 9)  # Ada, then Hopper: the first tensor cores that multiply e4m3
 
 
 def unsupported_by_torch(precision: str, device: str) -> str | None:
@@ -57,7 +59,7 @@ def unsupported_by_torch(precision: str, device: str) -> str | None:
         return "TF32 needs compute capability 8.0 or newer"
     if precision == "fp8_e4m3" and device != "cuda":
         return "torchao's fp8 needs an NVIDIA GPU of compute capability 8.9 or newer; the device here is a CPU"
-    if precision == "fp8_e4m3" and torch.cuda.get_device_capability() < (8, 9):
+    if precision == "fp8_e4m3" and torch.cuda.get_device_capability() < FP8_CAPABILITY:
         return "torchao's fp8 needs compute capability 8.9 or newer"
     if precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
         return "this GPU has no bf16"

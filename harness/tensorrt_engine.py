@@ -25,6 +25,7 @@ WORKSPACE_BYTES: Final = 4 * 2**30
 TIMING_CACHE: Final = "timing.cache"
 # The inspector's words for types, somewhere in a text like "Thirty-two wide channel vectorized row major Int8 format".
 DATATYPE: Final = re.compile(r"\b(Float|Half|BFloat16|FP32|FP16|BF16|FP8|FP4|UInt8|Int8|Int4|Int32|Int64|Bool)\b")
+QUANTISED: Final = ("Int8", "FP8")
 CONVERSIONS: Final = frozenset({"Reformat", "NoOp", "Quantize", "Dequantize", "Constant", "Shuffle"})
 
 Shape = tuple[int, ...]
@@ -55,19 +56,19 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
-    """`types` counts what the layers give, {"Half": 120, "Float": 3}; `integer` those that read int8 or have weights of
-    it and are no mere change of format."""
+    """`types` counts what the layers give, {"Half": 120, "Float": 3}; `quantised` those that read int8 or fp8 or have
+    weights of it, {"Int8": 48}, and are no mere change of format."""
 
     types: Mapping[str, int]
-    integer: int
+    quantised: Mapping[str, int]
 
 
 def described(text: str) -> Layers:
     """What the inspector's JSON says of an engine's layers."""
     layers = [layer for layer in json.loads(text).get("Layers", []) if isinstance(layer, dict)]
     types = Counter(_types_of(output) for layer in layers for output in layer.get("Outputs", []))
-    integer = sum(_computes_in_int8(layer) for layer in layers)
-    return Layers(types=dict(types), integer=integer)
+    quantised = {kind: sum(_computes_in(kind, layer) for layer in layers) for kind in QUANTISED}
+    return Layers(types=dict(types), quantised={kind: count for kind, count in quantised.items() if count})
 
 
 def _types_of(tensor: Mapping[str, Any]) -> str:
@@ -76,10 +77,10 @@ def _types_of(tensor: Mapping[str, Any]) -> str:
     return found.group() if found else "unknown"
 
 
-def _computes_in_int8(layer: Mapping[str, Any]) -> bool:
+def _computes_in(kind: str, layer: Mapping[str, Any]) -> bool:
     weights = layer.get("Weights")
-    stored = isinstance(weights, dict) and weights.get("Type") == "Int8"
-    reads = any(_types_of(tensor) == "Int8" for tensor in layer.get("Inputs", []))
+    stored = isinstance(weights, dict) and weights.get("Type") == kind
+    reads = any(_types_of(tensor) == kind for tensor in layer.get("Inputs", []))
     return (reads or stored) and layer.get("LayerType") not in CONVERSIONS
 
 

@@ -1,19 +1,24 @@
-"""Every network of every digits family in half precision: exported, checked, and in fp16 run once for its answer."""
+"""Every network of every digits family in half precision and fp8: exported, checked, and in fp16 and fp8 run once for
+its answer."""
 
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from test_onnx_fp8 import as_it_stands
 
 from harness import onnx_export
 from harness.backends import BuildRequest
+from harness.calibration import Calls, Recorded
 from harness.registry import MODELS
 from harness.timing import Timer
 from harness.types import Case, Component
@@ -35,7 +40,7 @@ def networks(model: str) -> list[Component]:
     return found
 
 
-def request_in(folder: Path, precision: str) -> BuildRequest:
+def request_in(folder: Path, precision: str, calls: Calls | None = None) -> BuildRequest:
     return BuildRequest(
         precision=precision,
         device="cpu",
@@ -44,7 +49,9 @@ def request_in(folder: Path, precision: str) -> BuildRequest:
         work="w",
         timer=Timer(lambda: None),
         optimizations=(),
-        calibration=lambda: pytest.fail("nothing is calibrated here"),
+        calibration=lambda: (
+            Recorded(calls=calls, source="its inputs") if calls else pytest.fail("nothing is calibrated here")
+        ),
     )
 
 
@@ -63,15 +70,28 @@ def test_every_network_can_be_had_in_half_precision(model: str, tmp_path: Path) 
                 assert cosine(run(file.path, component), references[component.name]) > 0.999, file.component
 
 
+@pytest.mark.parametrize("model", ["digits_vit", "digits_dit", "digits_sd"])
+def test_every_network_can_be_had_in_fp8(model: str, tmp_path: Path) -> None:
+    components = networks(model)
+    request = request_in(tmp_path, "fp8_e4m3", {c.name: [c.inputs] for c in components})
+    for file, component in zip(onnx_export.exported(components, request, "fp8_e4m3"), components, strict=True):
+        held = Counter(t.data_type for t in onnx.load(file.path).graph.initializer)
+        assert held[onnx.TensorProto.INT8] == 0
+        assert (held[onnx.TensorProto.FLOAT8E4M3FN] > 0) == (file.integer_layers > 0), file.component
+        assert cosine(run(file.path, component, np.float32), answer(component)) > 0.99, file.component
+    assert file.integer_layers or len(components) > 1  # a VAE may be all convolutions
+
+
 def answer(component: Component) -> torch.Tensor:
     with torch.no_grad():
         return component.module(*component.inputs)
 
 
-def run(path: Path, component: Component) -> torch.Tensor:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+def run(path: Path, component: Component, dtype: Any = np.float16) -> torch.Tensor:
+    """The file's answer; in fp8 as it stands (`test_onnx_fp8.py`)."""
+    session = onnxruntime.InferenceSession(str(path), as_it_stands(), providers=["CPUExecutionProvider"])
     feeds = {
-        i.name: x.numpy().astype(np.float16 if x.is_floating_point() else np.int64)
+        i.name: x.numpy().astype(dtype if x.is_floating_point() else np.int64)
         for i, x in zip(session.get_inputs(), component.inputs, strict=True)
     }
     return torch.from_numpy(session.run(None, feeds)[0]).float()

@@ -98,7 +98,7 @@ def test_a_tail_that_only_leans_takes_no_time_from_a_suspected_latency(latency: 
 
 
 @pytest.mark.parametrize(("fresh", "state"), [(0.0, "dropped"), (-0.3, "dropped"), (0.3, "regressed")])
-def test_a_tail_holds_up_the_run_only_while_its_fresh_pairs_lean_to_the_suspected_side(fresh: float, state: str) -> None:
+def test_a_tail_holds_up_the_run_only_while_its_fresh_pairs_lean_to_its_side(fresh: float, state: str) -> None:
     latency, tail = asked()
     decision = PairedDecision([latency, tail])
     for value in QUIET:

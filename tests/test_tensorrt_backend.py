@@ -35,8 +35,8 @@ class FakeEngine:
 
     engine = SimpleNamespace(device_memory_size_v2=1024)
 
-    def __init__(self, dtypes: dict[str, str], types: dict[str, int], integer: int = 0) -> None:
-        self.dtypes, self.found = dtypes, tensorrt_engine.Layers(types=types, integer=integer)
+    def __init__(self, dtypes: dict[str, str], types: dict[str, int], **quantised: int) -> None:
+        self.dtypes, self.found = dtypes, tensorrt_engine.Layers(types=types, quantised=quantised)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         return inputs[0].half()
@@ -63,7 +63,7 @@ def built(
         weights_bytes=60,
         disk_bytes=70,
         export_s=2.0,
-        integer_layers=12 if precision == "int8_static" else 0,
+        integer_layers=12 if precision in tensorrt.QUANTISED else 0,
     )
 
     def exported(_components: Any, _request: Any, recipe: str) -> list[OnnxFile]:
@@ -104,21 +104,22 @@ def test_an_engine_of_another_precision_is_invalid(monkeypatch: pytest.MonkeyPat
     assert build.verify() == "fp16 was asked for, but the engine of net takes or gives {'x': 'float32'}"
 
 
-@pytest.mark.parametrize(
-    ("integer", "reason"),
-    [
-        (0, "int8_static: 0 layers of the engine of net compute in int8, fewer than a third of its 12 quantised ones"),
-        (3, "int8_static: 3 layers of the engine of net compute in int8, fewer than a third of its 12 quantised ones"),
-        (4, None),  # query, key and value of each of four blocks as one
-    ],
-)
-def test_int8_is_held_to_the_quantised_layers_as_far_as_they_fuse(
-    integer: int, reason: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(("precision", "kind"), [("int8_static", "Int8"), ("fp8_e4m3", "FP8")])
+@pytest.mark.parametrize("count", [0, 3, 4])  # 4: query, key and value of each of four blocks as one
+def test_quantised_layers_are_held_to_as_far_as_they_fuse(
+    precision: str, kind: str, count: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    engine = FakeEngine({"x": "float32"}, {"Float": 12}, integer)
-    build, _ = built(monkeypatch, tmp_path, "int8_static", engine)
-    assert build.verify() == reason
-    assert build.facts["integer_layers"] == {"net": integer}
+    engine = FakeEngine({"x": "float32"}, {"Float": 12}, **{kind: count})
+    build, _ = built(monkeypatch, tmp_path, precision, engine)
+    few = "fewer than a third of its 12 quantised ones"
+    reason = f"{precision}: {count} layers of the engine of net compute in {kind}, {few}"
+    assert build.verify() == (reason if count < 4 else None)
+    assert build.facts["quantised_layers"] == {"net": {kind: count}}
+
+
+def test_layers_of_int8_do_not_prove_fp8(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    build, _ = built(monkeypatch, tmp_path, "fp8_e4m3", FakeEngine({"x": "float32"}, {}, Int8=12))
+    assert "0 layers of the engine of net compute in FP8" in str(build.verify())
 
 
 def test_a_dynamic_batch_is_a_range_of_the_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -148,8 +149,9 @@ def test_why_a_precision_is_not_there(trt: Any, monkeypatch: pytest.MonkeyPatch)
     assert "GPU" in str(backend.unavailable("fp16", "cpu"))
     assert "not while it runs" in str(backend.unavailable("int8_dynamic", "cuda"))
     assert "MatMulNBits" in str(backend.unavailable("int8_weight_only", "cuda"))
-    fp8 = str(backend.unavailable("fp8_e4m3", "cuda"))
-    assert "fp8" in fp8
-    assert "int8" not in fp8
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 9))
+    assert backend.unavailable("fp8_e4m3", "cuda") is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 6))
+    assert backend.unavailable("fp8_e4m3", "cuda") == "TensorRT's fp8 needs compute capability 8.9 or newer"
     monkeypatch.setattr(trt, "__version__", "10.13.2")
     assert "older than 11" in str(backend.unavailable("fp16", "cuda"))

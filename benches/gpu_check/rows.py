@@ -37,7 +37,7 @@ def cases() -> Iterator[Case]:
         yield plain.with_(precision="bf16", optimizations=name)
     for precision in ("int8_dynamic", "int8_static", "int8_weight_only", "fp8_e4m3"):
         yield plain.with_(precision=precision)
-    yield from (plain.with_(backend="tensorrt", precision=p) for p in ("fp32", "bf16", "int8_static"))
+    yield from (plain.with_(backend="tensorrt", precision=p) for p in ("fp32", "bf16", "int8_static", "fp8_e4m3"))
     yield from (plain.with_(backend="onnxruntime_tensorrt", precision=p) for p in ("fp16", "int8_static"))
     for model in NEEDS:
         one = Case(**{"model": model, "weights": "digits", "batch_size": 10, **MODELS[model].axes})

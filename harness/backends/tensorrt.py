@@ -1,7 +1,8 @@
 """TensorRT 11, native: each component's ONNX file built into an engine, and the engine called on torch's tensors.
 
-The precision is the ONNX file's (strongly typed networks); int8 is by its Q/DQ nodes. What was built is read back: the
-types of inputs and layers from the engine, its hash and size. Not yet proven on hardware.
+The precision is the ONNX file's (strongly typed networks); int8 and fp8 are by its Q/DQ nodes, the
+rest in fp32. What was built is read back: the types of inputs and layers from the engine, its hash and size. Not yet
+proven on hardware.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from harness import onnx_export
 from harness.backends import Build, BuildRequest, missing_device, missing_package
-from harness.precision import DTYPES
+from harness.precision import DTYPES, FP8_CAPABILITY
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
 
@@ -21,12 +22,19 @@ if TYPE_CHECKING:
 
     from harness.tensorrt_engine import Engine, Layers, Range
 
-RECIPES: Final = {"fp32": "fp32", "tf32": "fp32", "fp16": "fp16", "bf16": "bf16", "int8_static": "int8_static"}
+RECIPES: Final = {
+    "fp32": "fp32",
+    "tf32": "fp32",
+    "fp16": "fp16",
+    "bf16": "bf16",
+    "int8_static": "int8_static",
+    "fp8_e4m3": "fp8_e4m3",
+}
+QUANTISED: Final = {"int8_static": "Int8", "fp8_e4m3": "FP8"}  # the inspector's words
 NOT_HERE: Final = {
     "int8_dynamic": "TensorRT takes the ranges of int8 from Q/DQ nodes in the file (int8_static), not while it runs",
     "int8_dynamic_classic": "quantize_dynamic makes a torch module for a CPU, which TensorRT does not run",
     "int8_weight_only": "there is no export of it for TensorRT: ONNX Runtime's is an operator of its own (MatMulNBits)",
-    "fp8_e4m3": "TensorRT takes fp8 by Q/DQ nodes, and there is no export with those yet",
 }
 FUSED: Final = 3  # quantised layers that one of the engine's may stand for: query, key and value as one product
 VERSION: Final = 11  # the first whose networks are strongly typed only
@@ -55,6 +63,10 @@ class TensorRT:
             return f"TensorRT {tensorrt.__version__} is older than {VERSION}, whose API this backend speaks"
         if wanted not in RECIPES:
             return NOT_HERE[wanted]
+        import torch
+
+        if wanted == "fp8_e4m3" and torch.cuda.get_device_capability() < FP8_CAPABILITY:
+            return "TensorRT's fp8 needs compute capability 8.9 or newer"
         return None
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
@@ -86,7 +98,7 @@ class TensorRT:
             facts={
                 "engines": {name: p.digest for name, p in plans.items()},
                 "layer_types": {name: dict(layers.types) for name, (_, layers) in read.items()},
-                "integer_layers": {name: layers.integer for name, (_, layers) in read.items()},
+                "quantised_layers": {name: dict(layers.quantised) for name, (_, layers) in read.items()},
                 "slowest_layers_s": {c.name: _slowest(engines[c.name], c) for c in components},
                 "device_memory_bytes": sum(int(e.engine.device_memory_size_v2) for e in engines.values()),
                 **onnx_export.facts_of(files),
@@ -136,20 +148,24 @@ def _slowest(engine: Engine, component: Component) -> dict[str, float]:
 def _verify(
     found: Mapping[str, tuple[Mapping[str, str], Layers]], request: BuildRequest, quantised: Mapping[str, int]
 ) -> str | None:
-    """Why the engines are not of the precision asked for, or None. Of int8_static as many layers must compute in int8
-    as were quantised, as far as fusing lets that be said."""
-    wanted, total = DTYPES[request.precision], 0
+    """Why the engines are not of the precision asked for, or None. Of int8_static and fp8_e4m3 as many layers must
+    compute in int8 or fp8 as were quantised, as far as fusing lets that be said."""
+    kind = QUANTISED.get(request.precision)
+    wanted, total = "float32" if kind else DTYPES[request.precision], 0
     for name, (dtypes, layers) in found.items():
         floating = {tensor: dtype for tensor, dtype in dtypes.items() if "float" in dtype}
         wrong = {tensor: dtype for tensor, dtype in floating.items() if dtype != wanted}
         if wrong:
             return f"{request.precision} was asked for, but the engine of {name} takes or gives {wrong}"
-        total += layers.integer
-        if request.precision == "int8_static" and FUSED * layers.integer < quantised[name]:
+        if kind is None:
+            continue
+        count = layers.quantised.get(kind, 0)
+        total += count
+        if FUSED * count < quantised[name]:
             return (
-                f"int8_static: {layers.integer} layers of the engine of {name} compute in int8, fewer than a third of "
+                f"{request.precision}: {count} layers of the engine of {name} compute in {kind}, fewer than a third of "
                 f"its {quantised[name]} quantised ones"
             )
-    if request.precision == "int8_static" and not total:
-        return "int8_static was asked for, but no layer of any engine computes in int8"
+    if kind and not total:
+        return f"{request.precision} was asked for, but no layer of any engine computes in {kind}"
     return None
