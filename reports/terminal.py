@@ -12,11 +12,13 @@ from rich.text import Text
 
 from baselines.verdict import OUTCOMES, Comparison, same_arms
 from harness.units import MISSING, format_value
+from reports.wording import cosine_text
 
 WIDE = 130
+COSINE = "cosine_similarity"
 SECONDARY = ("image_size", "guidance_scale")
-QUALITY_COLUMNS = (("top1", "share"), ("recognised", "share"), ("fid", "1"), ("cosine_similarity", "1"))
-HEADS = {"top1": "top-1", "recognised": "recognised", "fid": "FID", "cosine_similarity": "cosine"}
+QUALITY_COLUMNS = (("top1", "share"), ("recognised", "share"), ("fid", "1"), (COSINE, "1"))
+HEADS = {"top1": "top-1", "recognised": "recognised", "fid": "FID", COSINE: "cosine"}
 STYLES = {
     "regressed": "red",
     "improved": "green",
@@ -40,7 +42,7 @@ def table(cases: pd.DataFrame, width: int = WIDE) -> Table:
     fixed = _fixed_axes(cases)
     for row in cast("list[dict[str, Any]]", cases.to_dict(orient="records")):
         cells = [_label(row, fixed), _value(row, "latency_s", "s"), _interval(row), _value(row, "throughput", "1")]
-        cells += [_value(row, name, unit) + _floor(row, name) for name, unit in shown]
+        cells += [_cosine(row) if name == COSINE else _value(row, name, unit) for name, unit in shown]
         out.add_row(*(Text(c) for c in cells), _status(row))
     return out
 
@@ -110,11 +112,10 @@ def _value(row: Mapping[str, Any], name: str, unit: str) -> str:
     return format_value(None if value is None or pd.isna(value) else float(value), unit)
 
 
-def _floor(row: Mapping[str, Any], name: str) -> str:
-    """What the cosine of the row's precision must not be below, behind the cosine that it has."""
-    if name != "cosine_similarity" or MISSING in (_value(row, name, "1"), _value(row, "cosine_floor", "1")):
-        return ""
-    return f" (>= {row['cosine_floor']:g})"
+def _cosine(row: Mapping[str, Any]) -> str:
+    """The cosine, and behind it what that of the row's precision must not be below."""
+    text = cosine_text(row.get(COSINE))
+    return text if MISSING in (text, _value(row, "cosine_floor", "1")) else f"{text} (>= {row['cosine_floor']:g})"
 
 
 def _interval(row: Mapping[str, Any]) -> str:

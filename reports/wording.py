@@ -41,6 +41,13 @@ def nearly_one(value: float) -> str:
     return f"{value:.{decimals}f}".rstrip("0").rstrip(".")
 
 
+def cosine_text(value: float | None) -> str:
+    """A cosine with the digits that tell it from 1, or an en dash; beyond 1 by rounding is 1."""
+    if value is None or math.isnan(value):
+        return MISSING
+    return nearly_one(value) if 0.9 <= value < 1 else significant(min(value, 1.0)).removesuffix(".00")
+
+
 def bounds_text(row: Row, metric: Metric) -> str:
     """'[2.05, 2.20]', or nothing where there is no interval."""
     found = bounds(row, metric.name)
@@ -83,6 +90,6 @@ def most_common(reasons: Iterable[str]) -> list[tuple[str, int]]:
 
 
 __all__ = [
-    "MISSING", "bounds_text", "counted", "estimate", "interval_text", "listed", "most_common", "nearly_one",
-    "ratio_text", "value_text",
+    "MISSING", "bounds_text", "cosine_text", "counted", "estimate", "interval_text", "listed", "most_common",
+    "nearly_one", "ratio_text", "value_text",
 ]  # fmt: skip

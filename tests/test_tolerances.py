@@ -24,9 +24,9 @@ def printed(facts: dict[str, float], width: int) -> str:
 
 
 def test_a_cosine_stands_beside_the_floor_of_its_precision() -> None:
-    assert "1.000 (>= 0.99)" in " ".join(printed({"cosine_floor": 0.99}, 160).split())
+    assert "0.999999 (>= 0.99)" in " ".join(printed({"cosine_floor": 0.99}, 160).split())
     assert ">=" not in printed({}, 160)
-    assert "1.000" not in printed({"cosine_floor": 0.99}, 80)  # a narrow terminal has no room for it
+    assert "0.999999" not in printed({"cosine_floor": 0.99}, 80)  # a narrow terminal has no room for it
 
 
 def test_what_a_row_is_held_to_is_in_the_frame_and_opens_with_the_row() -> None:

@@ -26,7 +26,7 @@ from reports.rows import (
     work_label,
 )
 from reports.section import SECTIONS, NotShown, ReportData, Section
-from reports.wording import MISSING, estimate, nearly_one, ratio_text, value_text
+from reports.wording import MISSING, cosine_text, estimate, ratio_text, value_text
 
 SIZES = ("disk_bytes", "weights_bytes", "peak_allocated_bytes", "peak_host_bytes", "energy_per_image_j")
 AGREEMENT, PSNR = "top1_agreement", "psnr_db"
@@ -101,10 +101,8 @@ def _size(row: Row, base: Row, metric: Metric) -> str:
 
 def _cosine(row: Row) -> str:
     value, floor = row.get("cosine_similarity"), row.get("cosine_floor")
-    if value is None:
-        return MISSING
-    text = nearly_one(value) if 0.9 <= value < 1 else f"{min(value, 1):.3g}"
-    return text if floor is None else f"{text} ({floor:g})"
+    text = cosine_text(value)
+    return text if value is None or floor is None else f"{text} ({floor:g})"
 
 
 def _output(row: Row, data: ReportData) -> str:
