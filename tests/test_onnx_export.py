@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import openvino
 import pytest
 import torch
 from onnx import numpy_helper
@@ -272,3 +273,31 @@ def test_a_free_size_needs_pictures(tmp_path: Path) -> None:
 def test_bytes_of_elements_know_half_a_byte() -> None:
     kinds = [onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16, onnx.TensorProto.INT8, onnx.TensorProto.INT4]
     assert [onnx_export.element_bytes(kind) for kind in kinds] == [4, 2, 1, 0.5]
+
+
+class Skipping(torch.nn.Module):
+    """The way up of a U-Net: two branches of different range joined, read by a norm and by a shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.deep = torch.nn.Conv2d(1, 16, 3, padding=1), torch.nn.Conv2d(16, 16, 3, padding=1)
+        self.norm, self.wide = torch.nn.GroupNorm(32, 32), torch.nn.Conv2d(32, 16, 3, padding=1)
+        self.shortcut = torch.nn.Conv2d(32, 16, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.first(images)  # (n, 16, h, w)
+        joined = torch.cat([x, 100 * self.deep(x).relu()], dim=1)  # (n, 32, h, w)
+        return self.wide(self.norm(joined)) + self.shortcut(joined) / 100
+
+
+def test_what_reads_a_concatenation_stays_in_fp32_and_openvino_rounds_nothing_beside_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    component = Component(name="net", module=Skipping().eval(), inputs=(images(2),))
+    file = export(component, "int8_static", request_in(tmp_path, [(images(2, 1),), (images(2, 2),)]))
+    assert file.integer_layers == 2  # deep, wide
+    x = images(2, 2)
+    with torch.no_grad():
+        expected = component.module(x)
+    compiled = openvino.Core().compile_model(str(file.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = torch.from_numpy(compiled([x.numpy()])[0])
+    assert float((found - expected).norm() / (expected - expected.mean()).norm()) < 0.05
