@@ -1,4 +1,5 @@
-"""Real inputs of a workload's networks, for the ranges of int8_static: what its fp32 eager iterations ask them for."""
+"""Real inputs of a workload's networks, for the ranges of int8_static and of fp8 in ONNX: what its iterations in fp32
+eager ask them for."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """fp8_e4m3 in ONNX: the Q/DQ nodes of int8_static around MatMul, turned into fp8 with one scale a tensor.
 
-One scale for all of a weight, and one for all of an activation: with a scale for each channel TensorRT finds no fp8
-kernel and multiplies in a wider type (NVIDIA/TensorRT-Model-Connect, pull request 1386). Activations reach 448, the
+One scale for all of a weight, and one for all of an activation: TensorRT is reported to fuse only that, and to multiply
+in a wider type with other scales (NVIDIA/TensorRT-Model-Connect, pull request 1386). Activations reach 448, the
 largest number of e4m3, where int8's reach 127: the ranges are those of the same calibration. Weights are rounded from
 the fp32 ones, not from int8's. The rest of the network stays in fp32.
 """
@@ -59,7 +59,8 @@ def _turn(graph: Any, weights: dict[str, Any]) -> None:
         source = name.removesuffix("_quantized")
         if source not in weights:
             raise ValueError(f"the quantiser's weight {name} is none of the file's")
-        step = np.float32(max(float(np.abs(weights[source]).max()), float(np.finfo(np.float32).tiny)) / LARGEST)
+        largest = float(np.abs(weights[source]).max())
+        step = np.float32(largest / LARGEST if largest else 1.0)
         put(name, (weights[source] / step).astype(float8_e4m3fn))
         put(scale, np.asarray(step))
         put(zero, np.zeros((), dtype=float8_e4m3fn))

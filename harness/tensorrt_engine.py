@@ -26,7 +26,7 @@ TIMING_CACHE: Final = "timing.cache"
 # The inspector's words for types, somewhere in a text like "Thirty-two wide channel vectorized row major Int8 format".
 DATATYPE: Final = re.compile(r"\b(Float|Half|BFloat16|FP32|FP16|BF16|FP8|FP4|UInt8|Int8|Int4|Int32|Int64|Bool)\b")
 QUANTISED: Final = ("Int8", "FP8")
-CONVERSIONS: Final = frozenset({"Reformat", "NoOp", "Quantize", "Dequantize", "Constant", "Shuffle"})
+CONVERSIONS: Final = frozenset({"kgen", "Reformat", "NoOp", "Quantize", "Dequantize", "Constant", "Shuffle"})
 
 Shape = tuple[int, ...]
 
@@ -57,7 +57,8 @@ class Plan:
 @dataclass(frozen=True, kw_only=True)
 class Layers:
     """`types` counts what the layers give, {"Half": 120, "Float": 3}; `quantised` those that read int8 or fp8 or have
-    weights of it, {"Int8": 48}, and are no mere change of format."""
+    weights of it, {"Int8": 48}, and are neither a mere change of format nor a generated kernel ("kgen"), which may
+    widen what it reads for a product elsewhere."""
 
     types: Mapping[str, int]
     quantised: Mapping[str, int]

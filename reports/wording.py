@@ -43,7 +43,7 @@ def nearly_one(value: float) -> str:
 
 def cosine_text(value: float | None) -> str:
     """A cosine with the digits that tell it from 1, or an en dash; beyond 1 by rounding is 1."""
-    if value is None or math.isnan(value):
+    if value is None or not math.isfinite(value):
         return MISSING
     return nearly_one(value) if 0.9 <= value < 1 else significant(min(value, 1.0)).removesuffix(".00")
 

@@ -11,9 +11,9 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
-from test_onnx_export import Network, export, images, nodes, request_in
+from test_onnx_export import Network, export, images, nodes, readers_of_rounded_values, request_in
 
-from harness import onnx_fp8
+from harness import onnx_export, onnx_fp8
 from harness.onnx_export import OnnxFile
 from harness.types import Component
 
@@ -47,6 +47,7 @@ def test_linear_layers_are_in_fp8_and_the_rest_in_fp32(component: Component, tmp
     assert (file.integer_layers, file.calibration) == (2, "pictures")  # inner, head
     kinds = [t.data_type for t in stored(file).values()]
     assert TensorProto.INT8 not in kinds
+    assert readers_of_rounded_values(file) == {"MatMul"}
     weights = [t for t in stored(file).values() if t.data_type == TensorProto.FLOAT8E4M3FN and len(t.dims) == 2]
     assert sorted(tuple(t.dims) for t in weights) == [(32, 10), (32, 32)]
 
@@ -89,6 +90,29 @@ def test_a_weight_is_rounded_from_fp32_and_not_from_int8(component: Component, t
     wanted = (weight / step).astype(ml_dtypes.float8_e4m3fn)
     held = [numpy_helper.to_array(t) for t in stored(file).values() if list(t.dims) == [32, 32] and t.data_type == 17]
     assert any(np.array_equal(array, wanted) for array in held)
+
+
+def test_a_weight_of_nothing_but_zeros_stays_one(component: Component, tmp_path: Path) -> None:
+    module = component.module
+    assert isinstance(module, Network)
+    torch.nn.init.zeros_(module.inner.weight)
+    file = export(component, "fp8_e4m3", request_in(tmp_path, CALLS))
+    with torch.no_grad():
+        expected = module(images(2, 9))
+    assert float((run(file, images(2, 9)) - expected).abs().max()) < 0.05
+    scales = [float(numpy_helper.to_array(stored(file)[n.input[1]])) for n in nodes(file, "DequantizeLinear")]
+    assert min(scales) > 1e-30
+
+
+def test_weights_beside_the_file_are_the_same(
+    component: Component, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = images(2, 9)
+    inside = run(export(component, "fp8_e4m3", request_in(tmp_path / "a", CALLS)), x)
+    monkeypatch.setattr(onnx_export, "LARGE", 0)
+    file = export(component, "fp8_e4m3", request_in(tmp_path / "b", CALLS))
+    assert len(list(file.path.parent.iterdir())) == 3  # the file, its weights, about.json
+    assert torch.equal(run(file, x), inside)
 
 
 def test_a_weight_that_is_none_of_the_file_is_refused(component: Component, tmp_path: Path) -> None:

@@ -97,8 +97,8 @@ def test_a_tail_that_only_leans_takes_no_time_from_a_suspected_latency(latency: 
     assert decision.wanted() == wanted
 
 
-@pytest.mark.parametrize(("fresh", "state"), [(0.0, "dropped"), (-0.3, "dropped"), (0.3, "regressed")])
-def test_a_tail_holds_up_the_run_only_while_its_fresh_pairs_lean_to_its_side(fresh: float, state: str) -> None:
+@pytest.mark.parametrize("fresh", [0.0, -0.3, 0.3])
+def test_the_run_waits_for_a_tail_only_while_its_fresh_pairs_lean_to_its_side(fresh: float) -> None:
     latency, tail = asked()
     decision = PairedDecision([latency, tail])
     for value in QUIET:
@@ -108,8 +108,49 @@ def test_a_tail_holds_up_the_run_only_while_its_fresh_pairs_lean_to_its_side(fre
     while decision.wanted():
         measured(decision, latency=0.0, other=fresh + (0.5 if count % 2 else -0.5))
         count += 1
-    assert (tail.state, decision.phase) == (state, "done")
-    assert count == 16 if fresh <= 0 else count > 16
+    assert decision.phase == "done"
+    if fresh > 0:
+        assert (tail.state, count > 16) == ("regressed", True)
+    else:
+        assert (tail.rests, count) == (True, 16)
+        told = "suspected after 8 pairs; 16 fresh ones neither confirm it nor rule it out"
+        assert _outcome(tail, "decided") == ("inconclusive", told)
+
+
+def test_a_tail_that_nobody_waits_for_is_still_heard_with_the_pairs_of_its_rows_latency() -> None:
+    latency, tail = asked()
+    decision = PairedDecision([latency, tail])
+    for value in QUIET:
+        measured(decision, latency=0.05 + value, other=0.3 + value)
+    for number in range(32):
+        way = 1 if number % 2 else -1
+        measured(decision, latency=0.2 * way, other=0.5 * way if number < 16 else 0.6)
+        assert tail.rests == (16 <= number + 1 < 32)
+    assert len(tail.confirmed) == 32
+    assert tail.p_value is not None
+    assert tail.p_value < 1
+
+
+def test_a_control_that_leant_and_leans_no_more_holds_up_nothing_and_can_still_alarm() -> None:
+    latency, _ = asked()
+    key = Key(row="A/A", metric="latency_s")
+    control = Question(key=key, sensitivity=Sensitivity(), leads=False, control=True)
+    decision = PairedDecision([latency, control])
+    for value in QUIET:
+        decision.record("A/A", {"latency_s": 0.05 + value})
+        decision.record("row", {"latency_s": value})
+        decision.advance(0.0)
+    assert control.state == "suspect"
+    while decision.wanted():
+        number = len(control.confirmed)
+        decision.record("A/A", {"latency_s": 0.1 if number % 2 else -0.1})
+        decision.advance(0.0)
+    assert (control.rests, len(control.confirmed), decision.phase) == (True, 16, "done")
+    control.confirmed += [0.05] * 48
+    control.confirm()
+    assert not control.rests
+    assert control.p_value is not None
+    assert control.p_value < 0.01
 
 
 def test_a_latency_that_does_not_lean_any_more_has_its_further_looks() -> None:

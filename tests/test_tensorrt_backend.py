@@ -52,7 +52,12 @@ class FakeEngine:
 
 
 def built(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str, engine: FakeEngine, **more: Any
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    precision: str,
+    engine: FakeEngine,
+    quantised: int = 12,
+    **more: Any,
 ) -> tuple[Any, list[Any]]:
     component = Component(name="net", module=torch.nn.Identity(), inputs=(torch.ones(2, 3),))
     asked: list[Any] = []
@@ -63,7 +68,7 @@ def built(
         weights_bytes=60,
         disk_bytes=70,
         export_s=2.0,
-        integer_layers=12 if precision in tensorrt.QUANTISED else 0,
+        integer_layers=quantised if precision in tensorrt.QUANTISED else 0,
     )
 
     def exported(_components: Any, _request: Any, recipe: str) -> list[OnnxFile]:
@@ -114,7 +119,12 @@ def test_quantised_layers_are_held_to_as_far_as_they_fuse(
     few = "fewer than a third of its 12 quantised ones"
     reason = f"{precision}: {count} layers of the engine of net compute in {kind}, {few}"
     assert build.verify() == (reason if count < 4 else None)
-    assert build.facts["quantised_layers"] == {"net": {kind: count}}
+    assert build.facts["engine_quantised_layers"] == {"net": {kind: count}}
+
+
+def test_a_network_without_a_quantised_layer_is_no_row_of_fp8(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    build, _ = built(monkeypatch, tmp_path, "fp8_e4m3", FakeEngine({"x": "float32"}, {}), quantised=0)
+    assert build.verify() == "fp8_e4m3 was asked for, but no layer of any engine computes in FP8"
 
 
 def test_layers_of_int8_do_not_prove_fp8(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -252,6 +252,7 @@ LAYERS = [
     layer("kgen", ["UInt8"], "N/A due to dynamic shapes"),
     layer("gemm", ["Row major FP8", "Row major FP8"], "Row major linear FP32"),
     layer("Quantize", ["Row major linear FP32"], "Row major FP8"),
+    layer("kgen", ["Row major FP8"], "Row major linear FP32"),
     {"Name": "b", "Outputs": []},
     "a layer without details",
 ]
@@ -264,7 +265,7 @@ def test_types_and_layers_are_read_back_at_the_shapes_of_the_call(loaded: Loaded
     engine = Engine(loaded.path)
     assert engine.input_dtypes() == {"sample": "float16", "ticks": "int64", "prediction": "float16"}
     found = engine.layers(torch.ones(2, 3), torch.ones(2, dtype=torch.int64))
-    assert found.types == {"Half": 2, "FP32": 2, "Int8": 1, "FP8": 1, "unknown": 1}
+    assert found.types == {"Half": 2, "FP32": 3, "Int8": 1, "FP8": 1, "unknown": 1}
     assert found.quantised == {"Int8": 2, "FP8": 1}
     assert inspector.execution_context is loaded.context
     assert [call.args for call in loaded.context.set_input_shape.call_args_list] == [

@@ -32,8 +32,8 @@ from typing import Final
 from baselines.paired.question import CONFIRM_LOOKS, FRESH_LEVEL, POOLED_LEVEL, SCREEN_LOOKS, Key, Phase, Question
 from baselines.verdict import CONTAMINATED_SHARE
 
-# 2: all pairs together may alarm, the outermost quarter of the turns is left out. 3: what rides along holds up the run
-# only while its fresh pairs lean.
+# 2: all pairs together may alarm, the outermost quarter of the turns is left out. 3: what rides along, or is a control,
+# holds up the run only while its fresh pairs lean.
 RULE: Final = 3
 SCREEN_SHARE: Final = 0.4
 HOPELESS_AFTER: Final = 1 / 3  # of the budget: where most pairs met a busy machine until then, the rest is not spent
@@ -124,10 +124,13 @@ class PairedDecision:
     def _waits(self, question: Question) -> bool:
         """Whether the run stays in the confirmation for this question. What a look suspected of a latency is confirmed
         to its end. What only leant at the end of the screening, controls, and metrics that ride along wait for one look
-        a round, so that open latencies are screened on meanwhile; the last not at all where their row's latency has
-        alarmed. (Where every latency waits for one look a round, less is caught.)"""
+        a round, so that open latencies are screened on meanwhile; not at all where their row's latency has alarmed, and
+        no longer once their fresh pairs have faded: what comes for other questions is heard all the same. (Where every
+        latency waits for one look a round, less is caught.)"""
         if question.state != "suspect" or (question.leads and not question.leaning):
             return question.state == "suspect"
+        if question.rests:
+            return False
         settled = any(q.leads and q.state in {"regressed", "improved"} for q in self._of(question.key.row))
         if settled and not question.leads:
             return False

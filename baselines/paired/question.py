@@ -6,7 +6,8 @@
     confirm a suspect on fresh pairs, looks at 16, 32, 64, 120:
         exact signed-rank test of  side * d - floor > 0, Bonferroni over the looks (Holm over the suspects: `decision`)
         upper 99 % bound < guarantee                                  -> the suspicion is dropped
-        a metric that rides along, or a control, leans no more        -> likewise: it holds up the whole run
+        a metric that rides along, or a control, leans no more        -> the run waits for it no longer (leaning: half
+                                       the guarantee or more, and the 80 % one-sided interval excludes 0)
     or on all pairs, looks at 16, 20, 24, 32, 64, 128 of both phases together:
         the same test, Bonferroni over looks, sides and rows (no row was chosen: each has the test), and at least 8
         fresh pairs, which alone bear it out at 2.5 %: the 95 % interval that is shown of them is beyond the floor
@@ -62,8 +63,9 @@ class Key:
 @dataclass(kw_only=True)
 class Question:
     """A question and what has been learnt of it so far. `leads`: it asks for pairs itself; others ride along.
-    `p_value` is that of the fresh pairs, `pooled_p_value` that of all pairs; both over all looks,
-    the second over both sides and `rows`, too, which share the test."""
+    `p_value` is that of the fresh pairs, `pooled_p_value` that of all pairs; both over all looks, the second over both
+    sides and `rows`, too, which share the test. `leaning`: only that made it a suspect; `faded`: at their last look the
+    fresh pairs did not lean to its side."""
 
     key: Key
     sensitivity: Sensitivity
@@ -78,6 +80,7 @@ class Question:
     pooled_p_value: float | None = None
     by_all_pairs: bool = False
     leaning: bool = False
+    faded: bool = False
     looks: list[str] = field(default_factory=list)
     _looked: int = 0
     _confirm_looked: int = 0
@@ -143,8 +146,8 @@ class Question:
         self.looks.append(
             f"confirm, {count} fresh pairs: p = {raw:.2g} at this look, {self.p_value:.2g} over all looks"
         )
-        futile = upper < self.sensitivity.guarantee or not (self.leads or (found.mean > 0 and self._leans(found)))
-        if self.p_value > FAMILY_LEVEL and futile:
+        self.faded = not (found.mean > 0 and self._leans(found))
+        if self.p_value > FAMILY_LEVEL and upper < self.sensitivity.guarantee:
             self._drop()
 
     def pool(self, rows: int) -> None:
@@ -177,6 +180,16 @@ class Question:
     def deciding_p_value(self) -> float | None:
         """That of the test that raised the alarm; of a suspect without one that of the fresh pairs."""
         return self.pooled_p_value if self.by_all_pairs else self.p_value
+
+    @property
+    def rests(self) -> bool:
+        """A suspicion that nobody waits for: it rides along, or is a control, and its fresh pairs do not lean."""
+        return self.state == "suspect" and self.faded and not self.leads
+
+    @property
+    def laid_aside(self) -> bool:
+        """A suspicion that the fresh pairs did not bear out."""
+        return self.state == "dropped" or self.rests
 
     def abandon(self) -> None:
         """No pair of it can be had any more."""

@@ -160,7 +160,7 @@ def _outcome(question: Question, ended: str) -> tuple[Outcome, str]:
         return "inconclusive", f"first pairs lay within ±{sensitivity.guarantee:.1%}; all {count} leave more possible"
     if question.state == "unchanged":
         return _no_change(question, f"within ±{UNCHANGED:.1%} at 99 % after {count} pairs", f"after {count} pairs")
-    if question.state == "dropped":
+    if question.laid_aside:
         if question.within_guarantee():
             suspected = f"suspected after {count} pairs"
             told = f"{suspected}; {fresh} fresh ones lie within ±{UNCHANGED:.1%}"
@@ -185,7 +185,9 @@ def _no_change(question: Question, unchanged: str, pairs: str) -> tuple[Outcome,
 
 def _suspected(question: Question) -> bool:
     """Whether a suspicion was raised that the fresh pairs neither confirmed nor ruled out."""
-    return question.state == "suspect" or (question.state == "dropped" and not question.within_guarantee())
+    if question.laid_aside:
+        return not question.within_guarantee()
+    return question.state == "suspect"
 
 
 def _no_value(judge: PairedJudge, row: PairedRow, asked: PairedMetric) -> str | None:

@@ -115,7 +115,7 @@ def _impossible(wanted: str, provider: str) -> str | None:
     if wanted == "fp8_e4m3" and provider == TENSORRT:
         return "Q/DQ nodes in fp8 are for the backend tensorrt; nobody has tried them in this provider"
     if wanted == "fp8_e4m3":
-        return f"{provider} multiplies nothing in fp8: it would do it in fp32"
+        return f"{provider} has no fp8 kernel for Q/DQ nodes: it would multiply in fp32"
     return None
 
 

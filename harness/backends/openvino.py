@@ -2,7 +2,8 @@
 
 On a CPU with AMX the plug-in computes fp32 networks in bf16 unless it is told otherwise, and takes a wish for fp16 that
 it cannot fulfil as bf16, both in silence. So the precision is asked for by name, and read back node by node from the
-compiled network: every convolution and matrix product must be of the precision of the row.
+compiled network: every convolution and matrix product must be of the precision of the row. The rest of a bf16 row is
+the plug-in's choice: 2026.4 computes the angles of a timestep's sinusoid in bf16, where eager keeps them in fp32.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """TensorRT 11, native: each component's ONNX file built into an engine, and the engine called on torch's tensors.
 
-The precision is the ONNX file's (strongly typed networks); int8 and fp8 are by its Q/DQ nodes, the
-rest in fp32. What was built is read back: the types of inputs and layers from the engine, its hash and size. Not yet
-proven on hardware.
+The precision is the ONNX file's (strongly typed networks); int8 and fp8 are by its Q/DQ nodes, the rest in fp32. What
+was built is read back: the types of inputs and layers from the engine, its hash and size. Not yet proven on hardware.
 """
 
 from __future__ import annotations
@@ -98,7 +97,7 @@ class TensorRT:
             facts={
                 "engines": {name: p.digest for name, p in plans.items()},
                 "layer_types": {name: dict(layers.types) for name, (_, layers) in read.items()},
-                "quantised_layers": {name: dict(layers.quantised) for name, (_, layers) in read.items()},
+                "engine_quantised_layers": {name: dict(layers.quantised) for name, (_, layers) in read.items()},
                 "slowest_layers_s": {c.name: _slowest(engines[c.name], c) for c in components},
                 "device_memory_bytes": sum(int(e.engine.device_memory_size_v2) for e in engines.values()),
                 **onnx_export.facts_of(files),
