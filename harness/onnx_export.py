@@ -148,14 +148,13 @@ def _make(component: Component, request: BuildRequest, recipe: str, folder: Path
         _exported(component, request, "fp32")
     source, kind, narrow = None, recipe.replace(SEVEN_BITS, ""), SEVEN_BITS in recipe
     with _quiet():
-        if kind == "int8_static":
+        if kind in {"int8_static", "fp8_e4m3"}:
             calibration = request.calibration()
-            source = calibration.source
-            onnx_static.quantise(plain, path, calibration.calls[component.name], _is_large(plain), narrow)
-        elif kind == "fp8_e4m3":
-            calibration = request.calibration()
-            source = calibration.source
-            onnx_fp8.quantise(plain, path, calibration.calls[component.name], _is_large(plain))
+            source, calls = calibration.source, calibration.calls[component.name]
+            if kind == "fp8_e4m3":
+                onnx_fp8.quantise(plain, path, calls, _is_large(plain))
+            else:
+                onnx_static.quantise(plain, path, calls, _is_large(plain), narrow)
         elif kind == "int8_static_unsigned":
             signed = _exported(component, request, recipe.removesuffix("_unsigned"))
             source = signed.calibration

@@ -25,8 +25,8 @@ WORKSPACE_BYTES: Final = 4 * 2**30
 TIMING_CACHE: Final = "timing.cache"
 # The inspector's words for types, somewhere in a text like "Thirty-two wide channel vectorized row major Int8 format".
 DATATYPE: Final = re.compile(r"\b(Float|Half|BFloat16|FP32|FP16|BF16|FP8|FP4|UInt8|Int8|Int4|Int32|Int64|Bool)\b")
-QUANTISED: Final = ("Int8", "FP8")
-CONVERSIONS: Final = frozenset({"kgen", "Reformat", "NoOp", "Quantize", "Dequantize", "Constant", "Shuffle"})
+NARROW: Final = ("Int8", "FP8")
+NO_PRODUCTS: Final = frozenset({"kgen", "Reformat", "NoOp", "Quantize", "Dequantize", "Constant", "Shuffle"})
 
 Shape = tuple[int, ...]
 
@@ -68,7 +68,7 @@ def described(text: str) -> Layers:
     """What the inspector's JSON says of an engine's layers."""
     layers = [layer for layer in json.loads(text).get("Layers", []) if isinstance(layer, dict)]
     types = Counter(_types_of(output) for layer in layers for output in layer.get("Outputs", []))
-    quantised = {kind: sum(_computes_in(kind, layer) for layer in layers) for kind in QUANTISED}
+    quantised = {kind: sum(_computes_in(kind, layer) for layer in layers) for kind in NARROW}
     return Layers(types=dict(types), quantised={kind: count for kind, count in quantised.items() if count})
 
 
@@ -82,7 +82,7 @@ def _computes_in(kind: str, layer: Mapping[str, Any]) -> bool:
     weights = layer.get("Weights")
     stored = isinstance(weights, dict) and weights.get("Type") == kind
     reads = any(_types_of(tensor) == kind for tensor in layer.get("Inputs", []))
-    return (reads or stored) and layer.get("LayerType") not in CONVERSIONS
+    return (reads or stored) and layer.get("LayerType") not in NO_PRODUCTS
 
 
 def key_of(onnx_file: Path, ranges: Sequence[Range], tf32: bool) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from baselines.verdict import OUTCOMES
+from baselines.verdict import Comparison
 from harness.types import STATUSES, Metric
 from harness.units import format_value
 from reports.rows import (
@@ -30,7 +30,7 @@ from reports.rows import (
     work_label,
 )
 from reports.section import ReportData
-from reports.wording import bounds_text, counted, estimate, listed, most_common, ratio_text, value_text
+from reports.wording import bounds_text, counted, estimate, listed, most_common, outcomes_text, ratio_text, value_text
 
 GROUPS_PER_MODEL = 3
 STATUS_WORDS = {"oom": "out of memory", "timeout": "timed out", "not_run": "not run"}
@@ -209,7 +209,7 @@ def overview(data: ReportData) -> Iterator[str]:
     yield from _unmeasured_sentences(data)
     yield from _trust(data)
     for comparison in data.comparisons:
-        yield comparison_sentence(comparison.baseline, [v.outcome for v in comparison.verdicts], comparison.refused)
+        yield comparison_sentence(comparison)
 
 
 def _unmeasured_sentences(data: ReportData) -> Iterator[str]:
@@ -245,12 +245,12 @@ def _trust(data: ReportData) -> Iterator[str]:
         )
 
 
-def comparison_sentence(baseline: str, outcomes: Sequence[str], refused: Sequence[str]) -> str:
+def comparison_sentence(found: Comparison) -> str:
     """'Against the baseline x: 1 regressed, 20 unchanged.'"""
-    if refused:
-        return f"**Not compared** with the baseline {baseline}: {'; '.join(refused)}."
-    words = listed([f"{outcomes.count(o)} {o.replace('_', ' ')}" for o in OUTCOMES if o in outcomes], limit=9)
-    return f"Against the baseline **{baseline}**: {words or 'no verdict'}."
+    if found.refused:
+        return f"**Not compared** with the baseline {found.baseline}: {'; '.join(found.refused)}."
+    words = listed(outcomes_text(found.verdicts), limit=9)
+    return f"Against the baseline **{found.baseline}**: {words or 'no verdict'}."
 
 
 def unmeasured(data: ReportData) -> list[tuple[Metric, str]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from baselines.verdict import OUTCOMES, Comparison, Verdict
+from baselines.verdict import Comparison, Verdict
 from harness.types import Run
 from harness.units import format_value
 from reports import findings
@@ -19,7 +19,7 @@ from reports.data import report_data
 from reports.gate import gravest_first, sentence, shortened
 from reports.rows import QUALITY_FIRST, Row, records
 from reports.section import ReportData
-from reports.wording import MISSING, counted, estimate, listed, ratio_text, value_text
+from reports.wording import MISSING, counted, estimate, listed, outcomes_text, ratio_text, value_text
 
 MAX_VERDICTS = 200
 SUMMARY_BYTES = 1024 * 1024
@@ -58,8 +58,8 @@ def comparison(found: Comparison, limit: int = MAX_VERDICTS) -> str:
     if telling and limit:
         heads = ["outcome", "row", "metric", "baseline", "this run", "ratio [95 %]", "could see", "reason"]
         parts.append(table(heads, (_verdict_cells(v) for v in telling[:limit])))
-    if left := [v.outcome for v in telling[limit:]]:
-        kinds = listed([f"{left.count(o)} {o.replace('_', ' ')}" for o in OUTCOMES if o in left], limit=9)
+    if left := telling[limit:]:
+        kinds = listed(outcomes_text(left), limit=9)
         parts.append(f"{counted(len(left), 'more verdict')} left out here: {kinds}. The JSON has all of them.")
     return "\n\n".join(part for part in parts if part)
 
@@ -111,7 +111,7 @@ def _longest(made: Callable[[int], str], fits: Callable[[str], bool], most: int)
 def _counted(found: Comparison) -> str:
     if found.refused:
         return f"**Not compared**: {'; '.join(found.refused)}."
-    return findings.comparison_sentence(found.baseline, [v.outcome for v in found.verdicts], ())
+    return findings.comparison_sentence(found)
 
 
 def _alarms(found: Comparison) -> list[str]:

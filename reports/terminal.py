@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -10,9 +9,9 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from baselines.verdict import OUTCOMES, Comparison, same_arms
+from baselines.verdict import Comparison, same_arms
 from harness.units import MISSING, format_value
-from reports.wording import cosine_text
+from reports.wording import cosine_text, outcomes_text
 
 WIDE = 130
 COSINE = "cosine_similarity"
@@ -137,8 +136,7 @@ def headline(comparison: Comparison) -> str:
     """
     if comparison.refused:
         return f"not compared: {'; '.join(comparison.refused)}"
-    counts: Counter[str] = Counter(v.outcome for v in comparison.verdicts)
-    told = ", ".join(f"{counts[o]} {o.replace('_', ' ')}" for o in OUTCOMES if counts[o]) or "nothing to compare"
+    told = ", ".join(outcomes_text(comparison.verdicts)) or "nothing to compare"
     if comparison.rule == "paired":
         disarmed = "CONTAMINATED, speed is not judged: " if comparison.contaminated else ""
         what = "A/A, both arms are the same" if same_arms(comparison) else "head against base"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from baselines.verdict import OUTCOMES, Verdict
 from harness.types import Metric
 from harness.units import MISSING, format_value, scale, significant
 from reports.rows import Row, bounds
@@ -45,7 +46,9 @@ def cosine_text(value: float | None) -> str:
     """A cosine with the digits that tell it from 1, or an en dash; beyond 1 by rounding is 1."""
     if value is None or not math.isfinite(value):
         return MISSING
-    return nearly_one(value) if 0.9 <= value < 1 else significant(min(value, 1.0)).removesuffix(".00")
+    if value >= 1:
+        return "1"
+    return nearly_one(value) if value >= 0.9 else f"{value:.3g}"
 
 
 def bounds_text(row: Row, metric: Metric) -> str:
@@ -76,6 +79,18 @@ def listed(items: Sequence[str], limit: int = 3) -> str:
     return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
 
 
+def outcomes_text(verdicts: Sequence[Verdict]) -> list[str]:
+    """['2 regressed (1 advisory)', '140 unchanged'], the gravest first: a change that decides nothing says so."""
+    found = []
+    for outcome in OUTCOMES:
+        of_it = [v.gating for v in verdicts if v.outcome == outcome]
+        advisory = of_it.count(False) if outcome in {"regressed", "improved"} else 0
+        told = "" if not advisory else " (advisory)" if advisory == len(of_it) else f" ({advisory} advisory)"
+        if of_it:
+            found.append(f"{len(of_it)} {outcome.replace('_', ' ')}{told}")
+    return found
+
+
 def counted(number: int, noun: str) -> str:
     """'1 row', '3 rows'."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
@@ -91,5 +106,5 @@ def most_common(reasons: Iterable[str]) -> list[tuple[str, int]]:
 
 __all__ = [
     "MISSING", "bounds_text", "cosine_text", "counted", "estimate", "interval_text", "listed", "most_common",
-    "nearly_one", "ratio_text", "value_text",
+    "nearly_one", "outcomes_text", "ratio_text", "value_text",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import re
 import pytest
 from reports_fixture import NO_ENERGY, doubled, make_comparison, make_run
 
-from reports import findings, fronts
+from reports import findings, fronts, terminal
 from reports.data import report_data
 from reports.rows import separable
 from reports.section import ReportData
@@ -93,3 +93,15 @@ def test_pareto_front(data: ReportData) -> None:
 
 def test_no_interval_is_not_a_verdict() -> None:
     assert separable({"fid": 1.0}, {"fid": 9.0}, "fid") is None
+
+
+def test_a_change_that_decides_nothing_says_so_where_changes_are_counted() -> None:
+    found = make_comparison()
+    improved = next(v for v in found.verdicts if v.outcome == "improved")
+    unchanged = dataclasses.replace(improved, outcome="unchanged", gating=False)
+    aside = dataclasses.replace(improved, gating=False)
+    advisory = dataclasses.replace(found, verdicts=(aside, unchanged))
+    some = dataclasses.replace(found, verdicts=(improved, aside, aside))
+    assert findings.comparison_sentence(advisory).endswith("1 improved (advisory) and 1 unchanged.")
+    assert terminal.headline(advisory).endswith(": 1 improved (advisory), 1 unchanged")
+    assert terminal.headline(some).endswith(": 3 improved (2 advisory)")

@@ -68,7 +68,7 @@ def built(
         weights_bytes=60,
         disk_bytes=70,
         export_s=2.0,
-        integer_layers=quantised if precision in tensorrt.QUANTISED else 0,
+        integer_layers=quantised if precision in tensorrt.INSPECTED else 0,
     )
 
     def exported(_components: Any, _request: Any, recipe: str) -> list[OnnxFile]:

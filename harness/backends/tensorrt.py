@@ -29,7 +29,7 @@ RECIPES: Final = {
     "int8_static": "int8_static",
     "fp8_e4m3": "fp8_e4m3",
 }
-QUANTISED: Final = {"int8_static": "Int8", "fp8_e4m3": "FP8"}  # the inspector's words
+INSPECTED: Final = {"int8_static": "Int8", "fp8_e4m3": "FP8"}  # precision -> the engine inspector's word
 NOT_HERE: Final = {
     "int8_dynamic": "TensorRT takes the ranges of int8 from Q/DQ nodes in the file (int8_static), not while it runs",
     "int8_dynamic_classic": "quantize_dynamic makes a torch module for a CPU, which TensorRT does not run",
@@ -149,7 +149,7 @@ def _verify(
 ) -> str | None:
     """Why the engines are not of the precision asked for, or None. Of int8_static and fp8_e4m3 as many layers must
     compute in int8 or fp8 as were quantised, as far as fusing lets that be said."""
-    kind = QUANTISED.get(request.precision)
+    kind = INSPECTED.get(request.precision)
     wanted, total = "float32" if kind else DTYPES[request.precision], 0
     for name, (dtypes, layers) in found.items():
         floating = {tensor: dtype for tensor, dtype in dtypes.items() if "float" in dtype}

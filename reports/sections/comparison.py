@@ -26,9 +26,7 @@ def comparison(data: ReportData) -> Section | NotShown:
         return NotShown(title="Comparison with the baseline", reason="no baseline of this machine and suite was given")
     figures = [chart for c in data.comparisons for chart in _charts(c, data.metrics)]
     content = fragment("comparison.html", comparisons=[printed(c, data.metrics) for c in data.comparisons])
-    sentences = " ".join(
-        comparison_sentence(c.baseline, [v.outcome for v in c.verdicts], c.refused) for c in data.comparisons
-    )
+    sentences = " ".join(comparison_sentence(c) for c in data.comparisons)
     note = (
         f"{sentences.replace('**', '')} A ratio is this run / the baseline with its 95 % interval; below 1 is better "
         "where lower is better. “Inconclusive” means that the noise is too large to tell; “seen from” is the smallest "
