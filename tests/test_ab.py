@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from baselines.paired.decision import RULE
 from baselines.verdict import CONTAMINATED, REGRESSED
 from benches import arms
 from benches.ab import decide
@@ -144,7 +145,7 @@ def test_replay_is_bit_for_bit_and_sees_an_edited_value(
         paired.write_header(run, header)
     assert edited.returncode == 12
     assert "another decision" in edited.stdout
-    assert "decided by version 1 of the rule, and this is version 2" in edited.stdout
+    assert f"decided by version 1 of the rule, and this is version {RULE}" in edited.stdout
     assert decide(run).arms == ("as things are", "inject:busy=0.5@*b256*")
 
 
