@@ -11,7 +11,6 @@ Exit codes: 0 fine, 10 regressed, 11 inconclusive (--strict), 12 not comparable 
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import signal
 import sys
@@ -38,11 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
+    import benches
     from benches import commands, failures
 
     try:
-        for plugin in getattr(options, "plugin", None) or ():
-            _import_plugin(plugin)
+        if named := getattr(options, "plugin", None):
+            benches.load_plugins(*named)
         return commands.COMMANDS[options.command](options)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -278,18 +278,6 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} must be 1 or more")
     return value
-
-
-def _import_plugin(name: str) -> None:
-    import benches
-    from benches.failures import UsageError
-
-    sys.path.insert(0, str(Path.cwd()))
-    benches.load_plugins()
-    try:
-        importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # whatever somebody else's module does when it is imported
-        raise UsageError(f"--plugin {name}: {type(error).__name__}: {error}") from None
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

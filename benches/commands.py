@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 import tempfile
@@ -218,8 +217,7 @@ def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
     with storage.locked(folder):
         stored = storage.load(folder)
         plugins = (*plugins, *(p for p in stored.environment.get("plugins", []) if p not in plugins))
-        for plugin in plugins:
-            importlib.import_module(plugin)
+        benches.load_plugins(*plugins)
         if stored.finished and not remaining(stored):
             _say("nothing is missing from this run")
             return stored

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import warnings
 from pathlib import Path
@@ -54,16 +53,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Reads the suite. What the plugin warns of (another machine, nothing to save) is shown and never an error."""
     config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
     warnings.filterwarnings("default", category=PytestBenchmarkWarning)  # for warnings of other configure hooks
-    benches.load_plugins()
     plugins = config.getoption("imgbench_plugin")
     try:
-        for plugin in plugins:
-            importlib.import_module(plugin)
+        benches.load_plugins(*plugins)
         suite = suites.find(config.getoption("imgbench_suite"))
     except KNOWN as error:
         raise pytest.UsageError(text(error)) from None
-    except ImportError as error:
-        raise pytest.UsageError(f"--imgbench-plugin: {error}") from None
     config.stash[STEPWISE] = StepwiseRun(
         suite,
         plugins,

@@ -34,6 +34,7 @@ from harness import storage
 from harness.arms import source_digests
 from harness.devices import NoSuchDevice
 from harness.environment import host_hash
+from harness.registry import UnknownName
 from harness.sweep import EnvironmentFailed, collect_environment, extend
 from harness.timing import perf_counter
 from harness.types import Case, Run
@@ -78,6 +79,10 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
     if run.environment.get("host_hash") != host_hash():
         return (f"{rows} not measured again: the run was made on another host{hint}",)
     plugins = (*benches.PLUGINS, *run.environment.get("plugins", []))
+    try:
+        benches.load_plugins(*plugins)
+    except UsageError as error:
+        return (f"{rows} not measured again: {error}{hint}",)
     if run.environment.get("sources") != source_digests((*OURS, *plugins)):
         return (f"{rows} not measured again: the code is not, or is not known to be, that of the run{hint}",)
     began, folder = perf_counter(), Path(str(run.folder))
@@ -92,7 +97,7 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
             if not quiet:
                 say(f"{rows}: measured again for at most {budget_s:.0f} s")
             done = extend(storage.load(folder), wanted, workers, plugins, budget_s - (perf_counter() - began))
-    except (EnvironmentFailed, NoSuchDevice, storage.RunBusy, OSError) as error:
+    except (EnvironmentFailed, NoSuchDevice, UnknownName, storage.RunBusy, OSError) as error:
         return (f"{rows} not measured again: {error}{hint}",)
     short = f" of {planned} planned ones (budget spent)" if done < planned else ""
     return (f"{rows} measured again: {done} further processes{short}{hint}",)

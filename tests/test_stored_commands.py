@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -77,6 +80,25 @@ def test_a_false_suspicion_is_taken_back_and_nothing_is_thrown_away(
     decided = json.loads((disturbed / "comparison.json").read_text())
     assert "regressed" not in {verdict["outcome"] for verdict in decided["verdicts"]}
     assert code in {0, 14}  # 14 where this machine was busy meanwhile: then the words say what it would have read
+
+
+def test_a_suspect_is_measured_again_by_a_command_of_its_own(disturbed: Path, tmp_path: Path) -> None:
+    """As a user types it: a process that has read no registry, in the folder where the run's own plugin lies."""
+    here = Path(__file__).parent
+    environment = os.environ | {"IMGBENCH_BASELINES": str(tmp_path / "store"), "PYTHONPATH": str(here.parent)}
+
+    def compared(folder: Path) -> tuple[int, str]:
+        command = [sys.executable, "-P", "-m", "benches.cli", "compare", str(disturbed), "--json"]
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=folder)
+        assert found.stderr == ""
+        return found.returncode, " ".join(json.loads(found.stdout)["notes"])
+
+    code, notes = compared(tmp_path)
+    assert code == 10, notes
+    assert "not measured again: plugin planted: ModuleNotFoundError" in notes
+    code, notes = compared(here)
+    assert code in {0, 14}, notes
+    assert f"measured again: {EXTRA} further processes" in notes
 
 
 def test_replay_gives_the_same_decision_and_sees_an_edited_value(
