@@ -8,8 +8,10 @@ Both arms of a comparison get the same list, since what is imported decides wher
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
+from harness import onnx_export
 from harness.precision import QUANTISED
 from harness.registry import BACKENDS, MODELS
 from harness.types import Case
@@ -23,12 +25,19 @@ MODEL_LIBRARIES: Final = (
     "torch_fidelity",
 )
 QUANTISER: Final = "torchao.quantization"
+# Modules that do not ask for CUDA when they are imported. One that does (torchao asks for a capability, diffusers for
+# an accelerator) leaves every process forked afterwards without CUDA: "Cannot re-initialize CUDA in forked subprocess".
+LEAVE_CUDA_ALONE: Final = frozenset(
+    {"timm", "sklearn.svm", "sklearn.datasets", "torch_fidelity", "onnxruntime", *onnx_export.LIBRARIES}
+)
+GPU_FILES: Final = ("/dev/nvidiactl", "/dev/dxg")  # Linux, WSL
 
 
 def libraries(cases: Iterable[Case], *overrides: Mapping[str, Any]) -> tuple[str, ...]:
     """Modules to import once, each named once; for the cases and for what they become with each of `overrides`.
 
-    A model that names no libraries of its own may use any of imgbench's.
+    A model that names no libraries of its own may use any of imgbench's. Beside a GPU only those that leave CUDA alone:
+    the rest is imported by each worker, and its start-up holds that.
     """
     asked = [case.with_(**changed) for case in cases for changed in (overrides or ({},))]
     found: list[str] = []
@@ -37,4 +46,9 @@ def libraries(cases: Iterable[Case], *overrides: Mapping[str, Any]) -> tuple[str
         found += MODEL_LIBRARIES if own is None else own
         found += getattr(BACKENDS[case.backend], "libraries", ())
         found += [QUANTISER] if case.precision in QUANTISED else []
-    return tuple(dict.fromkeys(found))
+    return tuple(name for name in dict.fromkeys(found) if not gpu_here() or name in LEAVE_CUDA_ALONE)
+
+
+def gpu_here() -> bool:
+    """Whether this machine shows an NVIDIA GPU, told without touching CUDA."""
+    return any(Path(file).exists() for file in GPU_FILES)

@@ -6,6 +6,7 @@ weights of another precision make the measurement `invalid`, with the reason, wh
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import math
@@ -66,6 +67,8 @@ def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turn
     before = device.start_block()
     with precision.applied(case.precision), optimizations.in_force(case):
         workload, load_s, build = _build(job, device, report)
+        if not build.keeps_modules:
+            _give_back(device)
         trial = replace(_first_call(job, device, workload, build, load_s, report), turns=turns)
         findings = _collect(trial, job.only, report)
         fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial)
@@ -75,6 +78,15 @@ def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turn
     if trial.workload.quality is not None:
         metrics += trial.workload.quality.metrics
     return Outcome(measurement=_measurement(trial, findings, fault, state), metrics=tuple(metrics))
+
+
+def _give_back(device: Device) -> None:
+    """Frees the torch modules that the backend does not run, and on a GPU what torch keeps of their memory."""
+    import torch
+
+    gc.collect()
+    if device.name == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _sentinel(job: Job, device: Device) -> dict[str, Any]:

@@ -32,11 +32,11 @@ def unloadable(provider: str) -> str | None:
     folder = Path(onnxruntime.__file__).parent / "capi"
     if provider not in LIBRARIES:
         return None
-    preload(provider)
     try:
+        preload(provider)
         ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(folder / LIBRARIES[provider]))
-    except OSError as error:
+    except (OSError, ImportError) as error:
         return f"{provider} cannot be loaded: {error}. It needs {NEEDS[provider]}"
     return None
 

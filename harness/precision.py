@@ -61,7 +61,7 @@ def unsupported_by_torch(precision: str, device: str) -> str | None:
         return "torchao's fp8 needs an NVIDIA GPU of compute capability 8.9 or newer; the device here is a CPU"
     if precision == "fp8_e4m3" and torch.cuda.get_device_capability() < FP8_CAPABILITY:
         return "torchao's fp8 needs compute capability 8.9 or newer"
-    if precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
+    if precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         return "this GPU has no bf16"
     if precision == "int8_dynamic_classic":
         return _classic_unsupported(device)
@@ -88,13 +88,24 @@ def applied(precision: str) -> Iterator[None]:
 
     switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [switch.allow_tf32 for switch in switches]
-    for switch in switches:
-        switch.allow_tf32 = precision == "tf32"
     try:
+        for switch in switches:
+            switch.allow_tf32 = precision == "tf32"
+        if precision != "tf32" and "tf32" in _fp32_modes():
+            raise RuntimeError("torch.backends.fp32_precision was set to tf32 by a plugin, which a row cannot undo")
         yield
     finally:
         for switch, value in zip(switches, before, strict=True):
             switch.allow_tf32 = value
+
+
+def _fp32_modes() -> set[str]:
+    """How matrix products and convolutions compute fp32, by torch's newer switches; "none" inherits the overall one."""
+    import torch
+
+    backends: Any = torch.backends
+    own = (backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision)
+    return {backends.fp32_precision if mode == "none" else mode for mode in own}
 
 
 def cast(

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 Ranges = Mapping[str, "Range"]  # by the qualified name of a linear layer
 NO_RANGES: Final[Ranges] = MappingProxyType({})
 INT8_MAX: Final = 127.0
+INT8_PRODUCTS: Final = frozenset({"int8_dynamic", "int8_static"})  # activations in int8, too
+# What torch._int_mm takes on a GPU; with other shapes torchao multiplies on the CPU or in fp32 (its kernel/intmm.py).
+INT_MM_MULTIPLE: Final = 8
+INT_MM_ROWS: Final = 17
 FP8_MULTIPLE: Final = 16  # torchao leaves a layer of another size in bf16, and only logs it
 
 
@@ -62,6 +66,8 @@ def left_out(module: torch.nn.Module, precision: str, ranges: Ranges) -> dict[st
     def reason(name: str, layer: torch.nn.Linear) -> str | None:
         if precision == "int8_static" and name not in ranges:
             return "calibration never called it"
+        if _no_integer_product(precision, layer):
+            return f"its sides are no multiples of {INT_MM_MULTIPLE}, as a GPU's int8 product needs"
         if precision == "fp8_e4m3" and any(side % FP8_MULTIPLE for side in layer.weight.shape):
             return f"its sides are no multiples of {FP8_MULTIPLE}, as fp8 kernels need"
         if precision == "int8_dynamic_classic" and type(layer) is not torch.nn.Linear:
@@ -98,12 +104,51 @@ def _linears(module: torch.nn.Module) -> dict[str, torch.nn.Linear]:
     return {name: m for name, m in module.named_modules() if isinstance(m, torch.nn.Linear)}
 
 
+def _no_integer_product(precision: str, layer: torch.nn.Linear) -> bool:
+    sides = layer.weight.shape
+    return precision in INT8_PRODUCTS and on_gpu(layer) and any(side % INT_MM_MULTIPLE for side in sides)
+
+
+def on_gpu(layer: torch.nn.Module) -> bool:
+    """Whether a linear layer's weight lies on a GPU."""
+    return bool(layer.weight.is_cuda)
+
+
+def watch_rows(modules: Mapping[str, torch.nn.Module]) -> dict[str, int]:
+    """Layer -> rows of the first input that each quantised layer on a GPU gets from now on; filled by the first call,
+    after which the layers are as before."""
+    seen: dict[str, int] = {}
+
+    def watch(name: str, layer: torch.nn.Module) -> None:
+        def hook(_layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            seen[name] = inputs[0].numel() // inputs[0].shape[-1]
+            handle.remove()
+
+        handle = layer.register_forward_pre_hook(hook)
+
+    for component, module in modules.items():
+        for name, layer in _linears(module).items():
+            if hasattr(layer.weight, "__tensor_flatten__") and on_gpu(layer):
+                watch(f"{component}.{name}", layer)
+    return seen
+
+
+def too_few_rows(seen: Mapping[str, int]) -> str | None:
+    """Why a row's int8 products were none, by what `watch_rows` saw; None where they were."""
+    few = [f"{name} ({rows})" for name, rows in seen.items() if rows < INT_MM_ROWS]
+    if not few:
+        return None
+    shown = ", ".join(few[:3]) + (f" and {len(few) - 3} more" if len(few) > 3 else "")
+    return f"torch._int_mm needs {INT_MM_ROWS} rows on a GPU; with fewer torchao multiplies in fp32: {shown}"
+
+
 def _torchao(module: torch.nn.Module, precision: str, ranges: Ranges) -> None:
     from torchao import quantization as ao
 
     if precision == "int8_static":
         for name, layer in _linears(module).items():
-            if name in ranges:  # a layer that calibration never reached stays as it is
+            # A layer that calibration never reached stays as it is.
+            if name in ranges and not _no_integer_product(precision, layer):
                 ao.quantize_(layer, _static(ranges[name], layer))
         return
     recipe: Any = {
@@ -112,7 +157,8 @@ def _torchao(module: torch.nn.Module, precision: str, ranges: Ranges) -> None:
         "fp8_e4m3": lambda: ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow()),
     }[precision]
     for layer in _linears(module).values():  # layer by layer: torchao would quantise a shared one twice, and fail
-        ao.quantize_(layer, recipe())
+        if not _no_integer_product(precision, layer):
+            ao.quantize_(layer, recipe())
 
 
 def _static(seen: Range, layer: torch.nn.Linear) -> Any:

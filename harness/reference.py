@@ -49,17 +49,29 @@ def output(trial: Trial, what: What, own: Callable[[], torch.Tensor]) -> torch.T
 
 
 def _compute(trial: Trial, what: What) -> torch.Tensor:
-    """Builds the model anew, eager and fp32, and runs the batches once."""
+    """Builds the model anew, eager and fp32, and runs the batches once; on the CPU where the GPU has no room for it."""
+    import torch
+
+    device = trial.device.torch_device
+    try:
+        return _computed_on(device, trial.case, what)
+    except torch.OutOfMemoryError:  # the timed model lies beside it, and what was measured of that is not to be lost
+        if device == "cpu":
+            raise
+    torch.cuda.empty_cache()
+    return _computed_on("cpu", trial.case, what)
+
+
+def _computed_on(device: str, wanted: Case, what: What) -> torch.Tensor:
     import torch
 
     from harness import attention, precision
     from harness.registry import MODELS
 
-    case = reference_case(trial.case)
+    case = reference_case(wanted)
     torch.manual_seed(case.seed)
     workload = MODELS[case.model].build(case)
     batches = [workload.batch] if what == "timed batch" else workload.quality.batches()  # type: ignore[union-attr]
-    device = trial.device.torch_device
     with precision.applied("fp32"), attention.torchs_own():
         modules = {c.name: precision.cast(c.module.to(device), "fp32").eval() for c in workload.components}
         forwards = {n: precision.bordered(m, "fp32", device) for n, m in modules.items()}

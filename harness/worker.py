@@ -36,7 +36,16 @@ from harness.turns import Turns
 from harness.types import Measurement, Unsupported
 
 PRELOAD = ("torch", "harness.measure")
-OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "bad allocation", "cannot allocate memory")
+OUT_OF_MEMORY_TEXTS = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to allocate memory",  # ONNX Runtime
+    "out of memory",
+    "outofmemory",
+    "bad allocation",
+    "cublas_status_alloc_failed",
+    "the gpu's memory is too small",  # TensorRT gives no context and no reason
+)
 MAX_REASON = 400
 _F_SETSIG = 10
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -150,7 +159,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)
+    return any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)  # ONNX Runtime's are no RuntimeError
 
 
 def _main(sender: Connection, function: Callable[..., Any], argument: Any, plugins: tuple[str, ...], log: str) -> None:

@@ -27,6 +27,7 @@ INTEGERS = {
     "processes": 0,
     "not_available": 0,
     "growing": 0,
+    "fields_known": 1,
 }
 COUNTERS = {"reasons": 0, "thermal_ns": 0, "power_ns": 0}
 REALS = {"watts": 300.0, "period_s": 0.02, "clock_s": -1.0, "reset_at_s": 0.0}

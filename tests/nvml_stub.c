@@ -17,6 +17,7 @@ int stub_processes = 0;
 unsigned stub_pids[8];
 int stub_not_available = 0;      /* whether readings are there, and say "not available": all bits set */
 int stub_growing = 0;            /* how often a process begins between the count of the processes and their list */
+int stub_fields_known = 1;        /* 0: fields come back as they were given, with success */
 double stub_reset_at_s = 0.0;    /* the energy counter begins anew at this time */
 #define NA32 0xFFFFFFFFu
 #define NA64 0xFFFFFFFFFFFFFFFFull
@@ -75,6 +76,7 @@ int nvmlDeviceGetFieldValues(void *d, int count, struct field *values) {
     for (i = 0; i < count; i++) {
         struct field *v = values + i;
         v->ret = 0;
+        if (!stub_fields_known) continue;
         if (v->id == 186) { v->type = 1; v->value.u = (uint32_t)(stub_watts * 1000.0); v->ret = stub_instant_supported ? 0 : 3; }
         else if (v->id == 74) { v->type = 3; v->value.q = stub_power_ns; }
         else if (v->id == 75) { v->type = 3; v->value.q = stub_thermal_ns; }
@@ -90,6 +92,11 @@ int nvmlDeviceGetClockInfo(void *d, int type, unsigned *mhz) {
 }
 int nvmlDeviceGetTemperature(void *d, int sensor, unsigned *celsius) {
     *celsius = stub_not_available ? NA32 : 61;
+    return stub_error;
+}
+struct temperature { unsigned version; int sensor, celsius; };
+int nvmlDeviceGetTemperatureV(void *d, struct temperature *t) {  /* the newer name */
+    t->celsius = stub_not_available ? -1 : 62;
     return stub_error;
 }
 int nvmlDeviceGetCurrentClocksEventReasons(void *d, unsigned long long *reasons) {
@@ -116,6 +123,11 @@ int nvmlDeviceGetComputeRunningProcesses_v2(void *d, unsigned *count, struct pro
     return nvmlDeviceGetComputeRunningProcesses_v3(d, count, found);
 }
 struct memory { unsigned long long total, unused, used; };
+struct memory_v2 { unsigned version; unsigned long long total, reserved, unused, used; };
+int nvmlDeviceGetMemoryInfo_v2(void *d, struct memory_v2 *m) {
+    m->used = stub_not_available ? NA64 : 5ULL << 30;
+    return stub_error;
+}
 int nvmlDeviceGetMemoryInfo(void *d, struct memory *m) {
     m->total = 80ULL << 30; m->used = 3ULL << 30; m->unused = m->total - m->used;
     if (stub_not_available) m->used = NA64;

@@ -18,6 +18,7 @@ from harness.backends.cuda_graphs import CudaGraphs
 from harness.backends.torch_compile import MaxAutotune, ReduceOverhead, TorchCompile, recorded_graphs
 from harness.devices import cuda, nvml
 from harness.probes.latency import latency
+from harness.probes.memory import memory
 from harness.timing import Timer
 from harness.types import Case, Component, Protocol, Workload
 
@@ -314,3 +315,18 @@ def test_a_replayed_output_is_copied_and_each_call_is_a_step(monkeypatch: pytest
     forward(torch.tensor([3.0, 4.0]))
     assert first.tolist() == [1.0, 2.0]
     assert len(steps) == 2
+
+
+@pytest.mark.parametrize("replays", [False, True])
+def test_a_replayed_graph_has_no_peak_of_what_it_allocated(replays: bool) -> None:
+    """It asks the allocator for nothing: the figure would be the weights alone."""
+    peaks = {"peak_allocated_bytes": [5.0], "peak_reserved_bytes": [9.0]}
+    device = SimpleNamespace(
+        reset_memory_peaks=lambda: None, synchronize=lambda: None, memory_peaks=lambda: (dict(peaks), {})
+    )
+    build = SimpleNamespace(replays=replays, keeps_modules=True, weights_bytes=1, disk_bytes=lambda: 2)
+    trial: Any = SimpleNamespace(device=device, build=build, step=lambda: None)
+    found = memory(trial)
+    assert ("peak_allocated_bytes" in found.samples) is not replays
+    assert ("peak_allocated_bytes" in found.missing) is replays
+    assert found.samples["peak_reserved_bytes"] == [9.0]

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from harness import cgroup, devices, precision
 from harness.devices import cpu
@@ -236,3 +237,18 @@ def test_fp32_eager_and_other_precisions_of_a_module() -> None:
         assert 64 * 64 * itemsize <= read["bytes"] < 64 * 64 * itemsize + 64 * 9, wanted
         output = precision.bordered(module, wanted, "cpu")(torch.randn(2, 64))
         assert (output.dtype, output.shape) == (torch.float32, (2, 64))
+
+
+def test_tf32_that_a_plugin_switched_on_is_no_fp32_row() -> None:
+    with precision.applied("fp32"):
+        assert not torch.backends.cudnn.allow_tf32
+    torch.backends.fp32_precision = "tf32"
+    try:
+        with pytest.raises(RuntimeError, match="was set to tf32 by a plugin"), precision.applied("fp32"):
+            pass
+        with precision.applied("tf32"):
+            assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.fp32_precision = "none"
+    with precision.applied("bf16"):
+        assert not torch.backends.cuda.matmul.allow_tf32

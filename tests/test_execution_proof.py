@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
 from harness import onnx_proof
 from harness.backends import onnxruntime, openvino
-from harness.types import Run
+from harness.devices import device
+from harness.measure import Job, _build
+from harness.registry import MODELS
+from harness.types import Case, Protocol, Run, Workload
 
 RunSuite = Callable[..., Run]
 
@@ -125,3 +133,30 @@ def test_int8_of_every_kind_keeps_top1_within_a_point_on_all_held_out_digits(run
     reference = statistics.fmean(right["eager", "fp32"])
     lost = {key: reference - statistics.fmean(items) for key, items in right.items()}
     assert max(lost.values()) <= 0.01, lost
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_backend_that_does_not_run_torchs_modules_does_not_keep_them(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept, they would count in every peak of memory. Calibration is what a closure of the request would hold on to."""
+    kept: list[weakref.ref[torch.nn.Module]] = []
+    entry = MODELS["planted_ok"]
+
+    def watched(case: Case) -> Workload:
+        found: Workload = entry.build(case)
+        kept.extend(weakref.ref(c.module) for c in found.components)
+        return found
+
+    monkeypatch.setitem(MODELS._entries, "planted_ok", replace(entry, build=watched))
+    case = Case(model="planted_ok", backend=backend, precision="int8_static", batch_size=4)
+    job = Job(
+        case=case, replicate=0, protocol=Protocol(), device="cpu", folder=tmp_path, cache=tmp_path / "cache", threads=1
+    )
+    workload, _, build = _build(job, device("cpu"), lambda _phase: None)
+    gc.collect()
+    assert not build.keeps_modules
+    assert build.verify() is None
+    assert [type(c.module).__name__ for c in workload.components] == ["Identity"]
+    assert kept
+    assert all(reference() is None for reference in kept)

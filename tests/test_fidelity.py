@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from harness import reference
 from harness.probes import fidelity
-from harness.types import PRECISIONS, Run
+from harness.types import PRECISIONS, Case, Run
 
 RunSuite = Callable[..., Run]
 KINDS = ("logits", "images")
@@ -78,3 +81,23 @@ def test_the_worst_item_is_named_and_the_tolerance_stands_in_the_facts(run_suite
     assert sound.facts["item_error_ceiling"] == pytest.approx(0.3)
     assert len(sound.samples["relative_error"]) == 10
     assert max(sound.samples["relative_error"]) < 0.1
+
+
+def test_a_reference_that_the_gpu_has_no_room_for_is_computed_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timed model lies beside it; its latency, memory and energy were measured already."""
+    asked: list[str] = []
+
+    def computed(device: str, *_arguments: Any) -> torch.Tensor:
+        asked.append(device)
+        if device == "cuda":
+            raise torch.OutOfMemoryError
+        return torch.ones(1)
+
+    monkeypatch.setattr(reference, "_computed_on", computed)
+    trial: Any = SimpleNamespace(case=Case(model="m"), device=SimpleNamespace(torch_device="cuda"))
+    assert reference._compute(trial, "timed batch") == torch.ones(1)
+    assert asked == ["cuda", "cpu"]
+    trial.device.torch_device = "cpu"
+    monkeypatch.setattr(reference, "_computed_on", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+    with pytest.raises(torch.OutOfMemoryError):
+        reference._compute(trial, "timed batch")

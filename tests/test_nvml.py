@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pynvml
 import pytest
 from nvml_fixture import (
     DRIVER_NOT_LOADED,
@@ -264,6 +265,34 @@ def test_whatever_one_function_answers_nothing_raises_and_the_rest_is_read(
         assert isinstance(again, nvml.Gpu) or again.startswith("NVML: "), code
         read = {**nvml.identity(found), **nvml.state(found, nvml.counters(found))}
         changed = {key: value for key, value in read.items() if value != sound[key]}
-        assert set(changed.values()) <= {None, 150.0}, code  # 150 W: the other reading of the power
-        assert isinstance(nvml.memory_used_bytes(found), int) == (name != "nvmlDeviceGetMemoryInfo")
+        # 150 W and 62 degrees: the other reading of the power, the newer one of the temperature
+        assert set(changed.values()) <= {None, 150.0, 62}, code
+        assert isinstance(nvml.memory_used_bytes(found), int)  # by the second version, where the first says no
         assert isinstance(nvml.energy_meter(found), str) == (name == "nvmlDeviceGetTotalEnergyConsumption")
+
+
+def test_a_field_that_comes_back_untouched_is_no_zero(stub: Stub) -> None:
+    """An older driver may say success and write nothing: 0 W, and never throttled, if it is believed."""
+    stub.fields_known = 0
+    assert nvml.power_w(gpu()) == 150.0  # the other call's
+    counted = nvml.counters(gpu())
+    assert (counted["power_throttled_s"], counted["thermal_throttled_s"]) == (None, None)
+
+
+def test_what_only_a_newer_name_gives_is_read(
+    stub: Stub, nvml_library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = gpu()
+    names = ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetMemoryInfo_v2")
+    installed(SimpleNamespace(**{name: getattr(nvml_library, name) for name in names}), monkeypatch)
+    assert nvml.state(found, {})["temperature_c"] == 62
+    assert nvml.memory_used_bytes(found) == 5 * 2**30
+
+
+def test_an_nvidia_ml_py_that_lacks_a_call_gives_none(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = gpu()
+    for name in ("NVML_FI_DEV_POWER_INSTANT", "nvmlDeviceGetTemperatureV", "nvmlDeviceGetCurrentClocksEventReasons"):
+        monkeypatch.delattr(pynvml, name)
+    assert nvml.power_w(found) == 150.0
+    state = nvml.state(found, {})
+    assert (state["temperature_c"], state["throttle_reasons"]) == (61, 0)

@@ -7,7 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import benches
+from benches import preload
 from benches.preload import MODEL_LIBRARIES, QUANTISER, libraries
+from harness.devices import NoSuchDevice, device
 from harness.registry import BACKENDS
 from harness.types import Case
 
@@ -52,3 +57,44 @@ def test_a_worker_finds_imported_what_was_asked_for_and_only_that(tmp_path: Path
 
 def imported(names: tuple[str, ...], _report: object) -> list[str]:
     return [name for name in names if name in sys.modules]
+
+
+EVERYTHING = [
+    Case(model=model, backend=backend, precision=precision)
+    for model in ("digits_vit", "digits_dit", "digits_sd")
+    for backend in ("eager", "torch_compile", "onnxruntime", "openvino", "tensorrt")
+    for precision in ("fp32", "int8_dynamic")
+]
+
+FORKED = """
+import importlib, os, sys, torch
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+child = os.fork()
+if child == 0:
+    os._exit(int(torch.cuda._is_in_bad_fork()))
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def poisoned(names: tuple[str, ...]) -> bool:
+    """Whether a process forked after these imports can have no CUDA; torch tells it without a GPU, too."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED, *names], capture_output=True, check=False)
+    assert done.returncode in {0, 1}, done.stderr
+    return done.returncode == 1
+
+
+def test_beside_a_gpu_nothing_is_imported_that_takes_cuda_from_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preload, "gpu_here", lambda: True)
+    chosen = libraries(EVERYTHING)
+    assert {"timm", "torch._inductor.compile_fx"} <= set(chosen)
+    assert not poisoned(("harness.measure", *chosen, *benches.PLUGINS))
+    monkeypatch.setattr(preload, "gpu_here", lambda: False)
+    assert poisoned(libraries([Case(model="digits_vit", precision="int8_dynamic")])), "then the list is needed no more"
+
+
+def test_a_worker_that_was_forked_too_late_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: None)
+    monkeypatch.setattr("torch.cuda._is_in_bad_fork", lambda: True)
+    with pytest.raises(NoSuchDevice, match="asks for CUDA when it is imported"):
+        device("cuda")

@@ -177,3 +177,23 @@ def test_calibration_uses_the_workloads_own_data() -> None:
     found = calibration.recorded(sampler(1, data), "cpu")
     assert [float(call[0][0, 0]) for call in found.calls["net"]] == [7.0, 9.0]
     assert found.source == "two batches"
+
+
+@pytest.mark.parametrize("wanted", ["int8_dynamic", "int8_static"])
+def test_what_a_gpus_int8_product_cannot_take_is_left_out_or_found_out(
+    wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchao would multiply such a layer on the CPU or in fp32, and the row would be int8 by name. (Here: a CPU.)"""
+    monkeypatch.setattr(quantisation, "on_gpu", lambda _layer: True)
+    module = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.Linear(64, 10))
+    ranges = quantisation.ranges_of(module, [(torch.randn(20, 32),)])
+    left = quantisation.left_out(module, wanted, ranges)
+    assert left == {"1": "its sides are no multiples of 8, as a GPU's int8 product needs"}
+    module = precision.cast(module, wanted, ranges)
+    assert quantisation.census(module, left).fault("net") is None
+    for rows, fault in ((17, None), (16, "with fewer torchao multiplies in fp32: net.0 (16)")):
+        seen = quantisation.watch_rows({"net": module})
+        module(torch.randn(rows, 32))
+        module(torch.randn(99, 32))
+        assert seen == {"net.0": rows}
+        assert (found := quantisation.too_few_rows(seen)) is fault or str(found).endswith(str(fault))

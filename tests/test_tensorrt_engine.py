@@ -292,3 +292,19 @@ def test_seconds_by_layer_come_from_tensorrts_profiler_in_a_context_of_its_own(l
     assert list(found) == ["slow", "fast"]
     assert found == pytest.approx({"slow": 4e-4, "fast": 2e-4})
     loaded.context.execute_async_v3.assert_not_called()
+
+
+@pytest.mark.parametrize("name", ["Builder", "OnnxParser", "Runtime"])
+def test_a_factory_that_makes_nothing_is_an_engine_error(
+    name: str, trt: Any, library: Library, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bindings say TypeError of a factory that returned NULL."""
+
+    def nothing(*_arguments: Any) -> Any:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(trt, name, nothing)
+    ranges = [Range(minimum=(1,), optimum=(1,), maximum=(1,))]
+    make = Engine if name == "Runtime" else lambda file: tensorrt_engine.plan(file, ranges, file.parent, False)
+    with pytest.raises(EngineError, match=f"TensorRT made no {name.removeprefix('Onnx').lower()}"):
+        make(onnx_file)

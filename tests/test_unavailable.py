@@ -7,6 +7,7 @@ from typing import Any
 
 import onnxruntime
 import pytest
+import torch
 
 from benches import listing
 from harness import onnx_providers
@@ -79,5 +80,9 @@ def test_fp32_that_would_be_tf32_is_refused(monkeypatch: pytest.MonkeyPatch, a_g
     monkeypatch.setattr(onnx_providers, "unloadable", lambda _provider: None)
     backend = BACKENDS["onnxruntime_tensorrt"]
     assert "its fp32 is the row tf32" in str(backend.unavailable("fp32", "cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
     assert backend.unavailable("tf32", "cuda") is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    for precision in ("tf32", "bf16"):
+        assert "8.0 or newer" in str(backend.unavailable(precision, "cuda")), "it would be fp32 by another name"
     assert BACKENDS["onnxruntime"].unavailable("fp32", "cuda") is None

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 from conftest import QUICK
 
 from harness import frames
+from harness.tensorrt_engine import EngineError
 from harness.types import Run
+from harness.worker import _is_out_of_memory
 
 RunSuite = Callable[..., Run]
 
@@ -97,3 +100,21 @@ def test_replicates_are_processes_and_a_bad_case_is_not_repeated(run_suite: RunS
     assert [m.case.model for m in run.measurements].count("planted_ok") == 3
     assert [m.case.model for m in run.measurements].count("planted_error") == 1
     assert {m.replicate for m in run.measurements if m.case.model == "planted_ok"} == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError(),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        Exception(
+            "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer of size 8"
+        ),
+        EngineError("no execution context: most often the GPU's memory is too small for this engine"),
+    ],
+)
+def test_out_of_memory_is_known_by_whoever_says_it(error: Exception) -> None:
+    """ONNX Runtime's errors are no RuntimeError, and TensorRT's have no reason."""
+    assert _is_out_of_memory(error)
+    assert not _is_out_of_memory(ValueError("it broke"))

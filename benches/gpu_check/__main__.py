@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import multiprocessing
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from benches.gpu_check import Check, Found, LeftOut
 from benches.gpu_check.rows import PLUGIN, rows
 from benches.gpu_check.sensors import CHECKS
 from harness.timing import perf_counter
+from harness.worker import one_line
 
 
 def single(what: str, check: Callable[[], Found]) -> Check:
@@ -26,10 +29,21 @@ def single(what: str, check: Callable[[], Found]) -> Check:
     except (LeftOut, ImportError) as error:
         return Check(what=what, result="left out", detail=str(error), seconds=perf_counter() - start)
     except Exception as error:
-        from harness.worker import one_line
-
         return Check(what=what, result="FAILED", detail=one_line(error), seconds=perf_counter() - start)
     return Check(what=what, result="ok", detail=detail, seconds=perf_counter() - start, figures=figures)
+
+
+def _numbered(number: int) -> Check:
+    """Runs in the process of the sensors: one of CHECKS."""
+    return single(*CHECKS[number])
+
+
+def _answer(what: str, check: Future[Check]) -> Check:
+    """The check's result; a failed one where its process died."""
+    try:
+        return check.result()
+    except Exception as error:
+        return Check(what=what, result="FAILED", detail=one_line(error))
 
 
 def verdict(found: Sequence[Check]) -> str:
@@ -64,13 +78,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found.append(check)
         print(line(check), flush=True)
 
-    for what, check in CHECKS:
-        say(single(what, check))
+    # In a process that has ended before the rows begin: its context on the GPU would be a neighbour to all of them.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for number, (what, _) in enumerate(CHECKS):
+            say(_answer(what, pool.submit(_numbered, number)))
     try:
         for _ in rows(began, say):
             pass
     except ImportError as error:
         say(Check(what="rows", result="left out", detail=str(error)))
+    except Exception as error:  # the verdict and the figures of all else are kept
+        say(Check(what="rows", result="FAILED", detail=one_line(error)))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps([asdict(c) for c in found], indent=1, default=str) + "\n")

@@ -56,6 +56,7 @@ class Build:
     disk_bytes: Callable[[], int]
     facts: Mapping[str, Any] = field(default_factory=dict)
     keeps_modules: bool = True
+    replays: bool = False
     keeps: bool = False
     verify: Callable[[], str | None] = lambda: None
 

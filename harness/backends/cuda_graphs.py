@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 WARM_UP_CALLS = 3
+SYNCHRONISES = frozenset({"int8_dynamic", "int8_static"})  # torchao 0.x: kernel/intmm.py writes its input as text
 
 
 @BACKENDS.add("cuda_graphs")
@@ -30,6 +31,8 @@ class CudaGraphs:
     def unavailable(self, wanted: str, device: str) -> str | None:
         if device != "cuda":
             return "CUDA graphs need an NVIDIA GPU; the device here is a CPU"
+        if wanted in SYNCHRONISES:
+            return f"torchao's {wanted} waits for the GPU inside every call, which no graph can capture"
         return precision.unsupported_by_torch(wanted, device)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
@@ -42,7 +45,7 @@ class CudaGraphs:
         wrong_dtype = proof["verify"]
         proof["facts"] = {**proof["facts"], "captured_graphs": len(captured)}
         proof["verify"] = lambda: wrong_dtype() or next(filter(None, (c.fault() for c in captured.values())), None)
-        return Build(forwards=captured, build_s=seconds, cached=False, **proof)
+        return Build(forwards=captured, build_s=seconds, cached=False, replays=True, **proof)
 
 
 class Captured:

@@ -29,6 +29,9 @@ class Eager:
         where = "cpu" if offload else request.device
         cast, seconds = request.timer.timed(lambda: cast_all(components, replace(request, device=where)))
         modules, proof = cast.modules, read_back(cast, request.precision)
+        if request.precision in quantisation.INT8_PRODUCTS:
+            rows, other = quantisation.watch_rows(modules), proof["verify"]
+            proof["verify"] = lambda: other() or quantisation.too_few_rows(rows)
         if offload:
             size = proof["disk_bytes"]()  # now: what waits in accelerate's hooks is no part of a state dict
             proof["disk_bytes"] = lambda: size
@@ -54,8 +57,9 @@ def cast_all(components: Sequence[Component], request: BuildRequest) -> Cast:
     ranges, wanted = _ranges(components, request), request.precision
     own = {c.name: ranges.get(c.name, quantisation.NO_RANGES) for c in components}
     quantised = wanted in precision.QUANTISED
-    left = {c.name: quantisation.left_out(c.module, wanted, own[c.name]) if quantised else {} for c in components}
-    modules = {c.name: precision.cast(c.module.to(request.device), wanted, own[c.name]).eval() for c in components}
+    placed = {c.name: c.module.to(request.device) for c in components}
+    left = {n: quantisation.left_out(module, wanted, own[n]) if quantised else {} for n, module in placed.items()}
+    modules = {n: precision.cast(module, wanted, own[n]).eval() for n, module in placed.items()}
     return Cast(modules=modules, left=left)
 
 
@@ -65,7 +69,7 @@ def _ranges(components: Sequence[Component], request: BuildRequest) -> dict[str,
     found = request.calibration()
     return {
         c.name: quantisation.ranges_of(
-            c.module, [tuple(x.to(request.device) for x in call) for call in found.calls[c.name]]
+            c.module.to(request.device), [tuple(x.to(request.device) for x in call) for call in found.calls[c.name]]
         )
         for c in components
     }

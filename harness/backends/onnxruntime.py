@@ -52,12 +52,15 @@ class OnnxRuntime:
         provider = self.providers[device]
         if provider not in onnxruntime.get_available_providers():
             return f"this build of onnxruntime has no {provider}"
+        if device == "cuda" and wanted in {"tf32", "bf16"} and _capability() < (8, 0):
+            return f"{wanted} needs compute capability 8.0 or newer"
         return _impossible(wanted, provider) or (onnx_providers.unloadable(provider) if device == "cuda" else None)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
         """Exports what is not there yet, then opens one session a component and profiles one call of it."""
         cached = cached_before(request)
         provider = self.providers[request.device]
+        wanted = request.precision  # no closure keeps the request, and with it the torch modules
         files = onnx_export.exported(components, request, _recipe(request.precision, provider))
         providers = self.session_providers(request)
         sessions, session_s = request.timer.timed(lambda: [_session(f, providers, request) for f in files])
@@ -82,7 +85,7 @@ class OnnxRuntime:
                 "session_s": session_s,
                 **_modes(request.precision, provider),
             },
-            verify=lambda: onnx_proof.fault(profiles, provider, request.precision, integer_layers),
+            verify=lambda: onnx_proof.fault(profiles, provider, wanted, integer_layers),
         )
 
     def session_providers(self, request: BuildRequest) -> list[str | tuple[str, dict[str, str]]]:
@@ -96,6 +99,12 @@ class OnnxRuntimeTensorRT(OnnxRuntime):
     label = "ONNX Runtime + TensorRT"
     description = "ONNX export run by ONNX Runtime's TensorRT execution provider"
     providers: ClassVar[Mapping[str, str]] = {"cuda": TENSORRT}
+
+
+def _capability() -> tuple[int, int]:
+    import torch
+
+    return torch.cuda.get_device_capability()
 
 
 def _impossible(wanted: str, provider: str) -> str | None:
@@ -173,6 +182,7 @@ def _session(file: OnnxFile, providers: Sequence[Any], request: BuildRequest) ->
         options,
         providers=list(providers),
         disabled_optimizers=list(SPOILS_Q_DQ) if request.precision == "int8_static" else None,
+        enable_fallback=0,  # it would open the session on the CPU where a provider refuses, and hide why
     )
     session.disable_fallback()
     return session

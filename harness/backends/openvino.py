@@ -57,7 +57,7 @@ class OpenVino:
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
         """Compiles every component's file. Raises what the exporter or OpenVINO raises."""
-        cached = cached_before(request)
+        cached, wanted = cached_before(request), request.precision  # no closure keeps the request and its torch modules
         files = onnx_export.exported(components, request, onnx_export.for_cpu(RECIPES[request.precision]))
         compiled, compile_s = request.timer.timed(lambda: {f.component: _compiled(f, request) for f in files})
         nodes = {name: _nodes(model) for name, model in compiled.items()}
@@ -80,7 +80,7 @@ class OpenVino:
                 "compile_s": compile_s,
                 **_modes(request.precision),
             },
-            verify=lambda: _verify(nodes, request.precision, {f.component: f.integer_layers for f in files}),
+            verify=lambda: _verify(nodes, wanted, {f.component: f.integer_layers for f in files}),
         )
 
 

@@ -56,14 +56,18 @@ class TensorRT:
             return reason
         if reason := missing_package("tensorrt", "TensorRT") or onnx_export.missing_package():
             return reason
-        import tensorrt
-
+        try:
+            import tensorrt
+        except Exception as error:  # its bindings are there, and the libraries that they load are not
+            return f"TensorRT cannot be imported: {type(error).__name__}: {error}"
         if int(tensorrt.__version__.split(".")[0]) < VERSION:
             return f"TensorRT {tensorrt.__version__} is older than {VERSION}, whose API this backend speaks"
         if wanted not in RECIPES:
             return NOT_HERE[wanted]
         import torch
 
+        if wanted in {"tf32", "bf16"} and torch.cuda.get_device_capability() < (8, 0):
+            return f"{wanted} needs compute capability 8.0 or newer"
         if wanted == "fp8_e4m3" and torch.cuda.get_device_capability() < FP8_CAPABILITY:
             return "TensorRT's fp8 needs compute capability 8.9 or newer"
         return None
@@ -74,7 +78,8 @@ class TensorRT:
 
         files = onnx_export.exported(components, request, RECIPES[request.precision])
         ranges = {c.name: _ranges(c, request.optimizations) for c in components}
-        tf32 = request.precision == "tf32"
+        wanted = request.precision  # no closure keeps the request, and with it the torch modules
+        tf32 = wanted == "tf32"
         plans, plan_s = request.timer.timed(
             lambda: {
                 f.component: tensorrt_engine.plan(f.path, ranges[f.component], request.exports / "engines", tf32)
@@ -104,7 +109,7 @@ class TensorRT:
                 "engine_s": plan_s,
                 "load_s": load_s,
             },
-            verify=lambda: _verify(read, request, quantised),
+            verify=lambda: _verify(read, wanted, quantised),
         )
 
 
@@ -145,26 +150,26 @@ def _slowest(engine: Engine, component: Component) -> dict[str, float]:
 
 
 def _verify(
-    found: Mapping[str, tuple[Mapping[str, str], Layers]], request: BuildRequest, quantised: Mapping[str, int]
+    found: Mapping[str, tuple[Mapping[str, str], Layers]], precision: str, quantised: Mapping[str, int]
 ) -> str | None:
     """Why the engines are not of the precision asked for, or None. Of int8_static and fp8_e4m3 as many layers must
     compute in int8 or fp8 as were quantised, as far as fusing lets that be said."""
-    kind = INSPECTED.get(request.precision)
-    wanted, total = "float32" if kind else DTYPES[request.precision], 0
+    kind = INSPECTED.get(precision)
+    wanted, total = "float32" if kind else DTYPES[precision], 0
     for name, (dtypes, layers) in found.items():
         floating = {tensor: dtype for tensor, dtype in dtypes.items() if "float" in dtype}
         wrong = {tensor: dtype for tensor, dtype in floating.items() if dtype != wanted}
         if wrong:
-            return f"{request.precision} was asked for, but the engine of {name} takes or gives {wrong}"
+            return f"{precision} was asked for, but the engine of {name} takes or gives {wrong}"
         if kind is None:
             continue
         count = layers.quantised.get(kind, 0)
         total += count
         if FUSED * count < quantised[name]:
             return (
-                f"{request.precision}: {count} layers of the engine of {name} compute in {kind}, fewer than a third of "
+                f"{precision}: {count} layers of the engine of {name} compute in {kind}, fewer than a third of "
                 f"its {quantised[name]} quantised ones"
             )
     if kind and not total:
-        return f"{request.precision} was asked for, but no layer of any engine computes in {kind}"
+        return f"{precision} was asked for, but no layer of any engine computes in {kind}"
     return None

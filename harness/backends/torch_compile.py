@@ -68,7 +68,8 @@ class TorchCompile:
             "inductor_cache": "hit" if cached else "miss",
         }
         proof["verify"] = lambda: dtype_mismatch() or _recompiled(frames) or self._not_captured(request.device, frames)
-        return Build(forwards=forwards, build_s=seconds, cached=cached, keeps=True, **proof)
+        replays = self._replays_graphs(request.device)
+        return Build(forwards=forwards, build_s=seconds, cached=cached, keeps=True, replays=replays, **proof)
 
     def _compile(self, module: torch.nn.Module) -> Callable[..., torch.Tensor]:
         import torch

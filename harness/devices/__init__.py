@@ -70,11 +70,20 @@ def device(name: str) -> Device:
     if name == "cuda":
         from harness.devices.cuda import Cuda, unavailable
 
-        reason = unavailable()
+        reason = unavailable() or _forked_too_late()
         if reason:
             raise NoSuchDevice(f"device cuda: {reason}")
         return Cuda()
     raise NoSuchDevice(f"unknown device {name!r}; one of {', '.join(DEVICES)}")
+
+
+def _forked_too_late() -> str | None:
+    """Why this process can have no CUDA: its fork server had asked for it, as a plugin's import may."""
+    import torch
+
+    if not torch.cuda._is_in_bad_fork():
+        return None
+    return "a module that the fork server imported asks for CUDA when it is imported, so that no worker can use it"
 
 
 def default() -> str:

@@ -21,6 +21,7 @@ from typing import Any, Final
 from harness.devices import SensorLost
 from harness.devices.neighbours import foreign
 from harness.devices.nvml_calls import (
+    NOT_AVAILABLE,
     NOT_AVAILABLE_64,
     failures,
     field,
@@ -185,11 +186,11 @@ def power_w(device: Gpu) -> float | None:
 
     if not_ours_alone(device):
         return None
-    instant = field(device.handle, pynvml.NVML_FI_DEV_POWER_INSTANT)
-    if instant is not None:
+    instant = field(device.handle, "NVML_FI_DEV_POWER_INSTANT")
+    if instant:  # no GPU that is on draws nothing
         return instant / 1000.0
     average = number(lambda: pynvml.nvmlDeviceGetPowerUsage(device.handle))
-    return None if average is None else average / 1000.0
+    return average / 1000.0 if average else None
 
 
 def identity(device: Gpu) -> dict[str, Any]:
@@ -212,18 +213,20 @@ def memory_used_bytes(device: Gpu) -> int | str:
     try:
         used = int(pynvml.nvmlDeviceGetMemoryInfo(device.handle).used)
     except failures() as error:
-        return in_words(error)
+        second = read(lambda: pynvml.nvmlDeviceGetMemoryInfo(device.handle, version=pynvml.nvmlMemory_v2).used)
+        if second is None:
+            return in_words(error)
+        used = int(second)
     return "NVML: the memory in use is not available" if used == NOT_AVAILABLE_64 else used
 
 
 def counters(device: Gpu) -> dict[str, Any]:
     """Seconds since boot that the clocks were held down by power and by heat, of which only differences mean anything;
     and what holds them down at this moment, and how many other processes compute."""
-    import pynvml
 
     fields = {
-        "power_throttled_s": pynvml.NVML_FI_DEV_PERF_POLICY_POWER,
-        "thermal_throttled_s": pynvml.NVML_FI_DEV_PERF_POLICY_THERMAL,
+        "power_throttled_s": "NVML_FI_DEV_PERF_POLICY_POWER",
+        "thermal_throttled_s": "NVML_FI_DEV_PERF_POLICY_THERMAL",
     }
     found = {name: field(device.handle, identifier) for name, identifier in fields.items()}
     pids = processes(device.handle)
@@ -246,13 +249,25 @@ def state(device: Gpu, before: dict[str, Any]) -> dict[str, Any]:
     return {
         "sm_clock_mhz": number(lambda: pynvml.nvmlDeviceGetClockInfo(device.whole, pynvml.NVML_CLOCK_SM)),
         "memory_clock_mhz": number(lambda: pynvml.nvmlDeviceGetClockInfo(device.whole, pynvml.NVML_CLOCK_MEM)),
-        "temperature_c": number(lambda: pynvml.nvmlDeviceGetTemperature(device.whole, pynvml.NVML_TEMPERATURE_GPU)),
+        "temperature_c": _temperature_c(device),
         "power_w": power_w(device),
         "throttle_reasons": reasons,
         "throttled_by": None if reasons is None else throttled_by(reasons),
         "foreign_processes": _either(before, after, "foreign_processes", max),
         **{name: _difference(before.get(name), after[name]) for name in ("power_throttled_s", "thermal_throttled_s")},
     }
+
+
+def _temperature_c(device: Gpu) -> int | None:
+    """By the call's newer name where the older is gone."""
+    import pynvml
+
+    sensor = pynvml.NVML_TEMPERATURE_GPU
+    for name, absent in (("nvmlDeviceGetTemperature", NOT_AVAILABLE), ("nvmlDeviceGetTemperatureV", -1)):
+        found = number(lambda name=name: getattr(pynvml, name)(device.whole, sensor), absent)  # type: ignore[misc]
+        if found is not None:
+            return found
+    return None
 
 
 def _either(before: dict[str, Any], after: dict[str, Any], name: str, both: Callable[[int, int], int]) -> int | None:

@@ -8,30 +8,41 @@ is called, and where it was renamed, by both names.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
 NOT_AVAILABLE: Final = 0xFFFFFFFF
 NOT_AVAILABLE_64: Final = 0xFFFFFFFFFFFFFFFF
+# The value's member by its type's number in nvml.h (an older nvidia-ml-py lacks the names), and what "absent" is in it.
+MEMBERS: Final[Mapping[int, tuple[str, float]]] = {
+    0: ("dVal", math.nan),  # double
+    1: ("uiVal", NOT_AVAILABLE),  # unsigned int
+    2: ("ulVal", NOT_AVAILABLE_64),  # unsigned long
+    3: ("ullVal", NOT_AVAILABLE_64),  # unsigned long long
+    4: ("sllVal", -1),  # signed long long
+    5: ("siVal", -1),  # signed int
+    6: ("usVal", 0xFFFF),  # unsigned short
+}
 ATTEMPTS: Final = 3  # at a list of processes that grows while it is read
 
 
 def in_words(error: Exception | None) -> str:
     """ "NVML: Not Supported"."""
     try:
-        return f"NVML: {error}"
-    except failures():  # the library cannot even name its error
-        return f"NVML: error {getattr(error, 'value', 'unknown')}"
+        text = str(error)
+    except (TypeError, *failures()):  # type: ignore[misc]  # the library cannot even name its error
+        text = "None"
+    return f"NVML: error {getattr(error, 'value', 'unknown')}" if text == "None" else f"NVML: {text}"
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What nvidia-ml-py raises: its own error of a library that is older than the call is no NVMLError, and text that
-    the driver leaves unwritten need not decode."""
+    """What nvidia-ml-py raises: its own error of a library that is older than the call is no NVMLError, text that the
+    driver leaves unwritten need not decode, and an older nvidia-ml-py lacks the call itself."""
     import pynvml
 
-    return pynvml.NVMLError, pynvml.NVMLLibraryMismatchError, UnicodeDecodeError
+    return pynvml.NVMLError, pynvml.NVMLLibraryMismatchError, UnicodeDecodeError, AttributeError
 
 
 def read(call: Callable[[], T]) -> T | None:
@@ -48,36 +59,34 @@ def number(call: Callable[[], int], absent: int = NOT_AVAILABLE) -> int | None:
     return None if value == absent else value
 
 
-def field(handle: Any, identifier: int) -> float | None:
-    """One field value, by the type that NVML says it has; None where it is not supported or not available."""
+def field(handle: Any, name: str) -> float | None:
+    """One field value, by the type that NVML says it has; `name` is its constant in nvidia-ml-py. None where it is not
+    supported or not available."""
     import pynvml
 
-    found = read(lambda: pynvml.nvmlDeviceGetFieldValues(handle, [identifier]))
+    found = read(lambda: pynvml.nvmlDeviceGetFieldValues(handle, [getattr(pynvml, name)]))
     if found is None or found[0].nvmlReturn != pynvml.NVML_SUCCESS:
         return None
-    members = {
-        pynvml.NVML_VALUE_TYPE_DOUBLE: ("dVal", math.nan),
-        pynvml.NVML_VALUE_TYPE_UNSIGNED_INT: ("uiVal", NOT_AVAILABLE),
-        pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG: ("ulVal", NOT_AVAILABLE_64),
-        pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: ("ullVal", NOT_AVAILABLE_64),
-        pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: ("sllVal", -1),
-        pynvml.NVML_VALUE_TYPE_SIGNED_INT: ("siVal", -1),
-        pynvml.NVML_VALUE_TYPE_UNSIGNED_SHORT: ("usVal", 0xFFFF),
-    }
-    if found[0].valueType not in members:
+    if found[0].valueType not in MEMBERS or _untouched(found[0]):
         return None
-    member, absent = members[found[0].valueType]
+    member, absent = MEMBERS[found[0].valueType]
     value = float(getattr(found[0].value, member))
     # Powers and times are what is asked for: neither is ever below 0.
     return value if math.isfinite(value) and value >= 0 and value != float(absent) else None
+
+
+def _untouched(answer: Any) -> bool:
+    """Whether the driver left the answer as it was given to it: no time, no type, no bits. A field that it does not
+    know may come back so, with success."""
+    return not answer.timestamp and answer.valueType == 0 and not answer.value.ullVal
 
 
 def throttle_reasons(handle: Any) -> int | None:
     """The bits, by the call's name before and since driver 535."""
     import pynvml
 
-    for call in (pynvml.nvmlDeviceGetCurrentClocksEventReasons, pynvml.nvmlDeviceGetCurrentClocksThrottleReasons):
-        found = number(lambda call=call: call(handle), NOT_AVAILABLE_64)  # type: ignore[misc]
+    for name in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
+        found = number(lambda name=name: getattr(pynvml, name)(handle), NOT_AVAILABLE_64)  # type: ignore[misc]
         if found is not None:
             return found
     return None
@@ -87,10 +96,10 @@ def processes(handle: Any) -> list[int] | None:
     """The numbers of the processes that compute on the device; None where the driver does not tell."""
     import pynvml
 
-    for call in (pynvml.nvmlDeviceGetComputeRunningProcesses, pynvml.nvmlDeviceGetComputeRunningProcesses_v2):
+    for name in ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetComputeRunningProcesses_v2"):
         for _ in range(ATTEMPTS):
             try:
-                return [process.pid for process in call(handle)]
+                return [process.pid for process in getattr(pynvml, name)(handle)]
             except pynvml.NVMLError_InsufficientSize:  # one more began between the count and the list
                 continue
             except failures():
