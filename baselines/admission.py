@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from baselines.controls import tripped
 from baselines.rows import NOT_RUN, Row, bad_values, rows_of
-from harness.types import Run
+from harness.types import IDENTICAL, Run
 
 SHOWN = 5
 
@@ -57,10 +57,22 @@ def _contended(run: Run) -> list[str]:
 
 
 def _removed(rows: dict[str, Row], newest: Run | None) -> list[str]:
-    """Rows that would silently leave the gate, as after a run with --only."""
+    """Rows and judged metrics that would silently leave the gate, as after a run with --only or without quality."""
     before = rows_of(newest) if newest else {}
     gone = [i for i, row in before.items() if row.ok and (i not in rows or not rows[i].ok)]
-    return _shown("measured in the newest baseline and not here (force accepts it)", gone)
+    kept = [(i, row, rows[i]) for i, row in before.items() if i not in gone and row.ok]
+    dropped = [
+        f"{name} of {case_id}"
+        for case_id, then, now in kept
+        for name in then.metrics()
+        if name not in now.metrics() and now.missing(name) != IDENTICAL and _judged(newest, name)
+    ]
+    return _shown("measured in the newest baseline and not here (force accepts it)", [*gone, *dropped])
+
+
+def _judged(run: Run | None, name: str) -> bool:
+    """Whether the run describes the metric as one that is judged."""
+    return run is not None and name in run.metrics and run.metrics[name].kind != "advisory"
 
 
 def _shown(what: str, names: list[str]) -> list[str]:

@@ -22,7 +22,7 @@ from baselines.fingerprint import (
     soft_differences,
     software_differences,
 )
-from baselines.health import appeared
+from baselines.health import appeared, row_verdict
 from baselines.judgement import TIMED, Frame, Side, judge_row
 from baselines.rows import NOT_RUN, Row, rows_of
 from baselines.store import BaselineRefused, Session
@@ -119,6 +119,7 @@ def compare(
     usable, notes = _without_itself(run, usable)
     frame = _frame(run, usable, scope)
     judged, absent = _judge_rows(frame, planned)
+    judged += [(verdict, None) for verdict in _short(run, frame, {v.case_id for v, _ in judged})]
     comparable = [s.run for s in usable] if scope == "all" else []
     timed = any(verdict.kind in TIMED for verdict, _ in judged)
     contaminated = tuple(tripped(run, comparable)) if timed else ()
@@ -171,6 +172,17 @@ def _judge_rows(frame: Frame, planned: Collection[str] | None) -> tuple[list[Jud
     new = [row for case_id, row in frame.here.rows.items() if case_id not in frame.newest.rows]
     judged += [(appeared(row, frame.scope), None) for row in new]
     return judged, [f"rows of the baseline that were not asked for in this run: {unasked}"] if unasked else []
+
+
+def _short(run: Run, frame: Frame, compared: Collection[str]) -> list[Verdict]:
+    """A verdict on each row that has fewer processes than were planned, as an interrupted or damaged run has: the one
+    that is missing may be the one that would have failed."""
+    planned, lost = run.protocol.replicates, f" ({'; '.join(run.problems)})" if run.problems else ""
+    return [
+        row_verdict(row, "missing", f"{len(row.processes)} of {planned} planned processes were measured{lost}")
+        for case_id, row in frame.here.rows.items()
+        if case_id in compared and row.ok and len(row.processes) < planned
+    ]
 
 
 def _hard(run: Run, other: Run) -> list[str]:

@@ -81,10 +81,11 @@ def control_words(run: Run) -> str | None:
     found = control_shift(run)
     if found is None:
         return f"{label} against itself: too few processes to tell"
-    shift, allowed = (math.expm1(v) for v in found)
+    shift, least, most = (math.expm1(v) for v in (found[0], -found[1], found[1]))
     count = sum(c.side == "a" for c in run.controls)
     words = "a process" if count == 1 else f"{count} processes"
-    return f"{label} against itself: {shift:+.1%} ({words} a side; the noise of this run allows ±{allowed:.1%})"
+    allowed = f"the noise of this run allows {least:.1%} to {most:+.1%}"
+    return f"{label} against itself: {shift:+.1%} ({words} a side; {allowed})"
 
 
 def sentinel_figures(run: Run) -> dict[str, float]:

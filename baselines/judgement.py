@@ -61,10 +61,13 @@ def judge_row(frame: Frame, there: Row, here: Row) -> list[Judged]:
 
 def _judge_metric(frame: Frame, there: Row, here: Row, name: str) -> Judged | None:
     """One metric of a row that is ok on both sides; None where this scope leaves it out."""
-    described = frame.newest.run.metrics.get(name) or frame.here.run.metrics.get(name)
+    there = _with_metric(frame, there, here, name)
+    then, now = frame.newest.run.metrics.get(name), frame.here.run.metrics.get(name)
+    described = then or now
     if described is None:
         return row_verdict(here, "not_comparable", f"{name} is not described in either run"), None
-    if described.kind == "advisory" or (frame.scope != "all" and described.kind not in MACHINE_INDEPENDENT):
+    kinds = {metric.kind for metric in (then, now) if metric is not None}
+    if kinds == {"advisory"} or (frame.scope != "all" and not kinds <= MACHINE_INDEPENDENT):
         return None  # advisory metrics are shown and not judged: nothing is known of their noise
     finding = _finding(frame, there, here, described)
     gating = finding.gating and _gates(frame, described)
@@ -74,11 +77,23 @@ def _judge_metric(frame: Frame, there: Row, here: Row, name: str) -> Judged | No
     return _verdict(here, described, replace(finding, gating=gating, reason=reason)), finding
 
 
+def _with_metric(frame: Frame, there: Row, here: Row, name: str) -> Row:
+    """The newest stored row of the same work that tells this metric; `there` where none does. A session that was
+    accepted without its quality, say, does not take the quality out of the gate."""
+    for side in reversed(frame.stored):
+        row = side.rows.get(there.case.id)
+        if row is None or not row.ok or work_difference(row, here):
+            continue
+        if row.groups(name) or row.missing(name) == IDENTICAL:
+            return row
+    return there
+
+
 def _finding(frame: Frame, there: Row, here: Row, metric: Metric) -> Finding:
     name = metric.name
     if metric.kind in TIMED:
         here = here.quiet(frame.here.run.protocol.replicates)
-    if IDENTICAL in (there.missing(name), here.missing(name)):
+    if any(row.missing(name) == IDENTICAL and not row.groups(name) for row in (there, here)):
         return _identical(metric, there, here)
     if not there.groups(name):
         said = there.missing(name)
@@ -132,7 +147,7 @@ def history(frame: Frame, here: Row, metric: Metric) -> tuple[Groups, ...]:
 
 def _identical(metric: Metric, there: Row, here: Row) -> Finding:
     """PSNR of identical pictures has no value: it is missing with the reason `identical`, and nothing is better."""
-    now, then = here.missing(metric.name) == IDENTICAL, there.missing(metric.name) == IDENTICAL
+    now, then = (row.missing(metric.name) == IDENTICAL and not row.groups(metric.name) for row in (here, there))
     if now and then:
         return Finding(outcome="unchanged", reason="identical to its reference, as in the baseline")
     groups = (there if now else here).groups(metric.name)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from scipy.special import betaincinv
+
 from baselines.noisy import FULL_SESSIONS, GUARANTEE, Shift, shift_of
 from baselines.rows import Groups, process_value
 from baselines.verdict import Outcome
@@ -30,6 +32,7 @@ INDISTINGUISHABLE_DB: Final = 60.0
 HIGHER_FLOOR: Final = 0.01
 LOWER_SHARE: Final = 0.25
 MCNEMAR_LEVEL: Final = 0.01
+ITEM_GUARANTEE: Final = 0.05  # net share of the items that `unchanged` excludes
 IDENTICAL_SAMPLES: Final = "bit-identical"
 
 
@@ -123,7 +126,10 @@ def exact(evidence: Evidence) -> Finding:
     if here == there:
         return Finding(outcome="unchanged", reason="equal", baseline=there[0], candidate=here[0])
     unit = evidence.metric.unit
-    words = f"changed from {format_value(there[0], unit, 6)} to {format_value(here[0], unit, 6)}"
+    texts = [format_value(value, unit, 6) for value in (there[0], here[0])]
+    if texts[0] == texts[1]:
+        texts = [f"{value:.17g} {unit}" for value in (there[0], here[0])]
+    words = f"changed from {texts[0]} to {texts[1]}"
     outcome, note = direction(evidence.metric, here[0] - there[0])
     if outcome == "inconclusive":
         outcome, note = "not_comparable", ": not the same work"
@@ -159,16 +165,15 @@ def quality_item(evidence: Evidence) -> Finding:
     lost = sum(a == bad and b == good for a, b in zip(here, there, strict=True))
     won = sum(a == good and b == bad for a, b in zip(here, there, strict=True))
     p = mcnemar(lost, won)
-    outcome: Outcome = "unchanged"
+    baseline, flips, excluded = math.fsum(there) / len(there), lost + won, largest_change(lost, won, len(here))
+    outcome: Outcome = "unchanged" if excluded <= ITEM_GUARANTEE else "inconclusive"
     if p <= MCNEMAR_LEVEL:
         outcome = "regressed" if lost > won else "improved"
-    elif lost + won and len(here) < ITEMS_NEEDED:
-        outcome = "inconclusive"
-    baseline, flips = math.fsum(there) / len(there), lost + won
+    open_still = f"; a change of {share(excluded)} is not excluded" if outcome == "inconclusive" else ""
     return Finding(
         outcome=outcome,
         reason=f"{flips} of {len(here)} items flipped ({share(flips / len(here))}): {lost} lost, {won} won; "
-        f"McNemar p = {p:.2g}",
+        f"McNemar p = {p:.2g}{open_still}",
         baseline=baseline,
         candidate=math.fsum(here) / len(here),
         minimum_detectable=ITEMS_NEEDED / len(here) / baseline if baseline and len(here) >= ITEMS_NEEDED else None,
@@ -180,7 +185,12 @@ def quality_item(evidence: Evidence) -> Finding:
 def quality_set(evidence: Evidence) -> Finding:
     """FID, KID of equal conditions; beyond 10 %, and beyond 0.005 where the figure itself is near zero."""
     there, here = (process_value(evidence.metric, groups[0]) for groups in (evidence.newest, evidence.here))
-    return tolerance(evidence.metric, there, here, max(SET_SHARE * abs(there), SET_FLOOR))
+    return tolerance(evidence.metric, there, here, set_tolerance(there))
+
+
+def set_tolerance(there: float) -> float:
+    """What FID and KID may change by: 10 %, and 0.005 where the figure itself is near zero."""
+    return max(SET_SHARE * abs(there), SET_FLOOR)
 
 
 def quality_continuous(evidence: Evidence) -> Finding:
@@ -231,6 +241,21 @@ def mcnemar(lost: int, won: int) -> float:
     count = lost + won
     smaller = sum(math.comb(count, i) for i in range(min(lost, won) + 1))
     return float(min(1.0, 2 * smaller / 2**count))
+
+
+def largest_change(lost: int, won: int, items: int) -> float:
+    """The largest net share of items, lost or won, that flips like these leave possible at 95 % a side: the exact
+    (Clopper-Pearson) bounds of which way an item flips, times the share that flipped. 0 where nothing flipped.
+
+    >>> round(largest_change(7, 0, 100), 2), round(largest_change(20, 15, 400), 3), largest_change(0, 0, 5)
+    (0.07, 0.038, 0.0)
+    """
+    flips = lost + won
+    if not flips:
+        return 0.0
+    grave = max(lost, won)
+    bound = 1.0 if grave == flips else float(betaincinv(grave + 1, flips - grave, 0.95))
+    return max(0.0, 2 * bound - 1) * flips / items
 
 
 def percent(change: float) -> str:

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from baselines.rows import Row
-from baselines.rules import SET_FLOOR, SET_SHARE, Finding, percent
+from baselines.rules import Finding, percent, set_tolerance
 from baselines.verdict import Outcome
 from harness.picture_sets import Array, PictureSet, decode, kernel
 from harness.types import Metric
@@ -30,6 +31,8 @@ FACT: Final = "picture_set"
 RESAMPLES: Final = 1000
 SEED: Final = 20
 CONFIDENCE: Final = 0.99
+SHOWN: Final = 0.95  # of the interval beside a ratio, as of every other metric
+FEWEST: Final = 10  # pictures: among fewer a resample may hold a single one
 # Of the figures that are compared. Linear algebra ends in other last bits with another BLAS or number of threads, and a
 # replay on another machine has to decide bit for bit the same.
 DIGITS: Final = 9
@@ -81,29 +84,45 @@ def judged(metric: Metric, there: Row, here: Row, baseline: float, candidate: fl
             outcome="not_comparable",
             reason=f"features of {now.features.shape} here, of {before.features.shape} in the baseline",
         )
-    allowed = max(SET_SHARE * abs(baseline), SET_FLOOR)
-    shift, low, high = paired_difference(distance, before, now)
+    allowed = set_tolerance(baseline)
+    count = len(now.features)
+    if count < FEWEST:
+        told = f"{count} pictures are too few for an interval (at least {FEWEST})"
+        return Finding(outcome="inconclusive", reason=told, baseline=baseline, candidate=candidate)
+    found = paired_difference(distance, before, now)
     decimals = DIGITS - 1 - math.floor(math.log10(max(abs(baseline), abs(candidate), allowed)))
-    rounded = (round(shift, decimals), round(low, decimals), round(high, decimals))
-    return _finding(baseline, candidate, allowed, rounded, len(now.features))
+    return _finding(baseline, candidate, allowed, found.rounded(decimals), count)
 
 
-def paired_difference(distance: Distance, before: PictureSet, now: PictureSet) -> tuple[float, float, float]:
-    """(now - before, low, high) of a distance at CONFIDENCE, the same pictures resampled in both."""
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """now - before of a distance: the figure, its interval at CONFIDENCE, which decides, and at SHOWN."""
+
+    shift: float
+    deciding: tuple[float, float]
+    shown: tuple[float, float]
+
+    def rounded(self, decimals: int) -> Difference:
+        deciding, shown = ((round(low, decimals), round(high, decimals)) for low, high in (self.deciding, self.shown))
+        return Difference(shift=round(self.shift, decimals), deciding=deciding, shown=shown)
+
+
+def paired_difference(distance: Distance, before: PictureSet, now: PictureSet) -> Difference:
+    """now - before of a distance, the same pictures resampled in both."""
     count = len(now.features)
     weights = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(float)
     whole = np.ones((1, count))
     shift = float((distance(now, whole) - distance(before, whole))[0])
     shifts = distance(now, weights) - distance(before, weights)
     # The basic bootstrap: resamples spread around their own centre, the interval around the figure itself.
-    tails = np.quantile(shifts - shifts.mean(), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return shift, shift - float(tails[1]), shift - float(tails[0])
+    centred = shifts - shifts.mean()
+    tails = [np.quantile(centred, [(1 - level) / 2, (1 + level) / 2]) for level in (CONFIDENCE, SHOWN)]
+    deciding, shown = ((shift - float(high), shift - float(low)) for low, high in tails)
+    return Difference(shift=shift, deciding=deciding, shown=shown)
 
 
-def _finding(
-    baseline: float, candidate: float, allowed: float, difference: tuple[float, float, float], count: int
-) -> Finding:
-    shift, low, high = difference
+def _finding(baseline: float, candidate: float, allowed: float, found: Difference, count: int) -> Finding:
+    shift, (low, high) = found.shift, found.deciding
     outcome: Outcome = "inconclusive"
     if -allowed <= low and high <= allowed:
         outcome = "unchanged"
@@ -116,8 +135,8 @@ def _finding(
         f"tolerance {allowed:.3g}",
         baseline=baseline,
         candidate=candidate,
-        low=1 + low / baseline if baseline > 0 else None,
-        high=1 + high / baseline if baseline > 0 else None,
+        low=1 + found.shown[0] / baseline if baseline > 0 else None,
+        high=1 + found.shown[1] / baseline if baseline > 0 else None,
         minimum_detectable=(allowed + (high - low) / 2) / abs(baseline) if baseline else None,
     )
 

@@ -89,9 +89,12 @@ def load(path: Path) -> Session:
         raise BaselineRefused(f"{path}: edited after it was saved (its hash does not match)")
     try:
         run = run_from_dict(document["run"])
-        return Session(run=run, reason=str(document["reason"]), saved=str(document["saved"]), path=path)
+        session = Session(run=run, reason=str(document["reason"]), saved=str(document["saved"]), path=path)
     except (UnreadableRun, KeyError, TypeError, AttributeError) as error:
         raise BaselineRefused(f"{path}: {type(error).__name__}: {error}") from error
+    if path.parent.name != REFERENCE and path.stem != run.id:
+        raise BaselineRefused(f"{path}: holds the run {run.id}; a copy under another name is no further session")
+    return session
 
 
 def find(run: Run, root: Path) -> list[Session]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from baselines.judgement import TIMED
 from baselines.rows import rows_of
 from baselines.verdict import Comparison
 from harness.types import Case, Run
@@ -26,7 +25,7 @@ def suspects(run: Run, comparison: Comparison) -> dict[Case, int]:
     rows = rows_of(run)
     found = {}
     for verdict in comparison.verdicts:
-        if verdict.kind in TIMED and (verdict.outcome in {"regressed", "improved"} or "suspect (" in verdict.reason):
+        if verdict.kind == "noisy" and (verdict.outcome in {"regressed", "improved"} or "suspect (" in verdict.reason):
             row = rows[verdict.case_id]
             left = run.protocol.replicates + EXTRA - len(row.processes)
             if left > 0:

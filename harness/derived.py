@@ -35,7 +35,8 @@ class Derived:
 
 
 def summarise(metric: Metric, groups: Groups) -> Estimate:
-    """The row's value of a measured metric: the median, mean, maximum or last of its samples, with an interval."""
+    """The row's value of a measured metric with an interval: the median over its processes of the median in each, the
+    mean of means, the maximum, or the last. A process counts as one, whether it needed ten samples or a thousand."""
     values = np.concatenate([np.asarray(g, dtype=float) for g in groups])
     if metric.unit == "share":
         low, high = stats.wilson(float(values.sum()), len(values))
@@ -47,7 +48,7 @@ def summarise(metric: Metric, groups: Groups) -> Estimate:
     if metric.summary == "last":
         return Estimate(value=float(values[-1]))
     reduce: stats.Estimator = _median if metric.summary == "median" else _mean
-    return _with_interval(groups, reduce)
+    return _over_processes(groups, reduce, reduce)
 
 
 def _median(values: stats.Array) -> stats.Array:
@@ -58,9 +59,12 @@ def _mean(values: stats.Array) -> stats.Array:
     return np.asarray(np.mean(values, axis=-1))
 
 
-def _with_interval(groups: Groups, estimate: stats.Estimator) -> Estimate:
-    value = float(estimate(np.concatenate([np.asarray(g, dtype=float) for g in groups])))
-    bounds = stats.interval(groups, estimate)
+def _over_processes(groups: Groups, within: stats.Estimator, across: stats.Estimator) -> Estimate:
+    value = float(across(np.array([within(np.asarray(g, dtype=float)) for g in groups])))
+    return _estimate(value, stats.interval(groups, within, across))
+
+
+def _estimate(value: float, bounds: tuple[float, float] | None) -> Estimate:
     return Estimate(value=value, low=bounds[0] if bounds else None, high=bounds[1] if bounds else None)
 
 
@@ -69,13 +73,14 @@ def _percentile(percentile: float) -> Callable[[Groups, int], Estimate]:
         count, needed = sum(len(g) for g in groups), stats.needed_for(percentile)
         if count < needed:
             return Estimate(reason=f"needs {needed} samples, has {count}")
-        return _with_interval(groups, lambda a: stats.percentile_of(a, percentile))
+        value = stats.pooled_percentile(groups, percentile)
+        return _estimate(value, stats.interval(groups, lambda a: stats.percentile_of(a, percentile)))
 
     return estimate
 
 
 def _throughput(groups: Groups, batch_size: int) -> Estimate:
-    return _with_interval(groups, lambda a: batch_size / _mean(a))
+    return _over_processes(groups, _mean, lambda seconds: batch_size / _mean(seconds))
 
 
 def _percentile_metric(percentile: int) -> Derived:
@@ -97,8 +102,8 @@ THROUGHPUT = Metric(
     label="Throughput",
     better="higher",
     kind="advisory",
-    description="images per second: batch size x iterations / their total time (follows from latency_s, which is "
-    "the one that is gated)",
+    description="images per second: batch size / mean seconds an iteration, of processes that count alike (follows "
+    "from latency_s, which is the one that is gated)",
 )
 
 DERIVED: tuple[Derived, ...] = (

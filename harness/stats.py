@@ -52,11 +52,33 @@ def percentile_of(values: Array, percentile: float) -> Array:
     return np.asarray(np.sort(values, axis=-1) @ _harrell_davis_weights(values.shape[-1], percentile / 100.0))
 
 
-def interval(groups: Sequence[Sequence[float]], estimate: Estimator, seed: int = 0) -> tuple[float, float] | None:
+def pooled_percentile(groups: Sequence[Sequence[float]], percentile: float) -> float:
+    """Harrell-Davis estimate of a percentile in 0..100 over several processes, each of which counts alike, however many
+    samples it has: the weights of equal samples, at the number of samples that the unequal weights are worth (Kish
+    1965, n = 1 / sum of squared weights). With equally many samples it is `percentile_of` all of them.
+
+    >>> round(pooled_percentile([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], 90), 6) == round(
+    ...     float(percentile_of(np.arange(1.0, 7.0), 90)), 6)
+    True
+    """
+    arrays = [np.asarray(g, dtype=float) for g in groups if len(g)]
+    values = np.concatenate(arrays)
+    weights = np.concatenate([np.full(len(a), 1.0 / (len(arrays) * len(a))) for a in arrays])
+    order = np.argsort(values, kind="stable")
+    edges = np.minimum(np.concatenate([[0.0], np.cumsum(weights[order])]), 1.0)
+    worth, quantile = 1.0 / float((weights**2).sum()), percentile / 100.0
+    cumulative = scipy_stats.beta.cdf(edges, (worth + 1) * quantile, (worth + 1) * (1 - quantile))
+    return float(values[order] @ np.diff(cumulative))
+
+
+def interval(
+    groups: Sequence[Sequence[float]], estimate: Estimator, across: Estimator | None = None, seed: int = 0
+) -> tuple[float, float] | None:
     """95 % two-level bootstrap interval of `estimate` over processes (`groups`) and the samples in them.
 
     Each resample draws as many processes as there are, with replacement, and from each the mean number of samples.
-    `estimate` reduces the last axis. None where fewer than 2 values are there in all: one value has no spread.
+    `estimate` reduces the last axis, of each process's samples where `across` reduces its values over the processes,
+    else of all samples. None where fewer than 2 values are there in all: one value has no spread.
     """
     arrays = [np.asarray(g, dtype=float) for g in groups if len(g)]
     sizes = np.array([len(a) for a in arrays])
@@ -69,7 +91,8 @@ def interval(groups: Sequence[Sequence[float]], estimate: Estimator, seed: int =
     chosen = rng.integers(0, len(arrays), (RESAMPLES, len(arrays), 1))
     draws = max(1, round(float(sizes.mean())))
     within = (rng.random((RESAMPLES, len(arrays), draws)) * sizes[chosen]).astype(int)
-    found = estimate(padded[chosen, within].reshape(RESAMPLES, -1))
+    drawn = padded[chosen, within]
+    found = estimate(drawn.reshape(RESAMPLES, -1)) if across is None else across(estimate(drawn))
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(found, [tail, 1 - tail])
     return float(low), float(high)

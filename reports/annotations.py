@@ -47,8 +47,9 @@ def _lines(level: str, told: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _data(text: str) -> str:
-    """Escaped as the runner's command parser undoes it."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    """Escaped as the runner's command parser undoes it. Whatever anybody takes for the end of a line (U+2028, say) is
+    one, so that no text begins a line of its own and with it a command."""
+    return "%0A".join(text.replace("%", "%25").splitlines())
 
 
 def _property(text: str) -> str:

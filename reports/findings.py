@@ -137,7 +137,9 @@ def _speedup(found: Race) -> str:
 def _quality_clause(found: Race, data: ReportData) -> str:
     """' Top-1 99.0 % [..] against 99.2 % [..] in fp32 eager: intervals overlap.'"""
     clauses = []
-    for metric in quality_metrics([found.winner], data.metrics)[:1]:
+    metrics = quality_metrics([found.winner], data.metrics)
+    worse = [m for m in metrics[1:] if found.reference and visibly_worse(found.winner, found.reference, m)]
+    for metric in (*metrics[:1], *worse):
         words = f"{metric.label} {estimate(found.winner, metric)}"
         reference = found.reference
         if reference is not None and reference is not found.winner and reference.get(metric.name) is not None:

@@ -27,6 +27,7 @@ from reports.wording import counted, listed
 
 Standing = Literal["failure", "error", "skipped", "passed"]
 TIMED: Final = frozenset({"noisy", "energy"})
+INVALID: Final = "health: invalid"  # begins the reason of a row that ran and gave, or was, something else
 REASON_CHARACTERS: Final = 300
 
 
@@ -118,8 +119,9 @@ def _worse(comparison: Comparison) -> list[str]:
     rows: dict[str, set[str]] = {}
     for verdict in (v for v in comparison.verdicts if v.gating and v.outcome == "regressed"):
         rows.setdefault(_family(verdict), set()).add(verdict.case_id)
-    quality, health, noisy = (len(rows.pop(family, ())) for family in ("quality", "health", "noisy"))
+    quality, invalid, health, noisy = (len(rows.pop(f, ())) for f in ("quality", INVALID, "health", "noisy"))
     found = [f"the outputs of {counted(quality, 'row')} got worse"] if quality else []
+    found += [_counted(invalid, "is no longer valid", "are no longer valid")] if invalid else []
     found += [_counted(health, "no longer runs", "no longer run")] if health else []
     found += [_counted(noisy, "is slower", "are slower")] if noisy else []
     return found + [f"{_counted(len(ids), 'is worse', 'are worse')} in {metric}" for metric, ids in rows.items()]
@@ -128,6 +130,8 @@ def _worse(comparison: Comparison) -> list[str]:
 def _family(verdict: Verdict) -> str:
     if verdict.kind.startswith("quality"):
         return "quality"
+    if verdict.kind == "health" and verdict.reason.startswith(INVALID):
+        return INVALID
     return verdict.kind if verdict.kind in {"health", "noisy"} else verdict.metric
 
 

@@ -141,7 +141,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     | --- |
     | x\\|y |
     """
-    lines = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
+    lines = [f"| {' | '.join(map(escaped, heads))} |", f"| {' | '.join('---' for _ in heads)} |"]
     return "\n".join([*lines, *(f"| {' | '.join(escaped(cell) for cell in row)} |" for row in rows)])
 
 
@@ -150,10 +150,11 @@ def bullets(sentences: Iterable[str]) -> str:
 
 
 def escaped(words: str) -> str:
-    """Text that Markdown and HTML show as it is, on one line."""
+    """Text that Markdown and HTML show as it is, on one line: no link, no formula, and nobody is mentioned."""
     one_line = " ".join(words.split())
     shown = one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", shown)
+    shown = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", shown)
+    return shown.replace("@", "@\u2060").replace("://", ":\u2060//").replace("www.", "www\u2060.")
 
 
 def styled(sentence: str) -> str:

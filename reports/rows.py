@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from baselines.rules import set_tolerance
 from harness.types import AXES, Metric
 from harness.units import MISSING
 from reports.section import ReportData
@@ -185,8 +186,11 @@ def is_worse(candidate: float, reference: float, metric: Metric) -> bool:
 
 
 def visibly_worse(row: Row, reference: Row, metric: Metric) -> bool:
-    """Worse than the reference, and the two intervals do not overlap; False where one of them has none."""
+    """Worse than the reference, and the two intervals do not overlap; False where one of them has none. FID and KID,
+    which have none, are worse beyond the tolerance that `compare` allows them."""
     value, against = row.get(metric.name), reference.get(metric.name)
     if value is None or against is None or not is_worse(value, against, metric):
         return False
+    if metric.kind == "quality_set":
+        return abs(value - against) > set_tolerance(against)
     return separable(row, reference, metric.name) is True

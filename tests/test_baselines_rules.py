@@ -91,21 +91,33 @@ def test_mcnemar_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("lost", "won", "outcome"),
-    [(7, 0, "unchanged"), (8, 0, "regressed"), (0, 8, "improved"), (9, 1, "unchanged"), (12, 1, "regressed")],
+    [
+        (7, 0, "inconclusive"),
+        (8, 0, "regressed"),
+        (0, 8, "improved"),
+        (9, 1, "inconclusive"),
+        (4, 3, "inconclusive"),
+        (3, 3, "unchanged"),
+        (0, 0, "unchanged"),
+        (12, 1, "regressed"),
+    ],
 )
 def test_items(lost: int, won: int, outcome: str) -> None:
     then = [1.0] * lost + [0.0] * won + [1.0] * (100 - lost - won)
     now = [0.0] * lost + [1.0] * won + [1.0] * (100 - lost - won)
     verdict = against({"top1": then}, {"top1": now})
     assert verdict.outcome == outcome
-    assert verdict.reason.startswith(f"{lost + won} of 100 items flipped ({lost + won}.0 %): {lost} lost, {won} won; ")
+    if lost + won:
+        told = f"{lost + won} of 100 items flipped ({lost + won}.0 %): {lost} lost, {won} won; "
+        assert verdict.reason.startswith(told)
     assert verdict.baseline == (100 - won) / 100
 
 
 def test_items_in_equal_number_on_both_sides_still_show_their_flips() -> None:
     verdict = against({"top1": [1.0, 0.0] * 5}, {"top1": [0.0, 1.0] * 5})
-    assert (verdict.outcome, verdict.ratio) == ("unchanged", 1.0)
+    assert (verdict.outcome, verdict.ratio) == ("inconclusive", 1.0)
     assert "10 of 10 items flipped (100.0 %)" in verdict.reason
+    assert "a change of 55.5 % is not excluded" in verdict.reason
 
 
 def test_items_that_cannot_be_paired() -> None:

@@ -21,10 +21,11 @@ from baseline_fixture import (
     latency,
     measured,
     run_of,
+    stored,
 )
 
 from baselines import store
-from baselines.compare import compare_stored
+from baselines.compare import compare, compare_stored
 from baselines.fingerprint import (
     differences,
     fingerprint,
@@ -33,8 +34,8 @@ from baselines.fingerprint import (
     soft_differences,
     software_differences,
 )
-from baselines.store import BaselineRefused
-from baselines.verdict import exit_code
+from baselines.store import BaselineRefused, find, save
+from baselines.verdict import NOT_COMPARABLE, exit_code
 from harness.types import Run
 
 
@@ -237,3 +238,35 @@ def test_reference_is_replaced_and_listed_first(tmp_path: Path) -> None:
         (machine_key(ENVIRONMENT), "good", 2),
     ]
     assert json.loads(json.dumps(store.listing_rows(tmp_path)))[0]["suite"] == "digits"
+
+
+def test_save_refuses_to_drop_a_judged_metric_silently(tmp_path: Path) -> None:
+    """As a run without its quality would: top-1 could then fall to nothing and be called new."""
+    save(good_run("first"), "first", tmp_path)
+    without = run_of(
+        [*measured({**latency(0.010, 0.011, 0.012), "parameters": [5.0]}), *broken("skipped", "no TensorRT", case=B)],
+        "second",
+    )
+    with pytest.raises(BaselineRefused, match=r"measured in the newest baseline and not here.*top1 of a-"):
+        save(without, "no quality today", tmp_path)
+    save(without, "no quality today", tmp_path, force=True)
+    worse = run_of(measured({**latency(0.010, 0.011, 0.012), "top1": [0.0] * 2}), "worse")
+    verdict = next(v for v in compare(worse, find(worse, tmp_path)).verdicts if v.metric == "top1")
+    assert (verdict.outcome, verdict.gating, verdict.baseline) == ("inconclusive", True, 0.5)
+
+
+def test_a_copy_of_a_session_is_no_further_session(tmp_path: Path) -> None:
+    kept = save(good_run("first"), "first", tmp_path).path
+    assert kept is not None
+    (kept.parent / "second.json").write_text(kept.read_text())
+    with pytest.raises(BaselineRefused, match="holds the run first; a copy under another name is no further session"):
+        find(good_run(), tmp_path)
+
+
+def test_a_row_with_fewer_processes_than_planned_is_no_pass() -> None:
+    """An interrupted run, or a damaged line of its file: the process that is not there may be the one that failed."""
+    short = run_of(measured(latency(0.010, 0.011, 0.012))[:2])
+    found = compare(short, stored(run_of(measured(latency(0.010, 0.011, 0.012)))))
+    told = [v for v in found.verdicts if v.metric == "row"]
+    assert [(v.outcome, v.reason) for v in told] == [("missing", "2 of 3 planned processes were measured")]
+    assert exit_code(found) == NOT_COMPARABLE

@@ -36,7 +36,7 @@ Against the baseline **base (ref=main)**: 1 regressed.
 - head: ref=HEAD
 - 24 pairs, 2 dropped
 
-| outcome | row | metric | baseline | this run | ratio [95 %] | could see | reason |
+| outcome | row | metric | baseline | this run | ratio \\[95 %\\] | could see | reason |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 | regressed | vit · batch 1 | latency\\_s | 10.0 ms | 10.5 ms | 1.05x \\[1.04, 1.06\\] (24 pairs, 2 dropped) | 2.0% | \
 confirmed on 16 fresh pairs |
@@ -54,7 +54,7 @@ def test_annotations_to_the_letter() -> None:
     assert github(paired(advisory, GONE, UNDECIDED, SLOWER)) == (
         "::error title=imgbench%3A regressed%3A latency_s::vit · batch 1: confirmed on 16 fresh pairs\n"
         "::error title=imgbench%3A missing%3A row::sd: no such row\n"
-        "::warning title=imgbench%3A regressed (advisory)%3A load_s::vit · batch 1: 100 %25%0D%0Aslower: a, b\n"
+        "::warning title=imgbench%3A regressed (advisory)%3A load_s::vit · batch 1: 100 %25%0Aslower: a, b\n"
         "::warning title=imgbench%3A inconclusive%3A latency_s::dit · 20 steps: budget spent\n"
     )
     assert (
@@ -243,7 +243,7 @@ def test_an_arm_that_could_not_be_had_leaves_every_file_and_no_row(tmp_path: Pat
     names = ("junit", "markdown", "comment", "badge", "json", "step_summary")
     write(broken, Targets(**{name: tmp_path / name for name in names}, annotations=True), said.append)
     assert [line.split(" ")[0] for line in said] == ["::error"], "a line of pip's is no command of ours"
-    assert "%0D%0A::error::not ours%0A" in said[0]
+    assert "%0A::error::not ours%0A" in said[0]
     assert len(said[0]) < 5_000
     case, *more = ElementTree.fromstring((tmp_path / "junit").read_bytes()).findall("testsuite/testcase")
     assert (more, case.find("error").get("type")) == ([], "benchmark error")
@@ -286,3 +286,17 @@ def test_every_file_is_written_and_the_summary_is_appended(tmp_path: Path) -> No
     document = json.loads((tmp_path / "c.json").read_text())
     assert (document["exit_code"], document["meaning"], len(document["verdicts"])) == (10, "regressed", 1)
     assert said == ["::error title=imgbench%3A regressed%3A latency_s::vit · batch 1: " + SLOWER.reason]
+
+
+def test_no_end_of_a_line_that_anybody_knows_begins_a_command_of_its_own(tmp_path: Path) -> None:
+    said: list[str] = []
+    label = "a cat\u2028::stop-commands::x\x0b::error::y"
+    write(paired(replace(SLOWER, label=label)), Targets(annotations=True), said.append)
+    assert said
+    assert all(line.startswith("::error title=") and "::stop-commands" not in line.split("%0A")[0] for line in said)
+    assert not any(character in "".join(said) for character in "\u2028\x0b")
+
+
+def test_nobody_is_mentioned_and_nothing_is_a_link_in_a_comment() -> None:
+    text = markdown.escaped("@somebody $x$ https://a.b www.c.d")
+    assert not re.search(r"@\w|(?<!\\)\$|://|www\.", text)

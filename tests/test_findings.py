@@ -10,7 +10,7 @@ from reports_fixture import NO_ENERGY, doubled, make_comparison, make_run
 
 from reports import findings, fronts, terminal
 from reports.data import report_data
-from reports.rows import separable
+from reports.rows import separable, visibly_worse
 from reports.section import ReportData
 
 
@@ -105,3 +105,12 @@ def test_a_change_that_decides_nothing_says_so_where_changes_are_counted() -> No
     assert findings.comparison_sentence(advisory).endswith("1 improved (advisory) and 1 unchanged.")
     assert terminal.headline(advisory).endswith(": 1 improved (advisory), 1 unchanged")
     assert terminal.headline(some).endswith(": 3 improved (2 advisory)")
+
+
+def test_a_fast_row_with_a_wrong_picture_set_does_not_win(data: ReportData) -> None:
+    """FID has no interval: it loses by the tolerance of `compare`."""
+    fid = data.metrics["fid"]
+    reference = {"fid": 12.0, "model": "m"}
+    assert visibly_worse({"fid": 900.0}, reference, fid)
+    assert not visibly_worse({"fid": 13.0}, reference, fid)
+    assert not visibly_worse({"fid": 1.0}, reference, fid)

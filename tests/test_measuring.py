@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness import sampling, stats, units
+from harness import probes, sampling, stats, units
 from harness.derived import DERIVED, summarise
 from harness.probes import fidelity
 from harness.sampling import MIN_TIMED_S, sample
@@ -236,3 +236,20 @@ def test_the_cosine_of_images_tells_a_wrong_picture_from_a_right_one() -> None:
     assert missing["psnr_db"] == IDENTICAL
     nudged, _ = fidelity.closeness(right + 0.01, right, "images")
     assert nudged["psnr_db"] == pytest.approx([40.0], abs=0.01)
+
+
+def test_a_process_counts_as_one_however_many_samples_it_took() -> None:
+    """Sampling stops at a target: an unsettled process has many samples, and must not outvote the others by them."""
+    metric = Metric(name="latency_s", unit="s", label="", better="lower", kind="noisy", description="")
+    groups = [[0.010] * 20, [0.010] * 20, [0.015] * 160]
+    assert summarise(metric, groups).value == pytest.approx(0.010)
+    found = {d.metric.name: d.estimate(groups, 8).value for d in DERIVED}
+    assert found["throughput"] == pytest.approx(8 / ((0.010 + 0.010 + 0.015) / 3))
+    mixed = [list(np.linspace(0.01, 0.02, 50)), list(np.linspace(0.01, 0.02, 1000))]
+    assert stats.pooled_percentile(mixed, 90) == pytest.approx(0.019, rel=0.01)
+
+
+def test_probes_that_are_asked_for_by_name_run_in_any_process() -> None:
+    assert [p.name for p in probes.in_order(2, ("memory",))] == ["memory"]
+    assert "memory" in {p.name for p in probes.in_order(0)}
+    assert "memory" not in {p.name for p in probes.in_order(1)}

@@ -21,6 +21,7 @@ MEMORY = Metric(
 ENERGY = Metric(
     name="energy_per_image_j", unit="J", label="", better="lower", kind="energy", description="", summary="mean"
 )
+TOP1 = Metric(name="top1", unit="share", label="", better="higher", kind="quality_item", description="", summary="mean")
 OK: dict[str, Any] = {"status": "ok", "facts": {"work_hash": "same", "output_hash": "a"}}
 FAILED: dict[str, Any] = {"status": "failed", "reason": "ValueError: it broke"}
 SKIPPED: dict[str, Any] = {"status": "skipped", "reason": "openvino is not installed"}
@@ -118,3 +119,21 @@ def test_memory_that_moved_is_not_decided_by_fewer_processes_than_the_rule_takes
     assert [v.outcome for v in judged(run, again)] == ["regressed"]
     run, found = with_values(MEMORY.name, 1e9, 1e9)
     assert [v.outcome for v in judged(run, found)] == ["unchanged"]
+
+
+def test_items_that_flip_in_one_of_many_rows_are_held_against_all_of_them() -> None:
+    """Eight flips in one row of thirty are what chance does; in one row alone they are an alarm."""
+    items = {"status": "ok", "facts": {"work_hash": "same", "output_hash": "a", "quality_conditions": {"items": 400}}}
+    right, flipped = [1.0] * 399 + [0.0], [0.0] * 8 + [1.0] * 391 + [0.0]
+    other = [0.0] + [1.0] * 399  # one lost, one won
+    for count, outcome in ((1, "regressed"), (30, "inconclusive")):
+        rows = tuple(row_of(case := Case(model=f"m{i}"), case) for i in range(count))
+        run = paired_run(rows=rows, metrics={TOP1.name: TOP1})
+        found = [
+            (row.id, side, Measurement(case=row.base, replicate=0, samples={"top1": values}, **items))
+            for number, row in enumerate(rows)
+            for side, values in (("base", right), ("head", other if number else flipped))
+        ]
+        told = judged(run, found)
+        assert [v.case_id for v in told] == [row.id for row in rows]
+        assert (told[0].outcome, {v.outcome for v in told[1:]} <= {"unchanged"}) == (outcome, True)

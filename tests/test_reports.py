@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from reports_fixture import (
@@ -126,7 +127,9 @@ class TestFigures:
         figure = samples.spread(rows, samples.latency_samples(data.samples))
         assert len(figure.data[0].x) == 75
         assert len(set(figure.data[0].y)) == 3
-        assert sorted(figure.data[0].x)[37] == pytest.approx(1.0)
+        dots = figure.data[0]
+        medians = [np.median([x for x, y in zip(dots.x, dots.y, strict=True) if y == line]) for line in set(dots.y)]
+        assert np.median(medians) == pytest.approx(1.0)
 
     def test_pareto_chart_has_the_front_and_turns_fid_round(self, data: ReportData) -> None:
         found = {(front.title, front.metric.name): front for front in fronts.fronts(data)}

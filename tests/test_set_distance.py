@@ -86,7 +86,7 @@ def test_the_interval_covers_the_difference_of_the_distributions() -> None:
     covered = 0
     for seed in range(100):
         pictures = np.random.default_rng(seed).normal(size=(100, 6))
-        _, low, high = paired_difference(kid, *(picture_set(pictures + s, REFERENCE) for s in (0.0, 0.2)))
+        low, high = paired_difference(kid, *(picture_set(pictures + s, REFERENCE) for s in (0.0, 0.2))).deciding
         covered += low <= truth <= high
     assert covered >= 93
 
@@ -136,3 +136,14 @@ def test_what_is_stored_is_read_back_and_nothing_else() -> None:
         encode(np.full((20, 6), np.inf), REFERENCE)
     with pytest.raises((ValueError, KeyError)):
         decode({**stored, "cross": {"shape": [3], "base64": "AAAA"}})
+
+
+def test_a_handful_of_pictures_has_no_interval() -> None:
+    found = verdict(PICTURES[:4], PICTURES[4:8])
+    assert (found.outcome, found.low, found.high) == ("inconclusive", None, None)
+    assert found.reason == "4 pictures are too few for an interval (at least 10)"
+
+
+def test_the_interval_beside_the_ratio_is_of_95_percent_and_the_deciding_one_wider() -> None:
+    found = paired_difference(fid, picture_set(PICTURES, REFERENCE), picture_set(PICTURES + 0.1, REFERENCE))
+    assert found.deciding[0] < found.shown[0] < found.shift < found.shown[1] < found.deciding[1]

@@ -34,7 +34,7 @@ from baselines.verdict import CONTAMINATED_SHARE
 
 # 2: all pairs together may alarm, the outermost quarter of the turns is left out. 3: what rides along, or is a control,
 # holds up the run only while its fresh pairs lean.
-RULE: Final = 3
+RULE: Final = 4
 SCREEN_SHARE: Final = 0.4
 HOPELESS_AFTER: Final = 1 / 3  # of the budget: where most pairs met a busy machine until then, the rest is not spent
 

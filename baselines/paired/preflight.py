@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from baselines.families import settle
-from baselines.health import row_verdict
+from baselines.families import Judged, settle
+from baselines.health import ROW_METRIC, row_verdict
 from baselines.judgement import Frame, Side, judge_row
 from baselines.rows import NOT_RUN, Row, row_from
 from baselines.verdict import Verdict
@@ -26,17 +26,24 @@ JUDGED: Final = {"quality", "quality_conditions"}  # facts of the quality probe:
 
 def judged(run: PairedRun, found: Found) -> list[Verdict]:
     """Verdicts of every row that need no pairs, under the row's own id and label."""
-    verdicts: list[Verdict] = []
+    by_row: dict[str, list[Verdict]] = {row.id: [] for row in run.rows}
+    sides = {row.id: (_row(row, found, "base"), _row(row, found, "head")) for row in run.rows}
+    asked: list[tuple[PairedRow, Judged]] = []
     for row in run.rows:
-        there, here = (_row(row, found, arm) for arm in ("base", "head"))
+        there, here = sides[row.id]
         if (told := _without_base(there, here)) is not None:
-            verdicts += _named(row, [told])
+            by_row[row.id] = [told]
             continue
         frame = Frame(here=_side(run, row, here), stored=(_side(run, row, there),), scope="all")
-        found_here = settle([j for j in judge_row(frame, there, here) if j[0].kind != "noisy"])
-        limited = [_few_processes(_one_window(v, there, here), there, here) for v in found_here]
-        verdicts += _named(row, [*limited, *_unjudged(there, here)])
-    return verdicts
+        asked += [(row, judged) for judged in judge_row(frame, there, here) if judged[0].kind != "noisy"]
+    # Alarms by chance are held against all rows of the run, as those of stored sessions are.
+    for (row, _), verdict in zip(asked, settle([judged for _, judged in asked]), strict=True):
+        there, here = sides[row.id]
+        by_row[row.id].append(_few_processes(_one_window(verdict, there, here), there, here))
+    for row in run.rows:
+        if by_row[row.id] and by_row[row.id][0].metric != ROW_METRIC:
+            by_row[row.id] += _unjudged(*sides[row.id])
+    return [verdict for row in run.rows for verdict in _named(row, by_row[row.id])]
 
 
 def _without_base(there: Row, here: Row) -> Verdict | None:

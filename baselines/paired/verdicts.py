@@ -17,15 +17,20 @@ from baselines.verdict import Comparison, Outcome, Verdict
 from harness.paired import COPY, PairedRow
 
 AS_THINGS_ARE = "as things are"  # an arm of which nothing was asked
+CHANGED = frozenset({"regressed", "improved"})
 FEWEST = 4  # pairs that an estimate needs
 UNCHANGED = Sensitivity().guarantee  # what "unchanged" means, whichever metric says it
+GAVE_UP = "stopped early, since most pairs met a busy machine"
+# Why a question is open still, by what ended the measuring.
+OPEN = {"budget": "budget spent", "decided": "too noisy for the pairs that the rest needed"}
 NO_LARGER = "no change above"  # begins the reason of what is neither called unchanged nor left open
 
 
 def comparison(judge: PairedJudge, preflight: Sequence[Verdict], ended: str) -> Comparison:
     """The whole: verdicts of the preflight (outputs, memory, counts, health), then of the pairs. `ended` says why the
-    measuring ended: "decided" or "budget"."""
+    measuring ended, by the keys of OPEN or in its own words."""
     run = judge.run
+    ended = GAVE_UP if judge.decision.gave_up else ended
     contaminated = tuple(contamination(judge))
     settled = {v.case_id for v in preflight if v.metric == "row"}
     verdicts = []
@@ -33,12 +38,12 @@ def comparison(judge: PairedJudge, preflight: Sequence[Verdict], ended: str) -> 
         verdicts += [v for v in preflight if v.case_id == row.id]
         if row.id in settled:
             continue
-        if row.id in judge.broken:
-            verdicts.append(_broken(row, *judge.broken[row.id]))
-            continue
+        broken = judge.broken.get(row.id)
+        if broken is not None:
+            verdicts.append(_broken(row, *broken))
         for asked in PAIRED_METRICS:
             question = judge.decision.questions.get(Key(row=row.id, metric=asked.metric.name))
-            if question is not None:
+            if question is not None and (broken is None or question.state in CHANGED):  # what was confirmed stays so
                 verdicts.append(_verdict(judge, row, asked, question, ended, contaminated))
     return Comparison(
         run_id=run.id,
@@ -66,7 +71,7 @@ def contamination(judge: PairedJudge) -> list[str]:
             f"{f' (such as: {usual})' if usual else ''}"
         )
     for question in judge.decision.questions.values():
-        if question.control and question.state in {"regressed", "improved"}:
+        if question.control and question.state in CHANGED:
             shift, low, high = question.estimate()
             what = "the same code against itself" if question.key.row == COPY else "work that no arm can change"
             found.append(
@@ -79,8 +84,6 @@ def contamination(judge: PairedJudge) -> list[str]:
 def notes(judge: PairedJudge, ended: str) -> list[str]:
     """What a reader must know of the run as a whole."""
     count = judge.decision.count()
-    if judge.decision.gave_up:
-        ended = "stopped early, since most pairs met a busy machine"
     found = [
         f"{count.kept} pairs of fresh processes over all rows, {count.dropped} dropped (busy machine); ended: {ended}"
     ]
@@ -105,7 +108,7 @@ def _state_words(question: Question) -> str:
     if len(values) < FEWEST:
         return f"{len(values)} pairs, too few to tell"
     shift, low, high = question.estimate()
-    word = "moved" if question.state in {"regressed", "improved"} else "did not move"
+    word = "moved" if question.state in CHANGED else "did not move"
     return f"{word}: {shift:+.2%} [{low:+.2%}, {high:+.2%}] over {len(values)} pairs"
 
 
@@ -150,7 +153,7 @@ def _verdict(
 def _outcome(question: Question, ended: str) -> tuple[Outcome, str]:
     sensitivity, count = question.sensitivity, len(question.screened)
     fresh = len(question.confirmed)
-    if question.state in {"regressed", "improved"}:
+    if question.state in CHANGED:
         beyond = f"beyond {sensitivity.floor:.0%} (p = {question.deciding_p_value:.1g})"
         told = f"confirmed on {fresh} fresh ones {beyond}"
         if question.by_all_pairs:
@@ -166,7 +169,7 @@ def _outcome(question: Question, ended: str) -> tuple[Outcome, str]:
             told = f"{suspected}; {fresh} fresh ones lie within ±{UNCHANGED:.1%}"
             return _no_change(question, told, f"{suspected}, {fresh} fresh ones")
         return "inconclusive", f"suspected after {count} pairs; {fresh} fresh ones neither confirm it nor rule it out"
-    why = "budget spent" if ended == "budget" else "too noisy for the pairs that the rest needed"
+    why = OPEN.get(ended, ended)
     if question.state == "suspect":
         return "inconclusive", f"{why}: suspected after {count} pairs, {fresh} fresh ones are too few to confirm it"
     if count == 0:

@@ -46,9 +46,12 @@ def probe(
 
 
 def in_order(replicate: int, only: tuple[str, ...] | None = None) -> list[Probe]:
-    """The probes that process number `replicate` (0 is the first) of a case runs; `only` those named, where given."""
-    chosen = [p for p in PROBES.values() if replicate == 0 or not p.first_process_only]
-    chosen = [p for p in chosen if only is None or p.name in only]
+    """The probes that process number `replicate` (0 is the first) of a case runs; where `only` is given, those that it
+    names, in whichever process."""
+    if only is None:
+        chosen = [p for p in PROBES.values() if replicate == 0 or not p.first_process_only]
+    else:
+        chosen = [p for p in PROBES.values() if p.name in only]
     return sorted(chosen, key=lambda p: p.order)
 
 

@@ -33,9 +33,9 @@ def glossary(data: ReportData) -> Section | NotShown:
     if not used:
         return NotShown(title="What the numbers mean", reason="no row has a number")
     note = (
-        "Values are the median (for shares and energies the mean, for peaks the largest) over all processes. Intervals "
-        "are 95 %: a two-level bootstrap over processes and samples, for shares Wilson's. “–” is a value that is "
-        "missing; it is never zero."
+        "Values are the median (for shares and energies the mean, for peaks the largest) over the processes, each of "
+        "which counts as one. Intervals are 95 %: a two-level bootstrap over processes and samples, for shares "
+        "Wilson's. “–” is a value that is missing; it is never zero."
     )
     content = fragment("glossary.html", entries=[(m, unit_words(m), direction_words(m), RULES[m.kind]) for m in used])
     return Section(order=95, title="What the numbers mean", note=note, html=content)

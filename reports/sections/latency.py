@@ -30,9 +30,10 @@ def latency(data: ReportData) -> Section | NotShown:
         if not works:
             figures.append(Chart(title=f"{data.metrics['latency_s'].label}: {model}", figure=bars(model_rows, data)))
     note = (
-        "Latency is the wall-clock time of one iteration over a whole batch: the median over all processes. Bars on "
-        "the marks are 95 % intervals that take the process, not the iteration, as the unit. Hue is the backend, "
-        "marker and dash are the precision; “1.5x” is the speed against eager fp32. Click a legend entry to hide it."
+        "Latency is the wall-clock time of one iteration over a whole batch: the median over the processes of each "
+        "one's median. Bars on the marks are 95 % intervals that take the process, not the iteration, as the unit. Hue "
+        "is the backend, marker and dash are the precision; “1.5x” is the speed against eager fp32. Click a legend "
+        "entry to hide it."
     )
     if left_out:
         note += f" {counted(left_out, 'more sweep')} of the batch size: see the table."
