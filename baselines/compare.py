@@ -50,10 +50,10 @@ def compare_stored(
     """
     try:
         own, reference = store.find(run, root), store.reference(root, run.suite)
+        own = [s for s in own if only is None or s.run.id in only]
         others = [] if own or reference else store.elsewhere(run, root)
     except BaselineRefused as refused:
         return _refused(run, refused.reasons)
-    own = [s for s in own if only is None or s.run.id in only]
     considered = tuple(s.run.id for s in own)
     fresh = [s for s in own if not _stale(s, run, max_age_days)]
     if own and not fresh:

@@ -118,7 +118,8 @@ def _servers(asked: Asked, folder: Path, scratch: Path) -> Servers:
             plugins=(*benches.PLUGINS, *asked.plugins),
             preload=libraries(asked.suite.cases, asked.base.overrides, asked.head.overrides),
             paths=() if own else asked.paths,
-            last_paths=(str(arm.folder),) if own else (),
+            # A commit that has no plugins yet gets those of the working directory.
+            last_paths=(str(arm.folder), *asked.paths) if own else (),
             logs=logs,
             empty=scratch / "empty",
         )

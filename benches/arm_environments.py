@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,21 @@ def interpreter(path: str, arm: str) -> str:
     return str(found)
 
 
+INSTALLED: Final = """
+import importlib.metadata, sys
+try:
+    from packaging.requirements import Requirement
+except ImportError:
+    from pip._vendor.packaging.requirements import Requirement
+for text in sys.argv[1:]:
+    asked = Requirement(text)
+    if asked.marker is None or asked.marker.evaluate():
+        found = importlib.metadata.version(asked.name)
+        if not asked.specifier.contains(found, prereleases=True):
+            sys.exit(f"{text}: {found} is installed")
+"""
+
+
 def ref_environment(project: Path, ref: str, python: str, cache: Path, say: Say) -> RefEnvironment:
     """The environment of `ref` of the repository `project`, made where the cache lacks it. Raises UsageError where
     there is no such commit, and ArmFailed where it cannot be installed: what was asked for was right."""
@@ -100,8 +116,11 @@ def _make(place: Path, project: Path, commit: str, python: str, library: str) ->
     archive = subprocess.run(["git", "-C", str(project), "archive", commit], capture_output=True, check=False)
     if archive.returncode != 0:
         raise UsageError(f"cannot read {commit[:10]} of {project}: {' '.join(archive.stderr.decode().split())[-400:]}")
-    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
-        tar.extractall(source, filter="data")
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
+            tar.extractall(source, filter="data")
+    except tarfile.TarError as error:  # a link out of the tree, say
+        raise ArmFailed(f"cannot unpack {commit[:10]} of {project}: {error}") from None
     _checked([python, "-m", "venv", "--without-pip", str(place / "venv")], "make its environment")
     own = next((place / "venv").glob("lib/python3*/site-packages"))
     # addsitedir also runs the parent's own .pth files; what they add comes after the project of the ref.
@@ -109,7 +128,7 @@ def _make(place: Path, project: Path, commit: str, python: str, library: str) ->
     if not installable(source):
         return
     target = str(place / "venv/bin/python")
-    isolated = ["--no-build-isolation"] if _can_build_here(target) else []
+    isolated = ["--no-build-isolation"] if _can_build_here(target, source) else []
     _checked(
         [python, "-m", "pip", "--python", target, "install", "--quiet", "--no-deps", "--force-reinstall",
          "--disable-pip-version-check", "--no-input", *isolated, str(source)],
@@ -119,8 +138,15 @@ def _make(place: Path, project: Path, commit: str, python: str, library: str) ->
     )  # fmt: skip
 
 
-def _can_build_here(python: str) -> bool:
-    return _run([python, "-c", "import setuptools"]).returncode == 0
+def _can_build_here(python: str, source: Path) -> bool:
+    """Whether all that the project's build asks for is installed: then nothing need be downloaded for it."""
+    file = source / "pyproject.toml"
+    try:
+        asked = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        required = asked.get("build-system", {}).get("requires", ["setuptools"])
+    except (ValueError, AttributeError):
+        return False  # pip says what is wrong with it
+    return _run([python, "-c", INSTALLED, *map(str, required)]).returncode == 0
 
 
 def _commit(project: Path, ref: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -115,6 +116,18 @@ def _value(axis: str, text: str) -> Any:
         except ValueError as error:
             raise UsageError(f"{axis}={text}: {error}") from None
     return float(value) if axis == "guidance_scale" and type(value) is int else value
+
+
+def project_here() -> Path:
+    """The project in which the command is called: this folder where it can be installed, else its repository's root."""
+    here = Path.cwd().resolve()
+    if installable(here):
+        return here
+    try:
+        done = subprocess.run(["git", "rev-parse", "--show-toplevel"], capture_output=True, text=True, check=False)
+    except OSError:
+        return here
+    return Path(done.stdout.strip()) if done.returncode == 0 and done.stdout.strip() else here
 
 
 def checked(request: ArmRequest, cases: tuple[Case, ...]) -> None:

@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
+        if options.command != "export":  # elsewhere it is no reader of stdout that went away
+            traceback.print_exc()
+            return BENCHMARK_ERROR
         sys.stderr.close()
         return 0
     except failures.KNOWN as error:

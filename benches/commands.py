@@ -223,7 +223,10 @@ def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
             return stored
         workers = Workers(plugins, folder / "logs", libraries(stored.cases))
         here = collect_environment(workers, stored.environment["device"], stored.environment["threads"])
-        if differ := changed(here, stored.environment):
+        differ = changed(here, stored.environment)
+        if stored.environment.get("sources") not in (None, source_digests((*OURS, *plugins))):
+            differ.append("the source is not that which the run was begun with")
+        if differ:
             raise NotComparable(f"the conditions are not those that the run was begun under: {'; '.join(differ)}")
         return _sweep(stored, workers, plugins)
 

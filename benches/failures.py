@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from baselines.detector.recorded import RecordingRefused
 from baselines.store import BaselineRefused
 from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE, USAGE
 from harness.arm_process import ArmFailed
@@ -25,6 +26,7 @@ _CODES: dict[type[Exception], int] = {
     SuiteError: USAGE,
     UnknownName: USAGE,
     UnreadableRun: USAGE,
+    RecordingRefused: USAGE,
     RunBusy: USAGE,
     NoSuchDevice: USAGE,
     EnvironmentFailed: BENCHMARK_ERROR,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
+import tempfile
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -37,13 +39,16 @@ def ab(options: Namespace) -> int:
     benches.load_plugins()
     suite = suite_of(options)
     base, head = (",".join(getattr(options, name) or []) for name in ("base", "head"))
-    project = (options.project or Path.cwd()).resolve()
+    project = options.project.resolve() if options.project else arms.project_here()
     try:
         asked = asked_of(options, suite, (base, head), options.seed, project)
         folder = new_folder(options.out, f"ab-{suite.name}")
         found = measured(asked, folder)
     except (ArmFailed, NotComparable) as error:
         write_artifacts(options, unanswered(suite, (base, head), error))
+        if isinstance(error, NotComparable) and options.exit_zero:
+            print(f"imgbench: {error}", file=sys.stderr)
+            return FINE
         raise
     return finish(options, found, folder)
 
@@ -173,9 +178,20 @@ def replay(options: Namespace) -> int:
     say(f"{folder}: the raw values give another decision than the stored one")
     if (rule := paired.load(folder).rule) != RULE:
         say(f"  it was decided by version {rule} of the rule, and this is version {RULE}")
-    for line in changes(json.loads(stored.read_text(encoding="utf-8")), json.loads(again)):
+    for line in changes(stored_json(stored), json.loads(again)):
         say(f"  {line}")
     return NOT_COMPARABLE
+
+
+def stored_json(path: Path) -> dict[str, Any]:
+    """A stored comparison. Raises UnreadableRun."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise storage.UnreadableRun(f"{path}: {error}") from None
+    if not isinstance(found, dict):
+        raise storage.UnreadableRun(f"{path}: not a comparison")
+    return found
 
 
 def as_json(comparison: Comparison) -> str:
@@ -202,9 +218,12 @@ def default_threads() -> int:
 def cache_root() -> Path:
     """Where environments of git refs are kept."""
     given = os.environ.get("IMGBENCH_CACHE")
-    root = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "imgbench"
-    root.mkdir(parents=True, exist_ok=True)
-    return root
+    if given:
+        return Path(given)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "imgbench"
+    except RuntimeError:  # a user without a home, as in a container
+        return Path(tempfile.gettempdir()) / f"imgbench-{os.getuid()}"
 
 
 def paired_folder(path: Path) -> Path:

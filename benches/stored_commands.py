@@ -27,6 +27,7 @@ from benches.paired_commands import (
     row_named,
     say,
     seconds,
+    stored_json,
     write_artifacts,
 )
 from benches.preload import libraries
@@ -111,6 +112,10 @@ def _hint(run: Run) -> str:
 def explain(options: Namespace) -> int:
     """Says in words how the verdicts of one row came about."""
     run, comparison = _stored_comparison(options)
+    if comparison.refused:
+        for line in ("not compared:", *(f"  {reason}" for reason in comparison.refused)):
+            say(line)
+        return NOT_COMPARABLE
     row = row_named(options.row, comparison.verdicts)
     say(f"{row.label}  ({row.case_id})")
     against = {s.run.id: s for s in baselines.store.find(run, store_of(options))}
@@ -136,7 +141,7 @@ def replay(options: Namespace) -> int:
         say(f"{run.folder}: decided again from the raw values: bit for bit the same")
         return FINE
     say(f"{run.folder}: the raw values give another decision than the stored one")
-    for line in changes(json.loads(before), json.loads(as_json(again))):
+    for line in changes(stored_json(stored), json.loads(as_json(again))):
         say(f"  {line}")
     return NOT_COMPARABLE
 
@@ -145,7 +150,7 @@ def _stored_comparison(options: Namespace) -> tuple[Run, Comparison]:
     """The run, and what its raw values say now against the sessions that its stored comparison names."""
     run = load_run(options.run)
     path = Path(str(run.folder)) / COMPARISON_FILE
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    document = stored_json(path) if path.exists() else {}
     only = tuple(document["considered"]) if "considered" in document else None
     told = tuple(n for n in document.get("notes", ()) if "measured again" in n)
     stored_age = document.get("max_age_days")
@@ -177,7 +182,7 @@ def changed(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
 
 def store_of(options: Namespace) -> Path:
     """Where baselines are kept."""
-    return options.store or Path(os.environ.get("IMGBENCH_BASELINES", baselines.store.DEFAULT_ROOT))
+    return options.store or Path(os.environ.get("IMGBENCH_BASELINES") or baselines.store.DEFAULT_ROOT)
 
 
 def _against_store(

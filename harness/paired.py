@@ -157,8 +157,14 @@ def load(folder: Path) -> PairedRun:
 def blocks(folder: Path) -> Iterator[Block]:
     """Every stored block in order of time; a last half line is left out. Raises UnreadableRun on any other bad line."""
     for entry in _lines(folder / BLOCKS_FILE):
-        measured = {row: storage.measurement_from_dict(m) for row, m in entry["measurements"].items()}
-        yield record(Block, {**entry, "measurements": measured})
+        try:
+            measured = {row: storage.measurement_from_dict(m) for row, m in entry["measurements"].items()}
+            block = record(Block, {**entry, "measurements": measured})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnreadableRun(
+                f"{folder / BLOCKS_FILE}: of another version? {type(error).__name__}: {error}"
+            ) from None
+        yield block
 
 
 def preflight(folder: Path) -> Iterator[tuple[str, Side, Measurement]]:
@@ -187,7 +193,7 @@ def _append(path: Path, document: Mapping[str, Any]) -> None:
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line:
             continue

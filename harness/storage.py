@@ -162,7 +162,13 @@ def measured(run: Run) -> set[tuple[str, int]]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes beside `path`, syncs, renames: a reader sees the old text or the new one, never a half."""
+    """Writes beside `path`, syncs, renames: a reader sees the old text or the new one, never a half. A link keeps being
+    one, and what is no file (/dev/stdout, a pipe) is written to as it is."""
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+        return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)

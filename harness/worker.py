@@ -88,14 +88,20 @@ class Workers:
     def call(self, function: Callable[..., Any], argument: Any, timeout_s: float, name: str, report: Report) -> Reply:
         """`function(argument, report)` in a fresh process, killed after `timeout_s` seconds without a result."""
         self.logs.mkdir(parents=True, exist_ok=True)
+        imports = self.logs / "imports.log"
         with self._starting:
-            _start_fork_server(self.logs / "imports.log")
+            _start_fork_server(imports)
         log = self.logs / f"{name}.log"
         receiver, sender = self._context.Pipe(duplex=False)
         kills_before = _oom_kills()
         process = self._context.Process(target=_main, args=(sender, function, argument, self._plugins, str(log)))
-        with self._starting:
-            process.start()
+        try:
+            with self._starting:
+                process.start()
+        except (EOFError, OSError) as error:  # its imports failed, or it could not fork
+            sender.close()
+            receiver.close()
+            return Reply(status="failed", reason=f"the fork server ended ({one_line(error)}){_tail(imports)}")
         sender.close()
         try:
             reply = _receive(receiver, timeout_s, report)
@@ -106,6 +112,8 @@ class Workers:
             reply = _died(process.exitcode, log, _oom_kills() > kills_before)
         if reply.status == "ok" and log.exists() and log.stat().st_size == 0:
             log.unlink()
+        if reply.status == "ok" and imports.exists() and imports.stat().st_size == 0:
+            imports.unlink()
         return reply
 
 
@@ -113,6 +121,10 @@ def _start_fork_server(log: Path) -> None:
     """Starts the fork server where it does not run yet, with what its imports print in `log`."""
     sys.stderr.flush()
     kept, file = os.dup(2), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    # The server finds what this process finds: `python -c` would look into the working directory first.
+    paths = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    before = {name: os.environ.get(name) for name in paths}
+    os.environ.update(paths)
     try:
         os.dup2(file, 2)
         multiprocessing.forkserver.ensure_running()
@@ -120,8 +132,11 @@ def _start_fork_server(log: Path) -> None:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(file)
-    if log.stat().st_size == 0:
-        log.unlink()
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def measure_job(job: Job, report: Report, turns: Turns | None = None) -> Outcome:

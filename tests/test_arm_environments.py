@@ -243,3 +243,41 @@ def test_an_axis_that_does_not_fit_the_suite_is_one_line(text: str, message: str
     case = Case(model="digits_vit", weights="digits", image_size=32)
     with pytest.raises(UsageError, match=message):
         arms.checked(arms.parse("head", text), (case,))
+
+
+@pytest.mark.parametrize(
+    ("requires", "here"),
+    [
+        (None, True),
+        ('["setuptools>=40.8.0"]', True),
+        ('["setuptools>=99999"]', False),
+        ('["no_such_backend"]', False),
+        ("[\"no_such_backend; python_version < '3'\"]", True),
+        ('["torch", "setuptools"]', True),
+        ("not toml", False),
+    ],
+)
+def test_a_project_is_built_here_only_where_all_that_its_build_asks_for_is_installed(
+    requires: str | None, here: bool, tmp_path: Path
+) -> None:
+    if requires is not None:
+        (tmp_path / "pyproject.toml").write_text(f"[build-system]\nrequires = {requires}\n")
+    assert arm_environments._can_build_here(sys.executable, tmp_path) is here
+
+
+def test_a_link_out_of_the_repository_is_the_arms_failure_in_one_line(project: Path, tmp_path: Path) -> None:
+    (project / "data").symlink_to("/mnt/data")
+    commit(project, "2.0")
+    with pytest.raises(ArmFailed, match=r"cannot unpack .*link"):
+        arm_environments.ref_environment(project, "HEAD", sys.executable, tmp_path / "cache", silent)
+    assert not list((tmp_path / "cache").glob("*/complete"))
+
+
+def test_the_project_of_a_folder_below_is_its_repository(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The archive of a folder alone would hold no project, and both arms the same code."""
+    below = project / "bench"
+    below.mkdir()
+    monkeypatch.chdir(below)
+    assert arms.project_here() == project.resolve()
+    (below / "pyproject.toml").touch()
+    assert arms.project_here() == below.resolve()

@@ -200,3 +200,18 @@ def test_resume_measures_only_what_is_missing(run_suite: RunSuite, workers: Work
     assert [m.case.batch_size for m in listener.heard] == [2]
     assert [m.case.batch_size for m in again.measurements] == [1, 2]
     assert not (folder / "references").exists()
+
+
+def test_what_is_no_file_is_written_to_and_a_link_stays_one(tmp_path: Path) -> None:
+    """As `--markdown /dev/stdout` is; replaced by a file, a device would be gone for everybody."""
+    target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(target)
+    storage.write_atomically(link, "text")
+    assert link.is_symlink()
+    assert target.read_text() == "text"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    storage.write_atomically(pipe, "text")
+    assert os.read(reader, 99) == b"text"
+    os.close(reader)
+    assert pipe.is_fifo()

@@ -17,6 +17,7 @@ from baseline_fixture import B, latency, measured, run_of
 import benches
 from baselines import store
 from baselines.suspects import EXTRA
+from benches import commands
 from benches.arms import OURS
 from benches.cli import main
 from harness import storage
@@ -217,3 +218,36 @@ def test_a_new_row_is_red_until_it_is_allowed_or_accepted_and_replays_as_it_was_
     assert main(["baseline", "save", str(now), "--reason", "a row more"]) == 0
     again = rewritten(run_of([*measured(times), *measured(times, B)]), tmp_path / "t2", lambda m: m)
     assert main(["compare", str(again)]) == 0
+
+
+def test_a_broken_pipe_elsewhere_than_to_a_reader_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One to a worker would have ended a run half-way with exit code 0."""
+
+    def broken(_options: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setitem(commands.COMMANDS, "compare", broken)
+    assert main(["compare", "runs"]) == 20
+
+
+def test_explain_says_why_nothing_was_compared(
+    disturbed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IMGBENCH_BASELINES", str(tmp_path / "empty"))
+    assert told(capsys, "compare", str(disturbed))[0] == 12
+    code, out = told(capsys, "explain", str(disturbed), "planted_ok")
+    assert code == 12
+    assert out.startswith("not compared:\n  no baseline of suite")
+
+
+def test_a_comparison_that_cannot_be_read_is_one_line(disturbed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (disturbed / "comparison.json").write_text("{")
+    for command in (["replay", str(disturbed)], ["explain", str(disturbed), "planted_ok"]):
+        assert main(command) == 64
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_recording_that_is_none_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("no recording")
+    assert main(["selftest", "--recorded", str(tmp_path / "file")]) == 64
+    assert capsys.readouterr().err.count("\n") == 1

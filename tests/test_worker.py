@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +18,7 @@ from harness.tensorrt_engine import EngineError
 from harness.types import Run
 from harness.worker import _is_out_of_memory
 
+HERE = Path(__file__).parent
 RunSuite = Callable[..., Run]
 
 
@@ -118,3 +124,58 @@ def test_out_of_memory_is_known_by_whoever_says_it(error: Exception) -> None:
     """ONNX Runtime's errors are no RuntimeError, and TensorRT's have no reason."""
     assert _is_out_of_memory(error)
     assert not _is_out_of_memory(ValueError("it broke"))
+
+
+CLASH = """
+from pathlib import Path
+from harness.worker import Workers
+from test_worker import where
+if __name__ == "__main__":
+    workers = Workers(("planted",), Path({logs!r}), ("timm",))
+    print(workers.call(where, "timm", 60.0, "where", lambda _phase: None).value)
+"""
+
+
+def where(name: str, _report: object) -> str:
+    return str(importlib.import_module(name).__file__)
+
+
+def in_a_folder(folder: Path, logs: Path) -> subprocess.CompletedProcess[str]:
+    """What a worker says when the command is called in `folder`, in a process with a fork server of its own."""
+    script = logs / "script.py"
+    script.write_text(CLASH.format(logs=str(logs)))
+    there = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent)))}
+    return subprocess.run(
+        [sys.executable, str(script)], env=there, capture_output=True, text=True, check=False, cwd=folder
+    )
+
+
+def test_a_worker_does_not_import_what_lies_in_the_working_directory(tmp_path: Path) -> None:
+    """The command in a checkout of timm would measure that, under the name and version of the installed one."""
+    (tmp_path / "timm").mkdir()
+    (tmp_path / "timm" / "__init__.py").touch()
+    (tmp_path / "logs").mkdir()
+    done = in_a_folder(tmp_path, tmp_path / "logs")
+    assert "site-packages" in done.stdout, done.stderr
+
+
+def test_a_fork_server_that_ends_is_a_reply_with_its_words(tmp_path: Path) -> None:
+    """As where timm does not fit the installed torchvision: RuntimeError in the import that all workers share."""
+    (tmp_path / "broken_library.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from harness.worker import Workers\n"
+        "from test_worker import where\n"
+        "if __name__ == '__main__':\n"
+        f"    workers = Workers(('planted',), Path({str(tmp_path)!r}), ('broken_library',))\n"
+        "    for _ in range(2):\n"
+        "        reply = workers.call(where, 'timm', 60.0, 'where', lambda _phase: None)\n"
+        "        print(reply.status, reply.reason)\n"
+    )
+    there = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, HERE, HERE.parent)))}
+    done = subprocess.run([sys.executable, str(script)], env=there, capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stderr
+    assert all(line.startswith("failed the fork server ended") for line in lines)
+    assert "operator torchvision::nms does not exist" in done.stdout
