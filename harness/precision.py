@@ -70,6 +70,16 @@ def unsupported_by_torch(precision: str, device: str) -> str | None:
     return None
 
 
+def too_old(precision: str) -> str | None:
+    """Why the tensor cores of this GPU do not compute in `precision`: it would be fp32 by another name. None where they
+    do."""
+    import torch
+
+    if precision in {"tf32", "bf16"} and torch.cuda.get_device_capability() < (8, 0):
+        return f"{precision} needs compute capability 8.0 or newer"
+    return None
+
+
 def _classic_unsupported(device: str) -> str | None:
     import torch
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -58,6 +59,7 @@ def _compute(trial: Trial, what: What) -> torch.Tensor:
     except torch.OutOfMemoryError:  # the timed model lies beside it, and what was measured of that is not to be lost
         if device == "cpu":
             raise
+    print("the GPU has no room for the fp32 reference beside the timed model: computed on the CPU", file=sys.stderr)
     torch.cuda.empty_cache()
     return _computed_on("cpu", trial.case, what)
 

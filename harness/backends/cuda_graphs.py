@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import precision
+from harness import precision, quantisation
 from harness.backends import Build, BuildRequest
 from harness.backends.eager import cast_all, read_back
 from harness.registry import BACKENDS
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import torch
 
 WARM_UP_CALLS = 3
-SYNCHRONISES = frozenset({"int8_dynamic", "int8_static"})  # torchao 0.x: kernel/intmm.py writes its input as text
 
 
 @BACKENDS.add("cuda_graphs")
@@ -31,7 +30,7 @@ class CudaGraphs:
     def unavailable(self, wanted: str, device: str) -> str | None:
         if device != "cuda":
             return "CUDA graphs need an NVIDIA GPU; the device here is a CPU"
-        if wanted in SYNCHRONISES:
+        if wanted in quantisation.INT8_PRODUCTS:  # torchao's kernel/intmm.py writes its input as text
             return f"torchao's {wanted} waits for the GPU inside every call, which no graph can capture"
         return precision.unsupported_by_torch(wanted, device)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from harness import onnx_export, onnx_proof, onnx_providers, saturation
+from harness import onnx_export, onnx_proof, onnx_providers, precision, saturation
 from harness.backends import Build, BuildRequest, cached_before, missing_device, missing_package, note_built
 from harness.onnx_export import OnnxFile
 from harness.onnx_proof import CPU, CUDA, INTEGER_OPERATORS, TENSORRT, Profile
@@ -52,8 +52,8 @@ class OnnxRuntime:
         provider = self.providers[device]
         if provider not in onnxruntime.get_available_providers():
             return f"this build of onnxruntime has no {provider}"
-        if device == "cuda" and wanted in {"tf32", "bf16"} and _capability() < (8, 0):
-            return f"{wanted} needs compute capability 8.0 or newer"
+        if device == "cuda" and (reason := precision.too_old(wanted)):
+            return reason
         return _impossible(wanted, provider) or (onnx_providers.unloadable(provider) if device == "cuda" else None)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
@@ -99,12 +99,6 @@ class OnnxRuntimeTensorRT(OnnxRuntime):
     label = "ONNX Runtime + TensorRT"
     description = "ONNX export run by ONNX Runtime's TensorRT execution provider"
     providers: ClassVar[Mapping[str, str]] = {"cuda": TENSORRT}
-
-
-def _capability() -> tuple[int, int]:
-    import torch
-
-    return torch.cuda.get_device_capability()
 
 
 def _impossible(wanted: str, provider: str) -> str | None:

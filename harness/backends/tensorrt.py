@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from harness import onnx_export
+from harness import onnx_export, precision
 from harness.backends import Build, BuildRequest, missing_device, missing_package
 from harness.precision import DTYPES, FP8_CAPABILITY
 from harness.registry import BACKENDS
@@ -66,8 +66,8 @@ class TensorRT:
             return NOT_HERE[wanted]
         import torch
 
-        if wanted in {"tf32", "bf16"} and torch.cuda.get_device_capability() < (8, 0):
-            return f"{wanted} needs compute capability 8.0 or newer"
+        if reason := precision.too_old(wanted):
+            return reason
         if wanted == "fp8_e4m3" and torch.cuda.get_device_capability() < FP8_CAPABILITY:
             return "TensorRT's fp8 needs compute capability 8.9 or newer"
         return None

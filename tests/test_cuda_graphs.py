@@ -1,0 +1,150 @@
+"""CUDA graphs over a simulated capture: what a replay proves, and whose memory it does not show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import create_autospec
+
+import pytest
+import torch
+from build_request_fixture import build_request
+
+from harness.backends.cuda_graphs import CudaGraphs
+from harness.backends.torch_compile import MaxAutotune, ReduceOverhead, TorchCompile, recorded_graphs
+from harness.probes.memory import memory
+from harness.types import Component
+
+STREAM, GRAPH = torch.cuda.Stream, torch.cuda.CUDAGraph  # the real ones, to make specs of
+
+
+class Graph:
+    """`torch.cuda.CUDAGraph` over an autospec: a replay recomputes the captured output from the captured inputs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.graph = create_autospec(GRAPH, instance=True)
+        self.stream = create_autospec(STREAM, instance=True)
+        self.capturing = False
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self.graph)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda: self.stream)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: create_autospec(STREAM, instance=True))
+        monkeypatch.setattr(torch.cuda, "stream", lambda _stream: self._nothing())
+        monkeypatch.setattr(torch.cuda, "graph", lambda _graph: self._capture())
+
+    @contextmanager
+    def _nothing(self) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def _capture(self) -> Iterator[None]:
+        self.capturing = True
+        yield
+        self.capturing = False
+
+
+class Doubling(torch.nn.Module):
+    """Keeps its input and output of the capture, so that a replay can write the output anew."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(2.0), requires_grad=False)
+        self._graph = graph
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        output = x * self.weight
+        if self._graph.capturing:
+            self._graph.graph.replay.side_effect = lambda: output.copy_(x * self.weight)
+        return output
+
+
+def test_a_graph_is_captured_once_and_replayed_on_the_new_inputs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    graph = Graph(monkeypatch)
+    module = Doubling(graph)
+    component = Component(name="net", module=module, inputs=(torch.ones(2, 3),))
+    build = CudaGraphs().build([component], build_request(tmp_path))
+    captured_after = module.calls
+    first = build.forwards["net"](torch.full((2, 3), 3.0))
+    second = build.forwards["net"](torch.full((2, 3), 5.0))
+    assert module.calls == captured_after
+    assert graph.graph.replay.call_count == 3  # the first over a wiped output, as the proof of the capture
+    assert first.tolist() == [[6.0] * 3] * 2  # a copy: the second replay did not overwrite it
+    assert second.tolist() == [[10.0] * 3] * 2
+    assert build.facts["captured_graphs"] == 1
+    assert build.verify() is None
+    with pytest.raises(ValueError, match=r"captured for \(2, 3\), called with \(4, 3\)"):
+        build.forwards["net"](torch.ones(4, 3))
+    assert build.verify() == "net: 2 replays of its CUDA graph in 3 calls"
+
+
+def test_a_replay_that_writes_nothing_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    graph = Graph(monkeypatch)
+    component = Component(name="net", module=torch.nn.Linear(3, 3).eval(), inputs=(torch.ones(2, 3),))
+    with pytest.raises(RuntimeError, match="net: a replay of the captured graph does not write its whole output"):
+        CudaGraphs().build([component], build_request(tmp_path))
+    assert graph.graph.replay.call_count == 1
+
+
+@pytest.mark.parametrize("backend", [ReduceOverhead(), MaxAutotune()])
+def test_a_graph_that_inductor_did_not_capture_is_invalid(
+    backend: TorchCompile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.backends.torch_compile.counted", lambda _group, name: int(name == "cudagraph_skips"))
+    reason = backend._not_captured("cuda", 1)
+    assert reason == f"mode {backend.mode}: inductor did not capture 1 graph(s) as CUDA graphs"
+    assert backend._not_captured("cpu", 1) is None
+    assert TorchCompile()._not_captured("cuda", 1) is None
+
+
+def test_inductors_tree_must_hold_a_recording_of_every_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import cudagraph_trees
+
+    trees: list[object] = [SimpleNamespace(roots={1: ["a recording"], 2: []}), None, SimpleNamespace()]
+    monkeypatch.setattr("harness.backends.torch_compile.counted", lambda *_: 0)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(cudagraph_trees, "get_manager", lambda _device, create_if_none_exists: trees[0])
+    assert ReduceOverhead()._not_captured("cuda", 1) is None
+    reason = "mode reduce-overhead: inductor recorded {} of 2 graph(s) as CUDA graphs"
+    assert ReduceOverhead()._not_captured("cuda", 2) == reason.format(1)
+    trees.pop(0)
+    assert ReduceOverhead()._not_captured("cuda", 2) == reason.format(0)
+    trees.pop(0)
+    assert recorded_graphs() is None  # another version's tree: nothing is known
+    assert ReduceOverhead()._not_captured("cuda", 2) is None
+
+
+def test_a_replayed_output_is_copied_and_each_call_is_a_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    steps: list[int] = []
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: steps.append(1))
+    monkeypatch.setattr(ReduceOverhead, "_replays_graphs", lambda *_: True)
+    memory = torch.zeros(2)
+
+    def replay(x: torch.Tensor) -> torch.Tensor:
+        return memory.copy_(x)
+
+    forward = ReduceOverhead()._forward(replay, build_request(tmp_path))
+    first = forward(torch.tensor([1.0, 2.0]))
+    forward(torch.tensor([3.0, 4.0]))
+    assert first.tolist() == [1.0, 2.0]
+    assert len(steps) == 2
+
+
+@pytest.mark.parametrize("replays", [False, True])
+def test_a_replayed_graph_has_no_peak_of_what_it_allocated(replays: bool) -> None:
+    """It asks the allocator for nothing: the figure would be the weights alone."""
+    peaks = {"peak_allocated_bytes": [5.0], "peak_reserved_bytes": [9.0]}
+    device = SimpleNamespace(
+        reset_memory_peaks=lambda: None, synchronize=lambda: None, memory_peaks=lambda: (dict(peaks), {})
+    )
+    build = SimpleNamespace(replays=replays, keeps_modules=True, weights_bytes=1, disk_bytes=lambda: 2)
+    trial: Any = SimpleNamespace(device=device, build=build, step=lambda: None)
+    found = memory(trial)
+    assert ("peak_allocated_bytes" in found.samples) is not replays
+    assert ("peak_allocated_bytes" in found.missing) is replays
+    assert found.samples["peak_reserved_bytes"] == [9.0]
