@@ -32,6 +32,7 @@ from harness import paired, storage
 from harness import preflight as preflight_room
 from harness.arm_process import ArmProcess, Launch, close_all
 from harness.arms import Arm
+from harness.devices import NoSuchDevice
 from harness.paired import PairedRun
 from harness.pairs import Pairs, Servers
 from harness.registry import PROBES
@@ -169,9 +170,12 @@ def _header(asked: Asked, folder: Path, servers: Servers) -> PairedRun:
 
 
 def _ask(server: ArmProcess, command: str, argument: Any) -> dict[str, Any]:
+    """What an arm says of itself. Raises NotComparable, and NoSuchDevice for a device that is not here."""
     reply = server.call(command, argument, 300.0)
     if reply.value is None:
         raise NotComparable(f"the {server.launch.arm.name} arm: {reply.reason}")
+    if isinstance(reply.value, str):
+        raise NoSuchDevice(reply.value)
     return dict(reply.value)
 
 

@@ -24,7 +24,11 @@ from harness.arm_process import ArmFailed
 
 MINIMUM_PYTHON: Final = (3, 11)
 BUILD_FILES: Final = ("pyproject.toml", "setup.py", "setup.cfg")
-NOT_PACKAGES: Final = frozenset({"tests", "test", "docs", "doc", "examples", "scripts", "setup", "conftest", "build"})
+NOT_PACKAGES: Final = frozenset(
+    {"tests", "test", "docs", "doc", "examples", "scripts", "setup", "conftest", "build", "__pycache__"}
+)
+MODULES: Final = ("*.py", "*.so")
+SITE: Final = "venv/lib/python3*/site-packages"
 INSTALL_TIMEOUT_S: Final = 900.0
 PROBE: Final = (
     "import sys, sysconfig, importlib.metadata as m;"
@@ -104,10 +108,17 @@ def installable(folder: Path) -> bool:
 
 
 def own_packages(folder: Path) -> tuple[str, ...]:
-    """Top-level packages and modules of a project's tree, in the folder itself or below src/."""
-    root = folder / "src" if (folder / "src").is_dir() else folder
-    packages = [p.parent.name for p in sorted(root.glob("*/__init__.py"))]
-    modules = [p.stem for p in sorted(root.glob("*.py"))]
+    """Top-level packages and modules of a project: those of its tree (in the folder itself or below src/), and those
+    that it has installed beside it, which the tree need not show (a namespace, an extension, another layout)."""
+    found = _packages(folder / "src") or _packages(folder)
+    installed = (name for place in folder.parent.glob(SITE) for name in _packages(place, installed=True))
+    return tuple(dict.fromkeys((*found, *installed)))
+
+
+def _packages(root: Path, *, installed: bool = False) -> tuple[str, ...]:
+    """The names that can be imported from `root`. A tree has folders that are none; what is installed has not."""
+    packages = [p.name for p in sorted(root.glob("*/")) if installed or (p / "__init__.py").exists()]
+    modules = [p.name.split(".")[0] for kind in MODULES for p in sorted(root.glob(kind))]
     return tuple(name for name in (*packages, *modules) if name not in NOT_PACKAGES and name.isidentifier())
 
 
@@ -122,7 +133,7 @@ def _make(place: Path, project: Path, commit: str, python: str, library: str) ->
     except tarfile.TarError as error:  # a link out of the tree, say
         raise ArmFailed(f"cannot unpack {commit[:10]} of {project}: {error}") from None
     _checked([python, "-m", "venv", "--without-pip", str(place / "venv")], "make its environment")
-    own = next((place / "venv").glob("lib/python3*/site-packages"))
+    own = next(place.glob(SITE))
     # addsitedir also runs the parent's own .pth files; what they add comes after the project of the ref.
     (own / "zz_parent.pth").write_text(f"import site; site.addsitedir({library!r})\n", encoding="utf-8")
     if not installable(source):

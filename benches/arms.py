@@ -16,7 +16,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -141,6 +141,20 @@ def checked(request: ArmRequest, cases: tuple[Case, ...]) -> None:
             raise UsageError(f"--{request.name}: {reason}")
 
 
+def in_full(weights: str, cases: Sequence[Case]) -> str:
+    """A folder of weights by its absolute path (an arm's processes have a working directory of their own); what is a
+    keyword of one of the cases' models stays one."""
+    known = any(weights in MODELS[case.model].weights for case in cases)
+    return weights if known else str(Path(weights).expanduser().absolute())
+
+
+def all_in_full(requests: Sequence[ArmRequest], cases: Sequence[Case]) -> Iterator[ArmRequest]:
+    for request in requests:
+        axes = request.overrides
+        named = {"weights": in_full(axes["weights"], cases)} if "weights" in axes else {}
+        yield replace(request, overrides={**axes, **named})
+
+
 def prepare(request: ArmRequest, project: Path, cache: Path, say: Any) -> Arm:
     """The arm ready to be started; a git ref is installed first, or taken from `cache`. Raises UsageError, and
     ArmFailed where the installation fails."""
@@ -197,7 +211,8 @@ def launch_environment(arm: Arm, project: Path, links: Path) -> dict[str, str]:
     made here that holds nothing else: the folder that they are installed in may be a whole site-packages, which would
     stand before the arm's own. Where the project under test is imgbench itself, the arm's own tree is put there.
     """
-    entries = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    # What is relative there is so to this folder, and the arm's processes have another.
+    entries = [str(Path(p).absolute()) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     if arm.folder is not None or arm.python != sys.executable:
         entries = [p for p in entries if not Path(p).resolve().is_relative_to(project.resolve())]
     if arm.folder is not None and not installable(Path(arm.folder)):

@@ -34,7 +34,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code."""
+    """Runs one command and returns its exit code; also where not even our own modules can be imported."""
+    try:
+        return _run_command(arguments)
+    except Exception:
+        traceback.print_exc()
+        print("imgbench: this is a defect of imgbench, please report it with the lines above", file=sys.stderr)
+        return BENCHMARK_ERROR
+
+
+def _run_command(arguments: Sequence[str] | None) -> int:
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     import benches
@@ -55,10 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except failures.KNOWN as error:
         print(f"imgbench: {failures.text(error)}", file=sys.stderr)
         return failures.exit_code(error)
-    except Exception:
-        traceback.print_exc()
-        print("imgbench: this is a defect of imgbench, please report it with the lines above", file=sys.stderr)
-        return BENCHMARK_ERROR
 
 
 def parser() -> Parser:
@@ -89,8 +94,8 @@ def _run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
     command.add_argument("--only", metavar="AXIS=VALUE,...", help="measure only these cases; a|b allows several values")
     command.add_argument("--device", choices=_devices(), help="default: cuda where there is one, else cpu")
-    command.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all allowed cores)")
-    command.add_argument("--replicates", type=_positive, metavar="N", help="processes a case, instead of the suite's")
+    command.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all allowed cores)")
+    command.add_argument("--replicates", type=positive, metavar="N", help="processes a case, instead of the suite's")
     command.add_argument("--no-report", action="store_true", help="do not compare and write no report")
     command.add_argument("--dry-run", action="store_true", help="print the cases and stop")
     _plugin(command)
@@ -137,7 +142,7 @@ def _ab(command: argparse.ArgumentParser) -> None:
     command.add_argument("--only", metavar="AXIS=VALUE,...", help="only these cases; a|b allows several values")
     command.add_argument("--device", choices=_devices(), help="default: cuda where there is one, else cpu")
     command.add_argument(
-        "--threads", type=_positive, metavar="N", help="CPU threads (default: all allowed cores but one)"
+        "--threads", type=positive, metavar="N", help="CPU threads (default: all allowed cores but one)"
     )
     command.add_argument("--seed", type=int, metavar="N", help="of the random order (default: a new one, stored)")
     command.add_argument("--strict", action="store_true", help="inconclusive verdicts exit with 11")
@@ -192,16 +197,16 @@ def _selftest(command: argparse.ArgumentParser) -> None:
     command.add_argument("--conditions", default="", metavar="TEXT", help="what else the machine did, for --record")
     command.add_argument("--recorded", type=Path, metavar="FILE", help="judge N resampled runs of this recording")
     command.add_argument(
-        "--rounds", type=_positive, default=32, metavar="N", help="budget of a resampled run: pairs of every row (32)"
+        "--rounds", type=positive, default=32, metavar="N", help="budget of a resampled run: pairs of every row (32)"
     )
     command.add_argument("--apart", action="store_true", help="a fork server for each arm, as two git refs have")
     command.add_argument("--plan", action="append", metavar="PLAN", help=f"default: {', '.join(PLANS)}")
-    command.add_argument("--rows", type=_positive, default=1, metavar="N", help="slow rows of a planted run (1)")
+    command.add_argument("--rows", type=positive, default=1, metavar="N", help="slow rows of a planted run (1)")
     command.add_argument("--budget", default="5m", metavar="TIME", help="of each run (5m)")
     command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
     command.add_argument("--only", metavar="AXIS=VALUE,...", help="only these cases; a|b allows several values")
     command.add_argument("--device", choices=_devices(), help="default: cuda where there is one, else cpu")
-    command.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all cores but one)")
+    command.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores but one)")
     _plugin(command)
 
 
@@ -276,7 +281,8 @@ def _days(text: str) -> float:
     return days
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number of 1 or more, as an argument's type."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} must be 1 or more")

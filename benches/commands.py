@@ -7,7 +7,6 @@ import sys
 import tempfile
 from argparse import Namespace
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import baselines.compare
@@ -26,8 +25,9 @@ from benches.cli import INTERRUPTED
 from benches.failures import NotComparable, UsageError
 from benches.paired_commands import REPORT_FILE
 from benches.preload import libraries
-from benches.stored_commands import changed, compare_with_stored, load_run, store_of
-from harness import frames, paired, progress, storage
+from benches.run_folders import is_paired, load_run, new_folder, paired_folder
+from benches.stored_commands import changed, compare_with_stored, store_of
+from harness import frames, progress, storage
 from harness import suite as suite_room
 from harness.arms import source_digests
 from harness.sweep import collect_environment, new_run, remaining, sweep
@@ -75,7 +75,7 @@ def report(options: Namespace) -> int:
 def _paired_report(options: Namespace) -> int:
     if len(options.runs) > 1:
         raise UsageError("report: a paired run has a page of its own; give it alone")
-    folder = paired_commands.paired_folder(options.runs[0])
+    folder = paired_folder(options.runs[0])
     _say(str(paired_commands.write_page(folder, options.out or folder / REPORT_FILE)))
     return FINE
 
@@ -148,15 +148,6 @@ def explain(options: Namespace) -> int:
 def replay(options: Namespace) -> int:
     """Decides again from the raw values."""
     return (paired_commands if is_paired(options.run) else stored_commands).replay(options)
-
-
-def is_paired(path: Path) -> bool:
-    """Whether a RUN is a paired one; of a folder of runs its newest run counts."""
-    names = (paired.HEADER_FILE, storage.RUN_FILE)
-    here = [path / name for name in names] if path.is_dir() else []
-    inside = [p for name in names for p in path.glob(f"*/{name}")] if path.is_dir() else []
-    found = [p for p in here if p.exists()] or sorted(inside, key=lambda p: p.stat().st_mtime)
-    return bool(found) and found[-1].name == paired.HEADER_FILE
 
 
 def list_entries(options: Namespace) -> int:
@@ -247,15 +238,6 @@ def _chosen_suite(options: Namespace) -> Suite:
     if options.replicates:
         chosen = replace(chosen, protocol=replace(chosen.protocol, replicates=options.replicates))
     return chosen
-
-
-def new_folder(root: Path, name: str) -> Path:
-    """A new, empty run folder below `root`."""
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    candidates = (root / (f"{name}-{stamp}" + (f"-{i}" if i else "")) for i in range(100))
-    folder = next(c for c in candidates if not c.exists())
-    folder.mkdir(parents=True)
-    return folder
 
 
 def _measured_code(finished: Run) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 import benches
 from benches import suites
+from benches.cli import positive
 from benches.failures import KNOWN, exit_code, text
 from benches.stepwise import STEPWISE, StepwiseRun
 from harness.devices import DEVICES
@@ -39,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a module that registers models, backends or probes (default: $IMGBENCH_PLUGINS, comma-separated)",
     )
     group.addoption("--imgbench-device", choices=DEVICES, help="default: cuda where there is one, else cpu")
-    group.addoption("--imgbench-threads", type=int, metavar="N", help="CPU threads (default: all allowed cores)")
+    group.addoption("--imgbench-threads", type=positive, metavar="N", help="CPU threads (default: all allowed cores)")
     group.addoption(
         "--imgbench-out",
         type=Path,

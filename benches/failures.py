@@ -11,6 +11,7 @@ from harness.registry import UnknownName
 from harness.storage import RunBusy, UnreadableRun
 from harness.suite import SuiteError
 from harness.sweep import EnvironmentFailed
+from harness.worker import one_line
 
 
 class UsageError(ValueError):
@@ -39,11 +40,14 @@ KNOWN = tuple(_CODES)
 
 
 def exit_code(error: Exception) -> int:
-    return next(code for kind, code in _CODES.items() if isinstance(error, kind))
+    """A defect of ours is a benchmark error."""
+    return next((code for kind, code in _CODES.items() if isinstance(error, kind)), BENCHMARK_ERROR)
 
 
 def text(error: Exception) -> str:
-    """The error in one line, the file first where the system named one."""
+    """The error in one line, the file first where the system named one; a defect of ours with its type."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if not isinstance(error, KNOWN):
+        return one_line(error)
     return " ".join(str(error).split())

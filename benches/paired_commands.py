@@ -18,13 +18,13 @@ import reports.terminal
 from baselines.paired.decision import RULE
 from baselines.paired.judge import replayed
 from baselines.paired.verdicts import AS_THINGS_ARE
-from baselines.verdict import FINE, MEANINGS, NOT_COMPARABLE, Comparison, Verdict, exit_code
+from baselines.verdict import BENCHMARK_ERROR, FINE, MEANINGS, NOT_COMPARABLE, USAGE, Comparison, Verdict, exit_code
 from benches import ab as ab_room
-from benches import arms, suites
+from benches import arms, failures, suites
 from benches.failures import NotComparable, UsageError
+from benches.run_folders import new_folder, paired_folder
 from harness import paired, progress, storage
 from harness import suite as suite_room
-from harness.arm_process import ArmFailed
 from harness.types import Suite
 from reports import artifacts, page, paired_page
 
@@ -34,8 +34,8 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 
 
 def ab(options: Namespace) -> int:
-    """Measures base against head; the last line of stdout is the run folder. Where an arm breaks or the two cannot be
-    compared, the artefacts say so too. Raises UsageError, ArmFailed and NotComparable."""
+    """Measures base against head; the last line of stdout is the run folder. Whatever ends the run but a wrong command
+    line, the artefacts say so too. Raises UsageError, ArmFailed and NotComparable."""
     benches.load_plugins()
     suite = suite_of(options)
     base, head = (",".join(getattr(options, name) or []) for name in ("base", "head"))
@@ -44,8 +44,9 @@ def ab(options: Namespace) -> int:
         asked = asked_of(options, suite, (base, head), options.seed, project)
         folder = new_folder(options.out, f"ab-{suite.name}")
         found = measured(asked, folder)
-    except (ArmFailed, NotComparable) as error:
-        write_artifacts(options, unanswered(suite, (base, head), error))
+    except Exception as error:
+        if failures.exit_code(error) != USAGE:
+            write_artifacts(options, unanswered(suite, (base, head), error))
         if isinstance(error, NotComparable) and options.exit_zero:
             print(f"imgbench: {error}", file=sys.stderr)
             return FINE
@@ -53,7 +54,7 @@ def ab(options: Namespace) -> int:
     return finish(options, found, folder)
 
 
-def unanswered(suite: Suite, texts: tuple[str, str], error: ArmFailed | NotComparable) -> Comparison:
+def unanswered(suite: Suite, texts: tuple[str, str], error: Exception) -> Comparison:
     """The comparison of a run that gave none, with the reason."""
     arms_in_words = (texts[0] or AS_THINGS_ARE, texts[1] or AS_THINGS_ARE)
     return Comparison(
@@ -63,8 +64,8 @@ def unanswered(suite: Suite, texts: tuple[str, str], error: ArmFailed | NotCompa
         scope="all",
         rule="paired",
         arms=arms_in_words,
-        refused=(str(error),),
-        error=isinstance(error, ArmFailed),
+        refused=(failures.text(error),),
+        error=failures.exit_code(error) == BENCHMARK_ERROR,
     )
 
 
@@ -77,11 +78,12 @@ def asked_of(
     requests = arms.parse("base", texts[0]), arms.parse("head", texts[1])
     for request in requests:
         arms.checked(request, suite.cases)
-    base, head = (arms.prepare(request, project, cache_root(), say) for request in requests)
+    named = tuple(case.with_(weights=arms.in_full(case.weights, [case])) for case in suite.cases)
+    base, head = (arms.prepare(request, project, cache_root(), say) for request in arms.all_in_full(requests, named))
     if (same := arms.same_code(requests, base, head)) is not None:
         raise NotComparable(same)
     return ab_room.Asked(
-        suite=suite,
+        suite=replace(suite, cases=named),
         base=base,
         head=head,
         budget_s=budget,
@@ -226,16 +228,6 @@ def cache_root() -> Path:
         return Path(tempfile.gettempdir()) / f"imgbench-{os.getuid()}"
 
 
-def paired_folder(path: Path) -> Path:
-    """A paired run's folder, or the newest one in a folder of runs. Raises UsageError."""
-    if paired.is_paired(path):
-        return path
-    inside = sorted(path.glob(f"*/{paired.HEADER_FILE}"), key=lambda p: p.stat().st_mtime) if path.is_dir() else []
-    if not inside:
-        raise UsageError(f"{path} holds no paired run (imgbench ab writes them)")
-    return inside[-1].parent
-
-
 def print_comparison(comparison: Comparison) -> None:
     progress.console().print(reports.terminal.verdicts(comparison))
     for line in comparison.notes:
@@ -243,12 +235,6 @@ def print_comparison(comparison: Comparison) -> None:
     for line in comparison.contaminated:
         say(f"contaminated: {line}")
     say(reports.terminal.headline(comparison))
-
-
-def new_folder(root: Path, name: str) -> Path:
-    from benches.commands import new_folder as made
-
-    return made(root, name)
 
 
 def say(text: str) -> None:

@@ -23,10 +23,10 @@ from benches.paired_commands import (
     as_json,
     asked_of,
     measured,
-    new_folder,
     say,
     suite_of,
 )
+from benches.run_folders import new_folder
 from harness import paired, progress, storage
 from harness.timing import perf_counter
 

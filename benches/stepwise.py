@@ -15,8 +15,8 @@ import pytest
 import benches
 from baselines import fingerprint
 from benches.arms import OURS
-from benches.commands import new_folder
 from benches.preload import libraries
+from benches.run_folders import new_folder
 from harness import attempts, storage
 from harness.arms import source_digests
 from harness.sweep import (

@@ -31,6 +31,7 @@ from benches.paired_commands import (
     write_artifacts,
 )
 from benches.preload import libraries
+from benches.run_folders import load_run
 from harness import storage
 from harness.arms import source_digests
 from harness.devices import NoSuchDevice
@@ -157,15 +158,6 @@ def _stored_comparison(options: Namespace) -> tuple[Run, Comparison]:
     age = baselines.compare.MAX_AGE_DAYS if stored_age is None else float(stored_age)
     allow_new = bool(document.get("allow_new", False))
     return run, _against_store(run, store_of(options), age, told, only, allow_new=allow_new)
-
-
-def load_run(path: Path) -> Run:
-    """The run in a folder, or the newest run of a folder of runs. Raises UnreadableRun."""
-    if not (path / storage.RUN_FILE).exists() and path.is_dir():
-        inside = sorted(path.glob(f"*/{storage.RUN_FILE}"), key=lambda p: p.stat().st_mtime)
-        if inside:
-            return storage.load(inside[-1].parent)
-    return storage.load(path)
 
 
 def compare_with_stored(measured: Run, root: Path) -> tuple[Comparison, ...]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from harness.arms import loaded_code
 from harness.blocks import BlockJob, measure_block
-from harness.environment import collect
+from harness.environment import collect_or_reason
 from harness.worker import Reply, Workers, die_with
 
 QUESTION_TIMEOUT_S = 300.0
@@ -78,7 +78,7 @@ def _loaded(argument: tuple[tuple[str, ...], tuple[str, ...]], _report: Callable
 COMMANDS: dict[str, Callable[..., Any]] = {
     "start": _started,
     "block": measure_block,
-    "environment": collect,
+    "environment": collect_or_reason,
     "loaded": _loaded,
 }
 

@@ -7,12 +7,13 @@ a block is each row's measurement with all raw samples, and the sentinel: work o
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from harness import sentinel, storage
-from harness.arms import imported_code
+from harness.arms import used_code
 from harness.measure import Job
 from harness.timing import Timer, perf_counter
 from harness.turns import Turns
@@ -27,7 +28,7 @@ class BlockJob:
     """The rows of one block in the order in which they are measured. `referee` is the address where the block asks for
     its turns, and `side` the name it gives there; without one it has the machine to itself. `cpus` are the CPUs that
     the process may run on (none: all that it has). `packages` are those of the project under test: each measurement
-    says which of them the process had imported by then."""
+    says which of them its work used."""
 
     jobs: tuple[Job, ...]
     sentinel: bool = True
@@ -68,12 +69,14 @@ def measure_block(block: BlockJob, report: Callable[[str], None]) -> BlockResult
         report(each.case.id)
         if turns is not None:
             turns.begin_row(number)
+        before = frozenset(sys.modules)
         started, clock = storage.now(), perf_counter()
         outcome = measure_job(each, lambda _phase: None, turns)
         metrics |= {m.name: m for m in outcome.metrics}
         measured = outcome.measurement
         state = {**measured.state, "cpus": sorted(os.sched_getaffinity(0))} if block.cpus else measured.state
-        facts = {**measured.facts, "imported": imported_code(block.packages)} if block.packages else measured.facts
+        used = used_code(each.case, block.packages, each.plugins, before)
+        facts = {**measured.facts, "imported": used} if block.packages else measured.facts
         timed = replace(measured, started=started, duration_s=perf_counter() - clock)
         measurements.append(replace(timed, state=state, facts=facts))
     if turns is not None:

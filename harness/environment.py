@@ -84,6 +84,16 @@ def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dic
     }
 
 
+def collect_or_reason(argument: tuple[str | None, int | None], report: Any = None) -> dict[str, Any] | str:
+    """The environment, or why the device asked for is not here: a worker's exceptions do not reach its caller."""
+    from harness.devices import NoSuchDevice
+
+    try:
+        return collect(argument, report)
+    except NoSuchDevice as error:
+        return str(error)
+
+
 def host_hash() -> str:
     """Tells one host from another without naming it."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]

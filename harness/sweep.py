@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from harness import attempts, environment, storage
+from harness import attempts, storage
 from harness.devices import NoSuchDevice
+from harness.environment import collect_or_reason
 from harness.measure import Job
 from harness.reference import REFERENCES
 from harness.registry import MODELS, PROBES
@@ -54,19 +55,13 @@ class Block:
 
 def collect_environment(workers: Workers, device: str | None, threads: int | None = None) -> dict[str, Any]:
     """The environment, read in a worker. Raises EnvironmentFailed, and NoSuchDevice for a device that is not here."""
-    reply = workers.call(_collect, (device, threads), ENVIRONMENT_TIMEOUT_S, "environment", lambda _phase: None)
+    asked = (device, threads)
+    reply = workers.call(collect_or_reason, asked, ENVIRONMENT_TIMEOUT_S, "environment", lambda _phase: None)
     if reply.value is None:
         raise EnvironmentFailed(f"cannot read the environment: {reply.reason}")
     if isinstance(reply.value, str):
         raise NoSuchDevice(reply.value)
     return dict(reply.value)
-
-
-def _collect(argument: tuple[str | None, int | None], report: Callable[[str], None]) -> dict[str, Any] | str:
-    try:
-        return environment.collect(argument, report)
-    except NoSuchDevice as error:
-        return str(error)
 
 
 def new_run(suite: Suite, folder: Path, found: dict[str, Any], selection: str | None = None) -> Run:

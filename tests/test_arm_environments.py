@@ -13,6 +13,7 @@ import pytest
 from test_arms import commit, git, loaded
 
 from benches import arm_environments, arms
+from benches.arm_environments import own_packages
 from benches.failures import UsageError
 from harness.arm_process import ArmFailed
 from harness.arms import Arm
@@ -164,6 +165,22 @@ def test_names_that_clash_with_ours_are_refused(project: Path, tmp_path: Path) -
     path = arms.launch_environment(arm, project, tmp_path / "links")["PYTHONPATH"].split(os.pathsep)
     assert path[0] == arm.folder
     assert not (tmp_path / "links").exists()
+
+
+def test_packages_that_the_tree_does_not_show_are_found_where_they_are_installed(tmp_path: Path) -> None:
+    """A namespace package, an extension whose sources are in src/, and nothing of the installer's own."""
+    site = tmp_path / "venv" / "lib" / "python3.11" / "site-packages"
+    for folder in ("space/inner", "tiny-1.0.dist-info", "tests"):
+        (site / folder).mkdir(parents=True)
+    for file in ("fast.cpython-311-x86_64-linux-gnu.so", "zz_parent.pth"):
+        (site / file).touch()
+    tree = tmp_path / "source"
+    for file in ("src/fast.cpp", "plain/__init__.py", "notebooks/look.py", "setup.py"):
+        (tree / file).parent.mkdir(parents=True, exist_ok=True)
+        (tree / file).touch()
+    assert own_packages(tree) == ("plain", "space", "fast")
+    (tree / "src" / "below.py").touch()
+    assert own_packages(tree) == ("below", "space", "fast")
 
 
 def test_a_failed_installation_is_one_line_and_leaves_nothing(project: Path, tmp_path: Path) -> None:

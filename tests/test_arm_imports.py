@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from dataclasses import replace
@@ -15,11 +16,11 @@ import torch
 from paired_fixture import paired_run
 from test_arms import commit, git
 
-from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE
+from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE, USAGE
 from benches import ab as ab_room
 from benches import arm_imports, arms, cli
 from benches.failures import NotComparable
-from harness.arms import Arm, imported_code
+from harness.arms import Arm, imported_code, used_code
 from harness.blocks import BlockJob, measure_block
 from harness.measure import Job
 from harness.types import Case, Measurement, Protocol
@@ -86,6 +87,20 @@ def test_a_block_tells_what_its_process_had_imported(tmp_path: Path) -> None:
     assert "imported" not in plain.facts
 
 
+def test_a_plugin_of_the_project_is_no_proof_that_its_code_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is imported whatever the suite measures; what counts is that the work is the project's."""
+    tiny = ModuleType("tiny")
+    tiny.__file__ = "/here/tiny.py"
+    monkeypatch.setitem(sys.modules, "tiny", tiny)
+    before = frozenset(sys.modules)
+    case, plugins = Case(model="planted_ok"), ("planted", "tiny")
+    assert used_code(case, ("tiny",), plugins, before) == {}
+    assert used_code(case, ("tiny",), ("planted",), before) == {"tiny": "/here/tiny.py"}, "the work imported it"
+    assert used_code(case, ("planted",), plugins, before) == {"planted": planted.__file__}, "the model is its"
+    monkeypatch.setitem(sys.modules, "tiny.more", tiny)
+    assert used_code(case, ("tiny",), plugins, before) == {"tiny": "/here/tiny.py"}, "measuring imported more of it"
+
+
 def test_a_package_without_a_file_is_told_by_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     namespace = ModuleType("namespace")
     namespace.__path__ = ["/somewhere/namespace"]
@@ -145,6 +160,26 @@ def test_an_arm_that_cannot_be_installed_is_a_benchmark_error_with_every_artefac
     assert "cannot install it" in root.findall(".//error")[0].get("message", "")
     assert "cannot install it" in Path("ab.md").read_text()
     assert json.loads(Path("badge.json").read_text())["color"] != "brightgreen"
+
+
+def test_whatever_ends_a_run_every_artefact_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/ab.json")
+
+    monkeypatch.setattr(ab_room, "run", full)
+    assert ab(project) == BENCHMARK_ERROR
+    document = json.loads(Path("ab.json").read_text())
+    assert (document["exit_code"], document["refused"]) == (BENCHMARK_ERROR, ["runs/ab.json: No space left on device"])
+    assert "No space left on device" in Path("junit.xml").read_text()
+
+
+def test_a_device_that_is_not_here_is_a_wrong_command_line(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert ab(project, "--device", "cuda") == USAGE
+    assert capsys.readouterr().err.startswith("imgbench: device cuda: ")
+    assert not Path("ab.json").exists()
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import pytest
 from benches import arms
 from benches.failures import UsageError
 from harness.arms import Arm, tree_digest
+from harness.types import Case
 
 PYPROJECT = """
 [build-system]
@@ -124,6 +125,22 @@ def test_a_variable_that_did_not_arrive_is_refused(tmp_path: Path) -> None:
     plain = arms.prepare(arms.parse("base", ""), Path("/"), Path("/"), lambda _text: None)
     assert "sees SPEED='1', not '2'" in str(arms.refusal(plain, arm, seen | {"variables": {}}, seen))
     assert arms.launch_environment(arm, Path("/nowhere"), tmp_path)["SPEED"] == "2"
+
+
+def test_what_is_relative_is_so_to_the_folder_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An arm's processes have a working directory of their own: PYTHONPATH and folders of weights are made absolute."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"python{os.pathsep}")
+    plain = arms.prepare(arms.parse("base", ""), tmp_path / "project", tmp_path, lambda _text: None)
+    path = arms.launch_environment(plain, tmp_path / "project", tmp_path / "ours")["PYTHONPATH"].split(os.pathsep)
+    assert path == [str(tmp_path / "ours"), str(tmp_path / "python")]
+    (tmp_path / "trained").mkdir()
+    case = Case(model="vit_base_patch16_224", weights="trained", image_size=224)
+    request = arms.parse("head", "weights=trained")
+    arms.checked(request, (case,))
+    assert arms.in_full("trained", [case]) == str(tmp_path / "trained")
+    assert [r.overrides["weights"] for r in arms.all_in_full([request], [case])] == [str(tmp_path / "trained")]
+    assert [arms.in_full(keyword, [case]) for keyword in ("random", "pretrained")] == ["random", "pretrained"]
 
 
 def test_the_projects_own_folder_is_taken_off_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

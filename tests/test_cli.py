@@ -14,6 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import benches
+from baselines.verdict import BENCHMARK_ERROR
 from benches.cli import main, parser
 from harness import storage
 from harness.types import Run
@@ -87,6 +89,15 @@ def test_usage_errors_of_the_parser_exit_with_64(capsys: pytest.CaptureFixture[s
             parser().parse_args(arguments)
         assert caught.value.code == 64
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_installation_that_lacks_a_module_is_a_benchmark_error_in_every_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(benches, "commands", raising=False)
+    monkeypatch.setitem(sys.modules, "benches.commands", None)  # what a missing pandas makes of it
+    assert main(["list", "models"]) == BENCHMARK_ERROR
+    assert "this is a defect of imgbench" in capsys.readouterr().err
 
 
 def test_run_compare_report_export_in_one_story(tmp_path: Path) -> None:

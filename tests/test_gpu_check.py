@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -151,3 +152,32 @@ def test_whatever_a_check_raises_is_its_result() -> None:
     ]
     assert command.verdict(found) == "FAILED: 0 ok, 2 failed, 1 left out"
     assert command.verdict([Check(what="x", result="ok", detail="")]) == "PASSED: 1 ok, 0 failed, 0 left out"
+
+
+@pytest.mark.parametrize(
+    ("measured", "code", "last"),
+    [
+        ([Check(what="x", result="ok", detail="1 ms")], 0, "PASSED: 1 ok, 0 failed, 0 left out"),
+        ([Check(what="x", result="left out", detail="no torch")], 1, "FAILED: 0 ok, 1 failed, 1 left out"),
+        (ImportError("cannot import name 'Job'"), 1, "FAILED: 0 ok, 1 failed, 0 left out"),
+    ],
+)
+def test_a_check_that_measured_no_row_is_not_passed(
+    measured: list[Check] | ImportError,
+    code: int,
+    last: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def played(_began: float, say: Callable[[Check], None]) -> Iterator[Check]:
+        if isinstance(measured, ImportError):
+            raise measured
+        for check in measured:
+            say(check)
+            yield check
+
+    monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: None)
+    monkeypatch.setattr(command, "CHECKS", ())
+    monkeypatch.setattr(command, "rows", played)
+    assert command.main([]) == code
+    assert capsys.readouterr().out.splitlines()[-1].startswith(last)

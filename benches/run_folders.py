@@ -1,0 +1,67 @@
+"""Run folders as a command line names them: a new one, a given one, or the newest one in a folder of runs.
+
+The newest is the one whose header says so: copies and downloaded artefacts of CI have the times of their copying.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+
+from benches.failures import UsageError
+from harness import paired, storage
+from harness.types import Run
+
+
+def new_folder(root: Path, name: str) -> Path:
+    """A new, empty run folder below `root`, which no other command has too."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    root.mkdir(parents=True, exist_ok=True)
+    for number in count():
+        folder = root / (f"{name}-{stamp}" + (f"-{number}" if number else ""))
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("count() ends nowhere")
+
+
+def load_run(path: Path) -> Run:
+    """The run in a folder, or the newest run of a folder of runs. Raises UnreadableRun."""
+    return storage.load((None if (path / storage.RUN_FILE).exists() else _newest(path, storage.RUN_FILE)) or path)
+
+
+def is_paired(path: Path) -> bool:
+    """Whether a RUN is a paired one; of a folder of runs its newest run counts."""
+    here = [name for name in (storage.RUN_FILE, paired.HEADER_FILE) if (path / name).exists()]
+    found = path if here else _newest(path, storage.RUN_FILE, paired.HEADER_FILE)
+    return found is not None and (found / paired.HEADER_FILE).exists()
+
+
+def paired_folder(path: Path) -> Path:
+    """A paired run's folder, or the newest one in a folder of runs. Raises UsageError."""
+    found = path if paired.is_paired(path) else _newest(path, paired.HEADER_FILE)
+    if found is None:
+        raise UsageError(f"{path} holds no paired run (imgbench ab writes them)")
+    return found
+
+
+def _newest(root: Path, *headers: str) -> Path | None:
+    """The folder in `root` whose header, a file of one of these names, was created last."""
+    found = [header for name in headers for header in root.glob(f"*/{name}")] if root.is_dir() else []
+    return max(found, key=lambda header: (_created(header), header.parent.name)).parent if found else None
+
+
+def _created(header: Path) -> str:
+    """When the run began, ISO 8601 in UTC. One that cannot be read takes the file's time: it is refused if it is the
+    newest, and not passed over."""
+    try:
+        created = json.loads(header.read_text(encoding="utf-8")).get("created")
+    except (OSError, ValueError, AttributeError):
+        created = None
+    if isinstance(created, str) and created:
+        return created
+    return datetime.fromtimestamp(header.stat().st_mtime, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,48 @@
+"""Which run a folder of runs stands for, and new folders that two commands never share."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from benches import run_folders
+from benches.failures import UsageError
+from harness import paired, storage
+
+
+def header(folder: Path, created: str | None, name: str = storage.RUN_FILE, mtime_s: float = 0.0) -> Path:
+    folder.mkdir(parents=True)
+    (folder / name).write_text("{" if created is None else json.dumps({"created": created}))
+    os.utime(folder / name, (mtime_s, mtime_s))
+    return folder
+
+
+def test_the_newest_run_is_the_one_that_began_last_and_not_the_one_copied_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = header(tmp_path / "b", "2026-01-01T00:00:00+00:00", mtime_s=2e9)
+    newer = header(tmp_path / "a", "2026-01-02T00:00:00+00:00", mtime_s=1e9)
+    monkeypatch.setattr(storage, "load", lambda path: path)
+    assert run_folders.load_run(tmp_path) == newer
+    assert run_folders.load_run(older) == older
+    header(tmp_path / "c", None, mtime_s=2e9)
+    assert run_folders.load_run(tmp_path) == tmp_path / "c", "a newest one that cannot be read is not passed over"
+
+
+def test_a_folder_of_both_kinds_stands_for_the_newest_of_either(tmp_path: Path) -> None:
+    header(tmp_path / "run", "2026-01-01T00:00:00+00:00")
+    assert not run_folders.is_paired(tmp_path)
+    with pytest.raises(UsageError, match="holds no paired run"):
+        run_folders.paired_folder(tmp_path)
+    newest = header(tmp_path / "ab", "2026-01-02T00:00:00+00:00", paired.HEADER_FILE)
+    assert run_folders.is_paired(tmp_path)
+    assert run_folders.paired_folder(tmp_path) == newest == run_folders.paired_folder(newest)
+
+
+def test_two_commands_of_one_second_have_a_folder_each(tmp_path: Path) -> None:
+    folders = [run_folders.new_folder(tmp_path / "runs", "gate") for _ in range(3)]
+    assert len(set(folders)) == 3
+    assert all(folder.is_dir() for folder in folders)
