@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from harness import onnx_proof
-from harness.backends import onnxruntime, openvino
+from harness.backends import onnxruntime
 from harness.devices import device
 from harness.measure import Job, _build
 from harness.registry import MODELS
@@ -100,21 +100,6 @@ def test_only_shapes_may_be_computed_on_the_cpu_beside_a_gpu_and_only_where_the_
         assert "1 of 2 nodes ran elsewhere" in str(onnx_proof.fault({"net": other}, onnxruntime.CUDA, "fp16", {}))
     alone = onnx_proof.profile(small, free_shapes=True)
     assert "names no node" in str(onnx_proof.fault({"net": alone}, onnxruntime.CUDA, "fp16", {}))
-
-
-def test_openvino_is_held_to_every_heavy_node_of_a_cast_network() -> None:
-    mixed = {"unet": {("Convolution", "bf16"): 9, ("MatMul", "f32"): 1, ("Reshape", "f32"): 50}}
-    reason = "bf16 was asked for, but {'MatMul f32': 1} run in another precision"
-    assert openvino._verify(mixed, "bf16", {"unet": 0}) == reason
-    assert openvino._verify({"unet": {("Convolution", "bf16"): 9, ("Reshape", "f32"): 50}}, "bf16", {"unet": 0}) is None
-    assert "no convolution or matrix product runs in it" in str(openvino._verify(mixed, "int8_static", {"unet": 0}))
-
-
-def test_openvino_is_held_to_every_quantised_layer() -> None:
-    quantised = {"unet": {("Convolution", "u8"): 9, ("FullyConnected", "i8"): 3, ("MatMul", "f32"): 1}}
-    assert openvino._verify(quantised, "int8_static", {"unet": 12}) is None
-    reason = "int8_static: 12 of the 13 quantised layers of unet run in integers"
-    assert openvino._verify(quantised, "int8_static", {"unet": 13}) == reason
 
 
 @pytest.mark.slow
