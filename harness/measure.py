@@ -114,6 +114,7 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Wor
         cache=job.cache,
         exports=job.cache.parent / "exports",
         work=_networks_hash(case, workload),
+        calls=_calls_hash(case),
         timer=timer,
         optimizations=optimizations.names(case),
         calibration=lambda: calibration.recorded(workload, device.torch_device),
@@ -227,6 +228,11 @@ def _networks_hash(case: Case, workload: Workload) -> str:
     shapes = {c.name: [(list(x.shape), str(x.dtype)) for x in c.inputs] for c in workload.components}
     weights = workload.identity.get("weights_hash")
     return work_hash({"model": case.model, "weights": weights, "optimizations": case.optimizations, "shapes": shapes})
+
+
+def _calls_hash(case: Case) -> str:
+    """Equal where two cases ask their networks for the same: steps, scheduler, guidance, prompt, batch, seed."""
+    return work_hash({axis: value for axis, value in case.axes().items() if axis not in {"backend", "precision"}})
 
 
 def work_hash(identity: Mapping[str, Any]) -> str:

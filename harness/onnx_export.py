@@ -5,8 +5,8 @@ A recipe is what stands in the file: fp32, fp16 and bf16 (the module cast before
 weights), int8_static (Q/DQ nodes with ranges from real inputs, `harness.onnx_static`), int8_static_unsigned (the same
 for ONNX Runtime's CPU kernels) and fp8_e4m3 (the same in fp8 for TensorRT, `harness.onnx_fp8`). `for_cpu` names the
 form of a recipe with weights of 7 bits, where this CPU needs it (`harness.saturation`). Every file passes onnx.checker
-with full shape inference before anybody may run it. Files are kept by recipe and by the work's hash, with the seconds
-that they took beside them.
+with full shape inference before anybody may run it. Files are kept by recipe and by the work's hash (calibrated ones
+also by what the case asks of its networks), with the seconds that they took beside them.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ LARGE: Final = 1.5e9  # bytes: protobuf's limit is 2 GB, and beyond this weights
 INTEGER_OPERATORS: Final = ("MatMulInteger", "ConvInteger", "MatMulNBits")
 DYNAMIC_OPERATORS: Final = ("MatMul", "Gemm")
 SEVEN_BITS: Final = "_7bit"
+CALIBRATED: Final = ("int8_static", "int8_static_unsigned", "fp8_e4m3")
 FREED: Final = {"dynamic_batch": ("batch size", (0,)), "dynamic_size": ("picture size", (2, 3))}
 MADE_CONSTANT: Final = ("static shape", "0/1 specialized")  # in torch.export's message
 
@@ -102,7 +103,8 @@ def missing_package() -> str | None:
 
 
 def _exported(component: Component, request: BuildRequest, recipe: str) -> OnnxFile:
-    folder = request.exports / f"{component.name}-{recipe}-{request.work}"
+    calls = f"-{request.calls}" if recipe.replace(SEVEN_BITS, "") in CALIBRATED else ""
+    folder = request.exports / f"{component.name}-{recipe}-{request.work}{calls}"
     if not folder.exists():
         request.exports.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=request.exports) as scratch:

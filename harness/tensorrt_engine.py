@@ -2,7 +2,9 @@
 
 Networks are strongly typed: the precision is the ONNX file's, and no builder flag can lower it. Only TF32 is a flag, on
 unless it is taken away. An engine belongs to one GPU model and one version of TensorRT, so both are in its key, beside
-the file's bytes, the range of shapes and TF32. Written against the real API of 11.4; not yet proven on hardware.
+the file's bytes, the range of shapes, TF32 and the workspace. Beside each stands how long its build took, which every
+case that uses it reports, and the digest of its bytes: one that was altered since is built anew. Written against the
+real API of 11.4; not yet proven on hardware.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from harness.timing import Timer
+
 if TYPE_CHECKING:
     import torch
 
 DEVICE: Final = "cuda"
 WORKSPACE_BYTES: Final = 4 * 2**30
 ALIGNMENT: Final = 256  # bytes
-TIMING_CACHE: Final = "timing.cache"
 # The inspector's words for types, somewhere in a text like "Thirty-two wide channel vectorized row major Int8 format".
 DATATYPE: Final = re.compile(r"\b(Float|Half|BFloat16|FP32|FP16|BF16|FP8|FP4|UInt8|Int8|Int4|Int32|Int64|Bool)\b")
 NARROW: Final = ("Int8", "FP8")
@@ -46,11 +49,22 @@ class Range:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Places:
+    """`engines` is the folder that all cases of a run share; `timings` the file of TensorRT's timing cache, of one case
+    alone: with another case's timings a build would be as fast as the cases before it let it be."""
+
+    engines: Path
+    timings: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A serialised engine on disk. `built` tells that this process made it; `digest` is of its bytes."""
+    """A serialised engine on disk. `built` tells that this process made it, `build_s` how long that took whoever did;
+    `digest` is of its bytes."""
 
     path: Path
     built: bool
+    build_s: float
     digest: str
     size: int
 
@@ -87,7 +101,7 @@ def _computes_in(kind: str, layer: Mapping[str, Any]) -> bool:
 
 
 def key_of(onnx_file: Path, ranges: Sequence[Range], tf32: bool) -> str:
-    """A short hash of all that decides what engine comes out: file and weights, shapes, TF32, GPU, TensorRT."""
+    """A short hash of what decides which engine comes out: file and weights, shapes, flags, GPU, TensorRT."""
     import tensorrt
     import torch
 
@@ -97,20 +111,28 @@ def key_of(onnx_file: Path, ranges: Sequence[Range], tf32: bool) -> str:
             found.update(hashlib.file_digest(file, "sha256").digest())
     gpu = (torch.cuda.get_device_name(), torch.cuda.get_device_capability())
     shapes = [(r.minimum, r.optimum, r.maximum) for r in ranges]
-    found.update(repr((shapes, tf32, gpu, tensorrt.__version__)).encode())
+    found.update(repr((shapes, tf32, WORKSPACE_BYTES, gpu, tensorrt.__version__)).encode())
     return found.hexdigest()[:16]
 
 
-def plan(onnx_file: Path, ranges: Sequence[Range], cache: Path, tf32: bool) -> Plan:
-    """The engine of `onnx_file`, from `cache` or built now; the timing cache lies there too. Raises EngineError."""
-    path = cache / f"{onnx_file.parent.name}-{key_of(onnx_file, ranges, tf32)}.engine"
-    made = not path.exists()
+def plan(onnx_file: Path, ranges: Sequence[Range], places: Places, tf32: bool, timer: Timer) -> Plan:
+    """The engine of `onnx_file`, kept or built now. Raises EngineError."""
+    path = places.engines / f"{onnx_file.parent.name}-{key_of(onnx_file, ranges, tf32)}.engine"
+    about = path.with_suffix(".json")
+    known: dict[str, Any] = json.loads(about.read_text()) if path.exists() and about.exists() else {}
+    made = not known or known["digest"] != _digest(path)
     if made:
-        cache.mkdir(parents=True, exist_ok=True)
-        _write(path, _build(onnx_file, ranges, cache / TIMING_CACHE, tf32))
+        places.engines.mkdir(parents=True, exist_ok=True)
+        content, build_s = timer.timed(lambda: _build(onnx_file, ranges, places.timings, tf32))
+        _write(path, content)
+        known = {"digest": _digest(path), "build_s": build_s}
+        _write(about, json.dumps(known).encode())
+    return Plan(path=path, built=made, size=path.stat().st_size, **known)
+
+
+def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return Plan(path=path, built=made, digest=digest, size=path.stat().st_size)
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _build(onnx_file: Path, ranges: Sequence[Range], timing_cache: Path, tf32: bool) -> bytes:

@@ -19,6 +19,7 @@ def build_request(folder: Path, **changes: Any) -> BuildRequest:
         "cache": folder,
         "exports": folder,
         "work": "w",
+        "calls": "c",
         "timer": Timer(lambda: None),
         "optimizations": (),
         "calibration": lambda: pytest.fail("nothing is calibrated here"),

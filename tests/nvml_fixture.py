@@ -24,6 +24,7 @@ INTEGERS = {
     "instant_supported": 1,
     "is_mig": 0,
     "mig_mode": 0,
+    "celsius": 61,
     "processes": 0,
     "not_available": 0,
     "growing": 0,

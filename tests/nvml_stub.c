@@ -9,7 +9,7 @@ int stub_init = 0;               /* what nvmlInitWithFlags returns */
 int stub_error = 0;              /* what every reading returns */
 int stub_energy_error = 0;       /* what the energy counter returns */
 int stub_instant_supported = 1;  /* whether the field of the instantaneous power is there */
-int stub_is_mig = 0, stub_mig_mode = 0;
+int stub_is_mig = 0, stub_mig_mode = 0, stub_celsius = 61;
 double stub_watts = 300.0, stub_period_s = 0.02;
 double stub_clock_s = -1.0;      /* the time that the energy counter sees; below 0: the real one */
 unsigned long long stub_reasons = 0, stub_thermal_ns = 0, stub_power_ns = 0;
@@ -91,12 +91,12 @@ int nvmlDeviceGetClockInfo(void *d, int type, unsigned *mhz) {
     return stub_error;
 }
 int nvmlDeviceGetTemperature(void *d, int sensor, unsigned *celsius) {
-    *celsius = stub_not_available ? NA32 : 61;
+    *celsius = stub_not_available ? NA32 : (unsigned)stub_celsius;
     return stub_error;
 }
 struct temperature { unsigned version; int sensor, celsius; };
 int nvmlDeviceGetTemperatureV(void *d, struct temperature *t) {  /* the newer name */
-    t->celsius = stub_not_available ? -1 : 62;
+    t->celsius = stub_not_available ? -1 : stub_celsius;
     return stub_error;
 }
 int nvmlDeviceGetCurrentClocksEventReasons(void *d, unsigned long long *reasons) {
@@ -125,7 +125,8 @@ int nvmlDeviceGetComputeRunningProcesses_v2(void *d, unsigned *count, struct pro
 struct memory { unsigned long long total, unused, used; };
 struct memory_v2 { unsigned version; unsigned long long total, reserved, unused, used; };
 int nvmlDeviceGetMemoryInfo_v2(void *d, struct memory_v2 *m) {
-    m->used = stub_not_available ? NA64 : 5ULL << 30;
+    m->reserved = 1ULL << 30;  /* which the first version counts as used */
+    m->used = stub_not_available ? NA64 : 2ULL << 30;
     return stub_error;
 }
 int nvmlDeviceGetMemoryInfo(void *d, struct memory *m) {

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
+import dying_checks
 import pytest
 import torch
 
 from benches import gpu_check
-from benches.gpu_check import Check, LeftOut, plain_vit, rows, sensors
+from benches.gpu_check import Check, LeftOut, plain_vit, rows, sensor_process, sensors
 from benches.gpu_check import __main__ as command
 from harness import optimizations, suite
 from harness.measure import Job, Outcome
@@ -98,7 +100,7 @@ def test_energy_is_measured_in_few_rows_and_quality_in_none() -> None:
 def test_without_nvml_its_own_checks_are_left_out_and_torchs_figures_are_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("harness.devices.cuda.own_gpu", lambda: "nvidia-ml-py is not installed")
+    monkeypatch.setitem(sys.modules, "pynvml", None)
     for check in (sensors.identity, sensors.state):
         with pytest.raises(LeftOut, match="nvidia-ml-py is not installed"):
             check()
@@ -128,7 +130,7 @@ def test_a_counter_and_a_power_that_disagree_are_shown_and_a_wrong_unit_fails(
     monkeypatch.setattr("harness.probes.energy.energy", lambda _trial: seen)
     device = SimpleNamespace(energy_meter=lambda: object(), synchronize=lambda: None)
     monkeypatch.setattr(sensors, "_gemm", lambda: (device, lambda: None))
-    found = command.single("energy", sensors.energy)
+    found = sensor_process.single("energy", sensors.energy)
     assert found.result == ("ok" if sound else "FAILED")
     assert ("energy: the counter says" in found.detail) == sound
 
@@ -144,7 +146,7 @@ def test_whatever_a_check_raises_is_its_result() -> None:
     def broken() -> gpu_check.Found:
         raise RuntimeError("driver lost")
 
-    found = [command.single(name, check) for name, check in (("a", missing), ("b", wrong), ("c", broken))]
+    found = [sensor_process.single(name, check) for name, check in (("a", missing), ("b", wrong), ("c", broken))]
     assert [(c.result, c.detail) for c in found] == [
         ("left out", "no counter"),
         ("FAILED", "AssertionError: 1 is not above 2"),
@@ -177,7 +179,85 @@ def test_a_check_that_measured_no_row_is_not_passed(
             yield check
 
     monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: None)
-    monkeypatch.setattr(command, "CHECKS", ())
+    monkeypatch.setattr(sensor_process, "CHECKS", ())
     monkeypatch.setattr(command, "rows", played)
     assert command.main([]) == code
     assert capsys.readouterr().out.splitlines()[-1].startswith(last)
+
+
+class NoLibrary(Exception):
+    """What nvidia-ml-py raises where the driver's library is not installed."""
+
+
+def nvml_of(monkeypatch: pytest.MonkeyPatch, found: object, init: Exception | None = None) -> None:
+    """A nvidia-ml-py whose `nvmlInit` may raise, and what is found of torch's GPU through it."""
+
+    def begin() -> None:
+        if init is not None:
+            raise init
+
+    library = SimpleNamespace(
+        nvmlInit=begin,
+        NVMLError_LibraryNotFound=NoLibrary,
+        NVMLError=OSError,
+        NVMLError_NotSupported=FileNotFoundError,
+        nvmlDeviceGetTotalEnergyConsumption=lambda _handle: 1,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    monkeypatch.setattr("harness.devices.cuda.own_gpu", lambda: found)
+
+
+@pytest.mark.parametrize("reason", ["NVML: Not Found", "NVML: Unknown Error", "NVML: GPU is lost"])
+def test_a_gpu_that_torch_uses_and_nvml_does_not_know_is_no_part_left_out(
+    reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml_of(monkeypatch, reason)
+    monkeypatch.setattr(sensors, "_gemm", lambda: (SimpleNamespace(energy_meter=lambda: reason), lambda: None))
+    for check in (sensors.identity, sensors.state, sensors.energy):
+        found = sensor_process.single("x", check)
+        assert (found.result, found.detail) == ("FAILED", f"AssertionError: {reason}")
+    nvml_of(monkeypatch, reason, init=NoLibrary())
+    assert sensor_process.single("x", sensors.state).detail == "libnvidia-ml.so.1 is not installed"
+
+
+def test_a_counter_is_left_out_where_the_gpu_has_none_and_fails_where_it_should_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nvml_of(monkeypatch, SimpleNamespace(is_mig=False, handle=1))
+    monkeypatch.setattr(sensors, "_gemm", lambda: (SimpleNamespace(energy_meter=lambda: "no counter"), lambda: None))
+    monkeypatch.setattr("harness.devices.nvml.mig_mode", lambda _gpu: None)
+    assert sensor_process.single("energy", sensors.energy).result == "FAILED"
+    monkeypatch.setattr("harness.devices.nvml.mig_mode", lambda _gpu: True)
+    assert sensor_process.single("energy", sensors.energy).result == "left out"
+    monkeypatch.setattr("harness.devices.nvml.mig_mode", lambda _gpu: None)
+
+    def unsupported(_handle: object) -> int:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(sys.modules["pynvml"], "nvmlDeviceGetTotalEnergyConsumption", unsupported)
+    assert sensor_process.single("energy", sensors.energy).result == "left out"
+
+
+def test_a_check_that_kills_its_process_or_hangs_has_failed_and_the_next_ones_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sensor_process, "CHECKS", tuple((name, None) for name in dying_checks.NAMES))
+    monkeypatch.setattr(sensor_process, "LONGEST_S", 15.0)
+    found = {check.what: (check.result, check.detail) for check in sensor_process.checked(dying_checks.send)}
+    assert found == {
+        "sound": ("ok", "seen"),
+        "killed": ("FAILED", "its process ended with exit code 139 and no result"),
+        "sound again": ("ok", "seen"),
+        "hangs": ("FAILED", "no result after 15 s"),
+        "last": ("ok", "seen"),
+    }
+
+
+def test_a_backend_that_cannot_say_whether_it_can_run_costs_its_own_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: object) -> None:
+        raise OSError("libcublas.so.13: cannot open shared object file")
+
+    monkeypatch.setattr(BACKENDS["eager"], "unavailable", broken)
+    found = rows._not_measured(Case(model="check_vit"), 0.0)
+    assert found is not None
+    assert (found.result, found.detail) == ("FAILED", "OSError: libcublas.so.13: cannot open shared object file")

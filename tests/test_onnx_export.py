@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from harness.backends.onnxruntime import _recipe
 from harness.calibration import Recorded
 from harness.onnx_export import OnnxFile
 from harness.timing import Timer
-from harness.types import Component, Unsupported
+from harness.types import Component
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -59,6 +60,7 @@ def request_in(folder: Path, calls: Sequence[Tensors] = (), *optimizations: str,
         cache=folder / "cache",
         exports=folder / "exports",
         work=work,
+        calls="c",
         timer=Timer(lambda: None),
         optimizations=optimizations,
         calibration=lambda: Recorded(calls={"net": calls}, source="pictures"),
@@ -225,49 +227,7 @@ def test_files_are_shared_by_recipe_and_work(component: Component, tmp_path: Pat
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert export(component, "fp32", request_in(tmp_path, work="other")).path != plain
     left = sorted(path.name for path in (tmp_path / "exports").iterdir())
-    assert left == ["net-fp32-other", "net-fp32-w", "net-int8_static-w"]  # no scratch
-
-
-def test_a_free_batch_takes_any_size(component: Component, tmp_path: Path) -> None:
-    free = export(component, "fp32", request_in(tmp_path, (), "dynamic_batch"))
-    fixed = export(component, "fp32", request_in(tmp_path, work="fixed"))
-    assert [tuple(run(free, images(n)).shape) for n in (1, 2, 7)] == [(1, 10), (2, 10), (7, 10)]
-    with pytest.raises(Exception, match="invalid dimensions"):
-        run(fixed, images(7))
-
-
-@pytest.mark.parametrize(
-    ("free", "what", "shape"),
-    [("dynamic_batch", "batch size", (2, 1, 8, 8)), ("dynamic_size", "picture size", (1, 1, 8, 8))],
-)
-def test_what_export_fixes_is_unsupported(free: str, what: str, shape: tuple[int, ...], tmp_path: Path) -> None:
-    class Fixed(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x + torch.ones(shape)
-
-    fixed = Component(name="net", module=Fixed(), inputs=(images(2),))
-    with pytest.raises(Unsupported, match=f"{free}: torch.export made the {what} of net a constant"):
-        export(fixed, "fp32", request_in(tmp_path, (), free))
-    assert not list((tmp_path / "exports").iterdir())
-
-
-def test_a_free_size_takes_pictures_of_another_size(tmp_path: Path) -> None:
-    wide = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.Upsample(scale_factor=2)).eval()
-    net = Component(name="net", module=wide, inputs=(images(2),))
-    free = export(net, "fp32", request_in(tmp_path, (), "dynamic_size"))
-    larger = torch.randn(2, 1, 12, 20)
-    with torch.no_grad():
-        torch.testing.assert_close(run(free, larger), wide(larger), rtol=1e-5, atol=1e-5)
-    assert tuple(run(free, images(2)).shape) == (2, 4, 16, 16)
-    assert onnx_export.facts_of([free])["free_dimensions"] == {"net": {next(iter(free.free)): [2, 3]}}
-    with pytest.raises(Exception, match="invalid dimensions"):
-        run(free, images(3))
-
-
-def test_a_free_size_needs_pictures(tmp_path: Path) -> None:
-    lone = Component(name="net", module=torch.nn.Linear(64, 10).eval(), inputs=(torch.randn(2, 64),))
-    with pytest.raises(Unsupported, match="no network of this model takes pictures"):
-        export(lone, "fp32", request_in(tmp_path, (), "dynamic_size"))
+    assert left == ["net-fp32-other", "net-fp32-w", "net-int8_static-w-c"]  # no scratch
 
 
 def test_bytes_of_elements_know_half_a_byte() -> None:
@@ -318,3 +278,14 @@ def test_a_norm_beside_a_quantised_layer_reads_what_was_not_rounded(tmp_path: Pa
     compiled = openvino.Core().compile_model(str(file.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for found in (torch.from_numpy(compiled([x.numpy()])[0]), run(file, x)):
         assert float((found - expected).norm() / (expected - expected.mean()).norm()) < 0.05
+
+
+def test_ranges_of_another_case_are_not_taken_for_this_ones(tmp_path: Path, component: Component) -> None:
+    """Steps, scheduler and guidance decide what a network is asked; the network itself is the same file."""
+    few = request_in(tmp_path, [(images(2, 1),)])
+    many = replace(request_in(tmp_path, [(100.0 * images(2, 2),)]), calls="other")
+    ranged = [export(component, "int8_static", request) for request in (few, many)]
+    assert ranged[0].path.read_bytes() != ranged[1].path.read_bytes()
+    assert export(component, "int8_static", few).path == ranged[0].path
+    plain = [export(component, "fp32", request) for request in (few, many)]
+    assert plain[0].path == plain[1].path

@@ -47,6 +47,7 @@ def request_in(folder: Path, precision: str, calls: Calls | None = None) -> Buil
         cache=folder / "cache",
         exports=folder / "exports",
         work="w",
+        calls="c",
         timer=Timer(lambda: None),
         optimizations=(),
         calibration=lambda: (

@@ -85,6 +85,30 @@ def test_readings_of_a_part_are_not_stretched_over_the_whole() -> None:
     assert str(found.mean_w()).startswith("only 5 power readings, over ")
 
 
+def test_a_stretch_that_is_not_told_is_not_bridged() -> None:
+    """100 W at either end say nothing of what was between."""
+    asked: list[int] = []
+
+    def gone() -> float | None:
+        asked.append(1)
+        return 100.0 if len(asked) <= 5 or len(asked) > 40 else None
+
+    found = read_by(gone, lambda: len(asked) >= 45)
+    assert str(found.mean_w()).startswith("only ")
+
+
+def test_one_reading_that_is_missing_costs_its_own_stretch() -> None:
+    asked: list[int] = []
+
+    def patchy() -> float | None:
+        asked.append(1)
+        return None if len(asked) == 20 else 200.0 if len(asked) > 20 else 100.0
+
+    found = read_by(patchy, lambda: len(asked) >= 40)
+    before, after = 18, len(found.readings) - 21  # pieces of a second
+    assert found.mean_w() == pytest.approx((100.0 * before + 200.0 * after) / (before + after))
+
+
 def test_an_error_in_the_work_ends_the_thread_too() -> None:
     with pytest.raises(ValueError, match="the work"), PowerReadings(lambda: 1.0):
         raise ValueError("the work")

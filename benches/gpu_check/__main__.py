@@ -5,45 +5,17 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import benches
 from benches import gpu_check
-from benches.gpu_check import Check, Found, LeftOut
+from benches.gpu_check import Check, sensor_process
 from benches.gpu_check.rows import PLUGIN, rows
-from benches.gpu_check.sensors import CHECKS
 from harness.timing import perf_counter
 from harness.worker import one_line
-
-
-def single(what: str, check: Callable[[], Found]) -> Check:
-    """One check in this process; whatever it raises is its result."""
-    start = perf_counter()
-    try:
-        detail, figures = check()
-    except LeftOut as error:
-        return Check(what=what, result="left out", detail=str(error), seconds=perf_counter() - start)
-    except Exception as error:
-        return Check(what=what, result="FAILED", detail=one_line(error), seconds=perf_counter() - start)
-    return Check(what=what, result="ok", detail=detail, seconds=perf_counter() - start, figures=figures)
-
-
-def _numbered(number: int) -> Check:
-    """Runs in the process of the sensors: one of CHECKS."""
-    return single(*CHECKS[number])
-
-
-def _answer(what: str, check: Future[Check]) -> Check:
-    """The check's result; a failed one where its process died."""
-    try:
-        return check.result()
-    except Exception as error:
-        return Check(what=what, result="FAILED", detail=one_line(error))
 
 
 def verdict(found: Sequence[Check]) -> str:
@@ -78,10 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found.append(check)
         print(line(check), flush=True)
 
-    # In a process that has ended before the rows begin: its context on the GPU would be a neighbour to all of them.
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for number, (what, _) in enumerate(CHECKS):
-            say(_answer(what, pool.submit(_numbered, number)))
+    for check in sensor_process.checked():
+        say(check)
     try:
         measured = list(rows(began, say))
         if not any(check.result == "ok" for check in measured):

@@ -16,6 +16,7 @@ from benches.preload import libraries
 from harness.registry import BACKENDS, MODELS, PROBES
 from harness.timing import perf_counter
 from harness.types import Case, Measurement
+from harness.worker import one_line
 
 PLUGIN: Final = "benches.gpu_check.plain_vit"  # workers import it by name: their registry must have the model too
 WITH_ENERGY: Final = ("fp32", "bf16")
@@ -62,7 +63,7 @@ def rows(began: float, say: Callable[[Check], None]) -> Iterator[Check]:
         workers = Workers(plugins, folder / "logs", libraries(cases()))
         for case in cases():
             elapsed_s = perf_counter() - began
-            check = _left_out(case, elapsed_s)
+            check = _not_measured(case, elapsed_s)
             if check is None:
                 job = Job(
                     case=case,
@@ -86,6 +87,14 @@ def _probes(case: Case) -> tuple[str, ...]:
     """All of them, energy only where the plain model runs in eager: its windows take as long as everything else."""
     plain = (case.model, case.backend, case.optimizations) == ("check_vit", "eager", None)
     return tuple(name for name in PROBES if name != "energy" or (plain and case.precision in WITH_ENERGY))
+
+
+def _not_measured(case: Case, elapsed_s: float) -> Check | None:
+    """The line of a row that is left out, or whose backend cannot even say whether it can run; None for all others."""
+    try:
+        return _left_out(case, elapsed_s)
+    except Exception as error:
+        return Check(what=case.label, result="FAILED", detail=one_line(error))
 
 
 def _left_out(case: Case, elapsed_s: float) -> Check | None:

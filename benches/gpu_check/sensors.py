@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from benches.gpu_check import QUICK, Found, LeftOut, expect
 from harness.timing import Timer
 from harness.types import Case
 
+if TYPE_CHECKING:
+    from harness.devices.nvml import Gpu
+
 GIB: Final = 2**30
+MIG_WORDS: Final = {True: "on", False: "off", None: "not there"}
 
 
 def _gemm(size: int = 4096) -> tuple[Any, Callable[[], Any]]:
@@ -22,25 +26,37 @@ def _gemm(size: int = 4096) -> tuple[Any, Callable[[], Any]]:
     return Cuda(), lambda: a @ b
 
 
-def _need_nvml() -> None:
-    """Raises LeftOut with the reason where NVML gives nothing at all."""
+def _own_gpu() -> Gpu:
+    """The GPU by NVML. Raises LeftOut where nvidia-ml-py or the driver's library is not installed: where both are, a
+    GPU that torch computes on and NVML does not know is a fault."""
     from harness.devices.cuda import own_gpu
 
-    if isinstance(reason := own_gpu(), str):
-        raise LeftOut(reason)
+    try:
+        import pynvml
+    except ImportError:
+        raise LeftOut("nvidia-ml-py is not installed") from None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError_LibraryNotFound:
+        raise LeftOut("libnvidia-ml.so.1 is not installed") from None
+    found = own_gpu()
+    if isinstance(found, str):
+        raise AssertionError(found)
+    return found
 
 
 def identity() -> Found:
+    from harness.devices import nvml
     from harness.devices.cuda import Cuda
 
-    _need_nvml()
+    expect(not isinstance(mode := nvml.mig_mode(_own_gpu()), str), str(mode))
     found = Cuda().describe()
     gpu = found["gpus"][0]
     expect(found["driver"] is not None, "NVML gives no driver version")
     expect(str(gpu["uuid"]).startswith(("GPU-", "MIG-")), f"NVML gives the UUID {gpu['uuid']!r}")
     limit = "no power limit" if gpu["power_limit_w"] is None else f"{gpu['power_limit_w']:.0f} W"
     words = f"{gpu['name']}, {gpu['memory_bytes'] / GIB:.0f} GiB, driver {found['driver']}, CUDA {found['cuda']}"
-    return f"{words}, {limit}, MIG {'on' if gpu['mig'] else 'off'}", found
+    return f"{words}, {limit}, MIG {MIG_WORDS[gpu['mig']]}", found
 
 
 def clocks() -> Found:
@@ -80,10 +96,32 @@ def memory() -> Found:
     expect(abs(grown - GIB) < 2**20, f"a tensor of 1 GiB moved the allocated peak by {grown:.0f} bytes")
     del kept
     if "peak_driver_bytes" not in after:
-        return f"1 GiB is seen: allocated +{grown / GIB:.2f} GiB; no driver memory: {missing['peak_driver_bytes']}", {}
+        reason = _why_absent(missing["peak_driver_bytes"])
+        return f"1 GiB is seen: allocated +{grown / GIB:.2f} GiB; no driver memory: {reason}", {}
     driver = after["peak_driver_bytes"][0] - before["peak_driver_bytes"][0]
     expect(driver > 0.9 * GIB, f"a tensor of 1 GiB moved the driver's figure by {driver:.0f} bytes")
     return f"1 GiB is seen: allocated +{grown / GIB:.2f}, driver +{driver / GIB:.2f} GiB", {"driver_bytes": driver}
+
+
+def _why_absent(reason: str) -> str:
+    """The reason why NVML has no figure, where it need not have one: it is not installed, the GPU is shared by MIG, or
+    has no energy counter (before Volta). Raises AssertionError with any other."""
+    from harness.devices import nvml
+
+    try:
+        gpu = _own_gpu()
+    except LeftOut as error:
+        return str(error)
+    import pynvml
+
+    try:
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu.handle)
+    except pynvml.NVMLError_NotSupported:
+        return reason
+    except pynvml.NVMLError as error:
+        raise AssertionError(f"{reason} ({error})") from None
+    expect(gpu.is_mig or nvml.mig_mode(gpu) is True, reason)
+    return reason
 
 
 def energy() -> Found:
@@ -96,7 +134,7 @@ def energy() -> Found:
     device, work = _gemm()
     meter = device.energy_meter()
     if isinstance(meter, str):
-        raise LeftOut(meter)
+        raise LeftOut(_why_absent(meter))
     trial: Any = SimpleNamespace(
         device=SimpleNamespace(energy_meter=lambda: meter),
         timer=Timer(device.synchronize),
@@ -126,7 +164,7 @@ def energy() -> Found:
 def state() -> Found:
     from harness import contention
 
-    _need_nvml()
+    _own_gpu()
     device, work = _gemm()
     before = device.start_block()
     for _ in range(2000):
@@ -136,9 +174,16 @@ def state() -> Found:
     gpu = found["gpu"]
     expect("unavailable" not in gpu, str(gpu.get("unavailable")))
     expect(bool(gpu["sm_clock_mhz"]), f"no SM clock: {gpu}")
-    words = f"SM {gpu['sm_clock_mhz']} MHz, {gpu['temperature_c']} °C, held down by {gpu['throttled_by'] or 'nothing'}"
-    others = gpu["foreign_processes"]
-    return f"{words}, other processes: {others}; contended: {contention.contended(found) or 'no'}", gpu
+    held = None if gpu["throttled_by"] is None else ", ".join(gpu["throttled_by"]) or "nothing"
+    words = (
+        f"SM {gpu['sm_clock_mhz']} MHz, {_told(gpu['temperature_c'])} °C, held down by {_told(held)}, "
+        f"other processes: {_told(gpu['foreign_processes'])}; contended: {contention.contended(found) or 'no'}"
+    )
+    return words, gpu
+
+
+def _told(reading: object) -> str:
+    return "(not told)" if reading is None else str(reading)
 
 
 CHECKS: Final[tuple[tuple[str, Callable[[], Found]], ...]] = (

@@ -25,7 +25,8 @@ class BuildRequest:
     """What a backend needs beside the components: `cache` is a folder that the processes of one case share, and
     `exports` one that all cases of the run share, for files named by `work`: equal where model, weights, shapes and
     optimisations are. `optimizations` are the case's; those of modules, attention and grad mode are in force already.
-    `calibration()` runs the workload in fp32 for real inputs of its networks: to be asked before anything is cast.
+    `calibration()` runs the workload in fp32 for real inputs of its networks: to be asked before anything is cast. What
+    it finds is of the whole case (steps, scheduler, guidance, prompt, seed), so what is made of it is named by `calls`.
     """
 
     precision: str
@@ -33,6 +34,7 @@ class BuildRequest:
     cache: Path
     exports: Path
     work: str
+    calls: str
     timer: Timer
     optimizations: tuple[str, ...]
     calibration: Callable[[], Recorded]
@@ -75,6 +77,15 @@ class Backend(Protocol):
 def missing_package(name: str, purpose: str) -> str | None:
     """Why package `name` cannot be imported, or None; looks it up without importing it."""
     return None if importlib.util.find_spec(name) else f"{purpose} needs the package {name}, which is not installed"
+
+
+def cannot_import(name: str, label: str) -> str | None:
+    """Why importing the installed package `name` fails, in words, or None: a library that it loads may be missing."""
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        return f"{label} cannot be imported: {type(error).__name__}: {error}"
+    return None
 
 
 def missing_device(device: str) -> str | None:

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from harness import onnx_export, onnx_proof, onnx_providers, precision, saturation
-from harness.backends import Build, BuildRequest, cached_before, missing_device, missing_package, note_built
+from harness.backends import (
+    Build,
+    BuildRequest,
+    cached_before,
+    cannot_import,
+    missing_device,
+    missing_package,
+    note_built,
+)
 from harness.onnx_export import OnnxFile
 from harness.onnx_proof import CPU, CUDA, INTEGER_OPERATORS, TENSORRT, Profile
 from harness.registry import BACKENDS
@@ -42,6 +50,8 @@ class OnnxRuntime:
 
     def unavailable(self, wanted: str, device: str) -> str | None:
         if reason := missing_package("onnxruntime", "ONNX Runtime") or onnx_export.missing_package():
+            return reason
+        if reason := cannot_import("onnxruntime", "ONNX Runtime"):
             return reason
         import onnxruntime
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from harness import onnx_export, saturation
-from harness.backends import Build, BuildRequest, cached_before, missing_package, note_built
+from harness.backends import Build, BuildRequest, cached_before, cannot_import, missing_package, note_built
 from harness.onnx_export import OnnxFile
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
@@ -50,6 +50,8 @@ class OpenVino:
             return reason
         if wanted not in HINTS:
             return NOT_HERE[wanted]
+        if reason := cannot_import("openvino", "OpenVINO"):
+            return reason
         import openvino
 
         able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -11,7 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from harness import onnx_export, precision
-from harness.backends import Build, BuildRequest, missing_device, missing_package
+from harness.backends import (
+    Build,
+    BuildRequest,
+    cached_before,
+    cannot_import,
+    missing_device,
+    missing_package,
+    note_built,
+)
 from harness.precision import DTYPES, FP8_CAPABILITY
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
@@ -56,10 +64,10 @@ class TensorRT:
             return reason
         if reason := missing_package("tensorrt", "TensorRT") or onnx_export.missing_package():
             return reason
-        try:
-            import tensorrt
-        except Exception as error:  # its bindings are there, and the libraries that they load are not
-            return f"TensorRT cannot be imported: {type(error).__name__}: {error}"
+        if reason := cannot_import("tensorrt", "TensorRT"):
+            return reason
+        import tensorrt
+
         if int(tensorrt.__version__.split(".")[0]) < VERSION:
             return f"TensorRT {tensorrt.__version__} is older than {VERSION}, whose API this backend speaks"
         if wanted not in RECIPES:
@@ -76,24 +84,23 @@ class TensorRT:
         """Exports, builds or loads every engine. Raises EngineError, and what the exporter raises."""
         from harness import tensorrt_engine
 
-        files = onnx_export.exported(components, request, RECIPES[request.precision])
+        cached, wanted = cached_before(request), request.precision  # no closure keeps the request and its torch modules
+        files = onnx_export.exported(components, request, RECIPES[wanted])
         ranges = {c.name: _ranges(c, request.optimizations) for c in components}
-        wanted = request.precision  # no closure keeps the request, and with it the torch modules
-        tf32 = wanted == "tf32"
-        plans, plan_s = request.timer.timed(
-            lambda: {
-                f.component: tensorrt_engine.plan(f.path, ranges[f.component], request.exports / "engines", tf32)
-                for f in files
-            }
-        )
+        places = tensorrt_engine.Places(engines=request.exports / "engines", timings=request.cache / "timing.cache")
+        plans = {
+            f.component: tensorrt_engine.plan(f.path, ranges[f.component], places, wanted == "tf32", request.timer)
+            for f in files
+        }
         engines, load_s = request.timer.timed(lambda: {n: tensorrt_engine.Engine(p.path) for n, p in plans.items()})
-        cached = not any(p.built for p in plans.values())
+        note_built(request)
+        engine_s = sum(p.build_s for p in plans.values())
         read = {c.name: (engines[c.name].input_dtypes(), engines[c.name].layers(*c.inputs)) for c in components}
         quantised = {f.component: f.integer_layers for f in files}
         export_s = sum(f.export_s for f in files)
         return Build(
             forwards={name: _forward(engine) for name, engine in engines.items()},
-            build_s=load_s + (0.0 if cached else plan_s + export_s),
+            build_s=load_s + (0.0 if cached else engine_s + export_s),
             keeps_modules=False,
             cached=cached,
             keeps=True,
@@ -106,7 +113,7 @@ class TensorRT:
                 "slowest_layers_s": {c.name: _slowest(engines[c.name], c) for c in components},
                 "device_memory_bytes": sum(int(e.engine.device_memory_size_v2) for e in engines.values()),
                 **onnx_export.facts_of(files),
-                "engine_s": plan_s,
+                "engine_s": engine_s,
                 "load_s": load_s,
             },
             verify=lambda: _verify(read, wanted, quantised),

@@ -26,6 +26,7 @@ from harness.devices.nvml_calls import (
     failures,
     field,
     in_words,
+    never_split,
     number,
     processes,
     read,
@@ -47,6 +48,8 @@ THROTTLE_REASONS: Final = {  # NVML's clock event reasons
     0x40: "hardware thermal slow-down",
     0x80: "hardware power brake",
     0x100: "display clock setting",
+    0x200: "board limit",
+    0x400: "reliability",
 }
 
 
@@ -90,21 +93,33 @@ def _placed(handle: Any, named_mig: bool) -> Gpu:
     return Gpu(handle=handle, whole=whole if whole is not None else handle, is_mig=is_mig)
 
 
-def mig_mode(device: Gpu) -> bool | None:
-    """Whether the GPU is split into MIG instances now; None where it cannot be."""
+def mig_mode(device: Gpu) -> bool | str | None:
+    """Whether the GPU is split into MIG instances now; None where it cannot be, the reason where that is not told."""
     import pynvml
 
-    mode = read(lambda: pynvml.nvmlDeviceGetMigMode(device.whole))
-    return None if mode is None else mode[0] == 1
+    try:
+        return int(pynvml.nvmlDeviceGetMigMode(device.whole)[0]) == 1
+    except never_split():
+        return None
+    except failures() as error:
+        return f"whether MIG is on is not told ({in_words(error)})"
 
 
 def not_ours_alone(device: Gpu) -> str | None:
     """Why what is counted for the whole GPU is not what this process did, or None."""
     if device.is_mig:
         return "a MIG instance has no energy counter: its GPU's counts the other instances too"
-    if mig_mode(device):
-        return "MIG is on, and the GPU's figures count all of its instances"
-    return None
+    return _split(device)
+
+
+def _split(device: Gpu) -> str | None:
+    """Why figures of `device.handle` count other people's instances, or is not known not to; None where it does not."""
+    if device.is_mig:
+        return None
+    mode = mig_mode(device)
+    if isinstance(mode, str):
+        return mode
+    return "MIG is on, and the GPU's figures count all of its instances" if mode else None
 
 
 class NvmlEnergy:
@@ -198,26 +213,31 @@ def identity(device: Gpu) -> dict[str, Any]:
     import pynvml
 
     limit = number(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(device.whole))
+    mode = True if device.is_mig else mig_mode(device)
     return {
         "uuid": read(lambda: pynvml.nvmlDeviceGetUUID(device.handle)),
         "power_limit_w": None if limit is None else limit / 1000.0,
-        "mig": True if device.is_mig else mig_mode(device),
+        "mig": None if isinstance(mode, str) else mode,
         "driver": read(pynvml.nvmlSystemGetDriverVersion),
     }
 
 
 def memory_used_bytes(device: Gpu) -> int | str:
-    """What the driver says is used on the whole device (of a MIG instance: in it), or why it does not say."""
+    """What the driver says is used on the whole device (of a MIG instance: in it), its own share included, or why it
+    does not say."""
     import pynvml
 
+    if reason := _split(device):
+        return reason
+    reserved = 0
     try:
         used = int(pynvml.nvmlDeviceGetMemoryInfo(device.handle).used)
     except failures() as error:
-        second = read(lambda: pynvml.nvmlDeviceGetMemoryInfo(device.handle, version=pynvml.nvmlMemory_v2).used)
+        second = read(lambda: pynvml.nvmlDeviceGetMemoryInfo(device.handle, version=pynvml.nvmlMemory_v2))
         if second is None:
             return in_words(error)
-        used = int(second)
-    return "NVML: the memory in use is not available" if used == NOT_AVAILABLE_64 else used
+        used, reserved = int(second.used), int(second.reserved)  # which are one figure in the first version
+    return "NVML: the memory in use is not available" if NOT_AVAILABLE_64 in (used, reserved) else used + reserved
 
 
 def counters(device: Gpu) -> dict[str, Any]:
@@ -229,7 +249,7 @@ def counters(device: Gpu) -> dict[str, Any]:
         "thermal_throttled_s": "NVML_FI_DEV_PERF_POLICY_THERMAL",
     }
     found = {name: field(device.handle, identifier) for name, identifier in fields.items()}
-    pids = processes(device.handle)
+    pids = None if _split(device) else processes(device.handle)
     return {
         **{name: None if nanoseconds is None else nanoseconds * 1e-9 for name, nanoseconds in found.items()},
         "throttle_reasons": throttle_reasons(device.whole),
@@ -259,14 +279,14 @@ def state(device: Gpu, before: dict[str, Any]) -> dict[str, Any]:
 
 
 def _temperature_c(device: Gpu) -> int | None:
-    """By the call's newer name where the older is gone."""
+    """By the call's older name where the driver lacks the newer one, which alone gives it with its sign."""
     import pynvml
 
     sensor = pynvml.NVML_TEMPERATURE_GPU
-    for name, absent in (("nvmlDeviceGetTemperature", NOT_AVAILABLE), ("nvmlDeviceGetTemperatureV", -1)):
+    for name, absent in (("nvmlDeviceGetTemperatureV", -1), ("nvmlDeviceGetTemperature", NOT_AVAILABLE)):
         found = number(lambda name=name: getattr(pynvml, name)(device.whole, sensor), absent)  # type: ignore[misc]
         if found is not None:
-            return found
+            return found - 2**32 if found >= 2**31 else found
     return None
 
 

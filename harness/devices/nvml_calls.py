@@ -45,6 +45,18 @@ def failures() -> tuple[type[Exception], ...]:
     return pynvml.NVMLError, pynvml.NVMLLibraryMismatchError, UnicodeDecodeError, AttributeError
 
 
+def never_split() -> tuple[type[Exception], ...]:
+    """How NVML says that a GPU has no MIG: one that cannot have it, and a library or an nvidia-ml-py from before it."""
+    import pynvml
+
+    return (
+        pynvml.NVMLError_NotSupported,
+        pynvml.NVMLError_FunctionNotFound,
+        pynvml.NVMLError_InvalidArgument,
+        AttributeError,
+    )
+
+
 def read(call: Callable[[], T]) -> T | None:
     """One reading; None where this device, driver or permission does not give it."""
     try:

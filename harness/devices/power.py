@@ -17,7 +17,7 @@ from harness.timing import perf_counter
 
 SAMPLE_S: Final = 0.02  # between two readings
 FEWEST: Final = 3
-COVERED: Final = 0.8  # of the stretch, from the first reading to the last
+COVERED: Final = 0.8  # of the stretch, between readings that follow each other
 
 
 class PowerReadings:
@@ -27,7 +27,7 @@ class PowerReadings:
         self._watts = watts
         self._clock = clock
         self._over = threading.Event()
-        self.readings: list[tuple[float, float]] = []
+        self.readings: list[tuple[float, float | None]] = []  # None: asked, and not told
 
     def __enter__(self) -> PowerReadings:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="power")
@@ -43,24 +43,29 @@ class PowerReadings:
         self._pool.shutdown(wait=True)
 
     def mean_w(self) -> float | str:
-        """Watts by trapezoids over the readings, or the reason why there are too few. To be asked after the block."""
+        """Watts by trapezoids over the readings, or the reason why there are too few. To be asked after the block. A
+        stretch in which the device told nothing is left out, and not bridged."""
         if error := self._thread.exception():
             return f"the power could not be read: {type(error).__name__}: {error}"
         if not self.readings:
             return "the device tells no power of its own"
-        first, last = self.readings[0][0], self.readings[-1][0]
-        seconds = self._ended - self._began
-        if len(self.readings) < FEWEST or last - first < COVERED * seconds:
-            return f"only {len(self.readings)} power readings, over {last - first:.2f} of {seconds:.2f} s"
-        return sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(self.readings)) / (last - first)
+        told = sum(watts is not None for _, watts in self.readings)
+        pieces = [
+            (end - start, (before + after) / 2)
+            for (start, before), (end, after) in pairwise(self.readings)
+            if before is not None and after is not None
+        ]
+        covered, seconds = sum(length for length, _ in pieces), self._ended - self._began
+        if told < FEWEST or covered < COVERED * seconds:
+            return f"only {told} power readings, over {covered:.2f} of {seconds:.2f} s"
+        return sum(length * watts for length, watts in pieces) / covered
 
     def _read(self) -> None:
         """Until the block is left. A device without a reading is not asked again and again."""
         while True:
             watts = self._watts()
-            if watts is not None:
-                self.readings.append((self._clock(), watts))
-            elif not self.readings:
+            if watts is None and not self.readings:
                 return
+            self.readings.append((self._clock(), watts))
             if self._over.wait(SAMPLE_S):
                 return

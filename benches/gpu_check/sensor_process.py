@@ -1,0 +1,79 @@
+"""The checks of the device itself, in a process that has ended before the rows begin: its context on the GPU would be a
+neighbour to all of them. One that kills its process or hangs in it has failed, and the next ones get a new process.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+from benches.gpu_check import Check, Found, LeftOut
+from benches.gpu_check.sensors import CHECKS
+from harness.timing import perf_counter
+from harness.worker import one_line
+
+LONGEST_S: Final = 60.0  # of one check, the start of its interpreter and of CUDA included
+ENDING_S: Final = 5.0
+
+
+def checked(run: Callable[[int, Connection], None] | None = None) -> Iterator[Check]:
+    """Every one of CHECKS; `run(first, sender)` sends their results from the first on, in a process of its own."""
+    number = 0
+    while number < len(CHECKS):
+        for check in _from(number, run or send):
+            number += 1
+            yield check
+
+
+def _from(first: int, run: Callable[[int, Connection], None]) -> Iterator[Check]:
+    """The checks from number `first` on, up to and with the first that does not answer."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=run, args=(first, sender), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        for what, _ in CHECKS[first:]:
+            answer = _answer(receiver, process)
+            if isinstance(answer, Check):
+                yield answer
+            else:
+                yield Check(what=what, result="FAILED", detail=answer)
+                return
+        process.join(ENDING_S)
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
+
+
+def _answer(receiver: Connection, process: Any) -> Check | str:
+    """The next check's result, or why there is none."""
+    if not receiver.poll(LONGEST_S):
+        return f"no result after {LONGEST_S:.0f} s"
+    try:
+        found: Check = receiver.recv()
+    except (EOFError, OSError):
+        process.join(ENDING_S)
+        return f"its process ended with exit code {process.exitcode} and no result"
+    return found
+
+
+def send(first: int, sender: Connection) -> None:
+    """Runs in the process: sends the result of each of CHECKS from number `first` on."""
+    for what, check in CHECKS[first:]:
+        sender.send(single(what, check))
+
+
+def single(what: str, check: Callable[[], Found]) -> Check:
+    """One check in this process; whatever it raises is its result."""
+    start = perf_counter()
+    try:
+        detail, figures = check()
+    except LeftOut as error:
+        return Check(what=what, result="left out", detail=str(error), seconds=perf_counter() - start)
+    except Exception as error:
+        return Check(what=what, result="FAILED", detail=one_line(error), seconds=perf_counter() - start)
+    return Check(what=what, result="ok", detail=detail, seconds=perf_counter() - start, figures=figures)
