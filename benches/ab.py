@@ -67,13 +67,13 @@ class Asked:
 
 
 def run(asked: Asked, folder: Path, say: Say) -> Comparison:
-    """Measures and decides. Raises ArmFailed and NotComparable."""
+    """Measures and decides. Raises ArmFailed, NotComparable and NoSuchDevice."""
     measure(asked, folder, say, PairedJudge)
     return decide(folder)
 
 
 def measure(asked: Asked, folder: Path, say: Say, judge: Callable[[PairedRun], PairedJudge]) -> None:
-    """Measures what `judge` wants into `folder`. Raises ArmFailed and NotComparable."""
+    """Measures what `judge` wants into `folder`. Raises ArmFailed, NotComparable and NoSuchDevice."""
     began = perf_counter()
     with tempfile.TemporaryDirectory(prefix="imgbench-ab-") as scratch, closing(Referee(Path(scratch))) as referee:
         servers = _servers(asked, folder, Path(scratch))
@@ -209,7 +209,7 @@ def _preflight(pairs: Pairs, asked: Asked, say: Say) -> None:
 
 
 def _prove_imports(pairs: Pairs, asked: Asked, found: Found) -> None:
-    """Adds to the proof what the measurements imported of the project. Raises NotComparable where that is nothing."""
+    """Adds to the proof what the rows used of the project. Raises NotComparable where that is nothing."""
     told: list[str] = []
     for arm in (asked.base, asked.head):
         if (refused := arm_imports.refusal(arm, found)) is not None:

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tarfile
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,7 @@ BUILD_FILES: Final = ("pyproject.toml", "setup.py", "setup.cfg")
 NOT_PACKAGES: Final = frozenset(
     {"tests", "test", "docs", "doc", "examples", "scripts", "setup", "conftest", "build", "__pycache__"}
 )
-MODULES: Final = ("*.py", "*.so")
+MODULES: Final = (".py", ".so")
 SITE: Final = "venv/lib/python3*/site-packages"
 INSTALL_TIMEOUT_S: Final = 900.0
 PROBE: Final = (
@@ -111,15 +111,32 @@ def own_packages(folder: Path) -> tuple[str, ...]:
     """Top-level packages and modules of a project: those of its tree (in the folder itself or below src/), and those
     that it has installed beside it, which the tree need not show (a namespace, an extension, another layout)."""
     found = _packages(folder / "src") or _packages(folder)
-    installed = (name for place in folder.parent.glob(SITE) for name in _packages(place, installed=True))
+    installed = (name for place in folder.parent.glob(SITE) for name in _installed(place))
     return tuple(dict.fromkeys((*found, *installed)))
 
 
-def _packages(root: Path, *, installed: bool = False) -> tuple[str, ...]:
-    """The names that can be imported from `root`. A tree has folders that are none; what is installed has not."""
-    packages = [p.name for p in sorted(root.glob("*/")) if installed or (p / "__init__.py").exists()]
-    modules = [p.name.split(".")[0] for kind in MODULES for p in sorted(root.glob(kind))]
-    return tuple(name for name in (*packages, *modules) if name not in NOT_PACKAGES and name.isidentifier())
+def _packages(root: Path) -> tuple[str, ...]:
+    """The names that can be imported from a tree; it has folders that are no packages."""
+    packages = [p.parent.name for p in sorted(root.glob("*/__init__.py"))]
+    modules = [p.stem for p in sorted(root.glob("*.py"))]
+    return tuple(name for name in (*packages, *modules) if _is_package(name))
+
+
+def _installed(root: Path, namespace: str = "") -> Iterator[str]:
+    """The names that an installation put into `root`. A folder that is no package is a namespace, which other projects
+    may share: of it, what stands inside ("google.mine")."""
+    for path in sorted(root.iterdir()):
+        name = path.name.split(".")[0]
+        if not _is_package(path.name if path.is_dir() else name):
+            continue
+        if path.is_dir() and not (path / "__init__.py").exists():
+            yield from _installed(path, f"{namespace}{name}.")
+        elif path.is_dir() or path.suffix in MODULES:
+            yield f"{namespace}{name}"
+
+
+def _is_package(name: str) -> bool:
+    return name.isidentifier() and name not in NOT_PACKAGES
 
 
 def _make(place: Path, project: Path, commit: str, python: str, library: str) -> None:

@@ -30,7 +30,7 @@ from harness.injection import InjectionError
 from harness.injection import parse as parse_injection
 from harness.optimizations import canonical
 from harness.registry import MODELS, nearest
-from harness.suite import check
+from harness.suite import check, weights_keywords
 from harness.types import AXES, Case
 
 OUR_ROOT: Final = Path(__file__).resolve().parent.parent
@@ -131,7 +131,11 @@ def project_here() -> Path:
 
 
 def checked(request: ArmRequest, cases: tuple[Case, ...]) -> None:
-    """Raises UsageError for the first axis of the arm that does not fit one of the cases."""
+    """Raises UsageError for the first axis of the arm that does not fit one of the cases, and for a slow-down that is
+    meant for none of them."""
+    for injection in map(parse_injection, request.injections):
+        if not any(injection.meant_for(case.id) for case in cases):
+            raise UsageError(f"--{request.name}: inject: no row of the suite has the id {injection.pattern}")
     for case in cases:
         # `check` takes None for "the model's default", which an override does not fall back to.
         defaults = MODELS[case.model].axes
@@ -144,11 +148,12 @@ def checked(request: ArmRequest, cases: tuple[Case, ...]) -> None:
 def in_full(weights: str, cases: Sequence[Case]) -> str:
     """A folder of weights by its absolute path (an arm's processes have a working directory of their own); what is a
     keyword of one of the cases' models stays one."""
-    known = any(weights in MODELS[case.model].weights for case in cases)
+    known = any(weights in weights_keywords(MODELS[case.model]) for case in cases)
     return weights if known else str(Path(weights).expanduser().absolute())
 
 
 def all_in_full(requests: Sequence[ArmRequest], cases: Sequence[Case]) -> Iterator[ArmRequest]:
+    """The requests, with a folder of weights that one of them asks for by its absolute path."""
     for request in requests:
         axes = request.overrides
         named = {"weights": in_full(axes["weights"], cases)} if "weights" in axes else {}
@@ -257,7 +262,8 @@ def foreign(arm: Arm, place: Path, packages: Mapping[str, Any]) -> str | None:
     paths = {name: Path(packages[name]["path"]) for name in arm.packages if packages.get(name)}
     foreign = {name: path for name, path in paths.items() if not path.resolve().is_relative_to(place.resolve())}
     for name, path in foreign.items():
-        installed = [*place.glob(f"venv/lib/*/*/{name}"), *place.glob(f"venv/lib/*/*/{name}.*")]
+        path_of = name.replace(".", "/")
+        installed = [*place.glob(f"venv/lib/*/*/{path_of}"), *place.glob(f"venv/lib/*/*/{path_of}.*")]
         if installed or len(foreign) == len(paths):
             return f"the {arm.name} arm loaded {name} from {path}, not from its own environment ({place})"
     if not paths:

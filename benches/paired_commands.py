@@ -34,8 +34,8 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 
 
 def ab(options: Namespace) -> int:
-    """Measures base against head; the last line of stdout is the run folder. Whatever ends the run but a wrong command
-    line, the artefacts say so too. Raises UsageError, ArmFailed and NotComparable."""
+    """Measures base against head; the last line of stdout is the run folder. Whatever error ends the measuring, but for
+    a wrong command line, the artefacts say so too. Raises UsageError, NoSuchDevice, ArmFailed and NotComparable."""
     benches.load_plugins()
     suite = suite_of(options)
     base, head = (",".join(getattr(options, name) or []) for name in ("base", "head"))
@@ -46,12 +46,20 @@ def ab(options: Namespace) -> int:
         found = measured(asked, folder)
     except Exception as error:
         if failures.exit_code(error) != USAGE:
-            write_artifacts(options, unanswered(suite, (base, head), error))
+            _tell(options, unanswered(suite, (base, head), error))
         if isinstance(error, NotComparable) and options.exit_zero:
             print(f"imgbench: {error}", file=sys.stderr)
             return FINE
         raise
     return finish(options, found, folder)
+
+
+def _tell(options: Namespace, comparison: Comparison) -> None:
+    """Writes the artefacts of a run that gave no answer. What keeps them from being written is not what ended it."""
+    try:
+        write_artifacts(options, comparison)
+    except OSError as error:
+        print(f"imgbench: {failures.text(error)}", file=sys.stderr)
 
 
 def unanswered(suite: Suite, texts: tuple[str, str], error: Exception) -> Comparison:
@@ -78,12 +86,12 @@ def asked_of(
     requests = arms.parse("base", texts[0]), arms.parse("head", texts[1])
     for request in requests:
         arms.checked(request, suite.cases)
-    named = tuple(case.with_(weights=arms.in_full(case.weights, [case])) for case in suite.cases)
-    base, head = (arms.prepare(request, project, cache_root(), say) for request in arms.all_in_full(requests, named))
+    wanted = arms.all_in_full(requests, suite.cases)
+    base, head = (arms.prepare(request, project, cache_root(), say) for request in wanted)
     if (same := arms.same_code(requests, base, head)) is not None:
         raise NotComparable(same)
     return ab_room.Asked(
-        suite=replace(suite, cases=named),
+        suite=suite,
         base=base,
         head=head,
         budget_s=budget,
@@ -109,9 +117,9 @@ def measured(asked: ab_room.Asked, folder: Path) -> Comparison:
 
 def finish(options: Namespace, comparison: Comparison, folder: Path) -> int:
     """Writes every artefact, prints the verdicts, and only then decides the exit code."""
-    storage.write_atomically(folder / COMPARISON_FILE, as_json(comparison))
     print_comparison(comparison)
     write_artifacts(options, comparison)
+    storage.write_atomically(folder / COMPARISON_FILE, as_json(comparison))
     report = write_page(folder, folder / REPORT_FILE, strict=options.strict)
     code = exit_code(comparison, strict=options.strict)
     say(f"exit code {code}: {MEANINGS[code]}")
@@ -242,10 +250,10 @@ def say(text: str) -> None:
 
 
 def suite_of(options: Namespace) -> Suite:
+    """The suite that is asked for, folders of weights by their absolute paths, which are part of a row's id."""
     chosen = suites.find(options.suite)
-    if options.only:
-        chosen = replace(chosen, cases=suite_room.only(chosen.cases, options.only))
-    return chosen
+    cases = suite_room.only(chosen.cases, options.only) if options.only else chosen.cases
+    return replace(chosen, cases=tuple(c.with_(weights=arms.in_full(c.weights, [c])) for c in cases))
 
 
 def row_named(asked: str, verdicts: Sequence[Verdict]) -> Verdict:

@@ -52,7 +52,13 @@ def paired_folder(path: Path) -> Path:
 def _newest(root: Path, *headers: str) -> Path | None:
     """The folder in `root` whose header, a file of one of these names, was created last."""
     found = [header for name in headers for header in root.glob(f"*/{name}")] if root.is_dir() else []
-    return max(found, key=lambda header: (_created(header), header.parent.name)).parent if found else None
+    return max(found, key=_age).parent if found else None
+
+
+def _age(header: Path) -> tuple[str, int, str]:
+    """Sorts the runs of one second by their names, whose numbers grow: gate-…-9 before gate-…-10."""
+    name = header.parent.name
+    return _created(header), len(name), name
 
 
 def _created(header: Path) -> str:

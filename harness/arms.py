@@ -7,14 +7,12 @@ import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from harness import environment
-from harness.registry import BACKENDS, MODELS
-from harness.types import Case
 
 SOURCE_SUFFIXES: Final = frozenset({".py", ".pyi", ".so", ".pyd", ".json", ".yaml", ".yml", ".toml"})
 
@@ -65,19 +63,6 @@ def imported_code(packages: Sequence[str]) -> dict[str, str]:
             places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]  # a namespace has no file
             found[name] = next((str(place) for place in places if place), "")
     return found
-
-
-def used_code(case: Case, packages: Sequence[str], plugins: Sequence[str], before: Collection[str]) -> dict[str, str]:
-    """Those of `packages` that measuring `case` used: name -> file or folder.
-
-    What is imported counts, but for the package of a plugin, which is imported whatever is measured: that one counts
-    where the model or the backend is its, or where measuring imported more of it than the modules named in `before`.
-    """
-    always = {plugin.split(".")[0] for plugin in plugins}
-    makers = [MODELS[case.model].build if case.model in MODELS else None, type(BACKENDS.get(case.backend))]
-    used = {str(getattr(maker, "__module__", "")).split(".")[0] for maker in makers}
-    used |= {name.split(".")[0] for name in sys.modules if name not in before}
-    return imported_code([name for name in packages if name not in always or name in used])
 
 
 def source_digests(modules: Sequence[str]) -> dict[str, str | None]:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from harness import sentinel, storage
-from harness.arms import used_code
 from harness.measure import Job
 from harness.timing import Timer, perf_counter
 from harness.turns import Turns
 from harness.types import Measurement, Metric
+from harness.used_code import used_code
 from harness.worker import measure_job
 
 SENTINEL_ROW: Final = -1
@@ -69,14 +69,16 @@ def measure_block(block: BlockJob, report: Callable[[str], None]) -> BlockResult
         report(each.case.id)
         if turns is not None:
             turns.begin_row(number)
-        before = frozenset(sys.modules)
+        before = list(sys.modules)
         started, clock = storage.now(), perf_counter()
         outcome = measure_job(each, lambda _phase: None, turns)
         metrics |= {m.name: m for m in outcome.metrics}
         measured = outcome.measurement
         state = {**measured.state, "cpus": sorted(os.sched_getaffinity(0))} if block.cpus else measured.state
-        used = used_code(each.case, block.packages, each.plugins, before)
-        facts = {**measured.facts, "imported": used} if block.packages else measured.facts
+        facts = measured.facts
+        if block.packages:
+            classes = facts.get("layers_from", ())
+            facts = {**facts, "imported": used_code(each.case, classes, block.packages, each.plugins, before)}
         timed = replace(measured, started=started, duration_s=perf_counter() - clock)
         measurements.append(replace(timed, state=state, facts=facts))
     if turns is not None:

@@ -38,6 +38,9 @@ class Injection:
     size: float
     pattern: str = "*"
 
+    def meant_for(self, case_id: str) -> bool:
+        return fnmatchcase(case_id, self.pattern)
+
 
 def parse(text: str) -> Injection:
     """`KIND=SIZE[@PATTERN]` as an injection. Raises InjectionError."""
@@ -58,7 +61,7 @@ def injected(
     texts: tuple[str, ...], case_id: str, workload: Workload, build: Build, load_s: float, timer: Timer
 ) -> tuple[Workload, Build]:
     """`workload` and `build` with the slow-downs that apply to this case; the facts name them."""
-    active = [i for i in map(parse, texts) if fnmatchcase(case_id, i.pattern)]
+    active = [i for i in map(parse, texts) if i.meant_for(case_id)]
     for injection in active:
         if injection.kind == "startup":
             waited = busy_wait(timer, injection.size * (load_s + build.build_s))

@@ -24,6 +24,7 @@ from harness.timing import Timer
 from harness.trial import Counter, Findings, Startup, Trial
 from harness.turns import Interleaving, Turns
 from harness.types import Case, Measurement, Metric, Protocol, Workload
+from harness.used_code import packages_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +108,7 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Wor
     workload, load_s = timer.timed(lambda: MODELS[case.model].build(case))
     report("build")
     job.cache.mkdir(parents=True, exist_ok=True)
+    layers_from = packages_of(workload.components)
     changed = optimizations.apply(case, workload.components)
     request = BuildRequest(
         precision=case.precision,
@@ -122,8 +124,8 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Wor
     with optimizations.kernels_or_unsupported(case):
         build: Build = BACKENDS[case.backend].build(workload.components, request)
         changed |= optimizations.reached(case, workload.components, device.torch_device)
-    if changed:
-        build = replace(build, facts={**build.facts, "optimizations": changed})
+    told = {"layers_from": layers_from, **({"optimizations": changed} if changed else {})}
+    build = replace(build, facts={**build.facts, **told})
     workload = replace(workload, batch=workload.batch.to(device.torch_device))
     workload, build = injection.injected(job.injections, case.id, workload, build, load_s, timer)
     return _without_unused_modules(workload, build), load_s, build

@@ -40,7 +40,8 @@ LARGE: Final = 1.5e9  # bytes: protobuf's limit is 2 GB, and beyond this weights
 INTEGER_OPERATORS: Final = ("MatMulInteger", "ConvInteger", "MatMulNBits")
 DYNAMIC_OPERATORS: Final = ("MatMul", "Gemm")
 SEVEN_BITS: Final = "_7bit"
-CALIBRATED: Final = ("int8_static", "int8_static_unsigned", "fp8_e4m3")
+UNSIGNED: Final = "int8_static_unsigned"
+CALIBRATED: Final = ("int8_static", UNSIGNED, "fp8_e4m3")
 FREED: Final = {"dynamic_batch": ("batch size", (0,)), "dynamic_size": ("picture size", (2, 3))}
 MADE_CONSTANT: Final = ("static shape", "0/1 specialized")  # in torch.export's message
 
@@ -150,17 +151,17 @@ def _make(component: Component, request: BuildRequest, recipe: str, folder: Path
         _exported(component, request, "fp32")
     source, kind, narrow = None, recipe.replace(SEVEN_BITS, ""), SEVEN_BITS in recipe
     with _quiet():
-        if kind in {"int8_static", "fp8_e4m3"}:
+        if kind == UNSIGNED:
+            signed = _exported(component, request, recipe.removesuffix("_unsigned"))
+            source = signed.calibration
+            onnx_static.unsigned(signed.path, path, _is_large(plain))
+        elif kind in CALIBRATED:
             calibration = request.calibration()
             source, calls = calibration.source, calibration.calls[component.name]
             if kind == "fp8_e4m3":
                 onnx_fp8.quantise(plain, path, calls, _is_large(plain))
             else:
                 onnx_static.quantise(plain, path, calls, _is_large(plain), narrow)
-        elif kind == "int8_static_unsigned":
-            signed = _exported(component, request, recipe.removesuffix("_unsigned"))
-            source = signed.calibration
-            onnx_static.unsigned(signed.path, path, _is_large(plain))
         elif kind == "int8_dynamic":
             _dynamic(plain, path, narrow)
         else:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 REFERENCES = "references"
+ON_CPU = "the GPU had no room for fp32 eager beside the timed model, so the CPU computed it"
 
 What = Literal["timed batch", "quality set"]
 
@@ -45,8 +45,14 @@ def output(trial: Trial, what: What, own: Callable[[], torch.Tensor]) -> torch.T
 
     path = _path(trial.folder, trial.case, what)
     if not path.exists():
+        _mark(path).unlink(missing_ok=True)  # of a process that was killed before it saved
         _save(path, own() if is_reference(trial.case) else _compute(trial, what))
     return torch.from_numpy(np.load(path, allow_pickle=False))
+
+
+def told(trial: Trial, what: What) -> tuple[str, ...]:
+    """The warning of every row that is held against a reference of another device, or nothing."""
+    return (f"reference of the {what}: {ON_CPU}",) if _mark(_path(trial.folder, trial.case, what)).exists() else ()
 
 
 def _compute(trial: Trial, what: What) -> torch.Tensor:
@@ -59,9 +65,12 @@ def _compute(trial: Trial, what: What) -> torch.Tensor:
     except torch.OutOfMemoryError:  # the timed model lies beside it, and what was measured of that is not to be lost
         if device == "cpu":
             raise
-    print("the GPU has no room for the fp32 reference beside the timed model: computed on the CPU", file=sys.stderr)
     torch.cuda.empty_cache()
-    return _computed_on("cpu", trial.case, what)
+    found = _computed_on("cpu", trial.case, what)
+    mark = _mark(_path(trial.folder, trial.case, what))
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    return found
 
 
 def _computed_on(device: str, wanted: Case, what: What) -> torch.Tensor:
@@ -83,6 +92,11 @@ def _computed_on(device: str, wanted: Case, what: What) -> torch.Tensor:
 def _path(folder: Path, case: Case, what: What) -> Path:
     canonical = json.dumps([reference_case(case).axes(), what], sort_keys=True)
     return folder / REFERENCES / f"{hashlib.sha256(canonical.encode()).hexdigest()[:16]}.npy"
+
+
+def _mark(path: Path) -> Path:
+    """Stands beside a reference that the CPU computed for a GPU's rows."""
+    return path.with_suffix(".cpu")
 
 
 def _save(path: Path, tensor: torch.Tensor) -> None:

@@ -294,8 +294,13 @@ def _check_image_size(model: Model, value: int) -> None:
         )
 
 
+def weights_keywords(model: Model) -> list[str]:
+    """What the model's `weights` may be besides a folder."""
+    return [word for word in model.weights if word != "folder"]
+
+
 def _check_weights(model: Model, value: Any) -> None:
-    keywords = [w for w in model.weights if w != "folder"]
+    keywords = weights_keywords(model)
     if value in keywords:
         return
     if not isinstance(value, str) or not value:

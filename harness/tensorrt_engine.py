@@ -119,15 +119,24 @@ def plan(onnx_file: Path, ranges: Sequence[Range], places: Places, tf32: bool, t
     """The engine of `onnx_file`, kept or built now. Raises EngineError."""
     path = places.engines / f"{onnx_file.parent.name}-{key_of(onnx_file, ranges, tf32)}.engine"
     about = path.with_suffix(".json")
-    known: dict[str, Any] = json.loads(about.read_text()) if path.exists() and about.exists() else {}
-    made = not known or known["digest"] != _digest(path)
-    if made:
+    known = _known(path, about)
+    made = known is None
+    if known is None:
         places.engines.mkdir(parents=True, exist_ok=True)
         content, build_s = timer.timed(lambda: _build(onnx_file, ranges, places.timings, tf32))
         _write(path, content)
-        known = {"digest": _digest(path), "build_s": build_s}
-        _write(about, json.dumps(known).encode())
-    return Plan(path=path, built=made, size=path.stat().st_size, **known)
+        known = (_digest(path), build_s)
+        _write(about, json.dumps({"digest": known[0], "build_s": known[1]}).encode())
+    return Plan(path=path, built=made, size=path.stat().st_size, digest=known[0], build_s=known[1])
+
+
+def _known(path: Path, about: Path) -> tuple[str, float] | None:
+    """(digest, seconds) of a kept engine that is as it was written; None where it must be built."""
+    try:
+        told = json.loads(about.read_text())
+        return (told["digest"], float(told["build_s"])) if told["digest"] == _digest(path) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def _digest(path: Path) -> str:

@@ -141,6 +141,16 @@ def test_what_is_relative_is_so_to_the_folder_of_the_command(tmp_path: Path, mon
     assert arms.in_full("trained", [case]) == str(tmp_path / "trained")
     assert [r.overrides["weights"] for r in arms.all_in_full([request], [case])] == [str(tmp_path / "trained")]
     assert [arms.in_full(keyword, [case]) for keyword in ("random", "pretrained")] == ["random", "pretrained"]
+    (tmp_path / "folder").mkdir()  # a name like any other
+    assert arms.in_full("folder", [case]) == str(tmp_path / "folder")
+
+
+def test_a_slow_down_that_is_meant_for_no_row_is_a_wrong_command_line() -> None:
+    case = Case(model="digits_vit", weights="digits", image_size=32)
+    arms.checked(arms.parse("head", f"inject:busy=0.05@{case.id}"), (case,))
+    arms.checked(arms.parse("head", "inject:busy=0.05"), (case,))
+    with pytest.raises(UsageError, match="no row of the suite has the id digits_vti"):
+        arms.checked(arms.parse("head", "inject:busy=0.05@digits_vti*"), (case,))
 
 
 def test_the_projects_own_folder_is_taken_off_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

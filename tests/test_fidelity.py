@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -83,7 +84,9 @@ def test_the_worst_item_is_named_and_the_tolerance_stands_in_the_facts(run_suite
     assert max(sound.samples["relative_error"]) < 0.1
 
 
-def test_a_reference_that_the_gpu_has_no_room_for_is_computed_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reference_that_the_gpu_has_no_room_for_is_computed_on_the_cpu_and_every_row_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The timed model lies beside it; its latency, memory and energy were measured already."""
     asked: list[str] = []
 
@@ -94,9 +97,17 @@ def test_a_reference_that_the_gpu_has_no_room_for_is_computed_on_the_cpu(monkeyp
         return torch.ones(1)
 
     monkeypatch.setattr(reference, "_computed_on", computed)
-    trial: Any = SimpleNamespace(case=Case(model="m"), device=SimpleNamespace(torch_device="cuda"))
-    assert reference._compute(trial, "timed batch") == torch.ones(1)
+    case = Case(model="m", precision="bf16")
+    trial: Any = SimpleNamespace(case=case, folder=tmp_path, device=SimpleNamespace(torch_device="cuda"))
+    assert reference.told(trial, "timed batch") == ()
+    assert reference.output(trial, "timed batch", lambda: torch.zeros(1)) == torch.ones(1)
     assert asked == ["cuda", "cpu"]
+    (warning,) = reference.told(trial, "timed batch")
+    assert warning.startswith("reference of the timed batch: the GPU had no room")
+    other: Any = SimpleNamespace(case=case.with_(precision="fp16"), folder=tmp_path, device=trial.device)
+    assert reference.output(other, "timed batch", lambda: torch.zeros(1)) == torch.ones(1)
+    assert (len(asked), reference.told(other, "timed batch")) == (2, (warning,)), "the row that finds it says so, too"
+    assert reference.told(trial, "quality set") == ()
     trial.device.torch_device = "cpu"
     monkeypatch.setattr(reference, "_computed_on", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
     with pytest.raises(torch.OutOfMemoryError):

@@ -238,6 +238,7 @@ def test_a_counter_is_left_out_where_the_gpu_has_none_and_fails_where_it_should_
     assert sensor_process.single("energy", sensors.energy).result == "left out"
 
 
+@pytest.mark.slow
 def test_a_check_that_kills_its_process_or_hangs_has_failed_and_the_next_ones_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

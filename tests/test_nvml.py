@@ -271,7 +271,7 @@ def test_whatever_one_function_answers_nothing_raises_and_the_rest_is_read(
         changed = {key: value for key, value in read.items() if value != sound[key]}
         assert set(changed.values()) <= {None, 150.0}, code  # 150 W: the other reading of the power
         # Whether a GPU is split must be known before its figures are taken for this process's own.
-        unknown = name == "nvmlDeviceGetMigMode" and code not in {None, NOT_SUPPORTED, 2, 13}
+        unknown = name == "nvmlDeviceGetMigMode" and code not in {None, NOT_SUPPORTED, 13}
         assert isinstance(
             nvml.memory_used_bytes(found), str if unknown else int
         )  # by the second version, where need be

@@ -15,13 +15,13 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from harness import onnx_export, onnx_static, saturation
+from harness import measure, onnx_export, onnx_static, saturation
 from harness.backends import BuildRequest
 from harness.backends.onnxruntime import _recipe
 from harness.calibration import Recorded
 from harness.onnx_export import OnnxFile
 from harness.timing import Timer
-from harness.types import Component
+from harness.types import Case, Component
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -289,3 +289,12 @@ def test_ranges_of_another_case_are_not_taken_for_this_ones(tmp_path: Path, comp
     assert export(component, "int8_static", few).path == ranged[0].path
     plain = [export(component, "fp32", request) for request in (few, many)]
     assert plain[0].path == plain[1].path
+
+
+def test_what_a_case_asks_of_its_networks_names_its_calibrated_files() -> None:
+    case = Case(model="digits_dit", weights="digits", scheduler="ddim", num_steps=3, guidance_scale=1.5, seed=0)
+    same = [case.with_(backend="openvino"), case.with_(precision="int8_static")]
+    assert {measure._calls_hash(other) for other in same} == {measure._calls_hash(case)}
+    changes = ({"num_steps": 4}, {"scheduler": "euler"}, {"guidance_scale": 4.0}, {"seed": 1}, {"prompt": "a cat"})
+    others = [measure._calls_hash(case.with_(**change)) for change in changes]
+    assert len({measure._calls_hash(case), *others}) == len(changes) + 1

@@ -11,6 +11,7 @@ from test_onnx_export import request_in
 
 from harness import onnx_export
 from harness.backends import openvino
+from harness.registry import BACKENDS
 from harness.types import Component
 
 
@@ -42,6 +43,9 @@ def test_angles_of_a_timestep_stay_in_fp32_where_the_network_runs_in_bf16(tmp_pa
     assert found.shape == expected.shape
     assert float((found - expected).norm() / (expected - expected.mean()).norm()) < 0.02
     assert openvino._verify({"net": openvino._nodes(compiled)}, "bf16", {"net": 0}) is None
+    request.cache.mkdir()
+    build = BACKENDS["openvino"].build([component], request)
+    assert build.facts["sinusoids_in_fp32"] == {"net": 2}, "a network that is not the file's as it stands says so"
 
 
 def test_openvino_is_held_to_every_heavy_node_of_a_cast_network() -> None:

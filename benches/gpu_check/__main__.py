@@ -50,8 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found.append(check)
         print(line(check), flush=True)
 
-    for check in sensor_process.checked():
-        say(check)
+    try:
+        for check in sensor_process.checked():
+            say(check)
+    except Exception as error:
+        say(Check(what="the device", result="FAILED", detail=one_line(error)))
     try:
         measured = list(rows(began, say))
         if not any(check.result == "ok" for check in measured):

@@ -5,6 +5,7 @@ neighbour to all of them. One that kills its process or hangs in it has failed, 
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, Final
@@ -31,7 +32,7 @@ def _from(first: int, run: Callable[[int, Connection], None]) -> Iterator[Check]
     """The checks from number `first` on, up to and with the first that does not answer."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=run, args=(first, sender), daemon=True)
+    process = context.Process(target=run, args=(first, sender))
     process.start()
     sender.close()
     try:
@@ -45,7 +46,7 @@ def _from(first: int, run: Callable[[int, Connection], None]) -> Iterator[Check]
         process.join(ENDING_S)
     finally:
         process.kill()
-        process.join()
+        process.join(ENDING_S)  # one that hangs in the driver cannot be killed, and is left
         receiver.close()
 
 
@@ -55,7 +56,7 @@ def _answer(receiver: Connection, process: Any) -> Check | str:
         return f"no result after {LONGEST_S:.0f} s"
     try:
         found: Check = receiver.recv()
-    except (EOFError, OSError):
+    except (EOFError, OSError, pickle.UnpicklingError):  # gone, also in the middle of a message
         process.join(ENDING_S)
         return f"its process ended with exit code {process.exitcode} and no result"
     return found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from benches.gpu_check import QUICK, Found, LeftOut, expect
+from harness.devices.nvml_calls import NOT_AVAILABLE_64
 from harness.timing import Timer
 from harness.types import Case
 
@@ -49,7 +51,9 @@ def identity() -> Found:
     from harness.devices import nvml
     from harness.devices.cuda import Cuda
 
-    expect(not isinstance(mode := nvml.mig_mode(_own_gpu()), str), str(mode))
+    own = _own_gpu()
+    mode = True if own.is_mig else nvml.mig_mode(own)
+    expect(not isinstance(mode, str), str(mode))
     found = Cuda().describe()
     gpu = found["gpus"][0]
     expect(found["driver"] is not None, "NVML gives no driver version")
@@ -96,32 +100,33 @@ def memory() -> Found:
     expect(abs(grown - GIB) < 2**20, f"a tensor of 1 GiB moved the allocated peak by {grown:.0f} bytes")
     del kept
     if "peak_driver_bytes" not in after:
-        reason = _why_absent(missing["peak_driver_bytes"])
+        reason = missing["peak_driver_bytes"]
+        with suppress(LeftOut):  # nvidia-ml-py or the driver's library is not installed
+            expect(_shared(_own_gpu()), reason)
         return f"1 GiB is seen: allocated +{grown / GIB:.2f} GiB; no driver memory: {reason}", {}
     driver = after["peak_driver_bytes"][0] - before["peak_driver_bytes"][0]
     expect(driver > 0.9 * GIB, f"a tensor of 1 GiB moved the driver's figure by {driver:.0f} bytes")
     return f"1 GiB is seen: allocated +{grown / GIB:.2f}, driver +{driver / GIB:.2f} GiB", {"driver_bytes": driver}
 
 
-def _why_absent(reason: str) -> str:
-    """The reason why NVML has no figure, where it need not have one: it is not installed, the GPU is shared by MIG, or
-    has no energy counter (before Volta). Raises AssertionError with any other."""
+def _shared(gpu: Gpu) -> bool:
+    """Whether NVML's figures of the whole GPU are other people's, too."""
     from harness.devices import nvml
 
-    try:
-        gpu = _own_gpu()
-    except LeftOut as error:
-        return str(error)
+    return gpu.is_mig or nvml.mig_mode(gpu) is True
+
+
+def _has_counter(gpu: Gpu) -> bool:
+    """Whether the GPU has an energy counter (Volta and newer) that counts this process alone. Raises NVMLError for a
+    fault, which is no lack of one."""
     import pynvml
 
+    if _shared(gpu):
+        return False
     try:
-        pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu.handle)
+        return int(pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu.handle)) != NOT_AVAILABLE_64
     except pynvml.NVMLError_NotSupported:
-        return reason
-    except pynvml.NVMLError as error:
-        raise AssertionError(f"{reason} ({error})") from None
-    expect(gpu.is_mig or nvml.mig_mode(gpu) is True, reason)
-    return reason
+        return False
 
 
 def energy() -> Found:
@@ -134,7 +139,8 @@ def energy() -> Found:
     device, work = _gemm()
     meter = device.energy_meter()
     if isinstance(meter, str):
-        raise LeftOut(_why_absent(meter))
+        expect(not _has_counter(_own_gpu()), meter)
+        raise LeftOut(meter)
     trial: Any = SimpleNamespace(
         device=SimpleNamespace(energy_meter=lambda: meter),
         timer=Timer(device.synchronize),

@@ -64,6 +64,8 @@ class OpenVino:
         cached, wanted = cached_before(request), request.precision  # no closure keeps the request and its torch modules
         files = onnx_export.exported(components, request, onnx_export.for_cpu(RECIPES[request.precision]))
         compiled, compile_s = request.timer.timed(lambda: {f.component: _compiled(f, request) for f in files})
+        # The first output is the network's own; further ones are sinusoids.
+        sinusoids = {name: len(model.outputs) - 1 for name, model in compiled.items() if len(model.outputs) > 1}
         nodes = {name: _nodes(model) for name, model in compiled.items()}
         note_built(request)
         export_s = sum(f.export_s for f in files)
@@ -81,6 +83,7 @@ class OpenVino:
                 ),
                 "nodes": {name: _in_words(found) for name, found in nodes.items()},
                 **onnx_export.facts_of(files),
+                **({"sinusoids_in_fp32": sinusoids} if sinusoids else {}),
                 "compile_s": compile_s,
                 **_modes(request.precision),
             },

@@ -52,7 +52,6 @@ def never_split() -> tuple[type[Exception], ...]:
     return (
         pynvml.NVMLError_NotSupported,
         pynvml.NVMLError_FunctionNotFound,
-        pynvml.NVMLError_InvalidArgument,
         AttributeError,
     )
 

@@ -143,7 +143,8 @@ def fidelity(trial: Trial) -> Findings:
         missing = dict.fromkeys((*names, AGREEMENT.name), "this row is the fp32 eager reference itself")
     if reference.is_reference(trial.case) or trial.replicate > 0:
         samples = {}
-    return Findings(samples=samples, missing=missing, facts=asdict(allowed), invalid=invalid)
+    told = reference.told(trial, "timed batch")
+    return Findings(samples=samples, missing=missing, facts=asdict(allowed), warnings=told, invalid=invalid)
 
 
 def closeness(own: torch.Tensor, wanted: torch.Tensor, kind: str) -> tuple[dict[str, list[float]], dict[str, str]]:

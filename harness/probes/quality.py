@@ -31,14 +31,17 @@ def quality(trial: Trial) -> Findings:
         return Findings(missing={m.name: "the protocol has quality: false" for m in judge.metrics})
     outputs = _cat([trial.step(batch).cpu() for batch in judge.batches()])
     samples = judge.score(outputs)
+    told: tuple[str, ...] = ()
     if trial.workload.output_kind == "logits":
         wanted = reference.output(trial, "quality set", lambda: outputs)
+        told = reference.told(trial, "quality set")
         if not reference.is_reference(trial.case):
             count = int(judge.conditions["items"])
             samples[AGREEMENT.name] = agreement(outputs[:count], wanted[:count])
     return Findings(
         samples=samples,
         facts={"quality_conditions": dict(judge.conditions), **_kept(judge, outputs)},
+        warnings=told,
         images=_save_pictures(trial.folder, trial.case.id, outputs, judge),
     )
 
