@@ -12,9 +12,9 @@ rest. The bounds are far from what was measured on a CPU with AVX-512, all backe
 `relative_error`, the worst item's, of `imgbench run precision`): digits_vit fp32 0.0000, fp16 0.0009, bf16 0.014, int8
 0.023; digits_dit and digits_sd at 10 steps fp32 0.0000, fp16 0.0007, bf16 0.0098, int8 0.033. With random weights
 (`imgbench run precision_full`): ViT-B/16 fp16 0.0011, bf16 0.0090, int8 0.044; DiT-S/2 at 2 steps fp32 0.0000, bf16
-0.032, int8 0.15, and OpenVINO's bf16 0.42, which is beyond its bound: it rounds the angles of the timestep's sinusoid
-to bf16, and so 999 to 1000. fp8 and tf32 have bounds by their mantissas, not by measurement. Every process of a case is
-checked; the figures come from the first.
+0.032, int8 0.15. OpenVINO's bf16 has 0.029 there, and had 0.42, which is beyond its bound, when it rounded the angles
+of the timestep's sinusoid to bf16, and so 999 to 1000. fp8 and tf32 have bounds by their mantissas, not by measurement.
+Every process of a case is checked; the figures come from the first.
 """
 
 from __future__ import annotations
