@@ -13,6 +13,7 @@ from harness import tensorrt_engine
 from harness.backends import BuildRequest, tensorrt
 from harness.onnx_export import OnnxFile
 from harness.tensorrt_engine import Range
+from harness.tensorrt_layers import Layers
 from harness.timing import Timer
 from harness.types import Component
 
@@ -37,7 +38,7 @@ class FakeEngine:
     engine = SimpleNamespace(device_memory_size_v2=1024)
 
     def __init__(self, dtypes: dict[str, str], types: dict[str, int], **quantised: int) -> None:
-        self.dtypes, self.found = dtypes, tensorrt_engine.Layers(types=types, quantised=quantised)
+        self.dtypes, self.found = dtypes, Layers(types=types, quantised=quantised)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         return inputs[0].half()
@@ -45,7 +46,7 @@ class FakeEngine:
     def input_dtypes(self) -> dict[str, str]:
         return self.dtypes
 
-    def layers(self, *_inputs: torch.Tensor) -> tensorrt_engine.Layers:
+    def layers(self, *_inputs: torch.Tensor) -> Layers:
         return self.found
 
     def layer_seconds(self, *_inputs: torch.Tensor) -> dict[str, float]:

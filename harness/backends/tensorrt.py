@@ -27,7 +27,8 @@ from harness.types import Component, Forward
 if TYPE_CHECKING:
     import torch
 
-    from harness.tensorrt_engine import Engine, Layers, Range
+    from harness.tensorrt_engine import Engine, Range
+    from harness.tensorrt_layers import Layers
 
 RECIPES: Final = {
     "fp32": "fp32",
