@@ -1,4 +1,4 @@
-"""What the inspector of a TensorRT engine says of its layers: which types they give, and which compute in a narrow one."""
+"""What the inspector of a TensorRT engine says of its layers: which types they give, and which compute narrowly."""
 
 from __future__ import annotations
 
