@@ -24,7 +24,7 @@ from baselines.paired.judge import PairedJudge, replayed
 from baselines.paired.metrics import PAIRED_METRICS
 from baselines.paired.preflight import Found
 from baselines.verdict import Comparison
-from benches import arm_imports
+from benches import arm_proof
 from benches import arms as arm_room
 from benches.failures import NotComparable
 from benches.preload import libraries
@@ -186,7 +186,7 @@ def _preflight(pairs: Pairs, asked: Asked, say: Say) -> None:
     pairs.run = replace(pairs.run, notes=told)
     preflight_room.preflight(pairs, pairs.run.rows, probes)
     found = list(paired.preflight(pairs.folder))
-    _prove_imports(pairs, asked, found)
+    _prove_use(pairs, asked, found)
     usable = preflight_rules.usable(pairs.run, found)
     base = {row: m for row, arm, m in found if arm == "base" and row in usable}
     rows = preflight_room.with_counts(pairs.run.rows, base)
@@ -208,13 +208,13 @@ def _preflight(pairs: Pairs, asked: Asked, say: Say) -> None:
     paired.write_header(pairs.folder, pairs.run)
 
 
-def _prove_imports(pairs: Pairs, asked: Asked, found: Found) -> None:
+def _prove_use(pairs: Pairs, asked: Asked, found: Found) -> None:
     """Adds to the proof what the rows used of the project. Raises NotComparable where that is nothing."""
     told: list[str] = []
     for arm in (asked.base, asked.head):
-        if (refused := arm_imports.refusal(arm, found)) is not None:
+        if (refused := arm_proof.refusal(arm, found)) is not None:
             raise NotComparable(refused)
-        told += arm_imports.proof(arm, found)
+        told += arm_proof.proof(arm, found)
     pairs.run = replace(pairs.run, proof=(*pairs.run.proof, *told))
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 
 from benches.failures import UsageError
@@ -19,14 +18,15 @@ def new_folder(root: Path, name: str) -> Path:
     """A new, empty run folder below `root`, which no other command has too."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     root.mkdir(parents=True, exist_ok=True)
-    for number in count():
+    number = 0
+    while True:
         folder = root / (f"{name}-{stamp}" + (f"-{number}" if number else ""))
         try:
             folder.mkdir()
         except FileExistsError:
-            continue
-        return folder
-    raise AssertionError("count() ends nowhere")
+            number += 1
+        else:
+            return folder
 
 
 def load_run(path: Path) -> Run:

@@ -159,7 +159,7 @@ def test_the_smallest_side_can_be_halved_as_often_as_the_own(side: int, smallest
 
 
 def test_why_a_precision_is_not_there(trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.backends.tensorrt.missing_package", lambda *_: None)
+    monkeypatch.setattr("harness.backends.tensorrt.cannot_import", lambda *_: None)
     monkeypatch.setattr("harness.backends.tensorrt.missing_device", lambda _device: None)
     backend = tensorrt.TensorRT()
     assert backend.unavailable("fp16", "cuda") is None

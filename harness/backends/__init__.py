@@ -81,7 +81,9 @@ def missing_package(name: str, purpose: str) -> str | None:
 
 
 def cannot_import(name: str, label: str) -> str | None:
-    """Why importing the installed package `name` fails, in words, or None: a library that it loads may be missing."""
+    """Why package `name` cannot be imported, or None: it is not installed, or a library that it loads is missing."""
+    if reason := missing_package(name, label):
+        return reason
     try:
         importlib.import_module(name)
     except Exception as error:

@@ -14,15 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from harness import onnx_export, onnx_proof, onnx_providers, precision, saturation
-from harness.backends import (
-    Build,
-    BuildRequest,
-    cached_before,
-    cannot_import,
-    missing_device,
-    missing_package,
-    note_built,
-)
+from harness.backends import Build, BuildRequest, cached_before, cannot_import, missing_device, note_built
 from harness.onnx_export import OnnxFile
 from harness.onnx_proof import CPU, CUDA, INTEGER_OPERATORS, TENSORRT, Profile
 from harness.registry import BACKENDS
@@ -49,9 +41,7 @@ class OnnxRuntime:
     providers: ClassVar[Mapping[str, str]] = {"cpu": CPU, "cuda": CUDA}
 
     def unavailable(self, wanted: str, device: str) -> str | None:
-        if reason := missing_package("onnxruntime", "ONNX Runtime") or onnx_export.missing_package():
-            return reason
-        if reason := cannot_import("onnxruntime", "ONNX Runtime"):
+        if reason := cannot_import("onnxruntime", "ONNX Runtime") or onnx_export.missing_package():
             return reason
         import onnxruntime
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from harness import onnx_export, saturation
-from harness.backends import Build, BuildRequest, cached_before, cannot_import, missing_package, note_built
+from harness.backends import Build, BuildRequest, cached_before, cannot_import, note_built
 from harness.onnx_export import OnnxFile
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
@@ -46,12 +46,10 @@ class OpenVino:
     def unavailable(self, wanted: str, device: str) -> str | None:
         if device != "cpu":
             return "OpenVINO has no plug-in for NVIDIA GPUs; it is measured on the CPU (--device cpu)"
-        if reason := missing_package("openvino", "OpenVINO") or onnx_export.missing_package():
+        if reason := cannot_import("openvino", "OpenVINO") or onnx_export.missing_package():
             return reason
         if wanted not in HINTS:
             return NOT_HERE[wanted]
-        if reason := cannot_import("openvino", "OpenVINO"):
-            return reason
         import openvino
 
         able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -11,15 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from harness import onnx_export, precision
-from harness.backends import (
-    Build,
-    BuildRequest,
-    cached_before,
-    cannot_import,
-    missing_device,
-    missing_package,
-    note_built,
-)
+from harness.backends import Build, BuildRequest, cached_before, cannot_import, missing_device, note_built
 from harness.precision import DTYPES, FP8_CAPABILITY
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
@@ -63,9 +55,7 @@ class TensorRT:
             return "TensorRT needs an NVIDIA GPU; the device here is a CPU"
         if reason := missing_device(device):
             return reason
-        if reason := missing_package("tensorrt", "TensorRT") or onnx_export.missing_package():
-            return reason
-        if reason := cannot_import("tensorrt", "TensorRT"):
+        if reason := cannot_import("tensorrt", "TensorRT") or onnx_export.missing_package():
             return reason
         import tensorrt
 

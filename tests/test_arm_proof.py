@@ -18,7 +18,7 @@ from test_arms import commit, git
 
 from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE, USAGE
 from benches import ab as ab_room
-from benches import arm_imports, arms, cli
+from benches import arm_proof, arms, cli
 from benches.failures import NotComparable
 from harness.arms import Arm, imported_code
 from harness.blocks import BlockJob, measure_block
@@ -37,20 +37,20 @@ def measured(imported: dict[str, str] | None, status: str = "ok", side: str = "h
 
 
 def test_a_suite_that_never_imports_the_project_is_refused() -> None:
-    told = arm_imports.refusal(ARM, [measured({}), measured({})])
+    told = arm_proof.refusal(ARM, [measured({}), measured({})])
     assert told == "no row of the suite uses tiny, extra: this gate cannot fire"
-    assert arm_imports.proof(ARM, [measured({})]) == []
+    assert arm_proof.proof(ARM, [measured({})]) == []
 
 
 def test_one_row_that_imports_it_is_enough_and_is_shown() -> None:
     place = str(PLACE / "tiny" / "__init__.py")
     found = [measured({}), measured({"tiny": place})]
-    assert arm_imports.refusal(ARM, found) is None
-    assert arm_imports.proof(ARM, found) == [f"head used while measuring: tiny ({place})"]
+    assert arm_proof.refusal(ARM, found) is None
+    assert arm_proof.proof(ARM, found) == [f"head used while measuring: tiny ({place})"]
 
 
 def test_code_that_came_from_elsewhere_is_refused() -> None:
-    told = arm_imports.refusal(ARM, [measured({"tiny": "/site-packages/tiny/__init__.py"})])
+    told = arm_proof.refusal(ARM, [measured({"tiny": "/site-packages/tiny/__init__.py"})])
     assert "the head arm loaded tiny from /site-packages/tiny/__init__.py" in str(told)
 
 
@@ -60,11 +60,11 @@ def test_code_that_came_from_elsewhere_is_refused() -> None:
     ids=["nothing measured", "an imgbench that does not tell", "a row that broke", "the other arm"],
 )
 def test_what_is_not_known_refuses_nothing(found: list[tuple[str, str, Measurement]]) -> None:
-    assert arm_imports.refusal(ARM, found) is None
+    assert arm_proof.refusal(ARM, found) is None
 
 
 def test_things_as_they_are_have_no_project_to_prove() -> None:
-    assert arm_imports.refusal(replace(ARM, folder=None, packages=()), [measured({})]) is None
+    assert arm_proof.refusal(replace(ARM, folder=None, packages=()), [measured({})]) is None
 
 
 def test_a_block_tells_what_its_process_had_imported(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_the_proof_of_a_run_says_what_was_imported_and_a_run_of_other_work_stops
     place = str(PLACE / "tiny" / "__init__.py")
     run = SimpleNamespace(run=paired_run(proof=("head: its own code",)))
     asked = SimpleNamespace(base=replace(ARM, name="base", folder=None, packages=()), head=ARM)
-    ab_room._prove_imports(run, asked, [measured({"tiny": place})])  # type: ignore[arg-type]
+    ab_room._prove_use(run, asked, [measured({"tiny": place})])  # type: ignore[arg-type]
     assert run.run.proof == ("head: its own code", f"head used while measuring: tiny ({place})")
     with pytest.raises(NotComparable, match="no row of the suite uses tiny, extra"):
-        ab_room._prove_imports(run, asked, [measured({})])  # type: ignore[arg-type]
+        ab_room._prove_use(run, asked, [measured({})])  # type: ignore[arg-type]
