@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,5 +24,6 @@ def build_request(folder: Path, **changes: Any) -> BuildRequest:
         "timer": Timer(lambda: None),
         "optimizations": (),
         "calibration": lambda: pytest.fail("nothing is calibrated here"),
+        "longest_iteration_s": math.inf,
     }
     return BuildRequest(**given | changes)

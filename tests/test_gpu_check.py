@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import dying_checks
@@ -262,3 +266,37 @@ def test_a_backend_that_cannot_say_whether_it_can_run_costs_its_own_row(monkeypa
     found = rows._not_measured(Case(model="check_vit"), 0.0)
     assert found is not None
     assert (found.result, found.detail) == ("FAILED", "OSError: libcublas.so.13: cannot open shared object file")
+
+
+def test_a_package_that_is_installed_and_cannot_be_imported_is_no_part_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.11 is missing')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: None)
+    found = rows._not_measured(Case(model="check_vit", backend="tensorrt", precision="fp16"), 0.0)
+    assert found is not None
+    assert (found.result, found.detail) == (
+        "FAILED",
+        "TensorRT cannot be imported: ImportError: libnvinfer.so.11 is missing",
+    )
+
+
+END_BESIDE_A_CHILD = """
+import multiprocessing, sys, time
+from benches.gpu_check.__main__ import end
+if __name__ == "__main__":
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    child.start()
+    print(child.pid)
+    end(1)
+"""
+
+
+def test_the_end_does_not_wait_for_a_process_that_hangs(tmp_path: Path) -> None:
+    (script := tmp_path / "script.py").write_text(END_BESIDE_A_CHILD)
+    with (tmp_path / "said").open("w") as said:  # no pipe: the child would keep it open
+        ended = subprocess.run([sys.executable, script], stdout=said, timeout=120, check=False)
+    os.kill(int((tmp_path / "said").read_text()), signal.SIGKILL)  # it was alive when the program had ended
+    assert ended.returncode == 1

@@ -12,6 +12,7 @@ import torch
 
 import benches.models
 from benches.models import architectures, digits, vit, weights
+from benches.models.workloads import classifier_workload
 from harness import suite
 from harness.registry import MODELS
 from harness.types import Case, Workload
@@ -100,6 +101,18 @@ def test_a_saved_vit_runs_and_another_architecture_is_refused(tmp_path: Path) ->
     assert workload.output_shape == (2, 7)
     with pytest.raises(ValueError, match="'vit_tiny_patch16_224', not 'vit_base_patch16_224'"):
         MODELS["vit_base_patch16_224"].build(case.with_(model="vit_base_patch16_224"))
+
+
+def test_the_width_of_the_logits_is_the_modules_own_or_given() -> None:
+    class Own(torch.nn.Linear):
+        num_classes = 5
+
+    images = torch.zeros(2, 3, 4, 4)
+    case = Case(model="own", batch_size=2)
+    assert classifier_workload(Own(4, 5), case, images, "w").output_shape == (2, 5)
+    assert classifier_workload(torch.nn.Linear(4, 6), case, images, "w", num_classes=6).output_shape == (2, 6)
+    with pytest.raises(ValueError, match="Linear has no num_classes"):
+        classifier_workload(torch.nn.Linear(4, 6), case, images, "w")
 
 
 @pytest.mark.parametrize("name", DIGITS)

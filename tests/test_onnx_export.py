@@ -13,6 +13,7 @@ import onnxruntime
 import openvino
 import pytest
 import torch
+from build_request_fixture import build_request
 from onnx import numpy_helper
 
 from harness import measure, onnx_export, onnx_static, saturation
@@ -20,7 +21,6 @@ from harness.backends import BuildRequest
 from harness.backends.onnxruntime import _recipe
 from harness.calibration import Recorded
 from harness.onnx_export import OnnxFile
-from harness.timing import Timer
 from harness.types import Case, Component
 
 Tensors = tuple[torch.Tensor, ...]
@@ -54,16 +54,9 @@ def component() -> Component:
 
 
 def request_in(folder: Path, calls: Sequence[Tensors] = (), *optimizations: str, work: str = "w") -> BuildRequest:
-    return BuildRequest(
-        precision="fp32",
-        device="cpu",
-        cache=folder / "cache",
-        exports=folder / "exports",
-        work=work,
-        calls="c",
-        timer=Timer(lambda: None),
-        optimizations=optimizations,
-        calibration=lambda: Recorded(calls={"net": calls}, source="pictures"),
+    recorded = Recorded(calls={"net": calls}, source="pictures")
+    return build_request(
+        folder, exports=folder / "exports", work=work, optimizations=optimizations, calibration=lambda: recorded
     )
 
 

@@ -14,13 +14,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from build_request_fixture import build_request
 from test_onnx_fp8 import as_it_stands
 
 from harness import onnx_export
 from harness.backends import BuildRequest
 from harness.calibration import Calls, Recorded
 from harness.registry import MODELS
-from harness.timing import Timer
 from harness.types import Case, Component
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -41,19 +41,8 @@ def networks(model: str) -> list[Component]:
 
 
 def request_in(folder: Path, precision: str, calls: Calls | None = None) -> BuildRequest:
-    return BuildRequest(
-        precision=precision,
-        device="cpu",
-        cache=folder / "cache",
-        exports=folder / "exports",
-        work="w",
-        calls="c",
-        timer=Timer(lambda: None),
-        optimizations=(),
-        calibration=lambda: (
-            Recorded(calls=calls, source="its inputs") if calls else pytest.fail("nothing is calibrated here")
-        ),
-    )
+    changes = {"calibration": lambda: Recorded(calls=calls, source="its inputs")} if calls else {}
+    return build_request(folder, precision=precision, exports=folder / "exports", **changes)
 
 
 @pytest.mark.parametrize("model", ["digits_vit", "digits_dit", "digits_sd"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from build_request_fixture import build_request
 
 from harness import tensorrt_engine
 from harness.backends import BuildRequest, tensorrt
@@ -19,16 +20,8 @@ from harness.types import Component
 
 
 def request(tmp_path: Path, precision: str, optimizations: tuple[str, ...] = ()) -> BuildRequest:
-    return BuildRequest(
-        precision=precision,
-        device="cuda",
-        cache=tmp_path / "case",
-        exports=tmp_path,
-        work="w",
-        calls="c",
-        timer=Timer(lambda: None),
-        optimizations=optimizations,
-        calibration=lambda: pytest.fail("nothing is calibrated here"),
+    return build_request(
+        tmp_path, precision=precision, device="cuda", cache=tmp_path / "case", optimizations=optimizations
     )
 
 

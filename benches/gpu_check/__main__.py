@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import multiprocessing
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 import benches
 from benches import gpu_check
@@ -68,5 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if any(c.result == "FAILED" for c in found) else 0
 
 
+def end(code: int) -> NoReturn:
+    """Ends the program with `code`; a child that hangs in the driver and cannot be killed is not waited for."""
+    if not multiprocessing.active_children():
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # at an ordinary exit, multiprocessing joins every child
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

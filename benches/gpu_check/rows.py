@@ -13,6 +13,7 @@ from typing import Final
 import benches
 from benches.gpu_check import BUDGET_S, LEAST_S, QUICK, ROW_TIMEOUT_S, Check
 from benches.preload import libraries
+from harness.backends import BROKEN
 from harness.registry import BACKENDS, MODELS, PROBES
 from harness.timing import perf_counter
 from harness.types import Case, Measurement
@@ -90,7 +91,7 @@ def _probes(case: Case) -> tuple[str, ...]:
 
 
 def _not_measured(case: Case, elapsed_s: float) -> Check | None:
-    """The line of a row that is left out, or whose backend cannot even say whether it can run; None for all others."""
+    """The line of a row that is left out, or whose backend is broken or cannot even say so; None for all others."""
     try:
         return _left_out(case, elapsed_s)
     except Exception as error:
@@ -102,7 +103,9 @@ def _left_out(case: Case, elapsed_s: float) -> Check | None:
     reason = reason or BACKENDS[case.backend].unavailable(case.precision, "cuda")
     if reason is None and BUDGET_S - elapsed_s < LEAST_S:
         reason = f"the time of {BUDGET_S:.0f} s was spent"
-    return None if reason is None else Check(what=case.label, result="left out", detail=reason)
+    if reason is None:
+        return None
+    return Check(what=case.label, result="FAILED" if BROKEN in reason else "left out", detail=reason)
 
 
 def _row(measured: Measurement, seconds: float, allowed_s: float = ROW_TIMEOUT_S) -> Check:

@@ -66,8 +66,15 @@ def classifier_workload(
     weights_hash: str,
     identity: Mapping[str, Any] | None = None,
     quality: Quality | None = None,
+    num_classes: int | None = None,
 ) -> Workload:
-    """A workload of one forward: float32 images (N, 3, H, W), N the batch size -> logits (N, classes)."""
+    """A workload of one forward: float32 images (N, 3, H, W), N the batch size -> logits (N, num_classes).
+
+    `num_classes` is the module's own where it has one, as timm's have. Raises ValueError where neither tells it.
+    """
+    if num_classes is None and not hasattr(module, "num_classes"):
+        raise ValueError(f"{type(module).__name__} has no num_classes: give it to classifier_workload")
+    classes = int(num_classes if num_classes is not None else module.num_classes)  # type: ignore[arg-type]
     component = Component(name="classifier", module=module.eval().requires_grad_(False), inputs=(images,))
 
     @torch.no_grad()
@@ -78,7 +85,7 @@ def classifier_workload(
         components=(component,),
         iterate=iterate,
         batch=images,
-        output_shape=(case.batch_size, int(module.num_classes)),  # type: ignore[arg-type]
+        output_shape=(case.batch_size, classes),
         identity={**facts((component,), weights_hash), **(identity or {})},
         output_kind="logits",
         quality=quality,

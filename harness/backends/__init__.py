@@ -13,7 +13,7 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from harness.calibration import Recorded
 from harness.timing import Timer
@@ -27,7 +27,8 @@ class BuildRequest:
     optimisations are) and, where they were calibrated, by `calls`. `optimizations` are the case's; those of modules,
     attention and grad mode are in force already. `calibration()` runs the workload in fp32 for real inputs of its
     networks: to be asked before anything is cast. What it finds is of the whole case: steps, scheduler, guidance,
-    prompt, seed.
+    prompt, seed. `longest_iteration_s` is the longest that one iteration may take, if the row is to be measured in its
+    time.
     """
 
     precision: str
@@ -39,6 +40,7 @@ class BuildRequest:
     timer: Timer
     optimizations: tuple[str, ...]
     calibration: Callable[[], Recorded]
+    longest_iteration_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,9 @@ class Backend(Protocol):
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build: ...
 
 
+BROKEN: Final = "cannot be imported"  # in the reason of a package that is installed, and no use
+
+
 def missing_package(name: str, purpose: str) -> str | None:
     """Why package `name` cannot be imported, or None; looks it up without importing it."""
     return None if importlib.util.find_spec(name) else f"{purpose} needs the package {name}, which is not installed"
@@ -87,7 +92,7 @@ def cannot_import(name: str, label: str) -> str | None:
     try:
         importlib.import_module(name)
     except Exception as error:
-        return f"{label} cannot be imported: {type(error).__name__}: {error}"
+        return f"{label} {BROKEN}: {type(error).__name__}: {error}"
     return None
 
 
