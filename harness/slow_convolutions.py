@@ -17,6 +17,8 @@ from harness.types import Component, Protocol, Unsupported
 if TYPE_CHECKING:
     import torch
 
+    from harness.backends import BuildRequest
+
 CHANNELS: Final = 8  # that are computed
 
 
@@ -51,16 +53,20 @@ def longest_iteration_s(protocol: Protocol) -> float:
     return protocol.timeout_s / (1 + protocol.warmup_min_iterations + protocol.min_samples)
 
 
-def refuse_fp16(components: Sequence[Component], limit_s: float, timer: Timer) -> None:
-    """Raises Unsupported where the convolutions of one iteration in fp16 would take this CPU more than `limit_s`.
+def check(components: Sequence[Component], request: BuildRequest) -> None:
+    """Raises Unsupported where the convolutions of one iteration in fp16 would take this CPU more than
+    `request.longest_iteration_s`.
 
     The modules are still in fp32, on the CPU; each that has convolutions is called once, to see them.
     """
+    if request.precision != "fp16" or request.device != "cpu":
+        return
+    limit_s = request.longest_iteration_s
     needed_s, known = 0.0, dict[Convolution, float]()
     for component in components:
         for convolution in convolutions_of(component):
             if convolution not in known:
-                known[convolution] = convolution.seconds_in_fp16(timer)
+                known[convolution] = convolution.seconds_in_fp16(request.timer)
             needed_s += component.calls * known[convolution]
             if needed_s > limit_s:
                 raise Unsupported(

@@ -12,7 +12,8 @@ import torch
 from build_request_fixture import build_request
 
 from harness import slow_convolutions
-from harness.backends.eager import Eager
+from harness.backends import BuildRequest
+from harness.registry import BACKENDS
 from harness.slow_convolutions import Convolution
 from harness.timing import Timer
 from harness.types import Component, Protocol, Unsupported
@@ -32,7 +33,7 @@ class Told(Timer):
 
     def timed(self, call: Callable[[], Any]) -> tuple[Any, float]:
         result = call()
-        self.shapes.append(tuple(result.shape))
+        self.shapes.append(tuple(getattr(result, "shape", ())))
         return result, 2.0
 
 
@@ -61,24 +62,35 @@ def test_eight_channels_are_computed_and_the_rest_is_reckoned(
     assert timer.shapes == [(2, computed, 8, 8)]
 
 
-def test_the_limit_is_of_a_whole_iteration() -> None:
+def asked(folder: Path, limit_s: float, **changes: Any) -> BuildRequest:
+    return build_request(folder, **{"precision": "fp16", "longest_iteration_s": limit_s, "timer": Told(), **changes})
+
+
+def test_the_limit_is_of_a_whole_iteration(tmp_path: Path) -> None:
     one_s = 8.0 + 2 * 2.0
-    slow_convolutions.refuse_fp16([component(), uncallable()], one_s, Told())
-    slow_convolutions.refuse_fp16([component(calls=3)], 3 * one_s, timer := Told())
+    slow_convolutions.check([component(), uncallable()], asked(tmp_path, one_s))
+    slow_convolutions.check([component(calls=3)], asked(tmp_path, 3 * one_s, timer=(timer := Told())))
     assert len(timer.shapes) == 2  # what is the same is timed once
     with pytest.raises(Unsupported, match=r"one iteration would take more than 35\.9 s"):
-        slow_convolutions.refuse_fp16([component(calls=3)], 35.9, Told())
+        slow_convolutions.check([component(calls=3)], asked(tmp_path, 35.9))
 
 
-@pytest.mark.parametrize(("precision", "refused"), [("fp16", True), ("bf16", False)])
-def test_the_torch_backends_ask_before_they_cast(tmp_path: Path, precision: str, refused: bool) -> None:
-    asked, request = component(), build_request(tmp_path, precision=precision, longest_iteration_s=0.0)
-    if refused:
-        with pytest.raises(Unsupported, match="no fast fp16 convolutions"):
-            Eager().build([asked], request)
-        assert {p.dtype for p in asked.module.parameters()} == {torch.float32}
-    else:
-        assert Eager().build([asked], request).weights_bytes == 2 * sum(p.numel() for p in asked.module.parameters())
+@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"precision": "fp32"}, {"device": "cuda"}])
+def test_only_fp16_on_a_cpu_is_asked(tmp_path: Path, changes: dict[str, str]) -> None:
+    slow_convolutions.check([component()], asked(tmp_path, 0.0, timer=(timer := Told()), **changes))
+    assert timer.shapes == []
+
+
+@pytest.mark.parametrize("backend", ["eager", "torch_compile"])
+def test_the_torch_backends_ask_before_they_cast_and_begin_to_time(tmp_path: Path, backend: str) -> None:
+    module = (unchanged := component()).module
+    with pytest.raises(Unsupported, match="no fast fp16 convolutions"):
+        BACKENDS[backend].build([unchanged], asked(tmp_path, 0.0))
+    assert {p.dtype for p in module.parameters()} == {torch.float32}
+    built = BACKENDS["eager"].build([unchanged], asked(tmp_path, 1e9, timer=(timer := Told())))
+    assert built.build_s == 2.0  # the casts alone
+    assert {p.dtype for p in module.parameters()} == {torch.float16}
+    assert timer.shapes[:2] == [(2, 8, 8, 8), (2, 32, 8, 8)]
 
 
 def test_what_a_row_has_time_for() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from harness import precision, quantisation, slow_convolutions
@@ -24,10 +24,12 @@ class Eager:
         return precision.unsupported_by_torch(wanted, device)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
-        """Casts each module in place and moves it to the device; an offloaded one waits in the host's memory."""
+        """Casts each module in place and moves it to the device; an offloaded one waits in the host's memory. Raises
+        Unsupported where this CPU has no kernels that would be done in time."""
+        slow_convolutions.check(components, request)
         offload = next((name for name in request.optimizations if name.endswith("_cpu_offload")), None)
         where = "cpu" if offload else request.device
-        cast, seconds = request.timer.timed(lambda: cast_all(components, request, where))
+        cast, seconds = request.timer.timed(lambda: cast_all(components, replace(request, device=where)))
         modules, proof = cast.modules, read_back(cast, request.precision)
         if request.precision in quantisation.INT8_PRODUCTS:
             rows, other = quantisation.watch_rows(modules), proof["verify"]
@@ -52,28 +54,24 @@ class Cast:
     left: Mapping[str, Mapping[str, str]]
 
 
-def cast_all(components: Sequence[Component], request: BuildRequest, where: str | None = None) -> Cast:
-    """Every component's module, cast and on the device, or `where` it waits for its call; for int8_static with ranges
-    from real inputs. Raises Unsupported where a CPU has no kernels that would be done in time."""
-    wanted, where = request.precision, where or request.device
-    if wanted == "fp16" and request.device == "cpu":
-        slow_convolutions.refuse_fp16(components, request.longest_iteration_s, request.timer)
-    ranges = _ranges(components, request, where)
+def cast_all(components: Sequence[Component], request: BuildRequest) -> Cast:
+    """Every component's module, cast and on the device; for int8_static with ranges from real inputs."""
+    ranges, wanted = _ranges(components, request), request.precision
     own = {c.name: ranges.get(c.name, quantisation.NO_RANGES) for c in components}
     quantised = wanted in precision.QUANTISED
-    placed = {c.name: c.module.to(where) for c in components}
+    placed = {c.name: c.module.to(request.device) for c in components}
     left = {n: quantisation.left_out(module, wanted, own[n]) if quantised else {} for n, module in placed.items()}
     modules = {n: precision.cast(module, wanted, own[n]).eval() for n, module in placed.items()}
     return Cast(modules=modules, left=left)
 
 
-def _ranges(components: Sequence[Component], request: BuildRequest, where: str) -> dict[str, quantisation.Ranges]:
+def _ranges(components: Sequence[Component], request: BuildRequest) -> dict[str, quantisation.Ranges]:
     if request.precision != "int8_static":
         return {}
     found = request.calibration()
     return {
         c.name: quantisation.ranges_of(
-            c.module.to(where), [tuple(x.to(where) for x in call) for call in found.calls[c.name]]
+            c.module.to(request.device), [tuple(x.to(request.device) for x in call) for call in found.calls[c.name]]
         )
         for c in components
     }
