@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import calibration, contention, injection, optimizations, precision, probes, sentinel, slow_convolutions
+from harness import calibration, contention, injection, optimizations, precision, probes, sentinel
 from harness.backends import Build, BuildRequest
 from harness.devices import Device
 from harness.probes.stages import component_metric, sum_warning
@@ -120,7 +120,6 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Wor
         timer=timer,
         optimizations=optimizations.names(case),
         calibration=lambda: calibration.recorded(workload, device.torch_device),
-        longest_iteration_s=slow_convolutions.longest_iteration_s(job.protocol),
     )
     with optimizations.kernels_or_unsupported(case):
         build: Build = BACKENDS[case.backend].build(workload.components, request)

@@ -240,13 +240,14 @@ def _receive(receiver: Connection, timeout_s: float, report: Report) -> Reply | 
 
 
 def _end(process: Any) -> None:
-    """Waits a little for a clean end, then kills the worker's whole process group."""
+    """Waits a little for a clean end, then kills the worker's whole process group; one that hangs in a driver, where no
+    signal reaches it, is left."""
     process.join(timeout=5)
     if process.is_alive():
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()
-        process.join()
+        process.join(timeout=5)
 
 
 def _died(exitcode: int | None, log: Path, kernel_out_of_memory: bool) -> Reply:

@@ -286,17 +286,24 @@ def test_a_package_that_is_installed_and_cannot_be_imported_is_no_part_left_out(
 END_BESIDE_A_CHILD = """
 import multiprocessing, sys, time
 from benches.gpu_check.__main__ import end
-if __name__ == "__main__":
-    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+
+def run():
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
     child.start()
     print(child.pid)
-    end(1)
+    {ending}
+
+if __name__ == "__main__":
+    end(run)
 """
 
 
-def test_the_end_does_not_wait_for_a_process_that_hangs(tmp_path: Path) -> None:
-    (script := tmp_path / "script.py").write_text(END_BESIDE_A_CHILD)
+@pytest.mark.parametrize(
+    ("ending", "code"), [("return 2", 2), ("raise OSError('no space left')", 1), ("raise KeyboardInterrupt", 130)]
+)
+def test_the_end_does_not_wait_for_a_process_that_hangs(tmp_path: Path, ending: str, code: int) -> None:
+    (script := tmp_path / "script.py").write_text(END_BESIDE_A_CHILD.format(ending=ending))
     with (tmp_path / "said").open("w") as said:  # no pipe: the child would keep it open
-        ended = subprocess.run([sys.executable, script], stdout=said, timeout=120, check=False)
+        ended = subprocess.run([sys.executable, script], stdout=said, timeout=50, check=False)
     os.kill(int((tmp_path / "said").read_text()), signal.SIGKILL)  # it was alive when the program had ended
-    assert ended.returncode == 1
+    assert ended.returncode == code

@@ -111,6 +111,7 @@ def test_the_width_of_the_logits_is_the_modules_own_or_given() -> None:
     case = Case(model="own", batch_size=2)
     assert classifier_workload(Own(4, 5), case, images, "w").output_shape == (2, 5)
     assert classifier_workload(torch.nn.Linear(4, 6), case, images, "w", num_classes=6).output_shape == (2, 6)
+    assert classifier_workload(Own(4, 6), case, images, "w", num_classes=6).output_shape == (2, 6)
     with pytest.raises(ValueError, match="Linear has no num_classes"):
         classifier_workload(torch.nn.Linear(4, 6), case, images, "w")
 

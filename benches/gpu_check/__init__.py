@@ -4,8 +4,9 @@ It needs torch, numpy, scipy and a GPU, and no network. What else is there (timm
 nvidia-ml-py) is checked too; what is not is named under "left out", never passed over. Each check is one of
 
     ok         it ran on this GPU, and what it must show was seen
-    FAILED     it ran and showed something else, or it raised, hung or ended its process; or no row was measured at all
-    left out   a package, a library or the time was missing, with the reason
+    FAILED     it ran and showed something else, or it raised, hung or ended its process; a package is installed and
+               cannot be imported; or no row was measured at all
+    left out   a package, the driver's NVML or the time was missing, with the reason
 
 The verdict is the exit code: 0 where nothing failed, 1 where something did, 2 where no GPU answers.
 """

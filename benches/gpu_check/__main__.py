@@ -8,7 +8,9 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
@@ -71,14 +73,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if any(c.result == "FAILED" for c in found) else 0
 
 
-def end(code: int) -> NoReturn:
-    """Ends the program with `code`; a child that hangs in the driver and cannot be killed is not waited for."""
+def end(run: Callable[[], int]) -> NoReturn:
+    """Ends the program with the code of `run()`; a child that hangs in the driver, where no signal reaches it, is not
+    waited for."""
+    try:
+        code = run()
+    except KeyboardInterrupt:
+        code = 130
+    except Exception:
+        traceback.print_exc()
+        code = 1
     if not multiprocessing.active_children():
         sys.exit(code)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)  # at an ordinary exit, multiprocessing joins every child
 
 
 if __name__ == "__main__":
-    end(main())
+    end(main)

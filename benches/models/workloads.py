@@ -70,11 +70,11 @@ def classifier_workload(
 ) -> Workload:
     """A workload of one forward: float32 images (N, 3, H, W), N the batch size -> logits (N, num_classes).
 
-    `num_classes` is the module's own where it has one, as timm's have. Raises ValueError where neither tells it.
+    Where `num_classes` is not given, it is the module's own, as timm's have. Raises ValueError where it has none.
     """
-    if num_classes is None and not hasattr(module, "num_classes"):
+    classes = num_classes if num_classes is not None else getattr(module, "num_classes", None)
+    if classes is None:
         raise ValueError(f"{type(module).__name__} has no num_classes: give it to classifier_workload")
-    classes = int(num_classes if num_classes is not None else module.num_classes)  # type: ignore[arg-type]
     component = Component(name="classifier", module=module.eval().requires_grad_(False), inputs=(images,))
 
     @torch.no_grad()
@@ -85,7 +85,7 @@ def classifier_workload(
         components=(component,),
         iterate=iterate,
         batch=images,
-        output_shape=(case.batch_size, classes),
+        output_shape=(case.batch_size, int(classes)),
         identity={**facts((component,), weights_hash), **(identity or {})},
         output_kind="logits",
         quality=quality,

@@ -27,8 +27,7 @@ class BuildRequest:
     optimisations are) and, where they were calibrated, by `calls`. `optimizations` are the case's; those of modules,
     attention and grad mode are in force already. `calibration()` runs the workload in fp32 for real inputs of its
     networks: to be asked before anything is cast. What it finds is of the whole case: steps, scheduler, guidance,
-    prompt, seed. `longest_iteration_s` is the longest that one iteration may take, if the row is to be measured in its
-    time.
+    prompt, seed.
     """
 
     precision: str
@@ -40,7 +39,6 @@ class BuildRequest:
     timer: Timer
     optimizations: tuple[str, ...]
     calibration: Callable[[], Recorded]
-    longest_iteration_s: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from harness import precision, quantisation, slow_convolutions
+from harness import precision, quantisation
 from harness.backends import Build, BuildRequest
 from harness.registry import BACKENDS
 from harness.types import Component
@@ -24,9 +24,7 @@ class Eager:
         return precision.unsupported_by_torch(wanted, device)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
-        """Casts each module in place and moves it to the device; an offloaded one waits in the host's memory. Raises
-        Unsupported where this CPU has no kernels that would be done in time."""
-        slow_convolutions.check(components, request)
+        """Casts each module in place and moves it to the device; an offloaded one waits in the host's memory."""
         offload = next((name for name in request.optimizations if name.endswith("_cpu_offload")), None)
         where = "cpu" if offload else request.device
         cast, seconds = request.timer.timed(lambda: cast_all(components, replace(request, device=where)))

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness import optimizations, precision, slow_convolutions
+from harness import optimizations, precision
 from harness.backends import Build, BuildRequest, missing_device, missing_package
 from harness.backends.eager import cast_all, read_back
 from harness.registry import BACKENDS
@@ -47,11 +47,9 @@ class TorchCompile:
         return precision.unsupported_by_torch(wanted, device)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
-        """Compiles every component. Raises what dynamo raises, a graph break included, and Unsupported where this CPU
-        has no kernels that would be done in time."""
+        """Compiles every component. Raises what dynamo raises, a graph break included."""
         import torch._inductor.config as inductor
 
-        slow_convolutions.check(components, request)
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(request.cache.parent / "inductor")
         if request.device == "cpu":
             inductor.compile_threads = 1
