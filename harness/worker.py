@@ -247,7 +247,7 @@ def _end(process: Any) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()
-        process.join(timeout=5)
+        process.join(timeout=60)  # the kernel may need long to give back tens of gigabytes
 
 
 def _died(exitcode: int | None, log: Path, kernel_out_of_memory: bool) -> Reply:
