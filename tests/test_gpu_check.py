@@ -61,6 +61,8 @@ def test_rows_are_ok_failed_or_left_out_with_their_words() -> None:
     assert (wrong.result, wrong.detail) == ("FAILED", "invalid: cosine 0.1")
     without = rows._row(Measurement(case=case, replicate=0, status="skipped", reason="no fp8"), 1.0)
     assert (without.result, without.detail) == ("left out", "no fp8")
+    broken = "TensorRT cannot be imported: ImportError: libnvinfer.so.11"  # in the worker alone
+    assert rows._row(Measurement(case=case, replicate=0, status="skipped", reason=broken), 1.0).result == "FAILED"
 
 
 def test_a_missing_package_and_spent_time_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,10 +103,10 @@ def _left_out(case: Case, elapsed_s: float) -> Check | None:
     reason = reason or BACKENDS[case.backend].unavailable(case.precision, "cuda")
     if reason is None and BUDGET_S - elapsed_s < LEAST_S:
         reason = f"the time of {BUDGET_S:.0f} s was spent"
-    return None if reason is None else _skipped(case.label, reason)
+    return None if reason is None else _not_run(case.label, reason)
 
 
-def _skipped(label: str, reason: str, seconds: float = 0.0) -> Check:
+def _not_run(label: str, reason: str, seconds: float = 0.0) -> Check:
     """A package that is installed and cannot be imported is no part left out."""
     return Check(what=label, result="FAILED" if BROKEN in reason else "left out", detail=reason, seconds=seconds)
 
@@ -118,7 +118,7 @@ def _row(measured: Measurement, seconds: float, allowed_s: float = ROW_TIMEOUT_S
         reason = f"the time of {BUDGET_S:.0f} s was spent, {allowed_s:.0f} s of it on this row"
         return Check(what=label, result="left out", detail=reason, seconds=seconds)
     if measured.status == "skipped":
-        return _skipped(label, str(measured.reason), seconds)
+        return _not_run(label, str(measured.reason), seconds)
     if measured.status != "ok":
         return Check(what=label, result="FAILED", detail=f"{measured.status}: {measured.reason}", seconds=seconds)
     words = [f"{statistics.median(samples['latency_s']) * 1e3:.2f} ms"]
