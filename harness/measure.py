@@ -6,24 +6,37 @@ weights of another precision make the measurement `invalid`, with the reason, wh
 
 from __future__ import annotations
 
+import functools
 import gc
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import calibration, contention, injection, optimizations, precision, probes, sentinel
+from harness import (
+    calibration,
+    content,
+    contention,
+    injection,
+    loading,
+    optimizations,
+    precision,
+    probes,
+    repeatability,
+    sentinel,
+)
 from harness.backends import Build, BuildRequest
 from harness.devices import Device
+from harness.loading import Loaded
 from harness.probes.stages import component_metric, sum_warning
-from harness.registry import BACKENDS, MODELS
+from harness.registry import BACKENDS
 from harness.timing import Timer
 from harness.trial import Counter, Findings, Startup, Trial
 from harness.turns import Interleaving, Turns
-from harness.types import Case, Measurement, Metric, Protocol, Workload
+from harness.types import Case, Component, Measurement, Metric, Protocol, Workload
 from harness.used_code import packages_of
 
 
@@ -58,27 +71,25 @@ class Outcome:
 
 def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turns | None = None) -> Outcome:
     """The measurement of one case in one process. Raises whatever the model or the backend raises."""
-    import torch
-
     case = job.case
     backend = BACKENDS[case.backend]
     if reason := backend.unavailable(case.precision, device.name) or optimizations.unavailable(case, device.name):
         return Outcome(measurement=Measurement(case=case, replicate=job.replicate, status="skipped", reason=reason))
-    torch.manual_seed(case.seed)
     before = device.start_block()
     with precision.applied(case.precision), optimizations.in_force(case):
-        workload, load_s, build = _build(job, device, report)
+        loaded, load_s, build = _build(job, device, report)
         if not build.keeps_modules:
             _give_back(device)
-        trial = replace(_first_call(job, device, workload, build, load_s, report), turns=turns)
+        weights = _own_weights(loaded.workload.components)
+        trial = replace(_first_call(job, device, loaded, build, load_s, report), turns=turns)
         findings = _collect(trial, job.only, report)
-        fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial)
+        fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial, weights)
     passes = {name: found for f in findings for name, found in f.state.items()}
     state = {**device.block_state(before), **passes, **_sentinel(job, device)}
     metrics = [component_metric(c.name) for c in trial.workload.components]
     if trial.workload.quality is not None:
         metrics += trial.workload.quality.metrics
-    return Outcome(measurement=_measurement(trial, findings, fault, state), metrics=tuple(metrics))
+    return Outcome(measurement=_measurement(trial, loaded, findings, fault, state), metrics=tuple(metrics))
 
 
 def _give_back(device: Device) -> None:
@@ -101,11 +112,15 @@ def _sentinel(job: Job, device: Device) -> dict[str, Any]:
     return {"sentinel": found, **({"sentinel_contended": reason} if reason else {})}
 
 
-def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Workload, float, Build]:
-    """(workload, seconds to load it, what the backend built)."""
+def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Loaded, float, Build]:
+    """(what was loaded, seconds to load it, what the backend built)."""
     case, timer = job.case, Timer(device.synchronize)
     report("load")
-    workload, load_s = timer.timed(lambda: MODELS[case.model].build(case))
+    made, load_s = timer.timed(lambda: loading.built(case))
+    loaded = loading.own(made)
+    workload = loaded.workload
+    batch = repeatability.private_batch(workload.batch)  # untouched by what exporting and calibrating may do to it
+    del made
     report("build")
     job.cache.mkdir(parents=True, exist_ok=True)
     layers_from = packages_of(workload.components)
@@ -115,7 +130,7 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Wor
         device=device.torch_device,
         cache=job.cache,
         exports=job.cache.parent / "exports",
-        work=_networks_hash(case, workload),
+        work=functools.cache(lambda: _networks_hash(case, workload.components, loaded.weights_hash)),
         calls=_calls_hash(case),
         timer=timer,
         optimizations=optimizations.names(case),
@@ -126,18 +141,22 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Wor
         changed |= optimizations.reached(case, workload.components, device.torch_device)
     told = {"layers_from": layers_from, **({"optimizations": changed} if changed else {})}
     build = replace(build, facts={**build.facts, **told})
-    workload = replace(workload, batch=workload.batch.to(device.torch_device))
+    workload = replace(workload, batch=batch.to(device.torch_device))
     workload, build = injection.injected(job.injections, case.id, workload, build, load_s, timer)
-    return _without_unused_modules(workload, build), load_s, build
+    return replace(loaded, workload=_without_unused_modules(workload, build)), load_s, build
 
 
 def _first_call(
-    job: Job, device: Device, workload: Workload, build: Build, load_s: float, report: Callable[[str], None]
+    job: Job, device: Device, loaded: Loaded, build: Build, load_s: float, report: Callable[[str], None]
 ) -> Trial:
+    """The trial after its first iteration, in which no network may write into its inputs. Raises Mismatch."""
     report("first call")
+    workload = loaded.workload
     timer, counter = timer_of(device), Counter(workload.components, build.forwards)
+    guarded = {name: repeatability.guarded(name, forward) for name, forward in counter.forwards.items()}
+    before = repeatability.snapshot(workload.batch)
     counter.iterations += 1
-    _, first_call_s = timer.timed(lambda: workload.iterate(counter.forwards, workload.batch))
+    output, first_call_s = timer.timed(lambda: workload.iterate(guarded, workload.batch))
     return Trial(
         case=job.case,
         replicate=job.replicate,
@@ -149,6 +168,9 @@ def _first_call(
         startup=Startup(load_s=load_s, build_s=build.build_s, first_call_s=first_call_s),
         folder=job.folder,
         counter=counter,
+        first_output=output.detach().cpu().clone(),
+        batch_before=before,
+        weights_hash=loaded.weights_hash,
         interleaving=job.interleaving,
     )
 
@@ -190,11 +212,21 @@ def _found(entry: probes.Probe, trial: Trial) -> Findings:
     return replace(found, state={**found.state, entry.state: trial.device.block_state(before)})
 
 
-def _fault(trial: Trial) -> str | None:
-    return trial.counter.mismatch() or trial.build.verify()
+def _own_weights(components: Sequence[Component]) -> dict[str, str]:
+    """Network -> hash of its parameters as they run; of one that the backend does not run, of none."""
+    return {c.name: content.weights_hash((c,), buffers=False) for c in components}
 
 
-def _measurement(trial: Trial, findings: list[Findings], fault: str | None, state: dict[str, Any]) -> Measurement:
+def _fault(trial: Trial, weights: Mapping[str, str]) -> str | None:
+    if reason := trial.counter.mismatch() or trial.build.verify():
+        return reason
+    changed = [name for name, found in _own_weights(trial.workload.components).items() if found != weights[name]]
+    return f"the weights of {', '.join(changed)} changed while the row was measured" if changed else None
+
+
+def _measurement(
+    trial: Trial, loaded: Loaded, findings: list[Findings], fault: str | None, state: dict[str, Any]
+) -> Measurement:
     found = _merged(f.samples for f in findings)
     samples = {name: values for name, values in found.items() if all(map(math.isfinite, values))}
     missing = {k: v for f in findings for k, v in f.missing.items() if k not in samples}
@@ -207,8 +239,10 @@ def _measurement(trial: Trial, findings: list[Findings], fault: str | None, stat
         **trial.build.facts,
         "identity": identity,
         "work_hash": work_hash(identity),
-        "weights_hash": identity.get("weights_hash"),
+        "weights_hash": loaded.weights_hash,
+        **({} if loaded.weights_source is None else {"weights_source": loaded.weights_source}),
         "output_shape": list(trial.workload.output_shape),
+        "output_kind": trial.workload.output_kind,
     }
     return Measurement(
         case=trial.case,
@@ -225,11 +259,12 @@ def _measurement(trial: Trial, findings: list[Findings], fault: str | None, stat
     )
 
 
-def _networks_hash(case: Case, workload: Workload) -> str:
-    """Equal where two cases have the same networks, with the same weights and the same shapes."""
-    shapes = {c.name: [(list(x.shape), str(x.dtype)) for x in c.inputs] for c in workload.components}
-    weights = workload.identity.get("weights_hash")
-    return work_hash({"model": case.model, "weights": weights, "optimizations": case.optimizations, "shapes": shapes})
+def _networks_hash(case: Case, components: Sequence[Component], weights_hash: str) -> str:
+    """Equal where two cases have the same networks, to the last value, with the same shapes: what one has exported the
+    other may run. Networks of which that cannot be told share nothing with other cases."""
+    shapes = {c.name: [(list(x.shape), str(x.dtype)) for x in c.inputs] for c in components}
+    networks = content.networks_hash(components) or f"{weights_hash} of {_calls_hash(case)}"
+    return work_hash({"networks": networks, "optimizations": case.optimizations, "shapes": shapes})
 
 
 def _calls_hash(case: Case) -> str:

@@ -105,7 +105,7 @@ def missing_package() -> str | None:
 
 def _exported(component: Component, request: BuildRequest, recipe: str) -> OnnxFile:
     calls = f"-{request.calls}" if recipe.replace(SEVEN_BITS, "") in CALIBRATED else ""
-    folder = request.exports / f"{component.name}-{recipe}-{request.work}{calls}"
+    folder = request.exports / f"{component.name}-{recipe}-{request.work()}{calls}"
     if not folder.exists():
         request.exports.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=request.exports) as scratch:
@@ -146,7 +146,7 @@ def _make(component: Component, request: BuildRequest, recipe: str, folder: Path
         _write(component, recipe, path, request.optimizations)
         _check(path)
         return None
-    plain = request.exports / f"{component.name}-fp32-{request.work}" / "model.onnx"
+    plain = request.exports / f"{component.name}-fp32-{request.work()}" / "model.onnx"
     if not plain.exists():
         _exported(component, request, "fp32")
     source, kind, narrow = None, recipe.replace(SEVEN_BITS, ""), SEVEN_BITS in recipe

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from harness import contention, paired, storage
+from harness import agreement, contention, paired, storage
 from harness.arm_process import ArmProcess
 from harness.blocks import SENTINEL_ROW, BlockJob, BlockResult
 from harness.measure import Job
@@ -42,6 +42,8 @@ BLOCK_FACTS: Final = (
     "weights_hash",
     "output_hash",
     "output_shape",
+    "output_kind",
+    "repeat_error",
     "loops",
     "turns",
     "injected",
@@ -106,6 +108,7 @@ class Pairs:
     _counts: dict[str, int] = field(default_factory=dict)
     _estimate: Estimate = field(default_factory=Estimate)
     _broken: dict[str, str] = field(default_factory=dict)
+    _proofs: dict[tuple[str, Side], Measurement] = field(default_factory=dict)
 
     @property
     def elapsed_s(self) -> float:
@@ -229,6 +232,13 @@ class Pairs:
         )
         return self.servers.of(side).begin("block", block)
 
+    def proven(self, row: PairedRow, side: Side, measurement: Measurement) -> Measurement:
+        """The measurement, `invalid` where it proves something else than the first one of this row and arm did
+        (`harness.agreement`); the first one is what all others are held against."""
+        arm: Side = "head" if side == "head" else "base"
+        first = self._proofs.setdefault((row.id, arm), measurement)
+        return agreement.checked(first, measurement, self.run.device)
+
     def packages(self, side: Side) -> tuple[str, ...]:
         """Those of the project under test in the code of this side."""
         return tuple(self.run.arms[1 if side == "head" else 0].get("packages", ()))
@@ -251,7 +261,10 @@ class Pairs:
         """What the block gave by row. Where it ended early, the row in which it did so failed, and the others have
         nothing in this pair; where it only waited for the other arm's turn to end (`victim`), no row of it failed."""
         result: BlockResult = reply.value or BlockResult()
-        measured = [_of_pair(m, states.get(i)) for i, m in enumerate(result.measurements)]
+        measured = [
+            self.proven(row, side, _of_pair(m, states.get(i)))
+            for i, (row, m) in enumerate(zip(rows, result.measurements, strict=False))
+        ]
         found = {row.id: m for row, m in zip(rows, measured, strict=False)}
         if reply.value is None and not victim:
             guilty = [row for row in rows if row.case(side).id == reply.phase] or rows

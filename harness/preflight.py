@@ -79,7 +79,7 @@ def with_counts(rows: Sequence[PairedRow], base: dict[str, Measurement]) -> tupl
 
 def _store(pairs: Pairs, row: PairedRow, both: Mapping[Side, Measured]) -> None:
     for side, (measurement, _) in both.items():
-        paired.append_preflight(pairs.folder, row.id, side, measurement)
+        paired.append_preflight(pairs.folder, row.id, side, pairs.proven(row, side, measurement))
 
 
 def _measured(pairs: Pairs, side: Side, job: Job, seconds: float) -> Measured | None:

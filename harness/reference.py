@@ -2,30 +2,37 @@
 
 Computed once for all rows that share it, in whichever worker needs it first, and kept in the run folder as
 `references/<key>.npy`; the key is the hash of the case with backend eager and precision fp32. An eager fp32 row
-adopts its own output, so it is never computed twice.
+adopts its own output, so it is never computed twice. `<key>.json` beside it says what it is of.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
+from harness import kept_outputs
+from harness.storage import write_atomically
 from harness.trial import Trial
 from harness.types import Case
 
 if TYPE_CHECKING:
     import torch
 
-REFERENCES = "references"
 ON_CPU = "the GPU had no room for fp32 eager beside the timed model, so the CPU computed it"
 
 What = Literal["timed batch", "quality set"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a reference was computed with: the hash of the weights, and whether the CPU computed it for a GPU's rows."""
+
+    weights_hash: str
+    on_cpu: bool = False
 
 
 def reference_case(case: Case) -> Case:
@@ -41,67 +48,73 @@ def output(trial: Trial, what: What, own: Callable[[], torch.Tensor]) -> torch.T
 
     `own` gives the trial's own output, which is adopted where the trial is the reference itself.
     """
-    import torch
-
     path = _path(trial.folder, trial.case, what)
     if not path.exists():
-        _mark(path).unlink(missing_ok=True)  # of a process that was killed before it saved
-        _save(path, own() if is_reference(trial.case) else _compute(trial, what))
-    return torch.from_numpy(np.load(path, allow_pickle=False))
+        adopted = is_reference(trial.case)
+        found, origin = (own(), Origin(weights_hash=trial.weights_hash)) if adopted else _compute(trial, what)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path.with_suffix(".json"), json.dumps(asdict(origin)))  # before the array, which is looked for
+        kept_outputs.save(path, found)
+    return kept_outputs.load(path)
 
 
 def told(trial: Trial, what: What) -> tuple[str, ...]:
-    """The warning of every row that is held against a reference of another device, or nothing."""
-    return (f"reference of the {what}: {ON_CPU}",) if _mark(_path(trial.folder, trial.case, what)).exists() else ()
+    """The warnings of a row that is held against a reference of another device or of other weights."""
+    origin = _origin(trial, what)
+    if origin is None:
+        return ()
+    on_cpu = (f"reference of the {what}: {ON_CPU}",) if origin.on_cpu else ()
+    return on_cpu + ((f"reference of the {what}: {other_weights(trial, what)}",) if other_weights(trial, what) else ())
 
 
-def _compute(trial: Trial, what: What) -> torch.Tensor:
+def other_weights(trial: Trial, what: What) -> str | None:
+    """That the reference was loaded with other weights than the row, or None: a difference of the outputs is no fault
+    of the backend then."""
+    origin = _origin(trial, what)
+    if origin is None or origin.weights_hash == trial.weights_hash:
+        return None
+    return f"its weights ({origin.weights_hash[:12]}) are not those of this row ({trial.weights_hash[:12]})"
+
+
+def _origin(trial: Trial, what: What) -> Origin | None:
+    path = _path(trial.folder, trial.case, what).with_suffix(".json")
+    return Origin(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def _compute(trial: Trial, what: What) -> tuple[torch.Tensor, Origin]:
     """Builds the model anew, eager and fp32, and runs the batches once; on the CPU where the GPU has no room for it."""
     import torch
 
     device = trial.device.torch_device
     try:
-        return _computed_on(device, trial.case, what)
+        found, weights_hash = _computed_on(device, trial.case, what)
+        return found, Origin(weights_hash=weights_hash)
     except torch.OutOfMemoryError:  # the timed model lies beside it, and what was measured of that is not to be lost
         if device == "cpu":
             raise
     torch.cuda.empty_cache()
-    found = _computed_on("cpu", trial.case, what)
-    mark = _mark(_path(trial.folder, trial.case, what))
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()
-    return found
+    found, weights_hash = _computed_on("cpu", trial.case, what)
+    return found, Origin(weights_hash=weights_hash, on_cpu=True)
 
 
-def _computed_on(device: str, wanted: Case, what: What) -> torch.Tensor:
+def _computed_on(device: str, wanted: Case, what: What) -> tuple[torch.Tensor, str]:
+    """(the output, the hash of the weights that gave it)."""
     import torch
 
-    from harness import attention, precision
-    from harness.registry import MODELS
+    from harness import attention, loading, precision
+    from harness.repeatability import private_batch
 
     case = reference_case(wanted)
-    torch.manual_seed(case.seed)
-    workload = MODELS[case.model].build(case)
+    loaded = loading.own(loading.built(case))
+    workload = loaded.workload
     batches = [workload.batch] if what == "timed batch" else workload.quality.batches()  # type: ignore[union-attr]
     with precision.applied("fp32"), attention.torchs_own():
         modules = {c.name: precision.cast(c.module.to(device), "fp32").eval() for c in workload.components}
         forwards = {n: precision.bordered(m, "fp32", device) for n, m in modules.items()}
-        return torch.cat([workload.iterate(forwards, batch.to(device)).cpu() for batch in batches])
+        batches = [private_batch(batch).to(device) for batch in batches]
+        return torch.cat([workload.iterate(forwards, batch).cpu() for batch in batches]), loaded.weights_hash
 
 
 def _path(folder: Path, case: Case, what: What) -> Path:
     canonical = json.dumps([reference_case(case).axes(), what], sort_keys=True)
-    return folder / REFERENCES / f"{hashlib.sha256(canonical.encode()).hexdigest()[:16]}.npy"
-
-
-def _mark(path: Path) -> Path:
-    """Stands beside a reference that the CPU computed for a GPU's rows."""
-    return path.with_suffix(".cpu")
-
-
-def _save(path: Path, tensor: torch.Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        np.save(file, tensor.detach().cpu().float().numpy(), allow_pickle=False)
-    partial.replace(path)
+    return folder / kept_outputs.FOLDER / f"{hashlib.sha256(canonical.encode()).hexdigest()[:16]}.npy"

@@ -12,15 +12,15 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from harness import attempts, storage
+from harness import agreement, attempts, storage
 from harness.devices import NoSuchDevice
 from harness.environment import collect_or_reason
+from harness.kept_outputs import FOLDER as REFERENCES
 from harness.measure import Job
-from harness.reference import REFERENCES
 from harness.registry import MODELS, PROBES
 from harness.timing import perf_counter
 from harness.types import Case, Control, Measurement, Metric, Run, Suite
@@ -105,7 +105,13 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
     settled = {m.case.id for m in run.measurements if m.status != "ok"}
     listener.begin(total, len(left))
     with tempfile.TemporaryDirectory(prefix="imgbench-") as cache:
-        site = Site(workers=workers, plugins=plugins, cache=Path(cache), report=listener.phase)
+        site = Site(
+            workers=workers,
+            plugins=plugins,
+            cache=Path(cache),
+            report=listener.phase,
+            firsts=agreement.firsts(run.measurements),
+        )
         for number, block in enumerate(left):
             if block.case.id in settled:
                 listener.skip(block.case, block.replicate)
@@ -126,12 +132,14 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where blocks are measured: the workers with their plugins, and a cache that the blocks of a run share."""
+    """Where blocks are measured: the workers with their plugins, and a cache that the blocks of a run share. `firsts`
+    are the measurements, by case id, that the further processes of a row are held against."""
 
     workers: Workers
     plugins: Sequence[str]
     cache: Path
     report: Callable[[str], None]
+    firsts: dict[str, Measurement] = field(default_factory=dict)
 
 
 def control(number: int, run: Run, site: Site) -> None:
@@ -178,7 +186,13 @@ def extend(run: Run, wanted: Mapping[Case, int], workers: Workers, plugins: Sequ
     expected = {case: _later_s(run, case) for case in wanted}
     counts = {case: 1 + max(m.replicate for m in run.measurements if m.case == case) for case in wanted}
     with tempfile.TemporaryDirectory(prefix="imgbench-") as cache:
-        site = Site(workers=workers, plugins=plugins, cache=Path(cache), report=lambda _phase: None)
+        site = Site(
+            workers=workers,
+            plugins=plugins,
+            cache=Path(cache),
+            report=lambda _phase: None,
+            firsts=agreement.firsts(run.measurements),
+        )
         for number in range(max(wanted.values(), default=0)):
             for case in [c for c, count in wanted.items() if number < count]:
                 if perf_counter() - began + expected[case] > seconds:
@@ -196,14 +210,18 @@ def _later_s(run: Run, case: Case) -> float:
 
 
 def measure_block(block: Block, run: Run, site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
-    """Measures one block into the run's folder: the run, with metrics that were new in its header, and the measurement.
+    """Measures one block into the run's folder: the run, with metrics that were new in its header, and the measurement,
+    which is `invalid` where it proves something else than the first one of its row (`harness.agreement`).
 
     The run does not hold the measurement; the folder does.
     """
     folder = Path(str(run.folder))
     outcome = site.workers.measure(_job(block, run, site), site.report)
     run = _with_metrics(run, outcome.metrics, folder)
-    measurement = replace(outcome.measurement, attempt=attempt)
+    first = site.firsts.get(block.case.id)
+    measurement = agreement.checked(first, replace(outcome.measurement, attempt=attempt), run.environment["device"])
+    if measurement.status == "ok":
+        site.firsts.setdefault(block.case.id, measurement)
     storage.append(folder, measurement)
     return run, measurement
 

@@ -21,6 +21,8 @@ from harness.types import Case, Component, Forward, Protocol, Samples, Workload
 if TYPE_CHECKING:
     import torch
 
+    from harness.repeatability import Snapshot
+
 
 @dataclass(frozen=True, kw_only=True)
 class Startup:
@@ -84,7 +86,8 @@ class Counter:
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """What a probe may use. `folder` is the run folder. `turns` is there where another process takes turns with this
-    one on the machine, and `interleaving` says how."""
+    one on the machine, and `interleaving` says how. `first_output` (on the CPU) and `batch_before` are what the first
+    iteration gave and got; `weights_hash` is of what was loaded (`harness.content`)."""
 
     case: Case
     replicate: int
@@ -96,6 +99,9 @@ class Trial:
     startup: Startup
     folder: Path
     counter: Counter
+    first_output: torch.Tensor
+    batch_before: Snapshot
+    weights_hash: str
     turns: Turns | None = None
     interleaving: Interleaving | None = None
 

@@ -18,7 +18,7 @@ def build_request(folder: Path, **changes: Any) -> BuildRequest:
         "device": "cpu",
         "cache": folder,
         "exports": folder,
-        "work": "w",
+        "work": lambda: "w",
         "calls": "c",
         "timer": Timer(lambda: None),
         "optimizations": (),

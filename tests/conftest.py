@@ -24,7 +24,7 @@ from harness.worker import Workers
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-PLUGINS = (*benches.PLUGINS, "planted")
+PLUGINS = (*benches.PLUGINS, "planted", "planted_states")
 # Without a target a process that cannot learn its median on a busy machine does not take samples for half a minute.
 QUICK = (
     "{replicates: 1, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, min_sample_time_s: 0.01, "
@@ -52,6 +52,7 @@ def registries() -> None:
     """Fills the registries, the planted models included."""
     benches.load_plugins()
     import planted  # noqa: F401
+    import planted_states  # noqa: F401
 
 
 @pytest.fixture(scope="session")

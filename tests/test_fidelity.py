@@ -90,21 +90,22 @@ def test_a_reference_that_the_gpu_has_no_room_for_is_computed_on_the_cpu_and_eve
     """The timed model lies beside it; its latency, memory and energy were measured already."""
     asked: list[str] = []
 
-    def computed(device: str, *_arguments: Any) -> torch.Tensor:
+    def computed(device: str, *_arguments: Any) -> tuple[torch.Tensor, str]:
         asked.append(device)
         if device == "cuda":
             raise torch.OutOfMemoryError
-        return torch.ones(1)
+        return torch.ones(1), "w"
 
     monkeypatch.setattr(reference, "_computed_on", computed)
     case = Case(model="m", precision="bf16")
-    trial: Any = SimpleNamespace(case=case, folder=tmp_path, device=SimpleNamespace(torch_device="cuda"))
+    gpu = SimpleNamespace(torch_device="cuda")
+    trial: Any = SimpleNamespace(case=case, folder=tmp_path, device=gpu, weights_hash="w")
     assert reference.told(trial, "timed batch") == ()
     assert reference.output(trial, "timed batch", lambda: torch.zeros(1)) == torch.ones(1)
     assert asked == ["cuda", "cpu"]
     (warning,) = reference.told(trial, "timed batch")
     assert warning.startswith("reference of the timed batch: the GPU had no room")
-    other: Any = SimpleNamespace(case=case.with_(precision="fp16"), folder=tmp_path, device=trial.device)
+    other: Any = SimpleNamespace(case=case.with_(precision="fp16"), folder=tmp_path, device=gpu, weights_hash="w")
     assert reference.output(other, "timed batch", lambda: torch.zeros(1)) == torch.ones(1)
     assert (len(asked), reference.told(other, "timed batch")) == (2, (warning,)), "the row that finds it says so, too"
     assert reference.told(trial, "quality set") == ()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness import probes, sampling, stats, units
+from harness import probes, sampling, stats, tolerance, units
 from harness.derived import DERIVED, summarise
 from harness.probes import fidelity
 from harness.sampling import MIN_TIMED_S, sample
@@ -225,7 +225,7 @@ def test_the_cosine_of_images_tells_a_wrong_picture_from_a_right_one() -> None:
         "another order": right.flip(0),
         "another seed": torch.rand(4, 3, 8, 8, generator=generator) * 0.3 + 0.6,
     }
-    floor = min(fidelity.COSINE_FLOORS["images"].values())
+    floor = min(tolerance.COSINE_FLOORS["images"].values())
     for name, images in wrong.items():
         raw = torch.nn.functional.cosine_similarity(images.flatten(), right.flatten(), dim=0)
         samples, _ = fidelity.closeness(images, right, "images")

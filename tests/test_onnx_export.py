@@ -56,7 +56,7 @@ def component() -> Component:
 def request_in(folder: Path, calls: Sequence[Tensors] = (), *optimizations: str, work: str = "w") -> BuildRequest:
     recorded = Recorded(calls={"net": calls}, source="pictures")
     return build_request(
-        folder, exports=folder / "exports", work=work, optimizations=optimizations, calibration=lambda: recorded
+        folder, exports=folder / "exports", work=lambda: work, optimizations=optimizations, calibration=lambda: recorded
     )
 
 

@@ -23,18 +23,18 @@ from harness.types import Component, Forward
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:
     """What a backend needs beside the components: `cache` is a folder that the processes of one case share, and
-    `exports` one that all cases of the run share, for files named by `work` (equal where model, weights, shapes and
-    optimisations are) and, where they were calibrated, by `calls`. `optimizations` are the case's; those of modules,
-    attention and grad mode are in force already. `calibration()` runs the workload in fp32 for real inputs of its
-    networks: to be asked before anything is cast. What it finds is of the whole case: steps, scheduler, guidance,
-    prompt, seed.
+    `exports` one that all cases of the run share, for files named by `work()` (equal where networks, values and shapes
+    are; to be asked before anything is cast) and, where they were calibrated, by `calls`. `optimizations` are the
+    case's; those of modules, attention and grad mode are in force already. `calibration()` runs the workload in fp32
+    for real inputs of its networks: to be asked before anything is cast. What it finds is of the whole case: steps,
+    scheduler, guidance, prompt, seed.
     """
 
     precision: str
     device: str
     cache: Path
     exports: Path
-    work: str
+    work: Callable[[], str]
     calls: str
     timer: Timer
     optimizations: tuple[str, ...]

@@ -7,42 +7,25 @@ mean, 0 where they are equal, 1 for a picture of its mean alone, about 1.4 for a
 row is invalid where the mean cosine is below its floor, the mean error above its ceiling, or the worst item's error
 above ITEM times that (never above LARGEST_ITEM: another picture is wrong in any precision). All stand in its facts.
 
-Images of a sampler may drift apart along the trajectory without being worse, hence their wider bounds: quality says the
-rest. The bounds are far from what was measured on a CPU with AVX-512, all backends that it has (the column
-`relative_error`, the worst item's, of `imgbench run precision`): digits_vit fp32 0.0000, fp16 0.0009, bf16 0.014, int8
-0.023; digits_dit and digits_sd at 10 steps fp32 0.0000, fp16 0.0007, bf16 0.0098, int8 0.033. With random weights
-(`imgbench run precision_full`): ViT-B/16 fp16 0.0011, bf16 0.0090, int8 0.044; DiT-S/2 at 2 steps fp32 0.0000, bf16
-0.032, int8 0.15. OpenVINO's bf16 has 0.029 there, and had 0.42, which is beyond its bound, when it rounded the angles
-of the timestep's sinusoid to bf16, and so 999 to 1000. fp8 and tf32 have bounds by their mantissas, not by measurement.
-Every process of a case is checked; the figures come from the first.
+The bounds stand in `harness.tolerance`. Every process of a case is checked; the figures come from the first.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from harness import reference
+from harness import kept_outputs, reference
 from harness.probes import probe
+from harness.repeatability import repeat_error
+from harness.tolerance import Tolerance, relative_errors, tolerance
 from harness.trial import Findings, Trial
 from harness.types import IDENTICAL, Metric, Samples
 
 if TYPE_CHECKING:
     import torch
-
-COSINE_FLOORS = {
-    "logits": {"fp32": 0.9999, "tf32": 0.999, "fp16": 0.999, "bf16": 0.99, "int8": 0.95, "fp8": 0.95},
-    "images": {"fp32": 0.999, "tf32": 0.99, "fp16": 0.98, "bf16": 0.90, "int8": 0.80, "fp8": 0.80},
-}
-
-ERROR_CEILINGS = {  # of the mean over the items
-    "logits": {"fp32": 0.01, "tf32": 0.03, "fp16": 0.03, "bf16": 0.1, "int8": 0.3, "fp8": 0.3},
-    "images": {"fp32": 0.04, "tf32": 0.15, "fp16": 0.2, "bf16": 0.4, "int8": 0.6, "fp8": 0.6},
-}
-ITEM = 3.0
-LARGEST_ITEM = 0.9
 
 COSINE = Metric(
     name="cosine_similarity",
@@ -93,26 +76,6 @@ AGREEMENT = Metric(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tolerance:
-    """What a row of one precision and output kind is held to: two means over its items, and the error of each."""
-
-    cosine_floor: float
-    error_ceiling: float
-    item_error_ceiling: float
-
-
-def tolerance(precision: str, kind: str) -> Tolerance:
-    """The tolerance of "logits" or "images" in a precision; all kinds of int8 have one."""
-    family = precision.split("_")[0]
-    ceiling = ERROR_CEILINGS[kind][family]
-    return Tolerance(
-        cosine_floor=COSINE_FLOORS[kind][family],
-        error_ceiling=ceiling,
-        item_error_ceiling=min(ITEM * ceiling, LARGEST_ITEM),
-    )
-
-
 def fault(samples: Samples, allowed: Tolerance) -> str | None:
     """Why outputs of this closeness are not those of the reference, or None."""
     cosine, errors = statistics.fmean(samples[COSINE.name]), samples[ERROR.name]
@@ -139,12 +102,24 @@ def fidelity(trial: Trial) -> Findings:
         samples[AGREEMENT.name] = agreement(own, wanted)
     allowed = tolerance(trial.case.precision, kind)
     invalid = fault(samples, allowed)
+    if invalid is not None and (why := reference.other_weights(trial, "timed batch")) is not None:
+        invalid = f"{invalid}; of the fp32 reference: {why}"
     if reference.is_reference(trial.case):
         missing = dict.fromkeys((*names, AGREEMENT.name), "this row is the fp32 eager reference itself")
     if reference.is_reference(trial.case) or trial.replicate > 0:
         samples = {}
     told = reference.told(trial, "timed batch")
-    return Findings(samples=samples, missing=missing, facts=asdict(allowed), warnings=told, invalid=invalid)
+    facts = {**asdict(allowed), **_against_the_first(trial, own)}
+    return Findings(samples=samples, missing=missing, facts=facts, warnings=told, invalid=invalid)
+
+
+def _against_the_first(trial: Trial, own: torch.Tensor) -> dict[str, float]:
+    """The largest relative error of an item against the output of the first process of the case, which leaves it."""
+    path = trial.folder / kept_outputs.FOLDER / f"{trial.case.id}.npy"
+    if not path.exists():
+        kept_outputs.save(path, own)
+        return {}
+    return {"first_process_error": repeat_error([kept_outputs.load(path), own.float()])}
 
 
 def closeness(own: torch.Tensor, wanted: torch.Tensor, kind: str) -> tuple[dict[str, list[float]], dict[str, str]]:
@@ -154,11 +129,9 @@ def closeness(own: torch.Tensor, wanted: torch.Tensor, kind: str) -> tuple[dict[
     a, b = own.double().flatten(1), wanted.double().flatten(1)  # (N, values of an item)
     centre = b.mean(dim=1, keepdim=True) if kind == "images" else torch.zeros(1)
     cosines = torch.nn.functional.cosine_similarity(a - centre, b - centre, dim=1)
-    spread = (b - b.mean(dim=1, keepdim=True)).norm(dim=1).clamp_min(1e-12)
-    errors = (a - b).norm(dim=1) / spread
     samples = {
         COSINE.name: cosines.tolist(),
-        ERROR.name: errors.tolist(),
+        ERROR.name: relative_errors(own, wanted),
         DIFFERENCE.name: [float((a - b).abs().max())],
     }
     if kind != "images":

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from harness import contention, sampling
 from harness.probes import probe
+from harness.repeatability import repeat_error
+from harness.tolerance import repeat_ceiling
 from harness.trial import Findings, Trial, digest, output_fault
 from harness.types import Metric
 
@@ -49,19 +52,62 @@ def latency(trial: Trial) -> Findings:
     by_device: list[float] = []
     before: dict[str, Any] = {}
     with _no_garbage_collection():
-        found = _sampled(trial, by_device, lambda: before.update(trial.device.start_block()))
+        outputs = [trial.first_output]
+
+        def warm() -> None:
+            outputs.append(_on_cpu(trial.timer.last))
+            before.update(trial.device.start_block())
+
+        found = _sampled(trial, by_device, warm)
         state = trial.device.block_state(before)
-    output = cast("torch.Tensor", trial.timer.last)
+    output = _on_cpu(trial.timer.last)
+    fault = output_fault(output, trial.workload) or trial.batch_before.fault(trial.workload.batch)
+    repeated = Repeated() if fault else _repeated(trial, [*outputs, output])
     samples, missing = _device_time(trial, found, by_device)
     return Findings(
         samples={"latency_s": found.steady, **samples},
         missing=missing,
         warmup={"latency_s": found.warmup},
-        facts={"loops": found.loops, "output_hash": digest(output), **_turns(trial), **_interval(found)},
-        warnings=tuple(filter(None, (found.unsteady, _imprecise(found, trial), _clocks(found.steady, samples)))),
-        invalid=output_fault(output, trial.workload),
+        facts={
+            "loops": found.loops,
+            "output_hash": digest(output),
+            **repeated.facts,
+            **_turns(trial),
+            **_interval(found),
+        },
+        warnings=tuple(
+            filter(None, (found.unsteady, _imprecise(found, trial), _clocks(found.steady, samples), repeated.warning))
+        ),
+        invalid=fault or repeated.invalid,
         state=_meanwhile(trial, state),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeated:
+    """How far the outputs of a process lie apart, and what follows from it."""
+
+    facts: Mapping[str, float] = field(default_factory=dict)
+    warning: str | None = None
+    invalid: str | None = None
+
+
+def _repeated(trial: Trial, outputs: Sequence[torch.Tensor]) -> Repeated:
+    """The outputs of the first iteration, of the last warm-up iteration and of the last sample, held against each
+    other."""
+    error = repeat_error(outputs)
+    if error == 0.0:
+        return Repeated()
+    facts = {"repeat_error": error}
+    told = f"for one input the outputs of the first and of later iterations differ (relative error {error:.2g})"
+    if not error <= repeat_ceiling(trial.case.precision, trial.workload.output_kind):
+        why = "the network keeps a state or draws random numbers, so that its iterations are not the same work"
+        return Repeated(facts=facts, invalid=f"{told}: {why}")
+    return Repeated(facts=facts, warning=f"not repeatable: {told}")
+
+
+def _on_cpu(output: object) -> torch.Tensor:
+    return cast("torch.Tensor", output).detach().cpu().clone()
 
 
 def _meanwhile(trial: Trial, state: dict[str, Any]) -> dict[str, Any]:

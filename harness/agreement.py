@@ -1,0 +1,106 @@
+"""The processes of one row must have measured the same thing: what each proves of itself is held against the first.
+
+The weights may have been exchanged on the disk between two processes, a builder may load others each time, a library
+may have chosen another kernel. Pooled, such processes give a figure of nothing. So a process that proves other weights,
+other work, another precision or another output than the first one of its row is `invalid`, and with it the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from harness.tolerance import repeat_ceiling
+from harness.types import Measurement
+
+# Facts that are equal in all processes of a row, with their names in words.
+PROVEN: Final[Mapping[str, str]] = {
+    "weights_hash": "weights",
+    "work_hash": "work",
+    "output_shape": "output shapes",
+    "elements_by_dtype": "dtypes of the weights",
+    "quantised_layers": "quantised layers",
+    "engine_quantised_layers": "quantised layers",
+    "int8_weights": "widths of int8 weights",
+    "providers": "execution providers",
+    "execution_devices": "execution devices",
+    "nodes": "nodes of the compiled networks",
+    "graph_optimization_level": "graph optimisation levels",
+    "mode": "compilation modes",
+    "calls_per_iteration": "calls of the networks",
+}
+LONGEST: Final = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A fact in which two processes of a row disagree. `error` is the relative error between their outputs, where that
+    is what differs and it was measured."""
+
+    fact: str
+    first: Any
+    other: Any
+    error: float | None = None
+
+
+def difference(first: Measurement, other: Measurement) -> Difference | None:
+    """The first fact that `other` proves otherwise than `first`, outputs last; None where they agree. Facts that one of
+    the two does not have are not compared."""
+    for name in (*PROVEN, "output_hash"):
+        if name in first.facts and name in other.facts and first.facts[name] != other.facts[name]:
+            error = other.facts.get("first_process_error") if name == "output_hash" else None
+            return Difference(fact=name, first=first.facts[name], other=other.facts[name], error=error)
+    return None
+
+
+def checked(first: Measurement | None, other: Measurement, device: str) -> Measurement:
+    """`other`, `invalid` where it measured something else than the first process of its row did on "cpu" or "cuda".
+
+    On a CPU a process whose own iterations agree to the last bit must agree with the first to the last bit. Elsewhere,
+    or where they do not, an output that rounding explains is a warning: another process may add up in another order.
+    """
+    if first is None or first.status != "ok" or other.status not in {"ok", "invalid"}:
+        return other
+    found = difference(first, other)
+    if found is None or (other.status == "invalid" and found.fact == "output_hash"):
+        return other
+    if found.fact == "output_hash" and not _other_work(found, first, other, device):
+        return replace(other, warnings=(*other.warnings, in_words(found)))
+    return replace(other, status="invalid", reason=in_words(found))
+
+
+def _other_work(found: Difference, first: Measurement, other: Measurement, device: str) -> bool:
+    repeats = not any("repeat_error" in m.facts for m in (first, other))
+    if device == "cpu" and repeats:
+        return True
+    ceiling = repeat_ceiling(other.case.precision, other.facts["output_kind"])
+    return found.error is not None and not found.error <= ceiling
+
+
+def in_words(found: Difference) -> str:
+    """What differs between a process and the first one of its row, as a sentence."""
+    if found.fact == "output_hash":
+        how = "" if found.error is None else f" (relative error {found.error:.2g})"
+        return f"the processes of this row gave different outputs{how}"
+    if isinstance(found.first, Mapping) and isinstance(found.other, Mapping):
+        keys = [k for k in dict.fromkeys([*found.first, *found.other]) if found.first.get(k) != found.other.get(k)]
+        shown = ", ".join(f"{k}: {_short(found.first.get(k))} and {_short(found.other.get(k))}" for k in keys[:3])
+    else:
+        shown = f"{_short(found.first)} and {_short(found.other)}"
+    return f"the processes of this row had different {PROVEN[found.fact]} ({found.fact}: {shown})"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    if len(text) == 64 and all(c in "0123456789abcdef" for c in text):
+        return text[:12]
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def firsts(measurements: Iterable[Measurement]) -> dict[str, Measurement]:
+    """Case id -> the ok measurement of the case that the others are held against: that of its lowest process."""
+    found: dict[str, Measurement] = {}
+    for m in sorted((m for m in measurements if m.status == "ok"), key=lambda m: m.replicate):
+        found.setdefault(m.case.id, m)
+    return found

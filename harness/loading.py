@@ -1,0 +1,46 @@
+"""From a case to a workload that nothing else holds: seeded, with networks of its own, named by what was loaded.
+
+A row and its fp32 reference are both loaded here, so that they differ in nothing but what the row asks for.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from harness import content
+from harness.private_modules import private
+from harness.registry import MODELS
+from harness.repeatability import private_batch
+from harness.types import Case, Workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """`workload` has modules and a batch of its own. `weights_hash` is of the values that were loaded, and stands in
+    the work identity; `weights_source` is the model's own name for them (a hub commit, a folder's hash)."""
+
+    workload: Workload
+    weights_hash: str
+    weights_source: str | None
+
+
+def built(case: Case) -> Workload:
+    """What the model makes of the case, all random generators seeded before. Raises what the model raises."""
+    import numpy as np
+    import torch
+
+    torch.manual_seed(case.seed)
+    random.seed(case.seed)
+    np.random.seed(case.seed)
+    return MODELS[case.model].build(case)
+
+
+def own(workload: Workload) -> Loaded:
+    """The workload with networks and a batch that no other row can reach. Raises SharedModule."""
+    source = workload.identity.get("weights_hash")
+    components = private(workload.components)
+    found = content.weights_hash(components)
+    identity = {**workload.identity, "weights_hash": found}
+    mine = replace(workload, components=components, batch=private_batch(workload.batch), identity=identity)
+    return Loaded(workload=mine, weights_hash=found, weights_source=None if source is None else str(source))

@@ -1,0 +1,71 @@
+"""How far an output may be from the fp32 eager output of the same seed, by precision and kind of output.
+
+Images of a sampler may drift apart along the trajectory without being worse, hence their wider bounds: quality says the
+rest. The bounds are far from what was measured on a CPU with AVX-512, all backends that it has (the column
+`relative_error`, the worst item's, of `imgbench run precision`): digits_vit fp32 0.0000, fp16 0.0009, bf16 0.014, int8
+0.023; digits_dit and digits_sd at 10 steps fp32 0.0000, fp16 0.0007, bf16 0.0098, int8 0.033. With random weights
+(`imgbench run precision_full`): ViT-B/16 fp16 0.0011, bf16 0.0090, int8 0.044; DiT-S/2 at 2 steps fp32 0.0000, bf16
+0.032, int8 0.15. OpenVINO's bf16 has 0.029 there, and had 0.42, which is beyond its bound, when it rounded the angles
+of the timestep's sinusoid to bf16, and so 999 to 1000. fp8 and tf32 have bounds by their mantissas, not by measurement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+COSINE_FLOORS = {
+    "logits": {"fp32": 0.9999, "tf32": 0.999, "fp16": 0.999, "bf16": 0.99, "int8": 0.95, "fp8": 0.95},
+    "images": {"fp32": 0.999, "tf32": 0.99, "fp16": 0.98, "bf16": 0.90, "int8": 0.80, "fp8": 0.80},
+}
+
+ERROR_CEILINGS = {  # of the mean over the items
+    "logits": {"fp32": 0.01, "tf32": 0.03, "fp16": 0.03, "bf16": 0.1, "int8": 0.3, "fp8": 0.3},
+    "images": {"fp32": 0.04, "tf32": 0.15, "fp16": 0.2, "bf16": 0.4, "int8": 0.6, "fp8": 0.6},
+}
+ITEM = 3.0
+LARGEST_ITEM = 0.9
+REPEAT_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """What a row of one precision and output kind is held to: two means over its items, and the error of each."""
+
+    cosine_floor: float
+    error_ceiling: float
+    item_error_ceiling: float
+
+
+def tolerance(precision: str, kind: str) -> Tolerance:
+    """The tolerance of "logits" or "images" in a precision; all kinds of int8 have one."""
+    family = precision.split("_")[0]
+    ceiling = ERROR_CEILINGS[kind][family]
+    return Tolerance(
+        cosine_floor=COSINE_FLOORS[kind][family],
+        error_ceiling=ceiling,
+        item_error_ceiling=min(ITEM * ceiling, LARGEST_ITEM),
+    )
+
+
+def repeat_ceiling(precision: str, kind: str) -> float:
+    """How large the relative error between two outputs of one network for one input may be: kernels that add up in
+    another order give no more. A share of what rounding to this precision may cost in all."""
+    return REPEAT_SHARE * tolerance(precision, kind).error_ceiling
+
+
+def relative_errors(own: torch.Tensor, wanted: torch.Tensor) -> list[float]:
+    """By item, the length of the difference over that of `wanted` around its mean. Equal shapes (N, ...).
+
+    An item of one value has no spread: there it is the root mean square of all items that stands below.
+    """
+    a, b = own.double().flatten(1), wanted.double().flatten(1)  # (N, values of an item)
+    if b.shape[1] == 1:
+        spread = b.square().mean().sqrt().expand(len(b))
+    else:
+        spread = (b - b.mean(dim=1, keepdim=True)).norm(dim=1)
+    errors: list[float] = ((a - b).norm(dim=1) / spread.clamp_min(1e-12)).tolist()
+    return errors

@@ -1,0 +1,162 @@
+"""A plugin of tiny networks that keep something: between calls, between builds, or between processes."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import planted
+import torch
+
+from harness.types import Case, Component, Workload
+
+
+def register(name: str, make: Callable[[], torch.nn.Module]) -> None:
+    @planted.add(name)
+    def build(case: Case) -> Workload:
+        torch.manual_seed(0)
+        images = torch.randn(case.batch_size, 3, planted.SIZE, planted.SIZE) * 100
+        component = Component(name="classifier", module=make().eval(), inputs=(images,))
+        return planted.workload(case, components=(component,), batch=images)
+
+
+class Fresh(planted.Mean):
+    """A network whose parameters depend on nothing but the seed."""
+
+    def __init__(self, seed: int = 1) -> None:
+        torch.manual_seed(seed)
+        super().__init__()
+
+
+KEPT = Fresh()
+
+
+class Uncopyable(Fresh):
+    """A network that does not let itself be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events = (event for event in ())  # a generator cannot be copied
+
+
+UNCOPYABLE = Uncopyable()
+
+
+class WritesInput(Fresh):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        images.div_(2.0)
+        return super().forward(images)
+
+
+class WritesInputLater(Fresh):
+    """The first call leaves its input as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called = False
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.called:
+            images.mul_(1.0001)
+        self.called = True
+        return super().forward(images)
+
+
+class Counts(Fresh):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return super().forward(images) * (1 + 0.01 * self.calls)
+
+
+class DropsOut(Fresh):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(super().forward(images), 0.5, training=True)
+
+
+class Jitters(Fresh):
+    """Random in the last digits, as kernels are that add up in any order."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        outputs = super().forward(images)
+        return outputs * (1 + 1e-6 * torch.rand_like(outputs))
+
+
+class Learns(Fresh):
+    """A network that changes its weights, and not its output."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        outputs = super().forward(images)
+        self.head.weight.data.mul_(1.0)
+        self.unused.data.add_(1.0)
+        return outputs
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(3), requires_grad=False)
+
+
+class OfProcess(Fresh):
+    """The same weights in each process, and another output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = 1 + os.getpid() * 1e-6
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) * self.factor
+
+
+class Scaled(Fresh):
+    """Equal parameters; what differs is a plain attribute."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) * self.factor
+
+
+@functools.cache
+def cached() -> torch.nn.Module:
+    return Fresh()
+
+
+MADE: dict[str, Callable[[], Any]] = {
+    "states_fresh": Fresh,
+    "states_cached": cached,
+    "states_global": lambda: KEPT,
+    "states_uncopyable": lambda: UNCOPYABLE,
+    "states_writes_input": WritesInput,
+    "states_writes_input_later": WritesInputLater,
+    "states_counts": Counts,
+    "states_drops_out": DropsOut,
+    "states_jitters": Jitters,
+    "states_learns": Learns,
+    "states_of_process": OfProcess,
+    "states_weights_of_process": lambda: Fresh(os.getpid()),
+}
+for _name, _make in MADE.items():
+    register(_name, _make)
+
+
+@planted.add("states_by_seed")
+def by_seed(case: Case) -> Workload:
+    """Other weights for each seed, under one name that the plugin gives them."""
+    images = torch.randn(case.batch_size, 3, planted.SIZE, planted.SIZE, generator=torch.Generator().manual_seed(0))
+    component = Component(name="classifier", module=Fresh(case.seed).eval(), inputs=(images,))
+    return planted.workload(case, components=(component,), batch=images)
+
+
+@planted.add("states_scaled_by_seed")
+def scaled_by_seed(case: Case) -> Workload:
+    """The same weights for each seed, and another network."""
+    images = torch.randn(case.batch_size, 3, planted.SIZE, planted.SIZE, generator=torch.Generator().manual_seed(0))
+    component = Component(name="classifier", module=Scaled(1.0 + case.seed).eval(), inputs=(images,))
+    return planted.workload(case, components=(component,), batch=images)

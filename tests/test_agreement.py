@@ -1,0 +1,104 @@
+"""The processes of one row that measured different things are not pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import QUICK
+
+from baselines import store
+from harness import agreement
+from harness.types import Case, Measurement, Run
+
+RunSuite = Callable[..., Run]
+TWICE = QUICK.replace("replicates: 1", "replicates: 2")
+FACTS = {"weights_hash": "w", "output_hash": "o", "output_kind": "logits", "output_shape": [1, 10]}
+
+
+def process(replicate: int = 0, status: Any = "ok", **facts: Any) -> Measurement:
+    reason = None if status == "ok" else "planted"
+    case = Case(model="m")
+    return Measurement(case=case, replicate=replicate, status=status, reason=reason, facts={**FACTS, **facts})
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"weights_hash": "a" * 64}, r"had different weights \(weights_hash: w and aaaaaaaaaaaa\)"),
+        ({"output_shape": [1, 9]}, r"had different output shapes \(output_shape: \[1, 10\] and \[1, 9\]\)"),
+        ({"output_hash": "p"}, "gave different outputs"),
+        ({"output_hash": "p", "first_process_error": 1e-7}, r"gave different outputs \(relative error 1e-07\)"),
+    ],
+)
+def test_a_process_that_proves_something_else_is_invalid(facts: dict[str, Any], words: str) -> None:
+    found = agreement.checked(process(), process(1, **facts), "cpu")
+    assert found.status == "invalid"
+    with pytest.raises(AssertionError, match=f"^the processes of this row {words}$"):
+        raise AssertionError(found.reason)
+
+
+@pytest.mark.parametrize("name", agreement.PROVEN)
+def test_every_fact_that_proves_the_work_is_held_against_the_first(name: str) -> None:
+    found = agreement.checked(process(**{name: {"classifier": 1}}), process(1, **{name: {"classifier": 2}}), "cuda")
+    assert found.status == "invalid"
+    assert f"{name}: classifier: 1 and 2" in str(found.reason)
+
+
+def test_facts_that_one_process_alone_has_are_not_compared() -> None:
+    assert agreement.checked(process(nodes={"a": 1}), process(1), "cpu").status == "ok"
+
+
+def test_on_a_gpu_outputs_that_rounding_explains_are_a_warning_and_others_invalid() -> None:
+    close = agreement.checked(process(), process(1, output_hash="p", first_process_error=1e-5), "cuda")
+    assert (close.status, close.warnings) == (
+        "ok",
+        ("the processes of this row gave different outputs (relative error 1e-05)",),
+    )
+    far = agreement.checked(process(), process(1, output_hash="p", first_process_error=0.2), "cuda")
+    assert far.status == "invalid"
+    unknown = agreement.checked(process(), process(1, output_hash="p", first_process_error=float("nan")), "cuda")
+    assert unknown.status == "invalid"
+
+
+def test_a_row_that_does_not_repeat_itself_to_the_last_bit_need_not_between_processes() -> None:
+    jitter = process(1, output_hash="p", first_process_error=1e-6, repeat_error=1e-6)
+    assert agreement.checked(process(), jitter, "cpu").status == "ok"
+
+
+def test_other_weights_are_named_also_where_the_output_is_invalid_already() -> None:
+    found = agreement.checked(process(), process(1, "invalid", weights_hash="v", output_hash="p"), "cpu")
+    assert str(found.reason).startswith("the processes of this row had different weights")
+    other = agreement.checked(process(), process(1, "invalid", output_hash="p"), "cpu")
+    assert other.reason == "planted"
+    failed = agreement.checked(process(), process(1, "failed", weights_hash="v"), "cpu")
+    assert failed.reason == "planted"
+
+
+def test_the_lowest_process_that_is_ok_is_the_first() -> None:
+    found = agreement.firsts([process(2), process(0, "failed"), process(1)])
+    assert [m.replicate for m in found.values()] == [1]
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [("states_of_process", "gave different outputs"), ("states_weights_of_process", "had different weights")],
+)
+def test_a_row_whose_processes_differ_is_invalid_and_no_baseline(
+    run_suite: RunSuite, tmp_path: Path, model: str, words: str
+) -> None:
+    run = run_suite(f"  - {{model: {model}, batch_size: 4}}", TWICE)
+    assert [m.status for m in run.measurements] == ["ok", "invalid"]
+    assert f"the processes of this row {words}" in str(run.measurements[1].reason)
+    with pytest.raises(store.BaselineRefused, match="invalid"):
+        store.save(run, "a new machine", tmp_path / "baselines")
+
+
+def test_processes_that_measured_the_same_stay_ok(run_suite: RunSuite) -> None:
+    backends = "[eager, onnxruntime, openvino]"
+    cases = f"  - {{model: states_fresh, batch_size: 4, backend: {backends}, precision: [fp32, int8_static]}}"
+    run = run_suite(cases, TWICE)
+    assert {m.status for m in run.measurements} == {"ok"}, [m.reason for m in run.measurements]
+    assert len(run.measurements) == 12

@@ -1,0 +1,86 @@
+"""Identity is what was loaded: hashes of weights and networks, and the files that are exported under them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import planted_states
+import pytest
+import torch
+
+from harness import content
+from harness.types import Component, Run
+
+RunSuite = Callable[..., Run]
+
+
+def component(module: torch.nn.Module) -> tuple[Component]:
+    return (Component(name="net", module=module, inputs=()),)
+
+
+def test_equal_values_have_one_hash_whoever_loaded_them_and_one_value_more_has_another() -> None:
+    first, again, other = (planted_states.Fresh(seed) for seed in (1, 1, 2))
+    assert content.weights_hash(component(first)) == content.weights_hash(component(again))
+    assert content.weights_hash(component(first)) != content.weights_hash(component(other))
+    with torch.no_grad():
+        again.head.weight[0, 0] += 1e-6
+    assert content.weights_hash(component(first)) != content.weights_hash(component(again))
+
+
+def test_a_memory_format_is_no_other_value() -> None:
+    module = torch.nn.Conv2d(3, 4, 3)
+    before = content.weights_hash(component(module))
+    assert content.weights_hash(component(module.to(memory_format=torch.channels_last))) == before
+
+
+def test_buffers_count_as_weights_and_can_be_left_out() -> None:
+    module = torch.nn.BatchNorm1d(3)
+    whole, parameters = content.weights_hash(component(module)), content.weights_hash(component(module), buffers=False)
+    module.running_mean.add_(1.0)
+    assert content.weights_hash(component(module)) != whole
+    assert content.weights_hash(component(module), buffers=False) == parameters
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.int8, torch.bool])
+def test_every_dtype_has_a_digest_and_no_two_share_one(dtype: torch.dtype) -> None:
+    ones = torch.ones(4)
+    assert content.tensor_digest(ones.to(dtype)) != content.tensor_digest(ones)
+    assert content.tensor_digest(ones.to(dtype)) == content.tensor_digest(ones.to(dtype))
+
+
+def test_a_tensor_without_values_or_of_one_value_has_a_digest() -> None:
+    assert content.tensor_digest(torch.tensor(1.0)) != content.tensor_digest(torch.tensor(2.0))
+    assert content.tensor_digest(torch.empty(3, device="meta")) != content.tensor_digest(torch.empty(4, device="meta"))
+    assert content.weights_hash(component(torch.nn.LazyLinear(3)))
+    assert content.tensor_digest(torch.empty(0))
+
+
+def test_a_plain_attribute_makes_another_network_of_the_same_weights() -> None:
+    one, same, other = (component(planted_states.Scaled(factor)) for factor in (1.0, 1.0, 2.0))
+    assert content.weights_hash(one) == content.weights_hash(other)
+    assert content.networks_hash(one) == content.networks_hash(same)
+    assert content.networks_hash(one) != content.networks_hash(other)
+
+
+def test_of_a_network_that_cannot_be_pickled_nothing_is_said() -> None:
+    module = planted_states.Fresh()
+    module.activation = lambda x: x
+    assert content.networks_hash(component(module)) is None
+
+
+@pytest.mark.parametrize("model", ["states_by_seed", "states_scaled_by_seed"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_each_row_exports_its_own_network(run_suite: RunSuite, model: str, backend: str) -> None:
+    """The second checkpoint ran the first one's file, since a plugin named both alike."""
+    run = run_suite(f"  - {{model: {model}, batch_size: 4, seed: [0, 1], backend: [eager, {backend}]}}")
+    assert [m.status for m in run.measurements] == ["ok"] * 4, [m.reason for m in run.measurements]
+    hashes = [m.facts["output_hash"] for m in run.measurements if m.case.backend == backend]
+    assert len(set(hashes)) == 2
+
+
+def test_rows_of_one_network_share_one_export(run_suite: RunSuite) -> None:
+    run = run_suite("  - {model: states_fresh, batch_size: 4, backend: onnxruntime, seed: [0, 1]}")
+    first, second = run.measurements
+    assert first.facts["export_s"] == second.facts["export_s"], "the seconds of the one export stand beside its file"
+    assert first.facts["weights_source"] == "planted"
+    assert first.facts["identity"]["weights_hash"] == first.facts["weights_hash"] != "planted"

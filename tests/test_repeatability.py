@@ -1,0 +1,106 @@
+"""A network that changes its input, its weights or its answer is not timed as if nothing had happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from harness.repeatability import Mismatch, guarded, private_batch, repeat_error, same_values, snapshot
+from harness.tolerance import repeat_ceiling
+from harness.types import Measurement, Run
+
+RunSuite = Callable[..., Run]
+
+
+def one(run: Run, **axes: str) -> Measurement:
+    (found,) = [m for m in run.measurements if all(getattr(m.case, a) == v for a, v in axes.items())]
+    return found
+
+
+def test_a_network_that_writes_into_its_input_is_invalid_and_the_backend_that_does_it_right_is_ok(
+    run_suite: RunSuite,
+) -> None:
+    run = run_suite("  - {model: states_writes_input, batch_size: 4, backend: [eager, onnxruntime, torch_compile]}")
+    for backend in ("eager", "torch_compile"):
+        broken = one(run, backend=backend)
+        assert broken.status == "invalid"
+        assert str(broken.reason).startswith("the network classifier writes into its input, so that every further")
+    right = one(run, backend="onnxruntime")
+    assert (right.status, max(right.samples["relative_error"])) == ("ok", pytest.approx(0, abs=1e-5))
+
+
+def test_calibrating_with_such_a_network_leaves_the_timed_batch_as_it_is(run_suite: RunSuite) -> None:
+    run = run_suite("  - {model: states_writes_input, batch_size: 4, backend: onnxruntime, precision: int8_static}")
+    (found,) = run.measurements
+    assert found.status == "ok", found.reason
+
+
+def test_an_input_that_is_changed_after_the_first_call_is_found_at_the_end(run_suite: RunSuite) -> None:
+    (found,) = run_suite("  - {model: states_writes_input_later, batch_size: 4}").measurements
+    assert found.status == "invalid"
+    assert str(found.reason).startswith("the timed batch was changed while it was timed")
+
+
+@pytest.mark.parametrize("model", ["states_counts", "states_drops_out"])
+def test_a_network_that_keeps_a_state_or_draws_random_numbers_is_invalid(run_suite: RunSuite, model: str) -> None:
+    (found,) = run_suite(f"  - {{model: {model}, batch_size: 4}}").measurements
+    assert found.status == "invalid"
+    assert "the network keeps a state or draws random numbers" in str(found.reason)
+    assert found.facts["repeat_error"] > 0.001
+
+
+def test_last_digits_that_differ_are_a_warning(run_suite: RunSuite) -> None:
+    (found,) = run_suite("  - {model: states_jitters, batch_size: 4}").measurements
+    assert found.status == "ok", found.reason
+    assert 0 < found.facts["repeat_error"] < 1e-5
+    assert any(w.startswith("not repeatable: ") for w in found.warnings)
+
+
+def test_a_network_that_changes_its_weights_is_invalid(run_suite: RunSuite) -> None:
+    (found,) = run_suite("  - {model: states_learns, batch_size: 4}").measurements
+    assert (found.status, found.reason) == ("invalid", "the weights of classifier changed while the row was measured")
+
+
+def test_which_of_several_inputs_was_changed_is_said() -> None:
+    def second(_a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return b.add_(1)
+
+    with pytest.raises(Mismatch, match=r"^the network unet writes into input 2 of 2, so that"):
+        guarded("unet", second)(torch.zeros(2), torch.zeros(2))
+
+
+def test_not_a_number_equals_itself_and_nothing_else() -> None:
+    holes = torch.tensor([1.0, float("nan")])
+    assert same_values(holes, holes.clone())
+    assert not same_values(holes, torch.tensor([1.0, 2.0]))
+    assert not same_values(holes, holes.double())
+
+
+def test_tensors_anywhere_in_a_batch_are_watched() -> None:
+    @dataclass
+    class Pair:
+        images: torch.Tensor
+        more: dict[str, list[torch.Tensor]]
+
+    batch = Pair(torch.ones(2), {"masks": [torch.ones(2)]})
+    before, own = snapshot(batch), private_batch(batch)
+    own.more["masks"][0].zero_()
+    assert before.fault(batch) is None, "the copy is another batch"
+    batch.more["masks"][0].zero_()
+    assert str(before.fault(batch)).startswith("the timed batch was changed")
+
+
+def test_the_error_between_outputs_is_that_of_the_worst_item_of_any_of_them() -> None:
+    first = torch.tensor([[1.0, -1.0], [1.0, -1.0]])
+    off = first.clone()
+    off[1, 0] = 1.5
+    assert repeat_error([first, first.clone()]) == 0.0
+    assert repeat_error([first, first.clone(), off]) == pytest.approx(0.5 / 2**0.5)
+    assert repeat_error([first, off[:1]]) == float("inf")
+
+
+def test_a_narrow_precision_may_differ_by_more() -> None:
+    assert repeat_ceiling("fp32", "logits") < repeat_ceiling("bf16", "logits") < repeat_ceiling("bf16", "images")
