@@ -69,10 +69,23 @@ def work_difference(there: Row, here: Row) -> str | None:
         return str(error)
     if mine is None or theirs is None:
         return f"no work identity recorded {'here' if mine is None else 'in the baseline'}"
-    if mine == theirs:
+    if mine == theirs or _same_by_name(there, here):
         return None
     named = fact_differences(here.fact("identity"), there.fact("identity"))
     return f"other work: {named or f'work identity {mine} here, {theirs} in the baseline'}"
+
+
+def _same_by_name(there: Row, here: Row) -> bool:
+    """Whether the work is the same where one of the rows was stored before weights were hashed by their values, and so
+    has the model's own name for them in its identity."""
+    names = [row.fact("weights_source") for row in (there, here)]
+    if (names[0] is None) == (names[1] is None):
+        return False
+    identities = [row.fact("identity") for row in (there, here)]
+    if not all(isinstance(identity, Mapping) for identity in identities):
+        return False
+    named = [i if n is None else {**i, "weights_hash": n} for i, n in zip(identities, names, strict=True)]
+    return bool(named[0] == named[1])
 
 
 def condition_difference(there: Row, here: Row, *, required: bool) -> str | None:

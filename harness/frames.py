@@ -38,7 +38,7 @@ LEADING = (
 _SEVERITY = ("invalid", "failed", "oom", "timeout", "skipped", "ok")  # the worst first
 INTEGERS = ("image_size", "num_steps")  # whole numbers, though a column with gaps holds floats
 TOLERANCES = ("cosine_floor", "error_ceiling", "item_error_ceiling")  # of harness.probes.fidelity
-HASHES = ("work_hash", "weights_hash", "output_hash")
+HASHES = ("work_hash", "weights_hash", "weights_source", "output_hash")
 CONDITIONS = ("device", "fingerprint", "protocol", *HASHES, *TOLERANCES, "machine_state")
 
 

@@ -77,6 +77,22 @@ def test_other_work(facts: dict[str, Any], words: str) -> None:
     assert exit_code(comparison) == 12
 
 
+def test_sessions_that_name_their_weights_by_file_are_compared_by_that_name() -> None:
+    """They were stored before weights were hashed by their values."""
+    before = {"work_hash": "w1", "identity": {"steps": 20, "weights_hash": "folder-1"}}
+    now = {"work_hash": "w2", "identity": {"steps": 20, "weights_hash": "values-1"}, "weights_source": "folder-1"}
+    same = compare(run_of(measured(latency(1, 1, 1), **now)), stored(run_of(measured(latency(1, 1, 1), **before))))
+    assert only(same).outcome == "unchanged"
+    back = compare(run_of(measured(latency(1, 1, 1), **before)), stored(run_of(measured(latency(1, 1, 1), **now))))
+    assert only(back).outcome == "unchanged"
+    for other in ({"weights_source": "folder-2"}, {"identity": {"steps": 10, "weights_hash": "values-1"}}):
+        run = run_of(measured(latency(1, 1, 1), **{**now, **other}))
+        assert only(compare(run, stored(run_of(measured(latency(1, 1, 1), **before))))).outcome == "not_comparable"
+    values = {**now, "work_hash": "w3", "identity": {"steps": 20, "weights_hash": "values-2"}}
+    both_new = compare(run_of(measured(latency(1, 1, 1), **values)), stored(run_of(measured(latency(1, 1, 1), **now))))
+    assert only(both_new).outcome == "not_comparable", "where both have values, the values decide"
+
+
 def test_a_metric_that_is_gone_is_missing_with_its_reason() -> None:
     then = run_of(measured({**latency(1, 1, 1), "energy_per_image_j": [1.0]}))
     now = run_of(measured(latency(1, 1, 1), missing={"energy_per_image_j": "no RAPL"}))

@@ -208,7 +208,8 @@ def _conditions(row: Row) -> list[tuple[str, str]]:
         "Device": row.get("device"), "Quality judged on": _judged(row),
         "Protocol": row.get("protocol"), "Processes": row.get("replicates"),
         "Weights": row["weights"], "Prompt": row["prompt"], "Seed": row["seed"], "Guidance": row["guidance_scale"],
-        "Work": row.get("work_hash"), "Weights hash": row.get("weights_hash"), "Output hash": row.get("output_hash"),
+        "Weights hash": row.get("weights_hash"), "Weights source": row.get("weights_source"),
+        "Work": row.get("work_hash"), "Output hash": row.get("output_hash"),
         "Held to": _tolerance(row), "Fingerprint": row.get("fingerprint"), "Case": row["case_id"],
     }  # fmt: skip
     return [(name, _plain(value)) for name, value in named.items() if value not in (None, "")]
