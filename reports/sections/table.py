@@ -205,7 +205,7 @@ def _entries(row: Row, metrics: Mapping[str, Metric]) -> list[Entry]:
 
 def _conditions(row: Row) -> list[tuple[str, str]]:
     named = {
-        "Device": row.get("device"), "Quality judged on": _judged(row),
+        "Device": row.get("device"), "Threads": row.get("threads"), "Quality judged on": _judged(row),
         "Protocol": row.get("protocol"), "Processes": row.get("replicates"),
         "Weights": row["weights"], "Prompt": row["prompt"], "Seed": row["seed"], "Guidance": row["guidance_scale"],
         "Work": row.get("work_hash"), "Weights hash": row.get("weights_hash"), "Output hash": row.get("output_hash"),
