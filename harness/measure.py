@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import calibration, contention, injection, optimizations, precision, probes, sentinel
+from harness import calibration, contention, injection, optimizations, precision, probes, sentinel, share
 from harness.backends import Build, BuildRequest
 from harness.devices import Device
 from harness.probes.stages import component_metric, sum_warning
@@ -191,7 +191,7 @@ def _found(entry: probes.Probe, trial: Trial) -> Findings:
 
 
 def _fault(trial: Trial) -> str | None:
-    return trial.counter.mismatch() or trial.build.verify()
+    return trial.counter.mismatch() or trial.build.verify() or share.fault(trial.build.shares, trial.case.precision)
 
 
 def _measurement(trial: Trial, findings: list[Findings], fault: str | None, state: dict[str, Any]) -> Measurement:
@@ -205,6 +205,7 @@ def _measurement(trial: Trial, findings: list[Findings], fault: str | None, stat
     facts = {
         **{k: v for f in findings for k, v in f.facts.items()},
         **trial.build.facts,
+        **share.facts(trial.build.shares),
         "identity": identity,
         "work_hash": work_hash(identity),
         "weights_hash": identity.get("weights_hash"),
@@ -220,7 +221,12 @@ def _measurement(trial: Trial, findings: list[Findings], fault: str | None, stat
         missing=missing,
         facts=facts,
         state=state,
-        warnings=(*(w for f in findings for w in f.warnings), *sum_warning(samples), *contention.warnings(state)),
+        warnings=(
+            *(w for f in findings for w in f.warnings),
+            *sum_warning(samples),
+            *share.warnings(trial.build.shares),
+            *contention.warnings(state),
+        ),
         images=tuple(i for f in findings for i in f.images),
     )
 
