@@ -3,9 +3,9 @@
 A quantiser replaces the weight of an nn.Linear. That is right where the network calls the layer, and the layer passes
 this very weight to torch.nn.functional.linear and to nothing else. nn.MultiheadAttention reads the weight of its
 out_proj without calling it, other attentions call functional.linear with a layer's weight, weight_norm and
-spectral_norm compute another weight in every call, and a class of one's own may multiply in its own way. `observed` runs
-the network on real inputs and tells all of these apart; layers that do not fit are left as they are, for one reason in
-every precision.
+spectral_norm compute another weight in every call, and a class of one's own may multiply in its own way. `observed`
+runs the network on real inputs and tells all of these apart; layers that do not fit are left as they are, for one
+reason in every precision.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness import onnx_fp8, onnx_static, saturation, share
 from harness.precision import DTYPES, QUANTISED
-from harness.share import Share
+from harness.share import NOTHING, Share
 from harness.types import Component, Unsupported
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class OnnxFile:
     """One exported network. `operators` counts the nodes of its graph by type, `integer_layers` those layers that are
     there to run in integers or fp8, `weights_bytes` adds up its initialisers, `export_s` is how long making it took,
     whenever that was; `calibration` says what its ranges are of, `free` which dimensions of which inputs may have any
-    size.
+    size, `share` how much of the weights is quantised.
     """
 
     component: str
@@ -60,11 +60,11 @@ class OnnxFile:
     operators: Mapping[str, int]
     weights_bytes: int
     disk_bytes: int
-    share: Share
     export_s: float
     integer_layers: int = 0
     calibration: str | None = None
     free: Mapping[str, list[int]] = field(default_factory=dict)
+    share: Share = NOTHING
 
 
 def exported(components: Sequence[Component], request: BuildRequest, recipe: str) -> list[OnnxFile]:
@@ -254,17 +254,22 @@ def _bytes_of(module: torch.nn.Module) -> int:
 
 
 def _dynamic(plain: Path, path: Path, narrow: bool) -> None:
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(
-        plain,
-        path,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        reduce_range=narrow,
-        op_types_to_quantize=list(DYNAMIC_OPERATORS),
-        use_external_data_format=_is_large(plain),
-    )
+    with tempfile.TemporaryDirectory(dir=path.parent.parent) as scratch:
+        # The quantiser itself transposes a weight once for every Gemm that reads it: of two, the product was wrong.
+        source = Path(scratch) / "model.onnx"
+        onnx.save(onnx_static.without_gemm(onnx.load(plain)), source, save_as_external_data=_is_large(plain))
+        quantize_dynamic(
+            source,
+            path,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=narrow,
+            op_types_to_quantize=list(DYNAMIC_OPERATORS),
+            use_external_data_format=_is_large(plain),
+        )
 
 
 def _weight_only(plain: Path, path: Path) -> None:

@@ -2,9 +2,10 @@
 
 A weight matrix is a weight of two or more dimensions: of linear layers, convolutions, embeddings, recurrent layers and
 attentions, position tables too, whether a quantiser knows its layer or not; each counts once however often it is used.
-Weights of one dimension (biases, norms), scales and zero points do not count. In a torch module weights are its parameters, in an ONNX file the
-initialisers that a node reads. A row whose precision quantises and whose share is 0 is invalid. Below SMALL the row has
-a warning: there is then more of the wide precision in it than of the one that it is named after.
+Weights of one dimension (biases, norms), scales and zero points do not count. In a torch module weights are its
+parameters, in an ONNX file the initialisers that a node reads. A row whose precision quantises and whose share is 0 is
+invalid. Below SMALL the row has a warning: there is then more of the wide precision in it than of the one that it is
+named after.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Share:
 
 
 Shares = Mapping[str, Share]  # by component
+NOTHING: Final = Share(quantised=0, elements=0)
 
 
 def of_matrices(found: Iterable[tuple[str, int, bool]]) -> Share:
@@ -104,13 +106,9 @@ def warnings(shares: Shares) -> tuple[str, ...]:
     if not whole.elements or whole.quantised >= SMALL * whole.elements:
         return ()
     name, count = whole.largest_left or ("none", 0)
-    largest = f"the largest matrix left is {name} with {count / whole.elements:.0%} of them"
-    return (f"partly quantised: {_share(whole)} of the elements of the weight matrices ({largest})",)
+    largest = f"the largest matrix left is {name} with {_percent(count, whole)} of them"
+    return (f"partly quantised: {_percent(whole.quantised, whole)} of the elements of the weight matrices ({largest})",)
 
 
-def _share(whole: Share) -> str:
-    return (
-        f"{whole.quantised / whole.elements:.2g}"
-        if whole.quantised < 0.01 * whole.elements
-        else f"{whole.quantised / whole.elements:.0%}"
-    )
+def _percent(count: int, whole: Share) -> str:
+    return f"{100 * count / whole.elements:.3g} %"
