@@ -37,6 +37,7 @@ from harness.paired import PairedRun
 from harness.pairs import Pairs, Servers
 from harness.registry import PROBES
 from harness.sentinel import NAMES as SENTINELS
+from harness.threads import Threads
 from harness.timing import perf_counter
 from harness.turns import Referee
 from harness.types import Suite
@@ -58,7 +59,7 @@ class Asked:
     head: Arm
     budget_s: float
     device: str | None
-    threads: int
+    threads: Threads
     seed: int
     plugins: tuple[str, ...]
     paths: tuple[str, ...]
@@ -135,7 +136,7 @@ def _servers(asked: Asked, folder: Path, scratch: Path) -> Servers:
 
 def _header(asked: Asked, folder: Path, servers: Servers) -> PairedRun:
     """The run's header, with what each arm says of itself. Refused where an arm did not load its own code."""
-    environments = [_ask(s, "environment", (asked.device, asked.threads)) for s in (servers.base, servers.head)]
+    environments = [_ask(s, "environment", (asked.device, asked.threads.count)) for s in (servers.base, servers.head)]
     variables = tuple(dict.fromkeys([*asked.base.environment, *asked.head.environment]))
     modules = [plugin.split(".")[0] for plugin in asked.plugins]
     packages = tuple(dict.fromkeys([*asked.base.packages, *asked.head.packages, *modules, *arm_room.OURS]))
@@ -146,6 +147,7 @@ def _header(asked: Asked, folder: Path, servers: Servers) -> PairedRun:
     rows = paired.rows_of(asked.suite.cases, asked.base.overrides, asked.head.overrides)
     metrics = {m.name: m for p in sorted(PROBES.values(), key=lambda p: p.order) for m in p.metrics}
     found = environments[0] | {"fingerprint": fingerprint.fingerprint(environments[0])}
+    found |= {"threads_from": str(asked.threads.source)}
     header = PairedRun(
         id=folder.name,
         suite=asked.suite.name,
@@ -153,7 +155,7 @@ def _header(asked: Asked, folder: Path, servers: Servers) -> PairedRun:
         seed=asked.seed,
         budget_s=asked.budget_s,
         device=found["device"],
-        threads=asked.threads,
+        threads=asked.threads.count,
         arms=(asdict(asked.base), asdict(asked.head)),
         loaded=(loaded[0], loaded[1]),
         proof=tuple(arm_room.proof(asked.base, asked.head, loaded[0], loaded[1])),

@@ -2,7 +2,7 @@
 
     ref=main                     the project under test at a git ref, installed into an environment of its own
     python=/path/bin/python      another interpreter, so other versions of torch or diffusers
-    env:OMP_NUM_THREADS=1        a variable
+    env:OMP_WAIT_POLICY=ACTIVE   a variable
     backend=torch_compile        another value of an axis of every case
     inject:busy=0.05             a deliberate slow-down (harness/injection.py), to see whether the gate sees it
 
@@ -37,6 +37,7 @@ OUR_ROOT: Final = Path(__file__).resolve().parent.parent
 OURS: Final = ("harness", "benches")  # what an arm's host needs
 HOST: Final = Path("harness/arm_host.py")
 VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # of no effect on a network: both arms run with --threads
 RESERVED: Final = ("PYTHONPATH", "PYTHONSAFEPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
 
 
@@ -97,6 +98,8 @@ def _check_variable(variable: str) -> None:
         raise UsageError(f"env:{variable}: a variable's name is letters, digits and '_'")
     if variable in RESERVED:
         raise UsageError(f"env:{variable}: imgbench sets it itself, so that each arm runs its own code (ref=, python=)")
+    if variable in THREADS:
+        raise UsageError(f"env:{variable}: both arms run with the same number of threads; set it with --threads N")
 
 
 def _value(axis: str, text: str) -> Any:

@@ -94,7 +94,9 @@ def _run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
     command.add_argument("--only", metavar="AXIS=VALUE,...", help="measure only these cases; a|b allows several values")
     command.add_argument("--device", choices=_devices(), help="default: cuda where there is one, else cpu")
-    command.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all allowed cores)")
+    command.add_argument(
+        "--threads", type=positive, metavar="N", help="CPU threads (default: as many as cores and CPU quota allow)"
+    )
     command.add_argument("--replicates", type=positive, metavar="N", help="processes a case, instead of the suite's")
     command.add_argument("--no-report", action="store_true", help="do not compare and write no report")
     command.add_argument("--dry-run", action="store_true", help="print the cases and stop")
@@ -142,7 +144,7 @@ def _ab(command: argparse.ArgumentParser) -> None:
     command.add_argument("--only", metavar="AXIS=VALUE,...", help="only these cases; a|b allows several values")
     command.add_argument("--device", choices=_devices(), help="default: cuda where there is one, else cpu")
     command.add_argument(
-        "--threads", type=positive, metavar="N", help="CPU threads (default: all allowed cores but one)"
+        "--threads", type=positive, metavar="N", help="CPU threads (default: one fewer than cores and CPU quota allow)"
     )
     command.add_argument("--seed", type=int, metavar="N", help="of the random order (default: a new one, stored)")
     command.add_argument("--strict", action="store_true", help="inconclusive verdicts exit with 11")
@@ -206,7 +208,9 @@ def _selftest(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
     command.add_argument("--only", metavar="AXIS=VALUE,...", help="only these cases; a|b allows several values")
     command.add_argument("--device", choices=_devices(), help="default: cuda where there is one, else cpu")
-    command.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all cores but one)")
+    command.add_argument(
+        "--threads", type=positive, metavar="N", help="CPU threads (default: one fewer than cores and CPU quota allow)"
+    )
     _plugin(command)
 
 

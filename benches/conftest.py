@@ -40,7 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a module that registers models, backends or probes (default: $IMGBENCH_PLUGINS, comma-separated)",
     )
     group.addoption("--imgbench-device", choices=DEVICES, help="default: cuda where there is one, else cpu")
-    group.addoption("--imgbench-threads", type=positive, metavar="N", help="CPU threads (default: all allowed cores)")
+    group.addoption(
+        "--imgbench-threads",
+        type=positive,
+        metavar="N",
+        help="CPU threads (default: as many as cores and CPU quota allow)",
+    )
     group.addoption(
         "--imgbench-out",
         type=Path,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from typing import Any, Final
 
-from harness import devices, environment
+from harness import devices, environment, threads
 from harness.registry import BACKENDS
 from harness.timing import perf_counter
 from harness.types import PRECISIONS
@@ -20,7 +21,7 @@ GPU_SOURCES: Final = {
 
 
 def findings() -> list[dict[str, Any]]:
-    """One row a capability, status "yes" or "no", with what was found or the reason why not."""
+    """One row a capability, status "yes" or "no", with what was found or the reason why not. Raises ThreadsRefused."""
     name = devices.default()
     found = environment.collect((name, None))
     device = devices.device(name)
@@ -30,6 +31,7 @@ def findings() -> list[dict[str, Any]]:
             True,
             f"{found['device_name']}, {found['threads']} threads, {format_value(found['memory_bytes'], 'B')}",
         ),
+        _threads(found),
         _cuda(),
         *_backends(name),
         _energy(device.energy_meter()),
@@ -43,6 +45,12 @@ def findings() -> list[dict[str, Any]]:
 
 def _row(what: str, works: bool, detail: str) -> dict[str, Any]:
     return {"what": what, "status": "yes" if works else "no", "detail": detail}
+
+
+def _threads(found: Mapping[str, Any]) -> dict[str, Any]:
+    """How many threads a run takes here, and why; "no" where a variable asks for more than may run at once."""
+    told = [str(threads.in_words(found)), *threads.warnings(found["threads"], threads.allowed())]
+    return _row("threads", len(told) == 1, "; ".join(told))
 
 
 def _cuda() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from harness.registry import UnknownName
 from harness.storage import RunBusy, UnreadableRun
 from harness.suite import SuiteError
 from harness.sweep import EnvironmentFailed
+from harness.threads import ThreadsRefused
 from harness.worker import one_line
 
 
@@ -30,6 +31,7 @@ _CODES: dict[type[Exception], int] = {
     RecordingRefused: USAGE,
     RunBusy: USAGE,
     NoSuchDevice: USAGE,
+    ThreadsRefused: USAGE,
     EnvironmentFailed: BENCHMARK_ERROR,
     ArmFailed: BENCHMARK_ERROR,
     NotComparable: NOT_COMPARABLE,

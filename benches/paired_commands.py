@@ -23,7 +23,7 @@ from benches import ab as ab_room
 from benches import arms, failures, suites
 from benches.failures import NotComparable, UsageError
 from benches.run_folders import new_folder, paired_folder
-from harness import paired, progress, storage
+from harness import paired, progress, storage, threads
 from harness import suite as suite_room
 from harness.types import Suite
 from reports import artifacts, page, paired_page
@@ -96,7 +96,7 @@ def asked_of(
         head=head,
         budget_s=budget,
         device=options.device,
-        threads=options.threads or default_threads(),
+        threads=threads.chosen(options.threads, spare=1),
         seed=ab_room.seed_of(seed),
         plugins=tuple(options.plugin or ()),
         paths=(str(Path.cwd()),),
@@ -217,12 +217,6 @@ def seconds(text: str, *, zero: bool = False) -> float:
     if total <= 0 and not zero:
         raise UsageError("--budget: must be more than 0")
     return total
-
-
-def default_threads() -> int:
-    """All allowed cores but one, which is left to the driver and to everything else that runs on the machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
 
 
 def cache_root() -> Path:

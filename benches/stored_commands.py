@@ -38,6 +38,7 @@ from harness.devices import NoSuchDevice
 from harness.environment import host_hash
 from harness.registry import UnknownName
 from harness.sweep import EnvironmentFailed, collect_environment, extend
+from harness.threads import ThreadsRefused
 from harness.timing import perf_counter
 from harness.types import Case, Run
 from harness.worker import Workers
@@ -99,7 +100,7 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
             if not quiet:
                 say(f"{rows}: measured again for at most {budget_s:.0f} s")
             done = extend(storage.load(folder), wanted, workers, plugins, budget_s - (perf_counter() - began))
-    except (EnvironmentFailed, NoSuchDevice, UnknownName, storage.RunBusy, OSError) as error:
+    except (EnvironmentFailed, NoSuchDevice, ThreadsRefused, UnknownName, storage.RunBusy, OSError) as error:
         return (f"{rows} not measured again: {error}{hint}",)
     short = f" of {planned} planned ones (budget spent)" if done < planned else ""
     return (f"{rows} measured again: {done} further processes{short}{hint}",)

@@ -46,7 +46,7 @@ def _groups() -> Iterator[Path]:
         names = controllers.split(",")
         if controllers and "cpu" not in names:
             continue
-        mounts = [ROOT] if not controllers else [ROOT / controllers, ROOT / "cpu"]
+        mounts = [ROOT, ROOT / "unified"] if not controllers else [ROOT / controllers, ROOT / "cpu"]
         for mount in mounts:
             here = Path(path.lstrip("/"))
             for group in (mount / here, *(mount / parent for parent in here.parents)):

@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from harness import cgroup
+from harness import threads as thread_rule
 from harness.devices.cpu import cpu_model
 
 VERSION = "0.1.0"
@@ -52,7 +52,8 @@ FLAGS = (
 
 
 def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dict[str, Any]:
-    """The environment of (device name or None for the default, threads or None for all allowed cores)."""
+    """The environment of (device name or None for the default, threads or None for as many as `harness.threads` takes).
+    Raises NoSuchDevice and ThreadsRefused."""
     import torch
 
     from harness import devices
@@ -60,19 +61,20 @@ def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dic
     name, threads = argument
     device = devices.device(name or devices.default())
     meter = device.energy_meter()
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    chosen, allowed = thread_rule.chosen(threads), thread_rule.allowed()
     return {
         **device.describe(),
         "cpu": {
             "model": cpu_model(),
             "logical_cores": os.cpu_count(),
-            "cores_allowed": len(cores),
-            "quota": cgroup.allowed_cores(),
+            "cores_allowed": allowed.affinity,
+            "quota": allowed.quota,
             "isa": torch.backends.cpu.get_cpu_capability(),
         },
         "energy_counter": None if isinstance(meter, str) else meter.source,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "threads": threads or len(cores),
+        "threads": chosen.count,
+        "threads_from": str(chosen.source),
         "python": platform.python_version(),
         "platform": f"{platform.system()}-{platform.machine()}",
         "kernel": platform.release(),
@@ -90,7 +92,7 @@ def collect_or_reason(argument: tuple[str | None, int | None], report: Any = Non
 
     try:
         return collect(argument, report)
-    except NoSuchDevice as error:
+    except (NoSuchDevice, thread_rule.ThreadsRefused) as error:
         return str(error)
 
 

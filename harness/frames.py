@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness import stats
+from harness import stats, threads
 from harness.derived import DERIVED, Estimate, summarise
 from harness.types import AXES, Case, Measurement, Metric, Run
 
@@ -39,7 +39,7 @@ _SEVERITY = ("invalid", "failed", "oom", "timeout", "skipped", "ok")  # the wors
 INTEGERS = ("image_size", "num_steps")  # whole numbers, though a column with gaps holds floats
 TOLERANCES = ("cosine_floor", "error_ceiling", "item_error_ceiling")  # of harness.probes.fidelity
 HASHES = ("work_hash", "weights_hash", "weights_source", "output_hash")
-CONDITIONS = ("device", "fingerprint", "protocol", *HASHES, *TOLERANCES, "machine_state")
+CONDITIONS = ("device", "threads", "fingerprint", "protocol", "quantised_share", *HASHES, *TOLERANCES, "machine_state")
 
 
 def metrics_of(run: Run) -> dict[str, Metric]:
@@ -159,10 +159,11 @@ def _conditions(run: Run, measurements: list[Measurement]) -> dict[str, Any]:
     facts = next((m.facts for m in measurements if m.facts), {})
     return {
         "device": run.environment.get("device_name"),
+        "threads": threads.in_words(run.environment),
         "fingerprint": run.environment.get("fingerprint"),
         "protocol": f"{run.protocol.replicates} processes, at least {run.protocol.min_samples} samples and "
         f"{run.protocol.min_sample_time_s:g} s each",
-        **{name: facts.get(name) for name in (*HASHES, *TOLERANCES)},
+        **{name: facts.get(name) for name in ("quantised_share", *HASHES, *TOLERANCES)},
         "machine_state": [m.state for m in measurements],
     }
 

@@ -27,6 +27,7 @@ from harness import (
     probes,
     repeatability,
     sentinel,
+    share,
 )
 from harness.backends import Build, BuildRequest
 from harness.devices import Device
@@ -218,7 +219,8 @@ def _own_weights(components: Sequence[Component]) -> dict[str, str]:
 
 
 def _fault(trial: Trial, weights: Mapping[str, str]) -> str | None:
-    if reason := trial.counter.mismatch() or trial.build.verify():
+    built = trial.build
+    if reason := trial.counter.mismatch() or built.verify() or share.fault(built.shares, trial.case.precision):
         return reason
     changed = [name for name, found in _own_weights(trial.workload.components).items() if found != weights[name]]
     return f"the weights of {', '.join(changed)} changed while the row was measured" if changed else None
@@ -237,6 +239,7 @@ def _measurement(
     facts = {
         **{k: v for f in findings for k, v in f.facts.items()},
         **trial.build.facts,
+        **share.facts(trial.build.shares),
         "identity": identity,
         "work_hash": work_hash(identity),
         "weights_hash": loaded.weights_hash,
@@ -254,7 +257,12 @@ def _measurement(
         missing=missing,
         facts=facts,
         state=state,
-        warnings=(*(w for f in findings for w in f.warnings), *sum_warning(samples), *contention.warnings(state)),
+        warnings=(
+            *(w for f in findings for w in f.warnings),
+            *sum_warning(samples),
+            *share.warnings(trial.build.shares),
+            *contention.warnings(state),
+        ),
         images=tuple(i for f in findings for i in f.images),
     )
 

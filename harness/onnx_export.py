@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from harness import onnx_fp8, onnx_static, saturation
+from harness import onnx_fp8, onnx_static, saturation, share
 from harness.precision import DTYPES, QUANTISED
+from harness.share import NOTHING, Share
 from harness.types import Component, Unsupported
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class OnnxFile:
     """One exported network. `operators` counts the nodes of its graph by type, `integer_layers` those layers that are
     there to run in integers or fp8, `weights_bytes` adds up its initialisers, `export_s` is how long making it took,
     whenever that was; `calibration` says what its ranges are of, `free` which dimensions of which inputs may have any
-    size.
+    size, `share` how much of the weights is quantised.
     """
 
     component: str
@@ -63,6 +64,7 @@ class OnnxFile:
     integer_layers: int = 0
     calibration: str | None = None
     free: Mapping[str, list[int]] = field(default_factory=dict)
+    share: Share = NOTHING
 
 
 def exported(components: Sequence[Component], request: BuildRequest, recipe: str) -> list[OnnxFile]:
@@ -80,6 +82,11 @@ def facts_of(files: Sequence[OnnxFile]) -> dict[str, Any]:
         "calibration": next((f.calibration for f in files if f.calibration), None),
         **({"free_dimensions": free} if free else {}),
     }
+
+
+def shares_of(files: Sequence[OnnxFile], precision: str) -> share.Shares:
+    """How much of each network's weights is quantised; nothing where `precision` does not quantise."""
+    return {f.component: f.share for f in files} if precision in QUANTISED else {}
 
 
 def free_axes(x: torch.Tensor, optimizations: Sequence[str]) -> tuple[int, ...]:
@@ -116,7 +123,7 @@ def _exported(component: Component, request: BuildRequest, recipe: str) -> OnnxF
             _keep(made, folder)
     path = folder / "model.onnx"
     about = json.loads((folder / "about.json").read_text())
-    operators, integer_layers, weights, free = _read(path)
+    operators, integer_layers, weights, quantised, free = _read(path)
     disk = sum(f.stat().st_size for f in folder.iterdir() if f.name != "about.json")
     return OnnxFile(
         component=component.name,
@@ -125,6 +132,7 @@ def _exported(component: Component, request: BuildRequest, recipe: str) -> OnnxF
         integer_layers=integer_layers,
         weights_bytes=weights,
         disk_bytes=disk,
+        share=quantised,
         free=free,
         **about,
     )
@@ -246,17 +254,22 @@ def _bytes_of(module: torch.nn.Module) -> int:
 
 
 def _dynamic(plain: Path, path: Path, narrow: bool) -> None:
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(
-        plain,
-        path,
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        reduce_range=narrow,
-        op_types_to_quantize=list(DYNAMIC_OPERATORS),
-        use_external_data_format=_is_large(plain),
-    )
+    with tempfile.TemporaryDirectory(dir=path.parent.parent) as scratch:
+        # The quantiser itself transposes a weight once for every Gemm that reads it: of two, the product was wrong.
+        source = Path(scratch) / "model.onnx"
+        onnx.save(onnx_static.without_gemm(onnx.load(plain)), source, save_as_external_data=_is_large(plain))
+        quantize_dynamic(
+            source,
+            path,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=narrow,
+            op_types_to_quantize=list(DYNAMIC_OPERATORS),
+            use_external_data_format=_is_large(plain),
+        )
 
 
 def _weight_only(plain: Path, path: Path) -> None:
@@ -273,8 +286,9 @@ def _is_large(path: Path) -> bool:
     return sum(f.stat().st_size for f in path.parent.iterdir()) > LARGE
 
 
-def _read(path: Path) -> tuple[dict[str, int], int, int, dict[str, list[int]]]:
-    """(nodes by operator, layers to run in integers, bytes of the initialisers, free dimensions by input)."""
+def _read(path: Path) -> tuple[dict[str, int], int, int, Share, dict[str, list[int]]]:
+    """(nodes by operator, layers to run in integers, bytes of the initialisers, how much of the weights is quantised,
+    free dimensions by input)."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
@@ -283,7 +297,8 @@ def _read(path: Path) -> tuple[dict[str, int], int, int, dict[str, list[int]]]:
     weights = sum(math.prod(t.dims) * element_bytes(t.data_type) for t in graph.initializer)
     dims = {i.name: i.type.tensor_type.shape.dim for i in graph.input}
     free = {name: [axis for axis, dim in enumerate(found) if dim.dim_param] for name, found in dims.items()}
-    return dict(operators), integer, int(weights), {name: axes for name, axes in free.items() if axes}
+    quantised = share.of_graph(graph)
+    return dict(operators), integer, int(weights), quantised, {name: axes for name, axes in free.items() if axes}
 
 
 def element_bytes(data_type: int) -> float:

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from harness import quantisation
+from harness.linear_use import NO_RANGES, Left, Ranges
 
 if TYPE_CHECKING:
     import torch
@@ -119,13 +120,17 @@ def _fp32_modes() -> set[str]:
 
 
 def cast(
-    module: torch.nn.Module, precision: str, ranges: quantisation.Ranges = quantisation.NO_RANGES
+    module: torch.nn.Module,
+    precision: str,
+    ranges: Ranges = NO_RANGES,
+    left: Mapping[str, Left] | None = None,
 ) -> torch.nn.Module:
-    """`module` itself, changed in place to `precision`. `ranges` are those that calibration found, for int8_static."""
+    """`module` itself, changed in place to `precision`. `ranges` are those that calibration found, for int8_static;
+    `left` are linear layers to leave as they are."""
     import torch
 
     module = module.to(getattr(torch, DTYPES[precision]))
-    return quantisation.quantise(module, precision, ranges) if precision in QUANTISED else module
+    return quantisation.quantise(module, precision, ranges, left) if precision in QUANTISED else module
 
 
 def bordered(module: Callable[..., torch.Tensor], precision: str, device: str) -> Callable[..., torch.Tensor]:

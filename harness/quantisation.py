@@ -1,7 +1,8 @@
 """Quantising a torch module in place, with torchao or the classic quantiser, and looking inside what they made.
 
-Only linear layers are quantised, weights per output channel. int8_static multiplies int8 by int8 with one scale for all
-activations of a layer, from the largest absolute input that calibration saw: `ranges_of` measures it.
+Only linear layers are quantised, weights per output channel, and only those that the network calls and that multiply
+by their own weight (`harness.linear_use`): one rule for every precision. int8_static multiplies int8 by int8 with one
+scale for all activations of a layer, from the largest absolute input that calibration saw: `ranges_of` measures it.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
+
+from harness import linear_use
+from harness.linear_use import Left, Range, Ranges, linears
 
 if TYPE_CHECKING:
     import torch
 
-Ranges = Mapping[str, "Range"]  # by the qualified name of a linear layer
-NO_RANGES: Final[Ranges] = MappingProxyType({})
 INT8_MAX: Final = 127.0
 INT8_PRODUCTS: Final = frozenset({"int8_dynamic", "int8_static"})  # activations in int8, too
 # What torch._int_mm takes on a GPU; with other shapes torchao multiplies on the CPU or in fp32 (its kernel/intmm.py).
@@ -28,21 +29,12 @@ FP8_MULTIPLE: Final = 16  # torchao leaves a layer of another size in bf16, and 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Range:
-    """What calibration saw of a linear layer's input: its largest absolute value, and its number of dimensions, which
-    torchao's scale must have too."""
-
-    largest: float
-    ndim: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Census:
     """Linear layers of one network by name: all of them, those in int8 or fp8, and why others were to be left alone."""
 
     layers: tuple[str, ...]
     quantised: frozenset[str]
-    left: Mapping[str, str]
+    left: Mapping[str, Left]
 
     def fault(self, network: str) -> str | None:
         """Which layers ought to be quantised and are not, or None."""
@@ -59,49 +51,56 @@ class Census:
         return f"{len(self.quantised)} of {len(self.layers)}{left}"
 
 
-def left_out(module: torch.nn.Module, precision: str, ranges: Ranges) -> dict[str, str]:
-    """The linear layers, by name, that `quantise` will leave as they are, and why; to be asked before it."""
+def left_out(
+    module: torch.nn.Module, precision: str, ranges: Ranges, unfit: Mapping[str, Left] | None = None
+) -> dict[str, Left]:
+    """The linear layers, by name, that are to be left as they are, and why; to be asked before `quantise`. `unfit` is
+    what the network's own calls showed (`linear_use.observed`)."""
     import torch
 
-    def reason(name: str, layer: torch.nn.Linear) -> str | None:
+    def reason(name: str, layer: torch.nn.Linear) -> Left | None:
+        if unfit and name in unfit:
+            return unfit[name]
         if precision == "int8_static" and name not in ranges:
-            return "calibration never called it"
+            return Left.NOT_REACHED
         if _no_integer_product(precision, layer):
-            return f"its sides are no multiples of {INT_MM_MULTIPLE}, as a GPU's int8 product needs"
+            return Left.GPU_SIDES
         if precision == "fp8_e4m3" and any(side % FP8_MULTIPLE for side in layer.weight.shape):
-            return f"its sides are no multiples of {FP8_MULTIPLE}, as fp8 kernels need"
+            return Left.FP8_SIDES
         if precision == "int8_dynamic_classic" and type(layer) is not torch.nn.Linear:
-            return "quantize_dynamic knows plain linear layers only"
+            return Left.NOT_PLAIN
         return None
 
-    return {name: why for name, layer in _linears(module).items() if (why := reason(name, layer)) is not None}
+    return {name: why for name, layer in linears(module).items() if (why := reason(name, layer)) is not None}
 
 
-def census(module: torch.nn.Module, left: Mapping[str, str]) -> Census:
+def census(module: torch.nn.Module, left: Mapping[str, Left]) -> Census:
     """Read back from the module, after `quantise`; `left` is what `left_out` said before it."""
     import torch
 
     classic = torch.ao.nn.quantized.dynamic.Linear
     layers = {name: m for name, m in module.named_modules() if isinstance(m, torch.nn.Linear | classic)}
-    quantised = [
-        name for name, m in layers.items() if isinstance(m, classic) or hasattr(m.weight, "__tensor_flatten__")
-    ]
+    quantised = [name for name, m in layers.items() if isinstance(m, classic) or is_quantised(m.weight)]
     return Census(layers=tuple(layers), quantised=frozenset(quantised), left=left)
 
 
-def quantise(module: torch.nn.Module, precision: str, ranges: Ranges) -> torch.nn.Module:
-    """`module` itself with its linear layers, where it has any, in int8 or fp8."""
+def quantise(
+    module: torch.nn.Module, precision: str, ranges: Ranges, left: Mapping[str, Left] | None = None
+) -> torch.nn.Module:
+    """`module` itself with its linear layers, where it has any, in int8 or fp8, but for those in `left` (None: those
+    that `left_out` finds without the network's calls)."""
+    kept = left_out(module, precision, ranges) if left is None else left
+    layers = {name: layer for name, layer in linears(module).items() if name not in kept}
     with quiet():
         if precision == "int8_dynamic_classic":
-            return _classic(module)
-        _torchao(module, precision, ranges)
+            return _classic(module, layers)
+        _torchao(layers, precision, ranges)
     return module
 
 
-def _linears(module: torch.nn.Module) -> dict[str, torch.nn.Linear]:
-    import torch
-
-    return {name: m for name, m in module.named_modules() if isinstance(m, torch.nn.Linear)}
+def is_quantised(weight: torch.Tensor) -> bool:
+    """Whether a weight is one of the tensors that torchao makes, narrow inside."""
+    return hasattr(weight, "__tensor_flatten__") and inner_tensors(weight)[0].element_size() == 1
 
 
 def _no_integer_product(precision: str, layer: torch.nn.Linear) -> bool:
@@ -120,15 +119,16 @@ def watch_rows(modules: Mapping[str, torch.nn.Module]) -> dict[str, int]:
     seen: dict[str, int] = {}
 
     def watch(name: str, layer: torch.nn.Module) -> None:
-        def hook(_layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            seen[name] = inputs[0].numel() // inputs[0].shape[-1]
+        def hook(_layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
+            x = linear_use.first_input(inputs, named)
+            seen[name] = x.numel() // x.shape[-1]
             handle.remove()
 
-        handle = layer.register_forward_pre_hook(hook)
+        handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
 
     for component, module in modules.items():
-        for name, layer in _linears(module).items():
-            if hasattr(layer.weight, "__tensor_flatten__") and on_gpu(layer):
+        for name, layer in linears(module).items():
+            if is_quantised(layer.weight) and on_gpu(layer):
                 watch(f"{component}.{name}", layer)
     return seen
 
@@ -142,23 +142,21 @@ def too_few_rows(seen: Mapping[str, int]) -> str | None:
     return f"torch._int_mm needs {INT_MM_ROWS} rows on a GPU; with fewer torchao multiplies in fp32: {shown}"
 
 
-def _torchao(module: torch.nn.Module, precision: str, ranges: Ranges) -> None:
+def _torchao(layers: Mapping[str, torch.nn.Linear], precision: str, ranges: Ranges) -> None:
+    import torch
     from torchao import quantization as ao
 
-    if precision == "int8_static":
-        for name, layer in _linears(module).items():
-            # A layer that calibration never reached stays as it is.
-            if name in ranges and not _no_integer_product(precision, layer):
-                ao.quantize_(layer, _static(ranges[name], layer))
-        return
+    def any_linear(layer: torch.nn.Module, _name: str) -> bool:  # torchao's own filter passes over some subclasses
+        return isinstance(layer, torch.nn.Linear)
+
     recipe: Any = {
         "int8_dynamic": ao.Int8DynamicActivationInt8WeightConfig,
         "int8_weight_only": ao.Int8WeightOnlyConfig,
         "fp8_e4m3": lambda: ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow()),
-    }[precision]
-    for layer in _linears(module).values():  # layer by layer: torchao would quantise a shared one twice, and fail
-        if not _no_integer_product(precision, layer):
-            ao.quantize_(layer, recipe())
+    }
+    for name, layer in layers.items():  # layer by layer: torchao would quantise a shared one twice, and fail
+        config = _static(ranges[name], layer) if precision == "int8_static" else recipe[precision]()
+        ao.quantize_(layer, config, filter_fn=any_linear)
 
 
 def _static(seen: Range, layer: torch.nn.Linear) -> Any:
@@ -170,38 +168,34 @@ def _static(seen: Range, layer: torch.nn.Linear) -> Any:
     return ao.Int8StaticActivationInt8WeightConfig(act_quant_scale=scale, granularity=[ao.PerTensor(), ao.PerRow()])
 
 
-def _classic(module: torch.nn.Module) -> torch.nn.Module:
+def _classic(module: torch.nn.Module, layers: Mapping[str, torch.nn.Linear]) -> torch.nn.Module:
     import torch
 
+    if not layers:
+        return module
+    if isinstance(module, torch.nn.Linear):  # a network that is one layer: only what is inside of one is exchanged
+        return next(_classic(torch.nn.Sequential(module), {"0": module}).children())
+    _without_fused_encoder(module)
+    recipe = torch.ao.quantization.default_dynamic_qconfig
     quantised: torch.nn.Module = torch.ao.quantization.quantize_dynamic(
-        module, {torch.nn.Linear}, dtype=torch.qint8, inplace=True
+        module, dict.fromkeys(layers, recipe), dtype=torch.qint8, inplace=True
     )
     return quantised
 
 
-def ranges_of(module: torch.nn.Module, calls: Sequence[tuple[torch.Tensor, ...]]) -> dict[str, Range]:
-    """The range of each linear layer's input over forwards with the inputs of `calls`."""
+def _without_fused_encoder(module: torch.nn.Module) -> None:
+    """Makes every nn.TransformerEncoderLayer call its layers: the fused kernel that it takes in their place reads their
+    weights, which are no tensors any more. What it computes stays the same."""
     import torch
 
-    found: dict[str, Range] = {}
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.TransformerEncoderLayer):
+            layer.activation_relu_or_gelu = 0
 
-    def watch(name: str) -> Any:
-        def hook(_layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            largest = float(inputs[0].detach().abs().amax())
-            before = found[name].largest if name in found else 0.0
-            found[name] = Range(largest=max(largest, before), ndim=inputs[0].ndim)
 
-        return hook
-
-    handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in _linears(module).items()]
-    try:
-        with torch.no_grad():
-            for inputs in calls:
-                module(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
+def ranges_of(module: torch.nn.Module, calls: Sequence[tuple[torch.Tensor, ...]]) -> Ranges:
+    """The range of the input of each linear layer that forwards with the inputs of `calls` reach."""
+    return linear_use.observed(module, calls).ranges
 
 
 def packed_tensors(module: torch.nn.Module) -> list[torch.Tensor]:

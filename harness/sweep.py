@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from harness import agreement, attempts, storage
+from harness import threads as thread_rule
 from harness.devices import NoSuchDevice
 from harness.environment import collect_or_reason
 from harness.kept_outputs import FOLDER as REFERENCES
@@ -54,7 +55,10 @@ class Block:
 
 
 def collect_environment(workers: Workers, device: str | None, threads: int | None = None) -> dict[str, Any]:
-    """The environment, read in a worker. Raises EnvironmentFailed, and NoSuchDevice for a device that is not here."""
+    """The environment, read in a worker. Raises EnvironmentFailed, ThreadsRefused for a variable that holds no number,
+    and NoSuchDevice for a device that is not here."""
+    thread_rule.chosen(threads)  # here, since a worker's exceptions do not reach its caller
+    thread_rule.allowed()
     asked = (device, threads)
     reply = workers.call(collect_or_reason, asked, ENVIRONMENT_TIMEOUT_S, "environment", lambda _phase: None)
     if reply.value is None:

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import storage
+from harness import threads as thread_rule
 from harness.measure import Job, Outcome, measure
 from harness.timing import perf_counter
 from harness.turns import Turns
@@ -148,7 +149,7 @@ def measure_job(job: Job, report: Report, turns: Turns | None = None) -> Outcome
 
     torch.set_num_threads(job.threads)
     try:
-        return measure(job, devices.device(job.device), report, turns)
+        return _warned(job, measure(job, devices.device(job.device), report, turns))
     except Exception as error:
         traceback.print_exc()
         if isinstance(error, Unsupported):
@@ -156,6 +157,15 @@ def measure_job(job: Job, report: Report, turns: Turns | None = None) -> Outcome
         if isinstance(error, Mismatch):
             return _ended(job, "invalid", str(error))
         return _ended(job, "oom" if _is_out_of_memory(error) else "failed", one_line(error))
+
+
+def _warned(job: Job, outcome: Outcome) -> Outcome:
+    """The outcome, with a warning where the row was measured with more threads than may run at once."""
+    found = outcome.measurement
+    if found.status != "ok":
+        return outcome
+    told = thread_rule.warnings(job.threads, thread_rule.allowed())
+    return replace(outcome, measurement=replace(found, warnings=(*found.warnings, *told)))
 
 
 def _ended(job: Job, status: Any, reason: str | None) -> Outcome:

@@ -21,6 +21,7 @@ from plotly.offline import get_plotlyjs
 
 import reports.sections  # noqa: F401  registers the sections
 from baselines.verdict import Comparison
+from harness import threads
 from harness.types import Run
 from harness.units import format_duration
 from reports import theme
@@ -162,7 +163,7 @@ def _run_facts(run: Run, name: str) -> dict[str, Any]:
     seconds = sum(m.duration_s or 0.0 for m in run.measurements)
     facts = {
         "Device": environment.get("device_name") or environment.get("device"),
-        "Threads": environment.get("threads"),
+        "Threads": threads.in_words(environment),
         "Measured": utc(run.created) or None,
         "Time measuring": format_duration(seconds) if seconds else None,
         "torch": versions.get("torch"),

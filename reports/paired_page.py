@@ -18,6 +18,7 @@ from baselines.paired.judge import SENTINEL, PairedJudge
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.verdicts import AS_THINGS_ARE
 from baselines.verdict import MEANINGS, Comparison, Verdict, exit_code, same_arms
+from harness import threads
 from harness.paired import COPY, PairedRow, PairedRun
 from harness.types import AXES
 from harness.units import format_duration
@@ -194,7 +195,7 @@ def _facts(judge: PairedJudge) -> dict[str, Any]:
     run, count = judge.run, judge.decision.count()
     facts = {
         "Device": run.environment.get("device_name") or run.device,
-        "Threads": run.threads,
+        "Threads": threads.in_words(run.environment) or run.threads,
         "Measured": utc(run.created),
         "Budget": format_duration(run.budget_s),
         "Rows": len(run.rows),

@@ -72,6 +72,52 @@ def planted_script(case: Case) -> Workload:
     return workload(case)
 
 
+class Attention(torch.nn.Module):
+    """Images (N, 3, 8, 8) -> logits (N, 10), with nn.MultiheadAttention in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = torch.nn.Conv2d(3, 32, 4, 4)
+        self.block = torch.nn.TransformerEncoderLayer(32, 2, 64, batch_first=True)
+        self.head = torch.nn.Linear(32, CLASSES)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.block(self.patches(images).flatten(2).transpose(1, 2)).mean(1))
+
+
+class Convolution(torch.nn.Module):
+    """Images (N, 3, 8, 8) -> logits (N, 10), without a linear layer, and with a buffer of int8."""
+
+    mask: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, CLASSES, 1)
+        self.register_buffer("mask", torch.ones(4, 4, dtype=torch.int8))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layer(images).mean((2, 3))
+
+
+def of(module: torch.nn.Module, case: Case) -> Workload:
+    torch.manual_seed(0)
+    images = torch.randn(case.batch_size, 3, SIZE, SIZE)
+    component = Component(name="classifier", module=module.eval(), inputs=(images,))
+    return workload(case, components=(component,), batch=images)
+
+
+@add("planted_attention")
+def planted_attention(case: Case) -> Workload:
+    torch.manual_seed(0)
+    return of(Attention(), case)
+
+
+@add("planted_convolution")
+def planted_convolution(case: Case) -> Workload:
+    torch.manual_seed(0)
+    return of(Convolution(), case)
+
+
 @add("planted_judged")
 def planted_judged(case: Case) -> Workload:
     metric = Metric(

@@ -93,7 +93,7 @@ def test_why_fp8_and_tf32_are_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
 WORDS = {
     "int8_dynamic": "3 of 3",
     "int8_dynamic_classic": "3 of 3",
-    "int8_static": "2 of 3; 1 left: calibration never called it",
+    "int8_static": "2 of 3; 1 left: no call of the network reached it",
     "int8_weight_only": "3 of 3",
 }
 

@@ -13,6 +13,7 @@ from typing import Final
 import benches
 from benches.gpu_check import BUDGET_S, LEAST_S, QUICK, ROW_TIMEOUT_S, Check
 from benches.preload import libraries
+from harness import threads
 from harness.backends import BROKEN
 from harness.registry import BACKENDS, MODELS, PROBES
 from harness.timing import perf_counter
@@ -20,6 +21,7 @@ from harness.types import Case, Measurement
 from harness.worker import one_line
 
 PLUGIN: Final = "benches.gpu_check.plain_vit"  # workers import it by name: their registry must have the model too
+THREADS: Final = 4  # at most: the host only launches kernels
 WITH_ENERGY: Final = ("fp32", "bf16")
 NEEDS: Final = {
     "digits_vit": ("timm", "sklearn"),
@@ -73,7 +75,7 @@ def rows(began: float, say: Callable[[Check], None]) -> Iterator[Check]:
                     device="cuda",
                     folder=folder,
                     cache=folder / "cache" / case.id,
-                    threads=4,
+                    threads=min(THREADS, threads.chosen(None).count),
                     plugins=plugins,
                     only=_probes(case),
                 )

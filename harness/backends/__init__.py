@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from harness.calibration import Recorded
+from harness.share import Shares
 from harness.timing import Timer
 from harness.types import Component, Forward
 
@@ -49,7 +50,8 @@ class Build:
     exporting or quantising; `cached` says that an artefact of an earlier process was used. `disk_bytes()` is the size
     of the file that one would ship: the saved state dict, the ONNX file, the engine. `keeps` tells that something was
     left on disk that a later process finds. `verify()` is asked after the last pass: why what ran is not what was asked
-    (a recompile, a fallback), or None.
+    (a recompile, a fallback), or None. `shares` says by component how much of the weights is quantised, where the
+    precision quantises.
     """
 
     forwards: Mapping[str, Forward]
@@ -62,6 +64,7 @@ class Build:
     replays: bool = False
     keeps: bool = False
     verify: Callable[[], str | None] = lambda: None
+    shares: Shares = field(default_factory=dict)
 
 
 class Backend(Protocol):

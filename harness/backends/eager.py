@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from harness import precision, quantisation
+from harness import linear_use, precision, quantisation, share
 from harness.backends import Build, BuildRequest
+from harness.linear_use import Left, Observed
 from harness.registry import BACKENDS
 from harness.types import Component
 
@@ -49,51 +50,62 @@ class Cast:
     """Modules by component, changed in place; and by component the linear layers left unquantised, with the reason."""
 
     modules: Mapping[str, torch.nn.Module]
-    left: Mapping[str, Mapping[str, str]]
+    left: Mapping[str, Mapping[str, Left]]
 
 
 def cast_all(components: Sequence[Component], request: BuildRequest) -> Cast:
     """Every component's module, cast and on the device; for int8_static with ranges from real inputs."""
-    ranges, wanted = _ranges(components, request), request.precision
-    own = {c.name: ranges.get(c.name, quantisation.NO_RANGES) for c in components}
-    quantised = wanted in precision.QUANTISED
+    wanted = request.precision
+    seen = _seen(components, request)
     placed = {c.name: c.module.to(request.device) for c in components}
-    left = {n: quantisation.left_out(module, wanted, own[n]) if quantised else {} for n, module in placed.items()}
-    modules = {n: precision.cast(module, wanted, own[n]).eval() for n, module in placed.items()}
+    left = {
+        name: quantisation.left_out(placed[name], wanted, found.ranges, found.unfit) for name, found in seen.items()
+    }
+    modules = {n: precision.cast(m, wanted, seen[n].ranges, left[n]).eval() for n, m in placed.items()}
     return Cast(modules=modules, left=left)
 
 
-def _ranges(components: Sequence[Component], request: BuildRequest) -> dict[str, quantisation.Ranges]:
-    if request.precision != "int8_static":
-        return {}
-    found = request.calibration()
-    return {
-        c.name: quantisation.ranges_of(
-            c.module.to(request.device), [tuple(x.to(request.device) for x in call) for call in found.calls[c.name]]
-        )
-        for c in components
-    }
+def _seen(components: Sequence[Component], request: BuildRequest) -> dict[str, Observed]:
+    """What calls of each network show of its linear layers: those of calibration for int8_static, for the other
+    quantised precisions one with its example inputs, and none for all others."""
+    if request.precision not in precision.QUANTISED:
+        return {c.name: Observed() for c in components}
+    recorded = request.calibration().calls if request.precision == "int8_static" else {}
+
+    def calls(component: Component) -> list[tuple[torch.Tensor, ...]]:
+        given = recorded.get(component.name, [component.inputs])
+        return [tuple(x.to(request.device, copy=True) for x in call) for call in given]
+
+    return {c.name: linear_use.observed(c.module.to(request.device).eval(), calls(c)) for c in components}
 
 
 def read_back(cast: Cast, wanted: str) -> dict[str, Any]:
-    """`weights_bytes`, `disk_bytes`, facts and the precision check for modules that torch itself runs."""
+    """`weights_bytes`, `disk_bytes`, facts, shares and the precision check for modules that torch itself runs."""
     weights = {name: precision.weights_of(module) for name, module in cast.modules.items()}
     elements: dict[str, int] = {}
     for found in weights.values():
         for dtype, count in found["elements_by_dtype"].items():
             elements[dtype] = elements.get(dtype, 0) + count
     facts: dict[str, Any] = {"elements_by_dtype": elements}
+    shares: share.Shares = {}
     fault = precision.mismatch(elements, wanted)
     if wanted in precision.QUANTISED:
         layers = {name: quantisation.census(module, cast.left[name]) for name, module in cast.modules.items()}
         facts["quantised_layers"] = {name: found.in_words() for name, found in layers.items()}
+        fault = f"{fault}; linear layers quantised: {_listed(facts['quantised_layers'])}" if fault else None
         fault = fault or next(filter(None, (found.fault(name) for name, found in layers.items())), None)
+        shares = {name: share.of_module(module) for name, module in cast.modules.items()}
     return {
         "weights_bytes": sum(found["bytes"] for found in weights.values()),
         "disk_bytes": lambda: sum(saved_bytes(module) for module in cast.modules.values()),
         "facts": facts,
         "verify": lambda: fault,
+        "shares": shares,
     }
+
+
+def _listed(by_network: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {text}" for name, text in by_network.items())
 
 
 def offloaded(modules: Sequence[torch.nn.Module], how: str, device: str) -> None:

@@ -86,6 +86,7 @@ class OnnxRuntime:
                 **_modes(request.precision, provider),
             },
             verify=lambda: onnx_proof.fault(profiles, provider, wanted, integer_layers),
+            shares=onnx_export.shares_of(files, request.precision),
         )
 
     def session_providers(self, request: BuildRequest) -> list[str | tuple[str, dict[str, str]]]:

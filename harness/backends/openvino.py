@@ -86,6 +86,7 @@ class OpenVino:
                 **_modes(request.precision),
             },
             verify=lambda: _verify(nodes, wanted, {f.component: f.integer_layers for f in files}),
+            shares=onnx_export.shares_of(files, request.precision),
         )
 
 

@@ -108,6 +108,7 @@ class TensorRT:
                 "load_s": load_s,
             },
             verify=lambda: _verify(read, wanted, quantised),
+            shares=onnx_export.shares_of(files, wanted),
         )
 
 

@@ -205,12 +205,13 @@ def _entries(row: Row, metrics: Mapping[str, Metric]) -> list[Entry]:
 
 def _conditions(row: Row) -> list[tuple[str, str]]:
     named = {
-        "Device": row.get("device"), "Quality judged on": _judged(row),
+        "Device": row.get("device"), "Threads": row.get("threads"), "Quality judged on": _judged(row),
         "Protocol": row.get("protocol"), "Processes": row.get("replicates"),
         "Weights": row["weights"], "Prompt": row["prompt"], "Seed": row["seed"], "Guidance": row["guidance_scale"],
         "Weights hash": row.get("weights_hash"), "Weights source": row.get("weights_source"),
         "Work": row.get("work_hash"), "Output hash": row.get("output_hash"),
-        "Held to": _tolerance(row), "Fingerprint": row.get("fingerprint"), "Case": row["case_id"],
+        "Quantised": _quantised(row), "Held to": _tolerance(row),
+        "Fingerprint": row.get("fingerprint"), "Case": row["case_id"],
     }  # fmt: skip
     return [(name, _plain(value)) for name, value in named.items() if value not in (None, "")]
 
@@ -220,6 +221,11 @@ def _tolerance(row: Row) -> str:
     if floor is None:
         return ""
     return f"cosine to fp32 >= {floor:g}, relative error <= {ceiling:g}, of one item <= {of_one:g}"
+
+
+def _quantised(row: Row) -> str:
+    share = row.get("quantised_share")
+    return "" if share is None else f"{100 * share:.3g} % of the elements of the weight matrices"
 
 
 def _judged(row: Row) -> str:

@@ -1,0 +1,150 @@
+"""Which linear layers of a network multiply by their own weight when they are called, seen in its forward.
+
+A quantiser replaces the weight of an nn.Linear. That is right where the network calls the layer, and the layer passes
+this very weight to torch.nn.functional.linear and to nothing else. nn.MultiheadAttention reads the weight of its
+out_proj without calling it, other attentions call functional.linear with a layer's weight, weight_norm and
+spectral_norm compute another weight in every call, and a class of one's own may multiply in its own way. `observed`
+runs the network on real inputs and tells all of these apart; layers that do not fit are left as they are, for one
+reason in every precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import torch
+
+Calls = Sequence[tuple["torch.Tensor", ...]]  # the inputs of each call
+
+
+class Left(StrEnum):
+    """Why a linear layer is left as it is; the value is the sentence for people."""
+
+    ATTENTION = "nn.MultiheadAttention uses its weight without calling it"
+    BYPASSED = "its weight is used without calling it"
+    NOT_REACHED = "no call of the network reached it"
+    COMPUTED = "its weight is computed anew in every call (weight_norm, spectral_norm or another parametrization)"
+    OTHERWISE = "its weight is used otherwise than by torch.nn.functional.linear"
+    GPU_SIDES = "its sides are no multiples of 8, as a GPU's int8 product needs"
+    FP8_SIDES = "its sides are no multiples of 16, as fp8 kernels need"
+    NOT_PLAIN = "quantize_dynamic knows plain linear layers only"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """What the network's calls showed of a linear layer's input: its largest absolute value, and its number of
+    dimensions, which torchao's scale must have too."""
+
+    largest: float
+    ndim: int
+
+
+Ranges = Mapping[str, Range]  # by the qualified name of a linear layer
+NO_RANGES: Final[Ranges] = MappingProxyType({})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """The range of each linear layer that was called, and why layers are no business of a quantiser, by name."""
+
+    ranges: Ranges = field(default_factory=dict)
+    unfit: Mapping[str, Left] = field(default_factory=dict)
+
+
+def linears(module: torch.nn.Module) -> dict[str, torch.nn.Linear]:
+    """Every nn.Linear of a module by qualified name, a shared one once."""
+    import torch
+
+    return {name: m for name, m in module.named_modules() if isinstance(m, torch.nn.Linear)}
+
+
+def observed(module: torch.nn.Module, calls: Calls) -> Observed:
+    """What the forwards of `module` with `calls` show. Raises what the forward raises."""
+    import torch
+
+    layers, ranges = linears(module), dict[str, Range]()
+
+    def watch(name: str) -> Any:
+        def hook(_layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
+            x = first_input(inputs, named)
+            largest = float(x.detach().abs().amax()) if x.numel() else 0.0
+            before = ranges[name].largest if name in ranges else 0.0
+            ranges[name] = Range(largest=max(largest, before), ndim=x.ndim)
+
+        return hook
+
+    handles = [layer.register_forward_pre_hook(watch(name), with_kwargs=True) for name, layer in layers.items()]
+    try:
+        with torch.no_grad(), _reads(layers) as (multiplied, otherwise):
+            for inputs in calls:
+                module(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    attention = _of_attention(module)
+
+    def unfit(name: str) -> Left | None:
+        if "weight" not in layers[name]._parameters:
+            return Left.COMPUTED
+        if name not in ranges:
+            used = name in multiplied or name in otherwise
+            return Left.ATTENTION if name in attention else Left.BYPASSED if used else Left.NOT_REACHED
+        return Left.OTHERWISE if name in otherwise or name not in multiplied else None
+
+    found = {name: reason for name in layers if (reason := unfit(name)) is not None}
+    return Observed(ranges=ranges, unfit=found)
+
+
+def first_input(inputs: tuple[torch.Tensor, ...], named: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The input of a linear layer, however it was passed."""
+    return inputs[0] if inputs else named["input"]
+
+
+def _of_attention(module: torch.nn.Module) -> set[str]:
+    """Names of the linear layers inside nn.MultiheadAttention."""
+    import torch
+
+    held = [name for name, m in module.named_modules() if isinstance(m, torch.nn.MultiheadAttention)]
+    return {".".join(filter(None, (name, "out_proj"))) for name in held}
+
+
+@contextmanager
+def _reads(layers: Mapping[str, torch.nn.Linear]) -> Iterator[tuple[set[str], set[str]]]:
+    """Names of the layers of whose weight torch.nn.functional.linear was called, and of those of whose weight any other
+    function made a tensor; both are filled while the block runs."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    names: dict[int, list[str]] = {}  # tied layers hold the same weight
+    for name, layer in layers.items():
+        names.setdefault(id(layer.weight), []).append(name)
+    multiplied, otherwise = set[str](), set[str]()
+
+    class Reads(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            given = [*args, *(kwargs or {}).values()]
+            if func is torch.nn.functional.linear:
+                weight = args[1] if len(args) > 1 else (kwargs or {})["weight"]
+                multiplied.update(names.get(id(weight), ()))
+                given = [x for x in given if x is not weight]
+            if any(isinstance(x, torch.Tensor) for x in _flat(result)):
+                otherwise.update(name for x in _flat(given) for name in names.get(id(x), ()))
+            return result
+
+    with Reads():
+        yield multiplied, otherwise
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
