@@ -8,6 +8,7 @@ adopts its own output, so it is never computed twice.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable
@@ -102,6 +103,10 @@ def _mark(path: Path) -> Path:
 def _save(path: Path, tensor: torch.Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        np.save(file, tensor.detach().cpu().float().numpy(), allow_pickle=False)
-    partial.replace(path)
+    written = io.BytesIO()  # numpy's own writing to a file tells a full disk without the system's number
+    np.save(written, tensor.detach().cpu().float().numpy(), allow_pickle=False)
+    try:
+        partial.write_bytes(written.getbuffer())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
