@@ -90,7 +90,7 @@ def under_ids_of(here: Mapping[str, Row], stored: Mapping[str, Row]) -> dict[str
 
 
 def _loaded_key(row: Row) -> tuple[Any, ...] | None:
-    """All axes but `weights`, and the weights that all processes of the row loaded; None where that is not one value."""
+    """All axes but `weights`, and the weights that every process loaded; None where that is not one value."""
     hashes = {m.facts.get("weights_hash") for m in row.processes}
     loaded = next(iter(hashes)) if len(hashes) == 1 else None
     if not isinstance(loaded, str):

@@ -14,7 +14,7 @@ def append_line(path: Path, document: Mapping[str, Any]) -> None:
     """A half line left by a kill is ended first, then ignored. Where the disk does not take the whole line, none of it
     stays. Raises OSError that names the file."""
     line = json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-    with _named(path), path.open("ab+", buffering=0) as file:
+    with named(path), path.open("ab+", buffering=0) as file:
         before = file.seek(0, os.SEEK_END)
         if before > 0:
             file.seek(-1, os.SEEK_END)
@@ -32,8 +32,8 @@ def append_line(path: Path, document: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """An OSError of a write says no file: here it gets the name."""
+def named(path: Path) -> Iterator[None]:
+    """An OSError of a write names no file: here it gets the name."""
     try:
         yield
     except OSError as error:
@@ -52,7 +52,7 @@ def write_atomically(path: Path, text: str) -> None:
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with _named(path), partial.open("w", encoding="utf-8") as file:
+        with named(path), partial.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from harness.files import named
 from harness.trial import Trial
 from harness.types import Case
 
@@ -106,7 +107,8 @@ def _save(path: Path, tensor: torch.Tensor) -> None:
     written = io.BytesIO()  # numpy's own writing to a file tells a full disk without the system's number
     np.save(written, tensor.detach().cpu().float().numpy(), allow_pickle=False)
     try:
-        partial.write_bytes(written.getbuffer())
+        with named(path):
+            partial.write_bytes(written.getbuffer())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
