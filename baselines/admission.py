@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from baselines.controls import tripped
-from baselines.rows import NOT_RUN, Row, bad_values, rows_of
+from baselines.rows import NOT_RUN, Row, bad_values, rows_of, under_ids_of
 from harness.types import IDENTICAL, Run
 
 SHOWN = 5
@@ -58,7 +58,7 @@ def _contended(run: Run) -> list[str]:
 
 def _removed(rows: dict[str, Row], newest: Run | None) -> list[str]:
     """Rows and judged metrics that would silently leave the gate, as after a run with --only or without quality."""
-    before = rows_of(newest) if newest else {}
+    before = under_ids_of(rows, rows_of(newest)) if newest else {}
     gone = [i for i, row in before.items() if row.ok and (i not in rows or not rows[i].ok)]
     kept = [(i, row, rows[i]) for i, row in before.items() if i not in gone and row.ok]
     dropped = [

@@ -24,7 +24,7 @@ from baselines.fingerprint import (
 )
 from baselines.health import appeared, row_verdict
 from baselines.judgement import TIMED, Frame, Side, judge_row
-from baselines.rows import NOT_RUN, Row, rows_of
+from baselines.rows import NOT_RUN, Row, rows_of, under_ids_of
 from baselines.store import BaselineRefused, Session
 from baselines.verdict import Comparison, Scope, Verdict
 from harness.types import Run
@@ -151,9 +151,10 @@ def _undecided(verdict: Verdict) -> Verdict:
 
 def _frame(run: Run, sessions: list[Session], scope: Scope) -> Frame:
     soft = [soft_differences(run.environment, s.run.environment) for s in sessions]
+    here = rows_of(run)
     return Frame(
-        here=Side(run=run, rows=rows_of(run)),
-        stored=tuple(Side(run=s.run, rows=rows_of(s.run)) for s in sessions),
+        here=Side(run=run, rows=here),
+        stored=tuple(Side(run=s.run, rows=under_ids_of(here, rows_of(s.run))) for s in sessions),
         scope=scope,
         other_host="" if scope != "all" or not all(soft) else ", ".join(soft[-1]),
     )
@@ -201,8 +202,10 @@ def _without_itself(run: Run, sessions: list[Session]) -> tuple[list[Session], l
 def _notes(run: Run, baseline: Run, frame: Frame) -> list[str]:
     software = software_differences(run.environment, baseline.environment)
     host = [f"speed is advisory: {frame.other_host}"] if frame.other_host else []
+    renamed = len(frame.newest.rows.keys() - rows_of(baseline).keys())
+    paths = [f"rows whose weights are the baseline's under another path: {renamed}"] if renamed else []
     control = control_words(run)
-    return [*host, *software, *([f"A/A control: {control}"] if control else [])]
+    return [*host, *paths, *software, *([f"A/A control: {control}"] if control else [])]
 
 
 def _refused(run: Run, reasons: Sequence[str], newest: Session | None = None) -> Comparison:

@@ -74,6 +74,30 @@ def rows_of(run: Run) -> dict[str, Row]:
     return {case_id: row_from(cases[case_id], measurements) for case_id, measurements in by_case.items()}
 
 
+def under_ids_of(here: Mapping[str, Row], stored: Mapping[str, Row]) -> dict[str, Row]:
+    """The rows of a stored run, in order, each under the id that the same row has here. A row is the same where all
+    axes but `weights` agree and the weights that were loaded are equal, however their folder was called then."""
+    twins: dict[tuple[Any, ...], list[str]] = {}
+    for case_id, row in here.items():
+        if case_id not in stored and (key := _loaded_key(row)) is not None:
+            twins.setdefault(key, []).append(case_id)
+    found: dict[str, Row] = {}
+    for case_id, row in stored.items():
+        same = twins.get(_loaded_key(row) or ()) if case_id not in here else None
+        new = same.pop(0) if same else case_id
+        found[new] = replace(row, case=here[new].case) if same is not None and new != case_id else row
+    return found
+
+
+def _loaded_key(row: Row) -> tuple[Any, ...] | None:
+    """All axes but `weights`, and the weights that every process loaded; None where that is not one value."""
+    hashes = {m.facts.get("weights_hash") for m in row.processes}
+    loaded = next(iter(hashes)) if len(hashes) == 1 else None
+    if not isinstance(loaded, str):
+        return None
+    return (*(value for axis, value in row.case.axes().items() if axis != "weights"), loaded)
+
+
 def row_from(case: Case, measurements: Sequence[Measurement]) -> Row:
     """One case and its processes as a row; its status is the worst of theirs."""
     if not measurements:

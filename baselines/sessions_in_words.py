@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from baselines.judgement import TIMED, Frame, Side, history
 from baselines.noisy import ALPHA, D0, FULL_SESSIONS, quantile, shift_of
-from baselines.rows import Groups, bad_values, process_value, rows_of
+from baselines.rows import Groups, bad_values, process_value, rows_of, under_ids_of
 from baselines.verdict import Verdict
 from harness.types import Metric, Run
 from harness.units import format_value
@@ -20,11 +20,12 @@ def lines(run: Run, sessions: Sequence[Run], verdict: Verdict) -> list[str]:
     metric = run.metrics.get(verdict.metric)
     if verdict.kind not in TIMED or verdict.outcome not in JUDGED or metric is None or not sessions:
         return []
-    row = rows_of(run)[verdict.case_id].quiet(run.protocol.replicates)
+    rows = rows_of(run)
+    row = rows[verdict.case_id].quiet(run.protocol.replicates)
     here = row.groups(metric.name)
     frame = Frame(
         here=Side(run=run, rows={row.case.id: row}),
-        stored=tuple(Side(run=s, rows=rows_of(s)) for s in sessions),
+        stored=tuple(Side(run=s, rows=under_ids_of(rows, rows_of(s))) for s in sessions),
         scope="all",
     )
     stored = history(frame, row, metric)

@@ -30,8 +30,9 @@ from harness.injection import InjectionError
 from harness.injection import parse as parse_injection
 from harness.optimizations import canonical
 from harness.registry import MODELS, nearest
-from harness.suite import check, weights_keywords
+from harness.suite import check
 from harness.types import AXES, Case
+from harness.weights import keywords, resolved
 
 OUR_ROOT: Final = Path(__file__).resolve().parent.parent
 OURS: Final = ("harness", "benches")  # what an arm's host needs
@@ -151,8 +152,8 @@ def checked(request: ArmRequest, cases: tuple[Case, ...]) -> None:
 def in_full(weights: str, cases: Sequence[Case]) -> str:
     """A folder of weights by its absolute path (an arm's processes have a working directory of their own); what is a
     keyword of one of the cases' models stays one."""
-    known = any(weights in weights_keywords(MODELS[case.model]) for case in cases)
-    return weights if known else str(Path(weights).expanduser().absolute())
+    known = any(weights in keywords(MODELS[case.model]) for case in cases)
+    return weights if known else str(resolved(weights))
 
 
 def all_in_full(requests: Sequence[ArmRequest], cases: Sequence[Case]) -> Iterator[ArmRequest]:

@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_command(arguments: Sequence[str] | None) -> int:
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
+    os.umask(os.umask(0o077) & 0o077)  # a umask that takes files from their own owner would leave an unreadable run
     import benches
     from benches import commands, failures
 
@@ -91,6 +92,7 @@ def parser() -> Parser:
 def _run(command: argparse.ArgumentParser) -> None:
     command.add_argument("suite", nargs="?", metavar="SUITE", help="a built-in suite's name, or a YAML file")
     command.add_argument("--resume", type=Path, metavar="RUN", help="finish an interrupted run instead")
+    command.add_argument("--retry-failed", action="store_true", help="with --resume: also measure again what failed")
     command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
     command.add_argument("--only", metavar="AXIS=VALUE,...", help="measure only these cases; a|b allows several values")
     command.add_argument("--device", choices=_devices(), help="default: cuda where there is one, else cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import tempfile
 from argparse import Namespace
@@ -19,7 +20,7 @@ import reports.terminal
 from baselines import controls, fingerprint
 from baselines.verdict import BENCHMARK_ERROR, FINE, NOTHING_MEASURED
 from benches import doctor as doctor_room
-from benches import listing, paired_commands, selftest_commands, stored_commands, suites
+from benches import failures, listing, paired_commands, selftest_commands, stored_commands, suites
 from benches.arms import OURS
 from benches.cli import INTERRUPTED
 from benches.failures import NotComparable, UsageError
@@ -27,10 +28,11 @@ from benches.paired_commands import REPORT_FILE
 from benches.preload import libraries
 from benches.run_folders import is_paired, load_run, new_folder, paired_folder
 from benches.stored_commands import changed, compare_with_stored, store_of
-from harness import frames, progress, storage
+from harness import attempts, frames, progress, storage, weights
 from harness import suite as suite_room
 from harness.arms import source_digests
-from harness.sweep import collect_environment, new_run, remaining, sweep
+from harness.causes import WORDS
+from harness.sweep import StorageFailed, collect_environment, new_run, remaining, sweep
 from harness.types import Run, Suite
 from harness.worker import Workers
 
@@ -41,6 +43,8 @@ def run(options: Namespace) -> int:
     """Measures, then compares and reports; the last line of stdout is the report's path (or the run folder's)."""
     if (options.suite is None) == (options.resume is None):
         raise UsageError("run: give a SUITE, or --resume RUN")
+    if options.retry_failed and not options.resume:
+        raise UsageError("run: --retry-failed measures again what failed in a run; give it with --resume RUN")
     if options.resume:
         _refuse_with_resume(options)
     plugins = (*benches.PLUGINS, *(options.plugin or ()))
@@ -56,6 +60,8 @@ def run(options: Namespace) -> int:
         for comparison in comparisons:
             _say(reports.terminal.headline(comparison))
         reports.page.write(folder / REPORT_FILE, reports.page.build([finished], comparisons))
+    if told := environment_words(finished):
+        _say(told)
     _say(f"run {folder}")
     _say(str(folder / REPORT_FILE if not options.no_report else folder))
     return _measured_code(finished)
@@ -209,9 +215,12 @@ def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
         stored = storage.load(folder)
         plugins = (*plugins, *(p for p in stored.environment.get("plugins", []) if p not in plugins))
         benches.load_plugins(*plugins)
-        if stored.finished and not remaining(stored):
-            _say("nothing is missing from this run")
+        if stored.finished and not remaining(stored, retry_failed=options.retry_failed):
+            failed = {m.case.id for m in stored.measurements if attempts.to_retry(m, retry_failed=True)}
+            hint = f"; --retry-failed measures the {len(failed)} that failed again" if failed else ""
+            _say(f"nothing is missing from this run{hint}")
             return stored
+        stored = weights.checked(stored)
         workers = Workers(plugins, folder / "logs", libraries(stored.cases))
         here = collect_environment(workers, stored.environment["device"], stored.environment["threads"])
         differ = changed(here, stored.environment)
@@ -219,16 +228,33 @@ def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
             differ.append("the source is not that which the run was begun with")
         if differ:
             raise NotComparable(f"the conditions are not those that the run was begun under: {'; '.join(differ)}")
-        return _sweep(stored, workers, plugins)
+        storage.write_header(folder, stored)  # an older run has its folders of weights from here on
+        return _sweep(stored, workers, plugins, retry_failed=options.retry_failed)
 
 
-def _sweep(started: Run, workers: Workers, plugins: tuple[str, ...]) -> Run:
+def _sweep(started: Run, workers: Workers, plugins: tuple[str, ...], *, retry_failed: bool = False) -> Run:
+    go_on = f"what was measured is kept. Go on with: imgbench run --resume {shlex.quote(str(started.folder))}"
     try:
         with progress.listener(progress.console()) as listener:
-            return sweep(started, workers, plugins, listener)
+            return sweep(started, workers, plugins, listener, retry_failed=retry_failed)
     except KeyboardInterrupt:
-        _say(f"interrupted; what was measured is kept. Go on with: imgbench run --resume {started.folder}")
+        _say(f"interrupted; {go_on}")
         raise SystemExit(INTERRUPTED) from None
+    except (StorageFailed, OSError) as error:
+        raise StorageFailed(f"the run stops: {failures.text(error)}; {go_on}") from error
+
+
+def environment_words(run: Run) -> str | None:
+    """One line that says how many rows the environment failed, why, and how to go on; None where there is none."""
+    found = [m for m in run.measurements if attempts.of_environment(m)]
+    if not found:
+        return None
+    rows = len({m.case.id for m in found})
+    what = "; ".join(dict.fromkeys(WORDS[m.cause] for m in found if m.cause is not None))
+    return (
+        f"{rows} row{'' if rows == 1 else 's'} failed by the environment and not by what was measured ({what}): mend "
+        f"that, then measure them with: imgbench run --resume {shlex.quote(str(run.folder))}"
+    )
 
 
 def _chosen_suite(options: Namespace) -> Suite:

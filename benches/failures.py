@@ -8,10 +8,12 @@ from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE, USAGE
 from harness.arm_process import ArmFailed
 from harness.devices import NoSuchDevice
 from harness.registry import UnknownName
+from harness.sockets import NoSocketFolder
 from harness.storage import RunBusy, UnreadableRun
 from harness.suite import SuiteError
-from harness.sweep import EnvironmentFailed
+from harness.sweep import EnvironmentFailed, StorageFailed
 from harness.threads import ThreadsRefused
+from harness.weights import WeightsChanged
 from harness.worker import one_line
 
 
@@ -34,6 +36,9 @@ _CODES: dict[type[Exception], int] = {
     ThreadsRefused: USAGE,
     EnvironmentFailed: BENCHMARK_ERROR,
     ArmFailed: BENCHMARK_ERROR,
+    StorageFailed: BENCHMARK_ERROR,
+    NoSocketFolder: BENCHMARK_ERROR,
+    WeightsChanged: NOT_COMPARABLE,
     NotComparable: NOT_COMPARABLE,
     BaselineRefused: NOT_COMPARABLE,
     OSError: BENCHMARK_ERROR,

@@ -32,7 +32,7 @@ from benches.paired_commands import (
 )
 from benches.preload import libraries
 from benches.run_folders import load_run
-from harness import storage
+from harness import storage, weights
 from harness.arms import source_digests
 from harness.devices import NoSuchDevice
 from harness.environment import host_hash
@@ -41,6 +41,7 @@ from harness.sweep import EnvironmentFailed, collect_environment, extend
 from harness.threads import ThreadsRefused
 from harness.timing import perf_counter
 from harness.types import Case, Run
+from harness.weights import WeightsChanged
 from harness.worker import Workers
 
 
@@ -99,8 +100,18 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
                 return (f"{rows} not measured again, since the conditions are others now: {told}{hint}",)
             if not quiet:
                 say(f"{rows}: measured again for at most {budget_s:.0f} s")
-            done = extend(storage.load(folder), wanted, workers, plugins, budget_s - (perf_counter() - began))
-    except (EnvironmentFailed, NoSuchDevice, ThreadsRefused, UnknownName, storage.RunBusy, OSError) as error:
+            done = extend(
+                weights.checked(storage.load(folder)), wanted, workers, plugins, budget_s - (perf_counter() - began)
+            )
+    except (
+        EnvironmentFailed,
+        NoSuchDevice,
+        ThreadsRefused,
+        UnknownName,
+        WeightsChanged,
+        storage.RunBusy,
+        OSError,
+    ) as error:
         return (f"{rows} not measured again: {error}{hint}",)
     short = f" of {planned} planned ones (budget spent)" if done < planned else ""
     return (f"{rows} measured again: {done} further processes{short}{hint}",)

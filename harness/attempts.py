@@ -1,21 +1,32 @@
-"""Which attempt of a measurement counts. A block that met a busy machine is measured again, and nothing is thrown away.
+"""Attempts: a process that met a busy machine, or that failed, is measured again, and nothing is thrown away.
 
-The choice is by what the kernel and the driver counted during the block (`harness.contention`), never by its time: the
-first quiet attempt counts, and where none was quiet the first one, with its warning.
+The choice between ok attempts is by what the kernel and the driver counted during the block (`harness.contention`),
+never by its time: the first quiet attempt counts, and where none was quiet the first one, with its warning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.types import Measurement
+from harness.types import Measurement, Run
 
 Key = tuple[str, int]
+RETRIED = frozenset({"failed", "timeout", "oom", "invalid"})  # a skipped row is a fact of the machine
 
 
 def contended(measurement: Measurement) -> str | None:
     """Why the machine was not quiet during a measurement, by the criteria of the measuring side; None where it was."""
     return next((w for w in measurement.warnings if w.startswith("contended")), None)
+
+
+def of_environment(measurement: Measurement) -> bool:
+    """Whether a measurement failed by its environment, so that it is no result of its row."""
+    return measurement.cause is not None and measurement.cause.of_environment
+
+
+def to_retry(measurement: Measurement, retry_failed: bool = False) -> bool:
+    """Whether a resumed run measures it again: a failure of the environment, or with `retry_failed` any failure."""
+    return of_environment(measurement) or (retry_failed and measurement.status in RETRIED)
 
 
 def split(measurements: Iterable[Measurement]) -> tuple[tuple[Measurement, ...], tuple[Measurement, ...]]:
@@ -30,19 +41,37 @@ def split(measurements: Iterable[Measurement]) -> tuple[tuple[Measurement, ...],
 
 
 def _counts(attempts: Sequence[Measurement]) -> Measurement:
-    """The first attempt that ended badly counts at once (a failure is no noise), else the first quiet one."""
-    broken = next((m for m in attempts if m.status != "ok"), None)
-    quiet = next((m for m in attempts if contended(m) is None), None)
-    return broken or quiet or attempts[0]
+    """The last attempt where it ended badly (a failure is no noise), else the first quiet ok one. A bad end with a
+    later attempt was retried on purpose; one by the environment leaves an ok attempt before it in force."""
+    good = [m for m in attempts if m.status == "ok"]
+    last = attempts[-1]
+    if last.status != "ok" and not (good and of_environment(last)):
+        return last
+    return next((m for m in good if contended(m) is None), good[0])
 
 
 def again(
     counted: Sequence[Measurement], superseded: Sequence[Measurement], limit: int
 ) -> list[tuple[Measurement, int]]:
-    """(measurement, number of its next attempt) of every ok one that still stands contended, up to `limit` attempts."""
-    tries: dict[Key, int] = {}
-    for measurement in (*counted, *superseded):
-        key = (measurement.case.id, measurement.replicate)
-        tries[key] = max(tries.get(key, 0), measurement.attempt)
+    """(measurement, number of its next attempt) of every ok one that still stands contended, up to `limit`
+    further attempts after its first ok one."""
+    tried = (*counted, *superseded)
     open_ = [m for m in counted if m.status == "ok" and contended(m)]
-    return [(m, n + 1) for m in open_ if (n := tries[(m.case.id, m.replicate)]) < limit]
+    return [(m, next_number(m.case.id, m.replicate, tried)) for m in open_ if _tries_after_ok(m, tried) < limit]
+
+
+def _tries_after_ok(measurement: Measurement, tried: Sequence[Measurement]) -> int:
+    """How often a process was measured again since it first ended well."""
+    same = [m for m in tried if (m.case.id, m.replicate) == (measurement.case.id, measurement.replicate)]
+    first = min(m.attempt for m in same if m.status == "ok")
+    return sum(m.attempt > first for m in same)
+
+
+def next_number(case_id: str, replicate: int, tried: Iterable[Measurement]) -> int:
+    """The number of the next attempt of one process of a case; 0 where it has none."""
+    return max((m.attempt for m in tried if (m.case.id, m.replicate) == (case_id, replicate)), default=-1) + 1
+
+
+def next_attempt(run: Run, case_id: str, replicate: int) -> int:
+    """The number of the next attempt of one process of a case in a run."""
+    return next_number(case_id, replicate, (*run.measurements, *run.superseded))

@@ -1,4 +1,5 @@
-"""The control groups that hold this process, of either version: how much CPU they allow, and how often they held it up.
+"""The control groups that hold this process, of either version: how much CPU they allow, how often they held it up, and
+how often the kernel killed a process of theirs for its memory.
 
 A quota anywhere above a process holds it up, so the whole way up to the root is read. In a container the root of the
 tree is its own group, and the path that /proc names may not exist there: what does not exist has no quota.
@@ -30,6 +31,21 @@ def allowed_cores() -> float | None:
     return min(quotas) if quotas else None
 
 
+def oom_kills() -> int:
+    """How often the kernel's out-of-memory killer has struck: in the whole machine since boot, and in each group that
+    holds this process since that exists. Only a growing sum says something. All are read, because a container may not
+    see the machine's count, nor the files of its own group."""
+    machine = [line.split() for line in _lines(PROC / "vmstat") if line.startswith("oom_kill ")]
+    groups = [
+        line.split()
+        for group in _groups("memory")
+        for name in ("memory.events", "memory.events.local", "memory.oom_control")
+        for line in _lines(group / name)
+        if line.startswith(("oom_kill ", "oom_group_kill "))
+    ]
+    return sum(int(count) for _, count in (*machine, *groups))
+
+
 def _quota(group: Path) -> float | None:
     both = " ".join(_lines(group / "cpu.max")).split()  # version 2: "150000 100000" or "max 100000"
     both = both or [*_lines(group / "cpu.cfs_quota_us"), *_lines(group / "cpu.cfs_period_us")]  # version 1: -1 is none
@@ -38,15 +54,16 @@ def _quota(group: Path) -> float | None:
     return int(both[0]) / int(both[1])
 
 
-def _groups() -> Iterator[Path]:
-    """The folders of the groups that may limit the CPU, each once, from the process's own up to the root."""
+def _groups(controller: str = "cpu") -> Iterator[Path]:
+    """The folders of the groups that may limit what `controller` controls, each once, from the process's own up to the
+    root."""
     seen = set()
     for line in _lines(PROC / "self/cgroup"):
         _, controllers, path = line.split(":", 2)
         names = controllers.split(",")
-        if controllers and "cpu" not in names:
+        if controllers and controller not in names:
             continue
-        mounts = [ROOT, ROOT / "unified"] if not controllers else [ROOT / controllers, ROOT / "cpu"]
+        mounts = [ROOT, ROOT / "unified"] if not controllers else [ROOT / controllers, ROOT / controller]
         for mount in mounts:
             here = Path(path.lstrip("/"))
             for group in (mount / here, *(mount / parent for parent in here.parents)):

@@ -5,11 +5,14 @@ They are removed when the run is finished: what they were needed for stands in t
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
+from harness.files import named
 
 if TYPE_CHECKING:
     import torch
@@ -18,12 +21,17 @@ FOLDER: Final = "references"
 
 
 def save(path: Path, tensor: torch.Tensor) -> None:
-    """Writes beside `path` and renames: a reader sees the whole array or none."""
+    """Writes beside `path` and renames: a reader sees the whole array or none. Raises OSError that names the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        np.save(file, tensor.detach().cpu().float().numpy(), allow_pickle=False)
-    partial.replace(path)
+    written = io.BytesIO()  # numpy's own writing to a file tells a full disk without the system's number
+    np.save(written, tensor.detach().cpu().float().numpy(), allow_pickle=False)
+    try:
+        with named(path):
+            partial.write_bytes(written.getbuffer())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> torch.Tensor:

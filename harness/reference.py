@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from harness import kept_outputs
-from harness.storage import write_atomically
+from harness.files import write_atomically
 from harness.trial import Trial
 from harness.types import Case
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import fcntl
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -22,6 +21,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.attempts import split
+from harness.causes import Cause
+from harness.files import append_line
+from harness.files import write_atomically as write_atomically
 from harness.types import Case, Control, Measurement, Metric, Protocol, Run
 
 SCHEMA = 1
@@ -82,6 +84,7 @@ def run_from_dict(document: Mapping[str, Any], folder: str | None = None, proble
             environment=dict(document["environment"]),
             metrics={name: record(Metric, entry) for name, entry in document["metrics"].items()},
             models=dict(document.get("models", {})),
+            weights=_weights(document.get("weights", {})),
             cases=tuple(record(Case, entry) for entry in document["cases"]),
             measurements=measurements,
             superseded=superseded,
@@ -112,25 +115,12 @@ def write_header(folder: Path, run: Run) -> None:
 
 def append(folder: Path, measurement: Measurement) -> None:
     """Adds one line and waits until the disk has it."""
-    _append(folder / MEASUREMENTS_FILE, measurement_to_dict(measurement))
+    append_line(folder / MEASUREMENTS_FILE, measurement_to_dict(measurement))
 
 
 def append_control(folder: Path, control: Control) -> None:
     """Adds one process of the A/A control."""
-    _append(folder / CONTROLS_FILE, control_to_dict(control))
-
-
-def _append(path: Path, document: Mapping[str, Any]) -> None:
-    """A half line left by a kill is ended first, then ignored."""
-    line = json.dumps(document, ensure_ascii=False, allow_nan=False)
-    with path.open("ab+") as file:
-        if file.seek(0, os.SEEK_END) > 0:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-        file.write(line.encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(folder / CONTROLS_FILE, control_to_dict(control))
 
 
 def load(folder: Path) -> Run:
@@ -159,22 +149,6 @@ def load(folder: Path) -> Run:
 def measured(run: Run) -> set[tuple[str, int]]:
     """(case id, replicate) of every measurement that is stored."""
     return {(m.case.id, m.replicate) for m in run.measurements}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes beside `path`, syncs, renames: a reader sees the old text or the new one, never a half. A link keeps being
-    one, and what is no file (/dev/stdout, a pipe) is written to as it is."""
-    path = path.resolve() if path.is_symlink() else path
-    if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-        return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _read_lines(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
@@ -229,6 +203,7 @@ def _header(run: Run) -> dict[str, Any]:
         "environment": run.environment,
         "metrics": {name: asdict(metric) for name, metric in run.metrics.items()},
         "models": run.models,
+        **({"weights": run.weights} if run.weights else {}),
         "cases": [asdict(case) for case in run.cases],
     }
 
@@ -247,6 +222,8 @@ def measurement_to_dict(measurement: Measurement) -> dict[str, Any]:
     document = asdict(measurement)
     if not measurement.attempt:
         del document["attempt"]
+    if measurement.cause is None:
+        del document["cause"]
     for phase in ("samples", "warmup"):
         document[phase] = {name: _finite(values) for name, values in document[phase].items()}
     for free in ("facts", "state"):
@@ -262,6 +239,14 @@ def _control(entry: Mapping[str, Any]) -> Control:
     if entry["side"] not in {"a", "b"}:
         raise ValueError(f"a control has the sides a and b, not {entry['side']!r}")
     return Control(side=entry["side"], measurement=measurement_from_dict(entry["measurement"]))
+
+
+def _weights(entry: Any) -> dict[str, dict[str, str]]:
+    """Folders of weights by their spelling. Raises ValueError where one has no path or no content."""
+    found = dict(entry)
+    if not all(isinstance(v, dict) and {"path", "content"} <= v.keys() for v in found.values()):
+        raise ValueError("weights is not a mapping of folders to their path and content")
+    return found
 
 
 def _json(value: Any) -> Any:
@@ -289,6 +274,8 @@ def measurement_from_dict(entry: Mapping[str, Any]) -> Measurement:
     values["case"] = record(Case, values["case"])
     for name in ("warnings", "images"):
         values[name] = tuple(values.get(name, ()))
+    if values.get("cause") is not None:
+        values["cause"] = Cause(values["cause"])
     measurement = record(Measurement, values)
     for name in ("samples", "warmup", "missing", "facts", "state"):
         if not isinstance(getattr(measurement, name), dict):

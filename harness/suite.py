@@ -18,12 +18,12 @@ import itertools
 import math
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from harness import strict_yaml
+from harness import strict_yaml, weights
 from harness.optimizations import canonical
 from harness.registry import BACKENDS, MODELS, SCHEDULERS, UnknownName, nearest
 from harness.types import AXES, PRECISIONS, Case, Model, Protocol, Suite
@@ -111,6 +111,9 @@ def only(cases: Iterable[Case], conditions: str) -> tuple[Case, ...]:
     cases = tuple(cases)
     if not wanted:
         raise SuiteError(f"--only: {conditions!r} names no axis; write axis=value")
+    if "weights" in wanted:
+        words = {word for case in cases for word in weights.keywords(MODELS[case.model])}
+        wanted["weights"] = {weights.normalised(value, words) for value in wanted["weights"]}
     for axis, values in wanted.items():
         present = {_text(case.axes()[axis]) for case in cases}
         if unknown := sorted(values - present):
@@ -161,9 +164,10 @@ def _cases(entries: Any) -> tuple[Case, ...]:
     if not isinstance(entries, list) or not entries:
         raise SuiteError("cases: must be a list with at least one entry")
     found: dict[str, Case] = {}
+    spellings: dict[Path, str] = {}
     for number, entry in enumerate(entries, start=1):
         try:
-            for case in _matrix(entry):
+            for case in (weights.one_spelling(c, spellings) for c in _matrix(entry)):
                 found.setdefault(case.id, case)
         except SuiteError as error:
             raise SuiteError(f"cases[{number}]: {error}") from None
@@ -179,8 +183,9 @@ def _matrix(entry: Any) -> Iterable[Case]:
         raise SuiteError(f"{entry!r} must be a mapping of axes")
     if "model" not in entry:
         raise SuiteError("has no `model`")
-    axes = {name: _values(name, value) for name, value in entry.items() if name != _REPEATED}
-    excluded = _excluded(entry.get(_REPEATED, []), axes)
+    words = {word for name in _values("model", entry["model"], ()) for word in weights.keywords(_model(name))}
+    axes = {name: _values(name, value, words) for name, value in entry.items() if name != _REPEATED}
+    excluded = _excluded(entry.get(_REPEATED, []), axes, words)
     if math.prod(len(v) for v in axes.values()) > MAX_CASES:
         raise SuiteError(f"more than {MAX_CASES} cases")
     unused = list(range(len(excluded)))
@@ -203,32 +208,34 @@ def _model(name: Any) -> Model:
         raise SuiteError(f"model: {error}") from None
 
 
-def _values(name: Any, value: Any) -> list[Any]:
+def _values(name: Any, value: Any, words: Collection[str]) -> list[Any]:
+    """The values of an axis, folders of weights in their one spelling; `words` are the keywords of `weights` here."""
     if name not in AXES:
         raise SuiteError(f"unknown axis {name!r}; {nearest(name, [*AXES, _REPEATED])}")
-    if isinstance(value, list):
-        if not value:
-            raise SuiteError(f"{name}: an empty list; give at least one value")
-        return value
-    return [value]
+    if isinstance(value, list) and not value:
+        raise SuiteError(f"{name}: an empty list; give at least one value")
+    listed = value if isinstance(value, list) else [value]
+    if name != "weights":
+        return listed
+    return [weights.normalised(v, words) if isinstance(v, str) and v else v for v in listed]
 
 
 def _plain(rule: Mapping[str, list[Any]]) -> dict[str, Any]:
     return {axis: values[0] if len(values) == 1 else values for axis, values in rule.items()}
 
 
-def _excluded(rules: Any, axes: Mapping[str, list[Any]]) -> list[dict[str, list[Any]]]:
+def _excluded(rules: Any, axes: Mapping[str, list[Any]], words: Collection[str]) -> list[dict[str, list[Any]]]:
     if not isinstance(rules, list) or not all(isinstance(rule, dict) and rule for rule in rules):
         raise SuiteError(f"exclude: {rules!r} must be a list of mappings")
     for rule in rules:
         for axis in rule:
             if axis not in AXES:
                 raise SuiteError(f"exclude: unknown axis {axis!r}; {nearest(axis, sorted(axes))}")
-            for value in _values(axis, rule[axis]):
+            for value in _values(axis, rule[axis], words):
                 if axis in axes and not any(value == v and type(value) is type(v) for v in axes[axis]):
                     near = nearest(value, [str(v) for v in axes[axis]])
                     raise SuiteError(f"exclude: {axis} {_shown(value)} is not in this entry; {near}")
-    return [{axis: _values(axis, value) for axis, value in rule.items()} for rule in rules]
+    return [{axis: _values(axis, value, words) for axis, value in rule.items()} for rule in rules]
 
 
 def _validated(model: Model, given: Mapping[str, Any]) -> Case:
@@ -294,13 +301,8 @@ def _check_image_size(model: Model, value: int) -> None:
         )
 
 
-def weights_keywords(model: Model) -> list[str]:
-    """What the model's `weights` may be besides a folder."""
-    return [word for word in model.weights if word != "folder"]
-
-
 def _check_weights(model: Model, value: Any) -> None:
-    keywords = weights_keywords(model)
+    keywords = weights.keywords(model)
     if value in keywords:
         return
     if not isinstance(value, str) or not value:

@@ -3,7 +3,8 @@
 The first process of every case comes first, in the suite's order (so that a sweep that is stopped early has each row),
 then the further ones, each round in a shuffled order, so that slow minutes of a shared machine do not all hit one row.
 At the end of each round stands the A/A control: the cheapest row twice more, as two rows of the same code. At the end
-of all, processes that met a busy machine are measured again (`harness.attempts`).
+of all, processes that met a busy machine are measured again (`harness.attempts`). What the environment ended (a full
+disk, a kill from outside) is no result: it is stored, and measured again when the run is resumed.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from harness import agreement, attempts, storage
+from harness import agreement, attempts, storage, weights
 from harness import threads as thread_rule
 from harness.devices import NoSuchDevice
 from harness.environment import collect_or_reason
+from harness.estimate import Block as Block
+from harness.estimate import Estimate as Estimate
 from harness.kept_outputs import FOLDER as REFERENCES
 from harness.measure import Job
 from harness.registry import MODELS, PROBES
@@ -29,7 +32,6 @@ from harness.worker import Workers
 
 ENVIRONMENT_TIMEOUT_S = 300.0
 SHUFFLE_SEED = 20
-LATER_SHARE = 0.4
 BUSY_IN_A_ROW = 3
 CONTROL_PROBES = ("startup", "latency")
 
@@ -48,10 +50,8 @@ class EnvironmentFailed(RuntimeError):
     """The conditions of the run could not be read, so nothing may be measured; `str()` is one line for the user."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    case: Case
-    replicate: int
+class StorageFailed(RuntimeError):
+    """Nothing can be written any more, so the sweep ended; what was measured is kept. `str()` is one line."""
 
 
 def collect_environment(workers: Workers, device: str | None, threads: int | None = None) -> dict[str, Any]:
@@ -69,7 +69,8 @@ def collect_environment(workers: Workers, device: str | None, threads: int | Non
 
 
 def new_run(suite: Suite, folder: Path, found: dict[str, Any], selection: str | None = None) -> Run:
-    """Writes the header of a new run folder and returns the run, still without measurements."""
+    """Writes the header of a new run folder and returns the run, still without measurements. Folders of weights are
+    resolved and read here (`harness.weights`). Raises WeightsChanged."""
     run = Run(
         id=folder.name,
         suite=suite.name,
@@ -78,6 +79,7 @@ def new_run(suite: Suite, folder: Path, found: dict[str, Any], selection: str | 
         environment=found,
         metrics={m.name: m for p in sorted(PROBES.values(), key=lambda p: p.order) for m in p.metrics},
         models={case.model: MODELS[case.model].info for case in suite.cases},
+        weights=weights.recorded(suite.cases),
         cases=suite.cases,
         measurements=(),
         created=storage.now(),
@@ -97,16 +99,18 @@ def blocks(cases: Sequence[Case], replicates: int) -> list[Block]:
     return [Block(case=case, replicate=i) for i, cases_ in enumerate(rounds) for case in cases_]
 
 
-def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener) -> Run:
+def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener, *, retry_failed: bool = False) -> Run:
     """Measures what `run` still lacks and returns the whole run. KeyboardInterrupt leaves a run that resumes.
 
     A case whose process did not end well is not measured again in further processes: its row has its reason already.
+    What failed by the environment before this sweep is measured again, with `retry_failed` whatever failed. Raises
+    StorageFailed where nothing can be written any more.
     """
     folder = Path(str(run.folder))
-    left = remaining(run)
+    left = remaining(run, retry_failed=retry_failed)
     estimate = Estimate(run.measurements)
     total = len(blocks(run.cases, run.protocol.replicates))
-    settled = {m.case.id for m in run.measurements if m.status != "ok"}
+    settled = _settled(run, retry_failed)
     listener.begin(total, len(left))
     with tempfile.TemporaryDirectory(prefix="imgbench-") as cache:
         site = Site(
@@ -121,17 +125,25 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
                 listener.skip(block.case, block.replicate)
             else:
                 listener.start(block.case, block.replicate, estimate.seconds(left[number:], settled))
-                run, measurement = measure_block(block, run, site)
+                attempt = attempts.next_attempt(run, block.case.id, block.replicate)
+                run, measurement = measure_block(block, run, site, attempt)
                 estimate.add(measurement)
                 if measurement.status != "ok":
                     settled.add(block.case.id)
                 listener.end(measurement)
+                stop_without_storage(measurement)
             if number + 1 == len(left) or left[number + 1].replicate > block.replicate:
                 control(block.replicate, storage.load(folder), site)
         for number in range(run.protocol.replicates):
             control(number, storage.load(folder), site)  # what a kill between a round and its control left out
         _again(storage.load(folder), site, listener)
     return finish(folder)
+
+
+def stop_without_storage(measurement: Measurement) -> None:
+    """Raises StorageFailed where a measurement met a disk that the next one would meet too."""
+    if measurement.cause is not None and measurement.cause.of_storage:
+        raise StorageFailed(str(measurement.reason))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,12 +166,14 @@ def control(number: int, run: Run, site: Site) -> None:
         return
     case = run.controls[0].measurement.case if run.controls else min(good, key=lambda m: m.duration_s or 0.0).case
     sides: list[Literal["a", "b"]] = ["a", "b"]
-    done = {c.side for c in run.controls if c.measurement.replicate == number}
+    told = [c for c in run.controls if c.measurement.replicate == number]
+    done = {c.side for c in told if not attempts.of_environment(c.measurement)}
     for side in [s for s in random.Random(f"{run.id}-{number}").sample(sides, 2) if s not in done]:
         site.report("A/A control")
         job = replace(_job(Block(case=case, replicate=number), run, site), only=CONTROL_PROBES)
-        outcome = site.workers.measure(job, site.report)
-        storage.append_control(Path(str(run.folder)), Control(side=side, measurement=outcome.measurement))
+        measurement = replace(site.workers.measure(job, site.report, case.id).measurement, case=case)
+        storage.append_control(Path(str(run.folder)), Control(side=side, measurement=measurement))
+        stop_without_storage(measurement)
 
 
 def _again(run: Run, site: Site, listener: Listener) -> None:
@@ -177,6 +191,7 @@ def _again(run: Run, site: Site, listener: Listener) -> None:
             run, found = measure_block(block, run, site, attempt)
             busy = busy + 1 if attempts.contended(found) else 0
             listener.end(found)
+            stop_without_storage(found)
         run = storage.load(Path(str(run.folder)))
 
 
@@ -220,10 +235,11 @@ def measure_block(block: Block, run: Run, site: Site, attempt: int = 0) -> tuple
     The run does not hold the measurement; the folder does.
     """
     folder = Path(str(run.folder))
-    outcome = site.workers.measure(_job(block, run, site), site.report)
+    outcome = site.workers.measure(_job(block, run, site), site.report, block.case.id)
     run = _with_metrics(run, outcome.metrics, folder)
     first = site.firsts.get(block.case.id)
-    measurement = agreement.checked(first, replace(outcome.measurement, attempt=attempt), run.environment["device"])
+    found = replace(outcome.measurement, case=block.case, attempt=attempt)
+    measurement = agreement.checked(first, found, run.environment["device"])
     if measurement.status == "ok":
         site.firsts.setdefault(block.case.id, measurement)
     storage.append(folder, measurement)
@@ -231,56 +247,33 @@ def measure_block(block: Block, run: Run, site: Site, attempt: int = 0) -> tuple
 
 
 def finish(folder: Path) -> Run:
-    """Stamps the run as finished, removes what only its blocks needed, and returns the whole run."""
-    storage.write_header(folder, replace(storage.load(folder), finished=storage.now()))
+    """Stamps the run as finished, removes what only its blocks needed, and returns the whole run. One of which
+    something remains, because the environment failed, is not finished: it is resumed first."""
+    run = storage.load(folder)
+    if remaining(run):
+        return run
+    storage.write_header(folder, replace(run, finished=storage.now()))
     shutil.rmtree(folder / REFERENCES, ignore_errors=True)
     return storage.load(folder)
 
 
-def remaining(run: Run) -> list[Block]:
-    """The blocks that a run still lacks; none for a case that has ended badly once."""
-    done = storage.measured(run)
-    settled = {m.case.id for m in run.measurements if m.status != "ok"}
+def remaining(run: Run, *, retry_failed: bool = False) -> list[Block]:
+    """The blocks that a run still lacks: never measured, failed by the environment, or with `retry_failed` failed at
+    all; none for a case that has ended badly otherwise."""
+    done = {(m.case.id, m.replicate) for m in run.measurements if not attempts.to_retry(m, retry_failed)}
+    settled = _settled(run, retry_failed)
     planned = blocks(run.cases, run.protocol.replicates)
     return [b for b in planned if (b.case.id, b.replicate) not in done and b.case.id not in settled]
 
 
-class Estimate:
-    """Seconds left, from what was measured so far. A case not measured yet counts as the mean of the others.
-
-    A later process of a case is shorter than its first, which also judges the quality: until one has been seen it
-    counts as `LATER_SHARE` of the first.
-    """
-
-    def __init__(self, measurements: Sequence[Measurement]) -> None:
-        self._first: dict[str, float] = {}
-        self._later: dict[str, float] = {}
-        for measurement in measurements:
-            self.add(measurement)
-
-    def add(self, measurement: Measurement) -> None:
-        if measurement.duration_s is not None:
-            known = self._later if measurement.replicate else self._first
-            known[measurement.case.id] = measurement.duration_s
-
-    def seconds(self, left: Sequence[Block], settled: set[str]) -> float | None:
-        """None before the first measurement."""
-        if not self._first:
-            return None
-        mean = sum(self._first.values()) / len(self._first)
-        both = [case for case in self._later if case in self._first]
-        share = sum(self._later[c] for c in both) / sum(self._first[c] for c in both) if both else LATER_SHARE
-        total = 0.0
-        for block in left:
-            first = self._first.get(block.case.id, mean)
-            later = self._later.get(block.case.id, first * share)
-            total += 0.0 if block.case.id in settled else later if block.replicate else first
-        return total
+def _settled(run: Run, retry_failed: bool) -> set[str]:
+    """Ids of the cases that have ended badly and are not measured again."""
+    return {m.case.id for m in run.measurements if m.status != "ok" and not attempts.to_retry(m, retry_failed)}
 
 
 def _job(block: Block, run: Run, site: Site) -> Job:
     return Job(
-        case=block.case,
+        case=weights.built_case(block.case, run),
         replicate=block.replicate,
         protocol=run.protocol,
         device=run.environment["device"],

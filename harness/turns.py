@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Final
 
+from harness import sockets
 from harness.devices.cpu import host_counters, host_difference
 from harness.timing import perf_counter
 
@@ -76,10 +78,13 @@ def _cpu_s() -> float:
 
 
 class Referee:
-    """The driver's side: one socket in `folder` for all pairs of a run."""
+    """The driver's side: one socket for all pairs of a run, in `folder`, or in a folder of its own where the path would
+    be too long (`harness.sockets`)."""
 
     def __init__(self, folder: Path) -> None:
-        self.address = str(folder / "turns.sock")
+        short = sockets.folder(str(folder))
+        self._own = None if short == str(folder) else tempfile.TemporaryDirectory(prefix="imgbench-", dir=short)
+        self.address = str(Path(self._own.name if self._own else folder) / "turns.sock")
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(self.address)
         self._socket.listen(8)
@@ -115,6 +120,8 @@ class Referee:
 
     def close(self) -> None:
         self._socket.close()
+        if self._own is not None:
+            self._own.cleanup()
 
 
 def shared_cpus(pair: int, threads: int) -> tuple[int, ...]:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from harness.causes import Cause
+
 if TYPE_CHECKING:
     import torch
 
@@ -56,14 +58,8 @@ class Metric:
     summary: Summary = "median"
 
 
-_AXES_IN_WORDS = (
-    ("image_size", "{} px"),
-    ("scheduler", "{}"),
-    ("num_steps", "{} steps"),
-    ("guidance_scale", "guidance {:g}"),
-    ("prompt", '"{}"'),
-    ("optimizations", "{}"),
-)
+_AXES_IN_WORDS = (("image_size", "{} px"), ("scheduler", "{}"), ("num_steps", "{} steps"),
+                  ("guidance_scale", "guidance {:g}"), ("prompt", '"{}"'), ("optimizations", "{}"))  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +169,9 @@ class Workload:
 
     `iterate(forwards, batch)` runs one iteration; `forwards[name]` replaces the component of that name. `batch` is
     the timed batch; it has `.to(device)`, as every batch of `Quality.batches` has, and is moved before it is timed.
-    The output's shape must be `output_shape`, whose first number is the batch size. `identity` is JSON: all that
-    makes two pieces of work the same (shapes, steps, prompts, parameters, hash of the weights). What runs on the host
-    between components (scheduler, tokenizer) stays in fp32: a component is cast at its border. Without `calibration`
-    int8_static takes its ranges from the timed batch.
+    The output's shape must be `output_shape`, whose first number is the batch size. `identity` is JSON: all that makes
+    two pieces of work the same (shapes, steps, prompts, parameters, hash of the weights). What runs on the host between
+    components (scheduler, tokenizer) stays in fp32. Without `calibration` int8_static takes ranges of the timed batch.
     """
 
     components: tuple[Component, ...]
@@ -256,16 +251,18 @@ class Measurement:
     """What one worker process found for one case: raw samples by metric, or the status and reason why there are none.
 
     `samples` and `warmup` are raw values in base units. `missing` gives the reason for each metric that could not be
-    measured. `attempt` counts how often the same process of a case was measured, because the machine was not quiet.
-    `facts` is the proof of execution (providers, dtypes, calls counted, output hash) and the work identity. `state` is
-    the machine during the block (PSI, load, clocks) and the seconds of the sentinels. `warnings` are shown beside the
-    row. `images` are file names relative to the run folder.
+    measured. `attempt` counts how often the same process of a case was measured, because the machine was not quiet or a
+    failure was retried. `cause` is why it is not ok, where that is known as a value (`harness.causes`). `facts` is the
+    proof of execution (providers, dtypes, calls counted, output hash) and the work identity. `state` is the machine
+    during the block (PSI, load, clocks) and the seconds of the sentinels. `warnings` are shown beside the row. `images`
+    are file names relative to the run folder.
     """
 
     case: Case
     replicate: int
     status: Status
     reason: str | None = None
+    cause: Cause | None = None
     attempt: int = 0
     samples: Samples = field(default_factory=dict)
     warmup: Samples = field(default_factory=dict)
@@ -280,8 +277,9 @@ class Measurement:
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise ValueError(f"unknown status {self.status!r}; one of {', '.join(STATUSES)}")
-        if (self.status == "ok") == (self.reason is not None):
-            raise ValueError(f"a measurement has a reason exactly when it is not ok: {self.status=} {self.reason=}")
+        if (self.status == "ok") == (self.reason is not None) or (self.status == "ok" and self.cause):
+            told = f"{self.status=} {self.reason=} {self.cause=}"
+            raise ValueError(f"a measurement has a reason exactly when it is not ok, and a cause only then: {told}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,10 +294,11 @@ class Control:
 class Run:
     """A run folder in memory. `cases` are all that were planned; `metrics` describe every sample in it by themselves.
 
-    `measurements` are those that count, one for each process of a case; `superseded` are attempts that met a busy
-    machine and were measured again (`harness.attempts`): kept, and never counted. `controls` are no rows of the suite:
-    one case of it against itself. `models` maps a model's name to `Model.info`. `selection` is the text of `--only`
-    where the run is a part of its suite. `folder` is where it was read from (None for a stored baseline).
+    `measurements` are those that count, one for each process of a case; `superseded` are attempts that were measured
+    again (`harness.attempts`): kept, and never counted. `controls` are no rows of the suite: one case of it against
+    itself. `models` maps a model's name to `Model.info`, `weights` a folder of weights as its cases name it to its
+    path and content (`harness.weights`). `selection` is the text of `--only` where the run is a part of its suite.
+    `folder` is where it was read from (None for a stored baseline).
     """
 
     id: str
@@ -310,6 +309,7 @@ class Run:
     cases: tuple[Case, ...]
     measurements: tuple[Measurement, ...]
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    weights: dict[str, dict[str, str]] = field(default_factory=dict)
     description: str = ""
     created: str = ""
     finished: str | None = None

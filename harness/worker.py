@@ -3,7 +3,8 @@
 A fork server with the libraries imported and no device touched gives a process in about 0.2 s. The worker leads a
 process group of its own (a hang is killed with its children), dies with its parent, ignores Ctrl-C (the parent
 decides), and writes what libraries print to a log file. A Python error comes back as a failed measurement; a
-segfault, a kill and a time-out are found out by the parent.
+segfault, a kill and a time-out are found out by the parent. What the environment did (a full disk, a kill from outside,
+a fork server that ended) has its cause (`harness.causes`) and is no result of the row.
 """
 
 from __future__ import annotations
@@ -13,10 +14,8 @@ import fcntl
 import gc
 import importlib
 import multiprocessing
-import multiprocessing.forkserver
 import os
 import pickle
-import re
 import select
 import signal
 import sys
@@ -24,14 +23,19 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from harness import storage
+from harness import causes, cgroup, endings, fork_server, storage
 from harness import threads as thread_rule
+from harness.causes import Cause, sentence
+from harness.endings import Reply as Reply
+from harness.endings import one_line as one_line
 from harness.measure import Job, Outcome, measure
+from harness.sockets import NoSocketFolder
 from harness.timing import perf_counter
 from harness.turns import Turns
 from harness.types import Measurement, Unsupported
@@ -47,21 +51,9 @@ OUT_OF_MEMORY_TEXTS = (
     "cublas_status_alloc_failed",
     "the gpu's memory is too small",  # TensorRT gives no context and no reason
 )
-MAX_REASON = 400
 _F_SETSIG = 10
-_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """How a worker ended: what it returned, or the status and reason why there is nothing, and in which phase."""
-
-    value: Any = None
-    status: str = "ok"
-    reason: str | None = None
-    phase: str | None = None
 
 
 class Workers:
@@ -78,66 +70,61 @@ class Workers:
         self._starting = threading.Lock()
         self.logs = logs
 
-    def measure(self, job: Job, report: Report) -> Outcome:
-        """The outcome of `job`, whatever happens to its process. Raises KeyboardInterrupt after killing it."""
+    def measure(self, job: Job, report: Report, name: str | None = None) -> Outcome:
+        """The outcome of `job`, whatever happens to its process; `name` is its log's (the case's id). Raises
+        KeyboardInterrupt after killing it."""
         started, clock = storage.now(), perf_counter()
-        reply = self.call(measure_job, job, job.protocol.timeout_s, f"{job.case.id}.{job.replicate}", report)
-        outcome = reply.value or _ended(job, reply.status, reply.reason)
+        log = f"{name or job.case.id}.{job.replicate}"
+        reply = self.call(measure_job, job, job.protocol.timeout_s, log, report)
+        outcome = reply.value or _ended(job, reply.status, reply.reason, reply.cause)
         stamped = replace(outcome.measurement, started=started, duration_s=perf_counter() - clock)
         return replace(outcome, measurement=stamped)
 
     def call(self, function: Callable[..., Any], argument: Any, timeout_s: float, name: str, report: Report) -> Reply:
         """`function(argument, report)` in a fresh process, killed after `timeout_s` seconds without a result."""
-        self.logs.mkdir(parents=True, exist_ok=True)
-        imports = self.logs / "imports.log"
-        with self._starting:
-            _start_fork_server(imports)
-        log = self.logs / f"{name}.log"
-        receiver, sender = self._context.Pipe(duplex=False)
-        kills_before = _oom_kills()
-        process = self._context.Process(target=_main, args=(sender, function, argument, self._plugins, str(log)))
+        imports, log = self.logs / "imports.log", self.logs / f"{name}.log"
+        kills_before = cgroup.oom_kills()
         try:
-            with self._starting:
-                process.start()
-        except (EOFError, OSError) as error:  # its imports failed, or it could not fork
-            sender.close()
-            receiver.close()
-            return Reply(status="failed", reason=f"the fork server ended ({one_line(error)}){_tail(imports)}")
-        sender.close()
+            process, receiver = self._start(function, argument, imports, log)
+        except (EOFError, OSError, NoSocketFolder) as error:
+            return endings.not_started(error, cgroup.oom_kills() > kills_before, imports)
         try:
             reply = _receive(receiver, timeout_s, report)
         finally:
             _end(process)
             receiver.close()
         if reply is None:
-            reply = _died(process.exitcode, log, _oom_kills() > kills_before)
-        if reply.status == "ok" and log.exists() and log.stat().st_size == 0:
-            log.unlink()
-        if reply.status == "ok" and imports.exists() and imports.stat().st_size == 0:
-            imports.unlink()
+            reply = endings.died(process.exitcode, log, cgroup.oom_kills() > kills_before)
+        if reply.status == "ok":
+            _remove_empty(log, imports)
         return reply
 
+    def _start(
+        self, function: Callable[..., Any], argument: Any, imports: Path, log: Path
+    ) -> tuple[ForkServerProcess, Connection]:
+        """A process that computes, and the end where its messages arrive. Raises OSError, and EOFError where the fork
+        server ends: its imports failed, it could not fork, or it was killed."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        receiver, sender = self._context.Pipe(duplex=False)
+        try:
+            process = self._context.Process(target=_main, args=(sender, function, argument, self._plugins, str(log)))
+            with self._starting:
+                fork_server.start(imports)
+                process.start()
+        except BaseException:
+            receiver.close()
+            raise
+        finally:
+            sender.close()
+        return process, receiver
 
-def _start_fork_server(log: Path) -> None:
-    """Starts the fork server where it does not run yet, with what its imports print in `log`."""
-    sys.stderr.flush()
-    kept, file = os.dup(2), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    # The server finds what this process finds: `python -c` would look into the working directory first.
-    paths = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    before = {name: os.environ.get(name) for name in paths}
-    os.environ.update(paths)
-    try:
-        os.dup2(file, 2)
-        multiprocessing.forkserver.ensure_running()
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(file)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+
+def _remove_empty(*logs: Path) -> None:
+    """Logs that say nothing; a folder that is gone or read-only by now changes nothing about the result."""
+    for log in logs:
+        with suppress(OSError):
+            if log.stat().st_size == 0:
+                log.unlink()
 
 
 def measure_job(job: Job, report: Report, turns: Turns | None = None) -> Outcome:
@@ -151,12 +138,16 @@ def measure_job(job: Job, report: Report, turns: Turns | None = None) -> Outcome
     try:
         return _warned(job, measure(job, devices.device(job.device), report, turns))
     except Exception as error:
-        traceback.print_exc()
+        with suppress(OSError):  # the log may be on the disk that is full
+            traceback.print_exc()
         if isinstance(error, Unsupported):
             return _ended(job, "skipped", str(error))
         if isinstance(error, Mismatch):
             return _ended(job, "invalid", str(error))
-        return _ended(job, "oom" if _is_out_of_memory(error) else "failed", one_line(error))
+        if _is_out_of_memory(error):
+            return _ended(job, "oom", one_line(error))
+        cause = _cause(error, job)
+        return _ended(job, "failed", sentence(cause, one_line(error)) if cause else one_line(error), cause)
 
 
 def _warned(job: Job, outcome: Outcome) -> Outcome:
@@ -168,15 +159,17 @@ def _warned(job: Job, outcome: Outcome) -> Outcome:
     return replace(outcome, measurement=replace(found, warnings=(*found.warnings, *told)))
 
 
-def _ended(job: Job, status: Any, reason: str | None) -> Outcome:
-    return Outcome(measurement=Measurement(case=job.case, replicate=job.replicate, status=status, reason=reason))
+def _cause(error: BaseException, job: Job) -> Cause | None:
+    """The environment's part in an error; None where it has none. Facts are asked where the error names no number."""
+    weights = Path(job.case.weights)
+    if weights.is_absolute() and not weights.is_dir():
+        return Cause.WEIGHTS_GONE
+    return causes.of_error(error) or causes.of_folders(endings.written(job.folder, job.cache.parent))
 
 
-def one_line(error: BaseException) -> str:
-    """ "ValueError: what it says", on one line, not too long, and with the error that caused it."""
-    text = " ".join(_ESCAPES.sub("", str(error)).split())[:MAX_REASON]
-    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return f"{one_line(error.__cause__)} (then {said[:80]})" if error.__cause__ is not None else said
+def _ended(job: Job, status: Any, reason: str | None, cause: Cause | None = None) -> Outcome:
+    ended = Measurement(case=job.case, replicate=job.replicate, status=status, reason=reason, cause=cause)
+    return Outcome(measurement=ended)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -191,9 +184,16 @@ def _main(sender: Connection, function: Callable[..., Any], argument: Any, plugi
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.setsid()
     _die_with_parent()
-    _redirect_output(log)
-    for plugin in plugins:
-        importlib.import_module(plugin)
+    try:
+        _redirect_output(log)
+        for plugin in plugins:
+            importlib.import_module(plugin)
+    except OSError as error:
+        if cause := causes.of_error(error):
+            sender.send(("ended", Reply(status="failed", reason=sentence(cause, one_line(error)), cause=cause)))
+            sender.close()
+            return
+        raise
     # The libraries' objects live as long as the process: walking them cost 0.14 s in every garbage collection.
     gc.freeze()
     result = function(argument, lambda phase: sender.send(("phase", phase)))
@@ -245,6 +245,9 @@ def _receive(receiver: Connection, timeout_s: float, report: Report) -> Reply | 
             return None
         if kind == "done":
             return Reply(value=value)
+        if kind == "ended":
+            ended: Reply = value
+            return ended
         phase = value
         report(phase)
 
@@ -253,35 +256,8 @@ def _end(process: Any) -> None:
     """Waits a little for a clean end, then kills the worker's whole process group; one that hangs in a driver, where no
     signal reaches it, is left."""
     process.join(timeout=5)
-    if process.is_alive():
+    if process.is_alive() or process.exitcode == fork_server.LOST:  # then it only seems to have ended
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()
         process.join(timeout=60)  # the kernel may need long to give back tens of gigabytes
-
-
-def _died(exitcode: int | None, log: Path, kernel_out_of_memory: bool) -> Reply:
-    if exitcode == -signal.SIGKILL and kernel_out_of_memory:
-        return Reply(status="oom", reason="killed by the kernel: the machine was out of memory")
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        hint = ", and not by the kernel's out-of-memory killer" if exitcode == -signal.SIGKILL else ""
-        return Reply(status="failed", reason=f"the worker was ended by {name}{hint}{_tail(log)}")
-    return Reply(status="failed", reason=f"the worker ended with exit code {exitcode} and no result{_tail(log)}")
-
-
-def _tail(log: Path) -> str:
-    try:
-        text = " ".join(log.read_text(encoding="utf-8", errors="replace").split())
-    except OSError:
-        return ""
-    return f"; its last words: {text[-MAX_REASON:]}" if text else ""
-
-
-def _oom_kills() -> int:
-    """How often the kernel's out-of-memory killer has struck since boot (whole machine)."""
-    try:
-        lines = Path("/proc/vmstat").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

@@ -298,3 +298,20 @@ class OtherPrecision(OpenVino):
 
     def unavailable(self, wanted: str, device: str) -> str | None:
         return None
+
+
+@add("planted_until_mended")
+def planted_until_mended(case: Case) -> Workload:
+    """Sound once its folder of weights holds a file `mended`; until then an OSError of the number `seed`, or with seed
+    0 an error of its own."""
+    if not (Path(case.weights) / "mended").exists():
+        raise OSError(case.seed, os.strerror(case.seed)) if case.seed else ValueError("the planted error")
+    return workload(case)
+
+
+@add("planted_terminated")
+def planted_terminated(case: Case) -> Workload:
+    """As a batch system or an operator ends it."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+    raise AssertionError("survived SIGTERM")

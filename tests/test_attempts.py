@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness import attempts, storage
+from harness.causes import Cause
 from harness.types import Case, Control, Measurement, Protocol, Run
 
 CASE = Case(model="m")
@@ -23,6 +25,10 @@ def measurement(attempt: int = 0, *, busy: bool = False, replicate: int = 0, sec
         samples={"latency_s": [seconds]},
         warnings=BUSY if busy else (),
     )
+
+
+def broken(attempt: int, cause: Cause | None = None) -> Measurement:
+    return Measurement(case=CASE, replicate=0, status="failed", reason="broke", cause=cause, attempt=attempt)
 
 
 def run(*measurements: Measurement) -> Run:
@@ -52,9 +58,54 @@ def test_where_no_attempt_was_quiet_the_first_one_counts_with_its_warning() -> N
     assert attempts.contended(found.measurements[0]) == BUSY[0]
 
 
-def test_a_failure_counts_and_is_never_covered_by_another_attempt() -> None:
-    failed = Measurement(case=CASE, replicate=0, status="failed", reason="broke", attempt=1)
-    assert run(measurement(0, busy=True), failed, measurement(2)).measurements == (failed,)
+def test_a_failure_counts_until_it_is_retried_on_purpose() -> None:
+    busy, failed = measurement(0, busy=True), broken(1)
+    assert run(busy, failed).measurements == (failed,)
+    retried = run(busy, failed, measurement(2))
+    assert retried.measurements == (measurement(2),)
+    assert retried.superseded == (busy, failed)
+    again = broken(3)
+    assert run(busy, failed, again).measurements == (again,)
+
+
+def test_what_the_environment_ended_leaves_an_ok_attempt_in_force_and_counts_only_where_there_is_none() -> None:
+    busy, killed = measurement(0, busy=True), broken(1, Cause.KILLED)
+    assert run(busy, killed).measurements == (busy,)
+    assert run(broken(0, Cause.DISK_FULL), killed).measurements == (killed,)
+    assert run(broken(0), killed).measurements == (killed,)  # a retry that was killed is open again
+    assert run(killed, measurement(2)).measurements == (measurement(2),)
+
+
+def test_attempts_of_a_busy_process_are_counted_from_its_first_ok_one_and_have_an_end() -> None:
+    busy = measurement(1, busy=True)
+    found = run(broken(0), busy)
+    assert attempts.again(found.measurements, found.superseded, 2) == [(busy, 2)]
+    spent = run(busy, broken(2, Cause.KILLED), broken(3, Cause.KILLED))
+    assert spent.measurements == (busy,)
+    assert attempts.again(spent.measurements, spent.superseded, 2) == []
+
+
+def test_resume_retries_what_the_environment_failed_and_on_demand_every_failure() -> None:
+    for status in ("failed", "timeout", "oom", "invalid"):
+        one = Measurement(case=CASE, replicate=0, status=status, reason="r")  # type: ignore[arg-type]
+        assert (attempts.to_retry(one), attempts.to_retry(one, retry_failed=True)) == (False, True)
+    skipped = Measurement(case=CASE, replicate=0, status="skipped", reason="no GPU")
+    assert not attempts.to_retry(skipped, retry_failed=True)
+    assert not attempts.to_retry(measurement(), retry_failed=True)
+    for cause in Cause:
+        assert attempts.to_retry(broken(0, cause)) == (cause is not Cause.KERNEL_OUT_OF_MEMORY)
+
+
+def test_a_cause_is_stored_and_older_files_have_none() -> None:
+    killed = broken(0, Cause.KILLED)
+    document = storage.measurement_to_dict(killed)
+    assert document["cause"] == "killed"
+    assert storage.measurement_from_dict(json.loads(json.dumps(document))) == killed
+    assert "cause" not in storage.measurement_to_dict(broken(0))
+    with pytest.raises(ValueError, match="'gremlins' is not a valid Cause"):
+        storage.measurement_from_dict({**document, "cause": "gremlins"})
+    with pytest.raises(ValueError, match="a cause only then"):
+        Measurement(case=CASE, replicate=0, status="ok", cause=Cause.KILLED)
 
 
 def test_what_is_busy_is_measured_again_up_to_the_limit() -> None:

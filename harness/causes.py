@@ -1,0 +1,146 @@
+"""Typed causes of a measurement that did not end well, and how they are found out.
+
+A failure of the environment (a full disk, a folder that is gone, a kill from outside) is no result of the row that met
+it: `imgbench run --resume` measures that row again. What decides is the cause, a value; `sentence` makes its words.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+
+class Cause(StrEnum):
+    """Why a measurement did not end well. One without a cause failed by its own doing, or was stored in older files."""
+
+    DISK_FULL = "disk_full"
+    FILE_LIMIT = "file_limit"
+    READ_ONLY = "read_only"
+    NOT_PERMITTED = "not_permitted"
+    STORAGE_FAILED = "storage_failed"
+    FOLDER_GONE = "folder_gone"
+    WEIGHTS_GONE = "weights_gone"
+    TOO_MANY_FILES = "too_many_files"
+    NO_PROCESS = "no_process"
+    NO_SOCKET = "no_socket"
+    NO_NETWORK = "no_network"
+    FORK_SERVER_ENDED = "fork_server_ended"
+    KILLED = "killed"
+    KERNEL_OUT_OF_MEMORY = "kernel_out_of_memory"
+
+    @property
+    def of_environment(self) -> bool:
+        """Whether it says something about the machine at that moment, and nothing about the row."""
+        return self is not Cause.KERNEL_OUT_OF_MEMORY
+
+    @property
+    def of_storage(self) -> bool:
+        """Whether the next row would meet it too, because nothing can be written any more."""
+        return self in {Cause.DISK_FULL, Cause.READ_ONLY, Cause.STORAGE_FAILED, Cause.FOLDER_GONE}
+
+
+WORDS: Final[dict[Cause, str]] = {
+    Cause.DISK_FULL: "the disk, or the quota on it, is full",
+    Cause.FILE_LIMIT: "a file may not become as large as it must (ulimit -f)",
+    Cause.READ_ONLY: "a file system is read-only",
+    Cause.NOT_PERMITTED: "a file or a call is not permitted",
+    Cause.STORAGE_FAILED: "a file system does not answer",
+    Cause.FOLDER_GONE: "a folder of the run, or the one for temporary files, is gone",
+    Cause.WEIGHTS_GONE: "the folder of weights is gone",
+    Cause.TOO_MANY_FILES: "too many files are open (ulimit -n)",
+    Cause.NO_PROCESS: "no process or thread could be started",
+    Cause.NO_SOCKET: "no socket can be made",
+    Cause.NO_NETWORK: "the network did not answer",
+    Cause.FORK_SERVER_ENDED: "the fork server ended",
+    Cause.KILLED: "the process was ended from outside",
+    Cause.KERNEL_OUT_OF_MEMORY: "killed by the kernel: the machine or the control group was out of memory",
+}
+
+_OF_ERRNO: Final[dict[int, Cause]] = {
+    errno.ENOSPC: Cause.DISK_FULL,
+    errno.EDQUOT: Cause.DISK_FULL,
+    errno.EFBIG: Cause.FILE_LIMIT,
+    errno.EROFS: Cause.READ_ONLY,
+    errno.EACCES: Cause.NOT_PERMITTED,
+    errno.EPERM: Cause.NOT_PERMITTED,
+    errno.EIO: Cause.STORAGE_FAILED,
+    errno.ESTALE: Cause.STORAGE_FAILED,
+    errno.ENOTCONN: Cause.STORAGE_FAILED,
+    errno.ENODEV: Cause.STORAGE_FAILED,
+    errno.ENXIO: Cause.STORAGE_FAILED,
+    errno.EREMOTEIO: Cause.STORAGE_FAILED,
+    errno.EMFILE: Cause.TOO_MANY_FILES,
+    errno.ENFILE: Cause.TOO_MANY_FILES,
+    errno.EAGAIN: Cause.NO_PROCESS,
+    errno.ENETDOWN: Cause.NO_NETWORK,
+    errno.ENETUNREACH: Cause.NO_NETWORK,
+    errno.EHOSTUNREACH: Cause.NO_NETWORK,
+    errno.ETIMEDOUT: Cause.NO_NETWORK,
+}
+# Libraries in C++ and Rust give the system's own text and no number. Only texts that mean one thing stand here.
+_SYSTEM_TEXTS: Final[dict[str, Cause]] = {
+    os.strerror(number): _OF_ERRNO[number]
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
+} | {"can't start new thread": Cause.NO_PROCESS}
+# A process sends itself these where its own code goes wrong; every other one comes from outside.
+OWN_SIGNALS: Final = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
+    | {signal.SIGPIPE, signal.SIGALRM}
+)
+PROBE_BYTES: Final = 1 << 20
+
+
+def sentence(cause: Cause, detail: str) -> str:
+    """The reason of a row, for people: what the cause is, and what was met."""
+    return f"{WORDS[cause]}: {detail}" if detail else WORDS[cause]
+
+
+def of_error(error: BaseException) -> Cause | None:
+    """The environment's cause in an error or in one that led to it, by the system's number; None where there is none.
+    An error without a number is asked for the system's own text."""
+    for each in _chain(error):
+        if isinstance(each, OSError) and each.errno is not None:
+            if each.errno in _OF_ERRNO:
+                return _OF_ERRNO[each.errno]
+            continue
+        text = str(each)
+        if found := next((cause for said, cause in _SYSTEM_TEXTS.items() if said in text), None):
+            return found
+    return None
+
+
+def of_folders(folders: Iterable[Path]) -> Cause | None:
+    """Why one of the folders cannot be written to now, found by writing PROBE_BYTES there; None where all of them can.
+    It tells what an error did not: a worker that ended without a word, a library that reports its own error."""
+    for folder in folders:
+        probe = folder / f".{uuid4().hex}.probe"
+        try:
+            try:
+                with probe.open("wb") as file:
+                    file.write(bytes(PROBE_BYTES))
+                    file.flush()
+                    os.fsync(file.fileno())
+            finally:
+                probe.unlink(missing_ok=True)
+        except FileNotFoundError:
+            return Cause.FOLDER_GONE
+        except OSError as error:
+            if cause := of_error(error):
+                return cause
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, then those that it was raised from or while handling, each once."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
