@@ -122,6 +122,8 @@ def _export_benchmarks(measured: Run, options: Namespace) -> int:
         document = reports.benchmark_json.document(measured)
     except reports.benchmark_json.NotInstalled as error:
         raise UsageError(f"export: {error}") from None
+    if apart := reports.benchmark_json.pooled_medians_apart(document["benchmarks"]):
+        print(f"imgbench: {apart}", file=sys.stderr)
     return _write(json.dumps(document, indent=1, allow_nan=False), options.out)
 
 

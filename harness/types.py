@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
@@ -83,11 +84,11 @@ class Case:
     optimizations: str | None = None
     seed: int = 0
 
-    @property
+    @cached_property
     def id(self) -> str:
         """A stable, file-safe name: the axes that tell cases apart at a glance, and a hash of all that it has. Axes
-        that a case does not have are left out, so that a new axis renames no old case."""
-        given = {axis: value for axis, value in asdict(self).items() if value is not None}
+        that a case does not have are left out, so that a new axis renames no old case. Computed once."""
+        given = {axis: value for axis, value in self.axes().items() if value is not None}
         canonical = json.dumps(given, sort_keys=True, ensure_ascii=False)
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
         readable = "-".join([self.model, self.backend, self.precision, f"b{self.batch_size}"])
@@ -113,7 +114,7 @@ class Case:
 
     def axes(self) -> dict[str, Any]:
         """Axis name -> value, in declaration order."""
-        return asdict(self)
+        return {axis: getattr(self, axis) for axis in AXES}
 
     def with_(self, **axes: Any) -> Case:
         return replace(self, **axes)
@@ -318,3 +319,11 @@ class Run:
     problems: tuple[str, ...] = ()
     superseded: tuple[Measurement, ...] = ()
     controls: tuple[Control, ...] = ()
+
+    @cached_property
+    def by_case(self) -> dict[str, tuple[Measurement, ...]]:
+        """Case id -> its measurements that count, in their stored order. A case without one is absent."""
+        found: dict[str, list[Measurement]] = {}
+        for measurement in self.measurements:
+            found.setdefault(measurement.case.id, []).append(measurement)
+        return {case_id: tuple(measurements) for case_id, measurements in found.items()}
