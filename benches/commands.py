@@ -27,7 +27,7 @@ from benches.paired_commands import REPORT_FILE
 from benches.preload import libraries
 from benches.run_folders import is_paired, load_run, new_folder, paired_folder
 from benches.stored_commands import changed, compare_with_stored, store_of
-from harness import frames, progress, storage
+from harness import frames, progress, storage, streams
 from harness import suite as suite_room
 from harness.arms import source_digests
 from harness.sweep import collect_environment, new_run, remaining, sweep
@@ -93,7 +93,7 @@ def baseline(options: Namespace) -> int:
 def _baseline_list(root: Path, as_json: bool) -> int:
     rows = baselines.store.listing_rows(root)
     if as_json:
-        _say(json.dumps(rows, indent=1, ensure_ascii=False))
+        _say(streams.escaped(json.dumps(rows, indent=1, ensure_ascii=False), sys.stdout))
     else:
         progress.console().print(reports.terminal.plain_table(rows, empty=f"no baselines below {root}"))
     return FINE
@@ -123,14 +123,20 @@ def _export_benchmarks(measured: Run, options: Namespace) -> int:
     except reports.benchmark_json.NotInstalled as error:
         raise UsageError(f"export: {error}") from None
     if apart := reports.benchmark_json.pooled_medians_apart(document["benchmarks"]):
-        print(f"imgbench: {apart}", file=sys.stderr)
+        streams.complain(f"imgbench: {apart}")
     return _write(json.dumps(document, indent=1, allow_nan=False), options.out)
 
 
 def _write(text: str, path: Path | None) -> int:
     """To the file, whose path is said then, or to stdout."""
     if path is None:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        shown = streams.escaped(text, sys.stdout)
+        if shown != text:
+            streams.complain(
+                f"imgbench: export: the encoding of stdout, {sys.stdout.encoding}, lacks characters of the table: they "
+                "are written as escapes (\\u00b7); --out FILE writes UTF-8"
+            )
+        streams.output().write(shown if shown.endswith("\n") else shown + "\n")
     else:
         storage.write_atomically(path, text)
         _say(str(path))
@@ -156,7 +162,7 @@ def list_entries(options: Namespace) -> int:
     benches.load_plugins()
     rows = listing.rows(options.what, options.device)
     if options.json:
-        _say(json.dumps(rows, indent=1, ensure_ascii=False))
+        _say(streams.escaped(json.dumps(rows, indent=1, ensure_ascii=False), sys.stdout))
     else:
         progress.console().print(reports.terminal.plain_table(listing.for_people(options.what, rows)))
     return FINE
@@ -166,7 +172,7 @@ def doctor(options: Namespace) -> int:
     benches.load_plugins()
     findings = doctor_room.findings()
     if options.json:
-        _say(json.dumps(findings, indent=1, ensure_ascii=False))
+        _say(streams.escaped(json.dumps(findings, indent=1, ensure_ascii=False), sys.stdout))
     else:
         progress.console().print(reports.terminal.plain_table(findings))
     return FINE

@@ -32,7 +32,7 @@ from benches.paired_commands import (
 )
 from benches.preload import libraries
 from benches.run_folders import load_run
-from harness import storage
+from harness import storage, streams
 from harness.arms import source_digests
 from harness.devices import NoSuchDevice
 from harness.environment import host_hash
@@ -57,7 +57,7 @@ def compare(options: Namespace) -> int:
     _keep(measured, comparison)
     write_artifacts(options, comparison)
     if options.json:
-        say(json.dumps(asdict(comparison), indent=1, ensure_ascii=False))
+        say(streams.escaped(json.dumps(asdict(comparison), indent=1, ensure_ascii=False), sys.stdout))
     else:
         print_comparison(comparison)
     code = exit_code(comparison, strict=options.strict)
@@ -69,7 +69,7 @@ def _keep(run: Run, comparison: Comparison) -> None:
     try:
         storage.write_atomically(Path(str(run.folder)) / COMPARISON_FILE, as_json(comparison))
     except OSError as error:
-        print(f"the comparison is not kept: {error}", file=sys.stderr)
+        streams.complain(f"the comparison is not kept: {error}")
 
 
 def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, quiet: bool) -> tuple[str, ...]:
