@@ -61,7 +61,8 @@ def _run_command(arguments: Sequence[str] | None, closed: Sequence[str]) -> int:
         if options.command == "export" and options.out is None and "stdout" in closed:
             raise failures.UsageError("export: stdout is closed, so that the table would be lost; give --out FILE")
         if named := getattr(options, "plugin", None):
-            benches.load_plugins(*named)
+            options.plugin = [benches.in_full(plugin) for plugin in named]
+            benches.load_plugins(*options.plugin)
         return commands.COMMANDS[options.command](options)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -251,7 +252,7 @@ def _doctor(command: argparse.ArgumentParser) -> None:
 
 def _plugin(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--plugin", action="append", metavar="MODULE", help="import a module that registers models, backends or probes"
+        "--plugin", action="append", metavar="MODULE", help="import a module, or a .py file, that registers models, backends or probes"
     )
 
 

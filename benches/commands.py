@@ -43,7 +43,7 @@ def run(options: Namespace) -> int:
         raise UsageError("run: give a SUITE, or --resume RUN")
     if options.resume:
         _refuse_with_resume(options)
-    plugins = (*benches.PLUGINS, *(options.plugin or ()))
+    plugins = (*benches.PLUGINS, *benches.modules(options.plugin or ()))
     finished = _resume(options, plugins) if options.resume else _measure(options, plugins)
     if finished is None:
         return FINE
@@ -215,8 +215,9 @@ def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
     folder = Path(str(load_run(options.resume).folder))
     with storage.locked(folder):
         stored = storage.load(folder)
-        plugins = (*plugins, *(p for p in stored.environment.get("plugins", []) if p not in plugins))
-        benches.load_plugins(*plugins)
+        kept = stored.environment.get("plugins", [])
+        benches.load_plugins(*kept)
+        plugins = (*plugins, *(p for p in benches.modules(kept) if p not in plugins))
         if stored.finished and not remaining(stored):
             _say("nothing is missing from this run")
             return stored

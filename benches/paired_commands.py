@@ -97,8 +97,8 @@ def asked_of(
         device=options.device,
         threads=options.threads or default_threads(),
         seed=ab_room.seed_of(seed),
-        plugins=tuple(options.plugin or ()),
-        paths=(str(Path.cwd()),),
+        plugins=benches.modules(options.plugin or ()),
+        paths=(str(Path.cwd()), *benches.folders(options.plugin or ())),
         project=project,
     )
 

@@ -80,9 +80,10 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
         return (f"{rows} not measured again (--budget 0){hint}",)
     if run.environment.get("host_hash") != host_hash():
         return (f"{rows} not measured again: the run was made on another host{hint}",)
-    plugins = (*benches.PLUGINS, *run.environment.get("plugins", []))
+    kept = run.environment.get("plugins", [])
+    plugins = (*benches.PLUGINS, *benches.modules(kept))
     try:
-        benches.load_plugins(*plugins)
+        benches.load_plugins(*kept)
     except UsageError as error:
         return (f"{rows} not measured again: {error}{hint}",)
     if run.environment.get("sources") != source_digests((*OURS, *plugins)):

@@ -19,7 +19,7 @@ from harness import calibration, contention, injection, optimizations, precision
 from harness.backends import Build, BuildRequest
 from harness.devices import Device
 from harness.probes.stages import component_metric, sum_warning
-from harness.registry import BACKENDS, MODELS
+from harness.registry import BACKENDS, built
 from harness.timing import Timer
 from harness.trial import Counter, Findings, Startup, Trial
 from harness.turns import Interleaving, Turns
@@ -105,7 +105,7 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Wor
     """(workload, seconds to load it, what the backend built)."""
     case, timer = job.case, Timer(device.synchronize)
     report("load")
-    workload, load_s = timer.timed(lambda: MODELS[case.model].build(case))
+    workload, load_s = timer.timed(lambda: built(case))
     report("build")
     job.cache.mkdir(parents=True, exist_ok=True)
     layers_from = packages_of(workload.components)

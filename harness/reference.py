@@ -77,11 +77,11 @@ def _computed_on(device: str, wanted: Case, what: What) -> torch.Tensor:
     import torch
 
     from harness import attention, precision
-    from harness.registry import MODELS
+    from harness.registry import built
 
     case = reference_case(wanted)
     torch.manual_seed(case.seed)
-    workload = MODELS[case.model].build(case)
+    workload = built(case)
     batches = [workload.batch] if what == "timed batch" else workload.quality.batches()  # type: ignore[union-attr]
     with precision.applied("fp32"), attention.torchs_own():
         modules = {c.name: precision.cast(c.module.to(device), "fp32").eval() for c in workload.components}
