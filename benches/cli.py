@@ -252,7 +252,10 @@ def _doctor(command: argparse.ArgumentParser) -> None:
 
 def _plugin(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--plugin", action="append", metavar="MODULE", help="import a module, or a .py file, that registers models, backends or probes"
+        "--plugin",
+        action="append",
+        metavar="MODULE",
+        help="import a module, or a .py file, that registers models, backends or probes",
     )
 
 

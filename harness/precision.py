@@ -148,8 +148,10 @@ def _kind(found: Any) -> str:
         return "None"
     if type(found) in {tuple, list}:
         return f"a {type(found).__name__} of {len(found)}"
-    keys = f" with {', '.join(map(str, found))}" if isinstance(found, Mapping) and found else ""
-    return f"an object of the type {type(found).__name__}{keys}"
+    if isinstance(found, Mapping):
+        kind = "a dict" if type(found) is dict else f"an object of the type {type(found).__name__}"
+        return f"{kind} with the keys {', '.join(map(str, found))}" if found else f"{kind} without a key"
+    return f"an object of the type {type(found).__name__}"
 
 
 def _mend(found: Any) -> str:

@@ -1,10 +1,10 @@
 """The standard streams as commands need them: always there, never an error for a character, never a traceback.
 
-    stdin, stdout or stderr closed (cron, `>&-`)   becomes the null device, before any file can take its number
-    a character that the encoding lacks            is written in ASCII: `·` as `*`, `–` as `-`, others as `?`; data
-                                                   (JSON, CSV) escape it as JSON does, and lose nothing
-    a reader that went away (`| head -1`)          the rest goes to the null device, and the command goes on
-    a full disk behind stdout                      one line on stderr, exit code 20
+stdin, stdout or stderr closed (cron, `>&-`)   becomes the null device, before any file can take its number
+a character that the encoding lacks            is written in ASCII: `·` as `*`, `–` as `-`, others as `?`; data
+                                               (JSON, CSV) escape it as JSON does, and lose nothing
+a reader that went away (`| head -1`)          the rest goes to the null device, and the command goes on
+a full disk behind stdout                      one line on stderr, exit code 20
 """
 
 from __future__ import annotations
