@@ -109,7 +109,7 @@ def export(options: Namespace) -> int:
             raise UsageError("export: Parquet is binary; give it a file with --out FILE")
         frames.flat(frame).to_parquet(options.out, index=False)
     else:
-        text = frames.to_json(frame) if options.format == "json" else frames.flat(frame).to_csv(index=False)
+        text = frames.to_json(frame) if options.format == "json" else frames.to_csv(frame)
         return _write(text, options.out)
     _say(str(options.out))
     return FINE

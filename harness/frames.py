@@ -9,6 +9,7 @@ Values are in base units (seconds, bytes, joules); NaN is missing, with the reas
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -38,6 +39,7 @@ LEADING = (
 _SEVERITY = ("invalid", "failed", "oom", "timeout", "skipped", "ok")  # the worst first
 INTEGERS = ("image_size", "num_steps")  # whole numbers, though a column with gaps holds floats
 TOLERANCES = ("cosine_floor", "error_ceiling", "item_error_ceiling")  # of harness.probes.fidelity
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and their full-width forms
 HASHES = ("work_hash", "weights_hash", "output_hash")
 CONDITIONS = ("device", "fingerprint", "protocol", *HASHES, *TOLERANCES, "machine_state")
 
@@ -177,6 +179,28 @@ def flat(frame: pd.DataFrame) -> pd.DataFrame:
     nested = [c for c in frame.columns if frame[c].map(lambda v: isinstance(v, list | dict)).any()]
     whole = {c: frame[c].astype("Int64") for c in INTEGERS if c in frame}
     return frame.assign(**whole, **{c: frame[c].map(lambda v: json.dumps(v, ensure_ascii=False)) for c in nested})
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """The frame as CSV, safe to open in a spreadsheet: a text that a spreadsheet would take for a formula (it begins
+    with = + - @, a tab or a line break) gets an apostrophe before it, as OWASP advises for CSV injection, since prompts,
+    reasons and labels are other people's words. A text that begins with apostrophes before such a character gets one
+    more, so that `unescaped` gives back every text as it was. Numbers stay numbers."""
+    plain = flat(frame)
+    texts = [name for name in plain.columns if plain[name].map(lambda value: isinstance(value, str)).any()]
+    # A bare carriage return ends a row for many readers, and pandas quotes it only where it quotes all texts.
+    returns = any(plain[name].astype(str).str.contains("\r", regex=False).any() for name in texts)
+    quoting: Any = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    return str(plain.assign(**{n: plain[n].map(_escaped) for n in texts}).to_csv(index=False, quoting=quoting))
+
+
+def _escaped(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.lstrip("'").startswith(FORMULA) else value
+
+
+def unescaped(text: str) -> str:
+    """The text of a CSV cell as it was before `to_csv` put an apostrophe before it."""
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(FORMULA) else text
 
 
 def to_json(frame: pd.DataFrame) -> str:

@@ -115,8 +115,8 @@ def lost() -> OSError | None:
 
 
 def escaped(text: str, stream: TextIO) -> str:
-    """`text` with every character that the encoding of `stream` lacks as JSON escapes it ("\\u00b7"): data lose nothing,
-    and JSON stays the same document. `text` itself where the encoding has them all."""
+    """`text` with every character that the encoding of `stream` lacks as JSON escapes it ("\\u00b7"): data lose
+    nothing, and JSON stays the same document. `text` itself where the encoding has them all."""
     encoding = stream.encoding or "utf-8"
     try:
         text.encode(encoding)

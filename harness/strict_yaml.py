@@ -44,13 +44,17 @@ class _Loader(yaml.SafeLoader):
         if isinstance(node, yaml.ScalarNode) and node.style is None and getattr(event, "tag", None) is None:
             node.tag, problem = _meaning(node.value, node.tag)
             if problem:
-                where = f"{self._fields[-1]}: " if self._fields else ""
-                raise NotYaml(f"line {node.start_mark.line + 1}: {where}{problem}")
+                raise NotYaml(f"{self._where(node)}{problem}")
         if isinstance(node, yaml.ScalarNode):
-            node.value = _without_surrogates(node.value, node.start_mark.line + 1)
+            node.value = _without_surrogates(node.value, self._where(node))
         if named:
             self._fields.pop()
         return node
+
+    def _where(self, node: yaml.ScalarNode) -> str:
+        """ "line 3: batch_size: ", the place of a word and the field that it stands in."""
+        field = f"{self._fields[-1]}: " if self._fields else ""
+        return f"line {node.start_mark.line + 1}: {field}"
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -63,12 +67,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _without_surrogates(text: str, line: int) -> str:
+def _without_surrogates(text: str, where: str) -> str:
     r"""`text` with the two halves of a character that JSON escapes as a pair ("\ud83d\ude00") joined."""
     try:
         return text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:
-        raise NotYaml(f"line {line}: an escape (\\ud800 to \\udfff) is half of a character; write the whole") from None
+        raise NotYaml(f"{where}an escape (\\ud800 to \\udfff) is half of a character; write the whole") from None
 
 
 def _meaning(word: str, tag: str) -> tuple[str, str | None]:

@@ -151,7 +151,7 @@ def _protocol(entry: Any) -> Protocol:
 
 
 def _check_times(protocol: Protocol, given: Mapping[str, Any]) -> None:
-    """Raises SuiteError for times that contradict each other. A maximum that is given overrules a minimum that is not."""
+    """Raises SuiteError for times that contradict each other. A maximum that is given overrules a default minimum."""
     for low, high in (("min_sample_time_s", "max_sample_time_s"), ("warmup_min_s", "warmup_max_s")):
         least, most = getattr(protocol, low), getattr(protocol, high)
         if low in given and least > most:
@@ -165,8 +165,8 @@ def _check_times(protocol: Protocol, given: Mapping[str, Any]) -> None:
         needed = max(needed, protocol.max_sample_time_s)
     if protocol.timeout_s <= needed:
         raise SuiteError(
-            f"protocol.timeout_s: {protocol.timeout_s:g} ends a process before it can finish: warm-up and samples may take "
-            f"{needed:g} s by the other fields; raise it or lower them"
+            f"protocol.timeout_s: {protocol.timeout_s:g} ends a process before it can finish: warm-up and samples "
+            f"may take {needed:g} s by the other fields; raise it or lower them"
         )
 
 
@@ -309,7 +309,8 @@ def _check_prompt(value: Any) -> None:
     for place, character in enumerate(value, start=1):
         if unicodedata.category(character) in {"Cc", "Cs"} and character not in "\n\t":
             raise SuiteError(
-                f"prompt: {_shown(value)} has the control character U+{ord(character):04X} at place {place}; leave it out"
+                f"prompt: {_shown(value)} has the control character U+{ord(character):04X} at place {place}; "
+                "leave it out"
             )
 
 

@@ -171,6 +171,7 @@ def commit_info(environment: Mapping[str, Any]) -> dict[str, Any]:
         "dirty": bool(git.get("dirty")),
         "project": "imgbench",
         "branch": "(unknown)",
+        **({"reason": git["reason"]} if git.get("reason") else {}),
     }
 
 
@@ -243,8 +244,8 @@ def pooled_medians_apart(benchmarks: Iterable[Mapping[str, Any]]) -> str | None:
         return None
     most, name = max(apart, key=lambda found: abs(found[0]))
     return (
-        f"stats.median differs from the p50 of imgbench in {len(apart)} of {len(told)} benchmarks, by {most:+.1%} at most "
-        f"({name}): it pools the samples of all processes, so that a process with more samples counts more; "
+        f"stats.median differs from the p50 of imgbench in {len(apart)} of {len(told)} benchmarks, by {most:+.1%} at "
+        f"most ({name}): it pools the samples of all processes, so that a process with more samples counts more; "
         "extra_info.metrics.latency_s counts processes alike"
     )
 
