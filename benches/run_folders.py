@@ -36,8 +36,8 @@ def load_run(path: Path) -> Run:
     if found is None and is_paired(path):
         folder = paired_folder(path)
         raise UsageError(
-            f"{folder} is a paired run (imgbench ab made it): imgbench report writes its page, imgbench explain RUN ROW "
-            "says how a row was decided, imgbench replay decides again"
+            f"{folder} is a paired run (imgbench ab made it): imgbench report writes its page, imgbench explain "
+            "RUN ROW says how a row was decided, imgbench replay decides again"
         )
     return storage.load(found or path)
 

@@ -183,7 +183,7 @@ def flat(frame: pd.DataFrame) -> pd.DataFrame:
 
 def to_csv(frame: pd.DataFrame) -> str:
     """The frame as CSV, safe to open in a spreadsheet: a text that a spreadsheet would take for a formula (it begins
-    with = + - @, a tab or a line break) gets an apostrophe before it, as OWASP advises for CSV injection, since prompts,
+    with = + - @, a tab or a line break) gets an apostrophe before it, as OWASP advises against CSV injection: prompts,
     reasons and labels are other people's words. A text that begins with apostrophes before such a character gets one
     more, so that `unescaped` gives back every text as it was. Numbers stay numbers."""
     plain = flat(frame)

@@ -50,7 +50,12 @@ def test_a_run_whose_words_are_formulas_has_none_in_its_table() -> None:
     frame = frames.cases_frame(replace(run, cases=(case, *run.cases), measurements=(failed, *run.measurements)))
     rows = cells(frame)
     (first, *others) = rows
-    for name, text in (("model", case.model), ("prompt", case.prompt), ("label", case.label), ("reason", failed.reason)):
+    for name, text in (
+        ("model", case.model),
+        ("prompt", case.prompt),
+        ("label", case.label),
+        ("reason", failed.reason),
+    ):
         assert first[name] == f"'{text}"
         assert frames.unescaped(first[name]) == text
     numbers = [value for row in others for name, value in row.items() if name.startswith("latency")]

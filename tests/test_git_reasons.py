@@ -43,7 +43,9 @@ def test_a_commit_that_git_does_not_tell_is_stored_with_its_reason(
     found = environment.git_state()
     assert found is not None
     assert (found["commit"], found["dirty"]) == (None, None)
-    assert found["reason"].startswith("git: fatal: detected dubious ownership in repository at '/x' To add an exception")
+    assert found["reason"].startswith(
+        "git: fatal: detected dubious ownership in repository at '/x' To add an exception"
+    )
 
 
 def test_a_machine_without_git_says_so(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
