@@ -3,26 +3,73 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 PLUGINS = ("harness.backends", "harness.probes", "benches.schedulers", "benches.models")
+SUFFIX = ".py"
 
 
 def load_plugins(*further: str) -> None:
     """Fills the registries of models, schedulers, backends and probes. Cheap: nothing heavy is imported.
 
-    `further` are modules of the user's own; they are looked for in the working directory first. Raises UsageError for
-    one of these that cannot be imported.
+    `further` are modules of the user's own, by name (looked for in the working directory first) or by the path of their
+    file. Raises UsageError for one of these that cannot be imported.
     """
     for module in PLUGINS:
         importlib.import_module(module)
     if further and (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
-    for module in further:
-        try:
-            importlib.import_module(module)
-        except (Exception, SystemExit) as error:  # whatever somebody else's module does when it is imported
-            from benches.failures import UsageError
+    for plugin in further:
+        _load(plugin)
 
-            raise UsageError(f"plugin {module}: {type(error).__name__}: {error}") from None
+
+def in_full(plugin: str) -> str:
+    """A plugin's name, or the absolute path of its file: what names it from every working directory."""
+    return os.path.abspath(Path(plugin).expanduser()) if _is_file(plugin) else plugin  # noqa: PTH100
+
+
+def modules(plugins: Iterable[str]) -> tuple[str, ...]:
+    """The modules that these plugins are, by the names that worker processes import them by."""
+    return tuple(Path(plugin).stem if _is_file(plugin) else plugin for plugin in plugins)
+
+
+def folders(plugins: Iterable[str]) -> tuple[str, ...]:
+    """Where the plugins that are named by a file are looked for, beside the working directory."""
+    return tuple(dict.fromkeys(str(Path(in_full(plugin)).parent) for plugin in plugins if _is_file(plugin)))
+
+
+def _is_file(plugin: str) -> bool:
+    return plugin.endswith(SUFFIX) or os.sep in plugin
+
+
+def _load(plugin: str) -> None:
+    from benches.failures import UsageError
+    from harness.worker import one_line
+
+    if not _is_file(plugin):
+        try:
+            importlib.import_module(plugin)
+        except (Exception, SystemExit) as error:  # whatever somebody else's module does when it is imported
+            hint = ""
+            if isinstance(error, ModuleNotFoundError) and error.name == plugin.partition(".")[0]:
+                hint = "; a file may be given by its path: --plugin ./my_models.py"
+            raise UsageError(f"plugin {plugin}: {one_line(error)}{hint}") from None
+        return
+    file = Path(in_full(plugin))
+    (name,), (folder,) = modules([plugin]), folders([plugin])
+    if not file.is_file() or file.suffix != SUFFIX:
+        raise UsageError(f"plugin {plugin}: no such Python file; give the path of a .py file, or a module's name")
+    if "." in name:
+        raise UsageError(f"plugin {plugin}: a module's name has no '.' in it; rename the file")
+    if folder not in sys.path:
+        sys.path.append(folder)  # last, so that no file beside the plugin stands in for a library
+    try:
+        module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"plugin {plugin}: {one_line(error)}") from None
+    found = getattr(module, "__file__", None)
+    if found is None or not Path(found).samefile(file):
+        raise UsageError(f"plugin {plugin}: another module has the name {name!r} ({found}); rename the file")

@@ -21,6 +21,7 @@ from typing import Final
 
 from benches.failures import UsageError
 from harness.arm_process import ArmFailed
+from harness.environment import NO_GIT
 
 MINIMUM_PYTHON: Final = (3, 11)
 BUILD_FILES: Final = ("pyproject.toml", "setup.py", "setup.cfg")
@@ -181,11 +182,22 @@ def _commit(project: Path, ref: str) -> str:
     done = _run(["git", "-C", str(project), "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"])
     if done.returncode == 0:
         return done.stdout.strip()
-    if _run(["git", "-C", str(project), "rev-parse", "--git-dir"]).returncode != 0:
+    if shutil.which("git") is None:
+        raise UsageError(f"ref={ref}: {NO_GIT}")
+    found = _run(["git", "-C", str(project), "rev-parse", "--git-dir"])
+    if found.returncode != 0 and not _has_repository(project):
         raise UsageError(f"ref={ref}: {project} is not a git repository (name it with --project)")
+    if found.returncode != 0:
+        raise UsageError(f"ref={ref}: git does not read {project}: {' '.join(found.stderr.split())[:400]}")
     shallow = _run(["git", "-C", str(project), "rev-parse", "--is-shallow-repository"]).stdout.strip() == "true"
     hint = "; the clone is shallow: fetch the whole history (fetch-depth: 0)" if shallow else ""
     raise UsageError(f"ref={ref}: {project} has no such commit{hint}")
+
+
+def _has_repository(project: Path) -> bool:
+    """Whether the folder, or one above it, has what a repository has: git may refuse it all the same."""
+    folder = project.resolve()
+    return any((place / ".git").exists() for place in (folder, *folder.parents))
 
 
 def _probe(python: str, what: str) -> tuple[str, str, str]:
@@ -199,7 +211,9 @@ def _probe(python: str, what: str) -> tuple[str, str, str]:
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=120, check=False
+        )
     except (OSError, subprocess.SubprocessError) as error:
         return subprocess.CompletedProcess(command, 1, "", str(error))
 

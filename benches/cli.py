@@ -21,6 +21,7 @@ from types import FrameType
 from typing import NoReturn
 
 from baselines.verdict import BENCHMARK_ERROR, USAGE
+from harness import streams
 
 INTERRUPTED = 130
 
@@ -35,15 +36,22 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; also where not even our own modules can be imported."""
+    closed = streams.prepare()
     try:
-        return _run_command(arguments)
+        code = _run_command(arguments, closed)
     except Exception:
-        traceback.print_exc()
-        print("imgbench: this is a defect of imgbench, please report it with the lines above", file=sys.stderr)
-        return BENCHMARK_ERROR
+        streams.complain(traceback.format_exc().rstrip())
+        streams.complain("imgbench: this is a defect of imgbench, please report it with the lines above")
+        code = BENCHMARK_ERROR
+    finally:
+        unwritten = streams.lost()
+    if unwritten is not None:
+        streams.complain(f"imgbench: stdout: {unwritten.strerror or unwritten}")
+        return code or BENCHMARK_ERROR
+    return code
 
 
-def _run_command(arguments: Sequence[str] | None) -> int:
+def _run_command(arguments: Sequence[str] | None, closed: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     os.umask(os.umask(0o077) & 0o077)  # a umask that takes files from their own owner would leave an unreadable run
@@ -51,19 +59,16 @@ def _run_command(arguments: Sequence[str] | None) -> int:
     from benches import commands, failures
 
     try:
+        if options.command == "export" and options.out is None and "stdout" in closed:
+            raise failures.UsageError("export: stdout is closed, so that the table would be lost; give --out FILE")
         if named := getattr(options, "plugin", None):
-            benches.load_plugins(*named)
+            options.plugin = [benches.in_full(plugin) for plugin in named]
+            benches.load_plugins(*options.plugin)
         return commands.COMMANDS[options.command](options)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        if options.command != "export":  # elsewhere it is no reader of stdout that went away
-            traceback.print_exc()
-            return BENCHMARK_ERROR
-        sys.stderr.close()
-        return 0
     except failures.KNOWN as error:
-        print(f"imgbench: {failures.text(error)}", file=sys.stderr)
+        streams.complain(f"imgbench: {failures.text(error)}")
         return failures.exit_code(error)
 
 
@@ -253,7 +258,10 @@ def _doctor(command: argparse.ArgumentParser) -> None:
 
 def _plugin(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--plugin", action="append", metavar="MODULE", help="import a module that registers models, backends or probes"
+        "--plugin",
+        action="append",
+        metavar="MODULE",
+        help="import a module, or a .py file, that registers models, backends or probes",
     )
 
 

@@ -28,7 +28,7 @@ from benches.paired_commands import REPORT_FILE
 from benches.preload import libraries
 from benches.run_folders import is_paired, load_run, new_folder, paired_folder
 from benches.stored_commands import changed, compare_with_stored, store_of
-from harness import attempts, frames, progress, storage, weights
+from harness import attempts, frames, progress, storage, streams, weights
 from harness import suite as suite_room
 from harness.arms import source_digests
 from harness.causes import WORDS
@@ -47,7 +47,7 @@ def run(options: Namespace) -> int:
         raise UsageError("run: --retry-failed measures again what failed in a run; give it with --resume RUN")
     if options.resume:
         _refuse_with_resume(options)
-    plugins = (*benches.PLUGINS, *(options.plugin or ()))
+    plugins = (*benches.PLUGINS, *benches.modules(options.plugin or ()))
     finished = _resume(options, plugins) if options.resume else _measure(options, plugins)
     if finished is None:
         return FINE
@@ -99,7 +99,7 @@ def baseline(options: Namespace) -> int:
 def _baseline_list(root: Path, as_json: bool) -> int:
     rows = baselines.store.listing_rows(root)
     if as_json:
-        _say(json.dumps(rows, indent=1, ensure_ascii=False))
+        _say(streams.escaped(json.dumps(rows, indent=1, ensure_ascii=False), sys.stdout))
     else:
         progress.console().print(reports.terminal.plain_table(rows, empty=f"no baselines below {root}"))
     return FINE
@@ -115,7 +115,7 @@ def export(options: Namespace) -> int:
             raise UsageError("export: Parquet is binary; give it a file with --out FILE")
         frames.flat(frame).to_parquet(options.out, index=False)
     else:
-        text = frames.to_json(frame) if options.format == "json" else frames.flat(frame).to_csv(index=False)
+        text = frames.to_json(frame) if options.format == "json" else frames.to_csv(frame)
         return _write(text, options.out)
     _say(str(options.out))
     return FINE
@@ -128,13 +128,21 @@ def _export_benchmarks(measured: Run, options: Namespace) -> int:
         document = reports.benchmark_json.document(measured)
     except reports.benchmark_json.NotInstalled as error:
         raise UsageError(f"export: {error}") from None
+    if apart := reports.benchmark_json.pooled_medians_apart(document["benchmarks"]):
+        streams.complain(f"imgbench: {apart}")
     return _write(json.dumps(document, indent=1, allow_nan=False), options.out)
 
 
 def _write(text: str, path: Path | None) -> int:
     """To the file, whose path is said then, or to stdout."""
     if path is None:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        shown = streams.escaped(text, sys.stdout)
+        if shown != text:
+            streams.complain(
+                f"imgbench: export: the encoding of stdout, {sys.stdout.encoding}, lacks characters of the table: they "
+                "are written as escapes (\\u00b7); --out FILE writes UTF-8"
+            )
+        streams.output().write(shown if shown.endswith("\n") else shown + "\n")
     else:
         storage.write_atomically(path, text)
         _say(str(path))
@@ -160,7 +168,7 @@ def list_entries(options: Namespace) -> int:
     benches.load_plugins()
     rows = listing.rows(options.what, options.device)
     if options.json:
-        _say(json.dumps(rows, indent=1, ensure_ascii=False))
+        _say(streams.escaped(json.dumps(rows, indent=1, ensure_ascii=False), sys.stdout))
     else:
         progress.console().print(reports.terminal.plain_table(listing.for_people(options.what, rows)))
     return FINE
@@ -170,7 +178,7 @@ def doctor(options: Namespace) -> int:
     benches.load_plugins()
     findings = doctor_room.findings()
     if options.json:
-        _say(json.dumps(findings, indent=1, ensure_ascii=False))
+        _say(streams.escaped(json.dumps(findings, indent=1, ensure_ascii=False), sys.stdout))
     else:
         progress.console().print(reports.terminal.plain_table(findings))
     return FINE
@@ -213,8 +221,9 @@ def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
     folder = Path(str(load_run(options.resume).folder))
     with storage.locked(folder):
         stored = storage.load(folder)
-        plugins = (*plugins, *(p for p in stored.environment.get("plugins", []) if p not in plugins))
-        benches.load_plugins(*plugins)
+        kept = stored.environment.get("plugins", [])
+        benches.load_plugins(*kept)
+        plugins = (*plugins, *(p for p in benches.modules(kept) if p not in plugins))
         if stored.finished and not remaining(stored, retry_failed=options.retry_failed):
             failed = {m.case.id for m in stored.measurements if attempts.to_retry(m, retry_failed=True)}
             hint = f"; --retry-failed measures the {len(failed)} that failed again" if failed else ""

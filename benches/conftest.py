@@ -24,6 +24,9 @@ except ImportError:
     raise ImportError(f"`pytest benches` needs pytest-benchmark: {benchmark_json.EXTRA}") from None
 
 
+APART: pytest.StashKey[str | None] = pytest.StashKey()  # what there is to say about the medians of the document
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("imgbench")
     group.addoption(
@@ -110,6 +113,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
         if case := cases.get(entry["extra_info"].get("case_id")):
             entry["extra_info"] = benchmark_json.extra_info(run, case, rows[case.id])
     output_json["imgbench"] = benchmark_json.provenance(run, rows)
+    config.stash[APART] = benchmark_json.pooled_medians_apart(output_json["benchmarks"])
 
 
 @pytest.hookimpl(tryfirst=True)  # the plugin's own raises where a figure has regressed
@@ -122,4 +126,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for measurement in run.measurements:
         for warning in measurement.warnings:
             terminalreporter.write_line(f"{measurement.case.label}: {warning}")
+    if apart := config.stash.get(APART, None):
+        terminalreporter.write_line(apart)
     terminalreporter.write_line(f"run {run.folder}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from benches import ab as ab_room
 from benches import arms, failures, suites
 from benches.failures import NotComparable, UsageError
 from benches.run_folders import new_folder, paired_folder
-from harness import paired, progress, storage, threads
+from harness import paired, progress, storage, streams, threads
 from harness import suite as suite_room
 from harness.types import Suite
 from reports import artifacts, page, paired_page
@@ -48,7 +47,7 @@ def ab(options: Namespace) -> int:
         if failures.exit_code(error) != USAGE:
             _tell(options, unanswered(suite, (base, head), error))
         if isinstance(error, NotComparable) and options.exit_zero:
-            print(f"imgbench: {error}", file=sys.stderr)
+            streams.complain(f"imgbench: {error}")
             return FINE
         raise
     return finish(options, found, folder)
@@ -59,7 +58,7 @@ def _tell(options: Namespace, comparison: Comparison) -> None:
     try:
         write_artifacts(options, comparison)
     except OSError as error:
-        print(f"imgbench: {failures.text(error)}", file=sys.stderr)
+        streams.complain(f"imgbench: {failures.text(error)}")
 
 
 def unanswered(suite: Suite, texts: tuple[str, str], error: Exception) -> Comparison:
@@ -98,8 +97,8 @@ def asked_of(
         device=options.device,
         threads=threads.chosen(options.threads, spare=1),
         seed=ab_room.seed_of(seed),
-        plugins=tuple(options.plugin or ()),
-        paths=(str(Path.cwd()),),
+        plugins=benches.modules(options.plugin or ()),
+        paths=(str(Path.cwd()), *benches.folders(options.plugin or ())),
         project=project,
     )
 

@@ -30,8 +30,16 @@ def new_folder(root: Path, name: str) -> Path:
 
 
 def load_run(path: Path) -> Run:
-    """The run in a folder, or the newest run of a folder of runs. Raises UnreadableRun."""
-    return storage.load((None if (path / storage.RUN_FILE).exists() else _newest(path, storage.RUN_FILE)) or path)
+    """The run in a folder, or the newest run of a folder of runs. Raises UnreadableRun, and UsageError where there are
+    paired runs alone, which have commands of their own."""
+    found = path if (path / storage.RUN_FILE).exists() else _newest(path, storage.RUN_FILE)
+    if found is None and is_paired(path):
+        folder = paired_folder(path)
+        raise UsageError(
+            f"{folder} is a paired run (imgbench ab made it): imgbench report writes its page, imgbench explain "
+            "RUN ROW says how a row was decided, imgbench replay decides again"
+        )
+    return storage.load(found or path)
 
 
 def is_paired(path: Path) -> bool:

@@ -47,8 +47,9 @@ class StepwiseRun:
     ) -> None:
         self.suite = suite
         self.run: Run | None = None
+        plugins = [benches.in_full(plugin) for plugin in plugins]
         self._given, self._out, self._device, self._threads = tuple(plugins), out, device, threads
-        self._plugins = (*benches.PLUGINS, *plugins)
+        self._plugins = (*benches.PLUGINS, *benches.modules(plugins))
         self._cases = suite.cases
         self._selection: str | None = None
         self._open = ExitStack()

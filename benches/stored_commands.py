@@ -32,7 +32,7 @@ from benches.paired_commands import (
 )
 from benches.preload import libraries
 from benches.run_folders import load_run
-from harness import storage, weights
+from harness import storage, streams, weights
 from harness.arms import source_digests
 from harness.devices import NoSuchDevice
 from harness.environment import host_hash
@@ -59,7 +59,7 @@ def compare(options: Namespace) -> int:
     _keep(measured, comparison)
     write_artifacts(options, comparison)
     if options.json:
-        say(json.dumps(asdict(comparison), indent=1, ensure_ascii=False))
+        say(streams.escaped(json.dumps(asdict(comparison), indent=1, ensure_ascii=False), sys.stdout))
     else:
         print_comparison(comparison)
     code = exit_code(comparison, strict=options.strict)
@@ -71,7 +71,7 @@ def _keep(run: Run, comparison: Comparison) -> None:
     try:
         storage.write_atomically(Path(str(run.folder)) / COMPARISON_FILE, as_json(comparison))
     except OSError as error:
-        print(f"the comparison is not kept: {error}", file=sys.stderr)
+        streams.complain(f"the comparison is not kept: {error}")
 
 
 def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, quiet: bool) -> tuple[str, ...]:
@@ -82,9 +82,10 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
         return (f"{rows} not measured again (--budget 0){hint}",)
     if run.environment.get("host_hash") != host_hash():
         return (f"{rows} not measured again: the run was made on another host{hint}",)
-    plugins = (*benches.PLUGINS, *run.environment.get("plugins", []))
+    kept = run.environment.get("plugins", [])
+    plugins = (*benches.PLUGINS, *benches.modules(kept))
     try:
-        benches.load_plugins(*plugins)
+        benches.load_plugins(*kept)
     except UsageError as error:
         return (f"{rows} not measured again: {error}{hint}",)
     if run.environment.get("sources") != source_digests((*OURS, *plugins)):

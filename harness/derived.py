@@ -74,7 +74,7 @@ def _percentile(percentile: float) -> Callable[[Groups, int], Estimate]:
         if count < needed:
             return Estimate(reason=f"needs {needed} samples, has {count}")
         value = stats.pooled_percentile(groups, percentile)
-        return _estimate(value, stats.interval(groups, lambda a: stats.percentile_of(a, percentile)))
+        return _estimate(value, stats.percentile_interval(groups, percentile))
 
     return estimate
 

@@ -36,6 +36,8 @@ PACKAGES = (
     "numpy",
     "scipy",
 )
+NO_GIT = "git is not installed, or not on the PATH"
+GIT_TIMEOUT_S = 10
 FLAGS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -113,20 +115,33 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the measuring code and whether it was changed since; None outside a checkout."""
+    """Commit of the measuring code and whether it was changed since, {"commit": None, "dirty": None, "reason": ...}
+    where git does not tell; None outside a checkout."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
-    commit = _git(root, "rev-parse", "HEAD")
-    status = _git(root, "status", "--porcelain")
-    return {"commit": commit, "dirty": bool(status)} if commit else None
+    try:
+        commit, status = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
+    except GitRefused as error:
+        return {"commit": None, "dirty": None, "reason": str(error)}
+    return {"commit": commit, "dirty": bool(status)}
 
 
-def _git(root: Path, *arguments: str) -> str | None:
+class GitRefused(RuntimeError):
+    """git is not here, or does not read a folder; `str()` is one line, with git's own words where it has any."""
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """What git prints. Raises GitRefused."""
+    command = ["git", "-C", str(root), *arguments]
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=GIT_TIMEOUT_S, check=False
         )
-    except (OSError, subprocess.SubprocessError):
-        return None
+    except FileNotFoundError:
+        raise GitRefused(NO_GIT) from None
+    except (OSError, subprocess.SubprocessError) as error:
+        raise GitRefused(f"git does not run: {error}") from None
+    if done.returncode != 0:
+        raise GitRefused(f"git: {' '.join(done.stderr.split())[:400] or f'exit code {done.returncode}'}")
     return done.stdout.strip()

@@ -9,8 +9,9 @@ Values are in base units (seconds, bytes, joules); NaN is missing, with the reas
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +41,7 @@ INTEGERS = ("image_size", "num_steps")  # whole numbers, though a column with ga
 TOLERANCES = ("cosine_floor", "error_ceiling", "item_error_ceiling")  # of harness.probes.fidelity
 HASHES = ("work_hash", "weights_hash", "weights_source", "output_hash")
 CONDITIONS = ("device", "threads", "fingerprint", "protocol", "quantised_share", *HASHES, *TOLERANCES, "machine_state")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and their full-width forms
 
 
 def metrics_of(run: Run) -> dict[str, Metric]:
@@ -57,12 +59,9 @@ def cases_frame(run: Run) -> pd.DataFrame:
     A row's status is the worst of its processes: invalid, failed, oom, timeout, skipped, ok; not_run where nothing
     is stored. Metrics are given for ok rows, and for invalid ones left out, since a wrong answer has no speed.
     """
-    by_case: dict[str, list[Measurement]] = {}
-    for measurement in run.measurements:
-        by_case.setdefault(measurement.case.id, []).append(measurement)
     spread = {name: _spread(run, name) for name, metric in run.metrics.items() if metric.kind == "noisy"}
-    rows = [_row(run, case, by_case.get(case.id, []), spread) for case in run.cases]
     metrics = metrics_of(run)
+    rows = [_row(run, case, run.by_case.get(case.id, ()), spread, metrics) for case in run.cases]
     present = {key for row in rows for key in row}
     columns = [*LEADING]
     for name in metrics:
@@ -85,15 +84,19 @@ def samples_frame(run: Run) -> pd.DataFrame:
 
 def _spread(run: Run, name: str) -> stats.Spread | None:
     """How far the processes of one row lie apart in a metric, pooled over all rows of the run."""
-    by_case: dict[str, list[list[float]]] = {}
-    for m in run.measurements:
-        if m.status == "ok" and m.samples.get(name):
-            by_case.setdefault(m.case.id, []).append(m.samples[name])
-    return stats.between_processes(list(by_case.values()))
+    rows = [
+        [m.samples[name] for m in measurements if m.status == "ok" and m.samples.get(name)]
+        for measurements in run.by_case.values()
+    ]
+    return stats.between_processes(rows)
 
 
 def _row(
-    run: Run, case: Case, measurements: list[Measurement], spread: Mapping[str, stats.Spread | None]
+    run: Run,
+    case: Case,
+    measurements: Sequence[Measurement],
+    spread: Mapping[str, stats.Spread | None],
+    metrics: Iterable[str],
 ) -> dict[str, Any]:
     status, reason = _status(measurements)
     row: dict[str, Any] = {
@@ -121,7 +124,7 @@ def _row(
             row[name] = estimate.value
             if estimate.low is not None:
                 row |= {f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-        for name in metrics_of(run).keys() - row.keys() - missing.keys():
+        for name in (n for n in metrics if n not in row and n not in missing):
             missing[name] = "this row has no such metric: another model's, or weights that imgbench cannot judge"
     return row | {"missing": missing} | _conditions(run, measurements)
 
@@ -130,7 +133,7 @@ def _estimates(
     run: Run, case: Case, good: list[Measurement], spread: Mapping[str, stats.Spread | None]
 ) -> Iterable[tuple[str, Estimate]]:
     for name, metric in run.metrics.items():
-        groups = [m.samples[name] for m in good if m.samples.get(name)]
+        groups = stats.Processes(m.samples[name] for m in good if m.samples.get(name))
         if not groups:
             continue
         found = [(name, summarise(metric, groups))]
@@ -145,7 +148,7 @@ def _widened(estimate: Estimate, spread: stats.Spread | None, processes: int) ->
     return replace(estimate, low=low, high=high)
 
 
-def _status(measurements: list[Measurement]) -> tuple[str, str | None]:
+def _status(measurements: Sequence[Measurement]) -> tuple[str, str | None]:
     if not measurements:
         return NOT_RUN, "not measured yet"
     worst = min(measurements, key=lambda m: _SEVERITY.index(m.status))
@@ -155,7 +158,7 @@ def _status(measurements: list[Measurement]) -> tuple[str, str | None]:
     return worst.status, f"{worst.reason} (in {count} of {len(measurements)} processes)"
 
 
-def _conditions(run: Run, measurements: list[Measurement]) -> dict[str, Any]:
+def _conditions(run: Run, measurements: Sequence[Measurement]) -> dict[str, Any]:
     facts = next((m.facts for m in measurements if m.facts), {})
     return {
         "device": run.environment.get("device_name"),
@@ -177,6 +180,28 @@ def flat(frame: pd.DataFrame) -> pd.DataFrame:
     nested = [c for c in frame.columns if frame[c].map(lambda v: isinstance(v, list | dict)).any()]
     whole = {c: frame[c].astype("Int64") for c in INTEGERS if c in frame}
     return frame.assign(**whole, **{c: frame[c].map(lambda v: json.dumps(v, ensure_ascii=False)) for c in nested})
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """The frame as CSV, safe to open in a spreadsheet: a text that a spreadsheet would take for a formula (it begins
+    with = + - @, a tab or a line break) gets an apostrophe before it, as OWASP advises against CSV injection: prompts,
+    reasons and labels are other people's words. A text that begins with apostrophes before such a character gets one
+    more, so that `unescaped` gives back every text as it was. Numbers stay numbers."""
+    plain = flat(frame)
+    texts = [name for name in plain.columns if plain[name].map(lambda value: isinstance(value, str)).any()]
+    # A bare carriage return ends a row for many readers, and pandas quotes it only where it quotes all texts.
+    returns = any(plain[name].astype(str).str.contains("\r", regex=False).any() for name in texts)
+    quoting: Any = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    return str(plain.assign(**{n: plain[n].map(_escaped) for n in texts}).to_csv(index=False, quoting=quoting))
+
+
+def _escaped(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.lstrip("'").startswith(FORMULA) else value
+
+
+def unescaped(text: str) -> str:
+    """The text of a CSV cell as it was before `to_csv` put an apostrophe before it."""
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(FORMULA) else text
 
 
 def to_json(frame: pd.DataFrame) -> str:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from harness import content
+from harness import content, registry
 from harness.private_modules import private
-from harness.registry import MODELS
 from harness.repeatability import private_batch
 from harness.types import Case, Workload
 
@@ -33,7 +32,7 @@ def built(case: Case) -> Workload:
     torch.manual_seed(case.seed)
     random.seed(case.seed)
     np.random.seed(case.seed)
-    return MODELS[case.model].build(case)
+    return registry.built(case)
 
 
 def own(workload: Workload) -> Loaded:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness import onnx_fp8, onnx_static, saturation, share
-from harness.precision import DTYPES, QUANTISED
+from harness.precision import DTYPES, QUANTISED, one_tensor
 from harness.share import NOTHING, Share
 from harness.types import Component, Unsupported
 
@@ -203,8 +203,12 @@ def _write(component: Component, recipe: str, path: Path, optimizations: Sequenc
         except torch.onnx.OnnxExporterError as error:
             if shapes is not None and any(words in str(error) for words in MADE_CONSTANT):
                 raise Unsupported(_fixed(component.name, free, optimizations)) from error
+            one_tensor(module(*inputs), module)  # the exporter fails on such an output in words of its own
             raise
     assert program is not None  # dynamo=True with no file to write returns the program
+    if not _is_one_tensor(program):
+        with torch.no_grad():
+            one_tensor(module(*inputs), module)
     program.save(str(path), external_data=_bytes_of(module) > LARGE)
     model = onnx.load(path, load_external_data=False)
     # The exporter's shapes of transposed weights contradict what checkers and quantisers infer: let them infer all.
@@ -214,6 +218,11 @@ def _write(component: Component, recipe: str, path: Path, optimizations: Sequenc
     dims = [i.type.tensor_type.shape.dim for i in model.graph.input]
     if not all(dims[i][axis].dim_param for i, axes in enumerate(free) for axis in axes):
         raise Unsupported(_fixed(component.name, free, optimizations))
+
+
+def _is_one_tensor(program: Any) -> bool:
+    """Whether the exported network gives one tensor, and neither a container of tensors nor nothing."""
+    return program.exported_program.call_spec.out_spec.is_leaf() and len(program.model.graph.outputs) == 1
 
 
 def _fixed(component: str, free: Sequence[Sequence[int]], optimizations: Sequence[str]) -> str:

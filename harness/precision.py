@@ -133,15 +133,58 @@ def cast(
     return quantisation.quantise(module, precision, ranges, left) if precision in QUANTISED else module
 
 
+class NotOneTensor(TypeError):
+    """A network whose forward gives something else than one tensor; `str()` is one line for the user."""
+
+
+def one_tensor(found: Any, network: object) -> torch.Tensor:
+    """`found` itself, what `network` returned. Raises NotOneTensor, which says what it is and how to wrap the network,
+    where it is anything else than one tensor."""
+    import torch
+
+    if isinstance(found, torch.Tensor):
+        return found
+    name = type(getattr(network, "_orig_mod", network)).__name__  # torch.compile's wrapper is not the user's class
+    raise NotOneTensor(f"the network {name} returns {_kind(found)} where one tensor is wanted: {_mend(found)}")
+
+
+def _kind(found: Any) -> str:
+    if found is None:
+        return "None"
+    if type(found) in {tuple, list}:
+        return f"a {type(found).__name__} of {len(found)}"
+    if isinstance(found, Mapping):
+        kind = "a dict" if type(found) is dict else f"an object of the type {type(found).__name__}"
+        return f"{kind} with the keys {', '.join(map(str, found))}" if found else f"{kind} without a key"
+    return f"an object of the type {type(found).__name__}"
+
+
+def _mend(found: Any) -> str:
+    """What to do, in the words of the code that does it."""
+    if found is None:
+        return "let its forward return the tensor"
+    taken = ""
+    if isinstance(found, Mapping) and found:
+        taken = f"[{'logits' if 'logits' in found else next(iter(found))!r}]"
+    elif isinstance(found, tuple | list) and len(found):
+        taken = "[0]"
+    elif hasattr(found, "logits"):
+        taken = ".logits"
+    if not taken:
+        return "wrap it in a torch.nn.Module whose forward returns the tensor that counts"
+    return f"wrap it in a torch.nn.Module whose forward ends in `return self.network(*inputs){taken}`"
+
+
 def bordered(module: Callable[..., torch.Tensor], precision: str, device: str) -> Callable[..., torch.Tensor]:
-    """`module` with floating inputs cast to its dtype, all inputs moved to `device`, and an fp32 output."""
+    """`module` with floating inputs cast to its dtype, all inputs moved to `device`, and an fp32 output. The forward
+    raises NotOneTensor where the module gives anything else than one tensor."""
     import torch
 
     dtype = getattr(torch, DTYPES[precision])
 
     def forward(*inputs: torch.Tensor) -> torch.Tensor:
         moved = [x.to(device, dtype if x.is_floating_point() else None) for x in inputs]
-        return module(*moved).to(torch.float32)
+        return one_tensor(module(*moved), module).to(torch.float32)
 
     return forward
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
@@ -13,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from harness import streams
 from harness.timing import perf_counter
 from harness.types import Case, Measurement
 from harness.units import format_duration, format_value
@@ -31,16 +30,11 @@ WIDTH = 220
 STATUS_EVERY_S = 20.0
 
 
-class _Console(Console):
-    """A console for which a reader that has gone away is no reason to stop measuring."""
-
-    def on_broken_pipe(self) -> None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def console() -> Console:
-    """As wide as the terminal; wide enough for every column where there is no terminal."""
-    return _Console() if sys.stdout.isatty() else _Console(width=WIDTH)
+    """As wide as the terminal; wide enough for every column where there is no terminal. A reader that has gone away, or
+    a full disk behind stdout, is no reason to stop measuring."""
+    stdout = streams.output()
+    return Console(file=stdout) if stdout.isatty() else Console(file=stdout, width=WIDTH)
 
 
 @contextmanager

@@ -9,12 +9,15 @@ MODELS["digits_vti"]   # UnknownName: unknown model 'digits_vti'; did you mean '
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from dataclasses import MISSING, fields
+from typing import Any, Final, Generic, TypeVar
 
-from harness.types import Model
+from harness.types import AXES, Case, Model, Workload
 
 T = TypeVar("T")
+BREAKING: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode categories that no line of a table can hold
 
 
 class UnknownName(KeyError):
@@ -26,6 +29,10 @@ class UnknownName(KeyError):
 
 class DuplicateName(ValueError):
     """Two things were registered under one name."""
+
+
+class BadEntry(ValueError):
+    """A model whose registration or build function is not as the harness needs it; `str()` is one line for the user."""
 
 
 def nearest(name: object, known: list[str]) -> str:
@@ -76,11 +83,51 @@ class ModelRegistry(Registry[Model]):
     """Models by name: `@MODELS.add("name", family=..., axes=...)` on a function Case -> Workload."""
 
     def add(self, name: str, **description: Any) -> Callable[[Any], Any]:
+        """Registers the decorated function. Raises BadEntry where the description is not one that a suite can use."""
+
         def decorate(build: Any) -> Any:
+            _check(name, description)
             self.register(name, Model(name=name, build=build, **description))
             return build
 
         return decorate
+
+
+def _check(name: Any, description: Mapping[str, Any]) -> None:
+    if not isinstance(name, str) or not name or any(unicodedata.category(c) in BREAKING for c in name):
+        raise BadEntry(f"a model's name must be text on one line, not {name!r}")
+    wanted = {f.name: f for f in fields(Model) if f.name not in {"name", "build"}}
+    if unknown := sorted(set(description) - set(wanted)):
+        raise BadEntry(f"model {name!r}: unknown field {unknown[0]!r}; {nearest(unknown[0], list(wanted))}")
+    required = [n for n, f in wanted.items() if f.default is MISSING and f.default_factory is MISSING]
+    if absent := [field for field in required if field not in description]:
+        raise BadEntry(f"model {name!r}: has no {absent[0]!r}; a model needs {', '.join(required)}")
+    axes, weights = description["axes"], description.get("weights", ("random",))
+    if not isinstance(axes, Mapping):
+        raise BadEntry(f"model {name!r}: axes: {axes!r} must be a mapping of axes to their defaults")
+    if foreign := [axis for axis in axes if axis not in AXES or axis == "model"]:
+        raise BadEntry(
+            f"model {name!r}: axes: {foreign[0]!r} is no axis of imgbench; a model may have {', '.join(AXES[1:])}: "
+            "register a model for each value of an axis of its own"
+        )
+    if not isinstance(weights, tuple | list) or not weights or not all(isinstance(w, str) and w for w in weights):
+        raise BadEntry(f"model {name!r}: weights: {weights!r} must be a tuple of keywords, the default first")
+    for field in ("image_size_multiple", "max_image_size"):
+        value = description.get(field, 1)
+        if value is not None and not (type(value) is int and value >= 1):
+            raise BadEntry(f"model {name!r}: {field}: {value!r} must be a whole number of 1 or more")
+
+
+def built(case: Case) -> Workload:
+    """The workload that the case's model makes of it. Raises BadEntry where it makes none."""
+    workload = MODELS[case.model].build(case)
+    if not isinstance(workload, Workload):
+        what = "None" if workload is None else f"an object of the type {type(workload).__name__}"
+        raise BadEntry(
+            f"the build function of the model {case.model!r} returns {what} where a harness.types.Workload is wanted "
+            "(benches.models.workloads.classifier_workload makes one of a classifier)"
+        )
+    return workload
 
 
 MODELS = ModelRegistry("model")

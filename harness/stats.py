@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,9 +47,14 @@ def _harrell_davis_weights(count: int, quantile: float) -> Array:
 
 def percentile_of(values: Array, percentile: float) -> Array:
     """Harrell-Davis estimate of a percentile in 0..100 along the last axis; the plain median for 50."""
+    return _percentile_of_sorted(values if percentile == 50 else np.sort(values, axis=-1), percentile)
+
+
+def _percentile_of_sorted(values: Array, percentile: float) -> Array:
+    """`percentile_of` values that ascend along the last axis; the median needs no order."""
     if percentile == 50:
         return np.asarray(np.median(values, axis=-1))
-    return np.asarray(np.sort(values, axis=-1) @ _harrell_davis_weights(values.shape[-1], percentile / 100.0))
+    return np.asarray(values @ _harrell_davis_weights(values.shape[-1], percentile / 100.0))
 
 
 def pooled_percentile(groups: Sequence[Sequence[float]], percentile: float) -> float:
@@ -71,28 +76,58 @@ def pooled_percentile(groups: Sequence[Sequence[float]], percentile: float) -> f
     return float(values[order] @ np.diff(cumulative))
 
 
+class Processes(tuple[Sequence[float], ...]):
+    """The samples of one row, a sequence a process. Its resamples are drawn once for all estimates made of them: an
+    interval costs its estimate alone."""
+
+    @cached_property
+    def drawn(self) -> Array | None:
+        """(RESAMPLES, processes, samples) of seed 0: as many processes as there are, with replacement, and from each
+        the mean number of samples. None where fewer than 2 values are there in all: one value has no spread."""
+        arrays = [np.asarray(g, dtype=float) for g in self if len(g)]
+        sizes = np.array([len(a) for a in arrays])
+        if sizes.sum() < 2:
+            return None
+        padded = np.zeros((len(arrays), sizes.max()))
+        for row, array in zip(padded, arrays, strict=True):
+            row[: len(array)] = array
+        rng = np.random.default_rng(0)
+        chosen = rng.integers(0, len(arrays), (RESAMPLES, len(arrays), 1))
+        draws = max(1, round(float(sizes.mean())))
+        within = (rng.random((RESAMPLES, len(arrays), draws)) * sizes[chosen]).astype(int)
+        return np.asarray(padded[chosen, within])
+
+    @cached_property
+    def sorted_resamples(self) -> Array | None:
+        """(RESAMPLES, processes * samples): all values of each resample in ascending order; None as in `drawn`."""
+        return None if self.drawn is None else np.sort(self.drawn.reshape(RESAMPLES, -1), axis=-1)
+
+
 def interval(
-    groups: Sequence[Sequence[float]], estimate: Estimator, across: Estimator | None = None, seed: int = 0
+    groups: Sequence[Sequence[float]], estimate: Estimator, across: Estimator | None = None
 ) -> tuple[float, float] | None:
     """95 % two-level bootstrap interval of `estimate` over processes (`groups`) and the samples in them.
 
-    Each resample draws as many processes as there are, with replacement, and from each the mean number of samples.
     `estimate` reduces the last axis, of each process's samples where `across` reduces its values over the processes,
     else of all samples. None where fewer than 2 values are there in all: one value has no spread.
     """
-    arrays = [np.asarray(g, dtype=float) for g in groups if len(g)]
-    sizes = np.array([len(a) for a in arrays])
-    if sizes.sum() < 2:
+    drawn = _processes(groups).drawn
+    if drawn is None:
         return None
-    padded = np.zeros((len(arrays), sizes.max()))
-    for row, array in zip(padded, arrays, strict=True):
-        row[: len(array)] = array
-    rng = np.random.default_rng(seed)
-    chosen = rng.integers(0, len(arrays), (RESAMPLES, len(arrays), 1))
-    draws = max(1, round(float(sizes.mean())))
-    within = (rng.random((RESAMPLES, len(arrays), draws)) * sizes[chosen]).astype(int)
-    drawn = padded[chosen, within]
-    found = estimate(drawn.reshape(RESAMPLES, -1)) if across is None else across(estimate(drawn))
+    return _bounds(estimate(drawn.reshape(RESAMPLES, -1)) if across is None else across(estimate(drawn)))
+
+
+def percentile_interval(groups: Sequence[Sequence[float]], percentile: float) -> tuple[float, float] | None:
+    """`interval` of a percentile in 0..100 of all samples; the resamples are sorted once for all percentiles."""
+    resamples = _processes(groups).sorted_resamples
+    return None if resamples is None else _bounds(_percentile_of_sorted(resamples, percentile))
+
+
+def _processes(groups: Sequence[Sequence[float]]) -> Processes:
+    return groups if isinstance(groups, Processes) else Processes(groups)
+
+
+def _bounds(found: Array) -> tuple[float, float]:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(found, [tail, 1 - tail])
     return float(low), float(high)

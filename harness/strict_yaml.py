@@ -1,10 +1,23 @@
-"""YAML for people: plain data, no repeated keys, no anchors or aliases (a few lines of them expand to gigabytes)."""
+"""YAML for people: plain data, no repeated keys, no anchors or aliases (a few lines of them expand to gigabytes).
+
+YAML 1.1, which PyYAML reads, and YAML 1.2 give some plain words two meanings (`010` is 8 or 10, `1:30` is 90 or text,
+`yes` is true or text). Such a word is refused, with what to write instead. `1e-2` is a number, as in YAML 1.2.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import re
+from typing import Any, Final
 
 import yaml
+
+TAG: Final = "tag:yaml.org,2002:"
+DECIMAL: Final = re.compile(r"[-+]?(0|[1-9][0-9]*|0x[0-9a-fA-F]+)")
+FLOAT: Final = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+LEADING_ZERO: Final = re.compile(r"[-+]?0[0-9_]+")
+OCTAL: Final = re.compile(r"[-+]?0o[0-7]+")
+BOOLEANS: Final = ("true", "false")
 
 
 class NotYaml(ValueError):
@@ -12,13 +25,36 @@ class NotYaml(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader without aliases and without repeated keys."""
+    """SafeLoader without aliases, without repeated keys, and without words of two meanings."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._fields: list[str] = []  # the keys that lead to the node that is being read
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
         if self.check_event(yaml.events.AliasEvent):
-            line = self.peek_event().start_mark.line + 1
-            raise NotYaml(f"line {line}: anchors and aliases are not allowed here")
-        return super().compose_node(parent, index)
+            raise NotYaml(f"line {event.start_mark.line + 1}: anchors and aliases are not allowed here")
+        if getattr(event, "tag", None) not in {None, "!", f"{TAG}str"}:
+            raise NotYaml(f"line {event.start_mark.line + 1}: tags ({event.tag}) are not allowed here; leave it out")
+        named = isinstance(index, yaml.ScalarNode)
+        if named:
+            self._fields.append(index.value)
+        node = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode) and node.style is None and getattr(event, "tag", None) is None:
+            node.tag, problem = _meaning(node.value, node.tag)
+            if problem:
+                raise NotYaml(f"{self._where(node)}{problem}")
+        if isinstance(node, yaml.ScalarNode):
+            node.value = _without_surrogates(node.value, self._where(node))
+        if named:
+            self._fields.pop()
+        return node
+
+    def _where(self, node: yaml.ScalarNode) -> str:
+        """ "line 3: batch_size: ", the place of a word and the field that it stands in."""
+        field = f"{self._fields[-1]}: " if self._fields else ""
+        return f"line {node.start_mark.line + 1}: {field}"
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -29,6 +65,49 @@ class _Loader(yaml.SafeLoader):
                 raise NotYaml(f"line {key_node.start_mark.line + 1}: {key_node.value!r} stands twice")
             seen.add(key_node.value)
         return super().construct_mapping(node, deep=deep)
+
+
+def _without_surrogates(text: str, where: str) -> str:
+    r"""`text` with the two halves of a character that JSON escapes as a pair ("\ud83d\ude00") joined."""
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise NotYaml(f"{where}an escape (\\ud800 to \\udfff) is half of a character; write the whole") from None
+
+
+def _meaning(word: str, tag: str) -> tuple[str, str | None]:
+    """(the tag that a plain word has here, why it is refused or None); `tag` is that of YAML 1.1."""
+    kind = tag.removeprefix(TAG)
+    quoted = f"write '{word}' in quotes where text is meant"
+    if LEADING_ZERO.fullmatch(word):
+        digits = word.replace("_", "").lstrip("+-0") or "0"
+        return tag, f"{word} has a leading zero, which is octal in YAML 1.1; write {digits}, or {quoted}"
+    if OCTAL.fullmatch(word):
+        value = int(word.replace("0o", ""), 8)
+        return tag, f"{word} is octal in YAML 1.2 and text in YAML 1.1; write {value}, or {quoted}"
+    if kind in {"int", "float"} and ":" in word:
+        return tag, f"{word} is a number to the base 60 in YAML 1.1; write it in decimal, or {quoted}"
+    if kind in {"int", "float"} and "_" in word:
+        return tag, f"{word} has a '_' in a number; write {word.replace('_', '')}, or {quoted}"
+    if kind == "int" and not DECIMAL.fullmatch(word):
+        return tag, f"{word} is not a decimal number; write it in decimal, or {quoted}"
+    if kind == "bool" and word.lower() not in BOOLEANS:
+        return tag, f"{word} is a truth value in YAML 1.1 and text in YAML 1.2; write true or false, or {quoted}"
+    if kind == "timestamp":
+        return tag, f"{word} is a date in YAML 1.1; {quoted}"
+    if kind == "merge":
+        return tag, "merge keys (<<) are not allowed here; write the fields out"
+    if kind == "float" or FLOAT.fullmatch(word):
+        return _real(word, tag)
+    return tag, None
+
+
+def _real(word: str, tag: str) -> tuple[str, str | None]:
+    """`_meaning` of a word that is a real number in YAML 1.1 or in YAML 1.2."""
+    if not FLOAT.fullmatch(word) or not math.isfinite(float(word)):
+        value = "nan" if "nan" in word.lower() else f"{'-' if word.startswith('-') else ''}inf"
+        return tag, f"{value} must be a number that is finite; write one instead of {word}"
+    return (tag if tag.endswith("int") else f"{TAG}float"), None
 
 
 def load(text: str) -> Any:

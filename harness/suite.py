@@ -18,6 +18,7 @@ import itertools
 import math
 import re
 import reprlib
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -148,7 +149,28 @@ def _protocol(entry: Any) -> Protocol:
     for key in ("replicates", "min_samples", "warmup_min_iterations", "timeout_s", "target_interval"):
         if getattr(protocol, key) is not None and getattr(protocol, key) <= 0:
             raise SuiteError(f"protocol.{key}: {getattr(protocol, key)!r} must be greater than 0")
+    _check_times(protocol, entry)
     return protocol
+
+
+def _check_times(protocol: Protocol, given: Mapping[str, Any]) -> None:
+    """Raises SuiteError for times that contradict each other. A maximum that is given overrules a default minimum."""
+    for low, high in (("min_sample_time_s", "max_sample_time_s"), ("warmup_min_s", "warmup_max_s")):
+        least, most = getattr(protocol, low), getattr(protocol, high)
+        if low in given and least > most:
+            default = "" if high in given else ", the default"
+            raise SuiteError(
+                f"protocol.{low}: {least:g} is more than {high} ({most:g}{default}); lower the one or raise the other"
+            )
+    needed = min(protocol.warmup_min_s, protocol.warmup_max_s)
+    needed += min(protocol.min_sample_time_s, protocol.max_sample_time_s)
+    if "timeout_s" in given and "max_sample_time_s" in given:
+        needed = max(needed, protocol.max_sample_time_s)
+    if protocol.timeout_s <= needed:
+        raise SuiteError(
+            f"protocol.timeout_s: {protocol.timeout_s:g} ends a process before it can finish: warm-up and samples "
+            f"may take {needed:g} s by the other fields; raise it or lower them"
+        )
 
 
 def _is_number(value: Any) -> bool:
@@ -246,7 +268,12 @@ def _validated(model: Model, given: Mapping[str, Any]) -> Case:
             raise SuiteError(f"{axis}: model {model.name!r} has no such axis; it has {', '.join(allowed)}")
     values = {"weights": model.weights[0], **model.axes, **given}
     for axis, value in values.items():
-        _check_value(model, axis, value)
+        try:
+            _check_value(model, axis, value)
+        except SuiteError as error:
+            if axis in given:
+                raise
+            raise SuiteError(f"the default that model {model.name!r} declares does not fit: {error}") from None
     if values.get("guidance_scale") is not None:
         values["guidance_scale"] = float(values["guidance_scale"])
     values["optimizations"] = canonical(values.get("optimizations"))
@@ -262,8 +289,8 @@ def _check_value(model: Model, axis: str, value: Any) -> None:
         raise SuiteError(f"seed: {_shown(value)} must be a whole number from 0 to 2147483647")
     if axis == "guidance_scale" and not _is_number(value):
         raise SuiteError(f"guidance_scale: {_shown(value)} must be a number from 0 to {MAX_INTEGER}")
-    if axis == "prompt" and not (isinstance(value, str) and value and value.isprintable()):
-        raise SuiteError(f"prompt: {_shown(value)} must be printable text")
+    if axis == "prompt":
+        _check_prompt(value)
     if axis == "image_size":
         _check_image_size(model, value)
     if axis == "optimizations":
@@ -280,6 +307,18 @@ def _check_optimizations(value: Any) -> None:
         canonical(value)
     except ValueError as error:
         raise SuiteError(f"optimizations: {error}") from None
+
+
+def _check_prompt(value: Any) -> None:
+    """Any text but control characters, which no tokenizer wants and a terminal obeys; line breaks and tabs are text."""
+    if not isinstance(value, str) or not value.strip():
+        raise SuiteError(f"prompt: {_shown(value)} must be text")
+    for place, character in enumerate(value, start=1):
+        if unicodedata.category(character) in {"Cc", "Cs"} and character not in "\n\t":
+            raise SuiteError(
+                f"prompt: {_shown(value)} has the control character U+{ord(character):04X} at place {place}; "
+                "leave it out"
+            )
 
 
 def _shown(value: Any) -> str:

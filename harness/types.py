@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness.causes import Cause
@@ -62,6 +64,21 @@ _AXES_IN_WORDS = (("image_size", "{} px"), ("scheduler", "{}"), ("num_steps", "{
                   ("guidance_scale", "guidance {:g}"), ("prompt", '"{}"'), ("optimizations", "{}"))  # fmt: skip
 
 
+# Line breaks, tabs, and the marks that turn the direction of all that follows them on a line.
+_BREAKING = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u200e\\u200f\\u061c\\u202a-\\u202e\\u2066-\\u2069]")
+
+
+def _on_one_line(value: Any) -> Any:
+    """A text with what would break the line that it stands in written as an escape; any other value as it is.
+
+    >>> _on_one_line("a cat\\non a mat")
+    'a cat\\\\non a mat'
+    """
+    if not isinstance(value, str):
+        return value
+    return _BREAKING.sub(lambda found: json.dumps(found[0])[1:-1], value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One point of a sweep: what is asked for. Axes that a model does not have are None."""
@@ -79,11 +96,11 @@ class Case:
     optimizations: str | None = None
     seed: int = 0
 
-    @property
+    @cached_property
     def id(self) -> str:
         """A stable, file-safe name: the axes that tell cases apart at a glance, and a hash of all that it has. Axes
-        that a case does not have are left out, so that a new axis renames no old case."""
-        given = {axis: value for axis, value in asdict(self).items() if value is not None}
+        that a case does not have are left out, so that a new axis renames no old case. Computed once."""
+        given = {axis: value for axis, value in self.axes().items() if value is not None}
         canonical = json.dumps(given, sort_keys=True, ensure_ascii=False)
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
         readable = "-".join([self.model, self.backend, self.precision, f"b{self.batch_size}"])
@@ -102,14 +119,15 @@ class Case:
         """
         named = self.model if self.model.startswith(f"{self.weights}_") else f"{self.model} ({self.weights})"
         parts = [named, self.backend, self.precision, f"batch {self.batch_size}"]
-        parts += [w.format(value) for axis, w in _AXES_IN_WORDS if (value := getattr(self, axis)) is not None]
+        given = ((w, getattr(self, axis)) for axis, w in _AXES_IN_WORDS)
+        parts += [w.format(_on_one_line(value)) for w, value in given if value is not None]
         if self.seed:
             parts.append(f"seed {self.seed}")
         return " · ".join(parts)
 
     def axes(self) -> dict[str, Any]:
         """Axis name -> value, in declaration order."""
-        return asdict(self)
+        return {axis: getattr(self, axis) for axis in AXES}
 
     def with_(self, **axes: Any) -> Case:
         return replace(self, **axes)
@@ -318,3 +336,11 @@ class Run:
     problems: tuple[str, ...] = ()
     superseded: tuple[Measurement, ...] = ()
     controls: tuple[Control, ...] = ()
+
+    @cached_property
+    def by_case(self) -> dict[str, tuple[Measurement, ...]]:
+        """Case id -> its measurements that count, in their stored order. A case without one is absent."""
+        found: dict[str, list[Measurement]] = {}
+        for measurement in self.measurements:
+            found.setdefault(measurement.case.id, []).append(measurement)
+        return {case_id: tuple(measurements) for case_id, measurements in found.items()}

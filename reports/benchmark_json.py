@@ -3,6 +3,11 @@
     benchmarks[].stats       its own statistics over the raw samples of `latency_s`, all processes in order
     benchmarks[].extra_info  everything else that the row knows: metrics, reasons, hashes, machine state
 
+pytest-benchmark knows no processes: `stats.median` is that of all samples together, in which a process that took more
+of them counts more. The p50 of imgbench (`extra_info.metrics.latency_s`) counts processes alike. No sample is left out
+to make them equal, since that would throw measurements away: `extra_info.pooled_median` has both and says how far apart
+they are, and `pooled_medians_apart` says it in a line for the whole document.
+
 `pytest benches --benchmark-only` writes the same document while it measures; names, groups and facts come from here
 in both, so that one can be compared with the other. A row that is not ok has no speed: it stands under
 `imgbench.not_measured`, with its reason.
@@ -11,7 +16,8 @@ in both, so that one can be compared with the other. A row that is not ok has no
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import statistics as standard
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -25,6 +31,7 @@ EXTRA = "pip install 'imgbench[pytest-benchmark]'"
 METRIC = "latency_s"
 _PRIVATE_CONDITIONS = ("git", "plugins", "sources")  # of the code, not of the machine: git is in commit_info
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+WORTH_SAYING = 0.001  # a relative difference between the two medians that a reader of three digits can meet
 
 
 class NotInstalled(RuntimeError):
@@ -99,6 +106,7 @@ def extra_info(run: Run, case: Case, row: Mapping[str, Any]) -> dict[str, Any]:
         "run_id": run.id,
         "status": row["status"],
         "metrics": _metrics(run, row),
+        "pooled_median": _pooled_median(measurements, row),
         "missing": row["missing"],
         "warnings": list(dict.fromkeys(w for m in measurements for w in m.warnings)),
         "precision": case.precision,
@@ -163,6 +171,7 @@ def commit_info(environment: Mapping[str, Any]) -> dict[str, Any]:
         "dirty": bool(git.get("dirty")),
         "project": "imgbench",
         "branch": "(unknown)",
+        **({"reason": git["reason"]} if git.get("reason") else {}),
     }
 
 
@@ -211,6 +220,36 @@ def _metrics(run: Run, row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def _pooled_median(measurements: Iterable[Measurement], row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The median of all samples together (`stats.median`) beside the p50 that counts processes alike, both in seconds,
+    and their ratio minus 1; None where the row has no latency."""
+    counts = [values for m in measurements if (values := m.samples.get(METRIC))]
+    if not counts or _absent(row.get(METRIC)):
+        return None
+    pooled, p50 = standard.median(value for values in counts for value in values), float(row[METRIC])
+    return {
+        "median_s": pooled,
+        "p50_s": p50,
+        "difference": pooled / p50 - 1 if p50 else None,
+        "rounds": [len(values) for values in counts],
+    }
+
+
+def pooled_medians_apart(benchmarks: Iterable[Mapping[str, Any]]) -> str | None:
+    """One line that says in how many benchmarks `stats.median` is not the p50, and by how much at most; None where no
+    difference is worth saying."""
+    told = [(b["extra_info"]["pooled_median"], b["name"]) for b in benchmarks if b["extra_info"].get("pooled_median")]
+    apart = [(t["difference"], name) for t, name in told if t["difference"] and abs(t["difference"]) >= WORTH_SAYING]
+    if not apart:
+        return None
+    most, name = max(apart, key=lambda found: abs(found[0]))
+    return (
+        f"stats.median differs from the p50 of imgbench in {len(apart)} of {len(told)} benchmarks, by {most:+.1%} at "
+        f"most ({name}): it pools the samples of all processes, so that a process with more samples counts more; "
+        "extra_info.metrics.latency_s counts processes alike"
+    )
+
+
 def _absent(value: Any) -> bool:
     return value is None or bool(pd.isna(value))
 
@@ -227,4 +266,4 @@ def _process(measurement: Measurement) -> dict[str, Any]:
 
 
 def _measurements(run: Run, case: Case) -> list[Measurement]:
-    return sorted((m for m in run.measurements if m.case.id == case.id), key=lambda m: m.replicate)
+    return sorted(run.by_case.get(case.id, ()), key=lambda m: m.replicate)

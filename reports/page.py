@@ -158,7 +158,9 @@ def _colour(value: Any) -> str:
 def _run_facts(run: Run, name: str) -> dict[str, Any]:
     environment = run.environment
     git = environment.get("git") or {}
-    commit = str(git.get("commit", ""))[:10] + (" with changes" if git.get("dirty") else "")
+    commit = str(git.get("commit") or "")[:10] + (" with changes" if git.get("dirty") else "")
+    if git.get("reason"):
+        commit = f"unknown: {git['reason']}"
     versions = environment.get("versions") or {}
     seconds = sum(m.duration_s or 0.0 for m in run.measurements)
     facts = {

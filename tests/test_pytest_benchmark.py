@@ -269,3 +269,48 @@ def test_the_recorded_clock_plays_durations_exactly() -> None:
     clock.load(durations)
     readings = [(clock(), clock()) for _ in durations]
     assert [end - begin for begin, end in readings] == durations
+
+
+def _unequal(samples: tuple[list[float], ...]) -> Run:
+    """A stored run of one row whose processes took these samples."""
+    import baselines.store
+
+    run = baselines.store.load(baselines.store.DEFAULT_ROOT / "reference" / "digits.json").run
+    case = run.cases[0]
+    first = next(m for m in run.measurements if m.case == case)
+    measured = tuple(
+        replace(first, replicate=n, samples={**first.samples, "latency_s": values}) for n, values in enumerate(samples)
+    )
+    return replace(run, cases=(case,), measurements=measured)
+
+
+def test_a_pooled_median_that_is_not_the_p50_says_so() -> None:
+    """10 samples of 1 s and 30 of 2 s: the pooled median is 2 s, and the median of the processes' medians 1.5 s."""
+    document = benchmark_json.document(_unequal(([1.0] * 10, [2.0] * 30)))
+    (entry,) = document["benchmarks"]
+    told = entry["extra_info"]["pooled_median"]
+    assert told == {"median_s": 2.0, "p50_s": 1.5, "difference": 2.0 / 1.5 - 1, "rounds": [10, 30]}
+    assert told["median_s"] == entry["stats"]["median"]
+    assert told["p50_s"] == entry["extra_info"]["metrics"]["latency_s"]["value"]
+    line = benchmark_json.pooled_medians_apart(document["benchmarks"])
+    assert line is not None
+    assert "1 of 1 benchmarks" in line
+    assert "+33.3%" in line
+    assert entry["name"] in line
+
+
+def test_medians_that_agree_need_no_line() -> None:
+    document = benchmark_json.document(_unequal(([1.0] * 10, [1.0] * 30)))
+    assert benchmark_json.pooled_medians_apart(document["benchmarks"]) is None
+
+
+def test_the_export_says_it_beside_the_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = _unequal(([1.0] * 10, [2.0] * 30))
+    storage.create(tmp_path / "run", run)
+    for measurement in run.measurements:
+        storage.append(tmp_path / "run", measurement)
+    assert main(["export", str(tmp_path / "run"), "--format", "pytest-benchmark"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["benchmarks"][0]["stats"]["median"] == 2.0
+    assert said.err.startswith("imgbench: stats.median differs")
+    assert said.err.count("\n") == 1

@@ -46,3 +46,22 @@ def test_two_commands_of_one_second_have_a_folder_each(tmp_path: Path) -> None:
     folders = [run_folders.new_folder(tmp_path / "runs", "gate") for _ in range(3)]
     assert len(set(folders)) == 3
     assert all(folder.is_dir() for folder in folders)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["show"], ["export", "--format", "csv"], ["compare"], ["baseline", "save", "--reason", "x"]],
+)
+def test_a_paired_run_names_the_commands_that_show_it(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benches.cli import main
+
+    folder = header(tmp_path / "ab", "2026-01-02T00:00:00+00:00", paired.HEADER_FILE)
+    for given in (folder, folder.parent):
+        assert main([*arguments, str(given)]) == 64
+        said = capsys.readouterr().err
+        assert said.startswith(f"imgbench: {folder} is a paired run")
+        assert "imgbench report" in said
+        assert "imgbench explain" in said
+        assert said.count("\n") == 1

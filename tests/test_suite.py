@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -134,3 +136,109 @@ def test_every_built_in_suite_is_valid() -> None:
 
     for name in suites.names():
         assert suites.find(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("batch_size: 010", "batch_size: 010 has a leading zero, which is octal in YAML 1.1; write 10"),
+        ("batch_size: 08", "batch_size: 08 has a leading zero"),
+        ("batch_size: [1, 0o10]", "batch_size: 0o10 is octal in YAML 1.2 and text in YAML 1.1; write 8"),
+        ("batch_size: 1:30", "batch_size: 1:30 is a number to the base 60 in YAML 1.1"),
+        ("seed: 1_000", "seed: 1_000 has a '_' in a number; write 1000"),
+        ("seed: 0b11", "seed: 0b11 is not a decimal number"),
+        ("guidance_scale: 1_0.5", "guidance_scale: 1_0.5 has a '_' in a number; write 10.5"),
+        ("guidance_scale: 1:30.5", "guidance_scale: 1:30.5 is a number to the base 60"),
+        ("guidance_scale: .inf", "guidance_scale: inf must be a number that is finite"),
+        ("guidance_scale: -.Inf", "guidance_scale: -inf must be a number that is finite"),
+        ("guidance_scale: 1e999", "guidance_scale: inf must be a number that is finite"),
+        ("prompt: yes", "prompt: yes is a truth value in YAML 1.1 and text in YAML 1.2; write true or false, or"),
+        ("prompt: Off", "prompt: Off is a truth value"),
+        ("prompt: 2026-11-27", "prompt: 2026-11-27 is a date in YAML 1.1; write '2026-11-27' in quotes"),
+        ("prompt: !!int '010'", "tags (tag:yaml.org,2002:int) are not allowed here"),
+    ],
+)
+def test_a_word_of_two_meanings_is_refused_with_what_to_write(field: str, message: str) -> None:
+    with pytest.raises(SuiteError) as caught:
+        suite.parse(f"cases:\n - model: sd15\n   {field}\n")
+    assert str(caught.value).startswith("line 3: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "description: 007",
+        "protocol: {quality: yes}",
+        "protocol: {replicates: 0_3}",
+        "name: off",
+        "on: {}",
+        "<<: {a: 1}",
+    ],
+)
+def test_a_word_of_two_meanings_is_refused_anywhere_in_the_document(text: str) -> None:
+    with pytest.raises(SuiteError, match=r"^line 1: .*(octal|truth|allowed here)"):
+        suite.parse(f"{text}\ncases: [{{model: planted_ok}}]")
+
+
+@pytest.mark.parametrize(
+    ("written", "value"), [("1e-2", 0.01), ("1E-2", 0.01), ("1.0e-2", 0.01), (".01", 0.01), ("1e0", 1.0), ("+1", 1)]
+)
+def test_a_number_is_a_number_however_it_is_written(written: str, value: float) -> None:
+    found = suite.parse(f"protocol: {{target_interval: {written}}}\ncases: [{{model: planted_ok}}]").protocol
+    assert found.target_interval == value
+
+
+def test_quoted_words_are_text() -> None:
+    for word in ("010", "1:30", "yes", "1e-2", ".inf", "2026-11-27"):
+        (case,) = suite.parse(f"cases: [{{model: sd15, prompt: '{word}'}}]").cases
+        assert case.prompt == word
+
+
+@pytest.mark.parametrize(
+    ("prompt", "shown"),
+    [
+        ("a cat\non a mat\n", '"a cat\\non a mat\\n"'),
+        ("👩‍🚀 portrait", '"👩‍🚀 portrait"'),
+        ("a\u00a0cat", '"a\u00a0cat"'),
+        ("\u200fשלום\u202e abc", '"\\u200fשלום\\u202e abc"'),
+        ("a\tcat\u2028dog", '"a\\tcat\\u2028dog"'),
+    ],
+)
+def test_a_prompt_may_be_any_text_and_its_label_is_one_line(prompt: str, shown: str) -> None:
+    (case,) = suite.parse(f"cases: [{{model: sd15, prompt: {json.dumps(prompt)}}}]").cases
+    assert case.prompt == prompt
+    assert case.label.endswith(shown)
+    assert len(case.label.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("written", "name"), [(r"a\0b", "U+0000"), (r"a\eb", "U+001B"), (r"a\rb", "U+000D"), (r"a\x85b", "U+0085")]
+)
+def test_a_control_character_in_a_prompt_is_named(written: str, name: str) -> None:
+    with pytest.raises(SuiteError, match=rf"control character {re.escape(name)} at place 2; leave it out"):
+        suite.parse(f'cases: [{{model: sd15, prompt: "{written}"}}]')
+
+
+@pytest.mark.parametrize(
+    ("protocol", "message"),
+    [
+        ("min_sample_time_s: 2, max_sample_time_s: 1", "min_sample_time_s: 2 is more than max_sample_time_s (1)"),
+        ("min_sample_time_s: 31", "min_sample_time_s: 31 is more than max_sample_time_s (30, the default)"),
+        ("warmup_min_s: 2, warmup_max_s: 1", "warmup_min_s: 2 is more than warmup_max_s (1)"),
+        ("warmup_min_s: 11", "warmup_min_s: 11 is more than warmup_max_s (10, the default)"),
+        ("timeout_s: 0.7", "timeout_s: 0.7 ends a process before it can finish"),
+        ("timeout_s: 5, max_sample_time_s: 6", "may take 6 s by the other fields"),
+        ("timeout_s: 5, min_sample_time_s: 6", "may take 6.3 s by the other fields"),
+    ],
+)
+def test_times_that_contradict_each_other_are_refused(protocol: str, message: str) -> None:
+    with pytest.raises(SuiteError) as caught:
+        suite.parse(f"protocol: {{{protocol}}}\n{PLANTED}}}]")
+    assert message in str(caught.value)
+
+
+def test_a_maximum_overrules_a_default_minimum() -> None:
+    found = suite.parse(f"protocol: {{warmup_max_s: 0.05, max_sample_time_s: 0.1, timeout_s: 25}}\n{PLANTED}}}]")
+    assert (found.protocol.warmup_max_s, found.protocol.max_sample_time_s) == (0.05, 0.1)

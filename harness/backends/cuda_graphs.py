@@ -61,11 +61,11 @@ class Captured:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), torch.no_grad():
             for _ in range(WARM_UP_CALLS):
-                expected = module(*self._inputs)
+                expected = precision.one_tensor(module(*self._inputs), module)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph), torch.no_grad():
-            self._output = module(*self._inputs)
+            self._output = precision.one_tensor(module(*self._inputs), module)
         self._prove(expected)
         self.calls = self.replays = 0
 

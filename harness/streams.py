@@ -1,0 +1,134 @@
+"""The standard streams as commands need them: always there, never an error for a character, never a traceback.
+
+stdin, stdout or stderr closed (cron, `>&-`)   becomes the null device, before any file can take its number
+a character that the encoding lacks            is written in ASCII: `·` as `*`, `–` as `-`, others as `?`; data
+                                               (JSON, CSV) escape it as JSON does, and lose nothing
+a reader that went away (`| head -1`)          the rest goes to the null device, and the command goes on
+a full disk behind stdout                      one line on stderr, exit code 20
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import sys
+from contextlib import suppress
+from io import TextIOWrapper
+from typing import Any, Final, TextIO, cast
+
+ERRORS: Final = "imgbench-ascii"
+STREAMS: Final = (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY))
+NEAR: Final = {"·": "*", "–": "-", "—": "-", "µ": "u", "×": "x", "±": "~", "≥": ">", "≤": "<", "…": ".", "→": ">"}
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """One ASCII character for each that cannot be encoded, so that the columns of a table stay where they are."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(NEAR.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(ERRORS, _in_ascii)
+
+
+def prepare() -> tuple[str, ...]:
+    """Makes all three streams usable; the names of those that were closed."""
+    _LOST.clear()
+    closed = tuple(name for number, (name, mode) in enumerate(STREAMS) if _opened(number, name, mode))
+    if isinstance(sys.stdout, TextIOWrapper):  # stderr escapes by itself what it cannot encode
+        sys.stdout.reconfigure(errors=ERRORS)
+    return closed
+
+
+def _opened(number: int, name: str, mode: int) -> bool:
+    """Whether stream `number` was closed; it is the null device then, also for the processes that are started."""
+    if getattr(sys, name) is not None:
+        return False
+    try:
+        os.fstat(number)
+    except OSError:
+        null = os.open(os.devnull, mode)
+        if null != number:
+            os.dup2(null, number)
+            os.close(null)
+        os.set_inheritable(number, True)
+    stream: TextIO = open(os.devnull, "r" if mode == os.O_RDONLY else "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    setattr(sys, name, stream)
+    return True
+
+
+class Lasting:
+    """A stream whose reader may go away and whose disk may be full: what cannot be written is dropped, the work goes
+    on, and `lost` knows of it at the end."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            _drop(self._stream, error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            _drop(self._stream, error)
+
+
+_LOST: list[OSError] = []  # why stdout did not take all of it; a reader that went away wanted no more and is no error
+
+
+def _drop(stream: TextIO, error: OSError) -> None:
+    if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+        _LOST.append(error)
+    with suppress(OSError, ValueError):  # a stream without a file has no descriptor to point elsewhere
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+        stream.flush()
+
+
+def output() -> TextIO:
+    """stdout, for every text that a command writes there."""
+    return cast("TextIO", Lasting(sys.stdout))
+
+
+def complain(text: str) -> None:
+    """A line on stderr; where stderr takes none, there is nobody left to tell."""
+    stderr = Lasting(sys.stderr)
+    stderr.write(f"{text}\n")
+    stderr.flush()
+
+
+def lost() -> OSError | None:
+    """Writes out what is buffered. The first error since `prepare` that kept text from stdout, or None."""
+    for stream in (sys.stdout, sys.stderr):
+        Lasting(stream).flush()
+    return _LOST[0] if _LOST else None
+
+
+def escaped(text: str, stream: TextIO) -> str:
+    """`text` with every character that the encoding of `stream` lacks as JSON escapes it ("\\u00b7"): data lose
+    nothing, and JSON stays the same document. `text` itself where the encoding has them all."""
+    encoding = stream.encoding or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        foreign = (c for c in set(text) if not c.isascii() and not _has(encoding, c))
+        return text.translate({ord(c): json.dumps(c)[1:-1] for c in foreign})
+    return text
+
+
+def _has(encoding: str, character: str) -> bool:
+    try:
+        character.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
