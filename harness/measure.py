@@ -205,6 +205,7 @@ def _measurement(trial: Trial, findings: list[Findings], fault: str | None, stat
     facts = {
         **{k: v for f in findings for k, v in f.facts.items()},
         **trial.build.facts,
+        **trial.workload.facts,
         "identity": identity,
         "work_hash": work_hash(identity),
         "weights_hash": identity.get("weights_hash"),
@@ -220,7 +221,12 @@ def _measurement(trial: Trial, findings: list[Findings], fault: str | None, stat
         missing=missing,
         facts=facts,
         state=state,
-        warnings=(*(w for f in findings for w in f.warnings), *sum_warning(samples), *contention.warnings(state)),
+        warnings=(
+            *trial.workload.warnings,
+            *(w for f in findings for w in f.warnings),
+            *sum_warning(samples),
+            *contention.warnings(state),
+        ),
         images=tuple(i for f in findings for i in f.images),
     )
 

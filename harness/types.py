@@ -176,7 +176,7 @@ class Workload:
     The output's shape must be `output_shape`, whose first number is the batch size. `identity` is JSON: all that
     makes two pieces of work the same (shapes, steps, prompts, parameters, hash of the weights). What runs on the host
     between components (scheduler, tokenizer) stays in fp32: a component is cast at its border. Without `calibration`
-    int8_static takes its ranges from the timed batch.
+    int8_static takes its ranges from the timed batch. `facts` and `warnings` are the model's own words beside the row.
     """
 
     components: tuple[Component, ...]
@@ -187,6 +187,8 @@ class Workload:
     output_kind: Literal["logits", "images"]
     quality: Quality | None = None
     calibration: CalibrationData | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

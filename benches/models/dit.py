@@ -1,4 +1,4 @@
-"""DiT, class-conditional latent diffusion with a transformer (Peebles, Xie 2022), in diffusers' DiTPipeline at 256 px.
+"""DiT, class-conditional latent diffusion with a transformer (Peebles, Xie 2022), in diffusers' DiTPipeline.
 
 `weights` is "random" (the bundled configuration), "pretrained" (XL/2 alone is published in this format) or a
 `save_pretrained` folder. diffusers' layout has an embedder in every block; random weights share one, as in the
@@ -16,11 +16,12 @@ LABELS = (207, 360, 387, 974, 88, 979, 417, 279)  # ImageNet classes, those of t
 
 
 def build(case: Case) -> Workload:
-    """The workload of a DiTPipeline over `LABELS` in turn."""
+    """The workload of a DiTPipeline over `LABELS` in turn, modulo the number of classes that its weights have."""
     from benches.models.pipelines import dit_workload
 
     pipeline, weights_hash = load(case)
-    return dit_workload(pipeline, case, LABELS, weights_hash)
+    classes = pipeline.transformer.config.num_embeds_ada_norm
+    return dit_workload(pipeline, case, [label % classes for label in LABELS], weights_hash)
 
 
 def _register(name: str, size: str) -> None:
