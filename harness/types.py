@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
 Status = Literal["ok", "skipped", "failed", "oom", "timeout", "invalid"]
@@ -199,6 +201,9 @@ class Model:
     another axis in a suite is an error. `weights` are the keywords it takes, the first one the default; a folder is
     allowed where "folder" is among them. `image_size_multiple` None: the size is fixed. `parameters` is the published
     count. `libraries` are the modules that it imports, once for all workers (None: any of imgbench's own models').
+    `folder_axes` gives the defaults of a row whose `weights` are a folder, as far as its files say them (`image_size`);
+    it raises nothing. `unguided_up_to`: guidance scales up to it ask for no guidance and are one case, the scale itself
+    (None: every scale is a case of its own).
     """
 
     name: str
@@ -211,6 +216,8 @@ class Model:
     max_image_size: int = 4096
     parameters: int | None = None
     libraries: tuple[str, ...] | None = None
+    folder_axes: Callable[[Path], Mapping[str, Any]] | None = None
+    unguided_up_to: float | None = None
 
     @property
     def info(self) -> dict[str, Any]:

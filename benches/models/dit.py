@@ -7,8 +7,8 @@ original, so that the count is the published one (`architectures.share_embedder`
 
 from __future__ import annotations
 
-from benches.models import architectures
-from benches.models.stable_diffusion import load
+from benches.models import architectures, folders
+from benches.models.stable_diffusion import UNGUIDED, load
 from harness.registry import MODELS
 from harness.types import Case, Workload
 
@@ -34,6 +34,8 @@ def _register(name: str, size: str) -> None:
         axes={"image_size": 256, "scheduler": "dpmpp_2m", "num_steps": 30, "guidance_scale": 4.0},
         weights=("random", "pretrained", "folder") if published else ("random", "folder"),
         parameters=architectures.parameters(name),
+        folder_axes=folders.pipeline_axes,
+        unguided_up_to=UNGUIDED,
     )(build)
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from benches.models import networks, standins, truncation
+from benches.models.stable_diffusion import UNGUIDED
 from benches.models.workloads import Batch, batch_of, facts
 from benches.schedulers import SCHEDULERS, build, settings_without_effect
 from harness.types import Case, Component, Forward, Quality, Unsupported, Workload
@@ -222,7 +223,7 @@ def _decoder(pipeline: Any, case: Case) -> _Part:
 
 
 def _is_guided(case: Case) -> bool:
-    return case.guidance_scale is not None and case.guidance_scale > 1.0
+    return case.guidance_scale is not None and case.guidance_scale > UNGUIDED
 
 
 def _rows(case: Case) -> int:
