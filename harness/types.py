@@ -186,7 +186,7 @@ class Workload:
     batch: Any
     output_shape: tuple[int, ...]
     identity: Mapping[str, Any]
-    output_kind: Literal["logits", "images"]
+    output_kind: Literal["logits", "features", "images"]
     quality: Quality | None = None
     calibration: CalibrationData | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
