@@ -93,6 +93,8 @@ def digits_vit(case: Case) -> Workload:
     first = images[torch.arange(case.batch_size) % len(images)]
     identity = {"image_size": case.image_size, "images": f"held out, {data.content_hash()}"}
     quality = _top1(images, scans.labels, case.batch_size) if case.weights == "digits" else None
+    if case.weights not in ("digits", "random"):
+        folders.check_digits_vit(Path(case.weights).expanduser(), int(case.image_size or 0))
     module = digits.build_vit(_source(case))
     workload = classifier_workload(module, case, first, _weights_hash("vit", case), identity, quality)
     return replace(workload, calibration=_training_scans(case.batch_size))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class FolderError(ValueError):
 def read_json(path: Path) -> Mapping[str, Any]:
     """The mapping in a JSON file. Raises FolderError."""
     if not path.is_file():
-        raise FolderError(f"{path}: there is no such file: copy the whole folder that save_pretrained made")
+        raise FolderError(f"{path}: there is no such file: copy the whole model")
     raw = path.read_bytes()
     _check_raw(path, raw)
     try:
@@ -50,9 +51,9 @@ def read_json(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def check_pipeline(folder: Path, pipeline: str, left_out: Iterable[str] = ()) -> None:
-    """Raises FolderError where `folder` holds no whole diffusers pipeline of the class `pipeline`. The parts `left_out`
-    need not be there."""
+def check_pipeline(folder: Path, pipeline: str, needed: Iterable[str] = (), left_out: Iterable[str] = ()) -> None:
+    """Raises FolderError where `folder` holds no whole diffusers pipeline of the class `pipeline`. The parts `needed`
+    must be named in its index, those `left_out` need not be there."""
     index = folder / INDEX
     if not index.is_file():
         raise FolderError(f"{folder} holds no {INDEX}, so it is no folder that save_pretrained made")
@@ -60,7 +61,10 @@ def check_pipeline(folder: Path, pipeline: str, left_out: Iterable[str] = ()) ->
     found = parts.get("_class_name")
     if found != pipeline:
         raise FolderError(f"{folder} holds a {found}, not a {pipeline} (_class_name in {INDEX}): ask for another model")
-    for name, class_name in _parts(parts).items():
+    named = _parts(parts)
+    if missing := [name for name in needed if name not in named]:
+        raise FolderError(f"{index}: does not name the part {missing[0]!r} of a {pipeline}: copy the whole model")
+    for name, class_name in named.items():
         if name not in left_out:
             _check_part(folder, name, class_name)
 
@@ -78,6 +82,22 @@ def check_timm(folder: Path, architecture: str) -> Mapping[str, Any]:
     _check_there(folder, files, TRANSFORMERS_FILES)
     _check_files(files)
     return config
+
+
+def check_digits_vit(folder: Path, image_size: int) -> None:
+    """Raises FolderError where `folder` holds no classifier of colour images of `image_size` px in the format of the
+    digits weights."""
+    file = folder / "config.json"
+    arguments = read_json(file).get("model_args")
+    if not isinstance(arguments, dict):
+        raise FolderError(f"{file}: has no mapping model_args: copy a folder that benches.digits.train made")
+    for name, wanted, unless_stated in (("in_chans", 3, 3), ("img_size", image_size, 224)):
+        found = arguments.get(name, unless_stated)
+        if found != wanted:
+            raise FolderError(f"{file}: {name} is {found}, and the scans have {wanted}: use weights of {name} {wanted}")
+    files = [file for file in _files(folder) if file.name == "model.safetensors"]
+    _check_there(folder, files, ("model.safetensors",))
+    _check_files(files)
 
 
 def variants(folder: Path) -> dict[str, str]:
@@ -175,7 +195,7 @@ def _check_weights(folder: Path, expected: tuple[str, str]) -> None:
     _check_files(files)
 
 
-def _check_there(folder: Path, files: list[Path], expected: tuple[str, str]) -> None:
+def _check_there(folder: Path, files: list[Path], expected: tuple[str, ...]) -> None:
     if not files:
         there = ", ".join(file.name for file in _files(folder)) or "nothing"
         raise FolderError(f"{folder}: no weights ({' or '.join(expected)}); there is {there}: copy the missing file")
@@ -186,6 +206,8 @@ def _check_files(files: list[Path]) -> None:
         _check_head(file)
         if file.suffix == ".safetensors":
             _check_whole(file)
+        elif _starts_with(file, b"PK") and not zipfile.is_zipfile(file):
+            raise FolderError(f"{file}: the end of the archive is not there: it is cut off, fetch it again")
 
 
 def _check_whole(file: Path) -> None:
@@ -210,6 +232,11 @@ def _check_whole(file: Path) -> None:
 def _check_head(file: Path) -> None:
     with file.open("rb") as stream:
         _check_raw(file, stream.read(64))
+
+
+def _starts_with(file: Path, head: bytes) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(len(head)) == head
 
 
 def _check_raw(file: Path, raw: bytes) -> None:

@@ -35,11 +35,11 @@ class Truncation:
         cut = [lost for lost in self.tokens_lost if lost]
         if not cut:
             return None
-        each = f"{min(cut)} to {max(cut)} tokens each" if min(cut) < max(cut) else _tokens(cut[0])
-        lose = "lose" if len(cut) > 1 else "loses"
+        tokens = f"{min(cut)} to {max(cut)} tokens" if min(cut) < max(cut) else _tokens(cut[0])
+        lose, each = ("lose", " each") if len(cut) > 1 else ("loses", "")
         return (
             f"truncated: the {self.tokenizer} cuts prompts at {self.limit} tokens, and {len(cut)} of "
-            f"{len(self.tokens_lost)} prompts of the batch {lose} {each}"
+            f"{len(self.tokens_lost)} prompts of the batch {lose} {tokens}{each}"
         )
 
 

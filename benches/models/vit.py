@@ -53,7 +53,11 @@ def _load(case: Case) -> tuple[Any, str]:
         return module, f"hub:{module.pretrained_cfg.get('hf_hub_id')}@{module.pretrained_cfg.get('tag')}"
     folder = Path(case.weights).expanduser()
     folders.check_timm(folder, case.model)
-    return create(f"local-dir:{folder}", pretrained=True), folder_hash(folder)
+    try:
+        return create(f"local-dir:{folder}", pretrained=True), folder_hash(folder)
+    except (ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        raise folders.FolderError(f"{folder}: timm cannot load it, mend what it names: {said}") from None
 
 
 for _name, (_words, _patch, _parameters) in SIZES.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import inspect
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -102,14 +103,21 @@ def pipeline_from_folder(pipeline_class: Any, folder: Path, **options: Any) -> A
     A network of which there is a variant alone (`*.fp16.safetensors`) is read from that; `options` that are None leave
     a part out.
     """
-    folders.check_pipeline(folder, pipeline_class.__name__, [name for name, value in options.items() if value is None])
+    parameters = inspect.signature(pipeline_class.__init__).parameters.values()
+    needed = [p.name for p in parameters if p.default is inspect.Parameter.empty and p.name not in {"self", *options}]
+    left_out = [name for name, value in options.items() if value is None]
+    folders.check_pipeline(folder, pipeline_class.__name__, needed, left_out)
     index = folders.read_json(folder / folders.INDEX)
     parts = {
         name: _network(folder, name, index[name], variant)
         for name, variant in folders.variants(folder).items()
         if name not in options
     }
-    pipeline = pipeline_class.from_pretrained(folder, local_files_only=True, **parts, **options)
+    try:
+        pipeline = pipeline_class.from_pretrained(folder, local_files_only=True, **parts, **options)
+    except (ValueError, OSError) as error:
+        said = " ".join(str(error).split())
+        raise folders.FolderError(f"{folder}: diffusers cannot load it, mend what it names: {said}") from None
     for name, network in pipeline.components.items():
         if isinstance(network, nn.Module):
             _check_complete(folder / name, network)
