@@ -1,8 +1,8 @@
 """The schedulers by name: which diffusers class, with which settings, and how often it asks the model.
 
 A name fixes every setting of its solver: what the name does not state is the default of the diffusers class. The
-configuration of the model's own scheduler gives the noise schedule alone, by the two lists below; a solver setting in it
-(order, SDE, Karras) changes nothing. Importing this module imports neither torch nor diffusers.
+configuration of the model's own scheduler gives the noise schedule alone, by the two lists below; a solver setting in
+it (order, SDE, Karras) changes nothing. Importing this module imports neither torch nor diffusers.
 
     python -c "from benches import schedulers; print(schedulers.SCHEDULERS['heun'].evaluations(20))"   # 39
 """
@@ -97,8 +97,8 @@ def build(name: str, config: Mapping[str, Any]) -> Any:
     for setting, only in ONLY_VALUE.items():
         if setting not in own_settings and schedule.get(setting, only) != only:
             raise Unsupported(
-                f"scheduler {name!r} ({entry.diffusers_class}) has no setting {setting!r}, and scheduler_config.json of "
-                f"these weights asks for {schedule[setting]!r}: choose another scheduler"
+                f"scheduler {name!r} ({entry.diffusers_class}) has no setting {setting!r}, and scheduler_config.json "
+                f"of these weights asks for {schedule[setting]!r}: choose another scheduler"
             )
     if "clip_sample" in own_settings:
         schedule.setdefault("clip_sample", False)  # every pipeline here denoises latents, which have no bounds
@@ -107,7 +107,7 @@ def build(name: str, config: Mapping[str, Any]) -> Any:
 
 
 def settings_without_effect(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in `config`, the model's own, that scheduler `name` does not have and that would change its result."""
+    """The settings in `config`, the model's own, that scheduler `name` lacks and that would change its result."""
     import diffusers
 
     known = _parameters(getattr(diffusers, SCHEDULERS[name].diffusers_class))

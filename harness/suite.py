@@ -307,8 +307,8 @@ def _check_image_size(model: Model, value: int) -> None:
         return
     if multiple is None:
         raise SuiteError(
-            f"image_size: model {model.name!r} has {default} only, not {value}: leave image_size out, or use weights of "
-            "that size"
+            f"image_size: model {model.name!r} has {default} only, not {value}: leave image_size out, or use weights "
+            "of that size"
         )
     if value % multiple or value > model.max_image_size:
         nearest_size = min(max(round(value / multiple), 1) * multiple, model.max_image_size)

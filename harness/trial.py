@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CONSTANT = 1e-6  # of an item's largest value: a smaller spread is rounding
 
+
 @dataclass(frozen=True, kw_only=True)
 class Startup:
     """Seconds before the first steady iteration, each part once: load, build, first call."""

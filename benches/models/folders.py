@@ -1,7 +1,7 @@
 """Folders of models: what they say of themselves before anything is loaded, and the one line where they are not whole.
 
     folders.check_pipeline(Path("my-model"), "StableDiffusionPipeline")     # FolderError: one line, or nothing
-    folders.variants(Path("my-model"))                                      # {"unet": "fp16"}: only such files are there
+    folders.variants(Path("my-model"))                                      # {"unet": "fp16"}: no other files
 
 Importing this module imports neither torch nor a model library.
 """
@@ -101,15 +101,16 @@ def check_digits_vit(folder: Path, image_size: int) -> None:
 
 
 def variants(folder: Path) -> dict[str, str]:
-    """Part -> the variant ("fp16") of its files, of parts that have files of one variant alone. Raises FolderError where
-    a part has several variants and no plain files."""
+    """Part -> the variant ("fp16") of its files, of parts that have files of one variant alone. Raises FolderError
+    where a part has several variants and no plain files."""
     found: dict[str, str] = {}
     for name in _parts(read_json(folder / INDEX)):
         names = {match[2] for file in _files(folder / name) if (match := WEIGHTS.fullmatch(file.name))}
         if not names or None in names:
             continue
         if len(names) > 1:
-            raise FolderError(f"{folder / name}: only variants ({', '.join(sorted(names))}) are there: keep one of them")
+            held = ", ".join(sorted(names))
+            raise FolderError(f"{folder / name}: there are weights of the variants {held} alone: keep one of them")
         found[name] = names.pop()
     return found
 
@@ -182,7 +183,8 @@ def _check_tokenizer(part: Path) -> None:
     read_json(part / "tokenizer_config.json")
     whole = (part / "tokenizer.json").is_file()
     if not whole and not ((part / "vocab.json").is_file() and (part / "merges.txt").is_file()):
-        raise FolderError(f"{part}: neither tokenizer.json nor vocab.json with merges.txt is there: copy the whole model")
+        missing = "neither tokenizer.json nor vocab.json with merges.txt is there"
+        raise FolderError(f"{part}: {missing}: copy the whole model")
 
 
 def _check_weights(folder: Path, expected: tuple[str, str]) -> None:
@@ -243,7 +245,7 @@ def _check_raw(file: Path, raw: bytes) -> None:
     if not raw:
         raise FolderError(f"{file}: is empty: fetch it again")
     if raw.startswith(LFS):
-        raise FolderError(f"{file}: is a Git LFS pointer and not the file itself: run `git lfs pull` where it came from")
+        raise FolderError(f"{file}: is a Git LFS pointer, not the file itself: run `git lfs pull` where it came from")
     if raw.startswith(BYTE_ORDER_MARK):
         raise FolderError(f"{file}: starts with a byte order mark: save it as UTF-8 without one")
 

@@ -18,7 +18,6 @@ from torch import nn
 from benches.models.networks import split_pooled, to_ticks
 from harness.types import Forward
 
-
 PIPELINE_NULL_CLASS = 1000  # what DiTPipeline asks for in the unguided half, whatever the network's classes are
 
 

@@ -1,7 +1,7 @@
 """How many tokens of its prompts a pipeline never reads: a tokenizer cuts what is longer than its model.
 
-    found = truncation.counted("tokenizer", tokenizer, ["a very long prompt ..."])
-    found.tokens_lost        # (12,)
+found = truncation.counted("tokenizer", tokenizer, ["a very long prompt ..."])
+found.tokens_lost        # (12,)
 """
 
 from __future__ import annotations
