@@ -54,10 +54,17 @@ def _load(case: Case) -> tuple[Any, str]:
     folder = Path(case.weights).expanduser()
     folders.check_timm(folder, case.model)
     try:
-        return create(f"local-dir:{folder}", pretrained=True), folder_hash(folder)
+        module = create(f"local-dir:{folder}", pretrained=True)
     except (ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())
         raise folders.FolderError(f"{folder}: timm cannot load it, mend what it names: {said}") from None
+    stored = module.pretrained_cfg.get("num_classes")
+    if module.num_classes != stored:  # timm draws the last layer at random then
+        raise folders.FolderError(
+            f"{folder / 'config.json'}: num_classes in model_args is {module.num_classes}, and the stored weights have "
+            f"{stored}: make both the same"
+        )
+    return module, folder_hash(folder)
 
 
 for _name, (_words, _patch, _parameters) in SIZES.items():
