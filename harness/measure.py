@@ -203,9 +203,9 @@ def _measurement(trial: Trial, findings: list[Findings], fault: str | None, stat
         fault = fault or missing[name]
     identity = dict(trial.workload.identity)
     facts = {
+        **trial.workload.facts,
         **{k: v for f in findings for k, v in f.facts.items()},
         **trial.build.facts,
-        **trial.workload.facts,
         "identity": identity,
         "work_hash": work_hash(identity),
         "weights_hash": identity.get("weights_hash"),
