@@ -1,23 +1,65 @@
 """The schedulers by name: which diffusers class, with which settings, and how often it asks the model.
 
-A scheduler is built from the model's own training configuration (`from_config`), so that the noise schedule stays the
-one that the weights were trained on and only the solver changes. Importing this module imports neither torch nor
-diffusers.
+A name fixes every setting of its solver: what the name does not state is the default of the diffusers class. The
+configuration of the model's own scheduler gives the noise schedule alone, by the two lists below; a solver setting in
+it (order, SDE, Karras) changes nothing. Importing this module imports neither torch nor diffusers.
 
     python -c "from benches import schedulers; print(schedulers.SCHEDULERS['heun'].evaluations(20))"   # 39
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.registry import SCHEDULERS
+from harness.types import Unsupported
 
-__all__ = ["SCHEDULERS", "Scheduler", "build"]
+__all__ = ["SCHEDULERS", "Scheduler", "build", "settings_without_effect"]
 
 Evaluations = Callable[[int], int]
+
+# What the weights were trained on. Where the model's file does not state one, the default of its own class holds.
+TRAINED_ON = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+    "timestep_type",  # "continuous": the network was told the noise level instead of a step
+    "use_flow_sigmas",  # a model of flow matching, and how its levels are shifted
+    "flow_shift",
+    "use_dynamic_shifting",
+    "time_shift_type",
+    "shift_terminal",
+    "clip_sample",  # whether the data lie within ±clip_sample_range: pixels do, latents do not
+)
+# Which of these noise levels are visited, and numbers that go with a setting above. Where the model's file does not
+# state one, the default of the class that is built holds, as in diffusers' own `from_config`.
+VISITED = (
+    "timestep_spacing",
+    "steps_offset",
+    "set_alpha_to_one",
+    "final_sigmas_type",
+    "lambda_min_clipped",  # cuts the infinite end of a cosine schedule
+    "clip_sample_range",
+    "thresholding",  # of pixels, as clip_sample
+    "dynamic_thresholding_ratio",
+    "sample_max_value",
+)
+# A class without one of these settings has this value of it. Another value is another noise schedule.
+ONLY_VALUE: Mapping[str, Any] = {
+    "rescale_betas_zero_snr": False,
+    "timestep_type": "discrete",
+    "use_flow_sigmas": False,
+    "use_dynamic_shifting": False,
+}
+# The same of settings without which a model can be sampled, if not as it was meant to be.
+USUAL_VALUE: Mapping[str, Any] = {"timestep_spacing": "linspace", "clip_sample": False, "thresholding": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +84,64 @@ class Scheduler:
 
 
 def build(name: str, config: Mapping[str, Any]) -> Any:
-    """The diffusers scheduler `name` for a model whose own scheduler has `config`; UnknownName for another name."""
+    """The diffusers scheduler `name` on the noise schedule of a model whose own scheduler has `config`.
+
+    UnknownName for another name; Unsupported where the class cannot have the model's noise schedule.
+    """
     import diffusers
 
     entry = SCHEDULERS[name]
-    return getattr(diffusers, entry.diffusers_class).from_config(config, **entry.config)
+    scheduler_class = getattr(diffusers, entry.diffusers_class)
+    schedule = _schedule(config)
+    own_settings = _parameters(scheduler_class)
+    for setting, only in ONLY_VALUE.items():
+        if setting not in own_settings and schedule.get(setting, only) != only:
+            raise Unsupported(
+                f"scheduler {name!r} ({entry.diffusers_class}) has no setting {setting!r}, and scheduler_config.json "
+                f"of these weights asks for {schedule[setting]!r}: choose another scheduler"
+            )
+    if "clip_sample" in own_settings:
+        schedule.setdefault("clip_sample", False)  # every pipeline here denoises latents, which have no bounds
+    unknown = settings_without_effect(name, config)
+    return scheduler_class.from_config({k: v for k, v in schedule.items() if k not in unknown}, **entry.config)
+
+
+def settings_without_effect(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in `config`, the model's own, that scheduler `name` lacks and that would change its result."""
+    import diffusers
+
+    known = _parameters(getattr(diffusers, SCHEDULERS[name].diffusers_class))
+    schedule = _schedule(config)
+    return {
+        setting: schedule[setting]
+        for setting, usual in USUAL_VALUE.items()
+        if setting not in known and schedule.get(setting, usual) != usual
+    }
+
+
+def _schedule(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The noise schedule in the configuration of a model's own scheduler. Unsupported where it is not one of betas."""
+    import diffusers
+
+    own_class = getattr(diffusers, str(config.get("_class_name")), None)
+    if own_class is not None and "beta_schedule" not in _parameters(own_class):
+        raise Unsupported(
+            f"these weights were trained for {own_class.__name__}, whose noise schedule is not one of betas; the "
+            f"schedulers here ({', '.join(SCHEDULERS)}) cannot have it"
+        )
+    defaulted = config.get("_use_default_values", ())
+    unstated = {} if own_class is None else _parameters(own_class)
+    trained = {**unstated, **config}
+    return {
+        **{setting: trained[setting] for setting in TRAINED_ON if setting in trained},
+        **{setting: config[setting] for setting in VISITED if setting in config and setting not in defaulted},
+    }
+
+
+def _parameters(scheduler_class: Any) -> dict[str, Any]:
+    """The settings that a diffusers scheduler class takes, with their defaults."""
+    parameters = inspect.signature(scheduler_class.__init__).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
 def _once(num_steps: int) -> int:
@@ -108,11 +203,19 @@ _register(
     _predictor_corrector,
     scales_input=True,
 )
-_register("dpmpp_2m", "DPMSolverMultistepScheduler", "DPM-Solver++ 2M, deterministic (Lu et al. 2022)")
+_register(
+    "dpmpp_2m",
+    "DPMSolverMultistepScheduler",
+    "DPM-Solver++ 2M, deterministic (Lu et al. 2022)",
+    algorithm_type="dpmsolver++",
+    solver_order=2,
+)
 _register(
     "dpmpp_2m_karras",
     "DPMSolverMultistepScheduler",
     "DPM-Solver++ 2M on the noise levels of Karras et al.",
+    algorithm_type="dpmsolver++",
+    solver_order=2,
     use_karras_sigmas=True,
 )
 _register(
@@ -120,11 +223,14 @@ _register(
     "DPMSolverMultistepScheduler",
     "DPM-Solver++ 2M with fresh noise in every step",
     algorithm_type="sde-dpmsolver++",
+    solver_order=2,
 )
 _register(
     "dpmpp_2s",
     "DPMSolverSinglestepScheduler",
     "DPM-Solver++ 2S, deterministic, one step at a time (Lu et al. 2022)",
+    algorithm_type="dpmsolver++",
+    solver_order=2,
     lower_order_final=True,  # else the class sets it by itself and says so on every run
 )
 _register("unipc", "UniPCMultistepScheduler", "UniPC, predictor and corrector from one evaluation (Zhao et al. 2023)")

@@ -20,6 +20,7 @@ import pandas as pd
 
 from harness import stats, threads
 from harness.derived import DERIVED, Estimate, summarise
+from harness.same_outputs import same_outputs
 from harness.types import AXES, Case, Measurement, Metric, Run
 
 NOT_RUN = "not_run"
@@ -61,7 +62,8 @@ def cases_frame(run: Run) -> pd.DataFrame:
     """
     spread = {name: _spread(run, name) for name, metric in run.metrics.items() if metric.kind == "noisy"}
     metrics = metrics_of(run)
-    rows = [_row(run, case, run.by_case.get(case.id, ()), spread, metrics) for case in run.cases]
+    same = {case_id: found.warning for case_id, found in same_outputs(run).items()}
+    rows = [_row(run, case, run.by_case.get(case.id, ()), spread, metrics, same.get(case.id)) for case in run.cases]
     present = {key for row in rows for key in row}
     columns = [*LEADING]
     for name in metrics:
@@ -97,6 +99,7 @@ def _row(
     measurements: Sequence[Measurement],
     spread: Mapping[str, stats.Spread | None],
     metrics: Iterable[str],
+    same_output: str | None,
 ) -> dict[str, Any]:
     status, reason = _status(measurements)
     row: dict[str, Any] = {
@@ -108,7 +111,7 @@ def _row(
         "status": status,
         "reason": reason,
         "replicates": sum(m.status == "ok" for m in measurements),
-        "warnings": "; ".join(_unique(w for m in measurements for w in m.warnings)),
+        "warnings": "; ".join(_unique(filter(None, (*(w for m in measurements for w in m.warnings), same_output)))),
         "images": list(_unique(i for m in measurements for i in m.images)),
     }
     missing: dict[str, str] = {}

@@ -237,6 +237,7 @@ def _measurement(
         fault = fault or missing[name]
     identity = dict(trial.workload.identity)
     facts = {
+        **trial.workload.facts,
         **{k: v for f in findings for k, v in f.facts.items()},
         **trial.build.facts,
         **share.facts(trial.build.shares),
@@ -258,6 +259,7 @@ def _measurement(
         facts=facts,
         state=state,
         warnings=(
+            *trial.workload.warnings,
             *(w for f in findings for w in f.warnings),
             *sum_warning(samples),
             *share.warnings(trial.build.shares),

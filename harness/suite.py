@@ -20,7 +20,7 @@ import re
 import reprlib
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -215,12 +215,17 @@ def _matrix(entry: Any) -> Iterable[Case]:
         given = dict(zip(axes, combination, strict=True))
         case = _validated(_model(given["model"]), given)
         found = case.axes()
-        hits = [i for i, rule in enumerate(excluded) if all(found[a] in values for a, values in rule.items())]
+        hits = [i for i, rule in enumerate(excluded) if all(_is_one_of(a, found, rule[a], given) for a in rule)]
         unused = [i for i in unused if i not in hits]
         if not hits:
             yield case
     if unused:
         raise SuiteError(f"exclude: {_plain(excluded[unused[0]])} takes no case out")
+
+
+def _is_one_of(axis: str, found: Mapping[str, Any], values: list[Any], given: Mapping[str, Any]) -> bool:
+    """Whether a case has one of an exclusion's values of an axis, as it is measured or as the entry writes it."""
+    return found[axis] in values or (axis in given and given[axis] in values)
 
 
 def _model(name: Any) -> Model:
@@ -266,7 +271,10 @@ def _validated(model: Model, given: Mapping[str, Any]) -> Case:
     for axis in given:
         if axis not in allowed:
             raise SuiteError(f"{axis}: model {model.name!r} has no such axis; it has {', '.join(allowed)}")
-    values = {"weights": model.weights[0], **model.axes, **given}
+    named = given.get("weights", model.weights[0])
+    _check_value(model, "weights", named)
+    model = _of_folder(model, named)
+    values = {"weights": named, **model.axes, **given}
     for axis, value in values.items():
         try:
             _check_value(model, axis, value)
@@ -275,9 +283,22 @@ def _validated(model: Model, given: Mapping[str, Any]) -> Case:
                 raise
             raise SuiteError(f"the default that model {model.name!r} declares does not fit: {error}") from None
     if values.get("guidance_scale") is not None:
-        values["guidance_scale"] = float(values["guidance_scale"])
+        values["guidance_scale"] = _guidance(model, values["guidance_scale"])
     values["optimizations"] = canonical(values.get("optimizations"))
     return Case(**values)
+
+
+def _of_folder(model: Model, named: str) -> Model:
+    """The model with the defaults that a folder of weights asks for in the place of its own."""
+    if model.folder_axes is None or named in weights.keywords(model):
+        return model
+    found = model.folder_axes(Path(named).expanduser())
+    return replace(model, axes={**model.axes, **{axis: v for axis, v in found.items() if axis in model.axes}})
+
+
+def _guidance(model: Model, scale: float) -> float:
+    """The guidance scale as one number for one work: all scales that ask for no guidance are `unguided_up_to`."""
+    return float(max(scale, model.unguided_up_to) if model.unguided_up_to is not None else scale)
 
 
 def _check_value(model: Model, axis: str, value: Any) -> None:
@@ -331,7 +352,10 @@ def _check_image_size(model: Model, value: int) -> None:
     if value == default:
         return
     if multiple is None:
-        raise SuiteError(f"image_size: model {model.name!r} has {default} only, not {value}")
+        raise SuiteError(
+            f"image_size: model {model.name!r} has {default} only, not {value}: leave image_size out, or use weights "
+            "of that size"
+        )
     if value % multiple or value > model.max_image_size:
         nearest_size = min(max(round(value / multiple), 1) * multiple, model.max_image_size)
         raise SuiteError(

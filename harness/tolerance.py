@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-COSINE_FLOORS = {
+COSINE_FLOORS = {  # features of a classifier without its last layer have those of logits
     "logits": {"fp32": 0.9999, "tf32": 0.999, "fp16": 0.999, "bf16": 0.99, "int8": 0.95, "fp8": 0.95},
     "images": {"fp32": 0.999, "tf32": 0.99, "fp16": 0.98, "bf16": 0.90, "int8": 0.80, "fp8": 0.80},
 }
@@ -41,8 +41,8 @@ class Tolerance:
 
 
 def tolerance(precision: str, kind: str) -> Tolerance:
-    """The tolerance of "logits" or "images" in a precision; all kinds of int8 have one."""
-    family = precision.split("_")[0]
+    """The tolerance of "logits", "features" or "images" in a precision; all kinds of int8 have one."""
+    family, kind = precision.split("_")[0], "logits" if kind == "features" else kind
     ceiling = ERROR_CEILINGS[kind][family]
     return Tolerance(
         cosine_floor=COSINE_FLOORS[kind][family],
@@ -60,12 +60,16 @@ def repeat_ceiling(precision: str, kind: str) -> float:
 def relative_errors(own: torch.Tensor, wanted: torch.Tensor) -> list[float]:
     """By item, the length of the difference over that of `wanted` around its mean. Equal shapes (N, ...).
 
-    An item of one value has no spread: there it is the root mean square of all items that stands below.
+    Items of one value are held against the batch's root mean square, since one value has no spread; an item of equal
+    values has its own length for a spread. Equal items have the error 0.
     """
-    a, b = own.double().flatten(1), wanted.double().flatten(1)  # (N, values of an item)
-    if b.shape[1] == 1:
-        spread = b.square().mean().sqrt().expand(len(b))
+    import torch
+
+    a, b = own.double().reshape(len(own), -1), wanted.double().reshape(len(wanted), -1)  # (N, values of an item)
+    if b.shape[1] > 1:
+        length, spread = b.norm(dim=1), (b - b.mean(dim=1, keepdim=True)).norm(dim=1)
+        spread = torch.where(spread > 1e-12 * length, spread, length)
     else:
-        spread = (b - b.mean(dim=1, keepdim=True)).norm(dim=1)
+        spread = b.square().mean().sqrt().expand(len(b))
     errors: list[float] = ((a - b).norm(dim=1) / spread.clamp_min(1e-12)).tolist()
     return errors

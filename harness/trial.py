@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from harness.repeatability import Snapshot
+CONSTANT = 1e-6  # of an item's largest value: a smaller spread is rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,16 +120,27 @@ class Trial:
 
 
 def output_fault(output: torch.Tensor, workload: Workload) -> str | None:
-    """Why an output cannot be right (shape, NaN or infinity, constant items), or None."""
+    """Why an output cannot be right (shape, NaN or infinity, constant items), or None.
+
+    An item of one value cannot be constant. Whole numbers and booleans may be, where they are no pictures: a mask of a
+    picture without any object is.
+    """
     import torch
 
     if tuple(output.shape) != workload.output_shape:
         return f"the output has shape {tuple(output.shape)} instead of {workload.output_shape}"
-    flat = output.detach().reshape(output.shape[0], -1).float()
+    if output.numel() == 0:
+        return f"the output has shape {tuple(output.shape)}, which holds no value"
+    flat = output.detach().reshape(output.shape[0], -1)
+    may_be_constant = not output.is_floating_point() and workload.output_kind != "images"
+    flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
     bad = int((~torch.isfinite(flat)).sum())
     if bad:
         return f"the output has {bad} values that are NaN or infinite"
-    constant = int(((flat.amax(dim=1) - flat.amin(dim=1)) < 1e-6).sum())
+    if flat.shape[1] == 1 or may_be_constant:
+        return None
+    spread, scale = flat.amax(dim=1) - flat.amin(dim=1), flat.abs().amax(dim=1)
+    constant = int((spread <= CONSTANT * scale.clamp_max(1.0)).sum())
     if constant:
         return f"{constant} of {flat.shape[0]} outputs are constant"
     return None
@@ -136,4 +148,7 @@ def output_fault(output: torch.Tensor, workload: Workload) -> str | None:
 
 def digest(output: torch.Tensor) -> str:
     """Short SHA-256 of an output's bytes: equal exactly when two runs gave bit-identical results."""
-    return hashlib.sha256(output.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+    import torch
+
+    raw = output.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # numpy has no bfloat16
+    return hashlib.sha256(raw.numpy().tobytes()).hexdigest()[:16]

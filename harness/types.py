@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from harness.causes import Cause
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
 Status = Literal["ok", "skipped", "failed", "oom", "timeout", "invalid"]
@@ -187,9 +189,10 @@ class Workload:
 
     `iterate(forwards, batch)` runs one iteration; `forwards[name]` replaces the component of that name. `batch` is
     the timed batch; it has `.to(device)`, as every batch of `Quality.batches` has, and is moved before it is timed.
-    The output's shape must be `output_shape`, whose first number is the batch size. `identity` is JSON: all that makes
-    two pieces of work the same (shapes, steps, prompts, parameters, hash of the weights). What runs on the host between
-    components (scheduler, tokenizer) stays in fp32. Without `calibration` int8_static takes ranges of the timed batch.
+    The output's shape must be `output_shape`, whose first number is the batch size. `identity` is JSON: all that
+    makes two pieces of work the same (shapes, steps, prompts, parameters, hash of the weights). What runs on the host
+    between components (scheduler, tokenizer) stays in fp32: a component is cast at its border. Without `calibration`
+    int8_static takes its ranges from the timed batch. `facts` and `warnings` are the model's own words beside the row.
     """
 
     components: tuple[Component, ...]
@@ -197,9 +200,11 @@ class Workload:
     batch: Any
     output_shape: tuple[int, ...]
     identity: Mapping[str, Any]
-    output_kind: Literal["logits", "images"]
+    output_kind: Literal["logits", "features", "images"]
     quality: Quality | None = None
     calibration: CalibrationData | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +215,9 @@ class Model:
     another axis in a suite is an error. `weights` are the keywords it takes, the first one the default; a folder is
     allowed where "folder" is among them. `image_size_multiple` None: the size is fixed. `parameters` is the published
     count. `libraries` are the modules that it imports, once for all workers (None: any of imgbench's own models').
+    `folder_axes` gives the defaults of a row whose `weights` are a folder, as far as its files say them (`image_size`);
+    it raises nothing. `unguided_up_to`: guidance scales up to it ask for no guidance and are one case, the scale itself
+    (None: every scale is a case of its own).
     """
 
     name: str
@@ -222,6 +230,8 @@ class Model:
     max_image_size: int = 4096
     parameters: int | None = None
     libraries: tuple[str, ...] | None = None
+    folder_axes: Callable[[Path], Mapping[str, Any]] | None = None
+    unguided_up_to: float | None = None
 
     @property
     def info(self) -> dict[str, Any]:

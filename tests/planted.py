@@ -180,6 +180,31 @@ def planted_constant(case: Case) -> Workload:
     return workload(case, lambda forwards, batch: forwards["classifier"](batch) * 0.0)
 
 
+OUTPUTS: dict[str, tuple[tuple[int, ...], Callable[[torch.Tensor], torch.Tensor]]] = {  # from logits (N, 10)
+    "planted_one_logit": ((1,), lambda logits: logits[:, :1]),
+    "planted_class_map": ((5, 1, 2), lambda logits: logits.reshape(-1, 5, 1, 2)),
+    "planted_empty_mask": ((5, 2), lambda logits: logits.reshape(-1, 5, 2) > 1e9),
+    "planted_label": ((), lambda logits: logits.argmax(dim=1)),
+}
+
+
+def add_output(name: str, shape: tuple[int, ...], of: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def build(case: Case) -> Workload:
+        return workload(
+            case,
+            lambda forwards, batch: of(forwards["classifier"](batch)),
+            output_shape=(case.batch_size, *shape),
+            facts={"told": name, "output_shape": "what the harness found counts"},
+            warnings=("told: by the model",),
+        )
+
+    add(name)(build)
+
+
+for _name, (_shape, _of) in OUTPUTS.items():
+    add_output(_name, _shape, _of)
+
+
 @add("planted_shape")
 def planted_shape(case: Case) -> Workload:
     return workload(case, lambda forwards, batch: forwards["classifier"](batch)[:, :5])

@@ -34,6 +34,44 @@ def contrast(images: torch.Tensor, share: float) -> torch.Tensor:
     return (images - mean) * share + mean
 
 
+@pytest.mark.parametrize(
+    ("kind", "right", "close", "wrong"),
+    [
+        ("logits", [[0.5], [-0.2], [1.5]], [[0.501], [-0.201], [1.499]], [[0.5], [1.9], [1.5]]),  # one logit an item
+        ("logits", [[0.5]], [[0.501]], [[-0.5]]),
+        ("logits", [[0, 0, 0], [1, 0, 2]], [[0, 0, 0], [1, 0, 2]], [[0, 0, 0], [0, 1, 2]]),  # a map without an object
+        ("logits", [[3, 3, 3]], [[3, 3, 3]], [[3, 5, 9]]),
+        ("features", [[0.5, 1.5, 0.1]], [[0.501, 1.499, 0.1]], [[1.5, 0.5, 0.1]]),
+    ],
+)
+def test_outputs_without_a_spread_are_told_apart_too(kind: str, right: Any, close: Any, wrong: Any) -> None:
+    assert verdict(torch.tensor(close), torch.tensor(right), kind, "fp32") is None
+    assert verdict(torch.tensor(wrong), torch.tensor(right), kind, "int8_static") is not None
+
+
+def test_agreement_is_of_items_and_of_the_positions_of_a_map() -> None:
+    wanted = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]], [[[1.0, 0.0]], [[0.0, 1.0]]]])  # (2, 2 classes, 1, 2)
+    own = wanted.clone()
+    own[1, :, 0, 1] = torch.tensor([1.0, 0.0])
+    assert fidelity.agreement(own, wanted) == [1.0, 0.5]
+    assert fidelity.agreement(torch.eye(2), torch.eye(2).flip(0)) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("output", "kind"),
+    [
+        (torch.rand(2, 1), "logits"),
+        (torch.rand(2), "logits"),
+        (torch.zeros(2, 5, dtype=torch.int64), "logits"),
+        (torch.rand(2, 5), "features"),
+        (torch.rand(2, 3, 4, 4), "images"),
+    ],
+)
+def test_an_output_that_names_no_class_has_a_reason_and_no_agreement(output: torch.Tensor, kind: str) -> None:
+    assert fidelity.without_class(output, kind)
+    assert fidelity.without_class(torch.rand(2, 5), "logits") is None
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_output_of_another_scale_is_wrong_in_any_precision(kind: str, precision: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,7 @@ from harness.derived import DERIVED, summarise
 from harness.probes import fidelity
 from harness.sampling import MIN_TIMED_S, sample
 from harness.timing import FakeClock, Timer
-from harness.trial import Counter, Mismatch, output_fault
+from harness.trial import Counter, Mismatch, digest, output_fault
 from harness.types import IDENTICAL, Case, Component, Metric, Protocol, Workload
 
 PROTOCOL = Protocol(
@@ -208,6 +211,49 @@ def test_faults_of_an_output(output: torch.Tensor, fault: str | None) -> None:
     )
     found = output_fault(output, workload)
     assert (found is None) if fault is None else (fault in str(found))
+
+
+IMAGES, LOGITS, FEATURES = "images", "logits", "features"
+
+
+@pytest.mark.parametrize(
+    ("output", "kind", "fault"),
+    [
+        (torch.tensor([[0.3], [0.3]]), LOGITS, None),  # one logit an item
+        (torch.tensor([0.3, 0.4]), LOGITS, None),
+        (torch.tensor([[float("nan")], [0.3]]), LOGITS, "1 values that are NaN"),
+        (torch.tensor([3, 3]), LOGITS, None),  # a class an item
+        (torch.zeros(2, 4, 4, dtype=torch.int64), LOGITS, None),  # a map without an object
+        (torch.zeros(2, 4, 4, dtype=torch.bool), LOGITS, None),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), IMAGES, "2 of 2 outputs are constant"),
+        (torch.zeros(2, 3, 4, 4), IMAGES, "2 of 2 outputs are constant"),
+        (torch.full((2, 3, 4, 4), 0.7), LOGITS, "2 of 2 outputs are constant"),  # a map of floating values
+        (torch.rand(2, 5, 192), FEATURES, None),
+        (torch.rand(2, 192) * 1e-8, FEATURES, None),  # small, and not constant
+        (torch.rand(2, 192) * 1e-8 + 1, FEATURES, "2 of 2 outputs are constant"),  # rounding
+        (torch.rand(2, 192).bfloat16(), FEATURES, None),
+        (torch.zeros(2, 0), FEATURES, "holds no value"),
+    ],
+)
+def test_faults_of_outputs_of_every_kind(output: torch.Tensor, kind: Any, fault: str | None) -> None:
+    workload = Workload(
+        components=(),
+        iterate=lambda f, b: b,
+        batch=None,
+        output_shape=tuple(output.shape),
+        identity={},
+        output_kind=kind,
+    )
+    found = output_fault(output, workload)
+    assert (found is None) if fault is None else (fault in str(found))
+
+
+def test_a_digest_is_of_the_bytes_whatever_the_dtype() -> None:
+    values = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    for dtype in (torch.float32, torch.bfloat16, torch.int64, torch.bool):
+        assert digest(values.to(dtype)) == digest(values.to(dtype).clone())
+        assert dtype == torch.bool or digest(values.to(dtype)) != digest(values.flip(0).to(dtype))
+    assert digest(values) == hashlib.sha256(values.numpy().tobytes()).hexdigest()[:16]
 
 
 def test_labels_name_every_axis() -> None:

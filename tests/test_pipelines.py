@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import baselines
 import benches.models  # noqa: F401  (fills the registry)
 from benches.models import networks, weights
 from benches.models.pipelines import dit_workload, stable_diffusion_workload
@@ -81,12 +83,17 @@ def stable_diffusion_xl() -> Any:
     )
 
 
-def dit() -> Any:
+def dit(classes: int = 1000) -> Any:
     """32 px alone."""
     from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 
     transformer = DiTTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=16, num_layers=2, sample_size=4, out_channels=8
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=2,
+        sample_size=4,
+        out_channels=8,
+        num_embeds_ada_norm=classes,
     ).eval()
     weights.fill(transformer)
     torch.manual_seed(0)
@@ -257,6 +264,97 @@ def test_a_saved_dit_runs(tmp_path: Path) -> None:
     workload = MODELS["dit_s_2"].build(case_of("dit", model="dit_s_2", weights=str(tmp_path)))
     in_memory = dit_workload(dit(), case_of("dit"), workload.batch.asked, "random-0")
     torch.testing.assert_close(run(workload), run(in_memory), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("classes", [5, 10, 1500])
+def test_the_unguided_half_asks_for_the_networks_own_null_class(classes: int) -> None:
+    asked: list[list[int]] = []
+
+    def transformer(sample: torch.Tensor, ticks: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        asked.append(labels.tolist())
+        output: torch.Tensor = networks_of["transformer"](sample, ticks, labels)
+        return output
+
+    workload = dit_workload(dit(classes), case_of("dit", num_steps=1), [1, 4], "random-0")
+    networks_of = {c.name: c.module for c in workload.components}
+    images = workload.iterate({**networks_of, "transformer": transformer}, workload.batch)
+    assert asked == [[1, 4, classes, classes]]
+    assert torch.isfinite(images).all()
+    assert workload.identity["null_class"] == classes
+    assert "null_class" not in dit_workload(dit(), case_of("dit"), [1, 4], "random-0").identity
+
+
+def test_labels_are_those_that_the_weights_have(tmp_path: Path) -> None:
+    dit(10).save_pretrained(tmp_path)
+    workload = MODELS["dit_s_2"].build(case_of("dit", model="dit_s_2", weights=str(tmp_path), batch_size=4))
+    assert workload.identity["asked"] == [7, 0, 7, 4]  # 207, 360, 387, 974 modulo 10
+    assert run(workload).shape == (4, 3, 32, 32)
+    with pytest.raises(ValueError, match="label 12 is asked for, and these weights have the classes 0 to 9"):
+        dit_workload(dit(10), case_of("dit"), [12], "random-0")
+    with pytest.raises(ValueError, match="label 1000 is DiTPipeline's null class"):
+        dit_workload(dit(1500), case_of("dit"), [1000], "random-0")
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_prompts_that_are_cut_are_counted_by_every_tokenizer(kind: str) -> None:
+    make, workload_of_kind, _, _ = KINDS[kind]
+    prompts = ["a cat", "word " * 76, "word " * 80]  # a start and an end token more each: 77 fit
+    workload = workload_of_kind(make(), case_of(kind, batch_size=4), prompts, "random-0")
+    names = ["tokenizer", "tokenizer_2"] if kind == "sdxl" else ["tokenizer"]
+    counted = {"limit": 77, "prompts": 4, "truncated": 2, "tokens_lost": 6}
+    assert workload.facts["truncation"] == dict.fromkeys(names, counted)
+    assert workload.warnings == tuple(
+        f"truncated: the {name} cuts prompts at 77 tokens, and 2 of 4 prompts of the batch lose 1 to 5 tokens each"
+        for name in names
+    )
+    assert run(workload).shape[0] == 4
+    short = workload_of_kind(make(), case_of(kind), ["a cat"], "random-0")
+    assert short.warnings == ()
+    assert {fact["truncated"] for fact in short.facts["truncation"].values()} == {0}
+
+
+def test_trained_tokenizers_count_their_own_tokens() -> None:
+    from benches.digits.prompts import build_tokenizer
+
+    tokenizer = build_tokenizer()
+    (ids,) = tokenizer(["a handwritten seven " * 40]).input_ids
+    assert len(ids) > 77
+    pipeline = stable_diffusion(tokenizer)
+    workload = stable_diffusion_workload(pipeline, case_of("sd"), ["a handwritten seven " * 40], "random-0")
+    assert workload.facts["truncation"]["tokenizer"]["tokens_lost"] == 2 * (len(ids) - 77)
+
+
+def test_the_identity_has_the_scheduler_that_ran() -> None:
+    """A class may change its own settings when it is told the steps: DPM-Solver++ 2S with an odd number of them."""
+    pipeline = stable_diffusion()
+    pipeline.scheduler.register_to_config(use_karras_sigmas=True, solver_order=3, algorithm_type="sde-dpmsolver++")
+    workload = stable_diffusion_workload(pipeline, case_of("sd", scheduler="dpmpp_2m"), PROMPTS, "random-0")
+    found = workload.identity["scheduler"]
+    assert found["class"] == type(pipeline.scheduler).__name__ == "DPMSolverMultistepScheduler"
+    assert {k: v for k, v in pipeline.scheduler.config.items() if not k.startswith("_")} == found["config"]
+    asked = {"use_karras_sigmas": False, "solver_order": 2, "algorithm_type": "dpmsolver++"}
+    assert asked.items() <= found["config"].items()
+
+
+def test_a_setting_without_effect_is_a_warning_of_the_row() -> None:
+    pipeline = stable_diffusion()
+    pipeline.scheduler = type(pipeline.scheduler)(**TRAINING, clip_sample=False, timestep_spacing="trailing")
+    workload = stable_diffusion_workload(pipeline, case_of("sd", scheduler="dpmpp_2s"), PROMPTS, "random-0")
+    (warning,) = workload.warnings
+    assert warning.startswith("schedule: DPMSolverSinglestepScheduler has no setting timestep_spacing")
+
+
+@pytest.mark.parametrize("model", ["digits_dit", "digits_sd"])
+@pytest.mark.parametrize("scheduler", ["ddim", "dpmpp_2m"])
+def test_the_digits_rows_have_the_schedulers_of_the_shipped_run(model: str, scheduler: str) -> None:
+    stored = json.loads((Path(baselines.__file__).parent / "reference" / "digits.json").read_text())
+    measured = [m for m in stored["run"]["measurements"] if m["case"]["model"] == model]
+    wanted = next(m["facts"]["identity"]["scheduler"] for m in measured if m["case"]["scheduler"] == scheduler)
+    axes = {"weights": "digits", "scheduler": scheduler, "num_steps": 2}
+    workload = MODELS[model].build(Case(**{"model": model, **MODELS[model].axes, **axes}))
+    found = workload.identity["scheduler"]
+    stored_as = {key: str(v) if v == -math.inf else v for key, v in found["config"].items()}  # JSON has no infinity
+    assert {**found, "config": stored_as} == wanted
 
 
 def test_a_folder_that_is_no_pipeline_is_named(tmp_path: Path) -> None:

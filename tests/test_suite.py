@@ -10,7 +10,7 @@ import pytest
 
 from harness import suite
 from harness.suite import SuiteError
-from harness.types import Case
+from harness.types import Case, Model
 
 PLANTED = "cases: [{model: planted_ok"
 
@@ -34,6 +34,28 @@ def test_lists_are_axes_and_exclude_takes_cases_out() -> None:
 def test_defaults_come_from_the_model() -> None:
     (case,) = suite.parse("cases: [{model: digits_dit}]").cases
     assert (case.weights, case.image_size, case.scheduler, case.num_steps) == ("digits", 32, "dpmpp_2m", 20)
+
+
+@pytest.mark.parametrize("model", ["digits_sd", "digits_dit", "sd15", "sdxl", "dit_s_2"])
+def test_guidance_scales_that_ask_for_no_guidance_are_one_case(model: str) -> None:
+    line = f"cases: [{{model: {model}, guidance_scale: [0, 0.5, 1, 1.0, 1.5]"
+    assert [c.guidance_scale for c in suite.parse(f"{line}}}]").cases] == [1.0, 1.5]
+    left = suite.parse(f"{line}, exclude: [{{guidance_scale: [0, 0.5, 1]}}]}}]").cases
+    assert [c.guidance_scale for c in left] == [1.5]
+    assert len({c.id for c in suite.parse(f"cases: [{{model: {model}, guidance_scale: [0, 1]}}]").cases}) == 1
+
+
+def test_a_model_that_says_nothing_of_guidance_has_a_case_for_every_scale() -> None:
+    """A plugin's pipeline may do something else at or below 1."""
+    model = Model(
+        name="m",
+        build=lambda case: NotImplemented,
+        family="f",
+        description="d",
+        axes={"guidance_scale": 3.0},
+    )
+    scales = [suite._validated(model, {"model": "m", "guidance_scale": scale}).guidance_scale for scale in (0, 0.5, 1)]
+    assert scales == [0.0, 0.5, 1.0]
 
 
 def test_the_same_case_twice_is_one_case() -> None:

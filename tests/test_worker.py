@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import planted
 import pytest
 import torch
 from conftest import QUICK
@@ -75,6 +76,19 @@ def test_an_unavailable_backend_is_skipped_with_its_reason(run_suite: RunSuite) 
     )
     assert [m.status for m in run.measurements] == ["skipped"] * 3
     assert all("GPU" in str(m.reason) or "TF32" in str(m.reason) for m in run.measurements)
+
+
+def test_outputs_of_every_kind_are_rows_with_what_the_model_says(run_suite: RunSuite) -> None:
+    names = ", ".join(planted.OUTPUTS)
+    run = run_suite(f" - {{model: [{names}], batch_size: 2, precision: [fp32, bf16]}}\n")
+    found = frames.cases_frame(run)
+    assert set(found.status) == {"ok"}, found[["label", "reason"]].to_dict()
+    assert all("told: by the model" in text for text in found.warnings)
+    assert [m.facts["told"] for m in run.measurements if m.case.precision == "fp32"] == list(planted.OUTPUTS)
+    assert all(m.facts["output_shape"] == [2, *planted.OUTPUTS[m.case.model][0]] for m in run.measurements)
+    agreement = {m.case.model: m.samples.get("top1_agreement") for m in run.measurements if m.case.precision == "bf16"}
+    assert {model for model, samples in agreement.items() if samples} == {"planted_class_map"}
+    assert len(agreement["planted_class_map"] or ()) == 2
 
 
 @pytest.mark.slow

@@ -7,12 +7,14 @@ belongs to the trained ones: the classifier on the held-out scans, the generator
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benches.digits import models as digits
+from benches.models import folders
+from benches.models.stable_diffusion import UNGUIDED
 from harness.registry import MODELS
 from harness.types import CalibrationData, Case, Metric, Quality, Samples, Workload
 
@@ -91,6 +93,8 @@ def digits_vit(case: Case) -> Workload:
     first = images[torch.arange(case.batch_size) % len(images)]
     identity = {"image_size": case.image_size, "images": f"held out, {data.content_hash()}"}
     quality = _top1(images, scans.labels, case.batch_size) if case.weights == "digits" else None
+    if case.weights not in ("digits", "random"):
+        folders.check_digits_vit(Path(case.weights).expanduser(), int(case.image_size or 0))
     module = digits.build_vit(_source(case))
     workload = classifier_workload(module, case, first, _weights_hash("vit", case), identity, quality)
     return replace(workload, calibration=_training_scans(case.batch_size))
@@ -102,13 +106,15 @@ def digits_vit(case: Case) -> Workload:
     description="a diffusers DiTPipeline trained here on scanned digits, asked by class: transformer 2.9 M, 32 px",
     axes=_generator_axes(digits.DIT_GUIDANCE),
     weights=WEIGHTS,
+    folder_axes=folders.pipeline_axes,
+    unguided_up_to=UNGUIDED,
 )
 def digits_dit(case: Case) -> Workload:
     """The digits 0 to 9 in turn, by class."""
     from benches.models.pipelines import dit_workload
 
     quality = _pictures_quality(case, range(10)) if case.weights == "digits" else None
-    pipeline = digits.build_dit(_source(case))
+    pipeline = _pipeline("DiTPipeline", digits.build_dit, case)
     workload = dit_workload(pipeline, case, range(10), _weights_hash("dit", case), quality=quality)
     return replace(workload, calibration=_other_pictures(case, range(10)))
 
@@ -120,6 +126,8 @@ def digits_dit(case: Case) -> Workload:
     "CLIP text encoder, U-Net 2.2 M, VAE, 32 px",
     axes={**_generator_axes(digits.SD_GUIDANCE), "prompt": None},
     weights=WEIGHTS,
+    folder_axes=folders.pipeline_axes,
+    unguided_up_to=UNGUIDED,
 )
 def digits_sd(case: Case) -> Workload:
     """The digits zero to nine in turn, in words; or `case.prompt` for every item, and then without quality."""
@@ -128,7 +136,7 @@ def digits_sd(case: Case) -> Workload:
     asked = digits.PROMPTS if case.prompt is None else (case.prompt,)
     judged = case.weights == "digits" and case.prompt is None
     quality = _pictures_quality(case, digits.PROMPTS) if judged else None
-    pipeline = digits.build_sd(_source(case))
+    pipeline = _pipeline("StableDiffusionPipeline", digits.build_sd, case)
     workload = stable_diffusion_workload(pipeline, case, asked, _weights_hash("sd", case), quality=quality)
     return replace(workload, calibration=_other_pictures(case, asked))
 
@@ -159,6 +167,19 @@ def _other_pictures(case: Case, asked: Sequence[Any]) -> CalibrationData:
         return (Batch(asked=tuple(asked[item % len(asked)] for item in items), seeds=seeds),)
 
     return CalibrationData(batches=batches, source=f"{case.batch_size} pictures of other seeds")
+
+
+def _pipeline(class_name: str, build: Callable[[str], Any], case: Case) -> Any:
+    """The generator with the weights that the repository has or makes; or the one of a folder."""
+    if case.weights in ("digits", "random"):
+        return build(case.weights)
+    import diffusers
+
+    from benches.models.architectures import pipeline_options
+    from benches.models.weights import pipeline_from_folder
+
+    folder = Path(case.weights).expanduser()
+    return pipeline_from_folder(getattr(diffusers, class_name), folder, **pipeline_options(class_name))
 
 
 def _source(case: Case) -> str | Path:

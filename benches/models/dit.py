@@ -1,4 +1,4 @@
-"""DiT, class-conditional latent diffusion with a transformer (Peebles, Xie 2022), in diffusers' DiTPipeline at 256 px.
+"""DiT, class-conditional latent diffusion with a transformer (Peebles, Xie 2022), in diffusers' DiTPipeline.
 
 `weights` is "random" (the bundled configuration), "pretrained" (XL/2 alone is published in this format) or a
 `save_pretrained` folder. diffusers' layout has an embedder in every block; random weights share one, as in the
@@ -7,8 +7,8 @@ original, so that the count is the published one (`architectures.share_embedder`
 
 from __future__ import annotations
 
-from benches.models import architectures
-from benches.models.stable_diffusion import load
+from benches.models import architectures, folders
+from benches.models.stable_diffusion import UNGUIDED, load
 from harness.registry import MODELS
 from harness.types import Case, Workload
 
@@ -16,11 +16,12 @@ LABELS = (207, 360, 387, 974, 88, 979, 417, 279)  # ImageNet classes, those of t
 
 
 def build(case: Case) -> Workload:
-    """The workload of a DiTPipeline over `LABELS` in turn."""
+    """The workload of a DiTPipeline over `LABELS` in turn, modulo the number of classes that its weights have."""
     from benches.models.pipelines import dit_workload
 
     pipeline, weights_hash = load(case)
-    return dit_workload(pipeline, case, LABELS, weights_hash)
+    classes = pipeline.transformer.config.num_embeds_ada_norm
+    return dit_workload(pipeline, case, [label % classes for label in LABELS], weights_hash)
 
 
 def _register(name: str, size: str) -> None:
@@ -33,6 +34,8 @@ def _register(name: str, size: str) -> None:
         axes={"image_size": 256, "scheduler": "dpmpp_2m", "num_steps": 30, "guidance_scale": 4.0},
         weights=("random", "pretrained", "folder") if published else ("random", "folder"),
         parameters=architectures.parameters(name),
+        folder_axes=folders.pipeline_axes,
+        unguided_up_to=UNGUIDED,
     )(build)
 
 

@@ -5,7 +5,7 @@
     images = workload.iterate(forwards, workload.batch)        # float32 (N, 3, H, W), 0 to 1
 
 The pipeline holds stand-ins afterwards, and the components own its networks. Its scheduler is exchanged for the
-case's, built from its configuration. The output stays a tensor: no PIL, no progress bar, nothing written.
+case's, on the model's noise schedule. The output stays a tensor: no PIL, no progress bar, nothing written.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from benches.models import networks, standins
+from benches.models import networks, standins, truncation
+from benches.models.stable_diffusion import UNGUIDED
 from benches.models.workloads import Batch, batch_of, facts
-from benches.schedulers import SCHEDULERS, build
+from benches.schedulers import SCHEDULERS, build, settings_without_effect
 from harness.types import Case, Component, Forward, Quality, Unsupported, Workload
 
 EXAMPLE_TIMESTEP = 500  # of the 1,000 that all these models were trained on
+NO_LIMIT = 10**9  # tokens: transformers gives 10**30 where tokenizer_config.json has no model_max_length
 
 
 class _Part(NamedTuple):
@@ -41,6 +44,7 @@ def stable_diffusion_workload(
     """A workload of a `StableDiffusionPipeline` or `StableDiffusionXLPipeline`. ValueError for a variant of them
     whose networks take more than text, latents and time."""
     batch = batch_of(case, prompts)
+    cut = _cut(pipeline, batch)
     texts = _xl_texts if getattr(pipeline, "text_encoder_2", None) is not None else _texts
     parts = (*texts(pipeline, case, batch), _unet(pipeline, case), _decoder(pipeline, case))
 
@@ -57,13 +61,19 @@ def stable_diffusion_workload(
         )[0]
         return images
 
-    return _workload(pipeline, case, parts, call, batch, weights_hash, quality)
+    workload = _workload(pipeline, case, parts, call, batch, weights_hash, quality)
+    return replace(
+        workload,
+        facts={**workload.facts, "truncation": {found.tokenizer: found.fact for found in cut}},
+        warnings=(*workload.warnings, *(found.warning for found in cut if found.warning)),
+    )
 
 
 def dit_workload(
     pipeline: Any, case: Case, labels: Sequence[int], weights_hash: str, quality: Quality | None = None
 ) -> Workload:
-    """A workload of a `DiTPipeline`. Unsupported for a scheduler, ValueError for an image size, that it cannot have."""
+    """A workload of a `DiTPipeline`. Unsupported for a scheduler, ValueError for an image size or a label, that it
+    cannot have."""
     if SCHEDULERS[str(case.scheduler)].scales_input:
         usable = ", ".join(name for name, entry in SCHEDULERS.items() if not entry.scales_input)
         raise Unsupported(
@@ -72,7 +82,18 @@ def dit_workload(
         )
     side = pipeline.transformer.config.sample_size * _pixels_a_latent(pipeline.vae)
     if case.image_size != side:
-        raise ValueError(f"these weights make images of {side} px, not {case.image_size} px")
+        raise ValueError(
+            f"image_size: these weights make images of {side} px, not {case.image_size} px (sample_size in "
+            f"transformer/config.json): set image_size to {side}"
+        )
+    classes = pipeline.transformer.config.num_embeds_ada_norm
+    if max(labels) >= classes:
+        raise ValueError(
+            f"label {max(labels)} is asked for, and these weights have the classes 0 to {classes - 1} "
+            "(num_embeds_ada_norm in transformer/config.json): use weights of more classes"
+        )
+    if standins.PIPELINE_NULL_CLASS in labels:
+        raise ValueError(f"label {standins.PIPELINE_NULL_CLASS} is DiTPipeline's null class: ask for another one")
     batch = batch_of(case, labels)
     parts = (_transformer(pipeline, case, batch), _decoder(pipeline, case))
 
@@ -90,7 +111,10 @@ def dit_workload(
             )[0]
         return images
 
-    return _workload(pipeline, case, parts, call, batch, weights_hash, quality)
+    workload = _workload(pipeline, case, parts, call, batch, weights_hash, quality)
+    if classes == standins.PIPELINE_NULL_CLASS:
+        return workload
+    return replace(workload, identity={**workload.identity, "null_class": classes})
 
 
 @contextlib.contextmanager
@@ -104,6 +128,25 @@ def _noise_from(scheduler: Any, generators: list[torch.Generator]) -> Iterator[N
         yield
     finally:
         del scheduler.step
+
+
+def _cut(pipeline: Any, batch: Batch) -> tuple[truncation.Truncation, ...]:
+    """What each of the pipeline's tokenizers cuts off the prompts. ValueError where one is longer than its encoder."""
+    found = []
+    for name, encoder in (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")):
+        tokenizer = getattr(pipeline, name, None)
+        if tokenizer is None:
+            continue
+        positions = getattr(pipeline, encoder).config.max_position_embeddings
+        if tokenizer.model_max_length > NO_LIMIT:
+            tokenizer.model_max_length = positions
+        if tokenizer.model_max_length > positions:
+            raise ValueError(
+                f"{name}/tokenizer_config.json: model_max_length is {tokenizer.model_max_length}, and "
+                f"max_position_embeddings in {encoder}/config.json is {positions}: set model_max_length to {positions}"
+            )
+        found.append(truncation.counted(name, tokenizer, batch.asked))
+    return tuple(found)
 
 
 def _texts(pipeline: Any, case: Case, batch: Batch) -> tuple[_Part, ...]:
@@ -180,7 +223,7 @@ def _decoder(pipeline: Any, case: Case) -> _Part:
 
 
 def _is_guided(case: Case) -> bool:
-    return case.guidance_scale is not None and case.guidance_scale > 1.0
+    return case.guidance_scale is not None and case.guidance_scale > UNGUIDED
 
 
 def _rows(case: Case) -> int:
@@ -226,7 +269,9 @@ def _workload(
     for part in parts:
         stand_in = part.stand_in(border, part.component.name, getattr(pipeline, part.attribute))
         setattr(pipeline, part.attribute, stand_in)
-    pipeline.scheduler = build(str(case.scheduler), pipeline.scheduler.config)
+    name, own = str(case.scheduler), {**pipeline.scheduler.config, "_class_name": type(pipeline.scheduler).__name__}
+    pipeline.scheduler = build(name, own)
+    pipeline.scheduler.set_timesteps(case.num_steps)  # some settings of some classes are changed here
     pipeline.set_progress_bar_config(disable=True)
 
     def iterate(forwards: Mapping[str, Forward], batch: Batch) -> torch.Tensor:
@@ -242,11 +287,17 @@ def _workload(
         identity={**facts(components, weights_hash), **_asked(pipeline, case, batch)},
         output_kind="images",
         quality=quality,
+        warnings=tuple(
+            f"schedule: {type(pipeline.scheduler).__name__} has no setting {setting}, so that {value!r}, which these "
+            "weights ask for, has no effect"
+            for setting, value in settings_without_effect(name, own).items()
+        ),
     )
 
 
 def _asked(pipeline: Any, case: Case, batch: Batch) -> dict[str, Any]:
-    """Work identity of a pipeline: what it is asked to do. Private entries of a configuration (versions) stay out."""
+    """Work identity of a pipeline: what it is asked to do. The scheduler's settings are read back from the object that
+    runs, after `set_timesteps`; private entries of its configuration (versions) stay out."""
     config = {key: value for key, value in pipeline.scheduler.config.items() if not key.startswith("_")}
     return {
         "pipeline": type(pipeline).__name__,

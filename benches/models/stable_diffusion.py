@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from benches.models import architectures
+from benches.models import architectures, folders
 from harness.registry import MODELS
 from harness.types import Case, Workload
 
+UNGUIDED = 1.0  # up to this scale diffusers' pipelines ask for the condition alone
 PROMPTS = (
     "a photograph of an astronaut riding a horse",
     "a red fox asleep in fresh snow, morning light",
@@ -57,6 +58,8 @@ def _register(name: str, description: str, image_size: int, guidance_scale: floa
         weights=("random", "pretrained", "folder"),
         image_size_multiple=8,  # pixels a latent pixel, along one side
         parameters=architectures.parameters(name),
+        folder_axes=folders.pipeline_axes,
+        unguided_up_to=UNGUIDED,
     )(build)
 
 

@@ -18,6 +18,8 @@ from torch import nn
 from benches.models.networks import split_pooled, to_ticks
 from harness.types import Forward
 
+PIPELINE_NULL_CLASS = 1000  # what DiTPipeline asks for in the unguided half, whatever the network's classes are
+
 
 class Border:
     """Where a pipeline's calls cross to the forwards: one for each workload, read by all of its stand-ins."""
@@ -79,7 +81,12 @@ class UNetStandIn(StandIn):
 
 
 class DiTStandIn(StandIn):
+    """The network's null class is the row after its last class: 1,000 for ImageNet's classes alone."""
+
     def forward(self, sample: torch.Tensor, timestep: torch.Tensor, class_labels: torch.Tensor) -> SimpleNamespace:
+        null_class = self.config.num_embeds_ada_norm
+        if null_class != PIPELINE_NULL_CLASS:
+            class_labels = torch.where(class_labels == PIPELINE_NULL_CLASS, null_class, class_labels)
         return SimpleNamespace(sample=self.cross(sample, to_ticks(timestep, len(sample)), class_labels))
 
 

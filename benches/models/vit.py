@@ -1,16 +1,16 @@
 """ViT classifiers of timm: Dosovitskiy et al. 2020, and DeiT-S, the same architecture trained otherwise.
 
 `weights` is "random" (timed on seeded random images), "pretrained" (timm's default weights from the hub) or a folder
-with timm's `config.json` and `model.safetensors`.
+with timm's `config.json` and `model.safetensors`, whose image size, channels and classes are the row's.
 """
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benches.models import folders
 from harness.registry import MODELS
 from harness.types import Case, Workload
 
@@ -34,7 +34,8 @@ def build(case: Case) -> Workload:
     module, weights_hash = _load(case)
     side = int(case.image_size or 0)
     generators = [torch.Generator().manual_seed(seed) for seed in item_seeds(case, case.batch_size)]
-    images = torch.stack([torch.randn(3, side, side, generator=generator) for generator in generators])
+    channels = module.patch_embed.proj.in_channels  # of the weights: 1 in a model of greyscale images
+    images = torch.stack([torch.randn(channels, side, side, generator=generator) for generator in generators])
     identity = {"architecture": case.model, "image_size": case.image_size, "images": f"normal, seed {case.seed}"}
     return classifier_workload(module, case, images, weights_hash, identity)
 
@@ -51,11 +52,19 @@ def _load(case: Case) -> tuple[Any, str]:
         module: Any = create(case.model, pretrained=True)
         return module, f"hub:{module.pretrained_cfg.get('hf_hub_id')}@{module.pretrained_cfg.get('tag')}"
     folder = Path(case.weights).expanduser()
-    config = folder / "config.json"
-    found = json.loads(config.read_text(encoding="utf-8")).get("architecture") if config.is_file() else None
-    if found != case.model:
-        raise ValueError(f"{config} names the architecture {found!r}, not {case.model!r}")
-    return create(f"local-dir:{folder}", pretrained=True), folder_hash(folder)
+    folders.check_timm(folder, case.model)
+    try:
+        module = create(f"local-dir:{folder}", pretrained=True)
+    except (ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        raise folders.FolderError(f"{folder}: timm cannot load it, mend what it names: {said}") from None
+    stored = module.pretrained_cfg.get("num_classes")
+    if module.num_classes != stored:  # timm draws the last layer at random then
+        raise folders.FolderError(
+            f"{folder / 'config.json'}: num_classes in model_args is {module.num_classes}, and the stored weights have "
+            f"{stored}: make both the same"
+        )
+    return module, folder_hash(folder)
 
 
 for _name, (_words, _patch, _parameters) in SIZES.items():
@@ -68,4 +77,5 @@ for _name, (_words, _patch, _parameters) in SIZES.items():
         image_size_multiple=_patch,
         parameters=_parameters,
         libraries=("timm",),
+        folder_axes=folders.timm_axes,
     )(build)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
+import importlib
+import inspect
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +18,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+
+from benches.models import folders
 
 Built = TypeVar("Built")
 
@@ -82,22 +86,67 @@ def load_pipeline(pipeline_class: Any, weights: str, hub: str | None, **options:
     """A pipeline from a `save_pretrained` folder, or with "pretrained" from the hub; and the weights' name.
 
     The name is the folder's sha256, or the hub repository with its commit. Everything is read as fp32: a backend
-    makes its own cast. ValueError where the folder holds another pipeline.
+    makes its own cast. FolderError, in one line, where the folder holds another pipeline or not all of it.
     """
     if weights == "pretrained":
         if hub is None:
             raise ValueError(f"no pretrained {pipeline_class.__name__} of this size is published in this format")
         folder = Path(pipeline_class.download(hub))
-        return _from_folder(pipeline_class, folder, options), f"hub:{hub}@{folder.name}"
+        return pipeline_from_folder(pipeline_class, folder, **options), f"hub:{hub}@{folder.name}"
     folder = Path(weights).expanduser()
-    return _from_folder(pipeline_class, folder, options), folder_hash(folder)
+    return pipeline_from_folder(pipeline_class, folder, **options), folder_hash(folder)
 
 
-def _from_folder(pipeline_class: Any, folder: Path, options: dict[str, Any]) -> Any:
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise ValueError(f"{folder} holds no model_index.json, so it is no folder that save_pretrained made")
-    found = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
-    if found != pipeline_class.__name__:
-        raise ValueError(f"{folder} holds a {found}, not a {pipeline_class.__name__}")
-    return pipeline_class.from_pretrained(folder, local_files_only=True, **options).to(dtype=torch.float32)
+def pipeline_from_folder(pipeline_class: Any, folder: Path, **options: Any) -> Any:
+    """The whole pipeline of a `save_pretrained` folder in fp32. Raises FolderError, in one line, where it is not whole.
+
+    A network of which there is a variant alone (`*.fp16.safetensors`) is read from that; `options` that are None leave
+    a part out.
+    """
+    parameters = inspect.signature(pipeline_class.__init__).parameters.values()
+    needed = [p.name for p in parameters if p.default is inspect.Parameter.empty and p.name not in {"self", *options}]
+    left_out = [name for name, value in options.items() if value is None]
+    folders.check_pipeline(folder, pipeline_class.__name__, needed, left_out)
+    index = folders.read_json(folder / folders.INDEX)
+    parts = {
+        name: _network(folder, name, index[name], variant)
+        for name, variant in folders.variants(folder).items()
+        if name not in options
+    }
+    try:
+        pipeline = pipeline_class.from_pretrained(folder, local_files_only=True, **parts, **options)
+    except (ValueError, OSError) as error:
+        said = " ".join(str(error).split())
+        raise folders.FolderError(f"{folder}: diffusers cannot load it, mend what it names: {said}") from None
+    for name, network in pipeline.components.items():
+        if isinstance(network, nn.Module):
+            _check_complete(folder / name, network)
+    return pipeline.to(dtype=torch.float32)
+
+
+def _network(folder: Path, name: str, entry: tuple[str, str], variant: str) -> Any:
+    """One network of a pipeline's folder, from the files of a variant."""
+    library, class_name = entry
+    network_class = getattr(importlib.import_module(library), class_name)
+    return network_class.from_pretrained(folder / name, variant=variant, local_files_only=True)
+
+
+def _check_complete(folder: Path, network: nn.Module) -> None:
+    """Raises FolderError where the files of a network hold fewer values than it has parameters: the libraries fill what
+    is missing at random. Older files have other names for the same parameters, so that values are counted."""
+    held = sum(_values(file) for file in folders.weights_files(folder))
+    if held < count(network):
+        raise folders.FolderError(
+            f"{folder}: its weights files hold {held:,} values, and the network of config.json has {count(network):,} "
+            "parameters: copy the whole files, or the config.json that belongs to them"
+        )
+
+
+def _values(file: Path) -> int:
+    """The number of values in a weights file; no value is read."""
+    if file.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(file, framework="pt") as tensors:
+            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return sum(tensor.numel() for tensor in torch.load(file, map_location="meta", weights_only=True).values())

@@ -68,14 +68,17 @@ def classifier_workload(
     quality: Quality | None = None,
     num_classes: int | None = None,
 ) -> Workload:
-    """A workload of one forward: float32 images (N, 3, H, W), N the batch size -> logits (N, num_classes).
+    """A workload of one forward: float32 images (N, C, H, W), N the batch size -> logits (N, num_classes).
 
-    Where `num_classes` is not given, it is the module's own, as timm's have. Raises ValueError where it has none.
+    Where `num_classes` is not given, it is the module's own, as timm's have. Raises ValueError where it has none. 0 is
+    a module without its last layer: the output is features, of the shape that the module itself gives one image.
     """
     classes = num_classes if num_classes is not None else getattr(module, "num_classes", None)
     if classes is None:
         raise ValueError(f"{type(module).__name__} has no num_classes: give it to classifier_workload")
-    component = Component(name="classifier", module=module.eval().requires_grad_(False), inputs=(images,))
+    module = module.eval().requires_grad_(False)
+    shape = (int(classes),) if classes else _feature_shape(module, images)
+    component = Component(name="classifier", module=module, inputs=(images,))
 
     @torch.no_grad()
     def iterate(forwards: Mapping[str, Forward], batch: torch.Tensor) -> torch.Tensor:
@@ -85,8 +88,15 @@ def classifier_workload(
         components=(component,),
         iterate=iterate,
         batch=images,
-        output_shape=(case.batch_size, int(classes)),
+        output_shape=(case.batch_size, *shape),
         identity={**facts((component,), weights_hash), **(identity or {})},
-        output_kind="logits",
+        output_kind="logits" if classes else "features",
         quality=quality,
     )
+
+
+@torch.no_grad()
+def _feature_shape(module: nn.Module, images: torch.Tensor) -> tuple[int, ...]:
+    """The shape of one image's features: (D,) where the module pools its tokens, (T, D) where it does not."""
+    features: torch.Tensor = module(images[:1])
+    return tuple(features.shape[1:])

@@ -98,7 +98,10 @@ def fidelity(trial: Trial) -> Findings:
     wanted = reference.output(trial, "timed batch", lambda: own)
     kind = trial.workload.output_kind
     samples, missing = closeness(own, wanted, kind)
-    if kind == "logits" and trial.workload.quality is None:
+    no_class = without_class(own, kind)
+    if no_class is not None:
+        missing[AGREEMENT.name] = no_class
+    elif trial.workload.quality is None:
         samples[AGREEMENT.name] = agreement(own, wanted)
     allowed = tolerance(trial.case.precision, kind)
     invalid = fault(samples, allowed)
@@ -123,28 +126,48 @@ def _against_the_first(trial: Trial, own: torch.Tensor) -> dict[str, float]:
 
 
 def closeness(own: torch.Tensor, wanted: torch.Tensor, kind: str) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Cosine, relative error, largest difference and, for images, PSNR of two equally shaped tensors."""
+    """Cosine, relative error, largest difference and, for images, PSNR of two equally shaped tensors.
+
+    Items of one value have the batch's cosine and are held against the batch's length: one value has neither direction
+    nor spread. So has an item of equal values its own length for a spread. Equal items have cosine 1 and error 0.
+    """
     import torch
 
-    a, b = own.double().flatten(1), wanted.double().flatten(1)  # (N, values of an item)
+    a, b = own.double().reshape(len(own), -1), wanted.double().reshape(len(wanted), -1)  # (N, values of an item)
     centre = b.mean(dim=1, keepdim=True) if kind == "images" else torch.zeros(1)
-    cosines = torch.nn.functional.cosine_similarity(a - centre, b - centre, dim=1)
+    if b.shape[1] > 1:
+        cosines = torch.nn.functional.cosine_similarity(a - centre, b - centre, dim=1)
+    else:
+        cosines = torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0).expand(len(b))
+    cosines = torch.where((a == b).all(dim=1), torch.ones_like(cosines), cosines)
     samples = {
         COSINE.name: cosines.tolist(),
         ERROR.name: relative_errors(own, wanted),
         DIFFERENCE.name: [float((a - b).abs().max())],
     }
     if kind != "images":
-        return samples, {PSNR.name: "PSNR is for images; this output is logits"}
+        return samples, {PSNR.name: f"PSNR is for images; this output is {kind}"}
     error = float(((a - b) ** 2).mean())
     if error == 0:
-        return samples, {
-            PSNR.name: IDENTICAL,
-            AGREEMENT.name: "not a classifier",
-        }
-    return samples | {PSNR.name: [-10 * math.log10(error)]}, {AGREEMENT.name: "not a classifier"}
+        return samples, {PSNR.name: IDENTICAL}
+    return samples | {PSNR.name: [-10 * math.log10(error)]}, {}
+
+
+def without_class(output: torch.Tensor, kind: str) -> str | None:
+    """Why an output of a kind names no class for its items, or None."""
+    if kind == "images":
+        return "not a classifier"
+    if kind == "features":
+        return "features name no class"
+    if not output.is_floating_point():
+        return "the output holds whole numbers, no logits"
+    if output.ndim < 2 or output.shape[1] < 2:
+        return "one logit an item names no class"
+    return None
 
 
 def agreement(own: torch.Tensor, wanted: torch.Tensor) -> list[float]:
-    """1.0 for each item whose largest logit is the reference's, else 0.0. Shapes (N, C)."""
-    return (own.argmax(dim=1) == wanted.argmax(dim=1)).float().tolist()
+    """1.0 for each item whose largest logit is the reference's, else 0.0; in a map the share of its positions.
+    Shapes (N, C) or (N, C, ...)."""
+    equal = own.argmax(dim=1) == wanted.argmax(dim=1)
+    return equal.reshape(len(own), -1).double().mean(dim=1).tolist()

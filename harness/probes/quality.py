@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import reference
 from harness.probes import probe
-from harness.probes.fidelity import AGREEMENT, agreement
+from harness.probes.fidelity import AGREEMENT, agreement, without_class
 from harness.trial import Findings, Trial
 from harness.types import Quality
 
@@ -32,7 +32,7 @@ def quality(trial: Trial) -> Findings:
     outputs = _cat([trial.step(batch).cpu() for batch in judge.batches()])
     samples = judge.score(outputs)
     told: tuple[str, ...] = ()
-    if trial.workload.output_kind == "logits":
+    if without_class(outputs, trial.workload.output_kind) is None:
         wanted = reference.output(trial, "quality set", lambda: outputs)
         told = reference.told(trial, "quality set")
         if not reference.is_reference(trial.case):

@@ -1,0 +1,258 @@
+"""Folders of models: what they say of themselves before anything is loaded, and the one line where they are not whole.
+
+    folders.check_pipeline(Path("my-model"), "StableDiffusionPipeline")     # FolderError: one line, or nothing
+    folders.variants(Path("my-model"))                                      # {"unet": "fp16"}: no other files
+
+Importing this module imports neither torch nor a model library.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+INDEX = "model_index.json"
+WEIGHTS = re.compile(
+    r"(diffusion_pytorch_model|pytorch_model|model)(?:-\d{5}-of-\d{5})?(?:\.([A-Za-z0-9_]+?))?(?:-\d{5}-of-\d{5})?"
+    r"\.(safetensors|bin)"
+)
+DIFFUSERS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin")  # timm's too
+TIMM_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+SHARD_INDEX = "*.index*.json"
+LFS = b"version https://git-lfs"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MAX_HEADER = 100_000_000  # bytes, of a safetensors file
+
+
+class FolderError(ValueError):
+    """A folder of a model that cannot be loaded; `str()` is one line that names the file and what to do."""
+
+
+def read_json(path: Path) -> Mapping[str, Any]:
+    """The mapping in a JSON file. Raises FolderError."""
+    if not path.is_file():
+        raise FolderError(f"{path}: there is no such file: copy the whole model")
+    raw = path.read_bytes()
+    _check_raw(path, raw)
+    try:
+        found = json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise FolderError(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise FolderError(f"{path}: not JSON ({error.msg}, line {error.lineno}): fetch the file again") from None
+    if not isinstance(found, dict):
+        raise FolderError(f"{path}: holds a {type(found).__name__}, where a mapping is needed: fetch the file again")
+    return found
+
+
+def check_pipeline(folder: Path, pipeline: str, needed: Iterable[str] = (), left_out: Iterable[str] = ()) -> None:
+    """Raises FolderError where `folder` holds no whole diffusers pipeline of the class `pipeline`. The parts `needed`
+    must be named in its index, those `left_out` need not be there."""
+    index = folder / INDEX
+    if not index.is_file():
+        raise FolderError(f"{folder} holds no {INDEX}, so it is no folder that save_pretrained made")
+    parts = read_json(index)
+    found = parts.get("_class_name")
+    if found != pipeline:
+        raise FolderError(f"{folder} holds a {found}, not a {pipeline} (_class_name in {INDEX}): ask for another model")
+    named = _parts(parts)
+    if missing := [name for name in needed if name not in named]:
+        raise FolderError(f"{index}: does not name the part {missing[0]!r} of a {pipeline}: copy the whole model")
+    for name, class_name in named.items():
+        if name not in left_out:
+            _check_part(folder, name, class_name)
+
+
+def check_timm(folder: Path, architecture: str) -> Mapping[str, Any]:
+    """The configuration of a folder that timm saved. Raises FolderError where it is not whole, or is another one's."""
+    config = read_json(folder / "config.json")
+    found = config.get("architecture")
+    if str(found).partition(".")[0] != architecture:
+        raise FolderError(
+            f"{folder / 'config.json'} names the architecture {found!r}, not {architecture!r}: ask for the model "
+            f"{str(found).partition('.')[0]!r}, if there is one"
+        )
+    files = [file for file in _files(folder) if file.suffix in TIMM_SUFFIXES]
+    _check_there(folder, files, TRANSFORMERS_FILES)
+    _check_files(files)
+    return config
+
+
+def check_digits_vit(folder: Path, image_size: int) -> None:
+    """Raises FolderError where `folder` holds no classifier of colour images of `image_size` px in the format of the
+    digits weights."""
+    file = folder / "config.json"
+    arguments = read_json(file).get("model_args")
+    if not isinstance(arguments, dict):
+        raise FolderError(f"{file}: has no mapping model_args: copy a folder that benches.digits.train made")
+    for name, wanted, unless_stated in (("in_chans", 3, 3), ("img_size", image_size, 224)):
+        found = arguments.get(name, unless_stated)
+        if found != wanted:
+            raise FolderError(f"{file}: {name} is {found}, and the scans have {wanted}: use weights of {name} {wanted}")
+    files = [file for file in _files(folder) if file.name == "model.safetensors"]
+    _check_there(folder, files, ("model.safetensors",))
+    _check_files(files)
+
+
+def variants(folder: Path) -> dict[str, str]:
+    """Part -> the variant ("fp16") of its files, of parts that have files of one variant alone. Raises FolderError
+    where a part has several variants and no plain files."""
+    found: dict[str, str] = {}
+    for name in _parts(read_json(folder / INDEX)):
+        names = {match[2] for file in _files(folder / name) if (match := WEIGHTS.fullmatch(file.name))}
+        if not names or None in names:
+            continue
+        if len(names) > 1:
+            held = ", ".join(sorted(names))
+            raise FolderError(f"{folder / name}: there are weights of the variants {held} alone: keep one of them")
+        found[name] = names.pop()
+    return found
+
+
+def weights_files(folder: Path) -> list[Path]:
+    """The weights files of one network that are loaded: safetensors before .bin, plain ones before a variant."""
+    matches = {file: match for file in _files(folder) if (match := WEIGHTS.fullmatch(file.name))}
+    plain = any(match[2] is None for match in matches.values())
+    of_one = {file: match for file, match in matches.items() if match[2] is None or not plain}
+    safe = [file for file, match in of_one.items() if match[3] == "safetensors"]
+    return safe or list(of_one)
+
+
+def pipeline_axes(folder: Path) -> dict[str, Any]:
+    """The image size, in pixels along one side, that a folder's own configuration asks for. Nothing where it does not
+    say: a folder that cannot be read says why when it is loaded."""
+    try:
+        denoiser = next(folder / name for name in ("unet", "transformer") if (folder / name).is_dir())
+        side = read_json(denoiser / "config.json")["sample_size"]
+        channels = read_json(folder / "vae" / "config.json")["block_out_channels"]
+    except (FolderError, OSError, KeyError, StopIteration):
+        return {}
+    if not isinstance(side, int) or not isinstance(channels, list) or side < 1:
+        return {}
+    return {"image_size": side * 2 ** (len(channels) - 1)}
+
+
+def timm_axes(folder: Path) -> dict[str, Any]:
+    """The same of a folder that timm saved."""
+    try:
+        config = read_json(folder / "config.json")
+    except (FolderError, OSError):
+        return {}
+    own = _mapping(config.get("model_args")).get("img_size")
+    if own is None:
+        pretrained = _mapping(config.get("pretrained_cfg"))
+        input_size = pretrained.get("input_size", config.get("input_size"))
+        own = input_size[-1] if isinstance(input_size, list) and input_size else None
+    if isinstance(own, list) and len(set(own)) == 1:
+        own = own[0]
+    return {"image_size": own} if isinstance(own, int) else {}
+
+
+def _parts(index: Mapping[str, Any]) -> dict[str, str]:
+    """Part -> class name, without parts that the pipeline does not have."""
+    pairs = {name: value for name, value in index.items() if isinstance(value, list) and len(value) == 2}
+    return {name: str(value[1]) for name, value in pairs.items() if value[1] is not None}
+
+
+def _check_part(folder: Path, name: str, class_name: str) -> None:
+    part = folder / name
+    if not part.is_dir():
+        raise FolderError(f"{folder / INDEX} names the part {name!r}, and {part} is no folder: copy the whole model")
+    for file in _files(part):
+        if file.suffix in {".json", ".txt"}:
+            _check_head(file)
+    if class_name.endswith("Scheduler"):
+        read_json(part / "scheduler_config.json")
+    elif "Tokenizer" in class_name:
+        _check_tokenizer(part)
+    elif class_name.endswith(("FeatureExtractor", "ImageProcessor")):
+        read_json(part / "preprocessor_config.json")
+    else:
+        read_json(part / "config.json")
+        of_transformers = class_name.startswith("CLIP")
+        _check_weights(part, TRANSFORMERS_FILES if of_transformers else DIFFUSERS_FILES)
+
+
+def _check_tokenizer(part: Path) -> None:
+    read_json(part / "tokenizer_config.json")
+    whole = (part / "tokenizer.json").is_file()
+    if not whole and not ((part / "vocab.json").is_file() and (part / "merges.txt").is_file()):
+        missing = "neither tokenizer.json nor vocab.json with merges.txt is there"
+        raise FolderError(f"{part}: {missing}: copy the whole model")
+
+
+def _check_weights(folder: Path, expected: tuple[str, str]) -> None:
+    files = weights_files(folder)
+    _check_there(folder, files, expected)
+    for index in sorted(folder.glob(SHARD_INDEX)):
+        for shard in sorted(set(_mapping(read_json(index).get("weight_map")).values())):
+            if not (folder / shard).is_file():
+                raise FolderError(f"{index} names {shard}, which is not there: copy the missing file")
+    _check_files(files)
+
+
+def _check_there(folder: Path, files: list[Path], expected: tuple[str, ...]) -> None:
+    if not files:
+        there = ", ".join(file.name for file in _files(folder)) or "nothing"
+        raise FolderError(f"{folder}: no weights ({' or '.join(expected)}); there is {there}: copy the missing file")
+
+
+def _check_files(files: list[Path]) -> None:
+    for file in files:
+        _check_head(file)
+        if file.suffix == ".safetensors":
+            _check_whole(file)
+        elif _starts_with(file, b"PK") and not zipfile.is_zipfile(file):
+            raise FolderError(f"{file}: the end of the archive is not there: it is cut off, fetch it again")
+
+
+def _check_whole(file: Path) -> None:
+    """Raises FolderError where a safetensors file is shorter than its own header says, or has none."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))[0]
+        if not 2 <= length <= MAX_HEADER:
+            raise FolderError(f"{file}: no safetensors file (its header has {length} bytes): fetch it again")
+        try:
+            header = json.loads(stream.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            ends = None
+    if ends is None and size >= 8 + length:
+        raise FolderError(f"{file}: no safetensors file (its header is not readable): fetch it again")
+    wanted = 8 + length + max(ends or [0])
+    if size < wanted:
+        raise FolderError(f"{file}: has {size} bytes, and its header asks for {wanted}: it is cut off, fetch it again")
+
+
+def _check_head(file: Path) -> None:
+    with file.open("rb") as stream:
+        _check_raw(file, stream.read(64))
+
+
+def _starts_with(file: Path, head: bytes) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(len(head)) == head
+
+
+def _check_raw(file: Path, raw: bytes) -> None:
+    if not raw:
+        raise FolderError(f"{file}: is empty: fetch it again")
+    if raw.startswith(LFS):
+        raise FolderError(f"{file}: is a Git LFS pointer, not the file itself: run `git lfs pull` where it came from")
+    if raw.startswith(BYTE_ORDER_MARK):
+        raise FolderError(f"{file}: starts with a byte order mark: save it as UTF-8 without one")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

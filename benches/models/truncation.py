@@ -1,0 +1,60 @@
+"""How many tokens of its prompts a pipeline never reads: a tokenizer cuts what is longer than its model.
+
+found = truncation.counted("tokenizer", tokenizer, ["a very long prompt ..."])
+found.tokens_lost        # (12,)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truncation:
+    """What one tokenizer cuts off the prompts of a batch. `tokens_lost` has one count a prompt, in the batch's order,
+    and `limit` is how many tokens a prompt may have, start and end token included."""
+
+    tokenizer: str
+    limit: int
+    tokens_lost: tuple[int, ...]
+
+    @property
+    def fact(self) -> dict[str, int]:
+        return {
+            "limit": self.limit,
+            "prompts": len(self.tokens_lost),
+            "truncated": sum(lost > 0 for lost in self.tokens_lost),
+            "tokens_lost": sum(self.tokens_lost),
+        }
+
+    @property
+    def warning(self) -> str | None:
+        """The warning of the row, or None where nothing is cut off."""
+        cut = [lost for lost in self.tokens_lost if lost]
+        if not cut:
+            return None
+        tokens = f"{min(cut)} to {max(cut)} tokens" if min(cut) < max(cut) else _tokens(cut[0])
+        lose, each = ("lose", " each") if len(cut) > 1 else ("loses", "")
+        return (
+            f"truncated: the {self.tokenizer} cuts prompts at {self.limit} tokens, and {len(cut)} of "
+            f"{len(self.tokens_lost)} prompts of the batch {lose} {tokens}{each}"
+        )
+
+
+def counted(name: str, tokenizer: Any, prompts: Sequence[str]) -> Truncation:
+    """What `tokenizer`, the pipeline's part `name`, cuts off each of `prompts`."""
+    limit = int(tokenizer.model_max_length)
+    lengths = {prompt: _length(tokenizer, prompt) for prompt in dict.fromkeys(prompts)}
+    lost = tuple(max(0, lengths[prompt] - limit) for prompt in prompts)
+    return Truncation(tokenizer=name, limit=limit, tokens_lost=lost)
+
+
+def _length(tokenizer: Any, prompt: str) -> int:
+    """Tokens of the whole prompt, start and end token included."""
+    return int(tokenizer(prompt, padding="longest", return_tensors="pt").input_ids.shape[-1])
+
+
+def _tokens(number: int) -> str:
+    return f"{number} token" if number == 1 else f"{number} tokens"

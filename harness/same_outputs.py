@@ -1,0 +1,85 @@
+"""Rows of one run that should have different outputs and have one, bit for bit. Pure: a Run in, values out.
+
+A row is named after what it asks for. Where two rows ask for different schedulers, numbers of steps, guidance scales or
+prompts and answer with the same bytes, at least one of them is named after something that did not happen. Other weights
+and another seed count too, where the rows' own identities say that the work is another. Backends, precisions and
+optimizations are held against fp32 eager elsewhere and are not compared here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from harness.types import Case, Measurement, Run
+
+ASKED = ("scheduler", "num_steps", "guidance_scale", "prompt")
+AXES_THAT_CHANGE_OUTPUTS = (*ASKED, "seed", "weights")
+COMPARED_WITHIN = ("model", "backend", "precision", "optimizations", "batch_size", "image_size")
+_LONG = {"prompt": "another prompt", "weights": "other weights"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SameOutput:
+    """That a row has the output of the row `other`, from which it differs in `axes`, and of `more` further rows."""
+
+    other: Case
+    axes: tuple[str, ...]
+    more: int = 0
+
+    @property
+    def warning(self) -> str:
+        values = [_LONG.get(axis) or f"{axis} {_text(getattr(self.other, axis))}" for axis in self.axes]
+        others = f" and of {self.more} more" if self.more else ""
+        return (
+            f"same output: bit for bit that of the row with {' and '.join(values)}{others}, so that the difference in "
+            f"{' and '.join(self.axes)} changed nothing"
+        )
+
+
+def same_outputs(run: Run) -> dict[str, SameOutput]:
+    """Case id -> what its row shares its output with; rows with an output of their own are left out."""
+    groups: dict[tuple[Any, ...], list[Measurement]] = {}
+    for measurement in _first_of_each_case(run.measurements):
+        output = measurement.facts.get("output_hash")
+        if output is not None:
+            within = tuple(getattr(measurement.case, axis) for axis in COMPARED_WITHIN)
+            groups.setdefault((*within, output), []).append(measurement)
+    return {case_id: found for group in groups.values() for case_id, found in _in_group(group)}
+
+
+def _in_group(group: list[Measurement]) -> Iterable[tuple[str, SameOutput]]:
+    by_claim: dict[tuple[Any, ...], list[Case]] = {}
+    for measurement in group:
+        by_claim.setdefault(_claim(measurement), []).append(measurement.case)
+    if len(by_claim) < 2:
+        return
+    firsts = {claim: cases[0] for claim, cases in by_claim.items()}
+    leading = list(firsts)[:2]
+    for claim, cases in by_claim.items():
+        other = firsts[leading[0] if claim != leading[0] else leading[1]]
+        for case in cases:
+            axes = tuple(a for a in AXES_THAT_CHANGE_OUTPUTS if getattr(case, a) != getattr(other, a))
+            yield case.id, SameOutput(other=other, axes=axes, more=len(group) - len(cases) - 1)
+
+
+def _claim(measurement: Measurement) -> tuple[Any, ...]:
+    """What the row says that it did. Rows of one claim are one work, and have one output rightly."""
+    asked = tuple(getattr(measurement.case, axis) for axis in ASKED)
+    return (*asked, measurement.facts.get("weights_hash"), measurement.facts.get("work_hash"))
+
+
+def _first_of_each_case(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """The first process of each case, of cases whose processes all ended well."""
+    found: dict[str, Measurement] = {}
+    bad: set[str] = set()
+    for measurement in measurements:
+        if measurement.status != "ok":
+            bad.add(measurement.case.id)
+        found.setdefault(measurement.case.id, measurement)
+    return [measurement for case_id, measurement in found.items() if case_id not in bad]
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

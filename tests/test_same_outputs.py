@@ -1,0 +1,82 @@
+"""Rows that ask for different work and have one output, bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.frames import cases_frame
+from harness.same_outputs import same_outputs
+from harness.types import Case, Measurement, Protocol, Run
+
+BASE = Case(model="sd15", scheduler="ddim", num_steps=4, guidance_scale=4.0, prompt="a cat", image_size=64)
+
+
+def row(output: str = "same", work: str = "w", weights_hash: str = "h", status: Any = "ok", **axes: Any) -> Measurement:
+    facts = {"output_hash": output, "work_hash": work, "weights_hash": weights_hash}
+    reason = None if status == "ok" else "why"
+    return Measurement(case=BASE.with_(**axes), replicate=0, status=status, reason=reason, facts=facts)
+
+
+def run_of(*measurements: Measurement) -> Run:
+    return Run(
+        id="r",
+        suite="s",
+        protocol=Protocol(),
+        environment={},
+        metrics={},
+        cases=tuple(dict.fromkeys(m.case for m in measurements)),
+        measurements=measurements,
+    )
+
+
+@pytest.mark.parametrize(
+    ("axis", "value"),
+    [("scheduler", "dpmpp_2m"), ("num_steps", 5), ("guidance_scale", 1.0), ("prompt", "a dog")],
+)
+def test_another_thing_asked_for_and_one_output_is_a_warning_of_both_rows(axis: str, value: Any) -> None:
+    first, second = row(), row(**{axis: value})
+    found = same_outputs(run_of(first, second))
+    assert {found[m.case.id].axes for m in (first, second)} == {(axis,)}
+    assert found[first.case.id].other == second.case
+    warnings = cases_frame(run_of(first, second))["warnings"]
+    assert [text.split(":")[0] for text in warnings] == ["same output"] * 2
+    assert all(f"the difference in {axis} changed nothing" in text for text in warnings)
+    assert same_outputs(run_of(first, row(output="other", **{axis: value}))) == {}
+
+
+@pytest.mark.parametrize(
+    "axes", [{"backend": "onnxruntime"}, {"precision": "bf16"}, {"optimizations": "channels_last"}, {"model": "sd21"}]
+)
+def test_backends_precisions_optimizations_and_models_are_not_compared(axes: dict[str, Any]) -> None:
+    assert same_outputs(run_of(row(), row(**axes))) == {}
+    assert len(same_outputs(run_of(row(), row(**axes), row(scheduler="euler")))) == 2
+
+
+def test_a_seed_and_weights_count_where_the_rows_say_that_the_work_is_another() -> None:
+    assert same_outputs(run_of(row(), row(seed=1))) == {}
+    assert same_outputs(run_of(row(), row(weights="/copy/of/the/same"))) == {}
+    assert len(same_outputs(run_of(row(), row(seed=1, work="w2")))) == 2
+    assert len(same_outputs(run_of(row(), row(weights="/others", weights_hash="h2", work="w2")))) == 2
+
+
+def test_rows_that_did_not_end_well_are_not_compared() -> None:
+    assert same_outputs(run_of(row(), row(scheduler="euler", status="invalid"))) == {}
+
+
+def test_many_rows_name_one_and_count_the_others() -> None:
+    names = ("ddim", "euler", "heun", "lms")
+    found = same_outputs(run_of(*(row(scheduler=name) for name in names)))
+    assert len(found) == 4
+    assert {f.more for f in found.values()} == {2}
+    assert found[BASE.id].warning == (
+        "same output: bit for bit that of the row with scheduler euler and of 2 more, so that the difference in "
+        "scheduler changed nothing"
+    )
+
+
+def test_what_a_user_writes_cannot_split_a_warning() -> None:
+    """Warnings of a row are joined by a semicolon."""
+    found = same_outputs(run_of(row(prompt="a; b"), row(prompt="c; d")))
+    assert all(";" not in f.warning for f in found.values())
