@@ -223,6 +223,22 @@ def test_each_call_uses_its_own_forwards_and_keeps_no_network() -> None:
         run(workload)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pipeline_that_is_kept_for_several_rows_stays_as_it_was_given(kind: str) -> None:
+    """A plugin loads a large pipeline once: the second row found the first one's stand-ins in it."""
+    make, workload, asked, _ = KINDS[kind]
+    pipeline = make()
+    kept, scheduler = dict(pipeline.components), pipeline.scheduler
+    first, other, again = (
+        run(workload(pipeline, case_of(kind, scheduler=name), asked, "random-0"))
+        for name in ("ddim", "dpmpp_2m", "ddim")
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert pipeline.components == kept
+    assert pipeline.scheduler is scheduler
+
+
 def test_ticks_are_exact_for_whole_steps_and_close_for_others() -> None:
     whole = networks.to_ticks(torch.tensor(999), 3)
     assert whole.tolist() == [999 * networks.TICKS] * 3

@@ -4,13 +4,15 @@
     forwards = {c.name: c.module for c in workload.components}
     images = workload.iterate(forwards, workload.batch)        # float32 (N, 3, H, W), 0 to 1
 
-The pipeline holds stand-ins afterwards, and the components own its networks. Its scheduler is exchanged for the
-case's, on the model's noise schedule. The output stays a tensor: no PIL, no progress bar, nothing written.
+A copy of the pipeline runs: it holds stand-ins, the components own the networks, and its scheduler is exchanged for
+the case's, on the model's noise schedule. The pipeline that was given stays as it is. The output stays a tensor: no
+PIL, no progress bar, nothing written.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -43,6 +45,7 @@ def stable_diffusion_workload(
 ) -> Workload:
     """A workload of a `StableDiffusionPipeline` or `StableDiffusionXLPipeline`. ValueError for a variant of them
     whose networks take more than text, latents and time."""
+    pipeline = copy.copy(pipeline)
     batch = batch_of(case, prompts)
     cut = _cut(pipeline, batch)
     texts = _xl_texts if getattr(pipeline, "text_encoder_2", None) is not None else _texts
@@ -80,6 +83,7 @@ def dit_workload(
             f"DiTPipeline neither scales its first latents nor keeps the unscaled ones, which scheduler "
             f"{case.scheduler!r} needs; it can use {usable}"
         )
+    pipeline = copy.copy(pipeline)
     side = pipeline.transformer.config.sample_size * _pixels_a_latent(pipeline.vae)
     if case.image_size != side:
         raise ValueError(
