@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -22,7 +23,10 @@ from typing import Final
 from benches.failures import UsageError
 from harness.arm_process import ArmFailed
 from harness.environment import NO_GIT
+from harness.threads import ASKING
 
+VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+RESERVED: Final = ("PYTHONPATH", "PYTHONSAFEPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
 MINIMUM_PYTHON: Final = (3, 11)
 BUILD_FILES: Final = ("pyproject.toml", "setup.py", "setup.cfg")
 NOT_PACKAGES: Final = frozenset(
@@ -228,3 +232,13 @@ def _checked(command: Sequence[str], what: str, **variables: str) -> None:
         raise ArmFailed(f"cannot {what}: not done after {INSTALL_TIMEOUT_S:g} s") from None
     if done.returncode != 0:
         raise ArmFailed(f"cannot {what}: {' '.join(done.stderr.split())[-400:]}")
+
+
+def check_variable(variable: str) -> None:
+    """Refuses a variable that an arm cannot set. Raises UsageError."""
+    if not VARIABLE.fullmatch(variable):
+        raise UsageError(f"env:{variable}: a variable's name is letters, digits and '_'")
+    if variable in RESERVED:
+        raise UsageError(f"env:{variable}: imgbench sets it itself, so that each arm runs its own code (ref=, python=)")
+    if variable in ASKING:
+        raise UsageError(f"env:{variable}: imgbench sets it itself, so that --threads N holds for both arms")

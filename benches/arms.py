@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from benches.arm_environments import installable, interpreter, own_packages, ref_environment
+from benches.arm_environments import check_variable, installable, interpreter, own_packages, ref_environment
 from benches.failures import UsageError
 from harness import strict_yaml
 from harness.arm_process import ArmFailed
@@ -37,9 +37,6 @@ from harness.weights import keywords, resolved
 OUR_ROOT: Final = Path(__file__).resolve().parent.parent
 OURS: Final = ("harness", "benches")  # what an arm's host needs
 HOST: Final = Path("harness/arm_host.py")
-VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # of no effect on a network: both arms run with --threads
-RESERVED: Final = ("PYTHONPATH", "PYTHONSAFEPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +61,7 @@ def parse(name: str, text: str) -> ArmRequest:
             parse_injection(injection)
         variables = {k.removeprefix("env:"): v for k, v in found.items() if k.startswith("env:")}
         for variable in variables:
-            _check_variable(variable)
+            check_variable(variable)
         axes = {k: v for k, v in found.items() if not k.startswith(("env:", "inject:")) and k not in {"ref", "python"}}
         overrides = {axis: _value(axis, value) for axis, value in axes.items()}
     except (UsageError, InjectionError) as error:
@@ -92,15 +89,6 @@ def _found(items: list[str]) -> dict[str, str]:
             raise UsageError(f"{key} is given twice")
         found[key] = value
     return found
-
-
-def _check_variable(variable: str) -> None:
-    if not VARIABLE.fullmatch(variable):
-        raise UsageError(f"env:{variable}: a variable's name is letters, digits and '_'")
-    if variable in RESERVED:
-        raise UsageError(f"env:{variable}: imgbench sets it itself, so that each arm runs its own code (ref=, python=)")
-    if variable in THREADS:
-        raise UsageError(f"env:{variable}: both arms run with the same number of threads; set it with --threads N")
 
 
 def _value(axis: str, text: str) -> Any:

@@ -29,7 +29,7 @@ def findings() -> list[dict[str, Any]]:
         _row(
             "device",
             True,
-            f"{found['device_name']}, {found['threads']} threads, {format_value(found['memory_bytes'], 'B')}",
+            f"{found['device_name']}, {format_value(found['memory_bytes'], 'B')}",
         ),
         _threads(found),
         _cuda(),

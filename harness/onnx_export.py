@@ -84,11 +84,6 @@ def facts_of(files: Sequence[OnnxFile]) -> dict[str, Any]:
     }
 
 
-def shares_of(files: Sequence[OnnxFile], precision: str) -> share.Shares:
-    """How much of each network's weights is quantised; nothing where `precision` does not quantise."""
-    return {f.component: f.share for f in files} if precision in QUANTISED else {}
-
-
 def free_axes(x: torch.Tensor, optimizations: Sequence[str]) -> tuple[int, ...]:
     """The dimensions of an input that its network takes in any size: (N, ...) with dynamic_batch, height and width of
     pictures and latents (N, C, H, W) with dynamic_size."""

@@ -12,7 +12,8 @@ fp8_e4m3           bf16, with linear layers in fp8: weights per channel, activat
 
 torchao quantises for the torch backends (`harness.quantisation`), ONNX Runtime's quantiser for the ONNX ones
 (`harness.onnx_export`): linear layers and matrix products, and for ONNX int8_static convolutions too. The rest of an
-int8 network stays in fp32. A module's floating inputs are cast at its border and its output is given back in fp32.
+int8 network stays in fp32, and every row says how much that is (`harness.share`). A module's floating inputs are cast
+at its border and its output is given back in fp32.
 """
 
 from __future__ import annotations

@@ -11,14 +11,17 @@ named after.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from harness import quantisation
+from harness.precision import QUANTISED
 
 if TYPE_CHECKING:
     import torch
+
+    from harness.onnx_export import OnnxFile
 
 SMALL: Final = 0.5
 NARROW: Final = ("int8", "uint8", "float8_e4m3fn")
@@ -71,6 +74,11 @@ def of_graph(graph: Any) -> Share:
         for tensor in graph.initializer
         if tensor.name in used and len(tensor.dims) > 1 and tensor.data_type in narrow | wide
     )
+
+
+def of_files(files: Sequence[OnnxFile], precision: str) -> Shares:
+    """The shares of exported networks; none where `precision` does not quantise."""
+    return {f.component: f.share for f in files} if precision in QUANTISED else {}
 
 
 def total(shares: Shares) -> Share:

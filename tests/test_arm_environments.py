@@ -238,8 +238,8 @@ def test_all_items_in_one_text() -> None:
         ("inject:bsy=0.1", "unknown injection 'bsy'"),
         ("env:=1", "a variable's name is letters"),
         ("env:PYTHONPATH=/x", "imgbench sets it itself"),
-        ("env:OMP_NUM_THREADS=1", "both arms run with the same number of threads; set it with --threads N"),
-        ("env:MKL_NUM_THREADS=1", "both arms run with the same number of threads; set it with --threads N"),
+        ("env:OMP_NUM_THREADS=1", "imgbench sets it itself, so that --threads N holds for both"),
+        ("env:MKL_NUM_THREADS=1", "imgbench sets it itself, so that --threads N holds for both"),
         ("batch_size={a", "not valid YAML"),
     ],
 )

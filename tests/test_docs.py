@@ -38,7 +38,9 @@ def test_files_that_the_readme_names_exist() -> None:
     assert named
 
 
-@pytest.mark.parametrize("module", ["harness.types", "harness.units", "harness.timing", "harness.stats"])
+@pytest.mark.parametrize(
+    "module", ["harness.types", "harness.units", "harness.timing", "harness.stats", "harness.threads"]
+)
 def test_docstring_examples(module: str) -> None:
     found = doctest.testmod(importlib.import_module(module))
     assert found.attempted

@@ -66,7 +66,7 @@ def test_the_share_of_an_onnx_file(recipe: str, quantised: int, tmp_path: Path) 
     file = onnx_export.exported([Component(name="net", module=module, inputs=(x,))], request, recipe)[0]
     assert file.share.quantised == quantised
     assert file.share.elements - quantised == 96 + 32 + (420 if recipe == "fp32" else 0)
-    assert (onnx_export.shares_of([file], recipe) == {}) == (recipe == "fp32")
+    assert (share.of_files([file], recipe) == {}) == (recipe == "fp32")
 
 
 def test_a_matrix_that_two_products_share_is_transposed_once(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from harness import onnx_export, onnx_proof, onnx_providers, precision, saturation
+from harness import onnx_export, onnx_proof, onnx_providers, precision, saturation, share
 from harness.backends import Build, BuildRequest, cached_before, cannot_import, missing_device, note_built
 from harness.onnx_export import OnnxFile
 from harness.onnx_proof import CPU, CUDA, INTEGER_OPERATORS, TENSORRT, Profile
@@ -86,7 +86,7 @@ class OnnxRuntime:
                 **_modes(request.precision, provider),
             },
             verify=lambda: onnx_proof.fault(profiles, provider, wanted, integer_layers),
-            shares=onnx_export.shares_of(files, request.precision),
+            shares=share.of_files(files, request.precision),
         )
 
     def session_providers(self, request: BuildRequest) -> list[str | tuple[str, dict[str, str]]]:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from harness import onnx_export, saturation
+from harness import onnx_export, saturation, share
 from harness.backends import Build, BuildRequest, cached_before, cannot_import, note_built
 from harness.onnx_export import OnnxFile
 from harness.registry import BACKENDS
@@ -86,7 +86,7 @@ class OpenVino:
                 **_modes(request.precision),
             },
             verify=lambda: _verify(nodes, wanted, {f.component: f.integer_layers for f in files}),
-            shares=onnx_export.shares_of(files, request.precision),
+            shares=share.of_files(files, request.precision),
         )
 
 

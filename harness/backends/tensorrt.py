@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from harness import onnx_export, precision
+from harness import onnx_export, precision, share
 from harness.backends import Build, BuildRequest, cached_before, cannot_import, missing_device, note_built
 from harness.precision import DTYPES, FP8_CAPABILITY
 from harness.registry import BACKENDS
@@ -108,7 +108,7 @@ class TensorRT:
                 "load_s": load_s,
             },
             verify=lambda: _verify(read, wanted, quantised),
-            shares=onnx_export.shares_of(files, wanted),
+            shares=share.of_files(files, wanted),
         )
 
 
