@@ -30,7 +30,8 @@ from harness.injection import InjectionError
 from harness.injection import parse as parse_injection
 from harness.optimizations import canonical
 from harness.registry import MODELS, nearest
-from harness.suite import check, weights_keywords
+from harness.row_defaults import weights_keywords
+from harness.suite import check
 from harness.types import AXES, Case
 
 OUR_ROOT: Final = Path(__file__).resolve().parent.parent

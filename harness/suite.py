@@ -19,11 +19,11 @@ import math
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from harness import strict_yaml
+from harness import row_defaults, strict_yaml
 from harness.optimizations import canonical
 from harness.registry import BACKENDS, MODELS, SCHEDULERS, UnknownName, nearest
 from harness.types import AXES, PRECISIONS, Case, Model, Protocol, Suite
@@ -244,27 +244,14 @@ def _validated(model: Model, given: Mapping[str, Any]) -> Case:
             raise SuiteError(f"{axis}: model {model.name!r} has no such axis; it has {', '.join(allowed)}")
     weights = given.get("weights", model.weights[0])
     _check_value(model, "weights", weights)
-    model = _of_folder(model, weights)
+    model = row_defaults.of_folder(model, weights)
     values = {"weights": weights, **model.axes, **given}
     for axis, value in values.items():
         _check_value(model, axis, value)
     if values.get("guidance_scale") is not None:
-        values["guidance_scale"] = _guidance(model, values["guidance_scale"])
+        values["guidance_scale"] = row_defaults.guidance(model, values["guidance_scale"])
     values["optimizations"] = canonical(values.get("optimizations"))
     return Case(**values)
-
-
-def _of_folder(model: Model, weights: str) -> Model:
-    """The model with the defaults that a folder of weights asks for in the place of its own."""
-    if model.folder_axes is None or weights in weights_keywords(model):
-        return model
-    found = model.folder_axes(Path(weights).expanduser())
-    return replace(model, axes={**model.axes, **{axis: v for axis, v in found.items() if axis in model.axes}})
-
-
-def _guidance(model: Model, scale: float) -> float:
-    """The guidance scale as one number for one work: all scales that ask for no guidance are `unguided_up_to`."""
-    return float(max(scale, model.unguided_up_to) if model.unguided_up_to is not None else scale)
 
 
 def _check_value(model: Model, axis: str, value: Any) -> None:
@@ -306,10 +293,7 @@ def _check_image_size(model: Model, value: int) -> None:
     if value == default:
         return
     if multiple is None:
-        raise SuiteError(
-            f"image_size: model {model.name!r} has {default} only, not {value}: leave image_size out, or use weights "
-            "of that size"
-        )
+        raise SuiteError(f"image_size: model {model.name!r} has {default} only, not {value}: leave image_size out")
     if value % multiple or value > model.max_image_size:
         nearest_size = min(max(round(value / multiple), 1) * multiple, model.max_image_size)
         raise SuiteError(
@@ -318,13 +302,8 @@ def _check_image_size(model: Model, value: int) -> None:
         )
 
 
-def weights_keywords(model: Model) -> list[str]:
-    """What the model's `weights` may be besides a folder."""
-    return [word for word in model.weights if word != "folder"]
-
-
 def _check_weights(model: Model, value: Any) -> None:
-    keywords = weights_keywords(model)
+    keywords = row_defaults.weights_keywords(model)
     if value in keywords:
         return
     if not isinstance(value, str) or not value:

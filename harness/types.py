@@ -12,11 +12,12 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from harness import labels
 
+if TYPE_CHECKING:
     import torch
 
 Status = Literal["ok", "skipped", "failed", "oom", "timeout", "invalid"]
@@ -58,16 +59,6 @@ class Metric:
     summary: Summary = "median"
 
 
-_AXES_IN_WORDS = (
-    ("image_size", "{} px"),
-    ("scheduler", "{}"),
-    ("num_steps", "{} steps"),
-    ("guidance_scale", "guidance {:g}"),
-    ("prompt", '"{}"'),
-    ("optimizations", "{}"),
-)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One point of a sweep: what is asked for. Axes that a model does not have are None."""
@@ -106,12 +97,7 @@ class Case:
         >>> Case(model="sd15", prompt="a cat", seed=3).label
         'sd15 (random) · eager · fp32 · batch 1 · "a cat" · seed 3'
         """
-        named = self.model if self.model.startswith(f"{self.weights}_") else f"{self.model} ({self.weights})"
-        parts = [named, self.backend, self.precision, f"batch {self.batch_size}"]
-        parts += [w.format(value) for axis, w in _AXES_IN_WORDS if (value := getattr(self, axis)) is not None]
-        if self.seed:
-            parts.append(f"seed {self.seed}")
-        return " · ".join(parts)
+        return labels.of(self)
 
     def axes(self) -> dict[str, Any]:
         """Axis name -> value, in declaration order."""
