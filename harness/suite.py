@@ -20,11 +20,11 @@ import re
 import reprlib
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from harness import strict_yaml, weights
+from harness import row_defaults, strict_yaml, weights
 from harness.optimizations import canonical
 from harness.registry import BACKENDS, MODELS, SCHEDULERS, UnknownName, nearest
 from harness.types import AXES, PRECISIONS, Case, Model, Protocol, Suite
@@ -273,7 +273,7 @@ def _validated(model: Model, given: Mapping[str, Any]) -> Case:
             raise SuiteError(f"{axis}: model {model.name!r} has no such axis; it has {', '.join(allowed)}")
     named = given.get("weights", model.weights[0])
     _check_value(model, "weights", named)
-    model = _of_folder(model, named)
+    model = row_defaults.of_folder(model, named)
     values = {"weights": named, **model.axes, **given}
     for axis, value in values.items():
         try:
@@ -283,22 +283,9 @@ def _validated(model: Model, given: Mapping[str, Any]) -> Case:
                 raise
             raise SuiteError(f"the default that model {model.name!r} declares does not fit: {error}") from None
     if values.get("guidance_scale") is not None:
-        values["guidance_scale"] = _guidance(model, values["guidance_scale"])
+        values["guidance_scale"] = row_defaults.guidance(model, values["guidance_scale"])
     values["optimizations"] = canonical(values.get("optimizations"))
     return Case(**values)
-
-
-def _of_folder(model: Model, named: str) -> Model:
-    """The model with the defaults that a folder of weights asks for in the place of its own."""
-    if model.folder_axes is None or named in weights.keywords(model):
-        return model
-    found = model.folder_axes(Path(named).expanduser())
-    return replace(model, axes={**model.axes, **{axis: v for axis, v in found.items() if axis in model.axes}})
-
-
-def _guidance(model: Model, scale: float) -> float:
-    """The guidance scale as one number for one work: all scales that ask for no guidance are `unguided_up_to`."""
-    return float(max(scale, model.unguided_up_to) if model.unguided_up_to is not None else scale)
 
 
 def _check_value(model: Model, axis: str, value: Any) -> None:
@@ -352,10 +339,7 @@ def _check_image_size(model: Model, value: int) -> None:
     if value == default:
         return
     if multiple is None:
-        raise SuiteError(
-            f"image_size: model {model.name!r} has {default} only, not {value}: leave image_size out, or use weights "
-            "of that size"
-        )
+        raise SuiteError(f"image_size: model {model.name!r} has {default} only, not {value}: leave image_size out")
     if value % multiple or value > model.max_image_size:
         nearest_size = min(max(round(value / multiple), 1) * multiple, model.max_image_size)
         raise SuiteError(

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from harness import labels
 from harness.causes import Cause
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+if TYPE_CHECKING:
     import torch
 
 Status = Literal["ok", "skipped", "failed", "oom", "timeout", "invalid"]
@@ -62,25 +63,6 @@ class Metric:
     summary: Summary = "median"
 
 
-_AXES_IN_WORDS = (("image_size", "{} px"), ("scheduler", "{}"), ("num_steps", "{} steps"),
-                  ("guidance_scale", "guidance {:g}"), ("prompt", '"{}"'), ("optimizations", "{}"))  # fmt: skip
-
-
-# Line breaks, tabs, and the marks that turn the direction of all that follows them on a line.
-_BREAKING = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u200e\\u200f\\u061c\\u202a-\\u202e\\u2066-\\u2069]")
-
-
-def _on_one_line(value: Any) -> Any:
-    """A text with what would break the line that it stands in written as an escape; any other value as it is.
-
-    >>> _on_one_line("a cat\\non a mat")
-    'a cat\\\\non a mat'
-    """
-    if not isinstance(value, str):
-        return value
-    return _BREAKING.sub(lambda found: json.dumps(found[0])[1:-1], value)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One point of a sweep: what is asked for. Axes that a model does not have are None."""
@@ -119,13 +101,7 @@ class Case:
         >>> Case(model="sd15", prompt="a cat", seed=3).label
         'sd15 (random) · eager · fp32 · batch 1 · "a cat" · seed 3'
         """
-        named = self.model if self.model.startswith(f"{self.weights}_") else f"{self.model} ({self.weights})"
-        parts = [named, self.backend, self.precision, f"batch {self.batch_size}"]
-        given = ((w, getattr(self, axis)) for axis, w in _AXES_IN_WORDS)
-        parts += [w.format(_on_one_line(value)) for w, value in given if value is not None]
-        if self.seed:
-            parts.append(f"seed {self.seed}")
-        return " · ".join(parts)
+        return labels.of(self)
 
     def axes(self) -> dict[str, Any]:
         """Axis name -> value, in declaration order."""

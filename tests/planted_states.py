@@ -129,24 +129,24 @@ def cached() -> torch.nn.Module:
 
 
 MADE: dict[str, Callable[[], Any]] = {
-    "states_fresh": Fresh,
-    "states_cached": cached,
-    "states_global": lambda: KEPT,
-    "states_uncopyable": lambda: UNCOPYABLE,
-    "states_writes_input": WritesInput,
-    "states_writes_input_later": WritesInputLater,
-    "states_counts": Counts,
-    "states_drops_out": DropsOut,
-    "states_jitters": Jitters,
-    "states_learns": Learns,
-    "states_of_process": OfProcess,
-    "states_weights_of_process": lambda: Fresh(os.getpid()),
+    "planted_fresh": Fresh,
+    "planted_cached": cached,
+    "planted_global": lambda: KEPT,
+    "planted_uncopyable": lambda: UNCOPYABLE,
+    "planted_writes_input": WritesInput,
+    "planted_writes_input_later": WritesInputLater,
+    "planted_counts": Counts,
+    "planted_drops_out": DropsOut,
+    "planted_jitters": Jitters,
+    "planted_learns": Learns,
+    "planted_of_process": OfProcess,
+    "planted_weights_of_process": lambda: Fresh(os.getpid()),
 }
 for _name, _make in MADE.items():
     register(_name, _make)
 
 
-@planted.add("states_by_seed")
+@planted.add("planted_by_seed")
 def by_seed(case: Case) -> Workload:
     """Other weights for each seed, under one name that the plugin gives them."""
     images = torch.randn(case.batch_size, 3, planted.SIZE, planted.SIZE, generator=torch.Generator().manual_seed(0))
@@ -154,7 +154,7 @@ def by_seed(case: Case) -> Workload:
     return planted.workload(case, components=(component,), batch=images)
 
 
-@planted.add("states_scaled_by_seed")
+@planted.add("planted_scaled_by_seed")
 def scaled_by_seed(case: Case) -> Workload:
     """The same weights for each seed, and another network."""
     images = torch.randn(case.batch_size, 3, planted.SIZE, planted.SIZE, generator=torch.Generator().manual_seed(0))

@@ -84,7 +84,7 @@ def test_the_lowest_process_that_is_ok_is_the_first() -> None:
 
 @pytest.mark.parametrize(
     ("model", "words"),
-    [("states_of_process", "gave different outputs"), ("states_weights_of_process", "had different weights")],
+    [("planted_of_process", "gave different outputs"), ("planted_weights_of_process", "had different weights")],
 )
 def test_a_row_whose_processes_differ_is_invalid_and_no_baseline(
     run_suite: RunSuite, tmp_path: Path, model: str, words: str
@@ -98,7 +98,7 @@ def test_a_row_whose_processes_differ_is_invalid_and_no_baseline(
 
 def test_processes_that_measured_the_same_stay_ok(run_suite: RunSuite) -> None:
     backends = "[eager, onnxruntime, openvino]"
-    cases = f"  - {{model: states_fresh, batch_size: 4, backend: {backends}, precision: [fp32, int8_static]}}"
+    cases = f"  - {{model: planted_fresh, batch_size: 4, backend: {backends}, precision: [fp32, int8_static]}}"
     run = run_suite(cases, TWICE)
     assert {m.status for m in run.measurements} == {"ok"}, [m.reason for m in run.measurements]
     assert len(run.measurements) == 12

@@ -68,7 +68,7 @@ def test_of_a_network_that_cannot_be_pickled_nothing_is_said() -> None:
     assert content.networks_hash(component(module)) is None
 
 
-@pytest.mark.parametrize("model", ["states_by_seed", "states_scaled_by_seed"])
+@pytest.mark.parametrize("model", ["planted_by_seed", "planted_scaled_by_seed"])
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_each_row_exports_its_own_network(run_suite: RunSuite, model: str, backend: str) -> None:
     """The second checkpoint ran the first one's file, since a plugin named both alike."""
@@ -79,7 +79,7 @@ def test_each_row_exports_its_own_network(run_suite: RunSuite, model: str, backe
 
 
 def test_rows_of_one_network_share_one_export(run_suite: RunSuite) -> None:
-    run = run_suite("  - {model: states_fresh, batch_size: 4, backend: onnxruntime, seed: [0, 1]}")
+    run = run_suite("  - {model: planted_fresh, batch_size: 4, backend: onnxruntime, seed: [0, 1]}")
     first, second = run.measurements
     assert first.facts["export_s"] == second.facts["export_s"], "the seconds of the one export stand beside its file"
     assert first.facts["weights_source"] == "planted"

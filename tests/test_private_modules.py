@@ -19,13 +19,13 @@ def by_precision(run: Run, model: str) -> dict[str, Measurement]:
     return {m.case.precision: m for m in run.measurements if m.case.model == model}
 
 
-@pytest.mark.parametrize("model", ["states_cached", "states_global"])
+@pytest.mark.parametrize("model", ["planted_cached", "planted_global"])
 def test_a_builder_that_gives_the_same_module_twice_is_measured_like_one_that_does_not(
     run_suite: RunSuite, model: str
 ) -> None:
     """The reference was made of the module that had been quantised in place, and every row held against it."""
-    run = run_suite(f"  - {{model: [{model}, states_fresh], batch_size: 4, precision: {NARROW}}}")
-    kept, fresh = by_precision(run, model), by_precision(run, "states_fresh")
+    run = run_suite(f"  - {{model: [{model}, planted_fresh], batch_size: 4, precision: {NARROW}}}")
+    kept, fresh = by_precision(run, model), by_precision(run, "planted_fresh")
     for name in ("int8_dynamic", "int8_weight_only", "int8_static", "fp16"):
         assert kept[name].status == "ok", kept[name].reason
         assert kept[name].samples["relative_error"] == fresh[name].samples["relative_error"]
@@ -63,8 +63,8 @@ def test_a_module_that_cannot_be_copied_is_given_once_in_a_process_and_refused_t
 
 
 def test_a_row_whose_network_cannot_be_copied_is_no_reference_of_itself(run_suite: RunSuite) -> None:
-    run = run_suite("  - {model: states_uncopyable, batch_size: 4, precision: [int8_dynamic, fp32]}")
-    found = by_precision(run, "states_uncopyable")
+    run = run_suite("  - {model: planted_uncopyable, batch_size: 4, precision: [int8_dynamic, fp32]}")
+    found = by_precision(run, "planted_uncopyable")
     assert found["int8_dynamic"].status == "invalid"
     assert "a second time" in str(found["int8_dynamic"].reason)
     assert found["fp32"].status == "ok", "it adopts its own output"

@@ -23,7 +23,7 @@ def one(run: Run, **axes: str) -> Measurement:
 def test_a_network_that_writes_into_its_input_is_invalid_and_the_backend_that_does_it_right_is_ok(
     run_suite: RunSuite,
 ) -> None:
-    run = run_suite("  - {model: states_writes_input, batch_size: 4, backend: [eager, onnxruntime, torch_compile]}")
+    run = run_suite("  - {model: planted_writes_input, batch_size: 4, backend: [eager, onnxruntime, torch_compile]}")
     for backend in ("eager", "torch_compile"):
         broken = one(run, backend=backend)
         assert broken.status == "invalid"
@@ -33,18 +33,18 @@ def test_a_network_that_writes_into_its_input_is_invalid_and_the_backend_that_do
 
 
 def test_calibrating_with_such_a_network_leaves_the_timed_batch_as_it_is(run_suite: RunSuite) -> None:
-    run = run_suite("  - {model: states_writes_input, batch_size: 4, backend: onnxruntime, precision: int8_static}")
+    run = run_suite("  - {model: planted_writes_input, batch_size: 4, backend: onnxruntime, precision: int8_static}")
     (found,) = run.measurements
     assert found.status == "ok", found.reason
 
 
 def test_an_input_that_is_changed_after_the_first_call_is_found_at_the_end(run_suite: RunSuite) -> None:
-    (found,) = run_suite("  - {model: states_writes_input_later, batch_size: 4}").measurements
+    (found,) = run_suite("  - {model: planted_writes_input_later, batch_size: 4}").measurements
     assert found.status == "invalid"
     assert str(found.reason).startswith("the timed batch was changed while it was timed")
 
 
-@pytest.mark.parametrize("model", ["states_counts", "states_drops_out"])
+@pytest.mark.parametrize("model", ["planted_counts", "planted_drops_out"])
 def test_a_network_that_keeps_a_state_or_draws_random_numbers_is_invalid(run_suite: RunSuite, model: str) -> None:
     (found,) = run_suite(f"  - {{model: {model}, batch_size: 4}}").measurements
     assert found.status == "invalid"
@@ -53,14 +53,14 @@ def test_a_network_that_keeps_a_state_or_draws_random_numbers_is_invalid(run_sui
 
 
 def test_last_digits_that_differ_are_a_warning(run_suite: RunSuite) -> None:
-    (found,) = run_suite("  - {model: states_jitters, batch_size: 4}").measurements
+    (found,) = run_suite("  - {model: planted_jitters, batch_size: 4}").measurements
     assert found.status == "ok", found.reason
     assert 0 < found.facts["repeat_error"] < 1e-5
     assert any(w.startswith("not repeatable: ") for w in found.warnings)
 
 
 def test_a_network_that_changes_its_weights_is_invalid(run_suite: RunSuite) -> None:
-    (found,) = run_suite("  - {model: states_learns, batch_size: 4}").measurements
+    (found,) = run_suite("  - {model: planted_learns, batch_size: 4}").measurements
     assert (found.status, found.reason) == ("invalid", "the weights of classifier changed while the row was measured")
 
 
