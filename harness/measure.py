@@ -72,8 +72,12 @@ class Outcome:
 
 def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turns | None = None) -> Outcome:
     """The measurement of one case in one process. Raises whatever the model or the backend raises."""
+    import torch
+
     case = job.case
     backend = BACKENDS[case.backend]
+    torch.set_default_dtype(torch.float32)  # which an earlier row of this process may have changed
+    threads = torch.get_num_threads()
     if reason := backend.unavailable(case.precision, device.name) or optimizations.unavailable(case, device.name):
         return Outcome(measurement=Measurement(case=case, replicate=job.replicate, status="skipped", reason=reason))
     before = device.start_block()
@@ -84,7 +88,7 @@ def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turn
         weights = _own_weights(loaded.workload.components)
         trial = replace(_first_call(job, device, loaded, build, load_s, report), turns=turns)
         findings = _collect(trial, job.only, report)
-        fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial, weights)
+        fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial, threads, weights)
     passes = {name: found for f in findings for name, found in f.state.items()}
     state = {**device.block_state(before), **passes, **_sentinel(job, device)}
     metrics = [component_metric(c.name) for c in trial.workload.components]
@@ -218,12 +222,26 @@ def _own_weights(components: Sequence[Component]) -> dict[str, str]:
     return {c.name: content.weights_hash((c,), buffers=False) for c in components}
 
 
-def _fault(trial: Trial, weights: Mapping[str, str]) -> str | None:
+def _fault(trial: Trial, threads: int, weights: Mapping[str, str]) -> str | None:
     built = trial.build
     if reason := trial.counter.mismatch() or built.verify() or share.fault(built.shares, trial.case.precision):
         return reason
+    if reason := _other_conditions(threads):
+        return reason
     changed = [name for name, found in _own_weights(trial.workload.components).items() if found != weights[name]]
     return f"the weights of {', '.join(changed)} changed while the row was measured" if changed else None
+
+
+def _other_conditions(threads: int) -> str | None:
+    """Which setting of the whole process the row changed while it ran, or None."""
+    import torch
+
+    found, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    if dtype is not torch.float32:
+        return f"torch's default dtype was changed to {str(dtype).removeprefix('torch.')} while the row was measured"
+    if found != threads:
+        return f"the number of threads was changed from {threads} to {found} while the row was measured"
+    return None
 
 
 def _measurement(

@@ -163,12 +163,13 @@ class CalibrationData:
 class Workload:
     """What a model makes of a case: networks, and one iteration over one batch, given a forward for each network.
 
-    `iterate(forwards, batch)` runs one iteration; `forwards[name]` replaces the component of that name. `batch` is
-    the timed batch; it has `.to(device)`, as every batch of `Quality.batches` has, and is moved before it is timed.
-    The output's shape must be `output_shape`, whose first number is the batch size. `identity` is JSON: all that
-    makes two pieces of work the same (shapes, steps, prompts, parameters, hash of the weights). What runs on the host
-    between components (scheduler, tokenizer) stays in fp32: a component is cast at its border. Without `calibration`
-    int8_static takes its ranges from the timed batch. `facts` and `warnings` are the model's own words beside the row.
+    `iterate(forwards, batch)` runs one iteration; `forwards[name]` replaces the component of that name, and is the only
+    way to it, since a row runs copies of the modules. `batch` is the timed batch; it has `.to(device)`, as every batch
+    of `Quality.batches` has, and is moved before it is timed. The output's shape must be `output_shape`, whose first
+    number is the batch size. `identity` is JSON: all that makes two pieces of work the same (shapes, steps, prompts,
+    parameters); its `weights_hash` is the model's own name for the weights. What runs on the host between components
+    (scheduler, tokenizer) stays in fp32: a component is cast at its border. Without `calibration` int8_static takes its
+    ranges from the timed batch. `facts` and `warnings` are the model's own words beside the row.
     """
 
     components: tuple[Component, ...]

@@ -101,6 +101,25 @@ class Learns(Fresh):
         self.unused = torch.nn.Parameter(torch.zeros(3), requires_grad=False)
 
 
+class SetsThreads(Fresh):
+    """A network that asks for one thread more than the process has, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads = torch.get_num_threads() + 1
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        torch.set_num_threads(self.threads)
+        return super().forward(images)
+
+
+class DoubleDefault(Fresh):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        outputs = super().forward(images)
+        torch.set_default_dtype(torch.float64)
+        return outputs
+
+
 class OfProcess(Fresh):
     """The same weights in each process, and another output."""
 
@@ -140,6 +159,8 @@ MADE: dict[str, Callable[[], Any]] = {
     "planted_jitters": Jitters,
     "planted_learns": Learns,
     "planted_of_process": OfProcess,
+    "planted_threads": SetsThreads,
+    "planted_double_default": DoubleDefault,
     "planted_weights_of_process": lambda: Fresh(os.getpid()),
 }
 for _name, _make in MADE.items():

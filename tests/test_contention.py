@@ -22,6 +22,7 @@ from harness.attempts import contended
 from harness.devices import cpu
 from harness.measure import Job, _found, measure
 from harness.probes.latency import latency
+from harness.repeatability import snapshot
 from harness.timing import Timer, perf_counter
 from harness.trial import Findings
 from harness.turns import Interleaving, _Players
@@ -149,6 +150,8 @@ def trial(device: Neighbour, sample_s: float = 0.05) -> Any:
 
     workload = create_autospec(Workload, instance=True)
     workload.output_shape = (2, 2)
+    workload.output_kind = "logits"
+    workload.batch = torch.eye(2)
     return SimpleNamespace(
         case=Case(model="m", batch_size=2),
         timer=Timer(device.synchronize, lambda: device.now),
@@ -158,6 +161,8 @@ def trial(device: Neighbour, sample_s: float = 0.05) -> Any:
             warmup_min_iterations=6, min_samples=10, min_sample_time_s=0, warmup_min_s=0, target_interval=None
         ),
         workload=workload,
+        first_output=torch.eye(2),
+        batch_before=snapshot(workload.batch),
         turns=None,
         interleaving=None,
     )

@@ -12,6 +12,7 @@ import torch
 from harness import contention
 from harness.devices import cuda, nvml
 from harness.probes.latency import latency
+from harness.repeatability import snapshot
 from harness.timing import Timer
 from harness.types import Case, Protocol, Workload
 
@@ -72,6 +73,8 @@ def trial(stream: Stream, wall_s: float, device_s: float) -> Any:
 
     workload = create_autospec(Workload, instance=True)
     workload.output_shape = (2, 2)
+    workload.output_kind = "logits"
+    workload.batch = torch.eye(2)
     device = cuda.Cuda()
     return SimpleNamespace(
         case=Case(model="m", batch_size=2),
@@ -80,6 +83,8 @@ def trial(stream: Stream, wall_s: float, device_s: float) -> Any:
         step=step,
         protocol=Protocol(min_samples=5, min_sample_time_s=0, warmup_min_s=0, target_interval=None),
         workload=workload,
+        first_output=torch.tensor([[0.0, 1.0], [1.0, 0.0]]),
+        batch_before=snapshot(workload.batch),
         turns=None,
         interleaving=None,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import onnx_proof
+from harness import loading, onnx_proof
 from harness.backends import onnxruntime
 from harness.devices import device
 from harness.measure import Job, _build
@@ -133,15 +133,22 @@ def test_a_backend_that_does_not_run_torchs_modules_does_not_keep_them(
         kept.extend(weakref.ref(c.module) for c in found.components)
         return found
 
+    def watched_copies(workload: Workload) -> loading.Loaded:
+        found = loading_own(workload)
+        kept.extend(weakref.ref(c.module) for c in found.workload.components)
+        return found
+
+    loading_own = loading.own
     monkeypatch.setitem(MODELS._entries, "planted_ok", replace(entry, build=watched))
+    monkeypatch.setattr(loading, "own", watched_copies)
     case = Case(model="planted_ok", backend=backend, precision="int8_static", batch_size=4)
     job = Job(
         case=case, replicate=0, protocol=Protocol(), device="cpu", folder=tmp_path, cache=tmp_path / "cache", threads=1
     )
-    workload, _, build = _build(job, device("cpu"), lambda _phase: None)
+    loaded, _, build = _build(job, device("cpu"), lambda _phase: None)
     gc.collect()
     assert not build.keeps_modules
     assert build.verify() is None
-    assert [type(c.module).__name__ for c in workload.components] == ["Identity"]
-    assert kept
+    assert [type(c.module).__name__ for c in loaded.workload.components] == ["Identity"]
+    assert len(kept) == 2
     assert all(reference() is None for reference in kept)

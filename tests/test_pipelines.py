@@ -340,14 +340,18 @@ def test_trained_tokenizers_count_their_own_tokens() -> None:
     assert workload.facts["truncation"]["tokenizer"]["tokens_lost"] == 2 * (len(ids) - 77)
 
 
-def test_the_identity_has_the_scheduler_that_ran() -> None:
+def test_the_identity_has_the_scheduler_that_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     """A class may change its own settings when it is told the steps: DPM-Solver++ 2S with an odd number of them."""
     pipeline = stable_diffusion()
     pipeline.scheduler.register_to_config(use_karras_sigmas=True, solver_order=3, algorithm_type="sde-dpmsolver++")
+    ran: list[Any] = []
+    called = type(pipeline).__call__
+    monkeypatch.setattr(type(pipeline), "__call__", lambda self, **asked: ran.append(self) or called(self, **asked))
     workload = stable_diffusion_workload(pipeline, case_of("sd", scheduler="dpmpp_2m"), PROMPTS, "random-0")
-    found = workload.identity["scheduler"]
-    assert found["class"] == type(pipeline.scheduler).__name__ == "DPMSolverMultistepScheduler"
-    assert {k: v for k, v in pipeline.scheduler.config.items() if not k.startswith("_")} == found["config"]
+    run(workload)
+    found, scheduler = workload.identity["scheduler"], ran[0].scheduler
+    assert found["class"] == type(scheduler).__name__ == "DPMSolverMultistepScheduler"
+    assert {k: v for k, v in scheduler.config.items() if not k.startswith("_")} == found["config"]
     asked = {"use_karras_sigmas": False, "solver_order": 2, "algorithm_type": "dpmsolver++"}
     assert asked.items() <= found["config"].items()
 

@@ -165,7 +165,8 @@ def test_extra_info_holds_metrics_reasons_and_proof(session: Session) -> None:
     own = next(m for m in session.run.measurements if m.case.id == info["case_id"])
     assert info["work_hash"] == own.facts["work_hash"]
     assert info["facts"]["elements_by_dtype"] == {"float32": 1930}
-    assert info["weights_hash"] == "planted"
+    assert info["weights_hash"] == own.facts["weights_hash"]
+    assert info["facts"]["weights_source"] == "planted"
     assert info["versions"]["torch"]
     assert session.document["machine_info"]["imgbench"]["fingerprint"] == info["fingerprint"]
 

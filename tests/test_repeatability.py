@@ -64,6 +64,19 @@ def test_a_network_that_changes_its_weights_is_invalid(run_suite: RunSuite) -> N
     assert (found.status, found.reason) == ("invalid", "the weights of classifier changed while the row was measured")
 
 
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("planted_double_default", "torch's default dtype was changed to float64 while the row was measured"),
+        ("planted_threads", "while the row was measured"),
+    ],
+)
+def test_a_network_that_changes_the_whole_process_is_invalid(run_suite: RunSuite, model: str, words: str) -> None:
+    (found,) = run_suite(f"  - {{model: {model}, batch_size: 4}}").measurements
+    assert found.status == "invalid"
+    assert str(found.reason).endswith(words)
+
+
 def test_which_of_several_inputs_was_changed_is_said() -> None:
     def second(_a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return b.add_(1)
