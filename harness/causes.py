@@ -137,10 +137,11 @@ def of_folders(folders: Iterable[Path]) -> Cause | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, then those that it was raised from or while handling, each once."""
+    """The error, then those that it was raised from, each once. One that it was merely raised while handling is none of
+    its causes: `except OSError` is where a model's own code goes on."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         yield current
-        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+        current = current.__cause__

@@ -12,7 +12,7 @@ import json
 import pickle
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from harness import quantisation
 from harness.types import Component
@@ -20,15 +20,16 @@ from harness.types import Component
 if TYPE_CHECKING:
     import torch
 
+_INTEGERS: Final = {2: "int16", 4: "int32", 8: "int64"}  # by bytes of an element
 
-def weights_hash(components: Sequence[Component], *, buffers: bool = True) -> str:
-    """sha256 (hex) over the names, dtypes, shapes and values of all parameters and buffers, wherever they came from.
 
-    Without `buffers` the parameters alone count: a buffer may be a cache that a network fills as it runs.
-    """
+def weights_hash(components: Sequence[Component]) -> str:
+    """sha256 (hex) over the names, dtypes, shapes and values of all weights, wherever they came from: parameters,
+    buffers that belong to the state dict, and tensors that a layer holds as plain attributes. Other buffers may be
+    caches of no value before the first call."""
     import torch
 
-    named = list(_tensors(components, buffers=buffers))
+    named = [(f"{c.name}.{name}", tensor) for c in components for name, tensor in _weights(c.module)]
     with ThreadPoolExecutor(max(torch.get_num_threads(), 1)) as pool:  # hashlib lets other threads run meanwhile
         digests = list(pool.map(lambda pair: tensor_digest(pair[1]), named))
     whole = hashlib.sha256()
@@ -37,15 +38,48 @@ def weights_hash(components: Sequence[Component], *, buffers: bool = True) -> st
     return whole.hexdigest()
 
 
-def _tensors(components: Sequence[Component], *, buffers: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    for component in components:
-        for name, parameter in component.module.named_parameters():
-            yield f"{component.name}.{name}", parameter
-        for number, packed in enumerate(quantisation.packed_tensors(component.module)):
-            yield f"{component.name}.packed.{number}", packed
-        if buffers:
-            for name, buffer in component.module.named_buffers():
-                yield f"{component.name}.{name}", buffer
+def _weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters()
+    for number, packed in enumerate(quantisation.packed_tensors(module)):
+        yield f"packed.{number}", packed
+    for name, layer in module.named_modules():
+        for own, buffer in layer.named_buffers(recurse=False):
+            if own not in layer._non_persistent_buffers_set:
+                yield f"{name}.{own}", buffer
+        for own, value in vars(layer).items():
+            for number, tensor in enumerate(_plain_tensors(value)):
+                yield f"{name}.{own}.{number}", tensor
+
+
+def _plain_tensors(value: Any) -> Iterator[torch.Tensor]:
+    """A tensor that is no parameter, or those in a list or a tuple; torch keeps a layer's own in mappings."""
+    import torch
+
+    if isinstance(value, torch.Tensor) and not isinstance(value, torch.nn.Parameter):
+        yield value
+    elif type(value) in {list, tuple}:
+        for item in value:
+            yield from _plain_tensors(item)
+
+
+def checksum(module: torch.nn.Module) -> str:
+    """A sum of the parameters' bits by which a change is seen, made where they lie; much cheaper than a hash, and no
+    name for a content."""
+    return " ".join(_checksum(parameter) for parameter in module.parameters())
+
+
+def _checksum(tensor: torch.Tensor) -> str:
+    import torch
+
+    words = []
+    for part in quantisation.inner_tensors(tensor):
+        if part.is_meta or part.layout is not torch.strided or part.is_quantized:
+            words.append("-")
+            continue
+        plain = part.detach().contiguous().reshape(-1)
+        bits = plain.view(getattr(torch, _INTEGERS.get(plain.element_size(), "uint8")))
+        words.append(f"{int(bits.sum(dtype=torch.int64))}:{int(bits[::2].sum(dtype=torch.int64))}")
+    return "/".join(words)
 
 
 def networks_hash(components: Sequence[Component]) -> str | None:

@@ -11,7 +11,8 @@ import gc
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from harness import (
     optimizations,
     precision,
     probes,
+    process_settings,
     repeatability,
     sentinel,
     share,
@@ -33,6 +35,7 @@ from harness.backends import Build, BuildRequest
 from harness.devices import Device
 from harness.loading import Loaded
 from harness.probes.stages import component_metric, sum_warning
+from harness.process_settings import Settings
 from harness.registry import BACKENDS
 from harness.timing import Timer
 from harness.trial import Counter, Findings, Startup, Trial
@@ -72,23 +75,19 @@ class Outcome:
 
 def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turns | None = None) -> Outcome:
     """The measurement of one case in one process. Raises whatever the model or the backend raises."""
-    import torch
-
     case = job.case
     backend = BACKENDS[case.backend]
-    torch.set_default_dtype(torch.float32)  # which an earlier row of this process may have changed
-    threads = torch.get_num_threads()
     if reason := backend.unavailable(case.precision, device.name) or optimizations.unavailable(case, device.name):
         return Outcome(measurement=Measurement(case=case, replicate=job.replicate, status="skipped", reason=reason))
     before = device.start_block()
-    with precision.applied(case.precision), optimizations.in_force(case):
+    with precision.applied(case.precision), optimizations.in_force(case), _settings_kept() as settings:
         loaded, load_s, build = _build(job, device, report)
         if not build.keeps_modules:
             _give_back(device)
         weights = _own_weights(loaded.workload.components)
         trial = replace(_first_call(job, device, loaded, build, load_s, report), turns=turns)
         findings = _collect(trial, job.only, report)
-        fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial, threads, weights)
+        fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial, settings, weights)
     passes = {name: found for f in findings for name, found in f.state.items()}
     state = {**device.block_state(before), **passes, **_sentinel(job, device)}
     metrics = [component_metric(c.name) for c in trial.workload.components]
@@ -217,31 +216,29 @@ def _found(entry: probes.Probe, trial: Trial) -> Findings:
     return replace(found, state={**found.state, entry.state: trial.device.block_state(before)})
 
 
+@contextmanager
+def _settings_kept() -> Iterator[Settings]:
+    """The settings of the process before the row, to which they are set back after it."""
+    before = process_settings.read()
+    try:
+        yield before
+    finally:
+        process_settings.set_back(before)
+
+
 def _own_weights(components: Sequence[Component]) -> dict[str, str]:
-    """Network -> hash of its parameters as they run; of one that the backend does not run, of none."""
-    return {c.name: content.weights_hash((c,), buffers=False) for c in components}
+    """Network -> checksum of its parameters as they run; of one that the backend does not run, of none."""
+    return {c.name: content.checksum(c.module) for c in components}
 
 
-def _fault(trial: Trial, threads: int, weights: Mapping[str, str]) -> str | None:
+def _fault(trial: Trial, settings: Settings, weights: Mapping[str, str]) -> str | None:
     built = trial.build
     if reason := trial.counter.mismatch() or built.verify() or share.fault(built.shares, trial.case.precision):
         return reason
-    if reason := _other_conditions(threads):
+    if reason := process_settings.fault(settings):
         return reason
     changed = [name for name, found in _own_weights(trial.workload.components).items() if found != weights[name]]
     return f"the weights of {', '.join(changed)} changed while the row was measured" if changed else None
-
-
-def _other_conditions(threads: int) -> str | None:
-    """Which setting of the whole process the row changed while it ran, or None."""
-    import torch
-
-    found, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    if dtype is not torch.float32:
-        return f"torch's default dtype was changed to {str(dtype).removeprefix('torch.')} while the row was measured"
-    if found != threads:
-        return f"the number of threads was changed from {threads} to {found} while the row was measured"
-    return None
 
 
 def _measurement(
@@ -289,10 +286,14 @@ def _measurement(
 
 def _networks_hash(case: Case, components: Sequence[Component], weights_hash: str) -> str:
     """Equal where two cases have the same networks, to the last value, with the same shapes: what one has exported the
-    other may run. Networks of which that cannot be told share nothing with other cases."""
+    other may run. They differ at most in what a sampler asks of its networks: a builder may make another network of
+    anything else without its showing in an attribute. Networks that cannot be looked into share nothing with other
+    cases."""
     shapes = {c.name: [(list(x.shape), str(x.dtype)) for x in c.inputs] for c in components}
     networks = content.networks_hash(components) or f"{weights_hash} of {_calls_hash(case)}"
-    return work_hash({"networks": networks, "optimizations": case.optimizations, "shapes": shapes})
+    of_sampler = {"backend", "precision", "scheduler", "num_steps", "guidance_scale", "prompt"}
+    axes = {axis: value for axis, value in case.axes().items() if axis not in of_sampler}
+    return work_hash({"networks": networks, "axes": axes, "shapes": shapes})
 
 
 def _calls_hash(case: Case) -> str:

@@ -262,7 +262,7 @@ class Pairs:
         nothing in this pair; where it only waited for the other arm's turn to end (`victim`), no row of it failed."""
         result: BlockResult = reply.value or BlockResult()
         measured = [
-            self.proven(row, side, _of_pair(m, states.get(i)))
+            _of_pair(self.proven(row, side, m), states.get(i))
             for i, (row, m) in enumerate(zip(rows, result.measurements, strict=False))
         ]
         found = {row.id: m for row, m in zip(rows, measured, strict=False)}

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,7 @@ from harness.types import Component
 if TYPE_CHECKING:
     import torch
 
-# Modules that cannot be copied and were given to a row as they are.
+# Layers of modules that cannot be copied and were given to a row as they are.
 _TAKEN: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 
 
@@ -31,12 +32,17 @@ class SharedModule(Mismatch):
 def private(components: Sequence[Component]) -> tuple[Component, ...]:
     """The components with modules of their own; what they share among each other they still share.
 
-    A module that cannot be copied is given as it is, once in a process. Raises SharedModule for the second time.
+    A module that cannot be copied is given as it is, once in a process. Raises SharedModule where it, or a part of it,
+    comes a second time.
     """
+    originals = [c.module for c in components]
     try:
-        modules = _copies([c.module for c in components])
+        modules = _copies(originals)
     except Exception as error:  # whatever an attribute of a module raises that does not let itself be copied
-        _take(components, error)
+        _take(components, f"{type(error).__name__}: {error}")
+        return tuple(components)
+    if why := _tied(originals, modules):
+        _take(components, why)
         return tuple(components)
     return tuple(replace(c, module=module) for c, module in zip(components, modules, strict=True))
 
@@ -49,12 +55,41 @@ def _copies(modules: Sequence[torch.nn.Module]) -> list[torch.nn.Module]:
     return copy.deepcopy(list(modules), memo)
 
 
-def _take(components: Sequence[Component], error: Exception) -> None:
+def _tied(originals: Sequence[torch.nn.Module], copies: Sequence[torch.nn.Module]) -> str | None:
+    """Why what is done to the copies would reach the originals, or the copies would call them; None where they are
+    apart. copy.deepcopy gives a function as it is, with the modules that it closed over."""
+    mine = {id(layer) for module in originals for layer in module.modules()}
+    if any(id(layer) in mine for module in copies for layer in module.modules()):
+        return "its copy holds a layer of the original"
+    reached = (value for module in originals for layer in module.modules() for value in _functions(layer))
+    if any(id(held) in mine for function in reached for held in _closed_over(function)):
+        return "a function that was put on it calls one of its layers"
+    return None
+
+
+def _functions(layer: torch.nn.Module) -> Iterator[Any]:
+    """The functions that were put on a layer: its own attributes, and its hooks."""
+    for value in vars(layer).values():
+        yield from (one for one in (value.values() if isinstance(value, Mapping) else [value]) if callable(one))
+
+
+def _closed_over(function: Any) -> Iterator[Any]:
+    """What a plain function holds in its closure and its defaults, and the owner of a method that it holds."""
+    held = list(getattr(function, "__defaults__", None) or ())
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # an empty cell
+            held.append(cell.cell_contents)
+    for value in held:
+        yield value
+        yield getattr(value, "__self__", None)
+
+
+def _take(components: Sequence[Component], why: str) -> None:
     for component in components:
-        if component.module in _TAKEN:
+        if any(layer in _TAKEN for layer in component.module.modules()):
             raise SharedModule(
-                f"the builder gave the network {component.name} ({type(component.module).__name__}) a second time, "
-                f"after a row had changed it, and it cannot be copied ({type(error).__name__}: {error}); let the "
-                "builder make a new one for every case"
+                f"the builder gave the network {component.name} ({type(component.module).__name__}), or a layer of it, "
+                f"a second time, after a row had changed it, and it cannot be copied ({why}); let the builder make a "
+                "new one for every case"
             )
-    _TAKEN.update(c.module for c in components)
+    _TAKEN.update(layer for c in components for layer in c.module.modules())

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 from harness import kept_outputs
 from harness.files import write_atomically
-from harness.trial import Trial
-from harness.types import Case
+from harness.trial import Mismatch, Trial
+from harness.types import Case, Forward
 
 if TYPE_CHECKING:
     import torch
@@ -59,21 +59,21 @@ def output(trial: Trial, what: What, own: Callable[[], torch.Tensor]) -> torch.T
 
 
 def told(trial: Trial, what: What) -> tuple[str, ...]:
-    """The warnings of a row that is held against a reference of another device or of other weights."""
+    """The warning of every row that is held against a reference of another device, or nothing."""
     origin = _origin(trial, what)
-    if origin is None:
-        return ()
-    on_cpu = (f"reference of the {what}: {ON_CPU}",) if origin.on_cpu else ()
-    return on_cpu + ((f"reference of the {what}: {other_weights(trial, what)}",) if other_weights(trial, what) else ())
+    return (f"reference of the {what}: {ON_CPU}",) if origin is not None and origin.on_cpu else ()
 
 
 def other_weights(trial: Trial, what: What) -> str | None:
-    """That the reference was loaded with other weights than the row, or None: a difference of the outputs is no fault
-    of the backend then."""
+    """That the reference was loaded with other weights than the row, or None: then nothing is known of the outputs,
+    however close they are."""
     origin = _origin(trial, what)
     if origin is None or origin.weights_hash == trial.weights_hash:
         return None
-    return f"its weights ({origin.weights_hash[:12]}) are not those of this row ({trial.weights_hash[:12]})"
+    return (
+        f"the fp32 reference was computed with other weights ({origin.weights_hash[:12]}) than this row loaded "
+        f"({trial.weights_hash[:12]}): the model must load the same weights each time"
+    )
 
 
 def _origin(trial: Trial, what: What) -> Origin | None:
@@ -101,7 +101,7 @@ def _computed_on(device: str, wanted: Case, what: What) -> tuple[torch.Tensor, s
     """(the output, the hash of the weights that gave it)."""
     import torch
 
-    from harness import attention, loading, precision
+    from harness import attention, content, loading, precision
     from harness.repeatability import private_batch
 
     case = reference_case(wanted)
@@ -110,9 +110,18 @@ def _computed_on(device: str, wanted: Case, what: What) -> tuple[torch.Tensor, s
     batches = [workload.batch] if what == "timed batch" else workload.quality.batches()  # type: ignore[union-attr]
     with precision.applied("fp32"), attention.torchs_own():
         modules = {c.name: precision.cast(c.module.to(device), "fp32").eval() for c in workload.components}
-        forwards = {n: precision.bordered(m, "fp32", device) for n, m in modules.items()}
+        forwards = {n: _on_copies(precision.bordered(m, "fp32", device)) for n, m in modules.items()}
+        before = [content.checksum(m) for m in modules.values()]
         batches = [private_batch(batch).to(device) for batch in batches]
-        return torch.cat([workload.iterate(forwards, batch).cpu() for batch in batches]), loaded.weights_hash
+        found = torch.cat([workload.iterate(forwards, batch).cpu() for batch in batches])
+        if [content.checksum(m) for m in modules.values()] != before:
+            raise Mismatch("the network changes its own weights while it runs, so that there is no fp32 reference")
+    return found, loaded.weights_hash
+
+
+def _on_copies(forward: Forward) -> Forward:
+    """`forward` on copies of its inputs: the right answer is that for the inputs as they were given."""
+    return lambda *inputs: forward(*(x.clone() for x in inputs))
 
 
 def _path(folder: Path, case: Case, what: What) -> Path:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from harness.tolerance import relative_errors
@@ -55,7 +56,7 @@ def same_values(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two tensors are equal value by value; NaN equals NaN."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
-    equal = a == b
+    equal: torch.Tensor = a == b
     if a.is_floating_point() or a.is_complex():
         equal = equal | ((a != a) & (b != b))
     return bool(equal.all())
@@ -79,22 +80,31 @@ def snapshot(batch: Any) -> Snapshot:
     return Snapshot(tensors=tuple(x.detach().clone() for x in _tensors(batch)))
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors in a batch: itself, or those in its fields, values and elements."""
+def _tensors(value: Any, above: tuple[int, ...] = ()) -> Iterator[torch.Tensor]:
+    """The tensors in a batch: itself, or those in its attributes, values and elements."""
     import torch
 
     if isinstance(value, torch.Tensor):
         yield value
         return
+    if id(value) in above:  # an object that holds itself
+        return
     inner: Sequence[Any] = ()
-    if is_dataclass(value) and not isinstance(value, type):
-        inner = [getattr(value, f.name) for f in fields(value)]
-    elif isinstance(value, Mapping):
+    if isinstance(value, Mapping):
         inner = list(value.values())
     elif isinstance(value, list | tuple):
         inner = value
+    elif hasattr(value, "__dict__") and not isinstance(value, type | ModuleType | FunctionType):
+        inner = list(vars(value).values())
+    if hasattr(type(value), "__slots__"):
+        inner = [*inner, *(getattr(value, name, None) for name in _slots(type(value)))]
     for one in inner:
-        yield from _tensors(one)
+        yield from _tensors(one, (*above, id(value)))
+
+
+def _slots(kind: type) -> list[str]:
+    found = [getattr(base, "__slots__", ()) for base in kind.__mro__]
+    return [name for slots in found for name in ([slots] if isinstance(slots, str) else slots)]
 
 
 def repeat_error(outputs: Sequence[torch.Tensor]) -> float:

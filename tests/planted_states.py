@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import planted
 import torch
 
-from harness.types import Case, Component, Workload
+from harness.types import Case, Component, Forward, Workload
 
 
 def register(name: str, make: Callable[[], torch.nn.Module]) -> None:
@@ -125,7 +125,7 @@ class OfProcess(Fresh):
 
     def __init__(self) -> None:
         super().__init__()
-        self.factor = 1 + os.getpid() * 1e-6
+        self.factor = 1 + os.getpid() % 1000 * 1e-3
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return super().forward(images) * self.factor
@@ -142,6 +142,60 @@ class Scaled(Fresh):
         return super().forward(images) * self.factor
 
 
+class Wrapped(torch.nn.Module):
+    """A new module round a layer that is kept and does not let itself be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = UNCOPYABLE_INNER
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.inner(images)
+
+
+UNCOPYABLE_INNER = Uncopyable()
+
+
+class CopiesToItself(Fresh):
+    def __deepcopy__(self, memo: Any) -> CopiesToItself:
+        return self
+
+
+COPIES_TO_ITSELF = CopiesToItself()
+
+
+def patched() -> torch.nn.Module:
+    """A network whose forward is a function that closes over it, as monkey patches are."""
+    module = Fresh()
+    plain = module.forward
+    module.forward = lambda images: plain(images)  # type: ignore[method-assign]
+    return module
+
+
+class MediumProducts(Fresh):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        torch.set_float32_matmul_precision("medium")
+        return super().forward(images)
+
+
+class SwitchesAutocast(Fresh):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.set_autocast_enabled("cpu", True)
+
+
+class Cache(Fresh):
+    """A buffer of no value before the first call, which is no part of the state dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("cache", torch.empty(4, 33).uniform_() if os.getpid() % 2 else torch.empty(4, 33), False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.cache.zero_()
+        return super().forward(images) + self.cache[:, :1]
+
+
 @functools.cache
 def cached() -> torch.nn.Module:
     return Fresh()
@@ -152,6 +206,12 @@ MADE: dict[str, Callable[[], Any]] = {
     "planted_cached": cached,
     "planted_global": lambda: KEPT,
     "planted_uncopyable": lambda: UNCOPYABLE,
+    "planted_wrapped": Wrapped,
+    "planted_copies_to_itself": lambda: COPIES_TO_ITSELF,
+    "planted_patched": patched,
+    "planted_medium_products": MediumProducts,
+    "planted_autocast": SwitchesAutocast,
+    "planted_cache": Cache,
     "planted_writes_input": WritesInput,
     "planted_writes_input_later": WritesInputLater,
     "planted_counts": Counts,
@@ -181,3 +241,61 @@ def scaled_by_seed(case: Case) -> Workload:
     images = torch.randn(case.batch_size, 3, planted.SIZE, planted.SIZE, generator=torch.Generator().manual_seed(0))
     component = Component(name="classifier", module=Scaled(1.0 + case.seed).eval(), inputs=(images,))
     return planted.workload(case, components=(component,), batch=images)
+
+
+SCALE = 1.0
+
+
+class ScaledByModule(Fresh):
+    """What its forward computes depends on a number of the module, which no attribute shows."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) * SCALE
+
+
+@planted.add("planted_scaled_by_global")
+def scaled_by_global(case: Case) -> Workload:
+    global SCALE
+    SCALE = 1.0 + case.seed
+    images = torch.randn(case.batch_size, 3, planted.SIZE, planted.SIZE, generator=torch.Generator().manual_seed(0))
+    component = Component(name="classifier", module=ScaledByModule().eval(), inputs=(images,))
+    return planted.workload(case, components=(component,), batch=images)
+
+
+class Halves(Fresh):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images.mul_(0.5))
+
+
+@planted.add("planted_calls_thrice")
+def calls_thrice(case: Case) -> Workload:
+    """Three calls an iteration, of a network that writes into its input."""
+    images = torch.randn(case.batch_size, 3, planted.SIZE, planted.SIZE, generator=torch.Generator().manual_seed(0))
+    component = Component(name="classifier", module=Halves().eval(), inputs=(images,), calls=3)
+
+    def iterate(forwards: Mapping[str, Forward], batch: torch.Tensor) -> torch.Tensor:
+        return torch.stack([forwards["classifier"](batch) for _ in range(3)]).mean(dim=0)
+
+    return planted.workload(case, iterate, components=(component,), batch=images)
+
+
+class Batch:
+    """A batch of a plain class."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self.images = images
+
+    def to(self, device: str) -> Batch:
+        return self
+
+
+@planted.add("planted_plain_batch")
+def plain_batch(case: Case) -> Workload:
+    """The iteration itself writes into its batch."""
+    images = torch.randn(case.batch_size, 3, planted.SIZE, planted.SIZE, generator=torch.Generator().manual_seed(0))
+    component = Component(name="classifier", module=Fresh().eval(), inputs=(images,))
+
+    def iterate(forwards: Mapping[str, Forward], batch: Batch) -> torch.Tensor:
+        return forwards["classifier"](batch.images.add_(0.0001))
+
+    return planted.workload(case, iterate, components=(component,), batch=Batch(images))

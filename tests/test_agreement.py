@@ -30,7 +30,7 @@ def process(replicate: int = 0, status: Any = "ok", **facts: Any) -> Measurement
         ({"weights_hash": "a" * 64}, r"had different weights \(weights_hash: w and aaaaaaaaaaaa\)"),
         ({"output_shape": [1, 9]}, r"had different output shapes \(output_shape: \[1, 10\] and \[1, 9\]\)"),
         ({"output_hash": "p"}, "gave different outputs"),
-        ({"output_hash": "p", "first_process_error": 1e-7}, r"gave different outputs \(relative error 1e-07\)"),
+        ({"output_hash": "p", "first_process_error": 1e-4}, r"gave different outputs \(relative error 0.0001\)"),
     ],
 )
 def test_a_process_that_proves_something_else_is_invalid(facts: dict[str, Any], words: str) -> None:
@@ -61,6 +61,12 @@ def test_on_a_gpu_outputs_that_rounding_explains_are_a_warning_and_others_invali
     assert far.status == "invalid"
     unknown = agreement.checked(process(), process(1, output_hash="p", first_process_error=float("nan")), "cuda")
     assert unknown.status == "invalid"
+
+
+def test_on_a_cpu_the_order_of_a_sum_is_a_warning() -> None:
+    found = agreement.checked(process(), process(1, output_hash="p", first_process_error=1e-7), "cpu")
+    assert found.status == "ok"
+    assert found.warnings == ("the processes of this row gave different outputs (relative error 1e-07)",)
 
 
 def test_a_row_that_does_not_repeat_itself_to_the_last_bit_need_not_between_processes() -> None:
@@ -94,6 +100,11 @@ def test_a_row_whose_processes_differ_is_invalid_and_no_baseline(
     assert f"the processes of this row {words}" in str(run.measurements[1].reason)
     with pytest.raises(store.BaselineRefused, match="invalid"):
         store.save(run, "a new machine", tmp_path / "baselines")
+
+
+def test_a_cache_of_no_value_is_no_difference(run_suite: RunSuite) -> None:
+    run = run_suite("  - {model: planted_cache, batch_size: 4}", TWICE)
+    assert [m.status for m in run.measurements] == ["ok", "ok"], [m.reason for m in run.measurements]
 
 
 def test_processes_that_measured_the_same_stay_ok(run_suite: RunSuite) -> None:

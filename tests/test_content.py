@@ -33,12 +33,27 @@ def test_a_memory_format_is_no_other_value() -> None:
     assert content.weights_hash(component(module.to(memory_format=torch.channels_last))) == before
 
 
-def test_buffers_count_as_weights_and_can_be_left_out() -> None:
+def test_buffers_of_the_state_dict_and_plain_tensors_are_weights_and_caches_are_not() -> None:
     module = torch.nn.BatchNorm1d(3)
-    whole, parameters = content.weights_hash(component(module)), content.weights_hash(component(module), buffers=False)
+    module.register_buffer("cache", torch.zeros(3), persistent=False)
+    module.scales = [torch.ones(3)]
+    whole = content.weights_hash(component(module))
+    module.cache.add_(1.0)
+    assert content.weights_hash(component(module)) == whole
     module.running_mean.add_(1.0)
-    assert content.weights_hash(component(module)) != whole
-    assert content.weights_hash(component(module), buffers=False) == parameters
+    other = content.weights_hash(component(module))
+    module.scales[0].add_(1.0)
+    assert len({whole, other, content.weights_hash(component(module))}) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8, torch.bool, torch.complex64])
+def test_a_checksum_sees_one_value_that_changed(dtype: torch.dtype) -> None:
+    module = torch.nn.Module()
+    module.weight = torch.nn.Parameter(torch.ones(7, 3).to(dtype), requires_grad=False)
+    before = content.checksum(module)
+    assert content.checksum(module) == before
+    module.weight.data[3, 1] = 0
+    assert content.checksum(module) != before
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.int8, torch.bool])
@@ -68,7 +83,7 @@ def test_of_a_network_that_cannot_be_pickled_nothing_is_said() -> None:
     assert content.networks_hash(component(module)) is None
 
 
-@pytest.mark.parametrize("model", ["planted_by_seed", "planted_scaled_by_seed"])
+@pytest.mark.parametrize("model", ["planted_by_seed", "planted_scaled_by_seed", "planted_scaled_by_global"])
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_each_row_exports_its_own_network(run_suite: RunSuite, model: str, backend: str) -> None:
     """The second checkpoint ran the first one's file, since a plugin named both alike."""
@@ -78,8 +93,8 @@ def test_each_row_exports_its_own_network(run_suite: RunSuite, model: str, backe
     assert len(set(hashes)) == 2
 
 
-def test_rows_of_one_network_share_one_export(run_suite: RunSuite) -> None:
-    run = run_suite("  - {model: planted_fresh, batch_size: 4, backend: onnxruntime, seed: [0, 1]}")
+def test_backends_that_read_onnx_share_one_export(run_suite: RunSuite) -> None:
+    run = run_suite("  - {model: planted_fresh, batch_size: 4, backend: [onnxruntime, openvino]}")
     first, second = run.measurements
     assert first.facts["export_s"] == second.facts["export_s"], "the seconds of the one export stand beside its file"
     assert first.facts["weights_source"] == "planted"

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from harness import linear_use, precision, quantisation, share
+from harness.calibration import Recorded
 from harness.linear_use import Left, Observed, Range
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -126,6 +127,31 @@ def test_a_weight_that_is_only_asked_for_its_type_is_quantised() -> None:
     assert not any(layer._forward_pre_hooks for layer in module.modules())
 
 
+class Routed(nn.Module):
+    """Two layers, of which a call takes one: its example input takes the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.high = nn.Linear(SIDE, SIDE), nn.Linear(SIDE, SIDE)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.high(x) if float(x.mean()) > 0.5 else self.low(x)
+
+
+@pytest.mark.parametrize("wanted", ["int8_dynamic", "int8_weight_only", "int8_static"])
+def test_a_layer_that_the_example_does_not_reach_is_looked_for_in_real_calls(wanted: str) -> None:
+    from build_request_fixture import build_request
+
+    from harness.backends.eager import cast_all
+    from harness.types import Component
+
+    example = torch.zeros(2, SIDE)
+    recorded = Recorded(calls={"net": [(example,), (example + 1,)]}, source="planted")
+    request: Any = build_request(None, precision=wanted, calibration=lambda: recorded)  # type: ignore[arg-type]
+    cast = cast_all([Component(name="net", module=Routed(), inputs=(example,))], request)
+    assert cast.left == {"net": {}}
+
+
 def test_eager_looks_at_a_copy_of_the_example_inputs() -> None:
     """A network that writes into its input must not change what the row is measured on."""
     from build_request_fixture import build_request
@@ -138,7 +164,8 @@ def test_eager_looks_at_a_copy_of_the_example_inputs() -> None:
             return self.head(x.mul_(2))
 
     x = tokens()
-    request: Any = build_request(None, precision="int8_dynamic")  # type: ignore[arg-type]
+    recorded = Recorded(calls={"net": [(tokens(),)]}, source="planted")
+    request: Any = build_request(None, precision="int8_dynamic", calibration=lambda: recorded)  # type: ignore[arg-type]
     cast_all([Component(name="net", module=InPlace(), inputs=(x,))], request)
     assert torch.equal(x, tokens())
 

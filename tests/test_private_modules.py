@@ -57,14 +57,23 @@ def test_a_module_that_cannot_be_copied_is_given_once_in_a_process_and_refused_t
     component = Component(name="net", module=module, inputs=())
     assert private([component])[0].module is module
     with pytest.raises(
-        SharedModule, match=r"^the builder gave the network net \(Linear\) a second time, .* make a new"
+        SharedModule,
+        match=r"^the builder gave the network net \(Linear\), or a layer of it, a second time, .* make a",
     ):
         private([component])
 
 
-def test_a_row_whose_network_cannot_be_copied_is_no_reference_of_itself(run_suite: RunSuite) -> None:
-    run = run_suite("  - {model: planted_uncopyable, batch_size: 4, precision: [int8_dynamic, fp32]}")
-    found = by_precision(run, "planted_uncopyable")
+@pytest.mark.parametrize("model", ["planted_uncopyable", "planted_wrapped", "planted_copies_to_itself"])
+def test_a_row_whose_network_cannot_be_copied_is_no_reference_of_itself(run_suite: RunSuite, model: str) -> None:
+    run = run_suite(f"  - {{model: {model}, batch_size: 4, precision: [int8_dynamic, fp32]}}")
+    found = by_precision(run, model)
     assert found["int8_dynamic"].status == "invalid"
     assert "a second time" in str(found["int8_dynamic"].reason)
     assert found["fp32"].status == "ok", "it adopts its own output"
+
+
+def test_a_network_whose_forward_was_patched_runs_as_it_was_given(run_suite: RunSuite) -> None:
+    """Its copy would call the layers of the original, which no cast reaches."""
+    run = run_suite("  - {model: planted_patched, batch_size: 4, precision: [fp32, bf16, int8_dynamic]}")
+    assert [m.status for m in run.measurements] == ["ok"] * 3, [m.reason for m in run.measurements]
+    assert max(by_precision(run, "planted_patched")["bf16"].samples["relative_error"]) > 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from harness import process_settings
 from harness.repeatability import Mismatch, guarded, private_batch, repeat_error, same_values, snapshot
 from harness.tolerance import repeat_ceiling
 from harness.types import Measurement, Run
@@ -67,14 +68,41 @@ def test_a_network_that_changes_its_weights_is_invalid(run_suite: RunSuite) -> N
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("planted_double_default", "torch's default dtype was changed to float64 while the row was measured"),
-        ("planted_threads", "while the row was measured"),
+        ("planted_double_default", "torch's default dtype from float32 to float64"),
+        ("planted_threads", "the number of threads from "),
+        ("planted_medium_products", "torch's precision of fp32 matrix products from highest to medium"),
+        ("planted_autocast", "torch's autocast on the CPU from off to on"),
     ],
 )
 def test_a_network_that_changes_the_whole_process_is_invalid(run_suite: RunSuite, model: str, words: str) -> None:
     (found,) = run_suite(f"  - {{model: {model}, batch_size: 4}}").measurements
     assert found.status == "invalid"
-    assert str(found.reason).endswith(words)
+    assert f"the row changed a setting of the whole process: {words}" in str(found.reason)
+
+
+def test_what_a_row_changed_in_the_process_is_set_back() -> None:
+    before = process_settings.read()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(before.threads + 1)
+        torch.set_autocast_enabled("cpu", True)
+    finally:
+        process_settings.set_back(before)
+    assert process_settings.read() == before
+    assert process_settings.fault(before) is None
+
+
+def test_a_network_that_is_called_several_times_is_judged_by_the_inputs_as_they_were_given(run_suite: RunSuite) -> None:
+    run = run_suite("  - {model: planted_calls_thrice, batch_size: 4, backend: [onnxruntime, eager]}")
+    assert one(run, backend="onnxruntime").status == "ok", one(run, backend="onnxruntime").reason
+    assert one(run, backend="eager").status == "invalid"
+
+
+def test_a_batch_of_any_class_is_watched(run_suite: RunSuite) -> None:
+    (found,) = run_suite("  - {model: planted_plain_batch, batch_size: 4}").measurements
+    assert found.status == "invalid"
+    assert str(found.reason).startswith("the timed batch was changed while it was timed")
 
 
 def test_which_of_several_inputs_was_changed_is_said() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import linear_use, precision, quantisation, share
 from harness.backends import Build, BuildRequest
-from harness.linear_use import Left, Observed
+from harness.linear_use import Calls, Left, Observed
 from harness.registry import BACKENDS
 from harness.types import Component
 
@@ -66,17 +66,23 @@ def cast_all(components: Sequence[Component], request: BuildRequest) -> Cast:
 
 
 def _seen(components: Sequence[Component], request: BuildRequest) -> dict[str, Observed]:
-    """What calls of each network show of its linear layers: those of calibration for int8_static, for the other
-    quantised precisions one with its example inputs, and none for all others."""
+    """What calls of each network show of its linear layers: those of calibration for int8_static, and for the other
+    quantised precisions one with its example inputs, or those of calibration where that one does not reach every layer;
+    none for all others."""
     if request.precision not in precision.QUANTISED:
         return {c.name: Observed() for c in components}
-    recorded = request.calibration().calls if request.precision == "int8_static" else {}
+    if request.precision != "int8_static":
+        seen = {c.name: _observed(c, [c.inputs], request) for c in components}
+        if not any(Left.NOT_REACHED in found.unfit.values() for found in seen.values()):
+            return seen
+    recorded = request.calibration().calls
+    return {c.name: _observed(c, recorded[c.name], request) for c in components}
 
-    def calls(component: Component) -> list[tuple[torch.Tensor, ...]]:
-        given = recorded.get(component.name, [component.inputs])
-        return [tuple(x.to(request.device, copy=True) for x in call) for call in given]
 
-    return {c.name: linear_use.observed(c.module.to(request.device).eval(), calls(c)) for c in components}
+def _observed(component: Component, calls: Calls, request: BuildRequest) -> Observed:
+    """What `calls` show, made with copies of their inputs on the device."""
+    given = [tuple(x.to(request.device, copy=True) for x in call) for call in calls]
+    return linear_use.observed(component.module.to(request.device).eval(), given)
 
 
 def read_back(cast: Cast, wanted: str) -> dict[str, Any]:

@@ -104,9 +104,7 @@ def fidelity(trial: Trial) -> Findings:
     elif trial.workload.quality is None:
         samples[AGREEMENT.name] = agreement(own, wanted)
     allowed = tolerance(trial.case.precision, kind)
-    invalid = fault(samples, allowed)
-    if invalid is not None and (why := reference.other_weights(trial, "timed batch")) is not None:
-        invalid = f"{invalid}; of the fp32 reference: {why}"
+    invalid = reference.other_weights(trial, "timed batch") or fault(samples, allowed)
     if reference.is_reference(trial.case):
         missing = dict.fromkeys((*names, AGREEMENT.name), "this row is the fp32 eager reference itself")
     if reference.is_reference(trial.case) or trial.replicate > 0:

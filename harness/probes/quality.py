@@ -32,9 +32,10 @@ def quality(trial: Trial) -> Findings:
     outputs = _cat([trial.step(batch).cpu() for batch in judge.batches()])
     samples = judge.score(outputs)
     told: tuple[str, ...] = ()
+    invalid: str | None = None
     if without_class(outputs, trial.workload.output_kind) is None:
         wanted = reference.output(trial, "quality set", lambda: outputs)
-        told = reference.told(trial, "quality set")
+        told, invalid = reference.told(trial, "quality set"), reference.other_weights(trial, "quality set")
         if not reference.is_reference(trial.case):
             count = int(judge.conditions["items"])
             samples[AGREEMENT.name] = agreement(outputs[:count], wanted[:count])
@@ -42,6 +43,7 @@ def quality(trial: Trial) -> Findings:
         samples=samples,
         facts={"quality_conditions": dict(judge.conditions), **_kept(judge, outputs)},
         warnings=told,
+        invalid=invalid,
         images=_save_pictures(trial.folder, trial.case.id, outputs, judge),
     )
 
