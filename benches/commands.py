@@ -284,7 +284,8 @@ def _measured_code(finished: Run) -> int:
 
 def _print_table(measured: Run) -> None:
     console = progress.console()
-    console.print(reports.terminal.table(frames.cases_frame(measured), console.width))
+    cases = frames.cases_frame(measured, reports.terminal.SHOWN)
+    console.print(reports.terminal.table(cases, console.width))
 
 
 def _say(text: str) -> None:

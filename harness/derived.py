@@ -6,15 +6,13 @@ a reason why there is none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness import stats
 from harness.types import Metric
-
-Groups = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +29,14 @@ class Estimate:
 class Derived:
     metric: Metric
     source: str
-    estimate: Callable[[Groups, int], Estimate]
+    estimate: Callable[[stats.Groups, int], Estimate]
 
 
-def summarise(metric: Metric, groups: Groups) -> Estimate:
+def summarise(metric: Metric, groups: stats.Groups) -> Estimate:
     """The row's value of a measured metric with an interval: the median over its processes of the median in each, the
     mean of means, the maximum, or the last. A process counts as one, whether it needed ten samples or a thousand."""
-    values = np.concatenate([np.asarray(g, dtype=float) for g in groups])
+    row = stats.processes(groups)
+    values = np.concatenate(row)
     if metric.unit == "share":
         low, high = stats.wilson(float(values.sum()), len(values))
         return Estimate(value=float(values.mean()), low=low, high=high)
@@ -47,29 +46,25 @@ def summarise(metric: Metric, groups: Groups) -> Estimate:
         return Estimate(value=float(values.max()))
     if metric.summary == "last":
         return Estimate(value=float(values[-1]))
-    reduce: stats.Estimator = _median if metric.summary == "median" else _mean
-    return _over_processes(groups, reduce, reduce)
-
-
-def _median(values: stats.Array) -> stats.Array:
-    return np.asarray(np.median(values, axis=-1))
+    if metric.summary == "median":
+        return _estimate(_over_processes(row, stats.median, stats.median), stats.median_interval(row))
+    return _estimate(_over_processes(row, _mean, _mean), stats.interval(row, _mean, _mean))
 
 
 def _mean(values: stats.Array) -> stats.Array:
     return np.asarray(np.mean(values, axis=-1))
 
 
-def _over_processes(groups: Groups, within: stats.Estimator, across: stats.Estimator) -> Estimate:
-    value = float(across(np.array([within(np.asarray(g, dtype=float)) for g in groups])))
-    return _estimate(value, stats.interval(groups, within, across))
+def _over_processes(groups: stats.Processes, within: stats.Estimator, across: stats.Estimator) -> float:
+    return float(across(np.array([within(samples) for samples in groups])))
 
 
 def _estimate(value: float, bounds: tuple[float, float] | None) -> Estimate:
     return Estimate(value=value, low=bounds[0] if bounds else None, high=bounds[1] if bounds else None)
 
 
-def _percentile(percentile: float) -> Callable[[Groups, int], Estimate]:
-    def estimate(groups: Groups, _batch_size: int) -> Estimate:
+def _percentile(percentile: float) -> Callable[[stats.Groups, int], Estimate]:
+    def estimate(groups: stats.Groups, _batch_size: int) -> Estimate:
         count, needed = sum(len(g) for g in groups), stats.needed_for(percentile)
         if count < needed:
             return Estimate(reason=f"needs {needed} samples, has {count}")
@@ -79,8 +74,13 @@ def _percentile(percentile: float) -> Callable[[Groups, int], Estimate]:
     return estimate
 
 
-def _throughput(groups: Groups, batch_size: int) -> Estimate:
-    return _over_processes(groups, _mean, lambda seconds: batch_size / _mean(seconds))
+def _throughput(groups: stats.Groups, batch_size: int) -> Estimate:
+    row = stats.processes(groups)
+
+    def across(seconds: stats.Array) -> stats.Array:
+        return batch_size / _mean(seconds)
+
+    return _estimate(_over_processes(row, _mean, across), stats.interval(row, _mean, across))
 
 
 def _percentile_metric(percentile: int) -> Derived:

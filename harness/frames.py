@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,14 +54,15 @@ def metrics_of(run: Run) -> dict[str, Metric]:
     return found
 
 
-def cases_frame(run: Run) -> pd.DataFrame:
+def cases_frame(run: Run, shown: Collection[str] | None = None) -> pd.DataFrame:
     """One row a planned case: id, axes, status, reason, then each metric with `_low` and `_high`, then conditions.
 
     A row's status is the worst of its processes: invalid, failed, oom, timeout, skipped, ok; not_run where nothing
     is stored. Metrics are given for ok rows, and for invalid ones left out, since a wrong answer has no speed.
+    `shown` names the metrics that are wanted where not all are: the others cost nothing and have no columns.
     """
     spread = {name: _spread(run, name) for name, metric in run.metrics.items() if metric.kind == "noisy"}
-    metrics = metrics_of(run)
+    metrics = [name for name in metrics_of(run) if shown is None or name in shown]
     same = {case_id: found.warning for case_id, found in same_outputs(run).items()}
     rows = [_row(run, case, run.by_case.get(case.id, ()), spread, metrics, same.get(case.id)) for case in run.cases]
     present = {key for row in rows for key in row}
@@ -98,7 +99,7 @@ def _row(
     case: Case,
     measurements: Sequence[Measurement],
     spread: Mapping[str, stats.Spread | None],
-    metrics: Iterable[str],
+    metrics: Collection[str],
     same_output: str | None,
 ) -> dict[str, Any]:
     status, reason = _status(measurements)
@@ -119,7 +120,7 @@ def _row(
         good = [m for m in measurements if m.status == "ok"]
         for m in good:
             missing.update(m.missing)
-        for name, estimate in _estimates(run, case, good, spread):
+        for name, estimate in _estimates(run, case, good, spread, metrics):
             if estimate.value is None:
                 missing[name] = estimate.reason or "not measured"
                 continue
@@ -133,14 +134,21 @@ def _row(
 
 
 def _estimates(
-    run: Run, case: Case, good: list[Measurement], spread: Mapping[str, stats.Spread | None]
+    run: Run,
+    case: Case,
+    good: list[Measurement],
+    spread: Mapping[str, stats.Spread | None],
+    metrics: Collection[str],
 ) -> Iterable[tuple[str, Estimate]]:
     for name, metric in run.metrics.items():
-        groups = stats.Processes(m.samples[name] for m in good if m.samples.get(name))
+        derived = [d for d in DERIVED if d.source == name and d.metric.name in metrics]
+        if name not in metrics and not derived:
+            continue
+        groups = stats.Processes(m.samples.get(name, ()) for m in good)
         if not groups:
             continue
-        found = [(name, summarise(metric, groups))]
-        found += [(d.metric.name, d.estimate(groups, case.batch_size)) for d in DERIVED if d.source == name]
+        found = [(name, summarise(metric, groups))] if name in metrics else []
+        found += [(d.metric.name, d.estimate(groups, case.batch_size)) for d in derived]
         yield from ((n, _widened(estimate, spread.get(name), len(groups))) for n, estimate in found)
 
 

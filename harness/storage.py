@@ -280,7 +280,9 @@ def measurement_from_dict(entry: Mapping[str, Any]) -> Measurement:
     for name in ("samples", "warmup", "missing", "facts", "state"):
         if not isinstance(getattr(measurement, name), dict):
             raise ValueError(f"{name} is not a mapping")
-    for samples in (measurement.samples, measurement.warmup):
-        if not all(isinstance(v, int | float) for listed in samples.values() for v in listed):
-            raise ValueError("a sample is not a number")
+    types = {
+        kind for phase in (measurement.samples, measurement.warmup) for v in phase.values() for kind in map(type, v)
+    }
+    if not all(issubclass(kind, int | float) for kind in types):
+        raise ValueError("a sample is not a number")
     return measurement

@@ -17,6 +17,7 @@ WIDE = 130
 COSINE = "cosine_similarity"
 SECONDARY = ("image_size", "guidance_scale")
 QUALITY_COLUMNS = (("top1", "share"), ("recognised", "share"), ("fid", "1"), (COSINE, "1"))
+SHOWN = ("latency_s", "throughput", *(name for name, _ in QUALITY_COLUMNS))  # the metrics that `table` reads
 HEADS = {"top1": "top-1", "recognised": "recognised", "fid": "FID", COSINE: "cosine"}
 STYLES = {
     "regressed": "red",

@@ -61,6 +61,17 @@ def test_a_half_written_line_is_named_and_the_next_one_is_whole(tmp_path: Path) 
     assert back.problems == ("measurements.jsonl line 2 was cut off or is unreadable, and is left out",)
 
 
+@pytest.mark.parametrize("phase", ["samples", "warmup"])
+@pytest.mark.parametrize("sample", ["0.1", None, [0.1], {}])
+def test_a_sample_that_is_not_a_number_is_refused_wherever_it_stands(sample: object, phase: str) -> None:
+    whole = storage.measurement_to_dict(Measurement(case=Case(model="m"), replicate=0, status="ok"))
+    numbers = {"latency_s": [0.1, 2], "load_s": []}
+    assert getattr(storage.measurement_from_dict({**whole, phase: numbers}), phase) == numbers
+    for name in ("latency_s", "other_s"):
+        with pytest.raises(ValueError, match="a sample is not a number"):
+            storage.measurement_from_dict({**whole, phase: {**numbers, name: [*[0.1] * 50, sample, 0.1]}})
+
+
 def test_a_repeated_line_counts_once(tmp_path: Path) -> None:
     run = small_run(tmp_path)
     storage.append(tmp_path, measurement(run))
