@@ -22,7 +22,7 @@ from benches import ab as ab_room
 from benches import arms, failures, suites
 from benches.failures import NotComparable, UsageError
 from benches.run_folders import new_folder, paired_folder
-from harness import paired, progress, storage, streams, threads
+from harness import paired, progress, storage, streams, strict_json, threads
 from harness import suite as suite_room
 from harness.types import Suite
 from reports import artifacts, page, paired_page
@@ -195,8 +195,10 @@ def replay(options: Namespace) -> int:
 def stored_json(path: Path) -> dict[str, Any]:
     """A stored comparison. Raises UnreadableRun."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = strict_json.loads(path.read_bytes())
+    except OSError as error:
+        raise storage.UnreadableRun(f"{path}: {error.strerror}") from None
+    except ValueError as error:
         raise storage.UnreadableRun(f"{path}: {error}") from None
     if not isinstance(found, dict):
         raise storage.UnreadableRun(f"{path}: not a comparison")

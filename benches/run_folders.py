@@ -5,12 +5,11 @@ The newest is the one whose header says so: copies and downloaded artefacts of C
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 from benches.failures import UsageError
-from harness import paired, storage
+from harness import paired, storage, strict_json
 from harness.types import Run
 
 
@@ -73,7 +72,7 @@ def _created(header: Path) -> str:
     """When the run began, ISO 8601 in UTC. One that cannot be read takes the file's time: it is refused if it is the
     newest, and not passed over."""
     try:
-        created = json.loads(header.read_text(encoding="utf-8")).get("created")
+        created = strict_json.loads(header.read_bytes()).get("created")
     except (OSError, ValueError, AttributeError):
         created = None
     if isinstance(created, str) and created:

@@ -1,0 +1,69 @@
+"""JSON that other people wrote or damaged: what `json.loads` lets through and nothing can compute with is refused.
+
+    strict_json.loads(path.read_bytes())      # ValueError: NaN, 1e999, a whole number of 400 digits, half a character
+
+NaN and Infinity are no JSON. A number beyond the range of a float would become infinite, and one half of a character
+("\\ud800") can be neither printed nor written to a file. The byte order mark of some editors is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, Final
+
+LARGEST: Final = 2**63  # of a whole number: what counters, bytes and nanoseconds need
+BYTE_ORDER_MARK: Final = "\ufeff"
+_HALF: Final = re.compile(r"\\u[dD][89abcdefABCDEF]")
+
+
+class NotJson(ValueError):
+    """Text that is no JSON at all, as of a file that was cut off; `str()` is one line."""
+
+
+def loads(raw: bytes | str) -> Any:
+    """The document in a JSON text. Raises ValueError with what is wrong in one line."""
+    text = raw if isinstance(raw, str) else _decoded(raw)
+    text = text.removeprefix(BYTE_ORDER_MARK)
+    try:
+        document = json.loads(text, parse_constant=_constant, parse_float=_real, parse_int=_whole)
+    except RecursionError:
+        raise NotJson("nested too deeply") from None
+    except json.JSONDecodeError as error:
+        empty = "empty" if not text.strip() else f"not JSON: {error.msg}"
+        raise NotJson(f"{empty} (line {error.lineno}, column {error.colno})") from None
+    if _HALF.search(text):
+        _check_characters(document)
+    return document
+
+
+def _decoded(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise NotJson(f"not UTF-8 text (byte {error.start})") from None
+
+
+def _constant(word: str) -> float:
+    raise ValueError(f"{word} is no number that JSON has")
+
+
+def _real(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:20]} is beyond the range of a float")
+    return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > len(str(-LARGEST)) or abs(value := int(digits)) > LARGEST:
+        raise ValueError(f"{digits[:20]} is beyond the range of a 64-bit whole number")
+    return value
+
+
+def _check_characters(document: Any) -> None:
+    try:
+        json.dumps(document, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("a text holds one half of a character (a lone surrogate, \\ud800 to \\udfff)") from None
