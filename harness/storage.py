@@ -25,6 +25,7 @@ from harness.attempts import split
 from harness.causes import Cause
 from harness.files import append_line
 from harness.files import write_atomically as write_atomically
+from harness.shown import shown
 from harness.stored_types import Environment, Facts, State, check, hints
 from harness.types import Case, Control, Measurement, Metric, Protocol, Run
 
@@ -125,7 +126,9 @@ def _check_time(text: str, where: str) -> None:
     try:
         datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{where}: {text!r} must be a time as ISO 8601 has it (2026-01-02T03:04:05+00:00)") from None
+        raise ValueError(
+            f"{where}: {shown(text)} must be a time as ISO 8601 has it (2026-01-02T03:04:05+00:00)"
+        ) from None
 
 
 def metrics_from_dict(entries: Mapping[str, Any]) -> dict[str, Metric]:
@@ -133,7 +136,7 @@ def metrics_from_dict(entries: Mapping[str, Any]) -> dict[str, Metric]:
     found = {name: record(Metric, entry, f"metrics.{name}") for name, entry in entries.items()}
     for name, metric in found.items():
         if metric.name != name:
-            raise ValueError(f"metrics.{name}.name: {metric.name!r} must be {name!r}")
+            raise ValueError(f"metrics.{name}.name: {shown(metric.name)} must be {shown(name)}")
     return found
 
 
@@ -280,7 +283,7 @@ def record(cls: type[T], entry: Mapping[str, Any], where: str = "") -> T:
     a value of another type than its field's; `where` is the record's path, for the line."""
     path = where or cls.__name__.lower()
     if not isinstance(entry, Mapping):
-        raise ValueError(f"{path}: {entry!r} must be a mapping")
+        raise ValueError(f"{path}: {shown(entry)} must be a mapping")
     kinds = hints(cls)
     unknown = set(entry) - {f.name for f in fields(cls)}  # type: ignore[arg-type]
     if unknown:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import enum
 import math
-import reprlib
 import types
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import cache
 from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from harness.shown import shown
 
 Texts = dict[str, str]
 
@@ -211,4 +212,4 @@ def _words(kind: Any) -> str:
 
 
 def _refuse(value: Any, wanted: str, where: str) -> None:
-    raise ValueError(f"{where}: {reprlib.repr(value)} must be {wanted}")
+    raise ValueError(f"{where}: {shown(value)} must be {wanted}")
