@@ -177,7 +177,7 @@ def _document(run: Run, reason: str) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = strict_json.loads(path.read_bytes())
+        document = strict_json.read(path)
     except OSError as error:
         raise BaselineRefused(f"{path}: {error.strerror}") from error
     except ValueError as error:

@@ -142,7 +142,7 @@ def load(folder: Path) -> PairedRun:
     """The header of a paired run's folder. Raises UnreadableRun."""
     path = folder / HEADER_FILE
     try:
-        document = strict_json.loads(path.read_bytes())
+        document = strict_json.read(path)
         check(document, Mapping[str, Any], HEADER_FILE)
         if document.pop("schema", None) != SCHEMA:
             raise ValueError(f"not schema {SCHEMA}, which this version reads")
@@ -206,8 +206,10 @@ def _append(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return
+    if not path.is_file():
+        raise UnreadableRun(f"{path}: is no file")
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line:

@@ -15,7 +15,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import MISSING, asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -179,11 +179,9 @@ def load(folder: Path) -> Run:
     """
     folder = Path(folder)
     try:
-        header = strict_json.loads((folder / RUN_FILE).read_bytes())
+        header = strict_json.read(folder / RUN_FILE)
     except FileNotFoundError:
         raise UnreadableRun(f"{folder} is not a run folder: it has no {RUN_FILE}") from None
-    except OSError as error:
-        raise UnreadableRun(f"{folder / RUN_FILE}: {error.strerror}") from error
     except ValueError as error:
         raise UnreadableRun(f"{folder / RUN_FILE}: {error}") from error
     if not isinstance(header, dict):
@@ -207,7 +205,7 @@ def measured(run: Run) -> set[tuple[str, int]]:
 def _read_lines(path: Path, planned: Set[str]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """The entries of every whole line about a case of the run, and what is wrong with the others."""
     if not path.is_file():
-        return [], (f"{path.name} is {'no file' if path.exists() else 'missing'}",)
+        return [], (f"{path.name} is {'no file' if path.exists() or path.is_symlink() else 'missing'}",)
     entries, problems, seen = [], [], set()
     for number, line in _lines(path):
         try:
@@ -246,16 +244,21 @@ def _left_out(path: Path, number: int, error: Exception) -> str:
 
 def _read_controls(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """The control's processes, and what could not be read of them."""
-    if path.exists() and not path.is_file():
-        return [], (f"{path.name} is no file",)
-    entries, problems = [], []
-    for number, line in _lines(path) if path.exists() else ():
+    if not path.is_file():
+        return [], (f"{path.name} is no file",) if path.exists() or path.is_symlink() else ()
+    entries, problems, seen = [], [], set()
+    for number, line in _lines(path):
         try:
             entry = strict_json.loads(line)
-            _control(entry)
+            control = _control(entry)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             problems.append(_left_out(path, number, error))
             continue
+        key = (control.side, control.measurement.case.id, control.measurement.replicate, control.measurement.attempt)
+        if key in seen:
+            problems.append(f"{path.name} line {number} repeats process {key[2]} of side {key[0]}, and is left out")
+            continue
+        seen.add(key)
         entries.append(entry)
     return entries, tuple(problems)
 
@@ -288,6 +291,9 @@ def record(cls: type[T], entry: Mapping[str, Any], where: str = "") -> T:
     unknown = set(entry) - {f.name for f in fields(cls)}  # type: ignore[arg-type]
     if unknown:
         raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+    needed = (f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING)  # type: ignore[arg-type]
+    if absent := [name for name in needed if name not in entry]:
+        raise ValueError(f"{path}.{absent[0]} is missing")
     for name, value in entry.items():
         check(value, kinds[name], f"{path}.{name}")
     return cls(**entry)
@@ -312,7 +318,8 @@ def control_to_dict(control: Control) -> dict[str, Any]:
 
 
 def _control(entry: Mapping[str, Any]) -> Control:
-    if entry["side"] not in {"a", "b"}:
+    check(entry, Mapping[str, Any], "control")
+    if entry["side"] not in ("a", "b"):
         raise ValueError(f"a control has the sides a and b, not {entry['side']!r}")
     return Control(side=entry["side"], measurement=measurement_from_dict(entry["measurement"]))
 

@@ -169,6 +169,8 @@ def _check_union(value: Any, kinds: tuple[Any, ...], where: str) -> None:
 def _check_shape(value: Any, shape: Any, where: str) -> None:
     _check_mapping(value, Any, where)
     for name, kind in hints(shape).items():
+        if name not in value and name in shape.__required_keys__:
+            raise ValueError(f"{where}.{name} is missing")
         if name in value:
             check(value[name], kind, f"{where}.{name}")
 

@@ -1,6 +1,6 @@
 """JSON that other people wrote or damaged: what `json.loads` lets through and nothing can compute with is refused.
 
-    strict_json.loads(path.read_bytes())      # ValueError: NaN, 1e999, a whole number of 400 digits, half a character
+    strict_json.read(path)      # ValueError: NaN, 1e999, a whole number of 400 digits, half a character
 
 NaN and Infinity are no JSON. A number beyond the range of a float would become infinite, and one half of a character
 ("\\ud800") can be neither printed nor written to a file. The byte order mark of some editors is left out.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import Path
 from typing import Any, Final
 
 LARGEST: Final = 2**63  # of a whole number: what counters, bytes and nanoseconds need
@@ -36,6 +37,21 @@ def loads(raw: bytes | str) -> Any:
     if _HALF.search(text):
         _check_characters(document)
     return document
+
+
+def read(path: Path) -> Any:
+    """The document in a file. Raises FileNotFoundError where there is none, and ValueError, in one line without the
+    path, where it cannot be read: also of a folder, and of a pipe, which would be waited for without end."""
+    if path.is_symlink() and not path.exists():
+        raise ValueError("is a link that leads nowhere")
+    if path.exists() and not path.is_file():
+        raise ValueError("is no file")
+    try:
+        return loads(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from None
 
 
 def _decoded(raw: bytes) -> str:

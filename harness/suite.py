@@ -48,6 +48,8 @@ class SuiteError(ValueError):
 def read(path: Path) -> Suite:
     """The suite in a YAML file. Raises SuiteError with one line that says what to change."""
     try:
+        if path.exists() and not path.is_file():
+            raise SuiteError(f"{path}: is no file; a suite is a YAML file")
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise SuiteError(f"{path}: {size} bytes; a suite may have {MAX_FILE_BYTES} at most")
