@@ -20,6 +20,7 @@ from typing import Any
 
 from baselines.admission import objections
 from baselines.fingerprint import fingerprint, machine_key
+from harness import strict_json
 from harness.storage import UnreadableRun, now, run_from_dict, run_to_dict, write_atomically
 from harness.types import Run
 
@@ -90,8 +91,10 @@ def load(path: Path) -> Session:
     try:
         run = run_from_dict(document["run"])
         session = Session(run=run, reason=str(document["reason"]), saved=str(document["saved"]), path=path)
-    except (UnreadableRun, KeyError, TypeError, AttributeError) as error:
-        raise BaselineRefused(f"{path}: {type(error).__name__}: {error}") from error
+    except KeyError as error:
+        raise BaselineRefused(f"{path}: the field {error} is missing") from error
+    except (UnreadableRun, TypeError, AttributeError) as error:
+        raise BaselineRefused(f"{path}: {error}") from error
     if path.parent.name != REFERENCE and path.stem != run.id:
         raise BaselineRefused(f"{path}: holds the run {run.id}; a copy under another name is no further session")
     return session
@@ -174,8 +177,10 @@ def _document(run: Run, reason: str) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        document = strict_json.read(path)
+    except OSError as error:
+        raise BaselineRefused(f"{path}: {error.strerror}") from error
+    except ValueError as error:
         raise BaselineRefused(f"{path}: {error}") from error
     if not isinstance(document, dict):
         raise BaselineRefused(f"{path}: not a stored session")

@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import benches
 import reports.terminal
@@ -22,14 +22,33 @@ from benches import ab as ab_room
 from benches import arms, failures, suites
 from benches.failures import NotComparable, UsageError
 from benches.run_folders import new_folder, paired_folder
-from harness import paired, progress, storage, streams, threads
+from harness import paired, progress, storage, streams, strict_json, threads
 from harness import suite as suite_room
+from harness.stored_types import check
 from harness.types import Suite
 from reports import artifacts, page, paired_page
 
 COMPARISON_FILE = "comparison.json"
 REPORT_FILE = "report.html"
 UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
+
+
+class StoredVerdict(TypedDict):
+    """What is read of a verdict of a stored comparison."""
+
+    case_id: str
+    metric: str
+    outcome: str
+
+
+class StoredComparison(TypedDict, total=False):
+    """What is read of a stored comparison."""
+
+    considered: list[str]
+    notes: list[str]
+    max_age_days: float | None
+    allow_new: bool
+    verdicts: list[StoredVerdict]
 
 
 def ab(options: Namespace) -> int:
@@ -181,7 +200,7 @@ def replay(options: Namespace) -> int:
         say(again)
         say(f"{folder} holds no stored decision: this is the one that its blocks give")
         return FINE
-    if stored.read_text(encoding="utf-8") == again:
+    if stored_text(stored) == again:
         say(f"{folder}: decided again from the raw values: bit for bit the same")
         return FINE
     say(f"{folder}: the raw values give another decision than the stored one")
@@ -195,12 +214,24 @@ def replay(options: Namespace) -> int:
 def stored_json(path: Path) -> dict[str, Any]:
     """A stored comparison. Raises UnreadableRun."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = strict_json.read(path)
+    except OSError as error:
+        raise storage.UnreadableRun(f"{path}: {error.strerror}") from None
+    except ValueError as error:
         raise storage.UnreadableRun(f"{path}: {error}") from None
     if not isinstance(found, dict):
         raise storage.UnreadableRun(f"{path}: not a comparison")
+    try:
+        check(found, StoredComparison, "comparison")
+    except ValueError as error:
+        raise storage.UnreadableRun(f"{path}: {error}") from None
     return found
+
+
+def stored_text(path: Path) -> str:
+    """A stored comparison as it stands in its file. Raises UnreadableRun where it is none."""
+    stored_json(path)
+    return path.read_text(encoding="utf-8")
 
 
 def as_json(comparison: Comparison) -> str:

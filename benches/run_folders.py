@@ -5,13 +5,14 @@ The newest is the one whose header says so: copies and downloaded artefacts of C
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 from benches.failures import UsageError
-from harness import paired, storage
+from harness import paired, storage, streams, strict_json
 from harness.types import Run
+
+SHOWN = 3  # problems of a run that are told before the rest is counted
 
 
 def new_folder(root: Path, name: str) -> Path:
@@ -30,8 +31,8 @@ def new_folder(root: Path, name: str) -> Path:
 
 
 def load_run(path: Path) -> Run:
-    """The run in a folder, or the newest run of a folder of runs. Raises UnreadableRun, and UsageError where there are
-    paired runs alone, which have commands of their own."""
+    """The run in a folder, or the newest run of a folder of runs; what could not be read of it is told on stderr.
+    Raises UnreadableRun, and UsageError where there are paired runs alone, which have commands of their own."""
     found = path if (path / storage.RUN_FILE).exists() else _newest(path, storage.RUN_FILE)
     if found is None and is_paired(path):
         folder = paired_folder(path)
@@ -39,7 +40,11 @@ def load_run(path: Path) -> Run:
             f"{folder} is a paired run (imgbench ab made it): imgbench report writes its page, imgbench explain "
             "RUN ROW says how a row was decided, imgbench replay decides again"
         )
-    return storage.load(found or path)
+    run = storage.load(found or path)
+    if run.problems:
+        more = f" (and {len(run.problems) - SHOWN} more)" if len(run.problems) > SHOWN else ""
+        streams.complain(f"imgbench: {run.folder}: {'; '.join(run.problems[:SHOWN])}{more}")
+    return run
 
 
 def is_paired(path: Path) -> bool:
@@ -73,7 +78,7 @@ def _created(header: Path) -> str:
     """When the run began, ISO 8601 in UTC. One that cannot be read takes the file's time: it is refused if it is the
     newest, and not passed over."""
     try:
-        created = json.loads(header.read_text(encoding="utf-8")).get("created")
+        created = strict_json.read(header).get("created")
     except (OSError, ValueError, AttributeError):
         created = None
     if isinstance(created, str) and created:

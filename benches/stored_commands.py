@@ -28,6 +28,7 @@ from benches.paired_commands import (
     say,
     seconds,
     stored_json,
+    stored_text,
     write_artifacts,
 )
 from benches.preload import libraries
@@ -54,7 +55,7 @@ def compare(options: Namespace) -> int:
     comparison = _against_store(measured, store_of(options), options.max_age, allow_new=options.allow_new)
     if wanted := suspects(measured, comparison):
         told = _measured_again(measured, wanted, budget_s, quiet=options.json)
-        measured = load_run(Path(str(measured.folder)))
+        measured = storage.load(Path(str(measured.folder)))
         comparison = _against_store(measured, store_of(options), options.max_age, told, allow_new=options.allow_new)
     _keep(measured, comparison)
     write_artifacts(options, comparison)
@@ -150,7 +151,7 @@ def replay(options: Namespace) -> int:
     stored = Path(str(run.folder)) / COMPARISON_FILE
     if not stored.exists():
         raise UsageError(f"{run.folder} holds no stored comparison (imgbench compare writes it)")
-    before, (_, again) = stored.read_text(encoding="utf-8"), _stored_comparison(options)
+    before, (_, again) = stored_text(stored), _stored_comparison(options)
     if before == as_json(again):
         say(f"{run.folder}: decided again from the raw values: bit for bit the same")
         return FINE

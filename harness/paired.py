@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from harness import storage
+from harness import storage, strict_json
 from harness.storage import UnreadableRun, record
+from harness.stored_types import Environment, check
 from harness.turns import Interleaving
 from harness.types import Case, Measurement, Metric, Protocol
 
@@ -141,16 +142,23 @@ def load(folder: Path) -> PairedRun:
     """The header of a paired run's folder. Raises UnreadableRun."""
     path = folder / HEADER_FILE
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = strict_json.read(path)
+        check(document, Mapping[str, Any], HEADER_FILE)
         if document.pop("schema", None) != SCHEMA:
             raise ValueError(f"not schema {SCHEMA}, which this version reads")
         document["protocol"] = record(Protocol, document["protocol"])
-        document["metrics"] = {name: record(Metric, entry) for name, entry in document["metrics"].items()}
-        document["rows"] = tuple(_row(entry) for entry in document["rows"])
+        document["metrics"] = storage.metrics_from_dict(document["metrics"])
+        document["rows"] = tuple(_row(entry, f"rows[{i}]") for i, entry in enumerate(document["rows"]))
         for name in ("arms", "loaded", "proof", "sentinels", "notes"):
             document[name] = tuple(document.get(name, ()))
-        return record(PairedRun, document)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        run = record(PairedRun, document, "paired run")
+        check(run.environment, Environment, "environment")
+        return run
+    except OSError as error:
+        raise UnreadableRun(f"{path}: {error.strerror}") from None
+    except KeyError as error:
+        raise UnreadableRun(f"{path}: the field {error} is missing") from None
+    except (ValueError, TypeError, AttributeError) as error:
         raise UnreadableRun(f"{path}: {error}") from None
 
 
@@ -170,17 +178,24 @@ def blocks(folder: Path) -> Iterator[Block]:
 def preflight(folder: Path) -> Iterator[tuple[str, Side, Measurement]]:
     """(row id, arm, measurement) of the preflight, in order of time."""
     for entry in _lines(folder / PREFLIGHT_FILE):
-        yield entry["row"], entry["arm"], storage.measurement_from_dict(entry["measurement"])
+        try:
+            check(entry["row"], str, "row")
+            check(entry["arm"], Side, "arm")
+            found = entry["row"], entry["arm"], storage.measurement_from_dict(entry["measurement"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnreadableRun(f"{folder / PREFLIGHT_FILE}: {type(error).__name__}: {error}") from None
+        yield found
 
 
 def _shallow(block: Block) -> dict[str, Any]:
     return {name: value for name, value in vars(block).items() if name != "measurements"}
 
 
-def _row(entry: Mapping[str, Any]) -> PairedRow:
-    interleaving = entry["interleaving"] and record(Interleaving, entry["interleaving"])
-    cases = {arm: record(Case, entry[arm]) for arm in ("base", "head")}
-    return record(PairedRow, {**entry, **cases, "interleaving": interleaving})
+def _row(entry: Mapping[str, Any], where: str) -> PairedRow:
+    check(entry, Mapping[str, Any], where)
+    interleaving = entry["interleaving"] and record(Interleaving, entry["interleaving"], f"{where}.interleaving")
+    cases = {arm: record(Case, entry[arm], f"{where}.{arm}") for arm in ("base", "head")}
+    return record(PairedRow, {**entry, **cases, "interleaving": interleaving}, where)
 
 
 def _append(path: Path, document: Mapping[str, Any]) -> None:
@@ -191,14 +206,16 @@ def _append(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return
+    if not path.is_file():
+        raise UnreadableRun(f"{path}: is no file")
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
         try:
-            yield json.loads(line)
+            yield strict_json.loads(line)
         except ValueError as error:
             if number == len(lines):
                 return

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, Final, Generic, TypeVar
 
+from harness.shown import shown
 from harness.types import AXES, Case, Model, Workload
 
 T = TypeVar("T")
@@ -67,7 +68,8 @@ class Registry(Mapping[str, T], Generic[T]):
         try:
             return self._entries[name]
         except (KeyError, TypeError):
-            raise UnknownName(f"unknown {self.noun} {name!r}; {nearest(name, list(self._entries))}") from None
+            near = nearest(name, list(self._entries))
+            raise UnknownName(f"unknown {self.noun} {shown(name)}; {near}") from None
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

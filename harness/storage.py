@@ -13,17 +13,20 @@ from __future__ import annotations
 import fcntl
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness import strict_json
 from harness.attempts import split
 from harness.causes import Cause
 from harness.files import append_line
 from harness.files import write_atomically as write_atomically
+from harness.shown import shown
+from harness.stored_types import Environment, Facts, State, check, hints
 from harness.types import Case, Control, Measurement, Metric, Protocol, Run
 
 SCHEMA = 1
@@ -32,6 +35,9 @@ MEASUREMENTS_FILE = "measurements.jsonl"
 CONTROLS_FILE = "controls.jsonl"
 # What protocols of runs did that were stored before these fields existed.
 BEFORE = {"target_interval": None, "contended_retries": 0}
+# What every version has written of a process: without one of them a line is not whole.
+WRITTEN = tuple(f.name for f in fields(Measurement) if f.name not in {"cause", "attempt"})
+MODELS = Mapping[str, Mapping[str, Any]]
 
 T = TypeVar("T")
 
@@ -71,21 +77,18 @@ def run_from_dict(document: Mapping[str, Any], folder: str | None = None, proble
     if document.get("schema") != SCHEMA:
         raise UnreadableRun(f"schema {document.get('schema')!r}; this version reads {SCHEMA}")
     try:
-        if not isinstance(document["protocol"]["replicates"], int):
-            raise ValueError("protocol.replicates is not a whole number")
-        if not all(isinstance(info, dict) for info in document.get("models", {}).values()):
-            raise ValueError("models is not a mapping of mappings")
+        _check_header(document)
         measurements, superseded = split(measurement_from_dict(entry) for entry in document.get("measurements", ()))
         return Run(
             id=document["id"],
             suite=document["suite"],
             description=document.get("description", ""),
-            protocol=record(Protocol, {**BEFORE, **document["protocol"]}),
+            protocol=_protocol(document["protocol"]),
             environment=dict(document["environment"]),
-            metrics={name: record(Metric, entry) for name, entry in document["metrics"].items()},
+            metrics=metrics_from_dict(document["metrics"]),
             models=dict(document.get("models", {})),
             weights=_weights(document.get("weights", {})),
-            cases=tuple(record(Case, entry) for entry in document["cases"]),
+            cases=tuple(record(Case, entry, f"cases[{i}]") for i, entry in enumerate(document["cases"])),
             measurements=measurements,
             superseded=superseded,
             controls=tuple(_control(entry) for entry in document.get("controls", ())),
@@ -95,8 +98,54 @@ def run_from_dict(document: Mapping[str, Any], folder: str | None = None, proble
             folder=folder,
             problems=problems,
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UnreadableRun(f"{type(error).__name__}: {error}") from error
+    except KeyError as error:
+        raise UnreadableRun(f"the field {error} is missing") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UnreadableRun(str(error)) from error
+
+
+def _check_header(document: Mapping[str, Any]) -> None:
+    """Raises ValueError, or KeyError, where a field of the header is of another type."""
+    for name in ("id", "suite"):
+        check(document[name], str, name)
+        if not document[name].strip():
+            raise ValueError(f"{name}: is empty")
+    for name in ("description", "created"):
+        check(document.get(name, ""), str, name)
+    if document.get("created"):
+        _check_time(document["created"], "created")
+    for name in ("finished", "selection"):
+        check(document.get(name), str | None, name)
+    check(document["environment"], Environment, "environment")
+    check(document.get("models", {}), MODELS, "models")
+    check(document["metrics"], Mapping[str, Any], "metrics")
+    check(document["cases"], list[Any], "cases")
+
+
+def _check_time(text: str, where: str) -> None:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"{where}: {shown(text)} must be a time as ISO 8601 has it (2026-01-02T03:04:05+00:00)"
+        ) from None
+
+
+def metrics_from_dict(entries: Mapping[str, Any]) -> dict[str, Metric]:
+    """Metric by name. Raises ValueError where one is called otherwise in its own entry."""
+    found = {name: record(Metric, entry, f"metrics.{name}") for name, entry in entries.items()}
+    for name, metric in found.items():
+        if metric.name != name:
+            raise ValueError(f"metrics.{name}.name: {shown(metric.name)} must be {shown(name)}")
+    return found
+
+
+def _protocol(entry: Any) -> Protocol:
+    check(entry, Mapping[str, Any], "protocol")
+    protocol = record(Protocol, {**BEFORE, **entry})
+    if protocol.replicates < 1:
+        raise ValueError(f"protocol.replicates: {protocol.replicates} must be 1 or more")
+    return protocol
 
 
 def create(folder: Path, run: Run) -> None:
@@ -130,17 +179,19 @@ def load(folder: Path) -> Run:
     """
     folder = Path(folder)
     try:
-        header = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        header = strict_json.read(folder / RUN_FILE)
     except FileNotFoundError:
         raise UnreadableRun(f"{folder} is not a run folder: it has no {RUN_FILE}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+    except ValueError as error:
         raise UnreadableRun(f"{folder / RUN_FILE}: {error}") from error
     if not isinstance(header, dict):
         raise UnreadableRun(f"{folder / RUN_FILE}: not a run header")
-    measurements, problems = _read_lines(folder / MEASUREMENTS_FILE)
-    controls, unread = _read_controls(folder / CONTROLS_FILE)
-    document = {**header, "measurements": measurements, "controls": controls}
     try:
+        whole = run_from_dict({**header, "measurements": (), "controls": ()})
+        planned = {case.id for case in whole.cases}
+        measurements, problems = _read_lines(folder / MEASUREMENTS_FILE, planned)
+        controls, unread = _read_controls(folder / CONTROLS_FILE)
+        document = {**header, "measurements": measurements, "controls": controls}
         return run_from_dict(document, folder=str(folder), problems=(*problems, *unread))
     except UnreadableRun as error:
         raise UnreadableRun(f"{folder / RUN_FILE}: {error}") from error
@@ -151,41 +202,63 @@ def measured(run: Run) -> set[tuple[str, int]]:
     return {(m.case.id, m.replicate) for m in run.measurements}
 
 
-def _read_lines(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    if not path.exists():
-        return [], (f"{path.name} is missing",)
+def _read_lines(path: Path, planned: Set[str]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """The entries of every whole line about a case of the run, and what is wrong with the others."""
+    if not path.is_file():
+        return [], (f"{path.name} is {'no file' if path.exists() or path.is_symlink() else 'missing'}",)
     entries, problems, seen = [], [], set()
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in _lines(path):
         try:
-            entry = json.loads(line)
+            entry = strict_json.loads(line)
             measurement = measurement_from_dict(entry)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            problems.append(f"{path.name} line {number} was cut off or is unreadable, and is left out")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            problems.append(_left_out(path, number, error))
             continue
         key = (measurement.case.id, measurement.replicate, measurement.attempt)
         if key in seen:
             repeated = f"{key[0]} replicate {key[1]}{f' attempt {key[2]}' if key[2] else ''}"
             problems.append(f"{path.name} line {number} repeats {repeated}, and is left out")
             continue
+        if key[0] not in planned:
+            problems.append(
+                f"{path.name} line {number} is about {key[0]}, which is no case of the run, and is left out"
+            )
+            continue
         seen.add(key)
         entries.append(entry)
     return entries, tuple(problems)
 
 
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """(number, line) of every line that is not blank."""
+    numbered = enumerate(path.read_bytes().split(b"\n"), start=1)
+    return ((number, line) for number, line in numbered if line.strip())
+
+
+def _left_out(path: Path, number: int, error: Exception) -> str:
+    if isinstance(error, strict_json.NotJson):
+        return f"{path.name} line {number} was cut off or is unreadable, and is left out"
+    why = f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
+    return f"{path.name} line {number} is left out: {why}"
+
+
 def _read_controls(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """The control's processes, and what could not be read of them."""
-    entries, problems = [], []
-    for number, line in enumerate(path.read_bytes().split(b"\n") if path.exists() else [], start=1):
-        if not line.strip():
-            continue
+    if not path.is_file():
+        return [], (f"{path.name} is no file",) if path.exists() or path.is_symlink() else ()
+    entries, problems, seen = [], [], set()
+    for number, line in _lines(path):
         try:
-            entry = json.loads(line)
-            _control(entry)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            problems.append(f"{path.name} line {number} was cut off or is unreadable, and is left out")
+            entry = strict_json.loads(line)
+            control = _control(entry)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            problems.append(_left_out(path, number, error))
             continue
+        key = (control.side, control.measurement.case.id, control.measurement.replicate, control.measurement.attempt)
+        if key in seen:
+            problems.append(f"{path.name} line {number} repeats process {key[2]} of side {key[0]}, and is left out")
+            continue
+        seen.add(key)
         entries.append(entry)
     return entries, tuple(problems)
 
@@ -208,12 +281,21 @@ def _header(run: Run) -> dict[str, Any]:
     }
 
 
-def record(cls: type[T], entry: Mapping[str, Any]) -> T:
-    """A frozen record from its JSON fields; absent ones take their default. Raises ValueError on an unknown one."""
-    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    unknown = set(entry) - known
+def record(cls: type[T], entry: Mapping[str, Any], where: str = "") -> T:
+    """A frozen record from its JSON fields; absent ones take their default. Raises ValueError on an unknown one, and on
+    a value of another type than its field's; `where` is the record's path, for the line."""
+    path = where or cls.__name__.lower()
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"{path}: {shown(entry)} must be a mapping")
+    kinds = hints(cls)
+    unknown = set(entry) - {f.name for f in fields(cls)}  # type: ignore[arg-type]
     if unknown:
         raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+    needed = (f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING)  # type: ignore[arg-type]
+    if absent := [name for name in needed if name not in entry]:
+        raise ValueError(f"{path}.{absent[0]} is missing")
+    for name, value in entry.items():
+        check(value, kinds[name], f"{path}.{name}")
     return cls(**entry)
 
 
@@ -236,7 +318,8 @@ def control_to_dict(control: Control) -> dict[str, Any]:
 
 
 def _control(entry: Mapping[str, Any]) -> Control:
-    if entry["side"] not in {"a", "b"}:
+    check(entry, Mapping[str, Any], "control")
+    if entry["side"] not in ("a", "b"):
         raise ValueError(f"a control has the sides a and b, not {entry['side']!r}")
     return Control(side=entry["side"], measurement=measurement_from_dict(entry["measurement"]))
 
@@ -270,19 +353,17 @@ def _finite(values: Iterable[float]) -> list[float]:
 
 def measurement_from_dict(entry: Mapping[str, Any]) -> Measurement:
     """Inverse of `measurement_to_dict`. Raises ValueError, TypeError or KeyError on anything else."""
+    check(entry, Mapping[str, Any], "measurement")
     values = dict(entry)
+    if absent := [name for name in WRITTEN if name not in values]:
+        raise ValueError(f"the field {absent[0]!r} is missing")
     values["case"] = record(Case, values["case"])
-    for name in ("warnings", "images"):
-        values[name] = tuple(values.get(name, ()))
     if values.get("cause") is not None:
         values["cause"] = Cause(values["cause"])
     measurement = record(Measurement, values)
-    for name in ("samples", "warmup", "missing", "facts", "state"):
-        if not isinstance(getattr(measurement, name), dict):
-            raise ValueError(f"{name} is not a mapping")
-    types = {
-        kind for phase in (measurement.samples, measurement.warmup) for v in phase.values() for kind in map(type, v)
-    }
-    if not all(issubclass(kind, int | float) for kind in types):
-        raise ValueError("a sample is not a number")
-    return measurement
+    for name in ("replicate", "attempt"):
+        if getattr(measurement, name) < 0:
+            raise ValueError(f"measurement.{name}: {getattr(measurement, name)} must be 0 or more")
+    check(measurement.facts, Facts, "facts")
+    check(measurement.state, State, "state")
+    return replace(measurement, warnings=tuple(measurement.warnings), images=tuple(measurement.images))

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import yaml
 
+from harness.shown import LONGEST, shown
+
 TAG: Final = "tag:yaml.org,2002:"
 DECIMAL: Final = re.compile(r"[-+]?(0|[1-9][0-9]*|0x[0-9a-fA-F]+)")
 FLOAT: Final = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
@@ -43,6 +45,8 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         if isinstance(node, yaml.ScalarNode) and node.style is None and getattr(event, "tag", None) is None:
             node.tag, problem = _meaning(node.value, node.tag)
+            if problem and len(node.value) > LONGEST:
+                raise NotYaml(f"{self._where(node)}{shown(node.value)} is too long for a number; write less")
             if problem:
                 raise NotYaml(f"{self._where(node)}{problem}")
         if isinstance(node, yaml.ScalarNode):
@@ -62,7 +66,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key_node, yaml.ScalarNode):
                 raise NotYaml(f"line {key_node.start_mark.line + 1}: a key must be plain text")
             if key_node.value in seen:
-                raise NotYaml(f"line {key_node.start_mark.line + 1}: {key_node.value!r} stands twice")
+                raise NotYaml(f"line {key_node.start_mark.line + 1}: {shown(key_node.value)} stands twice")
             seen.add(key_node.value)
         return super().construct_mapping(node, deep=deep)
 
@@ -114,10 +118,15 @@ def load(text: str) -> Any:
     """The document in JSON-like types. Raises NotYaml with one line that names the place."""
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise NotYaml(f"{where}not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        code = f"U+{error.character:04X}"
+        raise NotYaml(f"line {line}: the character {code} is not allowed in YAML; leave it out") from None
+    except yaml.MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        problem = error.problem or str(error)
+        whole = f"{error.context}, {problem}" if problem.startswith("but ") else problem
+        raise NotYaml(f"{where}not valid YAML: {whole}") from None
     except RecursionError:
         raise NotYaml("not valid YAML: nested too deeply") from None
     except ValueError as error:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import reprlib
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
@@ -27,6 +26,7 @@ from typing import Any
 from harness import row_defaults, strict_yaml, weights
 from harness.optimizations import canonical
 from harness.registry import BACKENDS, MODELS, SCHEDULERS, UnknownName, nearest
+from harness.shown import shown
 from harness.types import AXES, PRECISIONS, Case, Model, Protocol, Suite
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,79}")
@@ -48,6 +48,8 @@ class SuiteError(ValueError):
 def read(path: Path) -> Suite:
     """The suite in a YAML file. Raises SuiteError with one line that says what to change."""
     try:
+        if path.exists() and not path.is_file():
+            raise SuiteError(f"{path}: is no file; a suite is a YAML file")
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise SuiteError(f"{path}: {size} bytes; a suite may have {MAX_FILE_BYTES} at most")
@@ -71,20 +73,32 @@ def parse(text: str, default_name: str = "suite") -> Suite:
     if document is None:
         raise SuiteError("the file is empty; a suite needs at least `cases:`")
     if not isinstance(document, dict):
-        raise SuiteError(f"a suite is a mapping with `cases:`, not a {type(document).__name__}")
+        raise SuiteError(f"a suite is a mapping with `cases:`, not {_kind(document)}")
     for key in document:
         if key not in SUITE_FIELDS:
-            raise SuiteError(f"unknown field {key!r}; {nearest(key, list(SUITE_FIELDS))}")
+            raise SuiteError(f"unknown field {shown(key)}; {nearest(key, list(SUITE_FIELDS))}")
     name = document.get("name", default_name)
     if not isinstance(name, str) or not SAFE_NAME.fullmatch(name):
-        raise SuiteError(f"name: {name!r} must be letters, digits, '_', '-', '+' or '.', 80 at most")
+        raise SuiteError(f"name: {shown(name)} must be letters, digits, '_', '-', '+' or '.', 80 at most")
     return Suite(
         name=name,
-        description=str(document.get("description") or ""),
-        protocol=_protocol(document.get("protocol") or {}),
+        description=_description(document.get("description")),
+        protocol=_protocol({} if document.get("protocol") is None else document["protocol"]),
         cases=_cases(document.get("cases")),
         source=text,
     )
+
+
+def _description(value: Any) -> str:
+    if value is not None and not isinstance(value, str):
+        raise SuiteError(f"description: {shown(value)} must be text; write it in quotes")
+    return value or ""
+
+
+def _kind(value: Any) -> str:
+    """What a value is called that stands where a mapping should."""
+    names = {list: "a list", str: "text", bool: "a truth value"}
+    return names.get(type(value), "a number")
 
 
 def check(case: Case) -> str | None:
@@ -131,11 +145,11 @@ def _text(value: Any) -> str:
 
 def _protocol(entry: Any) -> Protocol:
     if not isinstance(entry, dict):
-        raise SuiteError(f"protocol: {entry!r} must be a mapping")
+        raise SuiteError(f"protocol: {shown(entry)} must be a mapping")
     known: dict[str, Any] = {f.name: f.default for f in fields(Protocol)}
     for key, value in entry.items():
         if key not in known:
-            raise SuiteError(f"protocol: unknown field {key!r}; {nearest(key, list(known))}")
+            raise SuiteError(f"protocol: unknown field {shown(key)}; {nearest(key, list(known))}")
         expected = type(known[key])
         if key in OPTIONAL and value is None:
             continue
@@ -144,7 +158,8 @@ def _protocol(entry: Any) -> Protocol:
         else:
             fits = _is_number(value) and (expected is float or isinstance(value, int))
         if not fits:
-            raise SuiteError(f"protocol.{key}: {value!r} must be {_article(expected)}, like the default {known[key]!r}")
+            wanted = f"{_article(expected)}, like the default {known[key]!r}"
+            raise SuiteError(f"protocol.{key}: {shown(value)} must be {wanted}")
     protocol = Protocol(**entry)
     for key in ("replicates", "min_samples", "warmup_min_iterations", "timeout_s", "target_interval"):
         if getattr(protocol, key) is not None and getattr(protocol, key) <= 0:
@@ -202,7 +217,7 @@ def _cases(entries: Any) -> tuple[Case, ...]:
 
 def _matrix(entry: Any) -> Iterable[Case]:
     if not isinstance(entry, dict):
-        raise SuiteError(f"{entry!r} must be a mapping of axes")
+        raise SuiteError(f"{shown(entry)} must be a mapping of axes")
     if "model" not in entry:
         raise SuiteError("has no `model`")
     words = {word for name in _values("model", entry["model"], ()) for word in weights.keywords(_model(name))}
@@ -220,7 +235,7 @@ def _matrix(entry: Any) -> Iterable[Case]:
         if not hits:
             yield case
     if unused:
-        raise SuiteError(f"exclude: {_plain(excluded[unused[0]])} takes no case out")
+        raise SuiteError(f"exclude: {shown(_plain(excluded[unused[0]]))} takes no case out")
 
 
 def _is_one_of(axis: str, found: Mapping[str, Any], values: list[Any], given: Mapping[str, Any]) -> bool:
@@ -238,7 +253,7 @@ def _model(name: Any) -> Model:
 def _values(name: Any, value: Any, words: Collection[str]) -> list[Any]:
     """The values of an axis, folders of weights in their one spelling; `words` are the keywords of `weights` here."""
     if name not in AXES:
-        raise SuiteError(f"unknown axis {name!r}; {nearest(name, [*AXES, _REPEATED])}")
+        raise SuiteError(f"unknown axis {shown(name)}; {nearest(name, [*AXES, _REPEATED])}")
     if isinstance(value, list) and not value:
         raise SuiteError(f"{name}: an empty list; give at least one value")
     listed = value if isinstance(value, list) else [value]
@@ -253,15 +268,15 @@ def _plain(rule: Mapping[str, list[Any]]) -> dict[str, Any]:
 
 def _excluded(rules: Any, axes: Mapping[str, list[Any]], words: Collection[str]) -> list[dict[str, list[Any]]]:
     if not isinstance(rules, list) or not all(isinstance(rule, dict) and rule for rule in rules):
-        raise SuiteError(f"exclude: {rules!r} must be a list of mappings")
+        raise SuiteError(f"exclude: {shown(rules)} must be a list of mappings")
     for rule in rules:
         for axis in rule:
             if axis not in AXES:
-                raise SuiteError(f"exclude: unknown axis {axis!r}; {nearest(axis, sorted(axes))}")
+                raise SuiteError(f"exclude: unknown axis {shown(axis)}; {nearest(axis, sorted(axes))}")
             for value in _values(axis, rule[axis], words):
                 if axis in axes and not any(value == v and type(value) is type(v) for v in axes[axis]):
                     near = nearest(value, [str(v) for v in axes[axis]])
-                    raise SuiteError(f"exclude: {axis} {_shown(value)} is not in this entry; {near}")
+                    raise SuiteError(f"exclude: {axis} {shown(value)} is not in this entry; {near}")
     return [{axis: _values(axis, value, words) for axis, value in rule.items()} for rule in rules]
 
 
@@ -292,11 +307,11 @@ def _check_value(model: Model, axis: str, value: Any) -> None:
     if axis in model.axes and value is None and model.axes[axis] is None:
         return
     if axis in _POSITIVE_INTEGERS and not (_is_number(value) and isinstance(value, int) and value >= 1):
-        raise SuiteError(f"{axis}: {_shown(value)} must be a whole number from 1 to {MAX_INTEGER}")
+        raise SuiteError(f"{axis}: {shown(value)} must be a whole number from 1 to {MAX_INTEGER}")
     if axis == "seed" and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31):
-        raise SuiteError(f"seed: {_shown(value)} must be a whole number from 0 to 2147483647")
+        raise SuiteError(f"seed: {shown(value)} must be a whole number from 0 to 2147483647")
     if axis == "guidance_scale" and not _is_number(value):
-        raise SuiteError(f"guidance_scale: {_shown(value)} must be a number from 0 to {MAX_INTEGER}")
+        raise SuiteError(f"guidance_scale: {shown(value)} must be a number from 0 to {MAX_INTEGER}")
     if axis == "prompt":
         _check_prompt(value)
     if axis == "image_size":
@@ -307,7 +322,7 @@ def _check_value(model: Model, axis: str, value: Any) -> None:
         _check_weights(model, value)
     names = {"precision": list(PRECISIONS), "backend": list(BACKENDS), "scheduler": list(SCHEDULERS)}.get(axis)
     if names is not None and value not in names:
-        raise SuiteError(f"{axis}: unknown {axis} {value!r}; {nearest(value, names)}")
+        raise SuiteError(f"{axis}: unknown {axis} {shown(value)}; {nearest(value, names)}")
 
 
 def _check_optimizations(value: Any) -> None:
@@ -320,18 +335,13 @@ def _check_optimizations(value: Any) -> None:
 def _check_prompt(value: Any) -> None:
     """Any text but control characters, which no tokenizer wants and a terminal obeys; line breaks and tabs are text."""
     if not isinstance(value, str) or not value.strip():
-        raise SuiteError(f"prompt: {_shown(value)} must be text")
+        raise SuiteError(f"prompt: {shown(value)} must be text")
     for place, character in enumerate(value, start=1):
         if unicodedata.category(character) in {"Cc", "Cs"} and character not in "\n\t":
             raise SuiteError(
-                f"prompt: {_shown(value)} has the control character U+{ord(character):04X} at place {place}; "
+                f"prompt: {shown(value)} has the control character U+{ord(character):04X} at place {place}; "
                 "leave it out"
             )
-
-
-def _shown(value: Any) -> str:
-    """repr, cut to a length that fits a line."""
-    return reprlib.repr(value)
 
 
 def _check_image_size(model: Model, value: int) -> None:
@@ -353,7 +363,7 @@ def _check_weights(model: Model, value: Any) -> None:
     if value in keywords:
         return
     if not isinstance(value, str) or not value:
-        raise SuiteError(f"weights: {value!r} must be text; {nearest(value, keywords)}")
+        raise SuiteError(f"weights: {shown(value)} must be text; {nearest(value, keywords)}")
     try:
         is_folder = Path(value).expanduser().is_dir()
     except (OSError, RuntimeError, ValueError):
@@ -361,4 +371,4 @@ def _check_weights(model: Model, value: Any) -> None:
     if "folder" in model.weights and is_folder:
         return
     what = "is a folder, which this model does not take" if is_folder else "is neither a known keyword nor a folder"
-    raise SuiteError(f"weights: {_shown(value)} {what}; {nearest(value, keywords)}")
+    raise SuiteError(f"weights: {shown(value)} {what}; {nearest(value, keywords)}")

@@ -144,7 +144,7 @@ def measure_job(job: Job, report: Report, turns: Turns | None = None) -> Outcome
             return _ended(job, "skipped", str(error))
         if isinstance(error, Mismatch):
             return _ended(job, "invalid", str(error))
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             return _ended(job, "oom", one_line(error))
         cause = _cause(error, job)
         return _ended(job, "failed", sentence(cause, one_line(error)) if cause else one_line(error), cause)
@@ -172,7 +172,8 @@ def _ended(job: Job, status: Any, reason: str | None, cause: Cause | None = None
     return Outcome(measurement=ended)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of the host or of a device, did not suffice."""
     import torch
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

@@ -17,7 +17,7 @@ from conftest import QUICK
 from harness import frames
 from harness.tensorrt_engine import EngineError
 from harness.types import Run
-from harness.worker import _is_out_of_memory
+from harness.worker import is_out_of_memory
 
 HERE = Path(__file__).parent
 RunSuite = Callable[..., Run]
@@ -136,8 +136,8 @@ def test_replicates_are_processes_and_a_bad_case_is_not_repeated(run_suite: RunS
 )
 def test_out_of_memory_is_known_by_whoever_says_it(error: Exception) -> None:
     """ONNX Runtime's errors are no RuntimeError, and TensorRT's have no reason."""
-    assert _is_out_of_memory(error)
-    assert not _is_out_of_memory(ValueError("it broke"))
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(ValueError("it broke"))
 
 
 CLASH = """

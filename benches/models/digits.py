@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benches.digits import models as digits
-from benches.models import folders
+from benches.models import folders, reading
 from benches.models.stable_diffusion import UNGUIDED
 from harness.registry import MODELS
 from harness.types import CalibrationData, Case, Metric, Quality, Samples, Workload
@@ -95,7 +95,8 @@ def digits_vit(case: Case) -> Workload:
     quality = _top1(images, scans.labels, case.batch_size) if case.weights == "digits" else None
     if case.weights not in ("digits", "random"):
         folders.check_digits_vit(Path(case.weights).expanduser(), int(case.image_size or 0))
-    module = digits.build_vit(_source(case))
+    with reading.by("timm", Path(case.weights).expanduser()):
+        module = digits.build_vit(_source(case))
     workload = classifier_workload(module, case, first, _weights_hash("vit", case), identity, quality)
     return replace(workload, calibration=_training_scans(case.batch_size))
 

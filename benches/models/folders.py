@@ -44,6 +44,8 @@ def read_json(path: Path) -> Mapping[str, Any]:
         found = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise FolderError(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+    except RecursionError:
+        raise FolderError(f"{path}: not JSON (nested too deeply): fetch the file again") from None
     except json.JSONDecodeError as error:
         raise FolderError(f"{path}: not JSON ({error.msg}, line {error.lineno}): fetch the file again") from None
     if not isinstance(found, dict):
@@ -222,7 +224,7 @@ def _check_whole(file: Path) -> None:
         try:
             header = json.loads(stream.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             ends = None
     if ends is None and size >= 8 + length:
         raise FolderError(f"{file}: no safetensors file (its header is not readable): fetch it again")

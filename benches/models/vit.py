@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benches.models import folders
+from benches.models import folders, reading
 from harness.registry import MODELS
 from harness.types import Case, Workload
 
@@ -53,11 +53,8 @@ def _load(case: Case) -> tuple[Any, str]:
         return module, f"hub:{module.pretrained_cfg.get('hf_hub_id')}@{module.pretrained_cfg.get('tag')}"
     folder = Path(case.weights).expanduser()
     folders.check_timm(folder, case.model)
-    try:
+    with reading.by("timm", folder):
         module = create(f"local-dir:{folder}", pretrained=True)
-    except (ValueError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        raise folders.FolderError(f"{folder}: timm cannot load it, mend what it names: {said}") from None
     stored = module.pretrained_cfg.get("num_classes")
     if module.num_classes != stored:  # timm draws the last layer at random then
         raise folders.FolderError(

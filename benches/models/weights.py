@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from benches.models import folders
+from benches.models import folders, reading
 
 Built = TypeVar("Built")
 
@@ -108,16 +108,13 @@ def pipeline_from_folder(pipeline_class: Any, folder: Path, **options: Any) -> A
     left_out = [name for name, value in options.items() if value is None]
     folders.check_pipeline(folder, pipeline_class.__name__, needed, left_out)
     index = folders.read_json(folder / folders.INDEX)
-    parts = {
-        name: _network(folder, name, index[name], variant)
-        for name, variant in folders.variants(folder).items()
-        if name not in options
-    }
-    try:
+    with reading.by("diffusers", folder, index):
+        parts = {
+            name: _network(folder, name, index[name], variant)
+            for name, variant in folders.variants(folder).items()
+            if name not in options
+        }
         pipeline = pipeline_class.from_pretrained(folder, local_files_only=True, **parts, **options)
-    except (ValueError, OSError) as error:
-        said = " ".join(str(error).split())
-        raise folders.FolderError(f"{folder}: diffusers cannot load it, mend what it names: {said}") from None
     for name, network in pipeline.components.items():
         if isinstance(network, nn.Module):
             _check_complete(folder / name, network)

@@ -1,0 +1,87 @@
+"""JSON that other people wrote or damaged: what `json.loads` lets through and nothing can compute with is refused.
+
+    strict_json.read(path)      # ValueError: NaN, 1e999, a whole number of 400 digits, half a character
+
+NaN and Infinity are no JSON. A number beyond the range of a float would become infinite, and one half of a character
+("\\ud800") can be neither printed nor written to a file. The byte order mark of some editors is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Final
+
+LARGEST: Final = 2**63  # of a whole number: what counters, bytes and nanoseconds need
+BYTE_ORDER_MARK: Final = "\ufeff"
+
+
+class NotJson(ValueError):
+    """Text that is no JSON at all, as of a file that was cut off; `str()` is one line."""
+
+
+def loads(raw: bytes | str) -> Any:
+    """The document in a JSON text. Raises ValueError with what is wrong in one line."""
+    text = raw if isinstance(raw, str) else _decoded(raw)
+    text = text.removeprefix(BYTE_ORDER_MARK)
+    try:
+        document = json.loads(text, parse_constant=_constant)
+        _check_numbers(document)
+    except RecursionError:
+        raise NotJson("nested too deeply") from None
+    except json.JSONDecodeError as error:
+        empty = "empty" if not text.strip() else f"not JSON: {error.msg}"
+        raise NotJson(f"{empty} (line {error.lineno}, column {error.colno})") from None
+    if "\\ud" in text or "\\uD" in text:
+        _check_characters(document)
+    return document
+
+
+def read(path: Path) -> Any:
+    """The document in a file. Raises FileNotFoundError where there is none, and ValueError, in one line without the
+    path, where it cannot be read: also of a folder, and of a pipe, which would be waited for without end."""
+    if path.is_symlink() and not path.exists():
+        raise ValueError("is a link that leads nowhere")
+    if path.exists() and not path.is_file():
+        raise ValueError("is no file")
+    try:
+        return loads(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from None
+
+
+def _decoded(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise NotJson(f"not UTF-8 text (byte {error.start})") from None
+
+
+def _constant(word: str) -> float:
+    raise ValueError(f"{word} is no number that JSON has")
+
+
+def _check_numbers(value: Any) -> None:
+    """Raises ValueError for a number that no float or no 64-bit whole number holds. Long lists of numbers, as samples
+    are, go through the interpreter's own loops."""
+    if isinstance(value, dict):
+        for item in value.values():
+            _check_numbers(item)
+    elif isinstance(value, list):
+        if not (set(map(type, value)) <= {float} and all(map(math.isfinite, value))):
+            for item in value:
+                _check_numbers(item)
+    elif type(value) is float and not math.isfinite(value):
+        raise ValueError("a number is beyond the range of a float")
+    elif type(value) is int and abs(value) > LARGEST:
+        raise ValueError("a number is beyond the range of a 64-bit whole number")
+
+
+def _check_characters(document: Any) -> None:
+    try:
+        json.dumps(document, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("a text holds one half of a character (a lone surrogate, \\ud800 to \\udfff)") from None
