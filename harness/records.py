@@ -1,6 +1,6 @@
 """The records of a run from their JSON, every field checked against the type that it is declared to have.
 
-    record(Case, {"model": "sd15", "batch_size": "x"})            # ValueError: case.batch_size: 'x' must be a whole number
+    record(Case, {"model": "sd15", "batch_size": "x"})  # ValueError: case.batch_size: 'x' must be a whole number
 
 A value of another type is refused where it is read, with its field, and not where something computes with it.
 """
