@@ -143,7 +143,7 @@ def load(folder: Path) -> PairedRun:
     path = folder / HEADER_FILE
     try:
         document = strict_json.read(path)
-        check(document, Mapping[str, Any], HEADER_FILE)
+        check(document, Mapping[str, Any], "header")
         if document.pop("schema", None) != SCHEMA:
             raise ValueError(f"not schema {SCHEMA}, which this version reads")
         document["protocol"] = record(Protocol, document["protocol"])
@@ -156,34 +156,32 @@ def load(folder: Path) -> PairedRun:
         return run
     except OSError as error:
         raise UnreadableRun(f"{path}: {error.strerror}") from None
-    except KeyError as error:
-        raise UnreadableRun(f"{path}: the field {error} is missing") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UnreadableRun(f"{path}: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnreadableRun(f"{path}: {_problem(error)}") from None
 
 
 def blocks(folder: Path) -> Iterator[Block]:
     """Every stored block in order of time; a last half line is left out. Raises UnreadableRun on any other bad line."""
-    for entry in _lines(folder / BLOCKS_FILE):
+    for where, entry in _lines(folder / BLOCKS_FILE):
         try:
+            check(entry, Mapping[str, Any], "block")
             measured = {row: storage.measurement_from_dict(m) for row, m in entry["measurements"].items()}
             block = record(Block, {**entry, "measurements": measured})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UnreadableRun(
-                f"{folder / BLOCKS_FILE}: of another version? {type(error).__name__}: {error}"
-            ) from None
+            raise UnreadableRun(f"{where}: of another version? {_problem(error)}") from None
         yield block
 
 
 def preflight(folder: Path) -> Iterator[tuple[str, Side, Measurement]]:
     """(row id, arm, measurement) of the preflight, in order of time."""
-    for entry in _lines(folder / PREFLIGHT_FILE):
+    for where, entry in _lines(folder / PREFLIGHT_FILE):
         try:
+            check(entry, Mapping[str, Any], "preflight")
             check(entry["row"], str, "row")
             check(entry["arm"], Side, "arm")
             found = entry["row"], entry["arm"], storage.measurement_from_dict(entry["measurement"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UnreadableRun(f"{folder / PREFLIGHT_FILE}: {type(error).__name__}: {error}") from None
+            raise UnreadableRun(f"{where}: {_problem(error)}") from None
         yield found
 
 
@@ -205,7 +203,12 @@ def _append(path: Path, document: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _problem(error: Exception) -> str:
+    return f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """(file and number, document) of every line."""
     if not path.exists() and not path.is_symlink():
         return
     if not path.is_file():
@@ -215,8 +218,9 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         if not line:
             continue
         try:
-            yield strict_json.loads(line)
+            document = strict_json.loads(line)
         except ValueError as error:
             if number == len(lines):
                 return
             raise UnreadableRun(f"{path} line {number}: {error}") from None
+        yield f"{path} line {number}", document

@@ -15,31 +15,25 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, fields, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from harness import strict_json
 from harness.attempts import split
-from harness.causes import Cause
 from harness.files import append_line
 from harness.files import write_atomically as write_atomically
-from harness.shown import shown
-from harness.stored_types import Environment, Facts, State, check, hints
-from harness.types import Case, Control, Measurement, Metric, Protocol, Run
+from harness.records import check_header, control_from_dict, protocol_from_dict, weights_from_dict
+from harness.records import measurement_from_dict as measurement_from_dict
+from harness.records import metrics_from_dict as metrics_from_dict
+from harness.records import record as record
+from harness.types import Case, Control, Measurement, Run
 
 SCHEMA = 1
 RUN_FILE = "run.json"
 MEASUREMENTS_FILE = "measurements.jsonl"
 CONTROLS_FILE = "controls.jsonl"
-# What protocols of runs did that were stored before these fields existed.
-BEFORE = {"target_interval": None, "contended_retries": 0}
-# What every version has written of a process: without one of them a line is not whole.
-WRITTEN = tuple(f.name for f in fields(Measurement) if f.name not in {"cause", "attempt"})
-MODELS = Mapping[str, Mapping[str, Any]]
-
-T = TypeVar("T")
 
 
 class UnreadableRun(ValueError):
@@ -77,21 +71,21 @@ def run_from_dict(document: Mapping[str, Any], folder: str | None = None, proble
     if document.get("schema") != SCHEMA:
         raise UnreadableRun(f"schema {document.get('schema')!r}; this version reads {SCHEMA}")
     try:
-        _check_header(document)
+        check_header(document)
         measurements, superseded = split(measurement_from_dict(entry) for entry in document.get("measurements", ()))
         return Run(
             id=document["id"],
             suite=document["suite"],
             description=document.get("description", ""),
-            protocol=_protocol(document["protocol"]),
+            protocol=protocol_from_dict(document["protocol"]),
             environment=dict(document["environment"]),
             metrics=metrics_from_dict(document["metrics"]),
             models=dict(document.get("models", {})),
-            weights=_weights(document.get("weights", {})),
+            weights=weights_from_dict(document.get("weights", {})),
             cases=tuple(record(Case, entry, f"cases[{i}]") for i, entry in enumerate(document["cases"])),
             measurements=measurements,
             superseded=superseded,
-            controls=tuple(_control(entry) for entry in document.get("controls", ())),
+            controls=tuple(control_from_dict(entry) for entry in document.get("controls", ())),
             created=document.get("created", ""),
             finished=document.get("finished"),
             selection=document.get("selection"),
@@ -102,50 +96,6 @@ def run_from_dict(document: Mapping[str, Any], folder: str | None = None, proble
         raise UnreadableRun(f"the field {error} is missing") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise UnreadableRun(str(error)) from error
-
-
-def _check_header(document: Mapping[str, Any]) -> None:
-    """Raises ValueError, or KeyError, where a field of the header is of another type."""
-    for name in ("id", "suite"):
-        check(document[name], str, name)
-        if not document[name].strip():
-            raise ValueError(f"{name}: is empty")
-    for name in ("description", "created"):
-        check(document.get(name, ""), str, name)
-    if document.get("created"):
-        _check_time(document["created"], "created")
-    for name in ("finished", "selection"):
-        check(document.get(name), str | None, name)
-    check(document["environment"], Environment, "environment")
-    check(document.get("models", {}), MODELS, "models")
-    check(document["metrics"], Mapping[str, Any], "metrics")
-    check(document["cases"], list[Any], "cases")
-
-
-def _check_time(text: str, where: str) -> None:
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(
-            f"{where}: {shown(text)} must be a time as ISO 8601 has it (2026-01-02T03:04:05+00:00)"
-        ) from None
-
-
-def metrics_from_dict(entries: Mapping[str, Any]) -> dict[str, Metric]:
-    """Metric by name. Raises ValueError where one is called otherwise in its own entry."""
-    found = {name: record(Metric, entry, f"metrics.{name}") for name, entry in entries.items()}
-    for name, metric in found.items():
-        if metric.name != name:
-            raise ValueError(f"metrics.{name}.name: {shown(metric.name)} must be {shown(name)}")
-    return found
-
-
-def _protocol(entry: Any) -> Protocol:
-    check(entry, Mapping[str, Any], "protocol")
-    protocol = record(Protocol, {**BEFORE, **entry})
-    if protocol.replicates < 1:
-        raise ValueError(f"protocol.replicates: {protocol.replicates} must be 1 or more")
-    return protocol
 
 
 def create(folder: Path, run: Run) -> None:
@@ -250,7 +200,7 @@ def _read_controls(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     for number, line in _lines(path):
         try:
             entry = strict_json.loads(line)
-            control = _control(entry)
+            control = control_from_dict(entry)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             problems.append(_left_out(path, number, error))
             continue
@@ -281,24 +231,6 @@ def _header(run: Run) -> dict[str, Any]:
     }
 
 
-def record(cls: type[T], entry: Mapping[str, Any], where: str = "") -> T:
-    """A frozen record from its JSON fields; absent ones take their default. Raises ValueError on an unknown one, and on
-    a value of another type than its field's; `where` is the record's path, for the line."""
-    path = where or cls.__name__.lower()
-    if not isinstance(entry, Mapping):
-        raise ValueError(f"{path}: {shown(entry)} must be a mapping")
-    kinds = hints(cls)
-    unknown = set(entry) - {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    if unknown:
-        raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
-    needed = (f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING)  # type: ignore[arg-type]
-    if absent := [name for name in needed if name not in entry]:
-        raise ValueError(f"{path}.{absent[0]} is missing")
-    for name, value in entry.items():
-        check(value, kinds[name], f"{path}.{name}")
-    return cls(**entry)
-
-
 def measurement_to_dict(measurement: Measurement) -> dict[str, Any]:
     """The measurement in JSON types. Raises ValueError on a sample that is not finite."""
     document = asdict(measurement)
@@ -315,21 +247,6 @@ def measurement_to_dict(measurement: Measurement) -> dict[str, Any]:
 
 def control_to_dict(control: Control) -> dict[str, Any]:
     return {"side": control.side, "measurement": measurement_to_dict(control.measurement)}
-
-
-def _control(entry: Mapping[str, Any]) -> Control:
-    check(entry, Mapping[str, Any], "control")
-    if entry["side"] not in ("a", "b"):
-        raise ValueError(f"a control has the sides a and b, not {entry['side']!r}")
-    return Control(side=entry["side"], measurement=measurement_from_dict(entry["measurement"]))
-
-
-def _weights(entry: Any) -> dict[str, dict[str, str]]:
-    """Folders of weights by their spelling. Raises ValueError where one has no path or no content."""
-    found = dict(entry)
-    if not all(isinstance(v, dict) and {"path", "content"} <= v.keys() for v in found.values()):
-        raise ValueError("weights is not a mapping of folders to their path and content")
-    return found
 
 
 def _json(value: Any) -> Any:
@@ -349,21 +266,3 @@ def _finite(values: Iterable[float]) -> list[float]:
     if bad:
         raise ValueError(f"a sample is {bad[0]}; a value that is not finite is recorded as missing, with its reason")
     return listed
-
-
-def measurement_from_dict(entry: Mapping[str, Any]) -> Measurement:
-    """Inverse of `measurement_to_dict`. Raises ValueError, TypeError or KeyError on anything else."""
-    check(entry, Mapping[str, Any], "measurement")
-    values = dict(entry)
-    if absent := [name for name in WRITTEN if name not in values]:
-        raise ValueError(f"the field {absent[0]!r} is missing")
-    values["case"] = record(Case, values["case"])
-    if values.get("cause") is not None:
-        values["cause"] = Cause(values["cause"])
-    measurement = record(Measurement, values)
-    for name in ("replicate", "attempt"):
-        if getattr(measurement, name) < 0:
-            raise ValueError(f"measurement.{name}: {getattr(measurement, name)} must be 0 or more")
-    check(measurement.facts, Facts, "facts")
-    check(measurement.state, State, "state")
-    return replace(measurement, warnings=tuple(measurement.warnings), images=tuple(measurement.images))

@@ -23,7 +23,7 @@ import pytest
 
 from benches.cli import main
 from benches.models.folders import FolderError
-from harness import storage
+from harness import records, storage
 from harness import suite as suite_room
 from harness.registry import MODELS
 from harness.suite import SuiteError
@@ -201,7 +201,7 @@ def test_a_line_of_wrong_types_is_left_out_and_named(name: str, sound: Path, tmp
     assert words in problem
 
 
-@pytest.mark.parametrize("field", storage.WRITTEN)
+@pytest.mark.parametrize("field", records.WRITTEN)
 def test_a_line_without_one_of_its_fields_is_left_out_and_named(field: str, sound: Path, tmp_path: Path) -> None:
     shutil.copytree(sound / "run", tmp_path / "run")
     file = tmp_path / "run" / storage.MEASUREMENTS_FILE

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from reports_fixture import make_run
 
 from benches import run_folders
 from benches.failures import UsageError
@@ -25,11 +27,13 @@ def test_the_newest_run_is_the_one_that_began_last_and_not_the_one_copied_last(
 ) -> None:
     older = header(tmp_path / "b", "2026-01-01T00:00:00+00:00", mtime_s=2e9)
     newer = header(tmp_path / "a", "2026-01-02T00:00:00+00:00", mtime_s=1e9)
-    monkeypatch.setattr(storage, "load", lambda path: path)
-    assert run_folders.load_run(tmp_path) == newer
-    assert run_folders.load_run(older) == older
+    monkeypatch.setattr(storage, "load", lambda path: replace(make_run(), folder=str(path), problems=()))
+    assert run_folders.load_run(tmp_path).folder == str(newer)
+    assert run_folders.load_run(older).folder == str(older)
     header(tmp_path / "c", None, mtime_s=2e9)
-    assert run_folders.load_run(tmp_path) == tmp_path / "c", "a newest one that cannot be read is not passed over"
+    assert run_folders.load_run(tmp_path).folder == str(tmp_path / "c"), (
+        "a newest one that cannot be read is not passed over"
+    )
 
 
 def test_a_folder_of_both_kinds_stands_for_the_newest_of_either(tmp_path: Path) -> None:

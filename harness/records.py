@@ -1,0 +1,121 @@
+"""The records of a run from their JSON, every field checked against the type that it is declared to have.
+
+    record(Case, {"model": "sd15", "batch_size": "x"})  # ValueError: case.batch_size: 'x' must be a whole number
+
+A value of another type is refused where it is read, with its field, and not where something computes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from harness.causes import Cause
+from harness.shown import shown
+from harness.stored_types import Environment, Facts, State, check, hints
+from harness.types import Case, Control, Measurement, Metric, Protocol
+
+# What protocols of runs did that were stored before these fields existed.
+BEFORE = {"target_interval": None, "contended_retries": 0}
+# What every version has written of a process: without one of them a line is not whole.
+WRITTEN = tuple(f.name for f in fields(Measurement) if f.name not in {"cause", "attempt"})
+MODELS = Mapping[str, Mapping[str, Any]]
+
+T = TypeVar("T")
+
+
+def check_header(document: Mapping[str, Any]) -> None:
+    """Raises ValueError, or KeyError, where a field of the header is of another type."""
+    for name in ("id", "suite"):
+        check(document[name], str, name)
+        if not document[name].strip():
+            raise ValueError(f"{name}: is empty")
+    for name in ("description", "created"):
+        check(document.get(name, ""), str, name)
+    if document.get("created"):
+        _check_time(document["created"], "created")
+    for name in ("finished", "selection"):
+        check(document.get(name), str | None, name)
+    check(document["environment"], Environment, "environment")
+    check(document.get("models", {}), MODELS, "models")
+    check(document["metrics"], Mapping[str, Any], "metrics")
+    check(document["cases"], list[Any], "cases")
+
+
+def _check_time(text: str, where: str) -> None:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"{where}: {shown(text)} must be a time as ISO 8601 has it (2026-01-02T03:04:05+00:00)"
+        ) from None
+
+
+def metrics_from_dict(entries: Mapping[str, Any]) -> dict[str, Metric]:
+    """Metric by name. Raises ValueError where one is called otherwise in its own entry."""
+    found = {name: record(Metric, entry, f"metrics.{name}") for name, entry in entries.items()}
+    for name, metric in found.items():
+        if metric.name != name:
+            raise ValueError(f"metrics.{name}.name: {shown(metric.name)} must be {shown(name)}")
+    return found
+
+
+def protocol_from_dict(entry: Any) -> Protocol:
+    check(entry, Mapping[str, Any], "protocol")
+    protocol = record(Protocol, {**BEFORE, **entry})
+    if protocol.replicates < 1:
+        raise ValueError(f"protocol.replicates: {protocol.replicates} must be 1 or more")
+    return protocol
+
+
+def record(cls: type[T], entry: Mapping[str, Any], where: str = "") -> T:
+    """A frozen record from its JSON fields; absent ones take their default. Raises ValueError on an unknown one, and on
+    a value of another type than its field's; `where` is the record's path, for the line."""
+    path = where or cls.__name__.lower()
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"{path}: {shown(entry)} must be a mapping")
+    kinds = hints(cls)
+    unknown = set(entry) - {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    if unknown:
+        raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+    needed = (f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING)  # type: ignore[arg-type]
+    if absent := [name for name in needed if name not in entry]:
+        raise ValueError(f"{path}.{absent[0]} is missing")
+    for name, value in entry.items():
+        check(value, kinds[name], f"{path}.{name}")
+    return cls(**entry)
+
+
+def control_from_dict(entry: Mapping[str, Any]) -> Control:
+    check(entry, Mapping[str, Any], "control")
+    if entry["side"] not in ("a", "b"):
+        raise ValueError(f"a control has the sides a and b, not {entry['side']!r}")
+    return Control(side=entry["side"], measurement=measurement_from_dict(entry["measurement"]))
+
+
+def weights_from_dict(entry: Any) -> dict[str, dict[str, str]]:
+    """Folders of weights by their spelling. Raises ValueError where one has no path or no content."""
+    found = dict(entry)
+    if not all(isinstance(v, dict) and {"path", "content"} <= v.keys() for v in found.values()):
+        raise ValueError("weights is not a mapping of folders to their path and content")
+    return found
+
+
+def measurement_from_dict(entry: Mapping[str, Any]) -> Measurement:
+    """Inverse of `measurement_to_dict`. Raises ValueError, TypeError or KeyError on anything else."""
+    check(entry, Mapping[str, Any], "measurement")
+    values = dict(entry)
+    if absent := [name for name in WRITTEN if name not in values]:
+        raise ValueError(f"the field {absent[0]!r} is missing")
+    values["case"] = record(Case, values["case"])
+    if values.get("cause") is not None:
+        values["cause"] = Cause(values["cause"])
+    measurement = record(Measurement, values)
+    for name in ("replicate", "attempt"):
+        if getattr(measurement, name) < 0:
+            raise ValueError(f"measurement.{name}: {getattr(measurement, name)} must be 0 or more")
+    check(measurement.facts, Facts, "facts")
+    check(measurement.state, State, "state")
+    return replace(measurement, warnings=tuple(measurement.warnings), images=tuple(measurement.images))
