@@ -14,12 +14,12 @@ import types
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import cache
-from typing import Any, Final, Literal, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from harness.shown import shown
 
 Texts = dict[str, str]
-REAL: Final = frozenset({float, int})
+_REAL = {float, int}
 
 
 class Cpu(TypedDict, total=False):
@@ -191,16 +191,12 @@ def _check_list(value: Any, kinds: tuple[Any, ...], where: str) -> None:
         if len(value) != len(kinds):
             _refuse(value, f"a list of {len(kinds)}", where)
     elif kinds and kinds[0] is float:  # samples: there are many of them
-        if not (REAL.issuperset(map(type, value)) and all(map(math.isfinite, value))):
-            check(next(v for v in value if not _is_real(v)), float, where)
+        if not (set(map(type, value)) <= _REAL and all(map(math.isfinite, value))):
+            check(next(v for v in value if not _is(v, float)), float, where)
         return
     each = kinds if len(kinds) > 1 and kinds[-1] is not Ellipsis else kinds[:1] * len(value)
     for number, (entry, kind) in enumerate(zip(value, each, strict=False)):
         check(entry, kind, f"{where}[{number}]")
-
-
-def _is_real(value: Any) -> bool:
-    return type(value) in REAL and math.isfinite(value)
 
 
 def _words(kind: Any) -> str:
