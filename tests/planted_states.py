@@ -125,7 +125,7 @@ class OfProcess(Fresh):
 
     def __init__(self) -> None:
         super().__init__()
-        self.factor = 1 + os.getpid() % 1000 * 1e-3
+        self.factor = 1 + os.getpid() % 211 * 4e-5
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return super().forward(images) * self.factor
