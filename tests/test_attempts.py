@@ -6,11 +6,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import baseline_fixture
 import pytest
 
 from harness import attempts, storage
 from harness.causes import Cause
-from harness.types import Case, Control, Measurement, Protocol, Run
+from harness.types import Case, Control, Measurement, Run
 
 CASE = Case(model="m")
 BUSY = ("contended: other processes used 60 % of a core meanwhile",)
@@ -33,16 +34,7 @@ def broken(attempt: int, cause: Cause | None = None) -> Measurement:
 
 def run(*measurements: Measurement) -> Run:
     counted, superseded = attempts.split(measurements)
-    return Run(
-        id="r",
-        suite="s",
-        protocol=Protocol(),
-        environment={},
-        metrics={},
-        cases=(CASE,),
-        measurements=counted,
-        superseded=superseded,
-    )
+    return baseline_fixture.run_of(list(counted), superseded=superseded)
 
 
 def test_the_first_quiet_attempt_counts_whatever_its_time() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import baseline_fixture
 import pytest
 
 from harness.frames import cases_frame
 from harness.same_outputs import same_outputs
-from harness.types import Case, Measurement, Protocol, Run
+from harness.types import Case, Measurement, Run
 
 BASE = Case(model="sd15", scheduler="ddim", num_steps=4, guidance_scale=4.0, prompt="a cat", image_size=64)
 
@@ -20,15 +21,7 @@ def row(output: str = "same", work: str = "w", weights_hash: str = "h", status: 
 
 
 def run_of(*measurements: Measurement) -> Run:
-    return Run(
-        id="r",
-        suite="s",
-        protocol=Protocol(),
-        environment={},
-        metrics={},
-        cases=tuple(dict.fromkeys(m.case for m in measurements)),
-        measurements=measurements,
-    )
+    return baseline_fixture.run_of(list(measurements))
 
 
 @pytest.mark.parametrize(
