@@ -95,12 +95,15 @@ def _classic_unsupported(device: str) -> str | None:
 
 @contextmanager
 def applied(precision: str) -> Iterator[None]:
-    """Sets the fp32 mode of matrix products and convolutions on a GPU for the time of the block."""
+    """Sets the fp32 mode of matrix products and convolutions for the time of the block, whatever a plugin has set for
+    the whole process: TF32 on a GPU, and bf16 in fp32 products on a CPU, are on only where the row asks for them."""
     import torch
 
     switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    products = matmul_precision()
     before = [switch.allow_tf32 for switch in switches]
     try:
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
         for switch in switches:
             switch.allow_tf32 = precision == "tf32"
         if precision != "tf32" and "tf32" in _fp32_modes():
@@ -109,6 +112,19 @@ def applied(precision: str) -> Iterator[None]:
     finally:
         for switch, value in zip(switches, before, strict=True):
             switch.allow_tf32 = value
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+
+
+def matmul_precision() -> str | None:
+    """torch's precision of fp32 matrix products: "highest", "high" or "medium"; None where its older and newer switches
+    contradict each other, which torch refuses to read."""
+    import torch
+
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
 
 
 def _fp32_modes() -> set[str]:

@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
+from harness import precision
+
+MIXED: Final = "a mix of torch's older and newer switches"
 # As people name them.
 _IN_WORDS: Final = {
     "threads": "the number of threads",
@@ -43,7 +46,7 @@ def read() -> Settings:
     return Settings(
         threads=torch.get_num_threads(),
         default_dtype=torch.get_default_dtype(),
-        matmul_precision=torch.get_float32_matmul_precision(),
+        matmul_precision=precision.matmul_precision() or MIXED,
         autocast_cpu=torch.is_autocast_enabled("cpu"),
         autocast_cuda=torch.is_autocast_enabled("cuda"),
         deterministic=torch.are_deterministic_algorithms_enabled(),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from harness import process_settings
+from harness import precision, process_settings
 from harness.repeatability import Mismatch, guarded, private_batch, repeat_error, same_values, snapshot
 from harness.tolerance import repeat_ceiling
 from harness.types import Measurement, Run
@@ -91,6 +91,18 @@ def test_what_a_row_changed_in_the_process_is_set_back() -> None:
         process_settings.set_back(before)
     assert process_settings.read() == before
     assert process_settings.fault(before) is None
+
+
+@pytest.mark.parametrize("asked", ["medium", "high"])
+def test_what_a_plugin_sets_for_the_whole_process_does_not_reach_an_fp32_row(asked: str) -> None:
+    """Many scripts set it when they are imported; a row of fp32 would compute in another precision, or fail."""
+    torch.set_float32_matmul_precision(asked)
+    try:
+        with precision.applied("fp32"):
+            assert process_settings.read().matmul_precision == "highest"
+        assert precision.matmul_precision() == asked
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_a_network_that_is_called_several_times_is_judged_by_the_inputs_as_they_were_given(run_suite: RunSuite) -> None:
