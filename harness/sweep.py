@@ -113,13 +113,7 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
     settled = _settled(run, retry_failed)
     listener.begin(total, len(left))
     with tempfile.TemporaryDirectory(prefix="imgbench-") as cache:
-        site = Site(
-            workers=workers,
-            plugins=plugins,
-            cache=Path(cache),
-            report=listener.phase,
-            firsts=agreement.firsts(run.measurements),
-        )
+        site = _site(run, workers, plugins, cache, listener.phase)
         for number, block in enumerate(left):
             if block.case.id in settled:
                 listener.skip(block.case, block.replicate)
@@ -156,6 +150,12 @@ class Site:
     cache: Path
     report: Callable[[str], None]
     firsts: dict[str, Measurement] = field(default_factory=dict)
+
+
+def _site(run: Run, workers: Workers, plugins: Sequence[str], cache: str, report: Callable[[str], None]) -> Site:
+    """Where a run goes on: its further processes are held against those that it has."""
+    firsts = agreement.firsts(run.measurements)
+    return Site(workers=workers, plugins=plugins, cache=Path(cache), report=report, firsts=firsts)
 
 
 def control(number: int, run: Run, site: Site) -> None:
@@ -205,13 +205,7 @@ def extend(run: Run, wanted: Mapping[Case, int], workers: Workers, plugins: Sequ
     expected = {case: _later_s(run, case) for case in wanted}
     counts = {case: 1 + max(m.replicate for m in run.measurements if m.case == case) for case in wanted}
     with tempfile.TemporaryDirectory(prefix="imgbench-") as cache:
-        site = Site(
-            workers=workers,
-            plugins=plugins,
-            cache=Path(cache),
-            report=lambda _phase: None,
-            firsts=agreement.firsts(run.measurements),
-        )
+        site = _site(run, workers, plugins, cache, lambda _phase: None)
         for number in range(max(wanted.values(), default=0)):
             for case in [c for c, count in wanted.items() if number < count]:
                 if perf_counter() - began + expected[case] > seconds:
