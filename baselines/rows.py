@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.attempts import contended
+from harness.attempts import contended, of_environment
 from harness.types import Case, Measurement, Metric, Run
 
 NOT_RUN = "not_run"
@@ -75,8 +75,8 @@ def rows_of(run: Run) -> dict[str, Row]:
 
 
 def under_ids_of(here: Mapping[str, Row], stored: Mapping[str, Row]) -> dict[str, Row]:
-    """The rows of a stored run, in order, each under the id that the same row has here. A row is the same where all
-    axes but `weights` agree and the weights that were loaded are equal, however their folder was called then."""
+    """The rows of a stored run, in order, each under the id that the same row has here. Rows are the same if all
+    axes but `weights` agree and the loaded weights are equal, whatever the name of their folder."""
     twins: dict[tuple[Any, ...], list[str]] = {}
     for case_id, row in here.items():
         if case_id not in stored and (key := _loaded_key(row)) is not None:
@@ -90,7 +90,7 @@ def under_ids_of(here: Mapping[str, Row], stored: Mapping[str, Row]) -> dict[str
 
 
 def _loaded_key(row: Row) -> tuple[Any, ...] | None:
-    """All axes but `weights`, and the weights that every process loaded; None where that is not one value."""
+    """All axes but `weights`, and the weights that every process loaded; None if the processes differ."""
     hashes = {m.facts.get("weights_hash") for m in row.processes}
     loaded = next(iter(hashes)) if len(hashes) == 1 else None
     if not isinstance(loaded, str):
@@ -100,8 +100,11 @@ def _loaded_key(row: Row) -> tuple[Any, ...] | None:
 
 def row_from(case: Case, measurements: Sequence[Measurement]) -> Row:
     """One case and its processes as a row; its status is the worst of theirs."""
-    if not measurements:
-        return Row(case=case, status=NOT_RUN, reason="not measured yet")
+    results = [m for m in measurements if not of_environment(m)]
+    if not results:
+        told = measurements[0].reason if measurements else None
+        return Row(case=case, status=NOT_RUN, reason=told or "not measured yet")
+    measurements = results
     worst = min(measurements, key=lambda m: SEVERITY.index(m.status))
     good = sorted((m for m in measurements if m.status == "ok"), key=lambda m: m.replicate)
     return Row(case=case, status=worst.status, reason=worst.reason, processes=tuple(good))

@@ -29,6 +29,7 @@ from harness.sweep import (
     measure_block,
     new_run,
     remaining,
+    stop_without_storage,
 )
 from harness.types import Case, Measurement, Run, Suite
 from harness.worker import Workers
@@ -84,6 +85,7 @@ class StepwiseRun:
         run = self.run or self._begin()
         for replicate in range(run.protocol.replicates):
             run, measurement = measure_block(Block(case=case, replicate=replicate), run, self._site)
+            stop_without_storage(measurement)
             if measurement.status != "ok":
                 break
         self.run = self._again(case)
@@ -108,6 +110,7 @@ class StepwiseRun:
             measurement, attempt = todo[0]
             block = Block(case=case, replicate=measurement.replicate)
             _, found = measure_block(block, run, self._site, attempt)
+            stop_without_storage(found)
             self._busy = self._busy + 1 if attempts.contended(found) else 0
             run = storage.load(self.folder)
         return run

@@ -38,7 +38,7 @@ from harness.arms import source_digests
 from harness.devices import NoSuchDevice
 from harness.environment import host_hash
 from harness.registry import UnknownName
-from harness.sweep import EnvironmentFailed, collect_environment, extend
+from harness.sweep import EnvironmentFailed, StorageFailed, collect_environment, extend
 from harness.threads import ThreadsRefused
 from harness.timing import perf_counter
 from harness.types import Case, Run
@@ -111,6 +111,7 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
         ThreadsRefused,
         UnknownName,
         WeightsChanged,
+        StorageFailed,
         storage.RunBusy,
         OSError,
     ) as error:

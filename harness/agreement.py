@@ -1,8 +1,8 @@
-"""The processes of one row must have measured the same thing: what each proves of itself is held against the first.
+"""Checks that all processes of one row measured the same thing, by comparing each with the first.
 
-The weights may have been exchanged on the disk between two processes, a builder may load others each time, a library
-may have chosen another kernel. Pooled, such processes give a figure of nothing. So a process that proves other weights,
-other work, another precision or another output than the first one of its row is `invalid`, and with it the row.
+The weights on disk may have been replaced between two processes, a builder may load different ones each time, a library
+may choose another kernel. Pooling such processes gives a meaningless figure. So a process whose weights, work,
+precision or output differ from those of the first process of its row is `invalid`, and so is the row.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 from harness.tolerance import repeat_ceiling
 from harness.types import Measurement
 
-# Facts that are equal in all processes of a row, with their names in words.
+# Facts that must be equal in all processes of a row, with their names in words.
 PROVEN: Final[Mapping[str, str]] = {
     "weights_hash": "weights",
     "work_hash": "work",
@@ -30,7 +30,7 @@ PROVEN: Final[Mapping[str, str]] = {
     "mode": "compilation modes",
     "calls_per_iteration": "calls of the networks",
 }
-ROUNDING: Final = 1e-5  # relative error of sums of fp32 numbers in another order
+ROUNDING: Final = 1e-5  # relative error from adding fp32 numbers in another order
 LONGEST: Final = 60
 
 
@@ -46,8 +46,8 @@ class Difference:
 
 
 def difference(first: Measurement, other: Measurement) -> Difference | None:
-    """The first fact that `other` proves otherwise than `first`, outputs last; None where they agree. Facts that one of
-    the two does not have are not compared."""
+    """The first fact in which `other` differs from `first`, outputs last; None if they agree. A fact that either lacks
+    is not compared."""
     for name in (*PROVEN, "output_hash"):
         if name in first.facts and name in other.facts and first.facts[name] != other.facts[name]:
             error = other.facts.get("first_process_error") if name == "output_hash" else None
@@ -55,35 +55,36 @@ def difference(first: Measurement, other: Measurement) -> Difference | None:
     return None
 
 
-def checked(first: Measurement | None, other: Measurement, device: str) -> Measurement:
-    """`other`, `invalid` where it measured something else than the first process of its row did on "cpu" or "cuda".
+def checked(first: Measurement | None, other: Measurement, device: str, *, strict: bool = False) -> Measurement:
+    """`other`, made `invalid` if it measured something else than the first process of its row; `device`: cpu or cuda.
 
-    On a CPU processes whose own iterations agree to the last bit must agree with each other but for ROUNDING.
-    Elsewhere, or where they do not, an output that the rounding of the row's precision explains is a warning: another
-    process may have chosen another kernel.
+    On a CPU, processes whose own iterations are bit-identical must agree with each other to within ROUNDING. On a GPU,
+    or if the iterations are not bit-identical, a difference that the row's precision explains is only a warning: the
+    other process may have chosen another kernel. So is a difference whose size nobody measured, except on a CPU where
+    `strict` asks for equality.
     """
     if first is None or first.status != "ok" or other.status not in {"ok", "invalid"}:
         return other
     found = difference(first, other)
     if found is None or (other.status == "invalid" and found.fact == "output_hash"):
         return other
-    if found.fact == "output_hash" and not _other_work(found, first, other, device):
+    if found.fact == "output_hash" and not _other_work(found, first, other, device, strict):
         return replace(other, warnings=(*other.warnings, in_words(found)))
     return replace(other, status="invalid", reason=in_words(found))
 
 
-def _other_work(found: Difference, first: Measurement, other: Measurement, device: str) -> bool:
+def _other_work(found: Difference, first: Measurement, other: Measurement, device: str, strict: bool) -> bool:
     repeats = not any("repeat_error" in m.facts for m in (first, other))
     if device == "cpu" and repeats:
-        return found.error is None or not found.error <= ROUNDING
-    ceiling = repeat_ceiling(other.case.precision, other.facts["output_kind"])
+        return strict if found.error is None else not found.error <= ROUNDING
+    ceiling = repeat_ceiling(other.case.precision, other.facts.get("output_kind", "logits"))
     return found.error is not None and not found.error <= ceiling
 
 
 def in_words(found: Difference) -> str:
-    """What differs between a process and the first one of its row, as a sentence."""
+    """How a process differs from the first one of its row, as a sentence."""
     if found.fact == "output_hash":
-        how = "" if found.error is None else f" (relative error {found.error:.2g})"
+        how = " (not compared by value)" if found.error is None else f" (relative error {found.error:.2g})"
         return f"the processes of this row gave different outputs{how}"
     if isinstance(found.first, Mapping) and isinstance(found.other, Mapping):
         keys = [k for k in dict.fromkeys([*found.first, *found.other]) if found.first.get(k) != found.other.get(k)]
@@ -101,7 +102,7 @@ def _short(value: Any) -> str:
 
 
 def firsts(measurements: Iterable[Measurement]) -> dict[str, Measurement]:
-    """Case id -> the ok measurement of the case that the others are held against: that of its lowest process."""
+    """Case id -> the ok measurement that the others are compared with: that of the lowest-numbered process."""
     found: dict[str, Measurement] = {}
     for m in sorted((m for m in measurements if m.status == "ok"), key=lambda m: m.replicate):
         found.setdefault(m.case.id, m)

@@ -1,7 +1,7 @@
-"""What was loaded, as hashes of its content: a row's weights, and the networks that an exporter reads.
+"""Hashes of what was loaded: a row's weights, and the networks that an exporter reads.
 
-Names and paths say what was asked for; two names may hold the same weights, and one name may hold others tomorrow. So
-the identity of a row and the key of every exported file come from here.
+Names and paths say only what was asked for: two names may hold the same weights, and one name may hold others tomorrow.
+So the identity of a row and the key of every exported file are computed from the content, here.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _INTEGERS: Final = {2: "int16", 4: "int32", 8: "int64"}  # by bytes of an elemen
 
 def weights_hash(components: Sequence[Component]) -> str:
     """sha256 (hex) over the names, dtypes, shapes and values of all weights, wherever they came from: parameters,
-    buffers that belong to the state dict, and tensors that a layer holds as plain attributes. Other buffers may be
-    caches of no value before the first call."""
+    buffers in the state dict, and tensors that a layer holds as plain attributes. Non-persistent buffers are left out:
+    they may be caches that are uninitialised before the first call."""
     import torch
 
     named = [(f"{c.name}.{name}", tensor) for c in components for name, tensor in _weights(c.module)]
@@ -52,7 +52,7 @@ def _weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _plain_tensors(value: Any) -> Iterator[torch.Tensor]:
-    """A tensor that is no parameter, or those in a list or a tuple; torch keeps a layer's own in mappings."""
+    """The tensors in an attribute: itself, or those in a list or a tuple. torch keeps parameters in dicts."""
     import torch
 
     if isinstance(value, torch.Tensor) and not isinstance(value, torch.nn.Parameter):
@@ -63,8 +63,8 @@ def _plain_tensors(value: Any) -> Iterator[torch.Tensor]:
 
 
 def checksum(module: torch.nn.Module) -> str:
-    """A sum of the parameters' bits by which a change is seen, made where they lie; much cheaper than a hash, and no
-    name for a content."""
+    """A checksum of the parameters' bits that shows changes, computed on their device. Much cheaper than a hash, but it
+    does not identify content."""
     return " ".join(_checksum(parameter) for parameter in module.parameters())
 
 
@@ -83,21 +83,20 @@ def _checksum(tensor: torch.Tensor) -> str:
 
 
 def networks_hash(components: Sequence[Component]) -> str | None:
-    """sha256 (hex) over all that the networks are made of: classes, every attribute of every layer, and the values of
-    all tensors. None for a network that cannot be pickled (a lambda, a scripted module), about which nothing can be
-    said."""
+    """sha256 (hex) over whole networks: classes, every attribute of every layer, the values of all tensors. None for
+    a network that cannot be pickled (it holds a lambda or is a scripted module)."""
     whole = hashlib.sha256()
     try:
         for component in components:
             whole.update(f"{component.name}\0".encode())
             whole.update(_pickled(component.module))
-    except Exception:  # whatever an attribute raises that does not let itself be pickled
+    except Exception:  # an attribute that cannot be pickled may raise anything
         return None
     return whole.hexdigest()
 
 
 def _pickled(module: torch.nn.Module) -> bytes:
-    """The module as a pickle in which each tensor is its digest."""
+    """The module as a pickle in which a digest stands for each tensor."""
     import torch
 
     class Pickler(pickle.Pickler):
@@ -110,13 +109,12 @@ def _pickled(module: torch.nn.Module) -> bytes:
 
 
 def tensor_digest(tensor: torch.Tensor) -> str:
-    """sha256 (hex) over dtype, shape and values; strides do not count. A tensor without values (on the meta device, not
-    initialised yet) has its dtype and shape alone."""
+    """sha256 (hex) over dtype, shape and values, not strides. A tensor on the meta device is hashed by dtype and
+    shape only."""
     import torch
-    from torch.nn.parameter import is_lazy
 
     digest = hashlib.sha256()
-    for part in [] if is_lazy(tensor) else quantisation.inner_tensors(tensor):
+    for part in quantisation.inner_tensors(tensor):
         digest.update(json.dumps([str(part.dtype), list(part.shape)]).encode())
         if part.is_meta:
             continue

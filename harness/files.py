@@ -11,8 +11,8 @@ from typing import Any
 
 
 def append_line(path: Path, document: Mapping[str, Any]) -> None:
-    """A half line left by a kill is ended first, then ignored. Where the disk does not take the whole line, none of it
-    stays. Raises OSError that names the file."""
+    """Appends a JSON line. A partial line that a kill left is terminated first, and ignored by readers. If the disk
+    cannot take the whole line, none of it stays. Raises OSError that names the file."""
     line = json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     with named(path), path.open("ab+", buffering=0) as file:
         before = file.seek(0, os.SEEK_END)
@@ -33,7 +33,7 @@ def append_line(path: Path, document: Mapping[str, Any]) -> None:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """An OSError of a write names no file: here it gets the name."""
+    """Adds the file name to an OSError of a write, which has none."""
     try:
         yield
     except OSError as error:
@@ -42,18 +42,18 @@ def named(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes beside `path`, syncs, renames: a reader sees the old text or the new one, never a half. A link keeps being
-    one, and what is no file (/dev/stdout, a pipe) is written to as it is."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes beside `path`, syncs, renames: a reader sees the old text or the new one, never a mixture. A link stays a
+    link, and what is not a regular file (/dev/stdout, a pipe) is written to directly."""
     path = path.resolve() if path.is_symlink() else path
     if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with path.open("wb") as stream:
+            stream.write(_encoded(content))
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with named(path), partial.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with named(path), partial.open("wb") as file:
+            file.write(_encoded(content))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -61,3 +61,7 @@ def write_atomically(path: Path, text: str) -> None:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def _encoded(content: str | bytes) -> bytes:
+    return content.encode("utf-8") if isinstance(content, str) else content

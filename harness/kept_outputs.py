@@ -1,18 +1,17 @@
-"""Outputs that the processes of a run leave for each other, as float32 arrays in its folder `references/`.
+"""Outputs that the processes of a run share, as float32 arrays in its folder `references/`.
 
-They are removed when the run is finished: what they were needed for stands in the measurements then.
+They are removed when the run is finished: by then the measurements hold the results of all comparisons.
 """
 
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from harness.files import named
+from harness.files import write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -23,15 +22,9 @@ FOLDER: Final = "references"
 def save(path: Path, tensor: torch.Tensor) -> None:
     """Writes beside `path` and renames: a reader sees the whole array or none. Raises OSError that names the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    written = io.BytesIO()  # numpy's own writing to a file tells a full disk without the system's number
+    written = io.BytesIO()  # numpy's own file writer reports a full disk without an errno
     np.save(written, tensor.detach().cpu().float().numpy(), allow_pickle=False)
-    try:
-        with named(path):
-            partial.write_bytes(written.getbuffer())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, written.getvalue())
 
 
 def load(path: Path) -> torch.Tensor:

@@ -10,13 +10,13 @@ Format history: 1 (0.2.0) first.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from harness import storage, strict_json
+from harness.files import append_line
 from harness.storage import UnreadableRun, record
 from harness.stored_types import Environment, check
 from harness.turns import Interleaving
@@ -124,11 +124,11 @@ def write_header(folder: Path, run: PairedRun) -> None:
 
 def append_block(folder: Path, block: Block) -> None:
     measured = {row: storage.measurement_to_dict(m) for row, m in block.measurements.items()}
-    _append(folder / BLOCKS_FILE, {**_shallow(block), "measurements": measured})
+    append_line(folder / BLOCKS_FILE, {**_shallow(block), "measurements": measured})
 
 
 def append_preflight(folder: Path, row: str, side: Side, measurement: Measurement) -> None:
-    _append(
+    append_line(
         folder / PREFLIGHT_FILE,
         {"row": row, "arm": side, "measurement": storage.measurement_to_dict(measurement)},
     )
@@ -196,19 +196,12 @@ def _row(entry: Mapping[str, Any], where: str) -> PairedRow:
     return record(PairedRow, {**entry, **cases, "interleaving": interleaving}, where)
 
 
-def _append(path: Path, document: Mapping[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _problem(error: Exception) -> str:
     return f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """(file and number, document) of every line."""
+    """(file name and line number, document) of every line."""
     if not path.exists() and not path.is_symlink():
         return
     if not path.is_file():

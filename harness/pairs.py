@@ -233,11 +233,13 @@ class Pairs:
         return self.servers.of(side).begin("block", block)
 
     def proven(self, row: PairedRow, side: Side, measurement: Measurement) -> Measurement:
-        """The measurement, `invalid` where it proves something else than the first one of this row and arm did
-        (`harness.agreement`); the first one is what all others are held against."""
+        """The measurement, made `invalid` if it disagrees with the first one of this row and arm (`harness.agreement`),
+        with which all others are compared."""
         arm: Side = "head" if side == "head" else "base"
-        first = self._proofs.setdefault((row.id, arm), measurement)
-        return agreement.checked(first, measurement, self.run.device)
+        first = self._proofs.get((row.id, arm))
+        if first is None and measurement.status == "ok":
+            self._proofs[row.id, arm] = measurement
+        return agreement.checked(first, measurement, self.run.device, strict=True)
 
     def packages(self, side: Side) -> tuple[str, ...]:
         """Those of the project under test in the code of this side."""
@@ -270,7 +272,10 @@ class Pairs:
             guilty = [row for row in rows if row.case(side).id == reply.phase] or rows
             status: Any = reply.status if reply.status != "ok" else "failed"
             reason = reply.reason or "the block's process gave no result"
-            found |= {r.id: Measurement(case=r.case(side), replicate=0, status=status, reason=reason) for r in guilty}
+            found |= {
+                r.id: Measurement(case=r.case(side), replicate=0, status=status, reason=reason, cause=reply.cause)
+                for r in guilty
+            }
         short = {name: m for name, m in found.items() if m.status == "oom"}
         found |= {name: replace(m, reason=f"{m.reason}; {TOGETHER}") for name, m in short.items()}
         for name, measurement in found.items():

@@ -1,8 +1,8 @@
-"""Settings of torch that hold for the whole process: what a row changes there makes its own figures another row's.
+"""torch's process-wide settings: detects a row that changes them, and restores them.
 
-A builder or a network may set the precision of matrix products, switch autocast on, or ask for other threads. The row
-would be measured under other conditions than it is named after, and the next row of the process, too. So the settings
-are read before a row is loaded, compared when it has been measured, and set back.
+A builder or a network may set the matmul precision, enable autocast, or change the number of threads. This row, and
+the next row in the process, would then run under other conditions than the row's name says. So the settings are read
+before a row is loaded, compared after it was measured, and restored.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any, Final
 from harness import precision
 
 MIXED: Final = "a mix of torch's older and newer switches"
-# As people name them.
+# Setting -> its name for people.
 _IN_WORDS: Final = {
     "threads": "the number of threads",
     "default_dtype": "torch's default dtype",
     "matmul_precision": "torch's precision of fp32 matrix products",
+    "convolution_precision": "torch's precision of fp32 convolutions on the CPU",
     "autocast_cpu": "torch's autocast on the CPU",
     "autocast_cuda": "torch's autocast on the GPU",
     "deterministic": "torch's deterministic algorithms",
@@ -33,6 +34,7 @@ class Settings:
     threads: int
     default_dtype: Any
     matmul_precision: str
+    convolution_precision: str
     autocast_cpu: bool
     autocast_cuda: bool
     deterministic: bool
@@ -43,10 +45,12 @@ class Settings:
 def read() -> Settings:
     import torch
 
+    backends: Any = torch.backends  # its submodules have no types
     return Settings(
         threads=torch.get_num_threads(),
         default_dtype=torch.get_default_dtype(),
         matmul_precision=precision.matmul_precision() or MIXED,
+        convolution_precision=backends.mkldnn.conv.fp32_precision,
         autocast_cpu=torch.is_autocast_enabled("cpu"),
         autocast_cuda=torch.is_autocast_enabled("cuda"),
         deterministic=torch.are_deterministic_algorithms_enabled(),
@@ -56,14 +60,16 @@ def read() -> Settings:
 
 
 def set_back(before: Settings) -> None:
-    """Makes every setting again what it was."""
+    """Restores every setting."""
     import torch
 
     now = read()
+    on_cpu: Any = torch.backends.mkldnn
     setters: dict[str, Any] = {
         "threads": torch.set_num_threads,
         "default_dtype": torch.set_default_dtype,
         "matmul_precision": torch.set_float32_matmul_precision,
+        "convolution_precision": lambda to: setattr(on_cpu.conv, "fp32_precision", to),
         "autocast_cpu": lambda on: torch.set_autocast_enabled("cpu", on),
         "autocast_cuda": lambda on: torch.set_autocast_enabled("cuda", on),
         "deterministic": torch.use_deterministic_algorithms,
@@ -75,7 +81,7 @@ def set_back(before: Settings) -> None:
 
 
 def fault(before: Settings) -> str | None:
-    """Which setting is another one now than `before`, in words; None where all are the same."""
+    """Which setting differs from `before`, in words; None if none does."""
     now = read()
     changed = _changed(before, now)
     if not changed:

@@ -3,8 +3,8 @@
 The first process of every case comes first, in the suite's order (so that a sweep that is stopped early has each row),
 then the further ones, each round in a shuffled order, so that slow minutes of a shared machine do not all hit one row.
 At the end of each round stands the A/A control: the cheapest row twice more, as two rows of the same code. At the end
-of all, processes that met a busy machine are measured again (`harness.attempts`). What the environment ended (a full
-disk, a kill from outside) is no result: it is stored, and measured again when the run is resumed.
+of all, processes that met a busy machine are measured again (`harness.attempts`). A failure of the environment (a
+full disk, a kill from outside) is not a result: it is stored, and measured again when the run is resumed.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
     """Measures what `run` still lacks and returns the whole run. KeyboardInterrupt leaves a run that resumes.
 
     A case whose process did not end well is not measured again in further processes: its row has its reason already.
-    What failed by the environment before this sweep is measured again, with `retry_failed` whatever failed. Raises
-    StorageFailed where nothing can be written any more.
+    Earlier failures of the environment are measured again, and with `retry_failed` all failures. Raises StorageFailed
+    if nothing can be written any more.
     """
     folder = Path(str(run.folder))
     left = remaining(run, retry_failed=retry_failed)
@@ -135,7 +135,7 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
 
 
 def stop_without_storage(measurement: Measurement) -> None:
-    """Raises StorageFailed where a measurement met a disk that the next one would meet too."""
+    """Raises StorageFailed if a measurement failed because of a disk on which the next one would fail, too."""
     if measurement.cause is not None and measurement.cause.of_storage:
         raise StorageFailed(str(measurement.reason))
 
@@ -143,7 +143,7 @@ def stop_without_storage(measurement: Measurement) -> None:
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """Where blocks are measured: the workers with their plugins, and a cache that the blocks of a run share. `firsts`
-    are the measurements, by case id, that the further processes of a row are held against."""
+    are the measurements, by case id, with which the further processes of a row are compared."""
 
     workers: Workers
     plugins: Sequence[str]
@@ -153,7 +153,7 @@ class Site:
 
 
 def _site(run: Run, workers: Workers, plugins: Sequence[str], cache: str, report: Callable[[str], None]) -> Site:
-    """Where a run goes on: its further processes are held against those that it has."""
+    """Where a run goes on: its further processes are compared with those that it has."""
     firsts = agreement.firsts(run.measurements)
     return Site(workers=workers, plugins=plugins, cache=Path(cache), report=report, firsts=firsts)
 
@@ -169,9 +169,11 @@ def control(number: int, run: Run, site: Site) -> None:
     told = [c for c in run.controls if c.measurement.replicate == number]
     done = {c.side for c in told if not attempts.of_environment(c.measurement)}
     for side in [s for s in random.Random(f"{run.id}-{number}").sample(sides, 2) if s not in done]:
+        attempt = max((c.measurement.attempt for c in told if c.side == side), default=-1) + 1
         site.report("A/A control")
         job = replace(_job(Block(case=case, replicate=number), run, site), only=CONTROL_PROBES)
-        measurement = replace(site.workers.measure(job, site.report, case.id).measurement, case=case)
+        outcome = site.workers.measure(job, site.report, case.id)
+        measurement = replace(outcome.measurement, case=case, attempt=attempt)
         storage.append_control(Path(str(run.folder)), Control(side=side, measurement=measurement))
         stop_without_storage(measurement)
 
@@ -210,7 +212,8 @@ def extend(run: Run, wanted: Mapping[Case, int], workers: Workers, plugins: Sequ
             for case in [c for c, count in wanted.items() if number < count]:
                 if perf_counter() - began + expected[case] > seconds:
                     continue
-                run, _ = measure_block(Block(case=case, replicate=counts[case] + number), run, site)
+                run, found = measure_block(Block(case=case, replicate=counts[case] + number), run, site)
+                stop_without_storage(found)
                 done += 1
     shutil.rmtree(Path(str(run.folder)) / REFERENCES, ignore_errors=True)
     return done
@@ -224,7 +227,7 @@ def _later_s(run: Run, case: Case) -> float:
 
 def measure_block(block: Block, run: Run, site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
     """Measures one block into the run's folder: the run, with metrics that were new in its header, and the measurement,
-    which is `invalid` where it proves something else than the first one of its row (`harness.agreement`).
+    which is `invalid` if it disagrees with the first one of its row (`harness.agreement`).
 
     The run does not hold the measurement; the folder does.
     """
@@ -241,8 +244,8 @@ def measure_block(block: Block, run: Run, site: Site, attempt: int = 0) -> tuple
 
 
 def finish(folder: Path) -> Run:
-    """Stamps the run as finished, removes what only its blocks needed, and returns the whole run. One of which
-    something remains, because the environment failed, is not finished: it is resumed first."""
+    """Stamps the run as finished, removes what only its blocks needed, and returns the whole run. A run with
+    blocks left, because the environment failed, is not finished: resume it first."""
     run = storage.load(folder)
     if remaining(run):
         return run
@@ -252,16 +255,18 @@ def finish(folder: Path) -> Run:
 
 
 def remaining(run: Run, *, retry_failed: bool = False) -> list[Block]:
-    """The blocks that a run still lacks: never measured, failed by the environment, or with `retry_failed` failed at
-    all; none for a case that has ended badly otherwise."""
+    """The blocks that a run still lacks: never measured, failed because of the environment, or with `retry_failed`
+    failed for any reason; none for a case with another failure."""
     done = {(m.case.id, m.replicate) for m in run.measurements if not attempts.to_retry(m, retry_failed)}
     settled = _settled(run, retry_failed)
     planned = blocks(run.cases, run.protocol.replicates)
+    extra = [m for m in run.measurements if m.replicate >= run.protocol.replicates]  # of `extend`
+    planned += [Block(case=m.case, replicate=m.replicate) for m in extra]
     return [b for b in planned if (b.case.id, b.replicate) not in done and b.case.id not in settled]
 
 
 def _settled(run: Run, retry_failed: bool) -> set[str]:
-    """Ids of the cases that have ended badly and are not measured again."""
+    """Ids of the cases that failed and are not measured again."""
     return {m.case.id for m in run.measurements if m.status != "ok" and not attempts.to_retry(m, retry_failed)}
 
 

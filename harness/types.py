@@ -21,7 +21,6 @@ from harness.causes import Cause
 if TYPE_CHECKING:
     from pathlib import Path
 
-if TYPE_CHECKING:
     import torch
 
 Status = Literal["ok", "skipped", "failed", "oom", "timeout", "invalid"]
@@ -164,12 +163,12 @@ class Workload:
     """What a model makes of a case: networks, and one iteration over one batch, given a forward for each network.
 
     `iterate(forwards, batch)` runs one iteration; `forwards[name]` replaces the component of that name, and is the only
-    way to it, since a row runs copies of the modules. `batch` is the timed batch; it has `.to(device)`, as every batch
+    way to run it, since a row runs copies of modules. `batch` is the timed batch; it has `.to(device)`, as every batch
     of `Quality.batches` has, and is moved before it is timed. The output's shape must be `output_shape`, whose first
     number is the batch size. `identity` is JSON: all that makes two pieces of work the same (shapes, steps, prompts,
     parameters); its `weights_hash` is the model's own name for the weights. What runs on the host between components
     (scheduler, tokenizer) stays in fp32: a component is cast at its border. Without `calibration` int8_static takes its
-    ranges from the timed batch. `facts` and `warnings` are the model's own words beside the row.
+    ranges from the timed batch. `facts` and `warnings` are the model's own additions to the row.
     """
 
     components: tuple[Component, ...]
@@ -192,9 +191,9 @@ class Model:
     another axis in a suite is an error. `weights` are the keywords it takes, the first one the default; a folder is
     allowed where "folder" is among them. `image_size_multiple` None: the size is fixed. `parameters` is the published
     count. `libraries` are the modules that it imports, once for all workers (None: any of imgbench's own models').
-    `folder_axes` gives the defaults of a row whose `weights` are a folder, as far as its files say them (`image_size`);
-    it raises nothing. `unguided_up_to`: guidance scales up to it ask for no guidance and are one case, the scale itself
-    (None: every scale is a case of its own).
+    `folder_axes` gives the defaults of a row whose `weights` are a folder, as far as its files state them
+    (`image_size`); it never raises. `unguided_up_to`: guidance scales up to it mean no guidance and are one case, with
+    this scale (None: every scale is a case of its own).
     """
 
     name: str
@@ -256,8 +255,8 @@ class Measurement:
     """What one worker process found for one case: raw samples by metric, or the status and reason why there are none.
 
     `samples` and `warmup` are raw values in base units. `missing` gives the reason for each metric that could not be
-    measured. `attempt` counts how often the same process of a case was measured, because the machine was not quiet or a
-    failure was retried. `cause` is why it is not ok, where that is known as a value (`harness.causes`). `facts` is the
+    measured. `attempt` counts how often the same process of a case was repeated, because the machine was busy or a
+    failure was retried. `cause` is the typed cause if it is not ok, where known (`harness.causes`). `facts` is the
     proof of execution (providers, dtypes, calls counted, output hash) and the work identity. `state` is the machine
     during the block (PSI, load, clocks) and the seconds of the sentinels. `warnings` are shown beside the row. `images`
     are file names relative to the run folder.

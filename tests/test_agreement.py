@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ def process(replicate: int = 0, status: Any = "ok", **facts: Any) -> Measurement
     [
         ({"weights_hash": "a" * 64}, r"had different weights \(weights_hash: w and aaaaaaaaaaaa\)"),
         ({"output_shape": [1, 9]}, r"had different output shapes \(output_shape: \[1, 10\] and \[1, 9\]\)"),
-        ({"output_hash": "p"}, "gave different outputs"),
         ({"output_hash": "p", "first_process_error": 1e-4}, r"gave different outputs \(relative error 0.0001\)"),
     ],
 )
@@ -63,6 +63,21 @@ def test_on_a_gpu_outputs_that_rounding_explains_are_a_warning_and_others_invali
     assert unknown.status == "invalid"
 
 
+def test_an_output_that_was_not_compared_by_value_is_other_work_only_where_equality_is_asked_for() -> None:
+    """The first output is gone when further processes are added to a finished run; `ab` never keeps one."""
+    loose, strict = (agreement.checked(process(), process(1, output_hash="p"), "cpu", strict=s) for s in (False, True))
+    assert (loose.status, strict.status) == ("ok", "invalid")
+    assert loose.warnings == ("the processes of this row gave different outputs (not compared by value)",)
+    assert strict.reason == loose.warnings[0]
+
+
+def test_a_measurement_of_an_older_version_is_compared_too() -> None:
+    first, other = (
+        replace(m, facts={"output_hash": m.facts["output_hash"]}) for m in (process(), process(1, output_hash="p"))
+    )
+    assert agreement.checked(first, other, "cuda").status == "ok"
+
+
 def test_on_a_cpu_the_order_of_a_sum_is_a_warning() -> None:
     found = agreement.checked(process(), process(1, output_hash="p", first_process_error=1e-7), "cpu")
     assert found.status == "ok"
@@ -90,7 +105,10 @@ def test_the_lowest_process_that_is_ok_is_the_first() -> None:
 
 @pytest.mark.parametrize(
     ("model", "words"),
-    [("planted_of_process", "gave different outputs"), ("planted_weights_of_process", "had different weights")],
+    [
+        ("planted_of_process", "gave different outputs (relative error"),
+        ("planted_weights_of_process", "had different weights"),
+    ],
 )
 def test_a_row_whose_processes_differ_is_invalid_and_no_baseline(
     run_suite: RunSuite, tmp_path: Path, model: str, words: str

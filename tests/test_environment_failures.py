@@ -9,16 +9,19 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import baseline_fixture
 import pytest
 from conftest import PLUGINS, Silent
 
+from baselines.compare import compare
 from harness import causes, cgroup, endings, fork_server, sockets, storage
 from harness.causes import Cause
 from harness.sweep import StorageFailed, remaining, sweep
 from harness.turns import Referee
-from harness.types import Case, Measurement, Protocol, Run
+from harness.types import Case, Control, Measurement, Protocol, Run
 from harness.worker import Workers
 
 RunSuite = Callable[..., Run]
@@ -149,6 +152,49 @@ def test_what_the_environment_failed_is_measured_again_and_the_attempt_is_kept(
     assert [m.status for m in own] == ["ok", "ok"]
     crash = [m for m in (*again.measurements, *again.superseded) if m.case.model == "planted_segfault"]
     assert [(m.status, m.attempt) for m in crash] == [("failed", 1), ("failed", 0)]
+
+
+def test_a_row_that_the_environment_failed_is_missing_and_no_regression() -> None:
+    """Nothing is known of it: the code that was measured has not broken."""
+    then = baseline_fixture.run_of(baseline_fixture.measured(baseline_fixture.latency(1, 1, 1)))
+    full = Measurement(
+        case=baseline_fixture.A, replicate=0, status="failed", reason="the disk is full", cause=Cause.DISK_FULL
+    )
+    (verdict,) = compare(baseline_fixture.run_of([full]), baseline_fixture.stored(then)).verdicts
+    assert (verdict.metric, verdict.outcome) == ("row", "missing")
+    broken = replace(full, cause=None)
+    (verdict,) = compare(baseline_fixture.run_of([broken]), baseline_fixture.stored(then)).verdicts
+    assert verdict.outcome == "regressed"
+
+
+def test_a_control_and_an_extra_process_that_the_environment_failed_are_measured_again(
+    run_suite: RunSuite, workers: Workers, tmp_path: Path
+) -> None:
+    run = run_suite(" - {model: planted_ok}\n")
+    folder, case = tmp_path / "run", run.cases[0]
+    failed = Measurement(case=case, replicate=0, status="failed", reason="killed", cause=Cause.KILLED)
+    (folder / storage.CONTROLS_FILE).unlink()
+    storage.append_control(folder, Control(side="a", measurement=failed))
+    storage.append(folder, replace(failed, replicate=1))
+    stopped = storage.load(folder)
+    assert [(b.case, b.replicate) for b in remaining(stopped)] == [(case, 1)]
+    whole = sweep(stopped, workers, PLUGINS, Silent())
+    assert whole.problems == ()
+    assert remaining(whole) == []
+    assert {(c.side, c.measurement.status) for c in whole.controls} == {("a", "failed"), ("a", "ok"), ("b", "ok")}
+    assert [m.status for m in whole.measurements] == ["ok", "ok"]
+
+
+def test_an_error_of_the_models_own_while_it_handled_one_of_the_system_is_its_own() -> None:
+    def model() -> None:
+        try:
+            raise OSError(errno.EMFILE, "too many files")
+        except OSError:
+            int("x")
+
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        model()
+    assert causes.of_error(caught.value) is None
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ESTALE])

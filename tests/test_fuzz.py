@@ -279,7 +279,3 @@ def test_an_odd_environment_ends_in_no_traceback(number: int, sound: Path, tmp_p
     assert "Traceback" not in told
     assert "defect" not in told
     assert done.stdout or told
-
-
-def test_there_are_at_least_two_hundred_inputs() -> None:
-    assert SUITES + RUNS + FOLDERS + len(ENVIRONMENTS) >= 200

@@ -84,6 +84,7 @@ def test_what_a_row_changed_in_the_process_is_set_back() -> None:
     before = process_settings.read()
     try:
         torch.set_float32_matmul_precision("medium")
+        torch.backends.mkldnn.conv.fp32_precision = "bf16"
         torch.set_default_dtype(torch.float64)
         torch.set_num_threads(before.threads + 1)
         torch.set_autocast_enabled("cpu", True)

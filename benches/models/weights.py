@@ -86,7 +86,7 @@ def load_pipeline(pipeline_class: Any, weights: str, hub: str | None, **options:
     """A pipeline from a `save_pretrained` folder, or with "pretrained" from the hub; and the weights' name.
 
     The name is the folder's sha256, or the hub repository with its commit. Everything is read as fp32: a backend
-    makes its own cast. FolderError, in one line, where the folder holds another pipeline or not all of it.
+    makes its own cast. FolderError, in one line, if the folder holds another pipeline or is incomplete.
     """
     if weights == "pretrained":
         if hub is None:
@@ -98,9 +98,9 @@ def load_pipeline(pipeline_class: Any, weights: str, hub: str | None, **options:
 
 
 def pipeline_from_folder(pipeline_class: Any, folder: Path, **options: Any) -> Any:
-    """The whole pipeline of a `save_pretrained` folder in fp32. Raises FolderError, in one line, where it is not whole.
+    """The whole pipeline of a `save_pretrained` folder in fp32. Raises FolderError, in one line, if it is incomplete.
 
-    A network of which there is a variant alone (`*.fp16.safetensors`) is read from that; `options` that are None leave
+    A network that is there only as a variant (`*.fp16.safetensors`) is read from that; `options` that are None leave
     a part out.
     """
     parameters = inspect.signature(pipeline_class.__init__).parameters.values()
@@ -115,9 +115,9 @@ def pipeline_from_folder(pipeline_class: Any, folder: Path, **options: Any) -> A
             if name not in options
         }
         pipeline = pipeline_class.from_pretrained(folder, local_files_only=True, **parts, **options)
-    for name, network in pipeline.components.items():
-        if isinstance(network, nn.Module):
-            _check_complete(folder / name, network)
+        for name, network in pipeline.components.items():
+            if isinstance(network, nn.Module):
+                _check_complete(folder / name, network)
     return pipeline.to(dtype=torch.float32)
 
 
@@ -129,8 +129,8 @@ def _network(folder: Path, name: str, entry: tuple[str, str], variant: str) -> A
 
 
 def _check_complete(folder: Path, network: nn.Module) -> None:
-    """Raises FolderError where the files of a network hold fewer values than it has parameters: the libraries fill what
-    is missing at random. Older files have other names for the same parameters, so that values are counted."""
+    """Raises FolderError if the files of a network hold fewer values than it has parameters: the libraries would
+    initialise the rest at random. Older files name the same parameters differently, so values are counted."""
     held = sum(_values(file) for file in folders.weights_files(folder))
     if held < count(network):
         raise folders.FolderError(
@@ -140,7 +140,7 @@ def _check_complete(folder: Path, network: nn.Module) -> None:
 
 
 def _values(file: Path) -> int:
-    """The number of values in a weights file; no value is read."""
+    """The number of values in a weight file, without reading them."""
     if file.suffix == ".safetensors":
         from safetensors import safe_open
 
