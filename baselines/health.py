@@ -76,8 +76,8 @@ def work_difference(there: Row, here: Row) -> str | None:
 
 
 def _same_by_name(there: Row, here: Row) -> bool:
-    """Whether the work is the same where one of the rows was stored before weights were hashed by their values, and so
-    has the model's own name for them in its identity."""
+    """Whether the work is the same if one of the rows was stored before weights were hashed by value, and so has the
+    model's own name for them in its identity."""
     names = [row.fact("weights_source") for row in (there, here)]
     if (names[0] is None) == (names[1] is None):
         return False

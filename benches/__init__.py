@@ -15,8 +15,8 @@ SUFFIX = ".py"
 def load_plugins(*further: str) -> None:
     """Fills the registries of models, schedulers, backends and probes. Cheap: nothing heavy is imported.
 
-    `further` are modules of the user's own, by name (looked for in the working directory first) or by the path of their
-    file. Raises UsageError for one of these that cannot be imported.
+    `further` are the user's own modules, by name (searched in the working directory first) or by file path. Raises
+    UsageError for one that cannot be imported.
     """
     for module in PLUGINS:
         importlib.import_module(module)
@@ -27,17 +27,17 @@ def load_plugins(*further: str) -> None:
 
 
 def in_full(plugin: str) -> str:
-    """A plugin's name, or the absolute path of its file: what names it from every working directory."""
+    """A plugin's module name, or the absolute path of its file: valid in every working directory."""
     return os.path.abspath(Path(plugin).expanduser()) if _is_file(plugin) else plugin  # noqa: PTH100
 
 
 def modules(plugins: Iterable[str]) -> tuple[str, ...]:
-    """The modules that these plugins are, by the names that worker processes import them by."""
+    """The names by which worker processes import these plugins."""
     return tuple(Path(plugin).stem if _is_file(plugin) else plugin for plugin in plugins)
 
 
 def folders(plugins: Iterable[str]) -> tuple[str, ...]:
-    """Where the plugins that are named by a file are looked for, beside the working directory."""
+    """The folders in which plugins given by file path are searched, besides the working directory."""
     return tuple(dict.fromkeys(str(Path(in_full(plugin)).parent) for plugin in plugins if _is_file(plugin)))
 
 
@@ -65,7 +65,7 @@ def _load(plugin: str) -> None:
     if "." in name:
         raise UsageError(f"plugin {plugin}: a module's name has no '.' in it; rename the file")
     if folder not in sys.path:
-        sys.path.append(folder)  # last, so that no file beside the plugin stands in for a library
+        sys.path.append(folder)  # last, so that no file beside the plugin shadows a library
     try:
         module = importlib.import_module(name)
     except (Exception, SystemExit) as error:

@@ -199,7 +199,7 @@ def _commit(project: Path, ref: str) -> str:
 
 
 def _has_repository(project: Path) -> bool:
-    """Whether the folder, or one above it, has what a repository has: git may refuse it all the same."""
+    """Whether the folder or one above it looks like a repository; git may still refuse it."""
     folder = project.resolve()
     return any((place / ".git").exists() for place in (folder, *folder.parents))
 

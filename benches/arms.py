@@ -6,8 +6,8 @@
     backend=torch_compile        another value of an axis of every case
     inject:busy=0.05             a deliberate slow-down (harness/injection.py), to see whether the gate sees it
 
-Items are separated by commas, in any mix; a comma inside a value is written with a backslash before it. An empty text
-is things as they are.
+Items are separated by commas, in any mix; a comma inside a value is escaped with a backslash. An empty arm
+changes nothing.
 """
 
 from __future__ import annotations

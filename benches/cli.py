@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_command(arguments: Sequence[str] | None, closed: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
-    os.umask(os.umask(0o077) & 0o077)  # a umask that takes files from their own owner would leave an unreadable run
+    os.umask(os.umask(0o077) & 0o077)  # a umask that masks the owner's bits would leave an unreadable run
     import benches
     from benches import commands, failures
 

@@ -237,7 +237,7 @@ def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
             differ.append("the source is not that which the run was begun with")
         if differ:
             raise NotComparable(f"the conditions are not those that the run was begun under: {'; '.join(differ)}")
-        storage.write_header(folder, stored)  # an older run has its folders of weights from here on
+        storage.write_header(folder, stored)  # this adds the weight folders to an older run's header
         return _sweep(stored, workers, plugins, retry_failed=options.retry_failed)
 
 
@@ -254,7 +254,7 @@ def _sweep(started: Run, workers: Workers, plugins: tuple[str, ...], *, retry_fa
 
 
 def environment_words(run: Run) -> str | None:
-    """One line that says how many rows the environment failed, why, and how to go on; None where there is none."""
+    """One line: how many rows failed because of the environment, why, and how to resume; None if there are none."""
     found = [m for m in run.measurements if attempts.of_environment(m)]
     if not found:
         return None

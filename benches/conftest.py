@@ -24,7 +24,7 @@ except ImportError:
     raise ImportError(f"`pytest benches` needs pytest-benchmark: {benchmark_json.EXTRA}") from None
 
 
-APART: pytest.StashKey[str | None] = pytest.StashKey()  # what there is to say about the medians of the document
+APART: pytest.StashKey[str | None] = pytest.StashKey()  # the note on the document's pooled medians, if any
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -48,7 +48,7 @@ def _row(what: str, works: bool, detail: str) -> dict[str, Any]:
 
 
 def _threads(found: Mapping[str, Any]) -> dict[str, Any]:
-    """How many threads a run takes here, and why; "no" where a variable asks for more than may run at once."""
+    """How many threads a run uses here, and why; "no" if a variable asks for more than can run at once."""
     told = [str(threads.in_words(found)), *threads.warnings(found["threads"], threads.allowed())]
     return _row("threads", len(told) == 1, "; ".join(told))
 

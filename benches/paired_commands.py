@@ -34,7 +34,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 
 
 class StoredVerdict(TypedDict):
-    """What is read of a verdict of a stored comparison."""
+    """The keys of a stored verdict that are read."""
 
     case_id: str
     metric: str
@@ -42,7 +42,7 @@ class StoredVerdict(TypedDict):
 
 
 class StoredComparison(TypedDict, total=False):
-    """What is read of a stored comparison."""
+    """The keys of a stored comparison that are read."""
 
     considered: list[str]
     notes: list[str]
@@ -229,7 +229,7 @@ def stored_json(path: Path) -> dict[str, Any]:
 
 
 def stored_text(path: Path) -> str:
-    """A stored comparison as it stands in its file. Raises UnreadableRun where it is none."""
+    """The text of a stored comparison. Raises UnreadableRun if the file does not hold one."""
     stored_json(path)
     return path.read_text(encoding="utf-8")
 

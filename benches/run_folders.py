@@ -12,7 +12,7 @@ from benches.failures import UsageError
 from harness import paired, storage, streams, strict_json
 from harness.types import Run
 
-SHOWN = 3  # problems of a run that are told before the rest is counted
+SHOWN = 3  # problems of a run that are listed; the rest are counted
 
 
 def new_folder(root: Path, name: str) -> Path:
@@ -31,8 +31,8 @@ def new_folder(root: Path, name: str) -> Path:
 
 
 def load_run(path: Path) -> Run:
-    """The run in a folder, or the newest run of a folder of runs; what could not be read of it is told on stderr.
-    Raises UnreadableRun, and UsageError where there are paired runs alone, which have commands of their own."""
+    """The run in a folder, or the newest run of a folder of runs; parts that cannot be read are reported on stderr.
+    Raises UnreadableRun, and UsageError if there are only paired runs, which have commands of their own."""
     found = path if (path / storage.RUN_FILE).exists() else _newest(path, storage.RUN_FILE)
     if found is None and is_paired(path):
         folder = paired_folder(path)

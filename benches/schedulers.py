@@ -1,8 +1,8 @@
-"""The schedulers by name: which diffusers class, with which settings, and how often it asks the model.
+"""The schedulers by name: the diffusers class, its settings, and how often it evaluates the model.
 
-A name fixes every setting of its solver: what the name does not state is the default of the diffusers class. The
-configuration of the model's own scheduler gives the noise schedule alone, by the two lists below; a solver setting in
-it (order, SDE, Karras) changes nothing. Importing this module imports neither torch nor diffusers.
+A name fixes every solver setting: what it does not state is the default of the diffusers class. The configuration of
+the model's own scheduler supplies only the noise schedule, by the two lists below; its solver settings (order, SDE,
+Karras) have no effect. Importing this module imports neither torch nor diffusers.
 
     python -c "from benches import schedulers; print(schedulers.SCHEDULERS['heun'].evaluations(20))"   # 39
 """
@@ -21,7 +21,7 @@ __all__ = ["SCHEDULERS", "Scheduler", "build", "settings_without_effect"]
 
 Evaluations = Callable[[int], int]
 
-# What the weights were trained on. Where the model's file does not state one, the default of its own class holds.
+# What the weights were trained on. If the model's file does not state one, the default of its own class applies.
 TRAINED_ON = (
     "num_train_timesteps",
     "beta_start",
@@ -30,16 +30,16 @@ TRAINED_ON = (
     "trained_betas",
     "prediction_type",
     "rescale_betas_zero_snr",
-    "timestep_type",  # "continuous": the network was told the noise level instead of a step
-    "use_flow_sigmas",  # a model of flow matching, and how its levels are shifted
+    "timestep_type",  # "continuous": the network was conditioned on the noise level instead of a step
+    "use_flow_sigmas",  # a flow-matching model, and the shift of its noise levels
     "flow_shift",
     "use_dynamic_shifting",
     "time_shift_type",
     "shift_terminal",
     "clip_sample",  # whether the data lie within ±clip_sample_range: pixels do, latents do not
 )
-# Which of these noise levels are visited, and numbers that go with a setting above. Where the model's file does not
-# state one, the default of the class that is built holds, as in diffusers' own `from_config`.
+# Which of these noise levels are visited, and numbers that go with a setting above. If the model's file does not state
+# one, the default of the class that is built applies, as in diffusers' own `from_config`.
 VISITED = (
     "timestep_spacing",
     "steps_offset",
@@ -47,18 +47,18 @@ VISITED = (
     "final_sigmas_type",
     "lambda_min_clipped",  # cuts the infinite end of a cosine schedule
     "clip_sample_range",
-    "thresholding",  # of pixels, as clip_sample
+    "thresholding",  # for pixels, like clip_sample
     "dynamic_thresholding_ratio",
     "sample_max_value",
 )
-# A class without one of these settings has this value of it. Another value is another noise schedule.
+# A class that lacks one of these settings behaves as with this value. Another value is another noise schedule.
 ONLY_VALUE: Mapping[str, Any] = {
     "rescale_betas_zero_snr": False,
     "timestep_type": "discrete",
     "use_flow_sigmas": False,
     "use_dynamic_shifting": False,
 }
-# The same of settings without which a model can be sampled, if not as it was meant to be.
+# The same for settings without which a model can still be sampled, though not as intended.
 USUAL_VALUE: Mapping[str, Any] = {"timestep_spacing": "linspace", "clip_sample": False, "thresholding": False}
 
 
@@ -86,7 +86,7 @@ class Scheduler:
 def build(name: str, config: Mapping[str, Any]) -> Any:
     """The diffusers scheduler `name` on the noise schedule of a model whose own scheduler has `config`.
 
-    UnknownName for another name; Unsupported where the class cannot have the model's noise schedule.
+    Raises UnknownName for another name, Unsupported if the class cannot reproduce the model's noise schedule.
     """
     import diffusers
 
@@ -120,7 +120,7 @@ def settings_without_effect(name: str, config: Mapping[str, Any]) -> dict[str, A
 
 
 def _schedule(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The noise schedule in the configuration of a model's own scheduler. Unsupported where it is not one of betas."""
+    """The noise schedule in the configuration of a model's own scheduler. Unsupported if it has no betas."""
     import diffusers
 
     own_class = getattr(diffusers, str(config.get("_class_name")), None)

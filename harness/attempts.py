@@ -20,12 +20,12 @@ def contended(measurement: Measurement) -> str | None:
 
 
 def of_environment(measurement: Measurement) -> bool:
-    """Whether a measurement failed by its environment, so that it is no result of its row."""
+    """Whether a measurement failed because of its environment, so that it is not a result of its row."""
     return measurement.cause is not None and measurement.cause.of_environment
 
 
 def to_retry(measurement: Measurement, retry_failed: bool = False) -> bool:
-    """Whether a resumed run measures it again: a failure of the environment, or with `retry_failed` any failure."""
+    """Whether a resumed run repeats it: a failure of the environment, or with `retry_failed` any failure."""
     return of_environment(measurement) or (retry_failed and measurement.status in RETRIED)
 
 
@@ -41,8 +41,8 @@ def split(measurements: Iterable[Measurement]) -> tuple[tuple[Measurement, ...],
 
 
 def _counts(attempts: Sequence[Measurement]) -> Measurement:
-    """The last attempt where it ended badly (a failure is no noise), else the first quiet ok one. A bad end with a
-    later attempt was retried on purpose; one by the environment leaves an ok attempt before it in force."""
+    """The attempt that counts: the last one if it failed (a failure is not noise), else the first quiet ok one. A
+    failure before the last attempt was retried on purpose; one of the environment does not displace an earlier ok."""
     good = [m for m in attempts if m.status == "ok"]
     last = attempts[-1]
     if last.status != "ok" and not (good and of_environment(last)):
@@ -53,22 +53,22 @@ def _counts(attempts: Sequence[Measurement]) -> Measurement:
 def again(
     counted: Sequence[Measurement], superseded: Sequence[Measurement], limit: int
 ) -> list[tuple[Measurement, int]]:
-    """(measurement, number of its next attempt) of every ok one that still stands contended, up to `limit`
-    further attempts after its first ok one."""
+    """(measurement, number of its next attempt) for every ok measurement that is still contended, with at most `limit`
+    further attempts after the first ok one."""
     tried = (*counted, *superseded)
     open_ = [m for m in counted if m.status == "ok" and contended(m)]
     return [(m, next_number(m.case.id, m.replicate, tried)) for m in open_ if _tries_after_ok(m, tried) < limit]
 
 
 def _tries_after_ok(measurement: Measurement, tried: Sequence[Measurement]) -> int:
-    """How often a process was measured again since it first ended well."""
+    """How often a process was measured again after its first ok attempt."""
     same = [m for m in tried if (m.case.id, m.replicate) == (measurement.case.id, measurement.replicate)]
     first = min(m.attempt for m in same if m.status == "ok")
     return sum(m.attempt > first for m in same)
 
 
 def next_number(case_id: str, replicate: int, tried: Iterable[Measurement]) -> int:
-    """The number of the next attempt of one process of a case; 0 where it has none."""
+    """The number of the next attempt of one process of a case; 0 if it has none yet."""
     return max((m.attempt for m in tried if (m.case.id, m.replicate) == (case_id, replicate)), default=-1) + 1
 
 

@@ -1,7 +1,7 @@
-"""Typed causes of a measurement that did not end well, and how they are found out.
+"""Typed causes of failed measurements, and how they are determined.
 
-A failure of the environment (a full disk, a folder that is gone, a kill from outside) is no result of the row that met
-it: `imgbench run --resume` measures that row again. What decides is the cause, a value; `sentence` makes its words.
+A failure caused by the environment (a full disk, a missing folder, a kill from outside) is not a result of its row:
+`imgbench run --resume` measures that row again. Code decides by the cause; `sentence` turns it into text for people.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from uuid import uuid4
 
 
 class Cause(StrEnum):
-    """Why a measurement did not end well. One without a cause failed by its own doing, or was stored in older files."""
+    """Why a measurement failed. A failure without a cause is the row's own, or comes from an older file."""
 
     DISK_FULL = "disk_full"
     FILE_LIMIT = "file_limit"
@@ -36,12 +36,12 @@ class Cause(StrEnum):
 
     @property
     def of_environment(self) -> bool:
-        """Whether it says something about the machine at that moment, and nothing about the row."""
+        """Whether it is about the state of the machine at that moment and not about the row."""
         return self is not Cause.KERNEL_OUT_OF_MEMORY
 
     @property
     def of_storage(self) -> bool:
-        """Whether the next row would meet it too, because nothing can be written any more."""
+        """Whether the next row would fail, too, because nothing can be written any more."""
         return self in {Cause.DISK_FULL, Cause.READ_ONLY, Cause.STORAGE_FAILED, Cause.FOLDER_GONE}
 
 
@@ -83,12 +83,12 @@ _OF_ERRNO: Final[dict[int, Cause]] = {
     errno.EHOSTUNREACH: Cause.NO_NETWORK,
     errno.ETIMEDOUT: Cause.NO_NETWORK,
 }
-# Libraries in C++ and Rust give the system's own text and no number. Only texts that mean one thing stand here.
+# C++ and Rust libraries report the system's error text without its errno. Only unambiguous texts are listed.
 _SYSTEM_TEXTS: Final[dict[str, Cause]] = {
     os.strerror(number): _OF_ERRNO[number]
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 } | {"can't start new thread": Cause.NO_PROCESS}
-# A process sends itself these where its own code goes wrong; every other one comes from outside.
+# A process gets these signals through faults of its own code; all others come from outside.
 OWN_SIGNALS: Final = frozenset(
     {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
     | {signal.SIGPIPE, signal.SIGALRM}
@@ -97,13 +97,13 @@ PROBE_BYTES: Final = 1 << 20
 
 
 def sentence(cause: Cause, detail: str) -> str:
-    """The reason of a row, for people: what the cause is, and what was met."""
+    """The reason of a row in words: the cause and the detail."""
     return f"{WORDS[cause]}: {detail}" if detail else WORDS[cause]
 
 
 def of_error(error: BaseException) -> Cause | None:
-    """The environment's cause in an error or in one that led to it, by the system's number; None where there is none.
-    An error without a number is asked for the system's own text."""
+    """The environment's cause of an error or of one that led to it, by errno; None if there is none. An error without
+    an errno is searched for the system's error text."""
     for each in _chain(error):
         if isinstance(each, OSError) and each.errno is not None:
             if each.errno in _OF_ERRNO:
@@ -116,8 +116,8 @@ def of_error(error: BaseException) -> Cause | None:
 
 
 def of_folders(folders: Iterable[Path]) -> Cause | None:
-    """Why one of the folders cannot be written to now, found by writing PROBE_BYTES there; None where all of them can.
-    It tells what an error did not: a worker that ended without a word, a library that reports its own error."""
+    """Why one of the folders cannot be written to now, found by writing PROBE_BYTES there; None if all can. It finds
+    the cause if no error names it: a worker that died silently, a library that raises an error of its own."""
     for folder in folders:
         probe = folder / f".{uuid4().hex}.probe"
         try:
@@ -137,8 +137,8 @@ def of_folders(folders: Iterable[Path]) -> Cause | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, then those that it was raised from, each once. One that it was merely raised while handling is none of
-    its causes: `except OSError` is where a model's own code goes on."""
+    """The error, then those that it was raised from (`__cause__`), each once. An error that was merely being handled
+    (`__context__`) does not count: a model may catch an OSError and go on."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:

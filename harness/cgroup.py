@@ -1,7 +1,7 @@
-"""The control groups that hold this process, of either version: how much CPU they allow, how often they held it up, and
-how often the kernel killed a process of theirs for its memory.
+"""The control groups (v1 or v2) of this process: their CPU quota, how often they throttled it, and how often the
+kernel's out-of-memory killer struck in them.
 
-A quota anywhere above a process holds it up, so the whole way up to the root is read. In a container the root of the
+A quota of any ancestor throttles a process, so all groups up to the root are read. In a container the root of the
 tree is its own group, and the path that /proc names may not exist there: what does not exist has no quota.
 """
 
@@ -32,9 +32,9 @@ def allowed_cores() -> float | None:
 
 
 def oom_kills() -> int:
-    """How often the kernel's out-of-memory killer has struck: in the whole machine since boot, and in each group that
-    holds this process since that exists. Only a growing sum says something. All are read, because a container may not
-    see the machine's count, nor the files of its own group."""
+    """How often the kernel's out-of-memory killer has killed: on the whole machine since boot, plus in each group of
+    this process since the group was created. Only an increase means anything. All counters are added, because a
+    container may not see the machine's, or the files of its own group."""
     machine = [line.split() for line in _lines(PROC / "vmstat") if line.startswith("oom_kill ")]
     groups = [
         line.split()

@@ -1,4 +1,4 @@
-"""How a worker can end, in values: its reply, and the cause, status and reason of one that gave none."""
+"""How a worker ended, as values: its reply, or the status, cause and reason if it gave none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """How a worker ended: what it returned, or status, reason and cause why there is nothing, and in which phase."""
+    """How a worker ended: what it returned, or the status, reason and cause of the failure, and its phase."""
 
     value: Any = None
     status: str = "ok"
@@ -30,7 +30,7 @@ class Reply:
 
 
 def not_started(error: BaseException, kernel_out_of_memory: bool, imports: Path) -> Reply:
-    """The reply where no process could be started. A fork server that is gone shows as the end of its pipe."""
+    """The reply if no process could be started. A dead fork server shows as the end of its pipe."""
     if kernel_out_of_memory:
         said = sentence(Cause.KERNEL_OUT_OF_MEMORY, "it killed the fork server")
         return Reply(status="oom", reason=said, cause=Cause.KERNEL_OUT_OF_MEMORY)
@@ -43,7 +43,7 @@ def not_started(error: BaseException, kernel_out_of_memory: bool, imports: Path)
 
 
 def died(exitcode: int | None, log: Path, kernel_out_of_memory: bool) -> Reply:
-    """The reply of a worker that ended without a word. Where the fork server ended too, the exit code is lost and reads
+    """The reply for a worker that died without one. If the fork server died, too, the exit code is unknown and reads
     fork_server.LOST."""
     if exitcode in {-signal.SIGKILL, fork_server.LOST} and kernel_out_of_memory:
         cause = Cause.KERNEL_OUT_OF_MEMORY
@@ -63,12 +63,12 @@ def died(exitcode: int | None, log: Path, kernel_out_of_memory: bool) -> Reply:
 
 
 def _folders_cause(log: Path) -> Cause | None:
-    """Why the folders that a worker writes to cannot be written to. A file in memory that has no room is a SIGBUS."""
+    """Why the folders that a worker writes to cannot be written to. A full memory-mapped file shows as SIGBUS."""
     return causes.of_folders(written(log.parent))
 
 
 def _signal_name(number: int) -> str:
-    """SIGKILL; a real-time signal has no name of its own."""
+    """The name of a signal, such as SIGKILL; a real-time signal has none."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -84,13 +84,13 @@ def _tail(log: Path) -> str:
 
 
 def written(*folders: Path) -> Iterator[Path]:
-    """Folders that a worker writes to: those given, and the one for temporary files."""
+    """The folders that a worker writes to: those given and the temporary folder."""
     yield from folders
     yield Path(tempfile.gettempdir())
 
 
 def one_line(error: BaseException) -> str:
-    """ "ValueError: what it says", on one line, not too long, and with the error that caused it."""
+    """ "ValueError: its message" on one line, shortened, followed by the error that caused it."""
     text = " ".join(_ESCAPES.sub("", str(error)).split())[:MAX_REASON]
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"{one_line(error.__cause__)} (then {said[:80]})" if error.__cause__ is not None else said

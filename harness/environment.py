@@ -116,7 +116,7 @@ def versions() -> dict[str, str]:
 
 def git_state() -> dict[str, Any] | None:
     """Commit of the measuring code and whether it was changed since, {"commit": None, "dirty": None, "reason": ...}
-    where git does not tell; None outside a checkout."""
+    if git cannot tell; None outside a checkout."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
@@ -128,7 +128,7 @@ def git_state() -> dict[str, Any] | None:
 
 
 class GitRefused(RuntimeError):
-    """git is not here, or does not read a folder; `str()` is one line, with git's own words where it has any."""
+    """git is not installed or refuses a folder; `str()` is one line, with git's own message if there is one."""
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""A block of a sweep, and the seconds that the blocks which are left will take."""
+"""A block of a sweep, and an estimate of the seconds that the remaining blocks take."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Block:
 
 
 class Estimate:
-    """Seconds left, from what was measured so far. A case not measured yet counts as the mean of the others.
+    """Remaining seconds, from the blocks measured so far. A case not measured yet counts as the mean of the others.
 
     A later process of a case is shorter than its first, which also judges the quality: until one has been seen it
     counts as `LATER_SHARE` of the first.

@@ -1,4 +1,4 @@
-"""The fork server of `multiprocessing`: started with what this process finds, and asked whether it still runs."""
+"""The fork server of `multiprocessing`: starts it with the import path of this process, and checks that it is alive."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Final
 
 from harness.sockets import short_temporary_folder
 
-LOST: Final = 255  # multiprocessing's exit code of a process whose fork server could not tell it any more
+LOST: Final = 255  # the exit code that multiprocessing reports if the fork server died first
 
 
 def start(log: Path) -> None:
-    """Starts the fork server where it does not run yet, with what its imports print in `log`."""
+    """Starts the fork server unless it is running; what its imports print goes to `log`."""
     with suppress(OSError, ValueError):
         sys.stderr.flush()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -24,7 +24,7 @@ def start(log: Path) -> None:
     except OSError:
         os.close(file)
         raise
-    # The server finds what this process finds: `python -c` would look into the working directory first.
+    # The server gets this process's import path: `python -c` would search the working directory first.
     paths = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     before = {name: os.environ.get(name) for name in paths}
     os.environ.update(paths)
@@ -44,7 +44,7 @@ def start(log: Path) -> None:
 
 
 def runs() -> bool:
-    """Whether the fork server still runs. It is left to multiprocessing to reap."""
+    """Whether the fork server is still alive. Reaping it is left to multiprocessing."""
     pid: int | None = getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)
     if pid is None:
         return False

@@ -59,7 +59,7 @@ def cases_frame(run: Run, shown: Collection[str] | None = None) -> pd.DataFrame:
 
     A row's status is the worst of its processes: invalid, failed, oom, timeout, skipped, ok; not_run where nothing
     is stored. Metrics are given for ok rows, and for invalid ones left out, since a wrong answer has no speed.
-    `shown` names the metrics that are wanted where not all are: the others cost nothing and have no columns.
+    `shown` limits the metrics: the others are not computed and have no columns.
     """
     spread = {name: _spread(run, name) for name, metric in run.metrics.items() if metric.kind == "noisy"}
     metrics = [name for name in metrics_of(run) if shown is None or name in shown]
@@ -194,13 +194,13 @@ def flat(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def to_csv(frame: pd.DataFrame) -> str:
-    """The frame as CSV, safe to open in a spreadsheet: a text that a spreadsheet would take for a formula (it begins
-    with = + - @, a tab or a line break) gets an apostrophe before it, as OWASP advises against CSV injection: prompts,
-    reasons and labels are other people's words. A text that begins with apostrophes before such a character gets one
-    more, so that `unescaped` gives back every text as it was. Numbers stay numbers."""
+    """The frame as CSV that is safe to open in a spreadsheet: a text that would be read as a formula (it begins with
+    = + - @, a tab or a line break) gets a leading apostrophe, as OWASP advises against CSV injection, because prompts,
+    reasons and labels are untrusted text. A text that begins with apostrophes and then such a character gets one more,
+    so that `unescaped` restores every text exactly. Numbers stay numbers."""
     plain = flat(frame)
     texts = [name for name in plain.columns if plain[name].map(lambda value: isinstance(value, str)).any()]
-    # A bare carriage return ends a row for many readers, and pandas quotes it only where it quotes all texts.
+    # Many readers end a row at a bare carriage return, and pandas quotes one only if it quotes all texts.
     returns = any(plain[name].astype(str).str.contains("\r", regex=False).any() for name in texts)
     quoting: Any = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
     return str(plain.assign(**{n: plain[n].map(_escaped) for n in texts}).to_csv(index=False, quoting=quoting))
@@ -211,7 +211,7 @@ def _escaped(value: Any) -> Any:
 
 
 def unescaped(text: str) -> str:
-    """The text of a CSV cell as it was before `to_csv` put an apostrophe before it."""
+    """The text of a CSV cell without the apostrophe that `to_csv` added."""
     return text[1:] if text.startswith("'") and text.lstrip("'").startswith(FORMULA) else text
 
 

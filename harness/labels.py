@@ -17,7 +17,7 @@ _AXES_IN_WORDS = (
     ("prompt", '"{}"'),
     ("optimizations", "{}"),
 )
-# Line breaks, tabs, and the marks that turn the direction of all that follows them on a line.
+# Line breaks, tabs, and the marks that change the text direction of the rest of a line.
 _BREAKING = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u200e\\u200f\\u061c\\u202a-\\u202e\\u2066-\\u2069]")
 
 
@@ -33,7 +33,7 @@ def of(case: Case) -> str:
 
 
 def on_one_line(value: Any) -> Any:
-    """A text with what would break the line that it stands in written as an escape; any other value as it is.
+    """A text with characters that would break a line escaped; any other value unchanged.
 
     >>> on_one_line("a cat\\non a mat")
     'a cat\\\\non a mat'

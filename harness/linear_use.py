@@ -1,11 +1,10 @@
-"""Which linear layers of a network multiply by their own weight when they are called, seen in its forward.
+"""Finds the linear layers of a network that multiply by their own weight when called, by observing its forward.
 
-A quantiser replaces the weight of an nn.Linear. That is right where the network calls the layer, and the layer passes
-this very weight to torch.nn.functional.linear and to nothing else. nn.MultiheadAttention reads the weight of its
+A quantiser replaces the weight of an nn.Linear. That is correct only if the network calls the layer, and the layer
+passes this very weight to torch.nn.functional.linear and to nothing else. nn.MultiheadAttention reads the weight of its
 out_proj without calling it, other attentions call functional.linear with a layer's weight, weight_norm and
-spectral_norm compute another weight in every call, and a class of one's own may multiply in its own way. `observed`
-runs the network on real inputs and tells all of these apart; layers that do not fit are left as they are, for one
-reason in every precision.
+spectral_norm compute a new weight in every call, and a user's subclass may multiply in its own way. `observed` runs the
+network on real inputs and detects all of these cases; such layers stay unquantised, in every precision alike.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ Calls = Sequence[tuple["torch.Tensor", ...]]  # the inputs of each call
 
 
 class Left(StrEnum):
-    """Why a linear layer is left as it is; the value is the sentence for people."""
+    """Why a linear layer stays unquantised; the value is the text for people."""
 
     ATTENTION = "nn.MultiheadAttention uses its weight without calling it"
     BYPASSED = "its weight is used without calling it"
@@ -39,7 +38,7 @@ class Left(StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class Range:
     """What the network's calls showed of a linear layer's input: its largest absolute value, and its number of
-    dimensions, which torchao's scale must have too."""
+    dimensions, which torchao's scale must match."""
 
     largest: float
     ndim: int
@@ -51,7 +50,7 @@ NO_RANGES: Final[Ranges] = MappingProxyType({})
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """The range of each linear layer that was called, and why layers are no business of a quantiser, by name."""
+    """By name: the input range of each linear layer that was called, and why a layer must stay unquantised."""
 
     ranges: Ranges = field(default_factory=dict)
     unfit: Mapping[str, Left] = field(default_factory=dict)
@@ -65,7 +64,7 @@ def linears(module: torch.nn.Module) -> dict[str, torch.nn.Linear]:
 
 
 def observed(module: torch.nn.Module, calls: Calls) -> Observed:
-    """What the forwards of `module` with `calls` show. Raises what the forward raises."""
+    """What running `module` on the inputs in `calls` shows. Raises what the forward raises."""
     import torch
 
     layers, ranges = linears(module), dict[str, Range]()
@@ -116,12 +115,12 @@ def _of_attention(module: torch.nn.Module) -> set[str]:
 
 @contextmanager
 def _reads(layers: Mapping[str, torch.nn.Linear]) -> Iterator[tuple[set[str], set[str]]]:
-    """Names of the layers of whose weight torch.nn.functional.linear was called, and of those of whose weight any other
-    function made a tensor; both are filled while the block runs."""
+    """Two sets of layer names, filled while the block runs: layers whose weight was passed to functional.linear,
+    and layers whose weight any other function turned into a tensor."""
     import torch
     from torch.overrides import TorchFunctionMode
 
-    names: dict[int, list[str]] = {}  # tied layers hold the same weight
+    names: dict[int, list[str]] = {}  # tied layers share one weight
     for name, layer in layers.items():
         names.setdefault(id(layer.weight), []).append(name)
     multiplied, otherwise = set[str](), set[str]()

@@ -1,6 +1,6 @@
-"""From a case to a workload that nothing else holds: seeded, with networks of its own, named by what was loaded.
+"""Builds a case's workload: seeded, with its own copy of the networks, identified by a hash of the loaded weights.
 
-A row and its fp32 reference are both loaded here, so that they differ in nothing but what the row asks for.
+A row and its fp32 reference are both loaded here, so that they differ only in what the row asks for.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from harness.types import Case, Workload
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """`workload` has modules and a batch of its own. `weights_hash` is of the values that were loaded, and stands in
-    the work identity; `weights_source` is the model's own name for them (a hub commit, a folder's hash)."""
+    """`workload` has its own modules and batch. `weights_hash` covers the values that were loaded and is part of the
+    work identity; `weights_source` is the model's own name for them (a hub commit, a folder's hash)."""
 
     workload: Workload
     weights_hash: str
@@ -25,7 +25,7 @@ class Loaded:
 
 
 def built(case: Case) -> Workload:
-    """What the model makes of the case, all random generators seeded before. Raises what the model raises."""
+    """The model's workload for the case, built after seeding all random generators. Raises what the model raises."""
     import numpy as np
     import torch
 
@@ -36,7 +36,7 @@ def built(case: Case) -> Workload:
 
 
 def own(workload: Workload) -> Loaded:
-    """The workload with networks and a batch that no other row can reach. Raises SharedModule."""
+    """The workload with networks and a batch that it shares with no other row. Raises SharedModule."""
     source = workload.identity.get("weights_hash")
     components = private(workload.components)
     found = content.weights_hash(components)

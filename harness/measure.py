@@ -123,7 +123,7 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Loa
     made, load_s = timer.timed(lambda: loading.built(case))
     loaded = loading.own(made)
     workload = loaded.workload
-    batch = repeatability.private_batch(workload.batch)  # untouched by what exporting and calibrating may do to it
+    batch = repeatability.private_batch(workload.batch)  # so that exporting and calibrating cannot change it
     del made
     report("build")
     job.cache.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Loa
 def _first_call(
     job: Job, device: Device, loaded: Loaded, build: Build, load_s: float, report: Callable[[str], None]
 ) -> Trial:
-    """The trial after its first iteration, in which no network may write into its inputs. Raises Mismatch."""
+    """The trial after its first iteration, in which no network may write to its inputs. Raises Mismatch."""
     report("first call")
     workload = loaded.workload
     timer, counter = timer_of(device), Counter(workload.components, build.forwards)
@@ -218,7 +218,7 @@ def _found(entry: probes.Probe, trial: Trial) -> Findings:
 
 @contextmanager
 def _settings_kept() -> Iterator[Settings]:
-    """The settings of the process before the row, to which they are set back after it."""
+    """The process settings before the row; they are restored after it."""
     before = process_settings.read()
     try:
         yield before
@@ -227,7 +227,7 @@ def _settings_kept() -> Iterator[Settings]:
 
 
 def _own_weights(components: Sequence[Component]) -> dict[str, str]:
-    """Network -> checksum of its parameters as they run; of one that the backend does not run, of none."""
+    """Network -> checksum of its parameters as they run; the checksum of nothing if the backend runs no such module."""
     return {c.name: content.checksum(c.module) for c in components}
 
 
@@ -285,10 +285,9 @@ def _measurement(
 
 
 def _networks_hash(case: Case, components: Sequence[Component], weights_hash: str) -> str:
-    """Equal where two cases have the same networks, to the last value, with the same shapes: what one has exported the
-    other may run. They differ at most in what a sampler asks of its networks: a builder may make another network of
-    anything else without its showing in an attribute. Networks that cannot be looked into share nothing with other
-    cases."""
+    """Equal for two cases whose networks are identical in values and shapes: one may run what the other exported.
+    Such cases differ at most in the sampler's settings: with any other difference, a builder may make another network
+    without any attribute showing it. Networks that cannot be pickled are shared with no other case."""
     shapes = {c.name: [(list(x.shape), str(x.dtype)) for x in c.inputs] for c in components}
     networks = content.networks_hash(components) or f"{weights_hash} of {_calls_hash(case)}"
     of_sampler = {"backend", "precision", "scheduler", "num_steps", "guidance_scale", "prompt"}

@@ -49,10 +49,10 @@ MADE_CONSTANT: Final = ("static shape", "0/1 specialized")  # in torch.export's 
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxFile:
-    """One exported network. `operators` counts the nodes of its graph by type, `integer_layers` those layers that are
-    there to run in integers or fp8, `weights_bytes` adds up its initialisers, `export_s` is how long making it took,
-    whenever that was; `calibration` says what its ranges are of, `free` which dimensions of which inputs may have any
-    size, `share` how much of the weights is quantised.
+    """One exported network. `operators` counts the nodes of its graph by type, `integer_layers` the layers meant to run
+    in integers or fp8, `weights_bytes` is the size of its initialisers, `export_s` the time of the export, whenever it
+    was made; `calibration` identifies the calibration of its ranges, `free` lists the dynamic dimensions by input,
+    `share` says how much of the weights is quantised.
     """
 
     component: str
@@ -198,7 +198,7 @@ def _write(component: Component, recipe: str, path: Path, optimizations: Sequenc
         except torch.onnx.OnnxExporterError as error:
             if shapes is not None and any(words in str(error) for words in MADE_CONSTANT):
                 raise Unsupported(_fixed(component.name, free, optimizations)) from error
-            one_tensor(module(*inputs), module)  # the exporter fails on such an output in words of its own
+            one_tensor(module(*inputs), module)  # the exporter's own error about such an output is unclear
             raise
     assert program is not None  # dynamo=True with no file to write returns the program
     if not _is_one_tensor(program):
@@ -216,7 +216,7 @@ def _write(component: Component, recipe: str, path: Path, optimizations: Sequenc
 
 
 def _is_one_tensor(program: Any) -> bool:
-    """Whether the exported network gives one tensor, and neither a container of tensors nor nothing."""
+    """Whether the exported network returns one tensor, not a container of tensors or nothing."""
     return program.exported_program.call_spec.out_spec.is_leaf() and len(program.model.graph.outputs) == 1
 
 
@@ -262,7 +262,7 @@ def _dynamic(plain: Path, path: Path, narrow: bool) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with tempfile.TemporaryDirectory(dir=path.parent.parent) as scratch:
-        # The quantiser itself transposes a weight once for every Gemm that reads it: of two, the product was wrong.
+        # The quantiser transposes a weight once per Gemm that reads it: with two Gemms, the product is wrong.
         source = Path(scratch) / "model.onnx"
         onnx.save(onnx_static.without_gemm(onnx.load(plain)), source, save_as_external_data=_is_large(plain))
         quantize_dynamic(
@@ -291,8 +291,8 @@ def _is_large(path: Path) -> bool:
 
 
 def _read(path: Path) -> tuple[dict[str, int], int, int, Share, dict[str, list[int]]]:
-    """(nodes by operator, layers to run in integers, bytes of the initialisers, how much of the weights is quantised,
-    free dimensions by input)."""
+    """(nodes by operator, layers meant to run in integers, bytes of the initialisers, share of the weights that is
+    quantised, dynamic dimensions by input)."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph

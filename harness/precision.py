@@ -3,17 +3,17 @@
 fp32               IEEE fp32: TF32 off, also in cuDNN, where torch leaves it on
 tf32               fp32 with TF32 on
 bf16, fp16         weights and activations cast
-int8_dynamic       int8 weights per channel; activations become int8 while it runs, by the range that they have
+int8_dynamic       int8 weights per channel; activations are quantised at run time from their own range
 int8_dynamic_classic   the same by torch.ao.quantization.quantize_dynamic: one range for all rows (FBGEMM), CPU only
-int8_static        int8 weights per channel and int8 activations by ranges that calibration found (Q/DQ in ONNX)
+int8_static        int8 weights per channel, int8 activations with calibrated ranges (Q/DQ in ONNX)
 int8_weight_only   int8 weights per channel, multiplied in the activations' own dtype
-fp8_e4m3           bf16, with linear layers in fp8: weights per channel, activations per row while it runs. In TensorRT
-                   fp32, with linear layers in fp8: one scale a tensor, by ranges that calibration found (Q/DQ)
+fp8_e4m3           bf16 with linear layers in fp8: weights per channel, activations per row at run time. In TensorRT
+                   fp32 with linear layers in fp8: one scale per tensor, with calibrated ranges (Q/DQ)
 
 torchao quantises for the torch backends (`harness.quantisation`), ONNX Runtime's quantiser for the ONNX ones
 (`harness.onnx_export`): linear layers and matrix products, and for ONNX int8_static convolutions too. The rest of an
-int8 network stays in fp32, and every row says how much that is (`harness.share`). A module's floating inputs are cast
-at its border and its output is given back in fp32.
+int8 network stays in fp32, and every row reports the quantised share (`harness.share`). A module's floating-point
+inputs are cast at its border and its output is returned in fp32.
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ def cast(
     ranges: Ranges = NO_RANGES,
     left: Mapping[str, Left] | None = None,
 ) -> torch.nn.Module:
-    """`module` itself, changed in place to `precision`. `ranges` are those that calibration found, for int8_static;
-    `left` are linear layers to leave as they are."""
+    """`module` itself, changed in place to `precision`. `ranges` come from calibration, for int8_static; `left` are
+    linear layers to leave unquantised."""
     import torch
 
     module = module.to(getattr(torch, DTYPES[precision]))
@@ -151,12 +151,12 @@ def cast(
 
 
 class NotOneTensor(TypeError):
-    """A network whose forward gives something else than one tensor; `str()` is one line for the user."""
+    """A network's forward returned something other than one tensor; `str()` is one line for the user."""
 
 
 def one_tensor(found: Any, network: object) -> torch.Tensor:
-    """`found` itself, what `network` returned. Raises NotOneTensor, which says what it is and how to wrap the network,
-    where it is anything else than one tensor."""
+    """`found` itself, the output of `network`. Raises NotOneTensor, which says what it is and how to wrap the network,
+    if it is anything other than one tensor."""
     import torch
 
     if isinstance(found, torch.Tensor):
@@ -177,7 +177,7 @@ def _kind(found: Any) -> str:
 
 
 def _mend(found: Any) -> str:
-    """What to do, in the words of the code that does it."""
+    """The code that fixes the output, for the error message."""
     if found is None:
         return "let its forward return the tensor"
     taken = ""
@@ -194,7 +194,7 @@ def _mend(found: Any) -> str:
 
 def bordered(module: Callable[..., torch.Tensor], precision: str, device: str) -> Callable[..., torch.Tensor]:
     """`module` with floating inputs cast to its dtype, all inputs moved to `device`, and an fp32 output. The forward
-    raises NotOneTensor where the module gives anything else than one tensor."""
+    raises NotOneTensor if the module returns anything other than one tensor."""
     import torch
 
     dtype = getattr(torch, DTYPES[precision])

@@ -1,9 +1,9 @@
-"""A row's own networks: what a backend does to them reaches no other row.
+"""Gives each row its own copy of the networks, so that what a backend does to them affects no other row.
 
-A backend casts and quantises modules in place. A builder may give the same module twice (`functools.cache`, a module
-kept in a global), and then the second row of a process, or its fp32 reference, would be made of what the first one
-left. So every row gets copies whose parameters share the memory of the originals: a cast or a quantised layer puts
-another parameter into the copy and leaves the original as it is.
+A backend casts and quantises modules in place. A builder may return the same module twice (`functools.cache`, a module
+kept in a global); the second row of a process, or its fp32 reference, would then get the modified module. So every row
+gets copies whose parameters share the memory of the originals: a cast or a quantisation replaces the parameter in the
+copy and leaves the original unchanged.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from harness.types import Component
 if TYPE_CHECKING:
     import torch
 
-# Layers of modules that cannot be copied and were given to a row as they are.
+# Layers of modules that cannot be copied and that a row got uncopied.
 _TAKEN: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 
 
 class SharedModule(Mismatch):
-    """A builder gave a module again that cannot be copied and that an earlier row may have changed."""
+    """A builder returned a module a second time that cannot be copied and that an earlier row may have changed."""
 
 
 def private(components: Sequence[Component]) -> tuple[Component, ...]:
-    """The components with modules of their own; what they share among each other they still share.
+    """The components with copies of their modules; what the modules share with each other stays shared.
 
-    A module that cannot be copied is given as it is, once in a process. Raises SharedModule where it, or a part of it,
+    A module that cannot be copied is passed on uncopied, once per process. Raises SharedModule if it, or a part of it,
     comes a second time.
     """
     originals = [c.module for c in components]
     try:
         modules = _copies(originals)
-    except Exception as error:  # whatever an attribute of a module raises that does not let itself be copied
+    except Exception as error:  # an attribute that cannot be copied may raise anything
         _take(components, f"{type(error).__name__}: {error}")
         return tuple(components)
     if why := _tied(originals, modules):
@@ -56,8 +56,8 @@ def _copies(modules: Sequence[torch.nn.Module]) -> list[torch.nn.Module]:
 
 
 def _tied(originals: Sequence[torch.nn.Module], copies: Sequence[torch.nn.Module]) -> str | None:
-    """Why what is done to the copies would reach the originals, or the copies would call them; None where they are
-    apart. copy.deepcopy gives a function as it is, with the modules that it closed over."""
+    """Why changes to the copies would affect the originals, or the copies would call them; None if they are apart.
+    copy.deepcopy does not copy a function, nor the modules in its closure."""
     mine = {id(layer) for module in originals for layer in module.modules()}
     if any(id(layer) in mine for module in copies for layer in module.modules()):
         return "its copy holds a layer of the original"
@@ -68,13 +68,13 @@ def _tied(originals: Sequence[torch.nn.Module], copies: Sequence[torch.nn.Module
 
 
 def _functions(layer: torch.nn.Module) -> Iterator[Any]:
-    """The functions that were put on a layer: its own attributes, and its hooks."""
+    """The functions attached to a layer: those in its instance attributes, and its hooks."""
     for value in vars(layer).values():
         yield from (one for one in (value.values() if isinstance(value, Mapping) else [value]) if callable(one))
 
 
 def _closed_over(function: Any) -> Iterator[Any]:
-    """What a plain function holds in its closure and its defaults, and the owner of a method that it holds."""
+    """The values in a plain function's closure and defaults, and the objects of bound methods among them."""
     held = list(getattr(function, "__defaults__", None) or ())
     for cell in getattr(function, "__closure__", None) or ():
         with suppress(ValueError):  # an empty cell

@@ -31,8 +31,8 @@ STATUS_EVERY_S = 20.0
 
 
 def console() -> Console:
-    """As wide as the terminal; wide enough for every column where there is no terminal. A reader that has gone away, or
-    a full disk behind stdout, is no reason to stop measuring."""
+    """As wide as the terminal; wide enough for every column where there is no terminal. A closed pipe
+    or a full disk behind stdout does not stop the measurement."""
     stdout = streams.output()
     return Console(file=stdout) if stdout.isatty() else Console(file=stdout, width=WIDTH)
 

@@ -1,4 +1,4 @@
-"""Quantising a torch module in place, with torchao or the classic quantiser, and looking inside what they made.
+"""Quantises a torch module in place, with torchao or the classic quantiser, and inspects the result.
 
 Only linear layers are quantised, weights per output channel, and only those that the network calls and that multiply
 by their own weight (`harness.linear_use`): one rule for every precision. int8_static multiplies int8 by int8 with one
@@ -54,8 +54,8 @@ class Census:
 def left_out(
     module: torch.nn.Module, precision: str, ranges: Ranges, unfit: Mapping[str, Left] | None = None
 ) -> dict[str, Left]:
-    """The linear layers, by name, that are to be left as they are, and why; to be asked before `quantise`. `unfit` is
-    what the network's own calls showed (`linear_use.observed`)."""
+    """The linear layers, by name, that stay unquantised, and why; to be called before `quantise`. `unfit` comes from
+    observing the network's calls (`linear_use.observed`)."""
     import torch
 
     def reason(name: str, layer: torch.nn.Linear) -> Left | None:
@@ -87,8 +87,8 @@ def census(module: torch.nn.Module, left: Mapping[str, Left]) -> Census:
 def quantise(
     module: torch.nn.Module, precision: str, ranges: Ranges, left: Mapping[str, Left] | None = None
 ) -> torch.nn.Module:
-    """`module` itself with its linear layers, where it has any, in int8 or fp8, but for those in `left` (None: those
-    that `left_out` finds without the network's calls)."""
+    """`module` itself with its linear layers, if any, in int8 or fp8, except those in `left` (None: those that
+    `left_out` finds without observing the network's calls)."""
     kept = left_out(module, precision, ranges) if left is None else left
     layers = {name: layer for name, layer in linears(module).items() if name not in kept}
     with quiet():
@@ -99,7 +99,7 @@ def quantise(
 
 
 def is_quantised(weight: torch.Tensor) -> bool:
-    """Whether a weight is one of the tensors that torchao makes, narrow inside."""
+    """Whether a weight is one of torchao's quantised tensors."""
     return hasattr(weight, "__tensor_flatten__") and inner_tensors(weight)[0].element_size() == 1
 
 
@@ -146,7 +146,7 @@ def _torchao(layers: Mapping[str, torch.nn.Linear], precision: str, ranges: Rang
     import torch
     from torchao import quantization as ao
 
-    def any_linear(layer: torch.nn.Module, _name: str) -> bool:  # torchao's own filter passes over some subclasses
+    def any_linear(layer: torch.nn.Module, _name: str) -> bool:  # torchao's own filter skips some subclasses
         return isinstance(layer, torch.nn.Linear)
 
     recipe: Any = {
@@ -173,7 +173,7 @@ def _classic(module: torch.nn.Module, layers: Mapping[str, torch.nn.Linear]) -> 
 
     if not layers:
         return module
-    if isinstance(module, torch.nn.Linear):  # a network that is one layer: only what is inside of one is exchanged
+    if isinstance(module, torch.nn.Linear):  # a network that is a single layer: only children are replaced
         return next(_classic(torch.nn.Sequential(module), {"0": module}).children())
     _without_fused_encoder(module)
     recipe = torch.ao.quantization.default_dynamic_qconfig
@@ -184,8 +184,8 @@ def _classic(module: torch.nn.Module, layers: Mapping[str, torch.nn.Linear]) -> 
 
 
 def _without_fused_encoder(module: torch.nn.Module) -> None:
-    """Makes every nn.TransformerEncoderLayer call its layers: the fused kernel that it takes in their place reads their
-    weights, which are no tensors any more. What it computes stays the same."""
+    """Makes every nn.TransformerEncoderLayer call its layers: its fused kernel would read their weights, which are no
+    longer plain tensors. The result is the same."""
     import torch
 
     for layer in module.modules():
@@ -194,7 +194,7 @@ def _without_fused_encoder(module: torch.nn.Module) -> None:
 
 
 def ranges_of(module: torch.nn.Module, calls: Sequence[tuple[torch.Tensor, ...]]) -> Ranges:
-    """The range of the input of each linear layer that forwards with the inputs of `calls` reach."""
+    """The input range of each linear layer that is reached by running `module` on the inputs in `calls`."""
     return linear_use.observed(module, calls).ranges
 
 

@@ -1,8 +1,8 @@
-"""The records of a run from their JSON, every field checked against the type that it is declared to have.
+"""Reads the records of a run from JSON and checks every field against its declared type.
 
     record(Case, {"model": "sd15", "batch_size": "x"})  # ValueError: case.batch_size: 'x' must be a whole number
 
-A value of another type is refused where it is read, with its field, and not where something computes with it.
+A value of another type is refused when it is read, by the name of its field, not when something computes with it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from harness.shown import shown
 from harness.stored_types import Environment, Facts, State, check, hints
 from harness.types import Case, Control, Measurement, Metric, Protocol
 
-# What protocols of runs did that were stored before these fields existed.
+# The behaviour of runs that were stored before these protocol fields existed.
 BEFORE = {"target_interval": None, "contended_retries": 0}
-# What every version has written of a process: without one of them a line is not whole.
+# Fields that every version has written for a process: a line without one of them is incomplete.
 WRITTEN = tuple(f.name for f in fields(Measurement) if f.name not in {"cause", "attempt"})
 MODELS = Mapping[str, Mapping[str, Any]]
 
@@ -54,7 +54,7 @@ def _check_time(text: str, where: str) -> None:
 
 
 def metrics_from_dict(entries: Mapping[str, Any]) -> dict[str, Metric]:
-    """Metric by name. Raises ValueError where one is called otherwise in its own entry."""
+    """Metrics by name. Raises ValueError if an entry has another name than its key."""
     found = {name: record(Metric, entry, f"metrics.{name}") for name, entry in entries.items()}
     for name, metric in found.items():
         if metric.name != name:
@@ -71,8 +71,8 @@ def protocol_from_dict(entry: Any) -> Protocol:
 
 
 def record(cls: type[T], entry: Mapping[str, Any], where: str = "") -> T:
-    """A frozen record from its JSON fields; absent ones take their default. Raises ValueError on an unknown one, and on
-    a value of another type than its field's; `where` is the record's path, for the line."""
+    """A frozen record from its JSON fields; absent ones take their default. Raises ValueError for an unknown field
+    and for a value of the wrong type; `where` is the record's path, for the message."""
     path = where or cls.__name__.lower()
     if not isinstance(entry, Mapping):
         raise ValueError(f"{path}: {shown(entry)} must be a mapping")
@@ -96,7 +96,7 @@ def control_from_dict(entry: Mapping[str, Any]) -> Control:
 
 
 def weights_from_dict(entry: Any) -> dict[str, dict[str, str]]:
-    """Folders of weights by their spelling. Raises ValueError where one has no path or no content."""
+    """Weight folders by spelling. Raises ValueError if one has no path or no content."""
     found = dict(entry)
     if not all(isinstance(v, dict) and {"path", "content"} <= v.keys() for v in found.values()):
         raise ValueError("weights is not a mapping of folders to their path and content")

@@ -1,8 +1,8 @@
-"""The fp32 eager output of the same seed, which every other row is held against.
+"""The fp32 eager output of the same seed, with which every other row is compared.
 
 Computed once for all rows that share it, in whichever worker needs it first, and kept in the run folder as
 `references/<key>.npy`; the key is the hash of the case with backend eager and precision fp32. An eager fp32 row
-adopts its own output, so it is never computed twice. `<key>.json` beside it says what it is of.
+adopts its own output, so it is never computed twice. `<key>.json` beside it says how it was computed (`Origin`).
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def told(trial: Trial, what: What) -> tuple[str, ...]:
 
 
 def other_weights(trial: Trial, what: What) -> str | None:
-    """That the reference was loaded with other weights than the row, or None: then nothing is known of the outputs,
-    however close they are."""
+    """A sentence if the reference was loaded with other weights than the row, else None. The comparison of the outputs
+    then means nothing, however close they are."""
     origin = _origin(trial, what)
     if origin is None or origin.weights_hash == trial.weights_hash:
         return None
@@ -98,7 +98,7 @@ def _compute(trial: Trial, what: What) -> tuple[torch.Tensor, Origin]:
 
 
 def _computed_on(device: str, wanted: Case, what: What) -> tuple[torch.Tensor, str]:
-    """(the output, the hash of the weights that gave it)."""
+    """(the output, the hash of the weights that produced it)."""
     import torch
 
     from harness import attention, content, loading, precision
@@ -120,7 +120,7 @@ def _computed_on(device: str, wanted: Case, what: What) -> tuple[torch.Tensor, s
 
 
 def _on_copies(forward: Forward) -> Forward:
-    """`forward` on copies of its inputs: the right answer is that for the inputs as they were given."""
+    """`forward` on copies of its inputs, so that a network that writes to them gets the original values."""
     return lambda *inputs: forward(*(x.clone() for x in inputs))
 
 

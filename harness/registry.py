@@ -18,7 +18,7 @@ from harness.shown import shown
 from harness.types import AXES, Case, Model, Workload
 
 T = TypeVar("T")
-BREAKING: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode categories that no line of a table can hold
+BREAKING: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode categories that would break a line of a table
 
 
 class UnknownName(KeyError):
@@ -33,7 +33,7 @@ class DuplicateName(ValueError):
 
 
 class BadEntry(ValueError):
-    """A model whose registration or build function is not as the harness needs it; `str()` is one line for the user."""
+    """A model's registration or build function is not what the harness needs; `str()` is one line for the user."""
 
 
 def nearest(name: object, known: list[str]) -> str:
@@ -85,7 +85,7 @@ class ModelRegistry(Registry[Model]):
     """Models by name: `@MODELS.add("name", family=..., axes=...)` on a function Case -> Workload."""
 
     def add(self, name: str, **description: Any) -> Callable[[Any], Any]:
-        """Registers the decorated function. Raises BadEntry where the description is not one that a suite can use."""
+        """Registers the decorated function. Raises BadEntry if a suite cannot use the description."""
 
         def decorate(build: Any) -> Any:
             _check(name, description)
@@ -121,7 +121,7 @@ def _check(name: Any, description: Mapping[str, Any]) -> None:
 
 
 def built(case: Case) -> Workload:
-    """The workload that the case's model makes of it. Raises BadEntry where it makes none."""
+    """The workload that the case's model builds. Raises BadEntry if it builds none."""
     workload = MODELS[case.model].build(case)
     if not isinstance(workload, Workload):
         what = "None" if workload is None else f"an object of the type {type(workload).__name__}"

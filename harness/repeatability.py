@@ -1,10 +1,10 @@
-"""One input, one output, from the first iteration to the last: what is timed must be the same work every time.
+"""Checks that every iteration does the same work: the same input gives the same output, from the first to the last.
 
-A network that writes into its input gets another input in every further iteration; one that keeps a state, or draws
-random numbers, gives another output. Both would be timed as if nothing had happened, and a backend that does it right
-(an export has no state) would be held against an output that is wrong. So the inputs of every call of the first
-iteration are compared before and after the call, the timed batch before the first and after the last sample, and the
-outputs of the first iteration, of the last warm-up iteration and of the last sample with each other.
+A network that writes to its input gets another input in every further iteration; one that keeps state, or draws random
+numbers, gives another output. The timing would not show it, and a correct backend (an export has no state) would be
+compared with a wrong output. So each input of every call in the first iteration is compared before and after the call,
+the timed batch before the first and after the last sample, and the outputs of the first iteration, of the last warm-up
+iteration and of the last sample with each other.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ OWN_COPY = "let its forward() work on a copy (x = x / 255 instead of x.div_(255)
 
 
 def private_batch(batch: Any) -> Any:
-    """A copy of a batch that nothing else holds; a batch that cannot be copied as it is."""
+    """A private copy of a batch; the batch itself if it cannot be copied."""
     try:
         return copy.deepcopy(batch)
-    except Exception:  # whatever an attribute of a plugin's batch raises that does not let itself be copied
+    except Exception:  # an attribute of a plugin's batch that cannot be copied may raise anything
         return batch
 
 
 def guarded(name: str, forward: Forward) -> Forward:
-    """`forward` of the network `name`, which raises Mismatch where a call changed one of its inputs."""
+    """`forward` of the network `name`, raising Mismatch if a call changed one of its inputs."""
 
     def checked(*inputs: torch.Tensor) -> torch.Tensor:
         before = [x.detach().clone() for x in inputs]
@@ -64,12 +64,12 @@ def same_values(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The tensors of a batch as they were."""
+    """Copies of the tensors of a batch."""
 
     tensors: tuple[torch.Tensor, ...]
 
     def fault(self, batch: Any) -> str | None:
-        """Why `batch` is not the batch that the snapshot was taken of, or None."""
+        """How `batch` differs from the snapshot, or None."""
         now = tuple(_tensors(batch))
         if len(now) == len(self.tensors) and all(map(same_values, now, self.tensors)):
             return None
@@ -108,8 +108,8 @@ def _slots(kind: type) -> list[str]:
 
 
 def repeat_error(outputs: Sequence[torch.Tensor]) -> float:
-    """The largest relative error of an item of any later output, shapes (N, ...), against the first one: 0.0 where all
-    are the same value by value, infinite where a shape is another."""
+    """The largest relative error of any item of a later output against the first output, shapes (N, ...): 0.0 if all
+    values are equal, infinite if the shapes differ."""
     first, *later = outputs
     others = [x for x in later if not same_values(x, first)]
     if any(x.shape != first.shape for x in others):

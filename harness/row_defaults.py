@@ -1,4 +1,4 @@
-"""A row where its suite says nothing, or the same in several ways: a folder's image size, one scale for no guidance."""
+"""Defaults that a suite leaves open, and one value for equal settings: a folder's image size, no guidance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.types import Model
 
 
 def of_folder(model: Model, named: str) -> Model:
-    """The model with the defaults that a folder of weights asks for in the place of its own."""
+    """The model with the defaults of a weight folder in place of its own."""
     if model.folder_axes is None or named in weights.keywords(model):
         return model
     found = model.folder_axes(Path(named).expanduser())
@@ -18,5 +18,5 @@ def of_folder(model: Model, named: str) -> Model:
 
 
 def guidance(model: Model, scale: float) -> float:
-    """The guidance scale as one number for one work: all scales that ask for no guidance are `unguided_up_to`."""
+    """The normalised guidance scale: every scale that means no guidance becomes `unguided_up_to`."""
     return float(max(scale, model.unguided_up_to) if model.unguided_up_to is not None else scale)

@@ -1,9 +1,9 @@
-"""Rows of one run that should have different outputs and have one, bit for bit. Pure: a Run in, values out.
+"""Finds rows of one run that should differ in their outputs but are bit-identical. Pure: a Run in, values out.
 
-A row is named after what it asks for. Where two rows ask for different schedulers, numbers of steps, guidance scales or
-prompts and answer with the same bytes, at least one of them is named after something that did not happen. Other weights
-and another seed count too, where the rows' own identities say that the work is another. Backends, precisions and
-optimizations are held against fp32 eager elsewhere and are not compared here.
+A row is named after what it asks for. If two rows ask for different schedulers, numbers of steps, guidance scales or
+prompts and give the same bytes, at least one of them did not do what its name says. Different weights or seeds count,
+too, if the work identities of the rows differ. Backends, precisions and optimizations are not compared here: those are
+compared with fp32 eager elsewhere.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LONG = {"prompt": "another prompt", "weights": "other weights"}
 
 @dataclass(frozen=True, kw_only=True)
 class SameOutput:
-    """That a row has the output of the row `other`, from which it differs in `axes`, and of `more` further rows."""
+    """A row has the same output as the row `other`, from which it differs in `axes`, and as `more` further rows."""
 
     other: Case
     axes: tuple[str, ...]
@@ -39,7 +39,7 @@ class SameOutput:
 
 
 def same_outputs(run: Run) -> dict[str, SameOutput]:
-    """Case id -> what its row shares its output with; rows with an output of their own are left out."""
+    """Case id -> the rows that have the same output; rows with a unique output are left out."""
     groups: dict[tuple[Any, ...], list[Measurement]] = {}
     for measurement in _first_of_each_case(run.measurements):
         output = measurement.facts.get("output_hash")
@@ -65,13 +65,13 @@ def _in_group(group: list[Measurement]) -> Iterable[tuple[str, SameOutput]]:
 
 
 def _claim(measurement: Measurement) -> tuple[Any, ...]:
-    """What the row says that it did. Rows of one claim are one work, and have one output rightly."""
+    """The work that a row claims to have done. Rows with equal claims are expected to have equal outputs."""
     asked = tuple(getattr(measurement.case, axis) for axis in ASKED)
     return (*asked, measurement.facts.get("weights_hash"), measurement.facts.get("work_hash"))
 
 
 def _first_of_each_case(measurements: Iterable[Measurement]) -> list[Measurement]:
-    """The first process of each case, of cases whose processes all ended well."""
+    """The first process of each case whose processes are all ok."""
     found: dict[str, Measurement] = {}
     bad: set[str] = set()
     for measurement in measurements:

@@ -1,11 +1,11 @@
 """How much of a network is quantised: the share of the elements of its weight matrices that are int8 or fp8.
 
 A weight matrix is a weight of two or more dimensions: of linear layers, convolutions, embeddings, recurrent layers and
-attentions, position tables too, whether a quantiser knows its layer or not; each counts once however often it is used.
+attentions, and position tables, whether or not a quantiser supports the layer. Each counts once.
 Weights of one dimension (biases, norms), scales and zero points do not count. In a torch module weights are its
 parameters, in an ONNX file the initialisers that a node reads. A row whose precision quantises and whose share is 0 is
-invalid. Below SMALL the row has a warning: there is then more of the wide precision in it than of the one that it is
-named after.
+invalid. Below SMALL the row has a warning: more of its weights are in the wide precision than in the one that the row
+is named after.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ def of_graph(graph: Any) -> Share:
 
 
 def of_files(files: Sequence[OnnxFile], precision: str) -> Shares:
-    """The shares of exported networks; none where `precision` does not quantise."""
+    """The shares of exported networks; empty if `precision` does not quantise."""
     return {f.component: f.share for f in files} if precision in QUANTISED else {}
 
 
 def total(shares: Shares) -> Share:
-    """All networks of a row as one; the largest matrix with its component's name in front."""
+    """The sum over all networks of a row; the largest matrix is prefixed with its component's name."""
     left = [(f"{c}.{s.largest_left[0]}", s.largest_left[1]) for c, s in shares.items() if s.largest_left]
     return Share(
         quantised=sum(s.quantised for s in shares.values()),
@@ -92,7 +92,7 @@ def total(shares: Shares) -> Share:
 
 
 def facts(shares: Shares) -> dict[str, Any]:
-    """What a row says: the share of all its networks, and elements by network. Empty where no precision quantises."""
+    """The facts of a row: the share over all networks, and elements by network. Empty if nothing is to be quantised."""
     whole = total(shares)
     if not whole.elements:
         return {}
@@ -101,7 +101,7 @@ def facts(shares: Shares) -> dict[str, Any]:
 
 
 def fault(shares: Shares, precision: str) -> str | None:
-    """Why a quantised row is one by name only, or None."""
+    """Why a row is quantised in name only, or None."""
     whole = total(shares)
     if not shares or whole.quantised:
         return None
@@ -109,7 +109,7 @@ def fault(shares: Shares, precision: str) -> str | None:
 
 
 def warnings(shares: Shares) -> tuple[str, ...]:
-    """The warning of a row of which less than SMALL is quantised, beginning with "partly quantised: ", or nothing."""
+    """The warning ("partly quantised: ...") of a row with a share below SMALL, or nothing."""
     whole = total(shares)
     if not whole.elements or whole.quantised >= SMALL * whole.elements:
         return ()

@@ -1,4 +1,4 @@
-"""A value as an error quotes it: its repr, cut to a length that fits a line."""
+"""A value as error messages quote it: its repr, shortened to fit a line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder for sockets whose paths are short enough: the kernel takes 107 bytes, and TMPDIR may be longer than that."""
+"""A folder for Unix sockets with a short enough path: the kernel allows 107 bytes, and TMPDIR may be too long."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 LONGEST_PATH: Final = 107
-ADDED: Final = len("/pymp-xxxxxxxx/listener-xxxxxxxx")  # what multiprocessing puts behind the temporary folder
+ADDED: Final = len("/pymp-xxxxxxxx/listener-xxxxxxxx")  # what multiprocessing appends to the temporary folder
 SHORT_FOLDERS: Final = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 
 
@@ -19,7 +19,7 @@ class NoSocketFolder(RuntimeError):
 
 
 def folder(given: str, short: Sequence[str] = SHORT_FOLDERS) -> str:
-    """`given` where the path of a socket below it is short enough, else the first short folder that can be written to.
+    """`given` if the path of a socket in it is short enough, else the first short folder that can be written to.
     Raises NoSocketFolder."""
     if len(os.fsencode(given)) + ADDED <= LONGEST_PATH:
         return given
@@ -35,7 +35,7 @@ def folder(given: str, short: Sequence[str] = SHORT_FOLDERS) -> str:
 
 @contextmanager
 def short_temporary_folder() -> Iterator[None]:
-    """Within the block multiprocessing makes its folder of sockets where their paths are short enough."""
+    """Within the block, multiprocessing creates its socket folder where paths are short enough."""
     before = tempfile.tempdir
     tempfile.tempdir = folder(tempfile.gettempdir())
     try:

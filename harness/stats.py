@@ -7,9 +7,9 @@ least as wide as that spread makes it (Student's t on the log scale). Simulated 
 between-process sd of 4.5 % and 10 samples a process, the bootstrap alone covers the truth in about half of the cases,
 the pooled interval in 95 % (tests/test_measuring.py).
 
-A resample of m samples is drawn in ascending order: m uniform variates in order are the places of its values among the
-sorted samples of its process. So an estimate that depends on a few ranks alone, a median or a high percentile, costs
-those ranks alone, and the random numbers are drawn once for all rows.
+A resample of m samples is drawn in ascending order: m sorted uniform variates give the positions of its values among
+the sorted samples of its process. So an estimate that needs only a few ranks (a median or a high percentile) computes
+only those ranks, and the random numbers are drawn once for all rows.
 
 Percentiles above the median are Harrell-Davis estimates (Harrell & Davis 1982, Biometrika 69:635), given only where
 at least one sample is expected beyond them: p90 needs 10 samples, p95 20, p99 100.
@@ -29,14 +29,14 @@ from scipy import stats as scipy_stats
 
 Array = NDArray[np.float64]
 Estimator = Callable[[Array], Array]
-Groups = Sequence[Sequence[float] | Array]  # the samples of one row, a sequence a process
+Groups = Sequence[Sequence[float] | Array]  # the samples of one row, one sequence per process
 
 RESAMPLES = 400
 CONFIDENCE = 0.95
 BLOCK = 2**17  # values that are resampled at a time
-TOP_QUANTILE = 0.9  # from here on a percentile is computed of the highest ranks alone
+TOP_QUANTILE = 0.9  # from here on a percentile is computed from the highest ranks only
 NEGLIGIBLE = 1e-12  # weight of all the lower ranks together
-BELOW_ONE = 1 - 1e-12  # keeps a share of a process that rounds to 1 within the process
+BELOW_ONE = 1 - 1e-12  # keeps a cumulative share that rounds to 1 inside its process
 
 
 def needed_for(percentile: float) -> int:
@@ -57,7 +57,7 @@ def _harrell_davis_weights(count: int, quantile: float) -> Array:
 
 @lru_cache(maxsize=256)
 def _top_weights(count: int, quantile: float) -> Array:
-    """The Harrell-Davis weights of the highest ranks alone, scaled to 1: the lower ranks weigh NEGLIGIBLE in all."""
+    """The Harrell-Davis weights of the highest ranks, normalised to 1; the lower ranks together weigh NEGLIGIBLE."""
     weights = _harrell_davis_weights(count, quantile)
     top = weights[np.searchsorted(np.cumsum(weights), NEGLIGIBLE) :]
     return np.asarray(top / top.sum())
@@ -71,7 +71,7 @@ def percentile_of(values: Array, percentile: float) -> Array:
 
 
 def median(values: Array) -> Array:
-    """The median along the last axis, equal to that of numpy and several times as fast on a handful of values.
+    """The median along the last axis, equal to numpy's and several times as fast on a handful of values.
 
     >>> float(median(np.array([3.0, 1.0, 2.0, 10.0])))
     2.5
@@ -86,8 +86,8 @@ def _middle(ascending: Array) -> Array:
 
 
 class Processes(tuple[Array, ...]):
-    """The samples of one row, an array a process that has any, in the order of measuring. What all estimates need of
-    them is computed once."""
+    """The samples of one row, one array for each process that has any, in measuring order. Whatever several estimates
+    need is computed once."""
 
     def __new__(cls, groups: Iterable[Sequence[float] | Array]) -> Processes:
         return super().__new__(cls, (np.asarray(g, dtype=float) for g in groups if len(g)))
@@ -99,7 +99,7 @@ class Processes(tuple[Array, ...]):
 
     @cached_property
     def draws(self) -> int:
-        """Samples that a resample takes from each process: the mean number that a process has."""
+        """Samples that a resample takes from each process: the mean count over the processes."""
         return max(1, round(len(self.ascending) / max(1, len(self))))
 
     @cached_property
@@ -109,9 +109,9 @@ class Processes(tuple[Array, ...]):
 
     @cached_property
     def pooled(self) -> tuple[Array, Array, float]:
-        """(samples, shares, worth): all samples in ascending order, the share of the row's weight up to and with each,
-        where every process weighs the same, and how many samples of equal weight theirs are worth (Kish 1965,
-        n = 1 / sum of squared weights). `shares` begins with 0 and so has one entry more."""
+        """(samples, shares, worth): all samples in ascending order; the cumulative weight up to and with each, with
+        equal weight for every process; and the effective sample size (Kish 1965, n = 1 / sum of squared weights).
+        `shares` begins with 0 and so has one entry more."""
         weights = np.repeat(1.0 / (len(self) * self.sizes), self.sizes)
         order = np.argsort(self.ascending, kind="stable")
         shares = np.minimum(np.concatenate([[0.0], np.cumsum(weights[order])]), 1.0)
@@ -119,22 +119,22 @@ class Processes(tuple[Array, ...]):
 
     @cached_property
     def top(self) -> Array | None:
-        """(RESAMPLES, ranks): the highest values of each resample of all processes together, in ascending order: those
-        that weigh in the percentile of TOP_QUANTILE and in higher ones. None as in `resampled`."""
+        """(RESAMPLES, ranks): the highest values of each resample, processes pooled, in ascending order: those with
+        weight in percentiles from TOP_QUANTILE upwards. None as in `resampled`."""
         if len(self.ascending) < 2:
             return None
         count = len(_top_weights(len(self) * self.draws, TOP_QUANTILE))
 
         def merged(values: Array) -> Array:
-            # A stable sort merges what ascends already.
+            # A stable sort merges runs that are already sorted.
             return np.sort(values.reshape(len(values), -1), axis=-1, kind="stable")[:, -count:]
 
-        return self.resampled(merged, slice(-count, None))  # as many of each process: all may lie in one
+        return self.resampled(merged, slice(-count, None))  # as many from each process: the highest may all be in one
 
     def resampled(self, estimate: Estimator, ranks: slice = slice(None)) -> Array | None:
-        """`estimate` of all resamples, RESAMPLES entries. It is given (resamples, processes, ranks) values: of each
-        resampled process those of the asked `ranks` among its `draws`, in ascending order. None where fewer than 2
-        values are there in all: one value has no spread."""
+        """`estimate` of all resamples, RESAMPLES entries. It receives values (resamples, processes, ranks): for each
+        resampled process, the requested `ranks` of its `draws` values, ascending. None if there are fewer than 2 values
+        in all: one value has no spread."""
         if len(self.ascending) < 2:
             return None
         size = len(self) * len(range(self.draws)[ranks])
@@ -153,12 +153,12 @@ class Processes(tuple[Array, ...]):
 
 @lru_cache(maxsize=32)
 def _resampling(processes: int, capacity: int) -> tuple[NDArray[np.intp], Array]:
-    """What all rows draw their resamples by, of seed 0: (RESAMPLES, processes, 1) numbers of processes, drawn with
+    """The random numbers that all rows share, seed 0: (RESAMPLES, processes, 1) indices of processes, drawn with
     replacement, and (RESAMPLES, processes, capacity + 1) cumulative sums of exponential variates.
 
     For any m up to `capacity`, the first m sums over the next one are m uniform variates in ascending order (Devroye
     1986, Non-Uniform Random Variate Generation, V.2.2): a resample of m sorted samples comes out in order, and a rank
-    of it can be had without the others.
+    of it can be computed without the others.
     """
     rng = np.random.default_rng(0)
     chosen = rng.integers(0, processes, (RESAMPLES, processes, 1))
@@ -167,9 +167,9 @@ def _resampling(processes: int, capacity: int) -> tuple[NDArray[np.intp], Array]
 
 
 def pooled_percentile(groups: Groups, percentile: float) -> float:
-    """Harrell-Davis estimate of a percentile in 0..100 over several processes, each of which counts alike, however many
-    samples it has: the weights of equal samples, at the number of samples that the unequal weights are worth. With
-    equally many samples it is `percentile_of` all of them.
+    """Harrell-Davis estimate of a percentile in 0..100 over several processes, each with equal weight, however many
+    samples it has: a weighted Harrell-Davis estimate with the effective sample size. With equally many samples in each
+    process it is `percentile_of` all of them.
 
     >>> round(pooled_percentile([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], 90), 6) == round(
     ...     float(percentile_of(np.arange(1.0, 7.0), 90)), 6)
@@ -184,9 +184,9 @@ def pooled_percentile(groups: Groups, percentile: float) -> float:
 def interval(groups: Groups, estimate: Estimator, across: Estimator | None = None) -> tuple[float, float] | None:
     """95 % two-level bootstrap interval of `estimate` over processes (`groups`) and the samples in them.
 
-    `estimate` reduces the last axis, of each process's samples where `across` reduces its values over the processes,
-    else of all samples; the order of the samples must mean nothing to it, since a resample ascends. None where fewer
-    than 2 values are there in all: one value has no spread.
+    `estimate` reduces the last axis: of each process's samples if `across` then reduces its values over the processes,
+    else of all samples. It must not depend on the order of the samples, since resamples are sorted. None if there are
+    fewer than 2 values in all: one value has no spread.
     """
     found = processes(groups).resampled(
         lambda drawn: estimate(drawn.reshape(len(drawn), -1)) if across is None else across(estimate(drawn))
@@ -195,15 +195,15 @@ def interval(groups: Groups, estimate: Estimator, across: Estimator | None = Non
 
 
 def median_interval(groups: Groups) -> tuple[float, float] | None:
-    """`interval` of the median over processes of the median in each. It needs the middle ranks of a resample alone."""
+    """`interval` of the median over processes of each one's median. It needs only the middle ranks of a resample."""
     row = processes(groups)
     middle = slice((row.draws - 1) // 2, row.draws // 2 + 1)
     return _bounds(row.resampled(lambda drawn: median(_middle(drawn)), middle))
 
 
 def percentile_interval(groups: Groups, percentile: float) -> tuple[float, float] | None:
-    """`interval` of a percentile in 0..100 of all samples. From TOP_QUANTILE on it needs the highest ranks of a
-    resample alone."""
+    """`interval` of a percentile in 0..100 of all samples. From TOP_QUANTILE on it needs only the highest
+    ranks of a resample."""
     row, quantile = processes(groups), percentile / 100.0
     if quantile < TOP_QUANTILE:
         return interval(row, lambda values: percentile_of(values, percentile))
@@ -214,12 +214,12 @@ def percentile_interval(groups: Groups, percentile: float) -> tuple[float, float
 
 
 def processes(groups: Groups) -> Processes:
-    """The groups themselves where they are `Processes`, which keep what was computed of them."""
+    """The groups as `Processes`; an instance of it is returned as it is, with what it has cached."""
     return groups if isinstance(groups, Processes) else Processes(groups)
 
 
 def _bounds(found: Array | None) -> tuple[float, float] | None:
-    """The quantiles between which CONFIDENCE of the RESAMPLES values lies."""
+    """The two quantiles that enclose the central CONFIDENCE of the RESAMPLES values."""
     if found is None:
         return None
     tail = (1 - CONFIDENCE) / 2 * (RESAMPLES - 1)

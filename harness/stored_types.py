@@ -1,9 +1,9 @@
-"""Whether a value that was read from JSON has the type that its field declares, before anything computes with it.
+"""Checks that a value read from JSON has the type that its field declares, before anything computes with it.
 
     check("x", int, "protocol.replicates")     # ValueError: protocol.replicates: 'x' must be a whole number
 
-The record's own annotations are the rule. The free mappings of a run have a shape here (`Environment`, `Facts`,
-`State`): what reports and comparisons read of them. They may hold anything else beside, also of later versions.
+The record's own annotations are the rule. The free-form mappings of a run have a declared shape here (`Environment`,
+`Facts`, `State`): the keys that reports and comparisons read. They may hold other keys, also from later versions.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Git(TypedDict, total=False):
 
 
 class Environment(TypedDict, total=False):
-    """What is read of `Run.environment`."""
+    """The keys of `Run.environment` that are read."""
 
     device: str
     device_name: str | None
@@ -69,7 +69,7 @@ class Environment(TypedDict, total=False):
 
 
 class Facts(TypedDict, total=False):
-    """What is read of `Measurement.facts`."""
+    """The keys of `Measurement.facts` that are read."""
 
     work_hash: str | None
     weights_hash: str | None
@@ -93,7 +93,7 @@ class GpuState(TypedDict, total=False):
 
 
 class Pass(TypedDict, total=False):
-    """What was seen of the machine during one pass of a measurement."""
+    """The state of the machine during one pass of a measurement."""
 
     elapsed_s: float | None
     other_cpu_s: float | None
@@ -105,7 +105,7 @@ class Pass(TypedDict, total=False):
 
 
 class State(Pass, total=False):
-    """What is read of `Measurement.state`."""
+    """The keys of `Measurement.state` that are read."""
 
     latency_pass: Pass
     energy_pass: Pass
@@ -114,7 +114,7 @@ class State(Pass, total=False):
 
 
 def check(value: Any, kind: Any, where: str) -> None:
-    """Raises ValueError where `value` is not of the annotation `kind`; `where` is the field's path, for its line."""
+    """Raises ValueError if `value` does not match the annotation `kind`; `where` is the field's path."""
     if kind is Any:
         return
     origin, arguments = get_origin(kind), get_args(kind)
@@ -200,7 +200,7 @@ def _check_list(value: Any, kinds: tuple[Any, ...], where: str) -> None:
 
 
 def _words(kind: Any) -> str:
-    """What a value of a kind is called in an error."""
+    """The name of a type in error messages."""
     if is_dataclass(kind) or is_typeddict(kind) or get_origin(kind) in {dict, Mapping}:
         return "a mapping"
     if get_origin(kind) in {list, tuple}:

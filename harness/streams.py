@@ -1,6 +1,6 @@
-"""The standard streams as commands need them: always there, never an error for a character, never a traceback.
+"""Makes the standard streams safe for commands: always open, no encoding errors, no tracebacks.
 
-stdin, stdout or stderr closed (cron, `>&-`)   becomes the null device, before any file can take its number
+stdin, stdout or stderr closed (cron, `>&-`)   becomes the null device, before any file can reuse its descriptor
 a character that the encoding lacks            is written in ASCII: `·` as `*`, `–` as `-`, others as `?`; data
                                                (JSON, CSV) escape it as JSON does, and lose nothing
 a reader that went away (`| head -1`)          the rest goes to the null device, and the command goes on
@@ -23,7 +23,7 @@ NEAR: Final = {"·": "*", "–": "-", "—": "-", "µ": "u", "×": "x", "±": "~
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """One ASCII character for each that cannot be encoded, so that the columns of a table stay where they are."""
+    """One ASCII character for each that cannot be encoded, so that the columns of a table stay aligned."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(NEAR.get(c, "?") for c in error.object[error.start : error.end]), error.end
@@ -33,16 +33,16 @@ codecs.register_error(ERRORS, _in_ascii)
 
 
 def prepare() -> tuple[str, ...]:
-    """Makes all three streams usable; the names of those that were closed."""
+    """Makes all three streams usable and returns the names of those that were closed."""
     _LOST.clear()
     closed = tuple(name for number, (name, mode) in enumerate(STREAMS) if _opened(number, name, mode))
-    if isinstance(sys.stdout, TextIOWrapper):  # stderr escapes by itself what it cannot encode
+    if isinstance(sys.stdout, TextIOWrapper):  # stderr already escapes what it cannot encode
         sys.stdout.reconfigure(errors=ERRORS)
     return closed
 
 
 def _opened(number: int, name: str, mode: int) -> bool:
-    """Whether stream `number` was closed; it is the null device then, also for the processes that are started."""
+    """Whether stream `number` was closed; it is then opened on the null device, also for child processes."""
     if getattr(sys, name) is not None:
         return False
     try:
@@ -59,8 +59,8 @@ def _opened(number: int, name: str, mode: int) -> bool:
 
 
 class Lasting:
-    """A stream whose reader may go away and whose disk may be full: what cannot be written is dropped, the work goes
-    on, and `lost` knows of it at the end."""
+    """A stream that survives a closed pipe and a full disk: what cannot be written is dropped, the work goes on, and
+    `lost` reports it at the end."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -82,13 +82,13 @@ class Lasting:
             _drop(self._stream, error)
 
 
-_LOST: list[OSError] = []  # why stdout did not take all of it; a reader that went away wanted no more and is no error
+_LOST: list[OSError] = []  # errors that kept text from stdout; a reader that went away is not one
 
 
 def _drop(stream: TextIO, error: OSError) -> None:
     if stream is sys.stdout and not isinstance(error, BrokenPipeError):
         _LOST.append(error)
-    with suppress(OSError, ValueError):  # a stream without a file has no descriptor to point elsewhere
+    with suppress(OSError, ValueError):  # a stream without a file has no descriptor to redirect
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
@@ -96,27 +96,27 @@ def _drop(stream: TextIO, error: OSError) -> None:
 
 
 def output() -> TextIO:
-    """stdout, for every text that a command writes there."""
+    """The stream for everything that a command writes to stdout."""
     return cast("TextIO", Lasting(sys.stdout))
 
 
 def complain(text: str) -> None:
-    """A line on stderr; where stderr takes none, there is nobody left to tell."""
+    """Writes a line to stderr, if stderr can be written to."""
     stderr = Lasting(sys.stderr)
     stderr.write(f"{text}\n")
     stderr.flush()
 
 
 def lost() -> OSError | None:
-    """Writes out what is buffered. The first error since `prepare` that kept text from stdout, or None."""
+    """Flushes stdout and returns the first error since `prepare` that kept text from it, or None."""
     for stream in (sys.stdout, sys.stderr):
         Lasting(stream).flush()
     return _LOST[0] if _LOST else None
 
 
 def escaped(text: str, stream: TextIO) -> str:
-    """`text` with every character that the encoding of `stream` lacks as JSON escapes it ("\\u00b7"): data lose
-    nothing, and JSON stays the same document. `text` itself where the encoding has them all."""
+    """`text` with every character that the encoding of `stream` lacks as a JSON escape ("\\u00b7"), so that no data
+    are lost and JSON stays the same document. `text` itself if the encoding has them all."""
     encoding = stream.encoding or "utf-8"
     try:
         text.encode(encoding)

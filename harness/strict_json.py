@@ -1,9 +1,9 @@
-"""JSON that other people wrote or damaged: what `json.loads` lets through and nothing can compute with is refused.
+"""Strict JSON for files from outside: refuses values that `json.loads` accepts and that nothing can compute with.
 
     strict_json.read(path)      # ValueError: NaN, 1e999, a whole number of 400 digits, half a character
 
-NaN and Infinity are no JSON. A number beyond the range of a float would become infinite, and one half of a character
-("\\ud800") can be neither printed nor written to a file. The byte order mark of some editors is left out.
+NaN and Infinity are not JSON. A number beyond the range of a float would become infinite, and half a surrogate pair
+("\\ud800") can be neither printed nor written to a file. A byte order mark, which some editors write, is skipped.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import math
 from pathlib import Path
 from typing import Any, Final
 
-LARGEST: Final = 2**63  # of a whole number: what counters, bytes and nanoseconds need
+LARGEST: Final = 2**63  # limit of whole numbers: enough for counters, bytes and nanoseconds
 BYTE_ORDER_MARK: Final = "\ufeff"
 
 
 class NotJson(ValueError):
-    """Text that is no JSON at all, as of a file that was cut off; `str()` is one line."""
+    """Text that is not JSON, such as a truncated file; `str()` is one line."""
 
 
 def loads(raw: bytes | str) -> Any:
-    """The document in a JSON text. Raises ValueError with what is wrong in one line."""
+    """The document in a JSON text. Raises ValueError, in one line."""
     text = raw if isinstance(raw, str) else _decoded(raw)
     text = text.removeprefix(BYTE_ORDER_MARK)
     try:
@@ -39,8 +39,8 @@ def loads(raw: bytes | str) -> Any:
 
 
 def read(path: Path) -> Any:
-    """The document in a file. Raises FileNotFoundError where there is none, and ValueError, in one line without the
-    path, where it cannot be read: also of a folder, and of a pipe, which would be waited for without end."""
+    """The document in a file. Raises FileNotFoundError if there is none, and ValueError, in one line without the path,
+    if it cannot be read. A folder is refused, and so is a pipe, which might block for ever."""
     if path.is_symlink() and not path.exists():
         raise ValueError("is a link that leads nowhere")
     if path.exists() and not path.is_file():
@@ -65,8 +65,8 @@ def _constant(word: str) -> float:
 
 
 def _check_numbers(value: Any) -> None:
-    """Raises ValueError for a number that no float or no 64-bit whole number holds. Long lists of numbers, as samples
-    are, go through the interpreter's own loops."""
+    """Raises ValueError for a number that fits neither a float nor a 64-bit integer. Long lists (samples) are checked
+    by built-in functions, which are faster."""
     if isinstance(value, dict):
         for item in value.values():
             _check_numbers(item)

@@ -1,7 +1,7 @@
 """YAML for people: plain data, no repeated keys, no anchors or aliases (a few lines of them expand to gigabytes).
 
-YAML 1.1, which PyYAML reads, and YAML 1.2 give some plain words two meanings (`010` is 8 or 10, `1:30` is 90 or text,
-`yes` is true or text). Such a word is refused, with what to write instead. `1e-2` is a number, as in YAML 1.2.
+Some plain scalars mean different things in YAML 1.1, which PyYAML reads, and in YAML 1.2 (`010` is 8 or 10, `1:30` is
+90 or text, `yes` is true or text). Such a scalar is refused, and the message says what to write. `1e-2` is a number.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class NotYaml(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader without aliases, without repeated keys, and without words of two meanings."""
+    """SafeLoader without aliases, repeated keys and ambiguous scalars."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
-        self._fields: list[str] = []  # the keys that lead to the node that is being read
+        self._fields: list[str] = []  # the keys on the way to the current node
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
@@ -56,7 +56,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def _where(self, node: yaml.ScalarNode) -> str:
-        """ "line 3: batch_size: ", the place of a word and the field that it stands in."""
+        """ "line 3: batch_size: ", the line and the field of a scalar."""
         field = f"{self._fields[-1]}: " if self._fields else ""
         return f"line {node.start_mark.line + 1}: {field}"
 
@@ -72,7 +72,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _without_surrogates(text: str, where: str) -> str:
-    r"""`text` with the two halves of a character that JSON escapes as a pair ("\ud83d\ude00") joined."""
+    r"""`text` with surrogate pairs, as JSON escapes them ("\ud83d\ude00"), joined into characters."""
     try:
         return text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:
@@ -80,7 +80,7 @@ def _without_surrogates(text: str, where: str) -> str:
 
 
 def _meaning(word: str, tag: str) -> tuple[str, str | None]:
-    """(the tag that a plain word has here, why it is refused or None); `tag` is that of YAML 1.1."""
+    """(the tag of a plain scalar here, why it is refused or None); `tag` is its tag in YAML 1.1."""
     kind = tag.removeprefix(TAG)
     quoted = f"write '{word}' in quotes where text is meant"
     if LEADING_ZERO.fullmatch(word):
@@ -107,7 +107,7 @@ def _meaning(word: str, tag: str) -> tuple[str, str | None]:
 
 
 def _real(word: str, tag: str) -> tuple[str, str | None]:
-    """`_meaning` of a word that is a real number in YAML 1.1 or in YAML 1.2."""
+    """`_meaning` of a scalar that is a real number in YAML 1.1 or in YAML 1.2."""
     if not FLOAT.fullmatch(word) or not math.isfinite(float(word)):
         value = "nan" if "nan" in word.lower() else f"{'-' if word.startswith('-') else ''}inf"
         return tag, f"{value} must be a number that is finite; write one instead of {word}"

@@ -96,7 +96,7 @@ def _description(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    """What a value is called that stands where a mapping should."""
+    """The name of the type of a value that should have been a mapping."""
     names = {list: "a list", str: "text", bool: "a truth value"}
     return names.get(type(value), "a number")
 
@@ -169,7 +169,7 @@ def _protocol(entry: Any) -> Protocol:
 
 
 def _check_times(protocol: Protocol, given: Mapping[str, Any]) -> None:
-    """Raises SuiteError for times that contradict each other. A maximum that is given overrules a default minimum."""
+    """Raises SuiteError for durations that contradict each other. An explicit maximum overrides a default minimum."""
     for low, high in (("min_sample_time_s", "max_sample_time_s"), ("warmup_min_s", "warmup_max_s")):
         least, most = getattr(protocol, low), getattr(protocol, high)
         if low in given and least > most:
@@ -239,7 +239,7 @@ def _matrix(entry: Any) -> Iterable[Case]:
 
 
 def _is_one_of(axis: str, found: Mapping[str, Any], values: list[Any], given: Mapping[str, Any]) -> bool:
-    """Whether a case has one of an exclusion's values of an axis, as it is measured or as the entry writes it."""
+    """Whether a case has one of the values that an exclusion names for an axis, in normalised or in written form."""
     return found[axis] in values or (axis in given and given[axis] in values)
 
 
@@ -251,7 +251,7 @@ def _model(name: Any) -> Model:
 
 
 def _values(name: Any, value: Any, words: Collection[str]) -> list[Any]:
-    """The values of an axis, folders of weights in their one spelling; `words` are the keywords of `weights` here."""
+    """The values of an axis, weight folders with normalised paths; `words` are the keywords of `weights` here."""
     if name not in AXES:
         raise SuiteError(f"unknown axis {shown(name)}; {nearest(name, [*AXES, _REPEATED])}")
     if isinstance(value, list) and not value:
@@ -333,7 +333,7 @@ def _check_optimizations(value: Any) -> None:
 
 
 def _check_prompt(value: Any) -> None:
-    """Any text but control characters, which no tokenizer wants and a terminal obeys; line breaks and tabs are text."""
+    """Refuses control characters except line breaks and tabs: no tokenizer needs them, and terminals obey them."""
     if not isinstance(value, str) or not value.strip():
         raise SuiteError(f"prompt: {shown(value)} must be text")
     for place, character in enumerate(value, start=1):

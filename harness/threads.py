@@ -2,10 +2,10 @@
 
 --threads N decides where it is given, then OMP_NUM_THREADS, then MKL_NUM_THREADS (the order in which torch reads them).
 Without any of them it is the smallest of what the machine has, what the process may use (its affinity mask), what the
-cgroup's CPU quota pays for (rounded down, at least 1) and OMP_THREAD_LIMIT. More threads than a quota pays for are
-stopped by the kernel in the middle of their work: the throughput falls, and the median latency leaves the stops out.
+cgroup's CPU quota allows (rounded down, at least 1) and OMP_THREAD_LIMIT. The kernel throttles threads beyond the quota
+in the middle of their work: the throughput falls, and the median latency does not show it.
 
-More than that may be asked for; the row then has the warning that `warnings` returns. OPENBLAS_NUM_THREADS is not read:
+A user may ask for more; the row then has the warning that `warnings` returns. OPENBLAS_NUM_THREADS is not read:
 the networks do not run on numpy's OpenBLAS.
 """
 
@@ -36,12 +36,12 @@ class Source(StrEnum):
     ASKED = "--threads"
 
 
-ASKING: Final = (Source.OMP_NUM_THREADS, Source.MKL_NUM_THREADS)  # variables, the first one that is set decides
+ASKING: Final = (Source.OMP_NUM_THREADS, Source.MKL_NUM_THREADS)  # variables; the first one that is set decides
 
 
 @dataclass(frozen=True, kw_only=True)
 class Threads:
-    """A number of threads and the rule that it is by."""
+    """A number of threads and the rule that decided it."""
 
     count: int
     source: Source
@@ -50,7 +50,7 @@ class Threads:
 @dataclass(frozen=True, kw_only=True)
 class Allowed:
     """What the process may use: logical `cores` of the machine, those of its `affinity` mask, the cores that the
-    tightest CPU `quota` of its cgroups pays for, and OMP_THREAD_LIMIT as `limit` (None: there is none)."""
+    tightest CPU `quota` of its cgroups allows, and OMP_THREAD_LIMIT as `limit` (None: there is none)."""
 
     cores: int
     affinity: int
@@ -59,7 +59,7 @@ class Allowed:
 
     @property
     def threads(self) -> Threads:
-        """As many as may run at once, and what bounds them; of equal bounds the first one here."""
+        """As many as can run at once, and the rule that limits them; the first in this order if several are equal."""
         bounds = {Source.CORES: self.cores, Source.AFFINITY: self.affinity}
         if self.quota is not None:
             bounds[Source.QUOTA] = max(1, int(self.quota))
@@ -70,7 +70,7 @@ class Allowed:
 
 
 def allowed() -> Allowed:
-    """What this process may use, now. Raises ThreadsRefused."""
+    """What this process may use now. Raises ThreadsRefused."""
     cores = os.cpu_count() or 1
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     limit = _variable(Source.OMP_THREAD_LIMIT)
@@ -78,7 +78,7 @@ def allowed() -> Allowed:
 
 
 def chosen(asked: int | None, spare: int = 0) -> Threads:
-    """The threads of a run. `asked` is --threads; where nothing asks for a number, `spare` cores are left free. Raises
+    """The threads of a run. `asked` is --threads; if nothing sets a number, `spare` cores are left free. Raises
     ThreadsRefused."""
     if asked is not None:
         return Threads(count=asked, source=Source.ASKED)
@@ -90,7 +90,7 @@ def chosen(asked: int | None, spare: int = 0) -> Threads:
 
 
 def warnings(count: int, may_use: Allowed) -> tuple[str, ...]:
-    """The warning of a row with more threads than may run at once, beginning with "oversubscribed: ", or nothing."""
+    """The warning ("oversubscribed: ...") of a row with more threads than can run at once, or nothing."""
     most = may_use.threads
     if count <= most.count:
         return ()
@@ -137,7 +137,7 @@ def in_words(environment: Mapping[str, Any]) -> str | None:
 
 
 def _variable(name: Source) -> int | None:
-    """The number in a variable, of a list ("4,2") the first, as OpenMP has it; None where it is not set or empty."""
+    """The number in a variable, the first one of a list ("4,2") as in OpenMP; None if it is unset or empty."""
     text = os.environ.get(name, "").strip()
     if not text:
         return None

@@ -1,8 +1,8 @@
 """How far an output may be from the fp32 eager output of the same seed, by precision and kind of output.
 
-Images of a sampler may drift apart along the trajectory without being worse, hence their wider bounds: quality says the
-rest. The bounds are far from what was measured on a CPU with AVX-512, all backends that it has (the column
-`relative_error`, the worst item's, of `imgbench run precision`): digits_vit fp32 0.0000, fp16 0.0009, bf16 0.014, int8
+Sampled images may drift along the trajectory without getting worse, so their bounds are wider, and the quality metrics
+judge the rest. The bounds are far above what was measured on a CPU with AVX-512, in all of its backends (the column
+`relative_error`, worst item, of `imgbench run precision`): digits_vit fp32 0.0000, fp16 0.0009, bf16 0.014, int8
 0.023; digits_dit and digits_sd at 10 steps fp32 0.0000, fp16 0.0007, bf16 0.0098, int8 0.033. With random weights
 (`imgbench run precision_full`): ViT-B/16 fp16 0.0011, bf16 0.0090, int8 0.044; DiT-S/2 at 2 steps fp32 0.0000, bf16
 0.032, int8 0.15. OpenVINO's bf16 has 0.029 there, and had 0.42, which is beyond its bound, when it rounded the angles
@@ -33,7 +33,7 @@ REPEAT_SHARE = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """What a row of one precision and output kind is held to: two means over its items, and the error of each."""
+    """The bounds for a precision and an output kind: on two means over the items, and on the error of each item."""
 
     cosine_floor: float
     error_ceiling: float
@@ -52,16 +52,16 @@ def tolerance(precision: str, kind: str) -> Tolerance:
 
 
 def repeat_ceiling(precision: str, kind: str) -> float:
-    """How large the relative error between two outputs of one network for one input may be: kernels that add up in
-    another order give no more. A share of what rounding to this precision may cost in all."""
+    """The largest allowed relative error between two outputs of one network for one input: summing in another order
+    gives no more. It is a fraction of the tolerance of the precision."""
     return REPEAT_SHARE * tolerance(precision, kind).error_ceiling
 
 
 def relative_errors(own: torch.Tensor, wanted: torch.Tensor) -> list[float]:
-    """By item, the length of the difference over that of `wanted` around its mean. Equal shapes (N, ...).
+    """By item, the norm of the difference over the norm of `wanted` around its mean. Equal shapes (N, ...).
 
-    Items of one value are held against the batch's root mean square, since one value has no spread; an item of equal
-    values has its own length for a spread. Equal items have the error 0.
+    Items of a single value are divided by the batch's root mean square, since one value has no spread; items with all
+    values equal are divided by their own norm. Equal items have the error 0.
     """
     import torch
 

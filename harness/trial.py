@@ -86,9 +86,9 @@ class Counter:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What a probe may use. `folder` is the run folder. `turns` is there where another process takes turns with this
-    one on the machine, and `interleaving` says how. `first_output` (on the CPU) and `batch_before` are what the first
-    iteration gave and got; `weights_hash` is of what was loaded (`harness.content`)."""
+    """What a probe may use. `folder` is the run folder. `turns` is set if another process takes turns with this
+    one on the machine, and `interleaving` says how. `first_output` (on the CPU) and `batch_before` are the output and
+    the input of the first iteration; `weights_hash` covers what was loaded (`harness.content`)."""
 
     case: Case
     replicate: int
@@ -122,8 +122,8 @@ class Trial:
 def output_fault(output: torch.Tensor, workload: Workload) -> str | None:
     """Why an output cannot be right (shape, NaN or infinity, constant items), or None.
 
-    An item of one value cannot be constant. Whole numbers and booleans may be, where they are no pictures: a mask of a
-    picture without any object is.
+    An item with a single value is never called constant. Integers and booleans may be constant unless they are images:
+    the mask of an image without objects is.
     """
     import torch
 

@@ -78,7 +78,7 @@ def _cpu_s() -> float:
 
 
 class Referee:
-    """The driver's side: one socket for all pairs of a run, in `folder`, or in a folder of its own where the path would
+    """The driver's side: one socket for all pairs of a run, in `folder`, or in a folder of its own if the path would
     be too long (`harness.sockets`)."""
 
     def __init__(self, folder: Path) -> None:

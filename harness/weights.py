@@ -1,8 +1,8 @@
-"""Folders of weights: one spelling in a suite, one path and one content in a run.
+"""Weight folders: one normalised spelling in a suite, one path and one content hash in a run.
 
-A suite keeps a relative folder relative, so that the ids of its cases are the same in every checkout. A run resolves
-each folder once, when it begins, and stores the path and a hash of what loaders read there in its header: it can be
-resumed from any folder, and only with the same weights.
+A suite keeps a relative path relative, so that the ids of its cases are the same in every checkout. A run resolves each
+folder once, when it begins, and stores the path and a hash of the files that loaders read in its header. It can be
+resumed from any working directory, but only with the same weights.
 
     weights: {"sd": {"path": "/data/models/sd", "content": "6f0c..."}}      # in run.json
 """
@@ -26,11 +26,11 @@ NOT_READ: Final = ("readme", "license", "licence", "notice", "copying", "require
 
 
 class WeightsChanged(ValueError):
-    """A folder of weights that is gone, or holds others than when its run began; `str()` is a line for the user."""
+    """A weight folder is missing, or its content has changed since its run began; `str()` is one line for the user."""
 
 
 def keywords(model: Model) -> list[str]:
-    """What the model's `weights` may be besides a folder."""
+    """The values other than a folder that `weights` may have for the model."""
     return [word for word in model.weights if word != "folder"]
 
 
@@ -40,23 +40,23 @@ def is_folder(case: Case) -> bool:
 
 
 def normalised(spelling: str, words: Iterable[str] = ()) -> str:
-    """The one spelling of a folder: home filled in, no `.`, no double or last slash; a relative one stays relative.
-    `..` stays behind a link, where it means another folder, and `./` before what would read as one of the keywords
-    `words`. A keyword, and what can be no path, is given back as it is."""
+    """The normalised spelling of a folder: `~` expanded, no `.`, no double or trailing slash; a relative one stays
+    relative. `..` stays after a link, where dropping it would change the folder, and `./` before what would read as
+    one of the keywords `words`. A keyword, and what cannot be a path, is returned unchanged."""
     if spelling in set(words):
         return spelling
     try:
         expanded = Path(spelling).expanduser()
         plain = Path(os.path.normpath(expanded))
         plain = plain if plain.resolve() == expanded.resolve() else expanded
-    except (OSError, RuntimeError, ValueError):  # no such user, a zero byte: the check of the suite refuses it
+    except (OSError, RuntimeError, ValueError):  # no such user, or a NUL byte: the suite's checks refuse it
         return spelling
     return f"./{plain}" if str(plain) in set(words) else str(plain)
 
 
 def one_spelling(case: Case, spellings: dict[Path, str]) -> Case:
-    """The case with the spelling that `spellings`, which is filled, has for its folder: two paths of one folder, also
-    through links, are one case. A spelling that is a keyword of the case's model is never taken."""
+    """The case with the first spelling of its folder, which `spellings` collects: two paths to one folder, also through
+    links, are one case. A spelling that is a keyword of the case's model is never used."""
     if not is_folder(case):
         return case
     first = spellings.setdefault(resolved(case.weights), case.weights)
@@ -64,13 +64,13 @@ def one_spelling(case: Case, spellings: dict[Path, str]) -> Case:
 
 
 def resolved(spelling: str) -> Path:
-    """The folder's absolute path, with links followed, seen from the working directory."""
+    """The folder's absolute path, with links followed, relative to the working directory."""
     return Path(spelling).expanduser().resolve()
 
 
 def recorded(cases: Iterable[Case]) -> dict[str, dict[str, str]]:
     """Spelling -> path and content of every folder that the cases name, as a run's header keeps it. Raises
-    WeightsChanged where one is gone since the suite was read, and OSError where one cannot be read."""
+    WeightsChanged if one has vanished since the suite was read, and OSError if one cannot be read."""
     found: dict[str, dict[str, str]] = {}
     for spelling in dict.fromkeys(case.weights for case in cases if is_folder(case)):
         path = resolved(spelling)
@@ -81,8 +81,8 @@ def recorded(cases: Iterable[Case]) -> dict[str, dict[str, str]]:
 
 
 def content(folder: Path) -> str:
-    """sha256 (hex) over the names and bytes of the files that loaders read, in order. Files that lie there without
-    being read (README, .git, .DS_Store, locks) do not count."""
+    """sha256 (hex) over the names and bytes of the files that loaders read, in order. Files that no loader
+    reads (README, .git, .DS_Store, locks) do not count."""
     digest = hashlib.sha256()
     for file in sorted(_read_files(folder)):
         digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
@@ -93,7 +93,7 @@ def content(folder: Path) -> str:
 
 
 def _read_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """The files that loaders read, also behind links to folders, but for a link to a folder that it lies in itself."""
+    """The files that loaders read, also through links to folders, except a link to one of its own parent folders."""
     within = (*above, folder.resolve())
     for path in folder.iterdir():
         if path.name.startswith("."):
@@ -106,8 +106,8 @@ def _read_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
 
 
 def checked(run: Run) -> Run:
-    """The run, whose folders of weights are there and hold what they held when it began; an older run that did not keep
-    its folders gets those that its cases name from here. Raises WeightsChanged."""
+    """The run, after checking that its weight folders exist and are unchanged since it began. An older run that did not
+    record its folders gets them resolved now. Raises WeightsChanged."""
     known = dict(run.weights)
     for spelling in dict.fromkeys(case.weights for case in run.cases if is_folder(case)):
         stored = known.get(spelling)
@@ -131,7 +131,7 @@ def _mend(stored: bool) -> str:
 
 
 def built_case(case: Case, run: Run) -> Case:
-    """The case as a worker builds it: its folder of weights by the path that the run resolved. A row keeps the case
-    that was asked for."""
+    """The case as a worker builds it, with the resolved path of its weight folder. The row keeps the case as
+    the suite has it."""
     stored = run.weights.get(case.weights) if is_folder(case) else None
     return case.with_(weights=stored["path"]) if stored else case

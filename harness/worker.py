@@ -3,8 +3,8 @@
 A fork server with the libraries imported and no device touched gives a process in about 0.2 s. The worker leads a
 process group of its own (a hang is killed with its children), dies with its parent, ignores Ctrl-C (the parent
 decides), and writes what libraries print to a log file. A Python error comes back as a failed measurement; a
-segfault, a kill and a time-out are found out by the parent. What the environment did (a full disk, a kill from outside,
-a fork server that ended) has its cause (`harness.causes`) and is no result of the row.
+segfault, a kill and a time-out are detected by the parent. A failure of the environment (a full disk, a kill from
+outside, a dead fork server) gets its cause (`harness.causes`) and is not a result of the row.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Workers:
         self.logs = logs
 
     def measure(self, job: Job, report: Report, name: str | None = None) -> Outcome:
-        """The outcome of `job`, whatever happens to its process; `name` is its log's (the case's id). Raises
+        """The outcome of `job`, whatever happens to its process; `name` names its log (the case's id). Raises
         KeyboardInterrupt after killing it."""
         started, clock = storage.now(), perf_counter()
         log = f"{name or job.case.id}.{job.replicate}"
@@ -102,8 +102,8 @@ class Workers:
     def _start(
         self, function: Callable[..., Any], argument: Any, imports: Path, log: Path
     ) -> tuple[ForkServerProcess, Connection]:
-        """A process that computes, and the end where its messages arrive. Raises OSError, and EOFError where the fork
-        server ends: its imports failed, it could not fork, or it was killed."""
+        """The worker process and the pipe end that receives its messages. Raises OSError, and EOFError if the fork
+        server dies: its imports failed, it could not fork, or it was killed."""
         self.logs.mkdir(parents=True, exist_ok=True)
         receiver, sender = self._context.Pipe(duplex=False)
         try:
@@ -120,7 +120,7 @@ class Workers:
 
 
 def _remove_empty(*logs: Path) -> None:
-    """Logs that say nothing; a folder that is gone or read-only by now changes nothing about the result."""
+    """Removes empty logs; a folder that has vanished or become read-only does not affect the result."""
     for log in logs:
         with suppress(OSError):
             if log.stat().st_size == 0:
@@ -151,7 +151,7 @@ def measure_job(job: Job, report: Report, turns: Turns | None = None) -> Outcome
 
 
 def _warned(job: Job, outcome: Outcome) -> Outcome:
-    """The outcome, with a warning where the row was measured with more threads than may run at once."""
+    """The outcome, with a warning if the row was measured with more threads than can run at once."""
     found = outcome.measurement
     if found.status != "ok":
         return outcome
@@ -160,7 +160,7 @@ def _warned(job: Job, outcome: Outcome) -> Outcome:
 
 
 def _cause(error: BaseException, job: Job) -> Cause | None:
-    """The environment's part in an error; None where it has none. Facts are asked where the error names no number."""
+    """The environment's part in an error, or None. If the error has no errno, the machine is checked."""
     weights = Path(job.case.weights)
     if weights.is_absolute() and not weights.is_dir():
         return Cause.WEIGHTS_GONE
@@ -173,7 +173,7 @@ def _ended(job: Job, status: Any, reason: str | None, cause: Cause | None = None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of the host or of a device, did not suffice."""
+    """Whether an error says that memory ran out, on the host or on a device."""
     import torch
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
@@ -228,7 +228,7 @@ def _redirect_output(log: str) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    # Whatever the locale is: what a model prints is no reason for its row to fail.
+    # In any locale: what a model prints must not make its row fail.
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     faulthandler.enable(sys.stderr)
@@ -258,7 +258,7 @@ def _end(process: Any) -> None:
     """Waits a little for a clean end, then kills the worker's whole process group; one that hangs in a driver, where no
     signal reaches it, is left."""
     process.join(timeout=5)
-    if process.is_alive() or process.exitcode == fork_server.LOST:  # then it only seems to have ended
+    if process.is_alive() or process.exitcode == fork_server.LOST:  # then it may still be running
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()

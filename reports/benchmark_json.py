@@ -3,10 +3,10 @@
     benchmarks[].stats       its own statistics over the raw samples of `latency_s`, all processes in order
     benchmarks[].extra_info  everything else that the row knows: metrics, reasons, hashes, machine state
 
-pytest-benchmark knows no processes: `stats.median` is that of all samples together, in which a process that took more
-of them counts more. The p50 of imgbench (`extra_info.metrics.latency_s`) counts processes alike. No sample is left out
-to make them equal, since that would throw measurements away: `extra_info.pooled_median` has both and says how far apart
-they are, and `pooled_medians_apart` says it in a line for the whole document.
+pytest-benchmark has no notion of processes: `stats.median` is the median of all samples pooled, so a process with more
+samples weighs more. imgbench's p50 (`extra_info.metrics.latency_s`) gives every process equal weight. Samples are not
+dropped to make the two equal, since that would discard measurements: `extra_info.pooled_median` has both and their
+difference, and `pooled_medians_apart` sums it up in one line for the whole document.
 
 `pytest benches --benchmark-only` writes the same document while it measures; names, groups and facts come from here
 in both, so that one can be compared with the other. A row that is not ok has no speed: it stands under
@@ -31,7 +31,7 @@ EXTRA = "pip install 'imgbench[pytest-benchmark]'"
 METRIC = "latency_s"
 _PRIVATE_CONDITIONS = ("git", "plugins", "sources")  # of the code, not of the machine: git is in commit_info
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
-WORTH_SAYING = 0.001  # a relative difference between the two medians that a reader of three digits can meet
+WORTH_SAYING = 0.001  # a relative difference between the two medians that shows in three digits
 
 
 class NotInstalled(RuntimeError):
@@ -221,8 +221,8 @@ def _metrics(run: Run, row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _pooled_median(measurements: Iterable[Measurement], row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The median of all samples together (`stats.median`) beside the p50 that counts processes alike, both in seconds,
-    and their ratio minus 1; None where the row has no latency."""
+    """The pooled median (`stats.median`) and the p50, which gives processes equal weight, both in seconds, and their
+    ratio minus 1; None if the row has no latency."""
     counts = [values for m in measurements if (values := m.samples.get(METRIC))]
     if not counts or _absent(row.get(METRIC)):
         return None
@@ -236,8 +236,8 @@ def _pooled_median(measurements: Iterable[Measurement], row: Mapping[str, Any]) 
 
 
 def pooled_medians_apart(benchmarks: Iterable[Mapping[str, Any]]) -> str | None:
-    """One line that says in how many benchmarks `stats.median` is not the p50, and by how much at most; None where no
-    difference is worth saying."""
+    """One line: in how many benchmarks `stats.median` differs from the p50, and by how much at most; None if no
+    difference matters."""
     told = [(b["extra_info"]["pooled_median"], b["name"]) for b in benchmarks if b["extra_info"].get("pooled_median")]
     apart = [(t["difference"], name) for t, name in told if t["difference"] and abs(t["difference"]) >= WORTH_SAYING]
     if not apart:

@@ -1,4 +1,4 @@
-"""Folders of models: what they say of themselves before anything is loaded, and the one line where they are not whole.
+"""Model folders: reads their configuration before anything is loaded, and reports an incomplete one in one line.
 
     folders.check_pipeline(Path("my-model"), "StableDiffusionPipeline")     # FolderError: one line, or nothing
     folders.variants(Path("my-model"))                                      # {"unet": "fp16"}: no other files
@@ -31,7 +31,7 @@ MAX_HEADER = 100_000_000  # bytes, of a safetensors file
 
 
 class FolderError(ValueError):
-    """A folder of a model that cannot be loaded; `str()` is one line that names the file and what to do."""
+    """A model folder cannot be loaded; `str()` is one line that names the file and what to do."""
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
@@ -54,7 +54,7 @@ def read_json(path: Path) -> Mapping[str, Any]:
 
 
 def check_pipeline(folder: Path, pipeline: str, needed: Iterable[str] = (), left_out: Iterable[str] = ()) -> None:
-    """Raises FolderError where `folder` holds no whole diffusers pipeline of the class `pipeline`. The parts `needed`
+    """Raises FolderError if `folder` holds no complete diffusers pipeline of the class `pipeline`. The parts `needed`
     must be named in its index, those `left_out` need not be there."""
     index = folder / INDEX
     if not index.is_file():
@@ -72,7 +72,7 @@ def check_pipeline(folder: Path, pipeline: str, needed: Iterable[str] = (), left
 
 
 def check_timm(folder: Path, architecture: str) -> Mapping[str, Any]:
-    """The configuration of a folder that timm saved. Raises FolderError where it is not whole, or is another one's."""
+    """The configuration of a folder that timm saved. Raises FolderError if it is incomplete or of another model."""
     config = read_json(folder / "config.json")
     found = config.get("architecture")
     if str(found).partition(".")[0] != architecture:
@@ -87,7 +87,7 @@ def check_timm(folder: Path, architecture: str) -> Mapping[str, Any]:
 
 
 def check_digits_vit(folder: Path, image_size: int) -> None:
-    """Raises FolderError where `folder` holds no classifier of colour images of `image_size` px in the format of the
+    """Raises FolderError unless `folder` holds a classifier of colour images of `image_size` px in the format of the
     digits weights."""
     file = folder / "config.json"
     arguments = read_json(file).get("model_args")
@@ -103,8 +103,8 @@ def check_digits_vit(folder: Path, image_size: int) -> None:
 
 
 def variants(folder: Path) -> dict[str, str]:
-    """Part -> the variant ("fp16") of its files, of parts that have files of one variant alone. Raises FolderError
-    where a part has several variants and no plain files."""
+    """Part -> the variant ("fp16") of its files, for parts that have only files of one variant. Raises FolderError if a
+    part has several variants and no plain files."""
     found: dict[str, str] = {}
     for name in _parts(read_json(folder / INDEX)):
         names = {match[2] for file in _files(folder / name) if (match := WEIGHTS.fullmatch(file.name))}
@@ -118,7 +118,7 @@ def variants(folder: Path) -> dict[str, str]:
 
 
 def weights_files(folder: Path) -> list[Path]:
-    """The weights files of one network that are loaded: safetensors before .bin, plain ones before a variant."""
+    """The weight files that are loaded for one network: safetensors before .bin, plain ones before a variant."""
     matches = {file: match for file in _files(folder) if (match := WEIGHTS.fullmatch(file.name))}
     plain = any(match[2] is None for match in matches.values())
     of_one = {file: match for file, match in matches.items() if match[2] is None or not plain}
@@ -127,8 +127,8 @@ def weights_files(folder: Path) -> list[Path]:
 
 
 def pipeline_axes(folder: Path) -> dict[str, Any]:
-    """The image size, in pixels along one side, that a folder's own configuration asks for. Nothing where it does not
-    say: a folder that cannot be read says why when it is loaded."""
+    """The image size, in pixels along one side, that a folder's own configuration states; empty if it
+    states none. An unreadable folder is reported when it is loaded."""
     try:
         denoiser = next(folder / name for name in ("unet", "transformer") if (folder / name).is_dir())
         side = read_json(denoiser / "config.json")["sample_size"]
@@ -141,7 +141,7 @@ def pipeline_axes(folder: Path) -> dict[str, Any]:
 
 
 def timm_axes(folder: Path) -> dict[str, Any]:
-    """The same of a folder that timm saved."""
+    """The same for a folder that timm saved."""
     try:
         config = read_json(folder / "config.json")
     except (FolderError, OSError):
@@ -215,7 +215,7 @@ def _check_files(files: list[Path]) -> None:
 
 
 def _check_whole(file: Path) -> None:
-    """Raises FolderError where a safetensors file is shorter than its own header says, or has none."""
+    """Raises FolderError if a safetensors file is shorter than its header says, or has no header."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))[0]

@@ -4,8 +4,8 @@
     forwards = {c.name: c.module for c in workload.components}
     images = workload.iterate(forwards, workload.batch)        # float32 (N, 3, H, W), 0 to 1
 
-A copy of the pipeline runs: it holds stand-ins, the components own the networks, and its scheduler is exchanged for
-the case's, on the model's noise schedule. The pipeline that was given stays as it is. The output stays a tensor: no
+A copy of the pipeline runs: it holds stand-ins, the components own the networks, and its scheduler is replaced by the
+case's, with the model's noise schedule. The original pipeline is not changed. The output stays a tensor: no
 PIL, no progress bar, nothing written.
 """
 
@@ -75,8 +75,8 @@ def stable_diffusion_workload(
 def dit_workload(
     pipeline: Any, case: Case, labels: Sequence[int], weights_hash: str, quality: Quality | None = None
 ) -> Workload:
-    """A workload of a `DiTPipeline`. Unsupported for a scheduler, ValueError for an image size or a label, that it
-    cannot have."""
+    """A workload of a `DiTPipeline`. Raises Unsupported for a scheduler, ValueError for an image size or a
+    label, that it cannot have."""
     if SCHEDULERS[str(case.scheduler)].scales_input:
         usable = ", ".join(name for name, entry in SCHEDULERS.items() if not entry.scales_input)
         raise Unsupported(
@@ -135,7 +135,7 @@ def _noise_from(scheduler: Any, generators: list[torch.Generator]) -> Iterator[N
 
 
 def _cut(pipeline: Any, batch: Batch) -> tuple[truncation.Truncation, ...]:
-    """What each of the pipeline's tokenizers cuts off the prompts. ValueError where one is longer than its encoder."""
+    """What each of the pipeline's tokenizers cuts off the prompts. ValueError if one exceeds its encoder's limit."""
     found = []
     for name, encoder in (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")):
         tokenizer = getattr(pipeline, name, None)
@@ -275,7 +275,7 @@ def _workload(
         setattr(pipeline, part.attribute, stand_in)
     name, own = str(case.scheduler), {**pipeline.scheduler.config, "_class_name": type(pipeline.scheduler).__name__}
     pipeline.scheduler = build(name, own)
-    pipeline.scheduler.set_timesteps(case.num_steps)  # some settings of some classes are changed here
+    pipeline.scheduler.set_timesteps(case.num_steps)  # some classes change some of their settings here
     pipeline.set_progress_bar_config(disable=True)
 
     def iterate(forwards: Mapping[str, Forward], batch: Batch) -> torch.Tensor:
@@ -300,7 +300,7 @@ def _workload(
 
 
 def _asked(pipeline: Any, case: Case, batch: Batch) -> dict[str, Any]:
-    """Work identity of a pipeline: what it is asked to do. The scheduler's settings are read back from the object that
+    """Work identity of a pipeline: what is asked of it. The scheduler's settings are read back from the object that
     runs, after `set_timesteps`; private entries of its configuration (versions) stay out."""
     config = {key: value for key, value in pipeline.scheduler.config.items() if not key.startswith("_")}
     return {

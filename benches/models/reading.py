@@ -1,10 +1,10 @@
-"""What a model library raises while it reads a folder, as one line that names the file.
+"""Turns what a model library raises while it reads a folder into one line that names the file.
 
     with reading.by("diffusers", folder, parts): pipeline = StableDiffusionPipeline.from_pretrained(folder)
 
-A library takes a configuration at its word: a list where it computes with a number ends in a TypeError that names
-neither file nor field, and tokenizers raises a bare Exception. Want of memory, and what the machine failed in (a full
-disk, too many open files), is none of the folder's and passes through.
+Libraries do not validate a configuration: a list in place of a number ends in a TypeError that names neither file nor
+field, and tokenizers raises a bare Exception. Out of memory and failures of the machine (a full disk, too many open
+files) are not the folder's fault and pass through.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from harness.worker import is_out_of_memory, one_line
 
 @contextmanager
 def by(library: str, folder: Path, index: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Raises FolderError where the library cannot read `folder`; `index` is its model_index.json, if it has parts."""
+    """Raises FolderError if the library cannot read `folder`; `index` is its model_index.json, if it has parts."""
     try:
         yield
     except folders.FolderError:
         raise
-    except Exception as error:  # whatever type it has, it is about the files
+    except Exception as error:  # of whatever type, it is about the files
         if is_out_of_memory(error) or causes.of_error(error) is not None:
             raise
         said = " ".join(str(error).split()) if isinstance(error, ValueError | OSError) else one_line(error)
@@ -36,13 +36,13 @@ def by(library: str, folder: Path, index: Mapping[str, Any] | None = None) -> It
 
 
 def _at_fault(folder: Path, index: Mapping[str, Any]) -> Path:
-    """The first part that cannot be loaded by itself either; the index where each one can."""
+    """The first part that cannot be loaded by itself either; the index if each of them can."""
     for name, entry in index.items():
         if not isinstance(entry, list) or len(entry) != 2 or not (folder / name).is_dir():
             continue
         library, class_name = entry
         try:
             getattr(importlib.import_module(library), class_name).from_pretrained(folder / name, local_files_only=True)
-        except Exception:  # only which part it is
+        except Exception:  # only the part matters here
             return folder / name
     return folder / folders.INDEX

@@ -12,7 +12,7 @@ from benches.models import architectures, folders
 from harness.registry import MODELS
 from harness.types import Case, Workload
 
-UNGUIDED = 1.0  # up to this scale diffusers' pipelines ask for the condition alone
+UNGUIDED = 1.0  # up to this scale diffusers' pipelines run without guidance
 PROMPTS = (
     "a photograph of an astronaut riding a horse",
     "a red fox asleep in fresh snow, morning light",

@@ -18,7 +18,7 @@ from torch import nn
 from benches.models.networks import split_pooled, to_ticks
 from harness.types import Forward
 
-PIPELINE_NULL_CLASS = 1000  # what DiTPipeline asks for in the unguided half, whatever the network's classes are
+PIPELINE_NULL_CLASS = 1000  # what DiTPipeline passes for the unconditional half, whatever classes the network has
 
 
 class Border:
@@ -81,7 +81,7 @@ class UNetStandIn(StandIn):
 
 
 class DiTStandIn(StandIn):
-    """The network's null class is the row after its last class: 1,000 for ImageNet's classes alone."""
+    """The network's null class is the embedding row after its last class, 1,000 only for ImageNet's classes."""
 
     def forward(self, sample: torch.Tensor, timestep: torch.Tensor, class_labels: torch.Tensor) -> SimpleNamespace:
         null_class = self.config.num_embeds_ada_norm

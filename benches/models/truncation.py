@@ -1,4 +1,4 @@
-"""How many tokens of its prompts a pipeline never reads: a tokenizer cuts what is longer than its model.
+"""Counts the prompt tokens that a pipeline never reads, because the tokenizer truncates at the model's limit.
 
 found = truncation.counted("tokenizer", tokenizer, ["a very long prompt ..."])
 found.tokens_lost        # (12,)

@@ -1,4 +1,4 @@
-"""ViT classifiers of timm: Dosovitskiy et al. 2020, and DeiT-S, the same architecture trained otherwise.
+"""ViT classifiers of timm: Dosovitskiy et al. 2020, and DeiT-S, the same architecture with another training recipe.
 
 `weights` is "random" (timed on seeded random images), "pretrained" (timm's default weights from the hub) or a folder
 with timm's `config.json` and `model.safetensors`, whose image size, channels and classes are the row's.
@@ -34,7 +34,7 @@ def build(case: Case) -> Workload:
     module, weights_hash = _load(case)
     side = int(case.image_size or 0)
     generators = [torch.Generator().manual_seed(seed) for seed in item_seeds(case, case.batch_size)]
-    channels = module.patch_embed.proj.in_channels  # of the weights: 1 in a model of greyscale images
+    channels = module.patch_embed.proj.in_channels  # as in the weights: 1 for a greyscale model
     images = torch.stack([torch.randn(channels, side, side, generator=generator) for generator in generators])
     identity = {"architecture": case.model, "image_size": case.image_size, "images": f"normal, seed {case.seed}"}
     return classifier_workload(module, case, images, weights_hash, identity)
@@ -56,7 +56,7 @@ def _load(case: Case) -> tuple[Any, str]:
     with reading.by("timm", folder):
         module = create(f"local-dir:{folder}", pretrained=True)
     stored = module.pretrained_cfg.get("num_classes")
-    if module.num_classes != stored:  # timm draws the last layer at random then
+    if module.num_classes != stored:  # timm then initialises the last layer at random
         raise folders.FolderError(
             f"{folder / 'config.json'}: num_classes in model_args is {module.num_classes}, and the stored weights have "
             f"{stored}: make both the same"

@@ -70,8 +70,8 @@ def classifier_workload(
 ) -> Workload:
     """A workload of one forward: float32 images (N, C, H, W), N the batch size -> logits (N, num_classes).
 
-    Where `num_classes` is not given, it is the module's own, as timm's have. Raises ValueError where it has none. 0 is
-    a module without its last layer: the output is features, of the shape that the module itself gives one image.
+    If `num_classes` is not given, the module's own attribute is used, which timm's modules have; ValueError if there is
+    none. 0 means a module without its last layer: the output is features, in the shape that the module returns.
     """
     classes = num_classes if num_classes is not None else getattr(module, "num_classes", None)
     if classes is None:
@@ -97,6 +97,6 @@ def classifier_workload(
 
 @torch.no_grad()
 def _feature_shape(module: nn.Module, images: torch.Tensor) -> tuple[int, ...]:
-    """The shape of one image's features: (D,) where the module pools its tokens, (T, D) where it does not."""
+    """The shape of one image's features: (D,) if the module pools its tokens, (T, D) if it does not."""
     features: torch.Tensor = module(images[:1])
     return tuple(features.shape[1:])

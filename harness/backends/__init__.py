@@ -23,12 +23,12 @@ from harness.types import Component, Forward
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:
-    """What a backend needs beside the components: `cache` is a folder that the processes of one case share, and
-    `exports` one that all cases of the run share, for files named by `work()` (equal where networks, values and shapes
-    are; to be asked before anything is cast) and, where they were calibrated, by `calls`. `optimizations` are the
+    """What a backend needs besides the components: `cache` is a folder that the processes of one case share, and
+    `exports` one that all cases of the run share, for files named by `work()` (equal if networks, values and shapes
+    are; to be called before anything is cast) and, if they were calibrated, by `calls`. `optimizations` are the
     case's; those of modules, attention and grad mode are in force already. `calibration()` runs the workload in fp32
-    for real inputs of its networks: to be asked before anything is cast. What it finds is of the whole case: steps,
-    scheduler, guidance, prompt, seed.
+    to get real inputs of its networks: to be called before anything is cast. Its results depend on the whole case:
+    steps, scheduler, guidance, prompt, seed.
     """
 
     precision: str
@@ -48,10 +48,10 @@ class Build:
 
     `weights_bytes` and `elements_by_dtype` are read back from what will run. `build_s` is the time for compiling,
     exporting or quantising; `cached` says that an artefact of an earlier process was used. `disk_bytes()` is the size
-    of the file that one would ship: the saved state dict, the ONNX file, the engine. `keeps` tells that something was
-    left on disk that a later process finds. `verify()` is asked after the last pass: why what ran is not what was asked
-    (a recompile, a fallback), or None. `shares` says by component how much of the weights is quantised, where the
-    precision quantises.
+    of the file that one would ship: the saved state dict, the ONNX file, the engine. `keeps` says that
+    something was left on disk that a later process finds. `verify()` is called after the last pass: why what ran is not
+    what was asked for (a recompile, a fallback), or None. `shares` says by component how much of the weights is
+    quantised, if the precision quantises.
     """
 
     forwards: Mapping[str, Forward]

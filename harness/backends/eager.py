@@ -66,9 +66,9 @@ def cast_all(components: Sequence[Component], request: BuildRequest) -> Cast:
 
 
 def _seen(components: Sequence[Component], request: BuildRequest) -> dict[str, Observed]:
-    """What calls of each network show of its linear layers: those of calibration for int8_static, and for the other
-    quantised precisions one with its example inputs, or those of calibration where that one does not reach every layer;
-    none for all others."""
+    """What calls of each network show about its linear layers. int8_static uses the calibration calls; the other
+    quantised precisions use one call with the example inputs, or the calibration calls if that one does not reach every
+    layer; all other precisions use none."""
     if request.precision not in precision.QUANTISED:
         return {c.name: Observed() for c in components}
     if request.precision != "int8_static":
@@ -80,7 +80,7 @@ def _seen(components: Sequence[Component], request: BuildRequest) -> dict[str, O
 
 
 def _observed(component: Component, calls: Calls, request: BuildRequest) -> Observed:
-    """What `calls` show, made with copies of their inputs on the device."""
+    """What `calls` show, run on the device with copies of their inputs."""
     given = [tuple(x.to(request.device, copy=True) for x in call) for call in calls]
     return linear_use.observed(component.module.to(request.device).eval(), given)
 

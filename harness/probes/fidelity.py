@@ -3,11 +3,11 @@
 Computed on the timed batch, an item at a time. The cosine of images is taken after subtracting the reference's mean
 value: two bright pictures have a raw cosine of 0.9 whatever they show. A cosine is blind to scale, and a mean to one
 item in ten, so the relative error is judged too: the length of the difference over that of the reference around its
-mean, 0 where they are equal, 1 for a picture of its mean alone, about 1.4 for another picture of the same contrast. The
-row is invalid where the mean cosine is below its floor, the mean error above its ceiling, or the worst item's error
-above ITEM times that (never above LARGEST_ITEM: another picture is wrong in any precision). All stand in its facts.
+mean: 0 if they are equal, 1 for a constant image of that mean, about 1.4 for an unrelated image of equal contrast. The
+row is invalid if the mean cosine is below its floor, the mean error above its ceiling, or the worst item's error above
+ITEM times that ceiling (at most LARGEST_ITEM: an unrelated image is wrong in any precision). The facts hold them all.
 
-The bounds stand in `harness.tolerance`. Every process of a case is checked; the figures come from the first.
+The bounds are in `harness.tolerance`. Every process of a case is checked; the figures come from the first.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def fidelity(trial: Trial) -> Findings:
 
 
 def _against_the_first(trial: Trial, own: torch.Tensor) -> dict[str, float]:
-    """The largest relative error of an item against the output of the first process of the case, which leaves it."""
+    """The largest relative error of an item against the output of the first process of the case, which stores it."""
     path = trial.folder / kept_outputs.FOLDER / f"{trial.case.id}.npy"
     if not path.exists():
         kept_outputs.save(path, own)
@@ -126,8 +126,8 @@ def _against_the_first(trial: Trial, own: torch.Tensor) -> dict[str, float]:
 def closeness(own: torch.Tensor, wanted: torch.Tensor, kind: str) -> tuple[dict[str, list[float]], dict[str, str]]:
     """Cosine, relative error, largest difference and, for images, PSNR of two equally shaped tensors.
 
-    Items of one value have the batch's cosine and are held against the batch's length: one value has neither direction
-    nor spread. So has an item of equal values its own length for a spread. Equal items have cosine 1 and error 0.
+    Items with a single value get the batch's cosine and are divided by the batch's norm, since one value has neither
+    direction nor spread. Items with all values equal are divided by their own norm. Equal items: cosine 1, error 0.
     """
     import torch
 
@@ -152,7 +152,7 @@ def closeness(own: torch.Tensor, wanted: torch.Tensor, kind: str) -> tuple[dict[
 
 
 def without_class(output: torch.Tensor, kind: str) -> str | None:
-    """Why an output of a kind names no class for its items, or None."""
+    """Why an output of this kind names no class for its items, or None."""
     if kind == "images":
         return "not a classifier"
     if kind == "features":

@@ -85,7 +85,7 @@ def latency(trial: Trial) -> Findings:
 
 @dataclass(frozen=True, kw_only=True)
 class Repeated:
-    """How far the outputs of a process lie apart, and what follows from it."""
+    """How far apart the outputs of a process are, and what follows from it."""
 
     facts: Mapping[str, float] = field(default_factory=dict)
     warning: str | None = None
@@ -93,7 +93,7 @@ class Repeated:
 
 
 def _repeated(trial: Trial, outputs: Sequence[torch.Tensor]) -> Repeated:
-    """The outputs of the first iteration, of the last warm-up iteration and of the last sample, held against each
+    """Compares the outputs of the first iteration, of the last warm-up iteration and of the last sample with each
     other."""
     error = repeat_error(outputs)
     if error == 0.0:
