@@ -226,7 +226,7 @@ def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
         plugins = (*plugins, *(p for p in benches.modules(kept) if p not in plugins))
         if stored.finished and not remaining(stored, retry_failed=options.retry_failed):
             failed = {m.case.id for m in stored.measurements if attempts.to_retry(m, retry_failed=True)}
-            hint = f"; --retry-failed measures the {len(failed)} that failed again" if failed else ""
+            hint = f"; --retry-failed measures the {len(failed)} failed rows again" if failed else ""
             _say(f"nothing is missing from this run{hint}")
             return stored
         stored = weights.checked(stored)
@@ -242,7 +242,7 @@ def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
 
 
 def _sweep(started: Run, workers: Workers, plugins: tuple[str, ...], *, retry_failed: bool = False) -> Run:
-    go_on = f"what was measured is kept. Go on with: imgbench run --resume {shlex.quote(str(started.folder))}"
+    go_on = f"finished measurements are kept. Resume with: imgbench run --resume {shlex.quote(str(started.folder))}"
     try:
         with progress.listener(progress.console()) as listener:
             return sweep(started, workers, plugins, listener, retry_failed=retry_failed)
@@ -261,8 +261,8 @@ def environment_words(run: Run) -> str | None:
     rows = len({m.case.id for m in found})
     what = "; ".join(dict.fromkeys(WORDS[m.cause] for m in found if m.cause is not None))
     return (
-        f"{rows} row{'' if rows == 1 else 's'} failed by the environment and not by what was measured ({what}): mend "
-        f"that, then measure them with: imgbench run --resume {shlex.quote(str(run.folder))}"
+        f"{rows} row{'' if rows == 1 else 's'} failed because of the environment, not the code under test ({what}): "
+        f"fix that, then resume with: imgbench run --resume {shlex.quote(str(run.folder))}"
     )
 
 

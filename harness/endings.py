@@ -54,7 +54,7 @@ def died(exitcode: int | None, log: Path, kernel_out_of_memory: bool) -> Reply:
     if exitcode is not None and exitcode < 0:
         name, own = _signal_name(-exitcode), -exitcode in causes.OWN_SIGNALS
         hint = ", and not by the kernel's out-of-memory killer" if exitcode == -signal.SIGKILL else ""
-        said = f"the worker was ended by {name}{hint}{_tail(log)}"
+        said = f"the worker was killed by {name}{hint}{_tail(log)}"
         found = _folders_cause(log) if -exitcode == signal.SIGBUS else None if own else Cause.KILLED
     else:
         said = f"the worker ended with exit code {exitcode} and no result{_tail(log)}"

@@ -25,14 +25,14 @@ Calls = Sequence[tuple["torch.Tensor", ...]]  # the inputs of each call
 class Left(StrEnum):
     """Why a linear layer stays unquantised; the value is the text for people."""
 
-    ATTENTION = "nn.MultiheadAttention uses its weight without calling it"
-    BYPASSED = "its weight is used without calling it"
+    ATTENTION = "nn.MultiheadAttention reads its weight without calling the layer"
+    BYPASSED = "its weight is read without calling the layer"
     NOT_REACHED = "no call of the network reached it"
     COMPUTED = "its weight is computed anew in every call (weight_norm, spectral_norm or another parametrization)"
-    OTHERWISE = "its weight is used otherwise than by torch.nn.functional.linear"
-    GPU_SIDES = "its sides are no multiples of 8, as a GPU's int8 product needs"
-    FP8_SIDES = "its sides are no multiples of 16, as fp8 kernels need"
-    NOT_PLAIN = "quantize_dynamic knows plain linear layers only"
+    OTHERWISE = "its weight is used by something other than torch.nn.functional.linear"
+    GPU_SIDES = "its dimensions are not multiples of 8, as a GPU's int8 product needs"
+    FP8_SIDES = "its dimensions are not multiples of 16, as fp8 kernels need"
+    NOT_PLAIN = "quantize_dynamic supports only plain nn.Linear"
 
 
 @dataclass(frozen=True, kw_only=True)

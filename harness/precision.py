@@ -117,7 +117,7 @@ def applied(precision: str) -> Iterator[None]:
 
 
 def matmul_precision() -> str | None:
-    """torch's precision of fp32 matrix products: "highest", "high" or "medium"; None where its older and newer switches
+    """torch's fp32 matmul precision: "highest", "high" or "medium"; None where its older and newer switches
     contradict each other, which torch refuses to read."""
     import torch
 

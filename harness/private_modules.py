@@ -63,7 +63,7 @@ def _tied(originals: Sequence[torch.nn.Module], copies: Sequence[torch.nn.Module
         return "its copy holds a layer of the original"
     reached = (value for module in originals for layer in module.modules() for value in _functions(layer))
     if any(id(held) in mine for function in reached for held in _closed_over(function)):
-        return "a function that was put on it calls one of its layers"
+        return "a function attached to it calls one of the original's layers"
     return None
 
 
@@ -88,8 +88,8 @@ def _take(components: Sequence[Component], why: str) -> None:
     for component in components:
         if any(layer in _TAKEN for layer in component.module.modules()):
             raise SharedModule(
-                f"the builder gave the network {component.name} ({type(component.module).__name__}), or a layer of it, "
-                f"a second time, after a row had changed it, and it cannot be copied ({why}); let the builder make a "
-                "new one for every case"
+                f"the builder returned the network {component.name} ({type(component.module).__name__}), or a layer of "
+                f"it, a second time, after a row had changed it, and it cannot be copied ({why}); let the builder make "
+                "a new one for every case"
             )
     _TAKEN.update(layer for c in components for layer in c.module.modules())

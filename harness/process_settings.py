@@ -17,12 +17,12 @@ MIXED: Final = "a mix of torch's older and newer switches"
 _IN_WORDS: Final = {
     "threads": "the number of threads",
     "default_dtype": "torch's default dtype",
-    "matmul_precision": "torch's precision of fp32 matrix products",
-    "convolution_precision": "torch's precision of fp32 convolutions on the CPU",
+    "matmul_precision": "torch's fp32 matmul precision",
+    "convolution_precision": "torch's fp32 convolution precision on the CPU",
     "autocast_cpu": "torch's autocast on the CPU",
     "autocast_cuda": "torch's autocast on the GPU",
     "deterministic": "torch's deterministic algorithms",
-    "cudnn_benchmark": "cuDNN's benchmarking of algorithms",
+    "cudnn_benchmark": "cuDNN's benchmark mode (autotuning)",
     "cudnn_tf32": "TF32 in cuDNN",
 }
 
@@ -87,7 +87,7 @@ def fault(before: Settings) -> str | None:
     if not changed:
         return None
     told = ", ".join(f"{_IN_WORDS[n]} from {_plain(getattr(before, n))} to {_plain(getattr(now, n))}" for n in changed)
-    return f"the row changed a setting of the whole process: {told}"
+    return f"the row changed a process-wide setting: {told}"
 
 
 def _changed(before: Settings, now: Settings) -> list[str]:

@@ -45,7 +45,7 @@ class Census:
         return f"{len(forgotten)} of {len(self.layers)} linear layers of {network} are not quantised ({some})"
 
     def in_words(self) -> str:
-        """ "12 of 13; 1 left: its sides are no multiples of 16, as fp8 kernels need"."""
+        """ "12 of 13; 1 left: its dimensions are not multiples of 16, as fp8 kernels need"."""
         reasons = Counter(reason for name, reason in self.left.items() if name not in self.quantised)
         left = "".join(f"; {count} left: {reason}" for reason, count in reasons.items())
         return f"{len(self.quantised)} of {len(self.layers)}{left}"

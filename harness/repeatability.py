@@ -44,8 +44,7 @@ def guarded(name: str, forward: Forward) -> Forward:
             if not same_values(x, kept):
                 which = f"input {number + 1} of {len(inputs)}" if len(inputs) > 1 else "its input"
                 raise Mismatch(
-                    f"the network {name} writes into {which}, so that every further iteration gets another one; "
-                    f"{OWN_COPY}"
+                    f"the network {name} writes to {which}, so every later iteration gets a different one; {OWN_COPY}"
                 )
         return output
 
@@ -73,7 +72,7 @@ class Snapshot:
         now = tuple(_tensors(batch))
         if len(now) == len(self.tensors) and all(map(same_values, now, self.tensors)):
             return None
-        return f"the timed batch was changed while it was timed, so that the iterations did other work; {OWN_COPY}"
+        return f"the timed batch was changed while it was timed, so the iterations did not do the same work; {OWN_COPY}"
 
 
 def snapshot(batch: Any) -> Snapshot:

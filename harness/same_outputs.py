@@ -33,7 +33,7 @@ class SameOutput:
         values = [_LONG.get(axis) or f"{axis} {_text(getattr(self.other, axis))}" for axis in self.axes]
         others = f" and of {self.more} more" if self.more else ""
         return (
-            f"same output: bit for bit that of the row with {' and '.join(values)}{others}, so that the difference in "
+            f"same output: bit-identical to the row with {' and '.join(values)}{others}, so that the difference in "
             f"{' and '.join(self.axes)} changed nothing"
         )
 

@@ -61,7 +61,7 @@ def _decoded(raw: bytes) -> str:
 
 
 def _constant(word: str) -> float:
-    raise ValueError(f"{word} is no number that JSON has")
+    raise ValueError(f"{word} is not a JSON number")
 
 
 def _check_numbers(value: Any) -> None:
@@ -84,4 +84,4 @@ def _check_characters(document: Any) -> None:
     try:
         json.dumps(document, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        raise ValueError("a text holds one half of a character (a lone surrogate, \\ud800 to \\udfff)") from None
+        raise ValueError("a string holds one half of a character (a lone surrogate, \\ud800 to \\udfff)") from None

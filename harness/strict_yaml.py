@@ -90,13 +90,13 @@ def _meaning(word: str, tag: str) -> tuple[str, str | None]:
         value = int(word.replace("0o", ""), 8)
         return tag, f"{word} is octal in YAML 1.2 and text in YAML 1.1; write {value}, or {quoted}"
     if kind in {"int", "float"} and ":" in word:
-        return tag, f"{word} is a number to the base 60 in YAML 1.1; write it in decimal, or {quoted}"
+        return tag, f"{word} is a base-60 number in YAML 1.1; write it in decimal, or {quoted}"
     if kind in {"int", "float"} and "_" in word:
         return tag, f"{word} has a '_' in a number; write {word.replace('_', '')}, or {quoted}"
     if kind == "int" and not DECIMAL.fullmatch(word):
         return tag, f"{word} is not a decimal number; write it in decimal, or {quoted}"
     if kind == "bool" and word.lower() not in BOOLEANS:
-        return tag, f"{word} is a truth value in YAML 1.1 and text in YAML 1.2; write true or false, or {quoted}"
+        return tag, f"{word} is a boolean in YAML 1.1 and text in YAML 1.2; write true or false, or {quoted}"
     if kind == "timestamp":
         return tag, f"{word} is a date in YAML 1.1; {quoted}"
     if kind == "merge":

@@ -235,7 +235,7 @@ def _matrix(entry: Any) -> Iterable[Case]:
         if not hits:
             yield case
     if unused:
-        raise SuiteError(f"exclude: {shown(_plain(excluded[unused[0]]))} takes no case out")
+        raise SuiteError(f"exclude: {shown(_plain(excluded[unused[0]]))} excludes no case")
 
 
 def _is_one_of(axis: str, found: Mapping[str, Any], values: list[Any], given: Mapping[str, Any]) -> bool:

@@ -95,8 +95,8 @@ def warnings(count: int, may_use: Allowed) -> tuple[str, ...]:
     if count <= most.count:
         return ()
     effect = {
-        Source.QUOTA: f"the CPU quota pays for {_cores(may_use.quota or 0)}, and the kernel stops the threads when "
-        "it is spent: the throughput falls, and the p50 leaves the stops out",
+        Source.QUOTA: f"the CPU quota allows {_cores(may_use.quota or 0)}; the kernel throttles the threads beyond it: "
+        "throughput falls, and the p50 does not show it",
         Source.OMP_THREAD_LIMIT: f"OMP_THREAD_LIMIT is {may_use.limit}, and torch runs no more than that",
     }.get(most.source, f"the process may use {_cores(most.count)}, and the threads wait for one another")
     return (f"oversubscribed: {count} threads, where {effect} (--threads {most.count} fits)",)
@@ -143,7 +143,7 @@ def _variable(name: Source) -> int | None:
         return None
     first = text.split(",")[0].strip() if name is Source.OMP_NUM_THREADS else text
     if not first.isascii() or not first.isdigit() or int(first) < 1:
-        raise ThreadsRefused(f"{name}={text!r}: must be a whole number of at least 1; unset it, or mend it")
+        raise ThreadsRefused(f"{name}={text!r}: must be a whole number of at least 1; unset it or correct it")
     return int(first)
 
 

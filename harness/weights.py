@@ -126,7 +126,7 @@ def checked(run: Run) -> Run:
 
 def _mend(stored: bool) -> str:
     if stored:
-        return "put the weights back that the run was begun with, or begin a new run"
+        return "restore the weights with which the run began, or begin a new run"
     return "resume in the folder in which the run was begun, or begin a new run"
 
 

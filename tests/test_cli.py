@@ -188,7 +188,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_resume(tmp_path: Path) -> None:
     begun.send_signal(signal.SIGINT)
     out, err = begun.communicate(timeout=60)
     assert begun.returncode == 130
-    assert "Go on with: imgbench run --resume" in out
+    assert "Resume with: imgbench run --resume" in out
     assert "Traceback" not in err
     (folder,) = (tmp_path / "runs").iterdir()
     assert [m.status for m in storage.load(folder).measurements] == ["ok"]

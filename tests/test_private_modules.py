@@ -58,7 +58,7 @@ def test_a_module_that_cannot_be_copied_is_given_once_in_a_process_and_refused_t
     assert private([component])[0].module is module
     with pytest.raises(
         SharedModule,
-        match=r"^the builder gave the network net \(Linear\), or a layer of it, a second time, .* make a",
+        match=r"^the builder returned the network net \(Linear\), or a layer of it, a second time, .* make a",
     ):
         private([component])
 

@@ -127,7 +127,7 @@ def test_one_layer_that_was_forgotten_is_enough(inputs: torch.Tensor) -> None:
 def test_what_fp8_kernels_cannot_take_is_said_beforehand() -> None:
     module = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.Linear(64, 10))
     left = quantisation.left_out(module, "fp8_e4m3", {})
-    assert left == {"1": "its sides are no multiples of 16, as fp8 kernels need"}
+    assert left == {"1": "its dimensions are not multiples of 16, as fp8 kernels need"}
 
 
 def test_the_file_of_an_offloaded_network_is_as_large_as_ever(inputs: torch.Tensor, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_what_a_gpus_int8_product_cannot_take_is_left_out_or_found_out(
     module = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.Linear(64, 10))
     ranges = quantisation.ranges_of(module, [(torch.randn(20, 32),)])
     left = quantisation.left_out(module, wanted, ranges)
-    assert left == {"1": "its sides are no multiples of 8, as a GPU's int8 product needs"}
+    assert left == {"1": "its dimensions are not multiples of 8, as a GPU's int8 product needs"}
     module = precision.cast(module, wanted, ranges)
     assert quantisation.census(module, left).fault("net") is None
     for rows, fault in ((17, None), (16, "with fewer torchao multiplies in fp32: net.0 (16)")):

@@ -28,7 +28,7 @@ def test_a_network_that_writes_into_its_input_is_invalid_and_the_backend_that_do
     for backend in ("eager", "torch_compile"):
         broken = one(run, backend=backend)
         assert broken.status == "invalid"
-        assert str(broken.reason).startswith("the network classifier writes into its input, so that every further")
+        assert str(broken.reason).startswith("the network classifier writes to its input, so every later")
     right = one(run, backend="onnxruntime")
     assert (right.status, max(right.samples["relative_error"])) == ("ok", pytest.approx(0, abs=1e-5))
 
@@ -49,7 +49,7 @@ def test_an_input_that_is_changed_after_the_first_call_is_found_at_the_end(run_s
 def test_a_network_that_keeps_a_state_or_draws_random_numbers_is_invalid(run_suite: RunSuite, model: str) -> None:
     (found,) = run_suite(f"  - {{model: {model}, batch_size: 4}}").measurements
     assert found.status == "invalid"
-    assert "the network keeps a state or draws random numbers" in str(found.reason)
+    assert "the network keeps state or draws random numbers" in str(found.reason)
     assert found.facts["repeat_error"] > 0.001
 
 
@@ -70,14 +70,14 @@ def test_a_network_that_changes_its_weights_is_invalid(run_suite: RunSuite) -> N
     [
         ("planted_double_default", "torch's default dtype from float32 to float64"),
         ("planted_threads", "the number of threads from "),
-        ("planted_medium_products", "torch's precision of fp32 matrix products from highest to medium"),
+        ("planted_medium_products", "torch's fp32 matmul precision from highest to medium"),
         ("planted_autocast", "torch's autocast on the CPU from off to on"),
     ],
 )
 def test_a_network_that_changes_the_whole_process_is_invalid(run_suite: RunSuite, model: str, words: str) -> None:
     (found,) = run_suite(f"  - {{model: {model}, batch_size: 4}}").measurements
     assert found.status == "invalid"
-    assert f"the row changed a setting of the whole process: {words}" in str(found.reason)
+    assert f"the row changed a process-wide setting: {words}" in str(found.reason)
 
 
 def test_what_a_row_changed_in_the_process_is_set_back() -> None:
@@ -122,7 +122,7 @@ def test_which_of_several_inputs_was_changed_is_said() -> None:
     def second(_a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return b.add_(1)
 
-    with pytest.raises(Mismatch, match=r"^the network unet writes into input 2 of 2, so that"):
+    with pytest.raises(Mismatch, match=r"^the network unet writes to input 2 of 2, so"):
         guarded("unet", second)(torch.zeros(2), torch.zeros(2))
 
 

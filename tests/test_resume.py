@@ -63,7 +63,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_resume_measures_every_row(suit
     assert stopped.returncode == 20, stopped.stdout
     assert stopped.stderr.count("\n") == 1
     assert f"{folder}/measurements.jsonl: File too large" in stopped.stderr
-    assert f"Go on with: imgbench run --resume {folder}" in stopped.stderr
+    assert f"Resume with: imgbench run --resume {folder}" in stopped.stderr
     before = storage.load(folder)
     assert 0 < len(before.measurements) < 6
     assert before.problems == ()
@@ -82,7 +82,7 @@ def test_what_the_environment_failed_is_said_and_measured_again_from_another_fol
     folder = only_run(tmp_path)
     assert first.returncode == 20
     (told,) = [line for line in first.stdout.splitlines() if "failed by the environment" in line]
-    assert told.startswith("1 row failed by the environment and not by what was measured (too many files are open")
+    assert told.startswith("1 row failed because of the environment, not the code under test (too many files are open")
     assert told.endswith(f"imgbench run --resume {folder}")
     assert [m.cause for m in storage.load(folder).measurements if m.cause] == [Cause.TOO_MANY_FILES]
     (tmp_path / "w").rename(tmp_path / "away")

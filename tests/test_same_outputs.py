@@ -64,7 +64,7 @@ def test_many_rows_name_one_and_count_the_others() -> None:
     assert len(found) == 4
     assert {f.more for f in found.values()} == {2}
     assert found[BASE.id].warning == (
-        "same output: bit for bit that of the row with scheduler euler and of 2 more, so that the difference in "
+        "same output: bit-identical to the row with scheduler euler and of 2 more, so that the difference in "
         "scheduler changed nothing"
     )
 

@@ -122,7 +122,7 @@ def test_the_rule_in_words(stored: dict[str, Any], words: str | None) -> None:
     [
         (2, Allowed(cores=2, affinity=2, quota=2.0), None),
         (1, Allowed(cores=2, affinity=2, quota=0.5), None),
-        (2, Allowed(cores=2, affinity=2, quota=1.5), "2 threads, where the CPU quota pays for 1.5 cores"),
+        (2, Allowed(cores=2, affinity=2, quota=1.5), "2 threads, where the CPU quota allows 1.5 cores"),
         (3, Allowed(cores=8, affinity=2), "3 threads, where the process may use 2 cores"),
         (3, Allowed(cores=8, affinity=8, limit=2), "3 threads, where OMP_THREAD_LIMIT is 2"),
     ],

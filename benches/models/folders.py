@@ -211,7 +211,7 @@ def _check_files(files: list[Path]) -> None:
         if file.suffix == ".safetensors":
             _check_whole(file)
         elif _starts_with(file, b"PK") and not zipfile.is_zipfile(file):
-            raise FolderError(f"{file}: the end of the archive is not there: it is cut off, fetch it again")
+            raise FolderError(f"{file}: the archive is truncated: download it again")
 
 
 def _check_whole(file: Path) -> None:

@@ -158,9 +158,9 @@ def without_class(output: torch.Tensor, kind: str) -> str | None:
     if kind == "features":
         return "features name no class"
     if not output.is_floating_point():
-        return "the output holds whole numbers, no logits"
+        return "the output holds integers, not logits"
     if output.ndim < 2 or output.shape[1] < 2:
-        return "one logit an item names no class"
+        return "a single logit per item names no class"
     return None
 
 

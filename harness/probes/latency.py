@@ -101,7 +101,7 @@ def _repeated(trial: Trial, outputs: Sequence[torch.Tensor]) -> Repeated:
     facts = {"repeat_error": error}
     told = f"for one input the outputs of the first and of later iterations differ (relative error {error:.2g})"
     if not error <= repeat_ceiling(trial.case.precision, trial.workload.output_kind):
-        why = "the network keeps a state or draws random numbers, so that its iterations are not the same work"
+        why = "the network keeps state or draws random numbers, so its iterations do not do the same work"
         return Repeated(facts=facts, invalid=f"{told}: {why}")
     return Repeated(facts=facts, warning=f"not repeatable: {told}")
 
