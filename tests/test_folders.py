@@ -180,7 +180,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no weights": (lambda f: (f / UNET).unlink(), r"unet: no weights \(diffusion_pytorch_model.safetensors or"),
     "weights of another name": (lambda f: (f / UNET).rename(f / "unet/w.safetensors"), "there is config.json, w.safet"),
     "cut off": (lambda f: cut(f / UNET), "model.safetensors: has .* bytes, and its header asks for .*: it is cut off"),
-    "a cut .bin": (lambda f: cut(as_bin(f / UNET)), "model.bin: .* it is cut off"),
+    "a cut .bin": (lambda f: cut(as_bin(f / UNET)), "model.bin: the archive is truncated"),
     "empty": (lambda f: (f / UNET).write_bytes(b""), "model.safetensors: is empty"),
     "no safetensors": (lambda f: (f / UNET).write_bytes(b"<html>" * 99), "model.safetensors: no safetensors file"),
     "an LFS pointer": (lambda f: (f / UNET).write_text(LFS), "model.safetensors: is a Git LFS pointer"),

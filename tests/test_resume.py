@@ -81,7 +81,7 @@ def test_what_the_environment_failed_is_said_and_measured_again_from_another_fol
     first = imgbench(str(suite_file), "--out", str(tmp_path / "runs"), cwd=tmp_path)
     folder = only_run(tmp_path)
     assert first.returncode == 20
-    (told,) = [line for line in first.stdout.splitlines() if "failed by the environment" in line]
+    (told,) = [line for line in first.stdout.splitlines() if "failed because of the environment" in line]
     assert told.startswith("1 row failed because of the environment, not the code under test (too many files are open")
     assert told.endswith(f"imgbench run --resume {folder}")
     assert [m.cause for m in storage.load(folder).measurements if m.cause] == [Cause.TOO_MANY_FILES]

@@ -200,7 +200,7 @@ def test_a_word_of_two_meanings_is_refused_with_what_to_write(field: str, messag
     ],
 )
 def test_a_word_of_two_meanings_is_refused_anywhere_in_the_document(text: str) -> None:
-    with pytest.raises(SuiteError, match=r"^line 1: .*(octal|truth|allowed here)"):
+    with pytest.raises(SuiteError, match=r"^line 1: .*(octal|boolean|allowed here)"):
         suite.parse(f"{text}\ncases: [{{model: planted_ok}}]")
 
 

@@ -117,7 +117,7 @@ def test_weights_that_are_gone_or_others_are_refused_in_one_line(here: Path) -> 
     with pytest.raises(WeightsChanged, match=r"'a': the folder .*/a holds other files than when .* begin a new run"):
         weights.checked(run)
     (here / "a").rename(here / "c")
-    with pytest.raises(WeightsChanged, match=r"'a': the folder .*/a is gone: put the weights back"):
+    with pytest.raises(WeightsChanged, match=r"'a': the folder .*/a is gone: restore the weights"):
         weights.checked(run)
     with pytest.raises(WeightsChanged, match="resume in the folder in which the run was begun"):
         weights.checked(replace(run, weights={}))  # a run of an older version, resumed elsewhere

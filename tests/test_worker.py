@@ -30,8 +30,8 @@ def test_every_bad_end_is_a_row_and_the_sweep_goes_on(run_suite: RunSuite) -> No
     expected = {
         "planted_error": ("failed", "ValueError: the planted error"),
         "planted_out_of_memory": ("oom", "memory"),
-        "planted_segfault": ("failed", "ended by SIGSEGV"),
-        "planted_kill": ("failed", "ended by SIGKILL, and not by the kernel's out-of-memory killer"),
+        "planted_segfault": ("failed", "the worker was killed by SIGSEGV"),
+        "planted_kill": ("failed", "killed by SIGKILL, and not by the kernel's out-of-memory killer"),
         "planted_exit": ("failed", "exit code 3"),
         "planted_nan": ("invalid", "40 values that are NaN or infinite"),
         "planted_constant": ("invalid", "4 of 4 outputs are constant"),
