@@ -3,8 +3,9 @@
 Networks are strongly typed: the precision is the ONNX file's, and no builder flag can lower it. Only TF32 is a flag, on
 unless it is taken away. An engine belongs to one GPU model and one version of TensorRT, so both are in its key, beside
 the file's bytes, the range of shapes, TF32 and the workspace. Beside each stands how long its build took, which every
-case that uses it reports, and the digest of its bytes: one that was altered since is built anew. Written against the
-real API of 11.4; not yet proven on hardware.
+case that uses it reports, and the digest of its bytes: one that was altered since is built anew. Once its layers were
+read, the inspector's text stands beside it, too (`.layers.json`). Written against the real API of 11.4; not yet proven
+on hardware.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from harness import tensorrt_log
 from harness.tensorrt_layers import Layers, described
 from harness.timing import Timer
 
@@ -30,7 +32,7 @@ Shape = tuple[int, ...]
 
 
 class EngineError(RuntimeError):
-    """TensorRT said no; `str()` holds what its parser or logger said."""
+    """TensorRT said no; `str()` holds what its parser or logger said (`harness.tensorrt_log`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +112,8 @@ def _digest(path: Path) -> str:
 def _build(onnx_file: Path, ranges: Sequence[Range], timing_cache: Path, tf32: bool) -> bytes:
     import tensorrt as trt
 
-    logger = trt.Logger(trt.Logger.ERROR)
+    tensorrt_log.forget()
+    logger = tensorrt_log.logger()
     builder = _made(lambda: trt.Builder(logger), "builder")
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = _made(lambda: trt.OnnxParser(network, logger), "parser")
@@ -125,11 +128,12 @@ def _build(onnx_file: Path, ranges: Sequence[Range], timing_cache: Path, tf32: b
     else:
         config.clear_flag(trt.BuilderFlag.TF32)
     if config.add_optimization_profile(_profile(builder, network, ranges)) < 0:
-        raise EngineError(f"TensorRT refused the range of shapes of {onnx_file.parent.name}: {list(ranges)}")
+        reason = tensorrt_log.reason()
+        raise EngineError(f"TensorRT refused the range of shapes of {onnx_file.parent.name}, {list(ranges)}: {reason}")
     _use_timing_cache(config, timing_cache)
     serialised = builder.build_serialized_network(network, config)
     if serialised is None:
-        raise EngineError(f"TensorRT built no engine of {onnx_file.parent.name}; its reason is in the worker's log")
+        raise EngineError(f"TensorRT built no engine of {onnx_file.parent.name}: {tensorrt_log.reason()}")
     _write(timing_cache, bytes(memoryview(config.get_timing_cache().serialize())))
     return bytes(memoryview(serialised))
 
@@ -139,7 +143,7 @@ def _made(make: Callable[[], Any], what: str) -> Any:
     try:
         return make()
     except TypeError as error:
-        raise EngineError(f"TensorRT made no {what} ({error}); its reason is in the worker's log") from error
+        raise EngineError(f"TensorRT made no {what}: {tensorrt_log.reason()} ({error})") from None
 
 
 def _use_timing_cache(config: Any, path: Path) -> None:
@@ -149,7 +153,7 @@ def _use_timing_cache(config: Any, path: Path) -> None:
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
             return
-    raise EngineError("TensorRT takes no timing cache, not even an empty one; its reason is in the worker's log")
+    raise EngineError(f"TensorRT takes no timing cache, not even an empty one: {tensorrt_log.reason()}")
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -168,16 +172,24 @@ def _profile(builder: Any, network: Any, ranges: Sequence[Range]) -> Any:
 
 
 class Engine:
-    """A loaded engine. Calling it with torch tensors on the GPU gives its one output; shapes are those of the call."""
+    """A loaded engine. Calling it with torch tensors on the GPU gives its one output; shapes are those of the call.
+
+    The memory of activations is one tensor of torch's, for the largest shapes of the profile, which all its execution
+    contexts use, one after the other: the one that is called, and the short-lived one of the profiler.
+    """
 
     def __init__(self, path: Path) -> None:
         import tensorrt as trt
         import torch
 
-        self._runtime = _made(lambda: trt.Runtime(trt.Logger(trt.Logger.ERROR)), "runtime")  # must outlive the engine
+        tensorrt_log.forget()
+        self.path = path
+        self._runtime = _made(lambda: trt.Runtime(tensorrt_log.logger()), "runtime")  # must outlive the engine
         self.engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self.engine is None:
-            raise EngineError(f"{path.name} cannot be loaded by this TensorRT on this GPU")
+            reason = tensorrt_log.reason()
+            raise EngineError(f"{path.name} cannot be loaded by this TensorRT on this GPU: {reason}")
+        self._memory = torch.empty(int(self.engine.device_memory_size_v2), dtype=torch.uint8, device=DEVICE)
         self._context = self._new_context()
         names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
         self.inputs = [n for n in names if self.engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
@@ -188,6 +200,7 @@ class Engine:
         self._dtypes = {name: torch_dtype(self.engine.get_tensor_dtype(name)) for name in names}
         # On torch's default stream TensorRT would synchronise the whole device in every call.
         self._stream = torch.cuda.Stream()
+        tensorrt_log.forget()
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         return self._run(self._context, inputs)
@@ -205,14 +218,19 @@ class Engine:
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
         if not context.execute_async_v3(self._stream.cuda_stream):
-            raise EngineError("execute_async_v3 failed; its reason is in the worker's log")
+            raise EngineError(f"execute_async_v3 failed: {tensorrt_log.reason()}")
         current.wait_stream(self._stream)  # so that `given` may be freed and `result` read in the order of torch's work
         return result
 
     def _new_context(self) -> Any:
-        context = self.engine.create_execution_context()
+        import tensorrt as trt
+
+        context = self.engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if context is None:
-            raise EngineError("no execution context: most often the GPU's memory is too small for this engine")
+            raise EngineError(f"TensorRT made no execution context: {tensorrt_log.reason()}")
+        context.set_device_memory(self._memory.data_ptr(), self._memory.numel())
+        # By default a context sets the NVTX markers of the engine's verbosity; DETAILED ones take time in every call.
+        context.nvtx_verbosity = trt.ProfilingVerbosity.NONE
         return context
 
     def _shape(self, context: Any, inputs: Sequence[torch.Tensor]) -> None:
@@ -228,16 +246,21 @@ class Engine:
         """The dtype of each input and of the output, read back: "float16"."""
         return {name: str(dtype).removeprefix("torch.") for name, dtype in self._dtypes.items()}
 
-    def layers(self, *inputs: torch.Tensor) -> Layers:
-        """The layers of the engine at the shapes of `inputs`, as its inspector describes them: without shapes it says
-        "N/A due to dynamic shapes" of every type."""
+    def inspector_json(self, *inputs: torch.Tensor) -> str:
+        """What the inspector says of the engine at the shapes of `inputs`: without shapes it tells no formats."""
         import tensorrt as trt
 
-        context = self._new_context()
-        self._shape(context, inputs)
+        self._shape(self._context, inputs)
         inspector = self.engine.create_engine_inspector()
-        inspector.execution_context = context
-        return described(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+        inspector.execution_context = self._context
+        return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+    def layers(self, *inputs: torch.Tensor) -> Layers:
+        """The layers of the engine at the shapes of `inputs`. The text that they were read from is kept beside the
+        engine, in `.layers.json`."""
+        text = self.inspector_json(*inputs)
+        _write(self.path.with_suffix(".layers.json"), text.encode())
+        return described(text)
 
     def layer_seconds(self, *inputs: torch.Tensor) -> dict[str, float]:
         """Seconds by layer of one call, measured by TensorRT's profiler in a context of its own, the slowest first."""

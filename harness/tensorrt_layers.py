@@ -1,4 +1,10 @@
-"""What the inspector of a TensorRT engine says of its layers: which types they give, and which compute narrowly."""
+"""What the inspector of a TensorRT engine says of its layers: which types they give, and which compute narrowly.
+
+Beside TensorRT's own layers ("CaskConvolution", "Reformat") the list has those of its compiler, Myelin: "gemm",
+"fusion", "kgen". A kernel that Myelin generated is named after the operations in it: "__myl_FcMulAdd_myl0_7" multiplies
+by a weight ("Fc", fully connected), "__myl_CastMulRound_myl0_3" does not. These names are from published engines of
+version 10. No engine's text has been read by this code on hardware yet.
+"""
 
 from __future__ import annotations
 
@@ -9,38 +15,60 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-# The inspector's words for types, somewhere in a text like "Thirty-two wide channel vectorized row major Int8 format".
-DATATYPE: Final = re.compile(r"\b(Float|Half|BFloat16|FP32|FP16|BF16|FP8|FP4|UInt8|Int8|Int4|Int32|Int64|Bool)\b")
+# TensorRT 11 tells the type of a tensor by one word, "Half"; before, it stood in a text such as "Thirty-two wide
+# channel vectorized row major Int8 format".
+TYPE_KEYS: Final = ("Datatype", "Format/Datatype")
+DATATYPE: Final = re.compile(
+    r"\b(Float8E4M3|Float|Half|BFloat16|FP32|FP16|BF16|FP8|FP4|UInt8|Int8|Int4|Int32|Int64|Bool)\b"
+)
+SAME: Final = {"Float8E4M3": "FP8"}  # two words for one type
+UNKNOWN: Final = "unknown"
 NARROW: Final = ("Int8", "FP8")
-NO_PRODUCTS: Final = frozenset({"kgen", "Reformat", "NoOp", "Quantize", "Dequantize", "Constant", "Shuffle"})
+NO_PRODUCTS: Final = frozenset(
+    {"Reformat", "NoOp", "Quantize", "Dequantize", "Constant", "Shuffle", "copy", "internal_copy", "pointwise"}
+)
+GENERATED: Final = "__myl_"
+PRODUCT: Final = re.compile(r"Fc(?![a-z])|[Gg]emm|MatMul")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
     """`types` counts what the layers give, {"Half": 120, "Float": 3}; `quantised` those that read int8 or fp8 or have
-    weights of it, {"Int8": 48}, and are neither a mere change of format nor a generated kernel ("kgen"), which may
-    widen what it reads for a product elsewhere."""
+    weights of it, {"Int8": 48}, and multiply: no mere change of format, and no generated kernel without a product,
+    which may widen what it reads for a product elsewhere."""
 
     types: Mapping[str, int]
     quantised: Mapping[str, int]
+
+    @property
+    def read(self) -> bool:
+        """Whether the type of any tensor could be read: if not, the inspector's text is of an unknown form."""
+        return any(word != UNKNOWN for word in self.types)
 
 
 def described(text: str) -> Layers:
     """What the inspector's JSON says of an engine's layers."""
     layers = [layer for layer in json.loads(text).get("Layers", []) if isinstance(layer, dict)]
-    types = Counter(_types_of(output) for layer in layers for output in layer.get("Outputs", []))
+    types = Counter(_type_of(output) for layer in layers for output in layer.get("Outputs", []))
     quantised = {kind: sum(_computes_in(kind, layer) for layer in layers) for kind in NARROW}
     return Layers(types=dict(types), quantised={kind: count for kind, count in quantised.items() if count})
 
 
-def _types_of(tensor: Mapping[str, Any]) -> str:
-    """ "Row major Int8 format" -> "Int8"."""
-    found = DATATYPE.search(str(tensor.get("Format/Datatype", "")))
-    return found.group() if found else "unknown"
+def _type_of(tensor: Mapping[str, Any]) -> str:
+    """ "Half", or "Row major Int8 format" -> "Int8"."""
+    found = DATATYPE.search(" ".join(str(tensor.get(key, "")) for key in TYPE_KEYS))
+    return SAME.get(found.group(), found.group()) if found else UNKNOWN
 
 
 def _computes_in(kind: str, layer: Mapping[str, Any]) -> bool:
     weights = layer.get("Weights")
-    stored = isinstance(weights, dict) and weights.get("Type") == kind
-    reads = any(_types_of(tensor) == kind for tensor in layer.get("Inputs", []))
-    return (reads or stored) and layer.get("LayerType") not in NO_PRODUCTS
+    stored = isinstance(weights, dict) and _type_of({"Datatype": weights.get("Type")}) == kind
+    reads = any(_type_of(tensor) == kind for tensor in layer.get("Inputs", []))
+    return (reads or stored) and _multiplies(layer)
+
+
+def _multiplies(layer: Mapping[str, Any]) -> bool:
+    kind, name = layer.get("LayerType"), str(layer.get("Name", ""))
+    if kind == "kgen" or name.startswith(GENERATED):
+        return PRODUCT.search(name) is not None
+    return kind not in NO_PRODUCTS

@@ -49,7 +49,11 @@ OUT_OF_MEMORY_TEXTS = (
     "outofmemory",
     "bad allocation",
     "cublas_status_alloc_failed",
-    "the gpu's memory is too small",  # TensorRT gives no context and no reason
+    "memory allocation failed",  # TensorRT, as the next four
+    "there may not be enough free memory",
+    "insufficient memory",
+    "byte allocation failed",
+    "run-time allocation failed",
 )
 _F_SETSIG = 10
 

@@ -52,9 +52,10 @@ def built(
     precision: str,
     engine: FakeEngine,
     quantised: int = 12,
+    module: torch.nn.Module | None = None,
     **more: Any,
 ) -> tuple[Any, list[Any]]:
-    component = Component(name="net", module=torch.nn.Identity(), inputs=(torch.ones(2, 3),))
+    component = Component(name="net", module=module or torch.nn.Identity(), inputs=(torch.ones(2, 3),))
     asked: list[Any] = []
     file = OnnxFile(
         component="net",
@@ -123,12 +124,46 @@ def test_quantised_layers_are_held_to_as_far_as_they_fuse(
 
 
 def test_a_network_without_a_quantised_layer_is_no_row_of_fp8(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    build, _ = built(monkeypatch, tmp_path, "fp8_e4m3", FakeEngine({"x": "float32"}, {}), quantised=0)
+    build, _ = built(monkeypatch, tmp_path, "fp8_e4m3", FakeEngine({"x": "float32"}, {"Float": 3}), quantised=0)
     assert build.verify() == "fp8_e4m3 was asked for, but no layer of any engine computes in FP8"
 
 
+@pytest.mark.parametrize("precision", ["int8_static", "fp8_e4m3", "fp32"])
+@pytest.mark.parametrize("types", [{}, {"unknown": 90}])
+def test_an_inspector_whose_text_is_not_understood_is_a_reason_of_its_own(
+    precision: str, types: dict[str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    build, _ = built(monkeypatch, tmp_path, precision, FakeEngine({"x": "float32"}, types))
+    assert str(build.verify()).startswith(
+        f"{precision}: the engine inspector's text names no known type in the engine of net, so that nothing proves"
+    )
+
+
+class Recording(torch.nn.Identity):
+    """A module that notes where it is moved."""
+
+    def __init__(self, order: list[str]) -> None:
+        super().__init__()
+        self.order = order
+
+    def to(self, *places: Any, **_more: Any) -> Recording:
+        self.order.append(f"moved to {places[0]}")
+        return self
+
+
+def test_the_modules_of_calibration_leave_the_gpu_before_an_engine_is_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: order.append("cache emptied"))
+    monkeypatch.setattr("harness.backends.tensorrt._ranges", lambda *_: order.append("planned") or [])
+    engine = FakeEngine({"x": "float32"}, {"Float": 12}, Int8=12)
+    built(monkeypatch, tmp_path, "int8_static", engine, module=Recording(order))
+    assert order == ["moved to cpu", "cache emptied", "planned"]
+
+
 def test_layers_of_int8_do_not_prove_fp8(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    build, _ = built(monkeypatch, tmp_path, "fp8_e4m3", FakeEngine({"x": "float32"}, {}, Int8=12))
+    build, _ = built(monkeypatch, tmp_path, "fp8_e4m3", FakeEngine({"x": "float32"}, {"Int8": 12}, Int8=12))
     assert "0 layers of the engine of net compute in FP8" in str(build.verify())
 
 

@@ -14,8 +14,9 @@ from unittest.mock import create_autospec
 import pytest
 import torch
 
-from harness import tensorrt_engine
+from harness import tensorrt_engine, tensorrt_log
 from harness.tensorrt_engine import Engine, EngineError
+from harness.tensorrt_layers import Layers
 
 
 class Loaded:
@@ -30,6 +31,7 @@ class Loaded:
         modes = dict(zip(names, [trt.TensorIOMode.INPUT, trt.TensorIOMode.INPUT, trt.TensorIOMode.OUTPUT], strict=True))
         types = dict(zip(names, [trt.DataType.HALF, trt.DataType.INT64, trt.DataType.HALF], strict=True))
         self.engine.num_io_tensors = 3
+        self.engine.device_memory_size_v2 = 1024
         self.engine.get_tensor_name.side_effect = names.__getitem__
         self.engine.get_tensor_mode.side_effect = modes.__getitem__
         self.engine.get_tensor_dtype.side_effect = types.__getitem__
@@ -74,15 +76,36 @@ def test_a_shape_outside_the_profile_is_an_error(loaded: Loaded) -> None:
         Engine(loaded.path)(torch.ones(9, 3), torch.ones(9, dtype=torch.int64))
 
 
-def test_a_failed_execution_is_an_error_and_not_an_old_output(loaded: Loaded) -> None:
-    loaded.context.execute_async_v3.return_value = False
-    with pytest.raises(EngineError, match="execute_async_v3 failed"):
-        Engine(loaded.path)(torch.ones(2, 3), torch.ones(2, dtype=torch.int64))
+def test_a_failed_execution_is_an_error_with_its_reason_and_not_an_old_output(loaded: Loaded, trt: Any) -> None:
+    def fails(_stream: int) -> bool:
+        tensorrt_log.logger().log(trt.ILogger.ERROR, "Error Code 1: Cuda Runtime (an illegal memory access)")
+        return False
+
+    loaded.context.execute_async_v3.side_effect = fails
+    engine = Engine(loaded.path)
+    with pytest.raises(EngineError, match=r"execute_async_v3 failed: Error Code 1: Cuda Runtime \(an illegal"):
+        engine(torch.ones(2, 3), torch.ones(2, dtype=torch.int64))
 
 
-def test_an_engine_of_another_gpu_is_an_error(loaded: Loaded) -> None:
-    loaded.runtime.deserialize_cuda_engine.return_value = None
-    with pytest.raises(EngineError, match="cannot be loaded"):
+def test_what_is_timed_has_no_nvtx_markers(loaded: Loaded, trt: Any) -> None:
+    Engine(loaded.path)
+    assert loaded.context.nvtx_verbosity == trt.ProfilingVerbosity.NONE
+
+
+def test_the_memory_of_activations_is_one_tensor_of_torchs(loaded: Loaded, trt: Any) -> None:
+    engine = Engine(loaded.path)
+    strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    loaded.engine.create_execution_context.assert_called_once_with(strategy)
+    loaded.context.set_device_memory.assert_called_once_with(engine._memory.data_ptr(), 1024)
+    assert (engine._memory.numel(), engine._memory.dtype) == (1024, torch.uint8)
+
+
+def test_an_engine_of_another_gpu_is_an_error(loaded: Loaded, trt: Any) -> None:
+    def refuses(_content: bytes) -> None:
+        tensorrt_log.logger().log(trt.ILogger.ERROR, "Error Code 6: the engine was built for another device")
+
+    loaded.runtime.deserialize_cuda_engine.side_effect = refuses
+    with pytest.raises(EngineError, match=r"a.engine cannot be loaded by .*: Error Code 6: the engine was built for"):
         Engine(loaded.path)
 
 
@@ -92,44 +115,32 @@ def test_no_context_and_a_refused_address_are_errors(loaded: Loaded) -> None:
         Engine(loaded.path)(torch.ones(2, 3), torch.ones(2, dtype=torch.int64))
     loaded.context.execute_async_v3.assert_not_called()
     loaded.engine.create_execution_context.return_value = None
-    with pytest.raises(EngineError, match="no execution context"):
+    with pytest.raises(EngineError, match="no execution context: TensorRT gave no reason"):
         Engine(loaded.path)
 
 
-def layer(kind: str, given: list[str], gives: str, **more: Any) -> dict[str, Any]:
-    tensors = [{"Format/Datatype": text} for text in given]
-    return {"LayerType": kind, "Inputs": tensors, "Outputs": [{"Format/Datatype": gives}], **more}
-
-
-LAYERS = [
-    layer("CaskGemmMatrixMultiply", ["Row major Int8 format"], "Row major linear Half"),
-    layer("CaskConvolution", ["Half"], "Half", Weights={"Type": "Int8", "Count": 64}),
-    layer("Reformat", ["Thirty-two wide channel vectorized row major Int8 format"], "Row major linear FP32"),
-    layer("kgen", ["Half"], "Row major Int8 format", Weights={}),
-    layer("kgen", ["UInt8"], "N/A due to dynamic shapes"),
-    layer("gemm", ["Row major FP8", "Row major FP8"], "Row major linear FP32"),
-    layer("Quantize", ["Row major linear FP32"], "Row major FP8"),
-    layer("kgen", ["Row major FP8"], "Row major linear FP32"),
-    {"Name": "b", "Outputs": []},
-    "a layer without details",
-]
+TEXT = json.dumps(
+    {"Layers": [{"LayerType": "gemm", "Inputs": [{"Datatype": "Int8"}], "Outputs": [{"Datatype": "Half"}]}, "a name"]}
+)
 
 
 def test_types_and_layers_are_read_back_at_the_shapes_of_the_call(loaded: Loaded, trt: Any) -> None:
     inspector = create_autospec(trt.EngineInspector, instance=True)
-    inspector.get_engine_information.return_value = json.dumps({"Layers": LAYERS})
+    inspector.get_engine_information.return_value = TEXT
     loaded.engine.create_engine_inspector.return_value = inspector
     engine = Engine(loaded.path)
     assert engine.input_dtypes() == {"sample": "float16", "ticks": "int64", "prediction": "float16"}
     found = engine.layers(torch.ones(2, 3), torch.ones(2, dtype=torch.int64))
-    assert found.types == {"Half": 2, "FP32": 3, "Int8": 1, "FP8": 1, "unknown": 1}
-    assert found.quantised == {"Int8": 2, "FP8": 1}
+    assert found == Layers(types={"Half": 1}, quantised={"Int8": 1})
     assert inspector.execution_context is loaded.context
-    assert [call.args for call in loaded.context.set_input_shape.call_args_list] == [
+    assert loaded.engine.create_execution_context.call_count == 1, "another context would need memory of its own"
+    assert loaded.path.with_name("a.layers.json").read_text() == TEXT
+    assert engine.inspector_json(torch.ones(2, 3), torch.ones(2, dtype=torch.int64)) == TEXT
+    assert [call.args for call in loaded.context.set_input_shape.call_args_list[:2]] == [
         ("sample", (2, 3)),
         ("ticks", (2,)),
     ]
-    inspector.get_engine_information.assert_called_once_with(trt.LayerInformationFormat.JSON)
+    inspector.get_engine_information.assert_called_with(trt.LayerInformationFormat.JSON)
 
 
 def test_seconds_by_layer_come_from_tensorrts_profiler_in_a_context_of_its_own(loaded: Loaded, trt: Any) -> None:
@@ -149,6 +160,9 @@ def test_seconds_by_layer_come_from_tensorrts_profiler_in_a_context_of_its_own(l
     assert list(found) == ["slow", "fast"]
     assert found == pytest.approx({"slow": 4e-4, "fast": 2e-4})
     loaded.context.execute_async_v3.assert_not_called()
+    profiled.set_device_memory.assert_called_once_with(engine._memory.data_ptr(), 1024)
+    assert profiled not in vars(engine).values(), "it must not outlive its one measurement"
+    assert profiled.nvtx_verbosity == trt.ProfilingVerbosity.NONE
 
 
 def nothing(*_arguments: Any) -> Any:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import tensorrt_engine
+from harness import tensorrt_engine, tensorrt_log
 from harness.backends import tensorrt
 
-SOURCES = [Path(tensorrt_engine.__file__), Path(tensorrt.__file__)]
+SOURCES = [Path(tensorrt_engine.__file__), Path(tensorrt_log.__file__), Path(tensorrt.__file__)]
 VARIABLES = {  # what a variable or attribute of harness.tensorrt_engine holds
     "builder": "Builder",
     "network": "INetworkDefinition",

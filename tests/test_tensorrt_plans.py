@@ -10,9 +10,10 @@ from unittest.mock import create_autospec
 import pytest
 import torch
 
-from harness import tensorrt_engine
+from harness import tensorrt_engine, tensorrt_log
 from harness.tensorrt_engine import EngineError, Places, Plan, Range
 from harness.timing import Timer
+from harness.worker import is_out_of_memory
 
 
 class Library:
@@ -144,10 +145,14 @@ def test_what_the_parser_says_is_in_the_error(library: Library, onnx_file: Path,
     assert not list((tmp_path / "engines").glob("*.engine"))
 
 
-def test_no_engine_is_an_error(library: Library, onnx_file: Path) -> None:
-    library.builder.build_serialized_network.return_value = None
-    with pytest.raises(EngineError, match="built no engine"):
+def test_no_engine_is_an_error_with_its_reason(library: Library, trt: Any, onnx_file: Path) -> None:
+    def fails(*_arguments: Any) -> None:
+        tensorrt_log.logger().log(trt.ILogger.ERROR, "Error Code 2: OutOfMemory (Requested size was 8 bytes.)")
+
+    library.builder.build_serialized_network.side_effect = fails
+    with pytest.raises(EngineError, match="built no engine of unet-fp16-abc: Error Code 2: OutOfMemory") as raised:
         planned(onnx_file)
+    assert is_out_of_memory(raised.value)
 
 
 def test_a_timing_cache_that_tensorrt_refuses_is_begun_anew(

@@ -131,11 +131,11 @@ def test_replicates_are_processes_and_a_bad_case_is_not_repeated(run_suite: RunS
         Exception(
             "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer of size 8"
         ),
-        EngineError("no execution context: most often the GPU's memory is too small for this engine"),
+        EngineError("TensorRT made no runtime: Error Code 1: Cuda Runtime (out of memory)"),
     ],
 )
 def test_out_of_memory_is_known_by_whoever_says_it(error: Exception) -> None:
-    """ONNX Runtime's errors are no RuntimeError, and TensorRT's have no reason."""
+    """ONNX Runtime's errors are no RuntimeError, and TensorRT's hold what it logged (tests/test_tensorrt_log.py)."""
     assert is_out_of_memory(error)
     assert not is_out_of_memory(ValueError("it broke"))
 

@@ -6,6 +6,7 @@ was built is read back: the types of inputs and layers from the engine, its hash
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -77,6 +78,7 @@ class TensorRT:
 
         cached, wanted = cached_before(request), request.precision  # no closure keeps the request and its torch modules
         files = onnx_export.exported(components, request, RECIPES[wanted])
+        _off_the_gpu(components)
         ranges = {c.name: _ranges(c, request.optimizations) for c in components}
         places = tensorrt_engine.Places(engines=request.exports / "engines", timings=request.cache / "timing.cache")
         plans = {
@@ -110,6 +112,17 @@ class TensorRT:
             verify=lambda: _verify(read, wanted, quantised),
             shares=share.of_files(files, wanted),
         )
+
+
+def _off_the_gpu(components: Sequence[Component]) -> None:
+    """Moves the torch modules to the CPU, which calibration left on the GPU in fp32, and gives their memory back: the
+    builder tries only what fits into the memory that is free."""
+    import torch
+
+    for component in components:
+        component.module.to("cpu")
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _ranges(component: Component, optimizations: Sequence[str]) -> list[Range]:
@@ -160,6 +173,11 @@ def _verify(
         wrong = {tensor: dtype for tensor, dtype in floating.items() if dtype != wanted}
         if wrong:
             return f"{precision} was asked for, but the engine of {name} takes or gives {wrong}"
+        if not layers.read:
+            return (
+                f"{precision}: the engine inspector's text names no known type in the engine of {name}, so that "
+                "nothing proves the types of its layers; the text is in the file .layers.json beside the engine"
+            )
         if kind is None:
             continue
         count = layers.quantised.get(kind, 0)

@@ -1,0 +1,53 @@
+"""TensorRT's messages, kept: where it fails it returns nothing and logs why, and that is to be the row's reason."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from contextlib import suppress
+from typing import Any, Final
+
+KEPT: Final = 50  # messages since `forget`; the first ones name the cause
+# Warnings that explain the error after them: the builder skips tactics that need more memory than is free.
+OF_MEMORY: Final = ("could not be allocated", "insufficient memory")
+
+
+@functools.cache
+def logger() -> Any:
+    """The logger of this process, an ILogger. There is only one: as long as one of its objects lives, TensorRT ignores
+    any other than the first."""
+    import tensorrt as trt
+
+    class Kept(trt.ILogger):
+        """Keeps errors and warnings, and prints errors to stderr."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+            self.warnings: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity > trt.ILogger.WARNING:
+                return
+            kept = self.warnings if severity == trt.ILogger.WARNING else self.errors
+            if len(kept) < KEPT and msg not in kept:
+                kept.append(msg)
+            if kept is self.errors:
+                with suppress(OSError):  # the worker's log may be on a disk that is full
+                    print(f"TensorRT: {msg}", file=sys.stderr)
+
+    return Kept()
+
+
+def forget() -> None:
+    """Drops what was said so far; to be called before the work whose failure is to be explained."""
+    kept = logger()
+    kept.errors.clear()
+    kept.warnings.clear()
+
+
+def reason() -> str:
+    """What TensorRT has said since `forget`: its errors, then its warnings of memory that it did not get."""
+    kept = logger()
+    of_memory = [text for text in kept.warnings if any(words in text for words in OF_MEMORY)]
+    return "; ".join([*kept.errors, *of_memory]) or "TensorRT gave no reason"
