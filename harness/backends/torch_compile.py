@@ -196,7 +196,8 @@ def _captured(component: Component, compiled: Callable[..., torch.Tensor], reque
     compiled the network, which inductor takes as warm-up.
 
     The next call is the recording. The one after it must be a replay: it must write the whole output anew, after that
-    was wiped out, and at the same address, which belongs to the graph's memory.
+    was wiped out, and at the same address, which belongs to the graph's memory. The recording's output is still in use
+    then, so kernels that are not replayed would have to write to other memory.
     """
     import torch
 
@@ -213,14 +214,13 @@ def _captured(component: Component, compiled: Callable[..., torch.Tensor], reque
         forward(*component.inputs)
         return outputs.pop()
 
-    output = output_of_a_call()
-    address, expected = output.data_ptr(), output.clone()
-    output.zero_()
-    del output  # inductor copies an output that is still in use before it writes to its memory again
-    output = output_of_a_call()
-    if output.data_ptr() != address:
+    recorded = output_of_a_call()
+    address, expected = recorded.data_ptr(), recorded.clone()
+    recorded.zero_()
+    replayed = output_of_a_call()  # inductor may have moved `recorded` elsewhere by now, or have made it unreadable
+    if replayed.data_ptr() != address:
         return f"{component.name}: not captured as a CUDA graph: two calls write their output to different addresses"
-    if bool(((output == 0) & (expected != 0)).any()):
+    if bool(((replayed == 0) & (expected != 0)).any()):
         return f"{component.name}: a replay of the recorded CUDA graph does not write its whole output"
     return None
 
