@@ -3,9 +3,9 @@
 dynamo and inductor count over the whole process, and a block measures several rows in one process, one after another. A
 row's counts are therefore differences from the start of its build, and they are final when the next row's build starts.
 
-That start also resets dynamo. Rows of one model share the code object of their forward, and dynamo compiles a code
-object only eight times; and the CUDA graphs of an earlier row hold memory. The reset discards the compiled code and the
-CUDA graphs of all earlier rows of the process, which are measured and verified by then.
+That start also resets dynamo. Rows of one model share the code object of their forward. dynamo compiles a code object
+only eight times, and takes the code of an earlier row for a row with the same shapes. The reset discards the compiled
+code and the CUDA graphs of all earlier rows of the process, which are measured and verified by then.
 """
 
 from __future__ import annotations

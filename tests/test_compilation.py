@@ -107,9 +107,12 @@ class Doubling(torch.nn.Module):
         return x * self.weight
 
 
-def built(folder: Path, backend: TorchCompile | None = None, networks: int = 1, **changes: Any) -> Build:
+def built(
+    folder: Path, backend: TorchCompile | None = None, networks: int = 1, batch_size: int = 2, **changes: Any
+) -> Build:
     components = [
-        Component(name=f"net{i}", module=Doubling().eval(), inputs=(torch.ones(2, 3),)) for i in range(networks)
+        Component(name=f"net{i}", module=Doubling().eval(), inputs=(torch.ones(batch_size, 3),))
+        for i in range(networks)
     ]
     return (backend or ReduceOverhead()).build(components, build_request(folder, **changes))
 
@@ -210,7 +213,7 @@ def test_any_number_of_rows_of_one_model_compile_in_one_process(
 
     monkeypatch.setattr(TorchCompile, "_compile", traced)
     with torch._dynamo.config.patch(recompile_limit=1):
-        builds = [built(tmp_path, TorchCompile()) for _ in range(3)]
+        builds = [built(tmp_path, TorchCompile(), batch_size=size) for size in (2, 3, 4)]
     assert [b.facts["compiled_graphs"] for b in builds] == [1, 1, 1]
     assert [b.verify() for b in builds] == [None, None, None]
 
