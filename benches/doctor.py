@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from typing import Any, Final
 
 from harness import devices, environment, threads
+from harness.backends.torch_compile import missing_compiler
 from harness.registry import BACKENDS
 from harness.timing import perf_counter
 from harness.types import PRECISIONS
@@ -37,7 +37,8 @@ def findings() -> list[dict[str, Any]]:
         _energy(device.energy_meter()),
         _memory(device),
         *_neighbours(device),
-        _row("C++ compiler", bool(shutil.which("g++") or shutil.which("clang++")), "for torch_compile on a CPU"),
+        _compiler("C++ compiler", "cpu", "for torch_compile on a CPU"),
+        _compiler("C compiler", "cuda", "for torch_compile on a GPU"),
         _row("quality", True, "digits: data and trained weights are in the repository"),
         *(_row(package, True, version) for package, version in found["versions"].items()),
     ]
@@ -67,6 +68,11 @@ def _backends(device: str) -> list[dict[str, Any]]:
         able = [p for p, reason in reasons.items() if reason is None]
         rows.append(_row(f"backend {name}", bool(able), ", ".join(able) or str(reasons["fp32"])))
     return rows
+
+
+def _compiler(what: str, device: str, purpose: str) -> dict[str, Any]:
+    reason = missing_compiler(device)
+    return _row(what, reason is None, reason or purpose)
 
 
 def _energy(meter: devices.EnergyMeter | str) -> dict[str, Any]:

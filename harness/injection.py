@@ -64,7 +64,7 @@ def injected(
     active = [i for i in map(parse, texts) if i.meant_for(case_id)]
     for injection in active:
         if injection.kind == "startup":
-            waited = busy_wait(timer, injection.size * (load_s + build.build_s))
+            waited = busy_wait(timer, injection.size * (load_s + build.build_s + (build.capture_s or 0.0)))
             build = replace(build, build_s=build.build_s + waited)
         else:
             workload = replace(workload, iterate=_slowed(injection, workload, timer))

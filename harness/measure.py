@@ -169,7 +169,7 @@ def _first_call(
         device=device,
         timer=timer,
         protocol=job.protocol,
-        startup=Startup(load_s=load_s, build_s=build.build_s, first_call_s=first_call_s),
+        startup=Startup(load_s=load_s, build_s=build.build_s, capture_s=build.capture_s, first_call_s=first_call_s),
         folder=job.folder,
         counter=counter,
         first_output=output.detach().cpu().clone(),
@@ -275,6 +275,7 @@ def _measurement(
         state=state,
         warnings=(
             *trial.workload.warnings,
+            *trial.build.warnings,
             *(w for f in findings for w in f.warnings),
             *sum_warning(samples),
             *share.warnings(trial.build.shares),

@@ -238,6 +238,10 @@ _add(
     "attention", attention=attention.by_kernel("EFFICIENT_ATTENTION"), devices=_CUDA,
 )  # fmt: skip
 _add(
+    "attention_cudnn", "cuDNN attention", "cuDNN's fused kernel, and an error where it cannot run",
+    "attention", attention=attention.by_kernel("CUDNN_ATTENTION"), devices=_CUDA,
+)  # fmt: skip
+_add(
     "channels_last", "channels last", "weights of convolutions in the memory format NHWC",
     "memory format", change=_channels_last,
 )  # fmt: skip

@@ -27,11 +27,13 @@ CONSTANT = 1e-6  # of an item's largest value: a smaller spread is rounding
 
 @dataclass(frozen=True, kw_only=True)
 class Startup:
-    """Seconds before the first steady iteration, each part once: load, build, first call."""
+    """Seconds before the first steady iteration, each part once: load, build, capture of CUDA graphs (None where there
+    are none), first call."""
 
     load_s: float
     build_s: float
     first_call_s: float
+    capture_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,6 +102,24 @@ def test_a_mask_of_one_row_serves_all_queries() -> None:
         torch.testing.assert_close(other(q, q, q, mask), wanted)
 
 
+@pytest.mark.parametrize(("name", "kernel"), [("attention_flash", "flash"), ("attention_cudnn", "cudnn")])
+def test_a_kernel_of_torch_is_the_only_one_allowed(name: str, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def allowed(*_: object) -> torch.Tensor:
+        asked = torch.backends.cuda
+        return {  # type: ignore[return-value]
+            "flash": asked.flash_sdp_enabled(), "efficient": asked.mem_efficient_sdp_enabled(),
+            "math": asked.math_sdp_enabled(), "cudnn": asked.cudnn_sdp_enabled(),
+        }  # fmt: skip
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", allowed)
+    case = Case(model="m", optimizations=name)
+    with optimizations.in_force(case):
+        found = functional.scaled_dot_product_attention(torch.ones(1))
+    assert found == {"flash": False, "efficient": False, "math": False, "cudnn": False} | {kernel: True}
+    assert str(optimizations.unavailable(case, "cpu")).startswith(f"{name} needs an NVIDIA GPU")
+    assert optimizations.unavailable(case, "cuda") is None
+
+
 def test_dropout_is_refused() -> None:
     q = torch.randn(1, 1, 2, 4)
     with pytest.raises(ValueError, match="dropout"):

@@ -24,7 +24,7 @@ TAIL: Final = 95.0
 # its neighbour. A fifth would leave all four: pairs of equal arms of digits_sd at batch 8 then have a standard
 # deviation of 5.4 % instead of 1.9 % (baselines/recorded/gate-one-server.json.gz; tests/test_recorded_noise.py).
 TURN_TRIM: Final = 0.25
-STARTS: Final = ("load_s", "build_s", "build_cached_s", "first_call_s")
+STARTS: Final = ("load_s", "build_s", "build_cached_s", "capture_s", "first_call_s")
 
 
 @dataclass(frozen=True, kw_only=True)

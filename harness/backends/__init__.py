@@ -47,11 +47,12 @@ class Build:
     """Forwards by component name, and proof of what was built.
 
     `weights_bytes` and `elements_by_dtype` are read back from what will run. `build_s` is the time for compiling,
-    exporting or quantising; `cached` says that an artefact of an earlier process was used. `disk_bytes()` is the size
+    exporting or quantising, `capture_s` the time for capturing CUDA graphs after that (None: the backend captures
+    none); `cached` says that an artefact of an earlier process was used. `disk_bytes()` is the size
     of the file that one would ship: the saved state dict, the ONNX file, the engine. `keeps` says that
     something was left on disk that a later process finds. `verify()` is called after the last pass: why what ran is not
     what was asked for (a recompile, a fallback), or None. `shares` says by component how much of the weights is
-    quantised, if the precision quantises.
+    quantised, if the precision quantises. `warnings` are the row's, each as "kind: what was found".
     """
 
     forwards: Mapping[str, Forward]
@@ -59,12 +60,14 @@ class Build:
     cached: bool
     weights_bytes: int
     disk_bytes: Callable[[], int]
+    capture_s: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     keeps_modules: bool = True
     replays: bool = False
     keeps: bool = False
     verify: Callable[[], str | None] = lambda: None
     shares: Shares = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 class Backend(Protocol):

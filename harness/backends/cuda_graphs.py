@@ -36,15 +36,15 @@ class CudaGraphs:
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
         """Casts and captures every component. Raises RuntimeError where a replay does not write its output."""
-        cast = cast_all(components, request)
-        captured, seconds = request.timer.timed(
+        cast, seconds = request.timer.timed(lambda: cast_all(components, request))
+        captured, capture_s = request.timer.timed(
             lambda: {c.name: Captured(cast.modules[c.name], c, request) for c in components}
         )
         proof = read_back(cast, request.precision)
         wrong_dtype = proof["verify"]
         proof["facts"] = {**proof["facts"], "captured_graphs": len(captured)}
         proof["verify"] = lambda: wrong_dtype() or next(filter(None, (c.fault() for c in captured.values())), None)
-        return Build(forwards=captured, build_s=seconds, cached=False, replays=True, **proof)
+        return Build(forwards=captured, build_s=seconds, capture_s=capture_s, cached=False, replays=True, **proof)
 
 
 class Captured:

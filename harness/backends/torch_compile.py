@@ -1,24 +1,31 @@
 """torch.compile with fullgraph=True (a graph break is an error, not a slow path) and static shapes, in three modes.
 
-Compilation happens in `build`, by one call of each component with its example inputs, so that `first_call_s` is a
-first iteration and not a compilation. A recompilation after that makes the row invalid. The processes of one sweep
-share an inductor cache that is empty at its start, so that only the first process of a case compiles its graph (the
-graph cache's own counters say which); on a CPU inductor compiles in this process, since its pool of helper processes
-would still be there during the measurement.
+Compilation happens in `build`, by calls of each component with its example inputs, so that `first_call_s` is a first
+iteration and not a compilation. A recompilation after that makes the row invalid. The processes of one sweep share an
+inductor cache that is empty at its start, so that only the first process of a case compiles its graph (the graph
+cache's own counters say which). No helper process of inductor is there during the measurement: on a CPU it compiles in
+this process, and on a GPU its pool is shut down after the build.
 
-reduce-overhead and, on a GPU, max-autotune replay CUDA graphs. A graph that inductor did not capture (it only logs why)
-makes the row invalid: none may be skipped, and its tree must hold a recording of each.
+reduce-overhead and, on a GPU, max-autotune replay CUDA graphs. By default inductor divides a graph that it cannot
+capture as a whole and replays parts of it; here that is switched off, so a network is captured whole or not at all. The
+build calls each network until its graph is recorded, and proves the capture by a replay that writes its output anew.
+A graph that inductor did not capture (it only logs why), that this replay does not prove, or that it records again
+after the build makes the row invalid.
+Compiling, capturing and replaying on a GPU are not yet proven on hardware.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness import optimizations, precision
 from harness.backends import Build, BuildRequest, missing_device, missing_package
 from harness.backends.eager import cast_all, read_back
+from harness.compilation import Compilation, Counts
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
 
@@ -34,47 +41,71 @@ class TorchCompile:
     mode: ClassVar[str] = "default"
 
     def unavailable(self, wanted: str, device: str) -> str | None:
-        import shutil
-
-        if device == "cpu" and not any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++")):
-            return "inductor needs a C++ compiler on a CPU, and neither g++ nor clang++ is on the PATH"
         if reason := missing_device(device):
             return reason
         if device == "cuda" and (reason := missing_package("triton", "inductor on a GPU")):
+            return reason
+        if reason := missing_compiler(device):
             return reason
         if wanted == "int8_dynamic_classic":
             return "dynamo cannot trace the packed weights of quantize_dynamic; torchao's int8_dynamic compiles"
         return precision.unsupported_by_torch(wanted, device)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
-        """Compiles every component. Raises what dynamo raises, a graph break included."""
+        """Compiles every component, and where the mode replays CUDA graphs, captures it. Raises what dynamo raises, a
+        graph break included."""
         import torch._inductor.config as inductor
 
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(request.cache.parent / "inductor")
         if request.device == "cpu":
             inductor.compile_threads = 1
+        compilation = Compilation()
         cast = cast_all(components, request)
-        compiled = {name: self._compile(module) for name, module in cast.modules.items()}
+        replays = self._replays_graphs(request.device)
+        compiled = {name: self._compile(module, replays=replays) for name, module in cast.modules.items()}
         forwards = {n: self._forward(m, request) for n, m in compiled.items()}
-        with optimizations.grad_mode(request.optimizations):  # as in the run: another mode would be another graph
-            _, seconds = request.timer.timed(lambda: [forwards[c.name](*c.inputs) for c in components])
-        cached = counted("inductor", "fxgraph_cache_miss") == 0 and counted("inductor", "fxgraph_cache_hit") > 0
+        unproven: list[str | None] = []
+        capture_s: float | None = None
+        try:
+            with optimizations.grad_mode(request.optimizations):  # as in the run: another mode would be another graph
+                _, seconds = request.timer.timed(lambda: [forwards[c.name](*c.inputs) for c in components])
+                if replays:
+                    unproven, capture_s = request.timer.timed(
+                        lambda: [_captured(c, compiled[c.name], request) for c in components]
+                    )
+        finally:
+            if request.device != "cpu":
+                _end_compile_workers()
+        built = compilation.counts()
         proof = read_back(cast, request.precision)
-        dtype_mismatch, frames = proof["verify"], compiled_frames()
+        wrong_dtype, no_replay = proof["verify"], next(filter(None, unproven), None)
         proof["facts"] = {
             **proof["facts"],
             "mode": self.mode,
-            "compiled_graphs": frames,
-            "inductor_cache": "hit" if cached else "miss",
+            "compiled_graphs": built.frames,
+            "inductor_cache": "hit" if built.cached else "miss",
+            **({"captured_graphs": unproven.count(None)} if replays else {}),
         }
-        proof["verify"] = lambda: dtype_mismatch() or _recompiled(frames) or self._not_captured(request.device, frames)
-        replays = self._replays_graphs(request.device)
-        return Build(forwards=forwards, build_s=seconds, cached=cached, keeps=True, replays=replays, **proof)
+        proof["verify"] = lambda: wrong_dtype() or self._fault(request.device, built, compilation.counts()) or no_replay
+        return Build(
+            forwards=forwards,
+            build_s=seconds,
+            capture_s=capture_s,
+            cached=built.cached,
+            keeps=True,
+            replays=replays,
+            **proof,
+        )
 
-    def _compile(self, module: torch.nn.Module) -> Callable[..., torch.Tensor]:
+    def _compile(self, module: torch.nn.Module, *, replays: bool) -> Callable[..., torch.Tensor]:
         import torch
+        from torch._inductor import list_mode_options
 
-        compiled: Any = torch.compile(module, fullgraph=True, dynamic=False, mode=self.mode)
+        # torch.compile takes a mode or options, not both. Options hold for this graph, not for the process.
+        how: dict[str, Any] = {"mode": self.mode}
+        if replays:
+            how = {"options": {**list_mode_options(self.mode, dynamic=False), "graph_partition": False}}
+        compiled: Any = torch.compile(module, fullgraph=True, dynamic=False, **how)
         return compiled
 
     def _forward(self, compiled: Callable[..., torch.Tensor], request: BuildRequest) -> Forward:
@@ -94,14 +125,24 @@ class TorchCompile:
     def _replays_graphs(self, device: str) -> bool:
         return device == "cuda" and self.mode != "default"
 
-    def _not_captured(self, device: str, frames: int) -> str | None:
+    def _fault(self, device: str, built: Counts, now: Counts) -> str | None:
+        """Why what ran is not what was compiled and captured, from the counts after the build and those now."""
+        if added := now.frames - built.frames:
+            return f"{added} recompilation(s) after the build: the timed shapes are not the compiled ones"
         if not self._replays_graphs(device):
             return None
-        if skipped := counted("inductor", "cudagraph_skips"):
-            return f"mode {self.mode}: inductor did not capture {skipped} graph(s) as CUDA graphs"
-        recorded = recorded_graphs()
-        if recorded is not None and recorded < frames:
-            return f"mode {self.mode}: inductor recorded {recorded} of {frames} graph(s) as CUDA graphs"
+        if now.skipped:
+            return f"mode {self.mode}: inductor did not capture {now.skipped} graph(s) as CUDA graphs"
+        if now.partitions:
+            return (
+                f"mode {self.mode}: inductor divided its graph(s) into {now.partitions} parts to capture some of them"
+            )
+        if now.recorded is not None and now.recorded < now.frames:
+            return f"mode {self.mode}: inductor recorded {now.recorded} of {now.frames} graph(s) as CUDA graphs"
+        if now.recordings != built.recordings:
+            return (
+                f"mode {self.mode}: inductor recorded CUDA graphs again after the build, so some calls are no replays"
+            )
         return None
 
 
@@ -123,33 +164,79 @@ class MaxAutotune(TorchCompile):
     description = "inductor, mode max-autotune: kernels chosen by measuring them, on a GPU replayed as CUDA graphs"
     mode: ClassVar[str] = "max-autotune"
 
+    def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
+        """As for every mode; a GPU on which inductor leaves out its templates is a fact and a warning of the row."""
+        build = super().build(components, request)
+        if request.device == "cpu":
+            return build
+        from torch._inductor.utils import is_big_gpu
 
-def compiled_frames() -> int:
-    """How many frames dynamo has compiled in this process."""
-    return counted("stats", "unique_graphs")
+        big = is_big_gpu()
+        return replace(
+            build,
+            facts={**build.facts, "triton_templates": big},
+            warnings=build.warnings if big else (*build.warnings, _no_templates()),
+        )
 
 
-def counted(group: str, name: str) -> int:
-    """A counter of dynamo and inductor in this process; 0 for one that never counted."""
-    from torch._dynamo.utils import counters
+def missing_compiler(device: str) -> str | None:
+    """Why inductor finds no compiler for code of "cpu" or "cuda", or None. On a GPU triton needs a C compiler for its
+    launchers and takes the one that CC names, whatever it is, else gcc or clang (triton/runtime/build.py)."""
+    if device == "cpu":
+        found = any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+        return None if found else "inductor needs a C++ compiler on a CPU, and neither g++ nor clang++ is on the PATH"
+    if (named := os.environ.get("CC")) is not None:
+        return None if shutil.which(named) else f"triton needs a C compiler on a GPU, and CC names none: {named!r}"
+    found = any(shutil.which(c) for c in ("gcc", "clang"))
+    return None if found else "triton needs a C compiler on a GPU, and neither gcc nor clang is on the PATH"
 
-    return int(counters[group][name])
 
+def _captured(component: Component, compiled: Callable[..., torch.Tensor], request: BuildRequest) -> str | None:
+    """Records a network's CUDA graph; why a replay of it is not proven, or None. To be called after the call that
+    compiled the network, which inductor takes as warm-up.
 
-def recorded_graphs() -> int | None:
-    """How many compiled functions inductor has recorded as CUDA graphs, by its own tree of them; None where this torch
-    does not show it."""
+    The next call is the recording. The one after it must be a replay: it must write the whole output anew, after that
+    was wiped out, and at the same address, which belongs to the graph's memory. The recording's output is still in use
+    then, so kernels that are not replayed would have to write to other memory.
+    """
     import torch
 
-    try:
-        from torch._inductor import cudagraph_trees
+    outputs: list[torch.Tensor] = []
 
-        manager = cudagraph_trees.get_manager(torch.cuda.current_device(), create_if_none_exists=False)
-        return 0 if manager is None else sum(bool(nodes) for nodes in manager.roots.values())
-    except (ImportError, AttributeError, TypeError):  # internals, which another version may have renamed
-        return None
+    def kept(*inputs: torch.Tensor) -> torch.Tensor:
+        outputs.append(compiled(*inputs))
+        return outputs[-1]
+
+    forward = precision.bordered(kept, request.precision, request.device)
+
+    def output_of_a_call() -> torch.Tensor:
+        torch.compiler.cudagraph_mark_step_begin()
+        forward(*component.inputs)
+        return outputs.pop()
+
+    recorded = output_of_a_call()
+    address, expected = recorded.data_ptr(), recorded.clone()
+    recorded.zero_()
+    replayed = output_of_a_call()  # inductor may have moved `recorded` elsewhere by now, or have made it unreadable
+    if replayed.data_ptr() != address:
+        return f"{component.name}: not captured as a CUDA graph: two calls write their output to different addresses"
+    if bool(((replayed == 0) & (expected != 0)).any()):
+        return f"{component.name}: a replay of the recorded CUDA graph does not write its whole output"
+    return None
 
 
-def _recompiled(before: int) -> str | None:
-    added = compiled_frames() - before
-    return f"{added} recompilation(s) after the build: the timed shapes are not the compiled ones" if added else None
+def _end_compile_workers() -> None:
+    """Ends inductor's pool of helper processes. The next graph that is compiled in this process starts a new one."""
+    from torch._inductor.async_compile import shutdown_compile_workers
+
+    shutdown_compile_workers()
+
+
+def _no_templates() -> str:
+    import torch
+
+    count = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
+    return (
+        f"no templates: inductor has no Triton templates for matrix products and convolutions on a GPU with {count} "
+        "multiprocessors, so max-autotune leaves them to cuBLAS and cuDNN"
+    )

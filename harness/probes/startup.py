@@ -1,4 +1,4 @@
-"""What comes before the steady state, each part apart: loading, building, the first call."""
+"""What comes before the steady state, each part apart: loading, building, capturing, the first call."""
 
 from __future__ import annotations
 
@@ -32,27 +32,40 @@ BUILD_CACHED = Metric(
     kind="advisory",
     description="the same where an earlier process of this case left its export or its compiled kernels",
 )
+CAPTURE = Metric(
+    name="capture_s",
+    unit="s",
+    label="Capture",
+    better="lower",
+    kind="advisory",
+    description="seconds to capture CUDA graphs after the build: the calls that warm up for it, the recording, and the "
+    "replay that proves it (the build of a torch.compile mode contains its warm-up)",
+)
 FIRST_CALL = Metric(
     name="first_call_s",
     unit="s",
     label="First call",
     better="lower",
     kind="advisory",
-    description="seconds of the first iteration after the build (compilation is not in it)",
+    description="seconds of the first iteration after the build (neither compilation nor capture is in it)",
 )
 
 
 KEEPS_NOTHING = "every process builds anew: this backend keeps nothing on disk"
 BUILT_ANEW = "this process built anew; a later one finds what it left"
+NO_GRAPHS = "this backend captures no CUDA graphs here"
 FOUND = "this process found what an earlier one had built, and built nothing anew"
 
 
-@probe("startup", order=0, metrics=(LOAD, BUILD, BUILD_CACHED, FIRST_CALL))
+@probe("startup", order=0, metrics=(LOAD, BUILD, BUILD_CACHED, CAPTURE, FIRST_CALL))
 def startup(trial: Trial) -> Findings:
     """The seconds that the worker took before the first steady iteration."""
     found, build = trial.startup, trial.build
     measured, absent = (BUILD_CACHED, BUILD) if build.cached else (BUILD, BUILD_CACHED)
-    return Findings(
-        samples={"load_s": [found.load_s], measured.name: [found.build_s], "first_call_s": [found.first_call_s]},
-        missing={absent.name: FOUND if build.cached else BUILT_ANEW if build.keeps else KEEPS_NOTHING},
-    )
+    samples = {"load_s": [found.load_s], measured.name: [found.build_s], "first_call_s": [found.first_call_s]}
+    missing = {absent.name: FOUND if build.cached else BUILT_ANEW if build.keeps else KEEPS_NOTHING}
+    if found.capture_s is None:
+        missing["capture_s"] = NO_GRAPHS
+    else:
+        samples["capture_s"] = [found.capture_s]
+    return Findings(samples=samples, missing=missing)
