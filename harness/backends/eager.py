@@ -30,7 +30,7 @@ class Eager:
         where = "cpu" if offload else request.device
         cast, seconds = request.timer.timed(lambda: cast_all(components, replace(request, device=where)))
         modules, proof = cast.modules, read_back(cast, request.precision)
-        if request.precision in quantisation.INT8_PRODUCTS:
+        if precision.recipe_of(request.precision) in quantisation.INT8_PRODUCTS:
             rows, other = quantisation.watch_rows(modules), proof["verify"]
             proof["verify"] = lambda: other() or quantisation.too_few_rows(rows)
         if offload:
@@ -58,9 +58,10 @@ def cast_all(components: Sequence[Component], request: BuildRequest) -> Cast:
     wanted = request.precision
     seen = _seen(components, request)
     placed = {c.name: c.module.to(request.device) for c in components}
-    left = {
-        name: quantisation.left_out(placed[name], wanted, found.ranges, found.unfit) for name, found in seen.items()
-    }
+    recipe = precision.recipe_of(wanted)
+    left: dict[str, dict[str, Left]] = {name: {} for name in placed}
+    if recipe is not None:
+        left = {n: quantisation.left_out(placed[n], recipe, found.ranges, found.unfit) for n, found in seen.items()}
     modules = {n: precision.cast(m, wanted, seen[n].ranges, left[n]).eval() for n, m in placed.items()}
     return Cast(modules=modules, left=left)
 
@@ -69,9 +70,10 @@ def _seen(components: Sequence[Component], request: BuildRequest) -> dict[str, O
     """What calls of each network show about its linear layers. int8_static uses the calibration calls; the other
     quantised precisions use one call with the example inputs, or the calibration calls if that one does not reach every
     layer; all other precisions use none."""
-    if request.precision not in precision.QUANTISED:
+    recipe = precision.recipe_of(request.precision)
+    if recipe is None:
         return {c.name: Observed() for c in components}
-    if request.precision != "int8_static":
+    if recipe != "int8_static":
         seen = {c.name: _observed(c, [c.inputs], request) for c in components}
         if not any(Left.NOT_REACHED in found.unfit.values() for found in seen.values()):
             return seen
@@ -95,7 +97,7 @@ def read_back(cast: Cast, wanted: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"elements_by_dtype": elements}
     shares: share.Shares = {}
     fault = precision.mismatch(elements, wanted)
-    if wanted in precision.QUANTISED:
+    if precision.recipe_of(wanted) is not None:
         layers = {name: quantisation.census(module, cast.left[name]) for name, module in cast.modules.items()}
         facts["quantised_layers"] = {name: found.in_words() for name, found in layers.items()}
         fault = f"{fault}; linear layers quantised: {_listed(facts['quantised_layers'])}" if fault else None
