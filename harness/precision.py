@@ -118,7 +118,7 @@ def dtype_of(precision: str) -> torch.dtype:
     """The dtype of the activations, and of all weights that are not quantised."""
     import torch
 
-    return getattr(torch, DTYPES[precision])  # type: ignore[no-any-return]
+    return getattr(torch, DTYPES[precision])
 
 
 def only_over_fp32(precision: str, label: str) -> str | None:
@@ -220,6 +220,12 @@ def _fp32_modes() -> set[str]:
     return {backends.fp32_precision if mode == "none" else mode for mode in own}
 
 
+def placed(module: torch.nn.Module, precision: str, device: str) -> torch.nn.Module:
+    """`module` itself on `device`, with its weights in the base type of `precision`. Tensor by tensor, and torch
+    converts on the host what it copies from there (ATen's cuda/Copy.cu): a GPU never holds a wider copy."""
+    return module.to(device, dtype_of(precision))
+
+
 def cast(
     module: torch.nn.Module,
     precision: str,
@@ -277,9 +283,12 @@ def _mend(found: Any) -> str:
 def bordered(module: Callable[..., torch.Tensor], precision: str, device: str) -> Callable[..., torch.Tensor]:
     """`module` with floating inputs cast to its dtype, all inputs moved to `device`, and an fp32 output. The forward
     raises NotOneTensor if the module returns anything other than one tensor."""
-    import torch
+    return cast_at_border(module, dtype_of(precision), device)
 
-    dtype = dtype_of(precision)
+
+def cast_at_border(module: Callable[..., torch.Tensor], dtype: torch.dtype, device: str) -> Callable[..., torch.Tensor]:
+    """The same for a module whose weights are in `dtype`."""
+    import torch
 
     def forward(*inputs: torch.Tensor) -> torch.Tensor:
         moved = [x.to(device, dtype if x.is_floating_point() else None) for x in inputs]

@@ -25,7 +25,9 @@ Recipe = Literal["int8_dynamic", "int8_dynamic_classic", "int8_static", "int8_we
 
 INT8_MAX: Final = 127.0
 INT8_PRODUCTS: Final = frozenset[Recipe]({"int8_dynamic", "int8_static"})  # activations in int8, too
-# What torch._int_mm takes on a GPU; with other shapes torchao multiplies on the CPU or in fp32 (its kernel/intmm.py).
+# What torch._int_mm takes on a GPU (ATen's cuda/Blas.cpp). With other shapes eager torchao multiplies on the CPU or in
+# fp32 (its kernel/intmm.py). inductor calls the same operator, in max-autotune beside a Triton kernel without the limit
+# of rows (torch/_inductor/kernel/mm.py, tuned_int_mm): the same layers are left in all of its modes.
 INT_MM_MULTIPLE: Final = 8
 INT_MM_ROWS: Final = 17
 FP8_MULTIPLE: Final = 16  # torchao leaves a layer of another size in bf16, and only logs it
@@ -66,8 +68,11 @@ def left_out(
             return unfit[name]
         if recipe == "int8_static" and name not in ranges:
             return Left.NOT_REACHED
-        if _no_integer_product(recipe, layer):
-            return Left.GPU_SIDES
+        if recipe in INT8_PRODUCTS and on_gpu(layer):
+            if any(side % INT_MM_MULTIPLE for side in layer.weight.shape):
+                return Left.GPU_SIDES
+            if name in ranges and ranges[name].rows < INT_MM_ROWS:
+                return Left.GPU_ROWS
         if recipe == "fp8_e4m3" and any(side % FP8_MULTIPLE for side in layer.weight.shape):
             return Left.FP8_SIDES
         if recipe == "int8_dynamic_classic" and type(layer) is not torch.nn.Linear:
@@ -106,43 +111,15 @@ def is_quantised(weight: torch.Tensor) -> bool:
     return hasattr(weight, "__tensor_flatten__") and inner_tensors(weight)[0].element_size() == 1
 
 
-def _no_integer_product(recipe: Recipe, layer: torch.nn.Linear) -> bool:
-    sides = layer.weight.shape
-    return recipe in INT8_PRODUCTS and on_gpu(layer) and any(side % INT_MM_MULTIPLE for side in sides)
+def waits_for_gpu(recipe: Recipe | None) -> bool:
+    """Whether each product waits for the GPU where torch.compile does not trace it: torchao's safe_int_mm (its
+    kernel/intmm.py) then formats the input as text, which copies values of it to the host."""
+    return recipe in INT8_PRODUCTS
 
 
 def on_gpu(layer: torch.nn.Module) -> bool:
     """Whether a linear layer's weight lies on a GPU."""
     return bool(layer.weight.is_cuda)
-
-
-def watch_rows(modules: Mapping[str, torch.nn.Module]) -> dict[str, int]:
-    """Layer -> rows of the first input that each quantised layer on a GPU gets from now on; filled by the first call,
-    after which the layers are as before."""
-    seen: dict[str, int] = {}
-
-    def watch(name: str, layer: torch.nn.Module) -> None:
-        def hook(_layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
-            x = linear_use.first_input(inputs, named)
-            seen[name] = x.numel() // x.shape[-1]
-            handle.remove()
-
-        handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
-
-    for component, module in modules.items():
-        for name, layer in linears(module).items():
-            if is_quantised(layer.weight) and on_gpu(layer):
-                watch(f"{component}.{name}", layer)
-    return seen
-
-
-def too_few_rows(seen: Mapping[str, int]) -> str | None:
-    """Why a row's int8 products were none, by what `watch_rows` saw; None where they were."""
-    few = [f"{name} ({rows})" for name, rows in seen.items() if rows < INT_MM_ROWS]
-    if not few:
-        return None
-    shown = ", ".join(few[:3]) + (f" and {len(few) - 3} more" if len(few) > 3 else "")
-    return f"torch._int_mm needs {INT_MM_ROWS} rows on a GPU; with fewer torchao multiplies in fp32: {shown}"
 
 
 def _torchao(layers: Mapping[str, torch.nn.Linear], recipe: Recipe, ranges: Ranges) -> None:
@@ -159,6 +136,7 @@ def _torchao(layers: Mapping[str, torch.nn.Linear], recipe: Recipe, ranges: Rang
     }
     for name, layer in layers.items():  # layer by layer: torchao would quantise a shared one twice, and fail
         config = _static(ranges[name], layer) if recipe == "int8_static" else configs[recipe]()
+        config.set_inductor_config = False  # it would tune every later compilation of the process
         ao.quantize_(layer, config, filter_fn=any_linear)
 
 

@@ -30,7 +30,7 @@ class CudaGraphs:
     def unavailable(self, wanted: str, device: str) -> str | None:
         if device != "cuda":
             return "CUDA graphs need an NVIDIA GPU; the device here is a CPU"
-        if precision.recipe_of(wanted) in quantisation.INT8_PRODUCTS:  # torchao's kernel/intmm.py, in safe_int_mm
+        if quantisation.waits_for_gpu(precision.recipe_of(wanted)):
             return f"torchao's {wanted} waits for the GPU inside every call, which no graph can capture"
         return precision.unsupported_by_torch(wanted, device)
 
