@@ -1,5 +1,5 @@
-"""Real inputs of a workload's networks, for the ranges of int8_static and of fp8 in ONNX: what its iterations in fp32
-eager ask them for."""
+"""Real inputs of a workload's networks, for the ranges of int8_static and of fp8 in ONNX: what its eager iterations ask
+them for. They run in the type that their weights have: fp32, or the type under int8 that the precision names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Recorded:
 
 
 def recorded(workload: Workload, device: str) -> Recorded:
-    """Runs the workload's calibration batches, or the timed batch where it has none, in fp32 eager."""
+    """Runs the workload's calibration batches, or the timed batch where it has none, with its networks as they are."""
     import torch
 
     from harness import precision
@@ -38,7 +38,7 @@ def recorded(workload: Workload, device: str) -> Recorded:
     counts = dict.fromkeys(kept, 0)
 
     def watched(name: str, calls: int) -> Any:
-        forward = precision.bordered(modules[name], "fp32", device)
+        forward = precision.cast_at_border(modules[name], _dtype(modules[name]), device)
         total = max(calls * len(batches), 1)
         wanted = {round(i * (total - 1) / max(min(MAX_CALLS, total) - 1, 1)) for i in range(min(MAX_CALLS, total))}
 
@@ -55,3 +55,10 @@ def recorded(workload: Workload, device: str) -> Recorded:
         for batch in batches:
             workload.iterate(forwards, batch.to(device))
     return Recorded(calls=kept, source="the timed batch" if data is None else data.source)
+
+
+def _dtype(module: torch.nn.Module) -> torch.dtype:
+    """The type of a network's weights: all that float have one."""
+    import torch
+
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)

@@ -31,17 +31,19 @@ class Left(StrEnum):
     COMPUTED = "its weight is computed anew in every call (weight_norm, spectral_norm or another parametrization)"
     OTHERWISE = "its weight is used by something other than torch.nn.functional.linear"
     GPU_SIDES = "its dimensions are not multiples of 8, as a GPU's int8 product needs"
+    GPU_ROWS = "its input has 16 rows or fewer, and a GPU's int8 product needs 17"
     FP8_SIDES = "its dimensions are not multiples of 16, as fp8 kernels need"
     NOT_PLAIN = "quantize_dynamic supports only plain nn.Linear"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """What the network's calls showed of a linear layer's input: its largest absolute value, and its number of
-    dimensions, which torchao's scale must match."""
+    """What the network's calls showed of a linear layer's input: its largest absolute value, its number of dimensions,
+    which torchao's scale must match, and the fewest rows of a product."""
 
     largest: float
     ndim: int
+    rows: int
 
 
 Ranges = Mapping[str, Range]  # by the qualified name of a linear layer
@@ -72,9 +74,10 @@ def observed(module: torch.nn.Module, calls: Calls) -> Observed:
     def watch(name: str) -> Any:
         def hook(_layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
             x = first_input(inputs, named)
-            largest = float(x.detach().abs().amax()) if x.numel() else 0.0
-            before = ranges[name].largest if name in ranges else 0.0
-            ranges[name] = Range(largest=max(largest, before), ndim=x.ndim)
+            largest, rows = float(x.detach().abs().amax()) if x.numel() else 0.0, x.shape[:-1].numel()
+            if name in ranges:
+                largest, rows = max(largest, ranges[name].largest), min(rows, ranges[name].rows)
+            ranges[name] = Range(largest=largest, ndim=x.ndim, rows=rows)
 
         return hook
 

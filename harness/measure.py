@@ -38,9 +38,9 @@ from harness.probes.stages import component_metric, sum_warning
 from harness.process_settings import Settings
 from harness.registry import BACKENDS
 from harness.timing import Timer
-from harness.trial import Counter, Findings, Startup, Trial
+from harness.trial import Counter, Findings, Mismatch, Startup, Trial
 from harness.turns import Interleaving, Turns
-from harness.types import Case, Component, Measurement, Metric, Protocol, Workload
+from harness.types import Case, Component, Forward, Measurement, Metric, Protocol, Workload
 from harness.used_code import packages_of
 
 
@@ -74,7 +74,8 @@ class Outcome:
 
 
 def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turns | None = None) -> Outcome:
-    """The measurement of one case in one process. Raises whatever the model or the backend raises."""
+    """The measurement of one case in one process. Raises whatever the model or the backend raises, and Mismatch where
+    one of them changed a setting of the whole process, TF32 among them: nothing is timed under it."""
     case = job.case
     backend = BACKENDS[case.backend]
     if reason := backend.unavailable(case.precision, device.name) or optimizations.unavailable(case, device.name):
@@ -82,6 +83,8 @@ def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turn
     before = device.start_block()
     with precision.applied(case.precision), optimizations.in_force(case), _settings_kept() as settings:
         loaded, load_s, build = _build(job, device, report)
+        if reason := process_settings.fault(settings):
+            raise Mismatch(reason)
         if not build.keeps_modules:
             _give_back(device)
         weights = _own_weights(loaded.workload.components)
@@ -145,9 +148,23 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Loa
         changed |= optimizations.reached(case, workload.components, device.torch_device)
     told = {"layers_from": layers_from, **({"optimizations": changed} if changed else {})}
     build = replace(build, facts={**build.facts, **told})
-    workload = replace(workload, batch=batch.to(device.torch_device))
+    workload = replace(workload, batch=batch.to(device.torch_device), iterate=_finished(workload.iterate, build))
     workload, build = injection.injected(job.injections, case.id, workload, build, load_s, timer)
     return replace(loaded, workload=_without_unused_modules(workload, build)), load_s, build
+
+
+def _finished(iterate: Callable[..., Any], build: Build) -> Callable[..., Any]:
+    """`iterate` and what the build does after each iteration."""
+    after = build.after_iteration
+    if after is None:
+        return iterate
+
+    def iteration(forwards: Mapping[str, Forward], batch: Any) -> Any:
+        output = iterate(forwards, batch)
+        after()
+        return output
+
+    return iteration
 
 
 def _first_call(

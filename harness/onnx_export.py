@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness import onnx_fp8, onnx_static, saturation, share
-from harness.precision import DTYPES, QUANTISED, one_tensor
+from harness.precision import DTYPES, QUANTISED, dtype_of, one_tensor
 from harness.share import NOTHING, Share
 from harness.types import Component, Unsupported
 
@@ -180,7 +180,7 @@ def _write(component: Component, recipe: str, path: Path, optimizations: Sequenc
 
     module, inputs = component.module.to("cpu").eval(), tuple(x.cpu() for x in component.inputs)
     if recipe != "fp32":
-        dtype = getattr(torch, DTYPES[recipe])
+        dtype = dtype_of(recipe)
         module = module.to(dtype)
         inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in inputs)
     free = [free_axes(x, optimizations) for x in inputs]

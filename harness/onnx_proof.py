@@ -12,11 +12,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from harness.precision import recipe_of
+from harness.quantisation import Recipe
+
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 SHAPES: Final = "CPU, computing shapes"
 A_FEW: Final = 64  # elements: a shape has as many as a tensor has dimensions
 INTEGERS: Final = frozenset({"int64", "int32", "bool"})
-INTEGER_OPERATORS: Final = {
+INTEGER_OPERATORS: Final[Mapping[Recipe | None, tuple[str, ...]]] = {
     "int8_dynamic": ("MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "ConvInteger"),
     "int8_static": ("MatMulIntegerToFloat", "QLinearMatMul", "QLinearConv", "QGemm"),
     "int8_weight_only": ("MatMulNBits",),
@@ -66,7 +69,7 @@ def fault(
 
 
 def _floating(profiles: Mapping[str, Profile], precision: str, integer_layers: Mapping[str, int]) -> str | None:
-    integer = INTEGER_OPERATORS.get(precision)
+    integer = INTEGER_OPERATORS.get(recipe_of(precision))
     if integer is None:
         return None
     total = 0
@@ -80,7 +83,7 @@ def _floating(profiles: Mapping[str, Profile], precision: str, integer_layers: M
 
 def proven(precision: str, provider: str) -> str:
     """What the profile proves of a precision, for the facts of the row."""
-    if precision not in INTEGER_OPERATORS:
+    if recipe_of(precision) not in INTEGER_OPERATORS:
         return "the provider of every node"
     if provider == TENSORRT:
         return "the provider of every node; not which layers TensorRT ran in integers: it shows its subgraphs whole"

@@ -10,10 +10,13 @@ int8_weight_only   int8 weights per channel, multiplied in the activations' own 
 fp8_e4m3           bf16 with linear layers in fp8: weights per channel, activations per row at run time. In TensorRT
                    fp32 with linear layers in fp8: one scale per tensor, with calibrated ranges (Q/DQ)
 
+int8_dynamic, int8_static and int8_weight_only leave the rest of the network in fp32. With the suffix _bf16 or _fp16
+(int8_dynamic_bf16) the rest is in that type, which is how such networks are run on a GPU.
+
 torchao quantises for the torch backends (`harness.quantisation`), ONNX Runtime's quantiser for the ONNX ones
-(`harness.onnx_export`): linear layers and matrix products, and for ONNX int8_static convolutions too. The rest of an
-int8 network stays in fp32, and every row reports the quantised share (`harness.share`). A module's floating-point
-inputs are cast at its border and its output is returned in fp32.
+(`harness.onnx_export`): linear layers and matrix products, and for ONNX int8_static convolutions too. Every row reports
+the quantised share (`harness.share`). A module's floating-point inputs are cast at its border and its output is
+returned in fp32.
 """
 
 from __future__ import annotations
@@ -22,64 +25,145 @@ import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from harness import quantisation
 from harness.linear_use import NO_RANGES, Left, Ranges
+from harness.quantisation import Recipe
 
 if TYPE_CHECKING:
     import torch
 
-DTYPES: Final = {  # of the activations
-    "fp32": "float32",
-    "tf32": "float32",
-    "bf16": "bfloat16",
-    "fp16": "float16",
-    "int8_dynamic": "float32",
-    "int8_dynamic_classic": "float32",
-    "int8_static": "float32",
-    "int8_weight_only": "float32",
-    "fp8_e4m3": "bfloat16",
-}
-QUANTISED: Final = {precision: "int8" for precision in DTYPES if precision.startswith("int8")} | {
-    "fp8_e4m3": "float8_e4m3fn"
-}
-FP8_CAPABILITY: Final = (8, 9)  # Ada, then Hopper: the first tensor cores that multiply e4m3
+Capability = tuple[int, int]
+FP8_CAPABILITY: Final[Capability] = (8, 9)  # Ada, then Hopper: the first tensor cores that multiply e4m3
+AMPERE: Final[Capability] = (8, 0)  # the first tensor cores that multiply bf16 and TF32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """One precision.
+
+    activations   torch's dtype of the activations, and of all weights that are not quantised
+    recipe        how linear layers are quantised; None where none is
+    stored        torch's dtype of the weights that the precision is named after
+    base          what the name says of the rest of a quantised network ("bf16"); None where it says nothing
+    gpu_only      whether it needs an NVIDIA GPU
+    capability    the lowest compute capability of a GPU whose tensor cores compute in it; None for any
+    tolerance     its column in the tables of `harness.tolerance`
+    """
+
+    name: str
+    activations: str
+    recipe: Recipe | None = None
+    stored: str
+    base: str | None = None
+    gpu_only: bool = False
+    capability: Capability | None = None
+    tolerance: str
+
+
+def _plain(name: str, dtype: str, **needs: Any) -> Precision:
+    return Precision(name=name, activations=dtype, stored=dtype, tolerance=name, **needs)
+
+
+def _int8(recipe: Recipe) -> Precision:
+    return Precision(name=recipe, activations="float32", recipe=recipe, stored="int8", tolerance="int8")
+
+
+def _int8_over(base: Precision, recipe: Recipe) -> Precision:
+    """`recipe` with the rest of the network in `base`."""
+    return Precision(
+        name=f"{recipe}_{base.name}",
+        activations=base.activations,
+        recipe=recipe,
+        stored="int8",
+        base=base.name,
+        capability=base.capability,
+        tolerance="int8",
+    )
+
+
+_BF16: Final = _plain("bf16", "bfloat16", capability=AMPERE)
+_FP16: Final = _plain("fp16", "float16")
+_OVER_NARROW: Final[tuple[Recipe, ...]] = ("int8_dynamic", "int8_static", "int8_weight_only")
+_ALL: Final = (
+    _plain("fp32", "float32"),
+    _plain("tf32", "float32", gpu_only=True, capability=AMPERE),
+    _BF16,
+    _FP16,
+    *(_int8(recipe) for recipe in ("int8_dynamic", "int8_dynamic_classic", "int8_static", "int8_weight_only")),
+    *(_int8_over(base, recipe) for recipe in _OVER_NARROW for base in (_BF16, _FP16)),
+    Precision(
+        name="fp8_e4m3",
+        activations="bfloat16",
+        recipe="fp8_e4m3",
+        stored="float8_e4m3fn",
+        gpu_only=True,
+        capability=FP8_CAPABILITY,
+        tolerance="fp8",
+    ),
+)
+BY_NAME: Final[Mapping[str, Precision]] = {precision.name: precision for precision in _ALL}
+DTYPES: Final = {name: precision.activations for name, precision in BY_NAME.items()}
+QUANTISED: Final = {name: precision.stored for name, precision in BY_NAME.items() if precision.recipe}
+
+
+def recipe_of(precision: str) -> Recipe | None:
+    """How `precision` quantises linear layers, whatever the rest of the network is in; None where it does not."""
+    return BY_NAME[precision].recipe
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """The dtype of the activations, and of all weights that are not quantised."""
+    import torch
+
+    return getattr(torch, DTYPES[precision])
+
+
+def only_over_fp32(precision: str, label: str) -> str | None:
+    """Why `label`, whose quantised files have the rest of the network in fp32, cannot run `precision`; None where its
+    name asks for no other base. To be taken out of a backend that gets an export over another base."""
+    base = BY_NAME[precision].base
+    if base is None:
+        return None
+    return f"{label} has no export of {recipe_of(precision)} with the rest of the network in {base} yet"
 
 
 def unsupported_by_torch(precision: str, device: str) -> str | None:
     """Why torch cannot run `precision` on "cpu" or "cuda" here; None where it can."""
-    import torch
 
     from harness.devices import cuda
 
+    wanted = BY_NAME[precision]
     if device == "cuda" and (reason := cuda.unavailable()):
         return reason
-    if precision == "tf32" and device != "cuda":
-        return "TF32 is a mode of NVIDIA tensor cores; a CPU has none"
-    if precision == "tf32" and torch.cuda.get_device_capability() < (8, 0):
-        return "TF32 needs compute capability 8.0 or newer"
-    if precision == "fp8_e4m3" and device != "cuda":
-        return "torchao's fp8 needs an NVIDIA GPU of compute capability 8.9 or newer; the device here is a CPU"
-    if precision == "fp8_e4m3" and torch.cuda.get_device_capability() < FP8_CAPABILITY:
-        return "torchao's fp8 needs compute capability 8.9 or newer"
-    if precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return "this GPU has no bf16"
-    if precision == "int8_dynamic_classic":
+    if wanted.recipe == "int8_dynamic_classic":
         return _classic_unsupported(device)
-    if precision in QUANTISED and importlib.util.find_spec("torchao") is None:
+    if wanted.gpu_only and device != "cuda":
+        return _NEEDS_GPU[precision]
+    if device == "cuda" and (reason := too_old(precision)):
+        return reason
+    if wanted.recipe is not None and importlib.util.find_spec("torchao") is None:
         return f"{precision} needs the package torchao, which is not installed"
     return None
 
 
+_NEEDS_GPU: Final = {
+    "tf32": "TF32 is a mode of NVIDIA tensor cores; a CPU has none",
+    "fp8_e4m3": "torchao's fp8 needs an NVIDIA GPU of compute capability 8.9 or newer; the device here is a CPU",
+}
+
+
 def too_old(precision: str) -> str | None:
-    """Why the tensor cores of this GPU do not compute in `precision`: it would be fp32 by another name. None where they
-    do."""
+    """Why the tensor cores of this GPU do not compute in `precision`: it would be another one by this name, or fail.
+    None where they do."""
     import torch
 
-    if precision in {"tf32", "bf16"} and torch.cuda.get_device_capability() < (8, 0):
-        return f"{precision} needs compute capability 8.0 or newer"
-    return None
+    needed = BY_NAME[precision].capability
+    if needed is None or torch.cuda.get_device_capability() >= needed:
+        return None
+    return f"{precision} needs compute capability {needed[0]}.{needed[1]} or newer"
 
 
 def _classic_unsupported(device: str) -> str | None:
@@ -136,6 +220,12 @@ def _fp32_modes() -> set[str]:
     return {backends.fp32_precision if mode == "none" else mode for mode in own}
 
 
+def placed(module: torch.nn.Module, precision: str, device: str) -> torch.nn.Module:
+    """`module` itself on `device`, with its weights in the base type of `precision`. Tensor by tensor, and torch
+    converts on the host what it copies from there (ATen's cuda/Copy.cu): a GPU never holds a wider copy."""
+    return module.to(device, dtype_of(precision))
+
+
 def cast(
     module: torch.nn.Module,
     precision: str,
@@ -144,10 +234,8 @@ def cast(
 ) -> torch.nn.Module:
     """`module` itself, changed in place to `precision`. `ranges` come from calibration, for int8_static; `left` are
     linear layers to leave unquantised."""
-    import torch
-
-    module = module.to(getattr(torch, DTYPES[precision]))
-    return quantisation.quantise(module, precision, ranges, left) if precision in QUANTISED else module
+    module, recipe = module.to(dtype_of(precision)), recipe_of(precision)
+    return module if recipe is None else quantisation.quantise(module, recipe, ranges, left)
 
 
 class NotOneTensor(TypeError):
@@ -195,9 +283,12 @@ def _mend(found: Any) -> str:
 def bordered(module: Callable[..., torch.Tensor], precision: str, device: str) -> Callable[..., torch.Tensor]:
     """`module` with floating inputs cast to its dtype, all inputs moved to `device`, and an fp32 output. The forward
     raises NotOneTensor if the module returns anything other than one tensor."""
-    import torch
+    return cast_at_border(module, dtype_of(precision), device)
 
-    dtype = getattr(torch, DTYPES[precision])
+
+def cast_at_border(module: Callable[..., torch.Tensor], dtype: torch.dtype, device: str) -> Callable[..., torch.Tensor]:
+    """The same for a module whose weights are in `dtype`."""
+    import torch
 
     def forward(*inputs: torch.Tensor) -> torch.Tensor:
         moved = [x.to(device, dtype if x.is_floating_point() else None) for x in inputs]
@@ -222,10 +313,10 @@ def weights_of(module: torch.nn.Module) -> dict[str, Any]:
 
 def mismatch(elements_by_dtype: dict[str, int], precision: str) -> str | None:
     """Why the weights read back are not of the precision asked for; None where they are."""
-    wanted = QUANTISED.get(precision, DTYPES[precision])
+    wanted = BY_NAME[precision]
     floating = {d: n for d, n in elements_by_dtype.items() if d.startswith(("float", "bfloat", "int8"))}
-    if not floating.get(wanted):
-        return f"no weight is {wanted}; found {floating or 'no weights'}"
-    if precision not in QUANTISED and len(floating) > 1:
+    if not floating.get(wanted.stored):
+        return f"no weight is {wanted.stored}; found {floating or 'no weights'}"
+    if floating.keys() - {wanted.stored, wanted.activations}:
         return f"weights of several dtypes: {floating}"
     return None

@@ -24,6 +24,7 @@ _IN_WORDS: Final = {
     "deterministic": "torch's deterministic algorithms",
     "cudnn_benchmark": "cuDNN's benchmark mode (autotuning)",
     "cudnn_tf32": "TF32 in cuDNN",
+    "fp32_precision": "torch.backends.fp32_precision",
 }
 
 
@@ -39,7 +40,8 @@ class Settings:
     autocast_cuda: bool
     deterministic: bool
     cudnn_benchmark: bool
-    cudnn_tf32: bool
+    cudnn_tf32: bool | str
+    fp32_precision: str
 
 
 def read() -> Settings:
@@ -55,8 +57,19 @@ def read() -> Settings:
         autocast_cuda=torch.is_autocast_enabled("cuda"),
         deterministic=torch.are_deterministic_algorithms_enabled(),
         cudnn_benchmark=torch.backends.cudnn.benchmark,
-        cudnn_tf32=torch.backends.cudnn.allow_tf32,
+        cudnn_tf32=_cudnn_tf32(),
+        fp32_precision=backends.fp32_precision,
     )
+
+
+def _cudnn_tf32() -> bool | str:
+    """torch refuses to read it where its older and newer switches contradict each other."""
+    import torch
+
+    try:
+        return torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return MIXED
 
 
 def set_back(before: Settings) -> None:
@@ -75,6 +88,7 @@ def set_back(before: Settings) -> None:
         "deterministic": torch.use_deterministic_algorithms,
         "cudnn_benchmark": lambda on: setattr(torch.backends.cudnn, "benchmark", on),
         "cudnn_tf32": lambda on: setattr(torch.backends.cudnn, "allow_tf32", on),
+        "fp32_precision": lambda to: setattr(torch.backends, "fp32_precision", to),
     }
     for name in _changed(before, now):
         setters[name](getattr(before, name))

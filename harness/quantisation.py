@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from harness import linear_use
 from harness.linear_use import Left, Range, Ranges, linears
@@ -20,9 +20,14 @@ from harness.linear_use import Left, Range, Ranges, linears
 if TYPE_CHECKING:
     import torch
 
+# How linear layers are quantised; the rest of the network may be in any type (`harness.precision`).
+Recipe = Literal["int8_dynamic", "int8_dynamic_classic", "int8_static", "int8_weight_only", "fp8_e4m3"]
+
 INT8_MAX: Final = 127.0
-INT8_PRODUCTS: Final = frozenset({"int8_dynamic", "int8_static"})  # activations in int8, too
-# What torch._int_mm takes on a GPU; with other shapes torchao multiplies on the CPU or in fp32 (its kernel/intmm.py).
+INT8_PRODUCTS: Final = frozenset[Recipe]({"int8_dynamic", "int8_static"})  # activations in int8, too
+# What torch._int_mm takes on a GPU (ATen's cuda/Blas.cpp). With other shapes eager torchao multiplies on the CPU or in
+# fp32 (its kernel/intmm.py). inductor calls the same operator, in max-autotune beside a Triton kernel without the limit
+# of rows (torch/_inductor/kernel/mm.py, tuned_int_mm): the same layers are left in all of its modes.
 INT_MM_MULTIPLE: Final = 8
 INT_MM_ROWS: Final = 17
 FP8_MULTIPLE: Final = 16  # torchao leaves a layer of another size in bf16, and only logs it
@@ -52,7 +57,7 @@ class Census:
 
 
 def left_out(
-    module: torch.nn.Module, precision: str, ranges: Ranges, unfit: Mapping[str, Left] | None = None
+    module: torch.nn.Module, recipe: Recipe, ranges: Ranges, unfit: Mapping[str, Left] | None = None
 ) -> dict[str, Left]:
     """The linear layers, by name, that stay unquantised, and why; to be called before `quantise`. `unfit` comes from
     observing the network's calls (`linear_use.observed`)."""
@@ -61,13 +66,16 @@ def left_out(
     def reason(name: str, layer: torch.nn.Linear) -> Left | None:
         if unfit and name in unfit:
             return unfit[name]
-        if precision == "int8_static" and name not in ranges:
+        if recipe == "int8_static" and name not in ranges:
             return Left.NOT_REACHED
-        if _no_integer_product(precision, layer):
-            return Left.GPU_SIDES
-        if precision == "fp8_e4m3" and any(side % FP8_MULTIPLE for side in layer.weight.shape):
+        if recipe in INT8_PRODUCTS and on_gpu(layer):
+            if any(side % INT_MM_MULTIPLE for side in layer.weight.shape):
+                return Left.GPU_SIDES
+            if name in ranges and ranges[name].rows < INT_MM_ROWS:
+                return Left.GPU_ROWS
+        if recipe == "fp8_e4m3" and any(side % FP8_MULTIPLE for side in layer.weight.shape):
             return Left.FP8_SIDES
-        if precision == "int8_dynamic_classic" and type(layer) is not torch.nn.Linear:
+        if recipe == "int8_dynamic_classic" and type(layer) is not torch.nn.Linear:
             return Left.NOT_PLAIN
         return None
 
@@ -85,16 +93,16 @@ def census(module: torch.nn.Module, left: Mapping[str, Left]) -> Census:
 
 
 def quantise(
-    module: torch.nn.Module, precision: str, ranges: Ranges, left: Mapping[str, Left] | None = None
+    module: torch.nn.Module, recipe: Recipe, ranges: Ranges, left: Mapping[str, Left] | None = None
 ) -> torch.nn.Module:
     """`module` itself with its linear layers, if any, in int8 or fp8, except those in `left` (None: those that
     `left_out` finds without observing the network's calls)."""
-    kept = left_out(module, precision, ranges) if left is None else left
+    kept = left_out(module, recipe, ranges) if left is None else left
     layers = {name: layer for name, layer in linears(module).items() if name not in kept}
     with quiet():
-        if precision == "int8_dynamic_classic":
+        if recipe == "int8_dynamic_classic":
             return _classic(module, layers)
-        _torchao(layers, precision, ranges)
+        _torchao(layers, recipe, ranges)
     return module
 
 
@@ -103,9 +111,10 @@ def is_quantised(weight: torch.Tensor) -> bool:
     return hasattr(weight, "__tensor_flatten__") and inner_tensors(weight)[0].element_size() == 1
 
 
-def _no_integer_product(precision: str, layer: torch.nn.Linear) -> bool:
-    sides = layer.weight.shape
-    return precision in INT8_PRODUCTS and on_gpu(layer) and any(side % INT_MM_MULTIPLE for side in sides)
+def waits_for_gpu(recipe: Recipe | None) -> bool:
+    """Whether each product waits for the GPU where torch.compile does not trace it: torchao's safe_int_mm (its
+    kernel/intmm.py) then formats the input as text, which copies values of it to the host."""
+    return recipe in INT8_PRODUCTS
 
 
 def on_gpu(layer: torch.nn.Module) -> bool:
@@ -113,49 +122,21 @@ def on_gpu(layer: torch.nn.Module) -> bool:
     return bool(layer.weight.is_cuda)
 
 
-def watch_rows(modules: Mapping[str, torch.nn.Module]) -> dict[str, int]:
-    """Layer -> rows of the first input that each quantised layer on a GPU gets from now on; filled by the first call,
-    after which the layers are as before."""
-    seen: dict[str, int] = {}
-
-    def watch(name: str, layer: torch.nn.Module) -> None:
-        def hook(_layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
-            x = linear_use.first_input(inputs, named)
-            seen[name] = x.numel() // x.shape[-1]
-            handle.remove()
-
-        handle = layer.register_forward_pre_hook(hook, with_kwargs=True)
-
-    for component, module in modules.items():
-        for name, layer in linears(module).items():
-            if is_quantised(layer.weight) and on_gpu(layer):
-                watch(f"{component}.{name}", layer)
-    return seen
-
-
-def too_few_rows(seen: Mapping[str, int]) -> str | None:
-    """Why a row's int8 products were none, by what `watch_rows` saw; None where they were."""
-    few = [f"{name} ({rows})" for name, rows in seen.items() if rows < INT_MM_ROWS]
-    if not few:
-        return None
-    shown = ", ".join(few[:3]) + (f" and {len(few) - 3} more" if len(few) > 3 else "")
-    return f"torch._int_mm needs {INT_MM_ROWS} rows on a GPU; with fewer torchao multiplies in fp32: {shown}"
-
-
-def _torchao(layers: Mapping[str, torch.nn.Linear], precision: str, ranges: Ranges) -> None:
+def _torchao(layers: Mapping[str, torch.nn.Linear], recipe: Recipe, ranges: Ranges) -> None:
     import torch
     from torchao import quantization as ao
 
     def any_linear(layer: torch.nn.Module, _name: str) -> bool:  # torchao's own filter skips some subclasses
         return isinstance(layer, torch.nn.Linear)
 
-    recipe: Any = {
+    configs: Any = {
         "int8_dynamic": ao.Int8DynamicActivationInt8WeightConfig,
         "int8_weight_only": ao.Int8WeightOnlyConfig,
         "fp8_e4m3": lambda: ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow()),
     }
     for name, layer in layers.items():  # layer by layer: torchao would quantise a shared one twice, and fail
-        config = _static(ranges[name], layer) if precision == "int8_static" else recipe[precision]()
+        config = _static(ranges[name], layer) if recipe == "int8_static" else configs[recipe]()
+        config.set_inductor_config = False  # it would tune every later compilation of the process
         ao.quantize_(layer, config, filter_fn=any_linear)
 
 
@@ -164,7 +145,8 @@ def _static(seen: Range, layer: torch.nn.Linear) -> Any:
     from torchao import quantization as ao
 
     size, weight = max(seen.largest, 1e-12) / INT8_MAX, layer.weight
-    scale = torch.full([1] * seen.ndim, size, dtype=weight.dtype, device=weight.device)
+    # In fp32 under any base, as torchao's own scales are: bf16 would round it by up to 0.4 %.
+    scale = torch.full([1] * seen.ndim, size, dtype=torch.float32, device=weight.device)
     return ao.Int8StaticActivationInt8WeightConfig(act_quant_scale=scale, granularity=[ao.PerTensor(), ao.PerRow()])
 
 

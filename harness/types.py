@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness import labels
 from harness.causes import Cause
+from harness.precision import BY_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,8 +32,7 @@ Kind = Literal[
 Summary = Literal["median", "mean", "max", "last"]
 
 STATUSES: tuple[str, ...] = get_args(Status)
-INT8_PRECISIONS = ("int8_dynamic", "int8_dynamic_classic", "int8_static", "int8_weight_only")
-PRECISIONS = ("fp32", "tf32", "bf16", "fp16", *INT8_PRECISIONS, "fp8_e4m3")
+PRECISIONS: tuple[str, ...] = tuple(BY_NAME)
 IDENTICAL = "bit-identical to the fp32 eager output"  # the reason why a PSNR is missing: it would be infinite
 
 Samples = dict[str, list[float]]

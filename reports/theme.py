@@ -33,6 +33,12 @@ SYMBOLS: Mapping[str, str] = {
     "int8_dynamic_classic": "triangle-down",
     "int8_static": "star",
     "int8_weight_only": "pentagon",
+    "int8_dynamic_bf16": "triangle-left",
+    "int8_dynamic_fp16": "triangle-right",
+    "int8_static_bf16": "hexagram",
+    "int8_static_fp16": "star-diamond",
+    "int8_weight_only_bf16": "hexagon2",
+    "int8_weight_only_fp16": "octagon",
     "fp8_e4m3": "cross",
 }
 DASHES: Mapping[str, str] = {
@@ -44,6 +50,12 @@ DASHES: Mapping[str, str] = {
     "int8_dynamic_classic": "2px,6px",
     "int8_static": "8px,2px,2px,2px",
     "int8_weight_only": "4px,8px",
+    "int8_dynamic_bf16": "2px,4px",
+    "int8_dynamic_fp16": "2px,10px",
+    "int8_static_bf16": "12px,2px,2px,2px",
+    "int8_static_fp16": "8px,2px,2px,2px,2px,2px",
+    "int8_weight_only_bf16": "4px,4px",
+    "int8_weight_only_fp16": "4px,12px",
     "fp8_e4m3": "longdashdot",
 }
 

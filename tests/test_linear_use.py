@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from harness import linear_use, precision, quantisation, share
 from harness.calibration import Recorded
-from harness.linear_use import Left, Observed, Range
+from harness.linear_use import Left, Range
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE = 32
@@ -123,7 +123,7 @@ def test_a_weight_that_is_only_asked_for_its_type_is_quantised() -> None:
     module = DtypeOnly().eval()
     seen = linear_use.observed(module, [(tokens(),)])
     assert seen.unfit == {}
-    assert seen.ranges["qkv"] == Range(largest=float(tokens().abs().max()), ndim=3)
+    assert seen.ranges["qkv"] == Range(largest=float(tokens().abs().max()), ndim=3, rows=10)
     assert not any(layer._forward_pre_hooks for layer in module.modules())
 
 
@@ -170,11 +170,13 @@ def test_eager_looks_at_a_copy_of_the_example_inputs() -> None:
     assert torch.equal(x, tokens())
 
 
-def test_nothing_is_observed_where_nothing_is_quantised() -> None:
+def test_nothing_is_observed_where_nothing_is_quantised(monkeypatch: pytest.MonkeyPatch) -> None:
     from build_request_fixture import build_request
 
-    from harness.backends.eager import _seen
+    from harness.backends.eager import cast_all
     from harness.types import Component
 
+    monkeypatch.setattr(linear_use, "observed", lambda *_: pytest.fail("a call of a network that is only cast"))
     component = Component(name="net", module=Branch(), inputs=())
-    assert _seen([component], build_request(None, precision="bf16")) == {"net": Observed()}  # type: ignore[arg-type]
+    request: Any = build_request(None, precision="bf16")  # type: ignore[arg-type]
+    assert cast_all([component], request).left == {"net": {}}

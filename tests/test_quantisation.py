@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from build_request_fixture import build_request
 from planted import workload
 
 from harness import calibration, precision, quantisation
-from harness.backends.eager import saved_bytes
+from harness.backends.eager import cast_all, read_back, saved_bytes
+from harness.linear_use import Left
 from harness.types import CalibrationData, Case, Component, Workload
 
 QUANTISED = ("int8_dynamic", "int8_dynamic_classic", "int8_static", "int8_weight_only")
@@ -44,7 +46,7 @@ def test_ranges_are_the_largest_inputs_of_each_layer(inputs: torch.Tensor) -> No
     module = network()
     found = quantisation.ranges_of(module, [(inputs[:4],), (inputs[4:],)])
     assert set(found) == {"first", "second"}
-    assert found["first"] == quantisation.Range(largest=float(inputs.abs().max()), ndim=2)
+    assert found["first"] == quantisation.Range(largest=float(inputs.abs().max()), ndim=2, rows=4)
     assert found["second"].largest == pytest.approx(float((module.first(inputs).relu() * 10).max()))
     assert not any(layer._forward_pre_hooks for layer in module.modules())
 
@@ -69,7 +71,7 @@ def test_quantised_weights_are_int8_and_the_answer_stays_close(wanted: str, inpu
 def test_a_static_range_clips_what_is_larger(inputs: torch.Tensor) -> None:
     """The sign that the recorded range is what is used: a range that is too small ruins the answer."""
     reference = network()(inputs)
-    tiny = {name: quantisation.Range(largest=0.01, ndim=2) for name in ("first", "second")}
+    tiny = {name: quantisation.Range(largest=0.01, ndim=2, rows=8) for name in ("first", "second")}
     cast = precision.cast(network(), "int8_static", tiny)
     with torch.no_grad():
         output = cast(inputs)
@@ -110,7 +112,7 @@ def test_every_linear_layer_is_quantised_or_left_for_a_reason(wanted: str, input
 
 def test_one_layer_that_was_forgotten_is_enough(inputs: torch.Tensor) -> None:
     """An int8 weight somewhere proves nothing of the others, nor one network anything of the next."""
-    from harness.backends.eager import Cast, read_back
+    from harness.backends.eager import Cast
 
     half = network()
     ranges = quantisation.ranges_of(half, [(inputs,)])
@@ -179,21 +181,101 @@ def test_calibration_uses_the_workloads_own_data() -> None:
     assert found.source == "two batches"
 
 
-@pytest.mark.parametrize("wanted", ["int8_dynamic", "int8_static"])
-def test_what_a_gpus_int8_product_cannot_take_is_left_out_or_found_out(
+class Conditioned(torch.nn.Module):
+    """Tokens that each item's condition scales, as in a DiT: the layer of the condition gets one row an item."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.condition, self.tokens = torch.nn.Linear(32, 32), torch.nn.Linear(32, 32)
+        self.head = torch.nn.Linear(32, 10)
+
+    def forward(self, tokens: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        return self.head(self.tokens(tokens) * self.condition(condition)[:, None])
+
+
+@pytest.mark.parametrize("wanted", ["int8_dynamic", "int8_static", "int8_dynamic_bf16", "int8_static_fp16"])
+@pytest.mark.parametrize(("batch", "left"), [(16, {"condition": Left.GPU_ROWS}), (17, {})])
+def test_layers_that_a_gpus_int8_product_cannot_take_are_left_and_listed(
+    wanted: str, batch: int, left: dict[str, Left], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """torchao would multiply them on the CPU or in fp32, and inductor would fail. (A CPU stands for the GPU here.)"""
+    monkeypatch.setattr(quantisation, "on_gpu", lambda _layer: True)
+    given = (torch.randn(batch, 2, 32), torch.randn(batch, 32))
+    recorded = calibration.Recorded(calls={"net": [given]}, source="planted")
+    request = build_request(tmp_path, precision=wanted, calibration=lambda: recorded)
+    cast = cast_all([Component(name="net", module=Conditioned(), inputs=given)], request)
+    assert cast.left["net"] == left | {"head": Left.GPU_SIDES}
+    read = read_back(cast, wanted)
+    assert read["verify"]() is None
+    listed = "1 left: its input has 16 rows or fewer, and a GPU's int8 product needs 17" in str(read["facts"])
+    assert listed == bool(left)
+
+
+def test_the_fewest_rows_of_all_calls_decide() -> None:
+    found = quantisation.ranges_of(Conditioned(), [(torch.randn(n, 2, 32), torch.randn(n, 32)) for n in (40, 3, 9)])
+    assert {name: seen.rows for name, seen in found.items()} == {"condition": 3, "tokens": 6, "head": 6}
+
+
+@pytest.mark.parametrize("wanted", ["int8_weight_only", "int8_dynamic_classic"])
+def test_what_multiplies_no_integers_on_a_gpu_is_not_left_for_its_rows(
     wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torchao would multiply such a layer on the CPU or in fp32, and the row would be int8 by name. (Here: a CPU.)"""
     monkeypatch.setattr(quantisation, "on_gpu", lambda _layer: True)
-    module = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.Linear(64, 10))
-    ranges = quantisation.ranges_of(module, [(torch.randn(20, 32),)])
-    left = quantisation.left_out(module, wanted, ranges)
-    assert left == {"1": "its dimensions are not multiples of 8, as a GPU's int8 product needs"}
-    module = precision.cast(module, wanted, ranges)
-    assert quantisation.census(module, left).fault("net") is None
-    for rows, fault in ((17, None), (16, "with fewer torchao multiplies in fp32: net.0 (16)")):
-        seen = quantisation.watch_rows({"net": module})
-        module(torch.randn(rows, 32))
-        module(torch.randn(99, 32))
-        assert seen == {"net.0": rows}
-        assert (found := quantisation.too_few_rows(seen)) is fault or str(found).endswith(str(fault))
+    module = Conditioned()
+    ranges = quantisation.ranges_of(module, [(torch.randn(2, 2, 32), torch.randn(2, 32))])
+    assert quantisation.left_out(module, wanted, ranges) == {}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wanted", ["int8_dynamic", "int8_static", "int8_dynamic_bf16", "int8_static_fp16"])
+def test_eager_int8_products_on_a_gpu_are_refused_because_they_wait_for_it(
+    wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.registry import BACKENDS
+
+    monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    reason = str(BACKENDS["eager"].unavailable(wanted, "cuda"))
+    assert reason.startswith(f"torchao's {wanted} waits for the GPU in every linear layer")
+    assert "torch_compile" in reason
+    assert BACKENDS["cuda_graphs"].unavailable(wanted, "cuda") is not None
+    assert BACKENDS["torch_compile"].unavailable(wanted, "cuda") is None
+    assert BACKENDS["eager"].unavailable(wanted, "cpu") is None
+    weights = wanted.replace("dynamic", "weight_only").replace("static", "weight_only")
+    assert BACKENDS["eager"].unavailable(weights, "cuda") is None
+
+
+def test_the_reason_of_that_refusal_is_still_true_of_the_installed_torchao() -> None:
+    """It formats the input of each product as text. Once it no longer does, eager may run int8 on a GPU again."""
+    from torchao.kernel import intmm
+
+    class Input(torch.Tensor):
+        formatted = 0
+
+        def __repr__(self, *, tensor_contents: object = None) -> str:
+            Input.formatted += 1
+            return "an input"
+
+    x = torch.ones(8, 8, dtype=torch.int8)
+    intmm.safe_int_mm(x.as_subclass(Input), x)
+    assert Input.formatted == 1
+
+
+@pytest.mark.parametrize("wanted", ["int8_dynamic", "int8_static", "int8_weight_only", "int8_dynamic_bf16"])
+def test_quantising_changes_no_setting_of_inductor(wanted: str, inputs: torch.Tensor) -> None:
+    import torch._inductor.config as inductor
+
+    before = dict(inductor.get_config_copy())
+    module = network()
+    precision.cast(module, wanted, quantisation.ranges_of(module, [(inputs,)]))
+    assert inductor.get_config_copy() == before
+
+
+def test_fp8_changes_no_setting_of_inductor_either(monkeypatch: pytest.MonkeyPatch, inputs: torch.Tensor) -> None:
+    """fp8 cannot run here: what torchao is asked for shows it."""
+    from torchao import quantization as ao
+
+    asked: list[bool] = []
+    monkeypatch.setattr(ao, "Float8DynamicActivationFloat8WeightConfig", lambda **_: SimpleNamespace())
+    monkeypatch.setattr(ao, "quantize_", lambda _layer, config, **_: asked.append(config.set_inductor_config))
+    precision.cast(network(), "fp8_e4m3")
+    assert asked == [False] * 3

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 
-from harness import precision, process_settings
+from harness import measure, precision, process_settings
 from harness.repeatability import Mismatch, guarded, private_batch, repeat_error, same_values, snapshot
 from harness.tolerance import repeat_ceiling
-from harness.types import Measurement, Run
+from harness.types import Case, Measurement, Protocol, Run
 
 RunSuite = Callable[..., Run]
 
@@ -92,6 +93,44 @@ def test_what_a_row_changed_in_the_process_is_set_back() -> None:
         process_settings.set_back(before)
     assert process_settings.read() == before
     assert process_settings.fault(before) is None
+
+
+@pytest.mark.parametrize(
+    ("switch", "words"),
+    [
+        (lambda: torch.set_float32_matmul_precision("high"), "torch's fp32 matmul precision from highest to high"),
+        (lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True), "matmul precision from highest to high"),
+        (
+            lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+            "precision from highest to a mix",
+        ),
+        (lambda: setattr(torch.backends.cudnn, "allow_tf32", True), "TF32 in cuDNN from off to on"),
+        (lambda: setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32"), "TF32 in cuDNN from off to a mix"),
+        (lambda: setattr(torch.backends, "fp32_precision", "tf32"), "torch.backends.fp32_precision from none to tf32"),
+    ],
+)
+def test_tf32_that_a_build_switches_on_ends_the_row_before_anything_is_timed(
+    switch: Callable[[], object], words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """torchao below 0.18 did the first of these whenever it quantised."""
+    from harness.backends.eager import Eager
+    from harness.devices.cpu import Cpu
+
+    real, before = Eager.build, process_settings.read()
+    monkeypatch.setattr(Eager, "build", lambda self, *given: (real(self, *given), switch())[0])
+    monkeypatch.setattr(measure, "_first_call", lambda *_: pytest.fail("a call under settings that are not the row's"))
+    job = measure.Job(
+        case=Case(model="planted_ok", image_size=8),
+        replicate=0,
+        protocol=Protocol(),
+        device="cpu",
+        folder=tmp_path,
+        cache=tmp_path / "cache",
+        threads=1,
+    )
+    with pytest.raises(Mismatch, match=f"the row changed a process-wide setting: .*{words}"):
+        measure.measure(job, Cpu(), lambda _phase: None)
+    assert process_settings.read() == before
 
 
 @pytest.mark.parametrize("asked", ["medium", "high"])

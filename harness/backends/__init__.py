@@ -26,9 +26,9 @@ class BuildRequest:
     """What a backend needs besides the components: `cache` is a folder that the processes of one case share, and
     `exports` one that all cases of the run share, for files named by `work()` (equal if networks, values and shapes
     are; to be called before anything is cast) and, if they were calibrated, by `calls`. `optimizations` are the
-    case's; those of modules, attention and grad mode are in force already. `calibration()` runs the workload in fp32
-    to get real inputs of its networks: to be called before anything is cast. Its results depend on the whole case:
-    steps, scheduler, guidance, prompt, seed.
+    case's; those of modules, attention and grad mode are in force already. `calibration()` runs the workload eagerly,
+    its networks in the type in which they are by then, to get real inputs of them: to be called before anything is
+    quantised. Its results depend on the whole case: steps, scheduler, guidance, prompt, seed.
     """
 
     precision: str
@@ -53,6 +53,7 @@ class Build:
     something was left on disk that a later process finds. `verify()` is called after the last pass: why what ran is not
     what was asked for (a recompile, a fallback), or None. `shares` says by component how much of the weights is
     quantised, if the precision quantises. `warnings` are the row's, each as "kind: what was found".
+    `after_iteration()`, where there is one, is called at the end of each iteration, as a part of it.
     """
 
     forwards: Mapping[str, Forward]
@@ -68,6 +69,7 @@ class Build:
     verify: Callable[[], str | None] = lambda: None
     shares: Shares = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    after_iteration: Callable[[], None] | None = None
 
 
 class Backend(Protocol):

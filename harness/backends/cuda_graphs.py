@@ -30,7 +30,7 @@ class CudaGraphs:
     def unavailable(self, wanted: str, device: str) -> str | None:
         if device != "cuda":
             return "CUDA graphs need an NVIDIA GPU; the device here is a CPU"
-        if wanted in quantisation.INT8_PRODUCTS:  # torchao's kernel/intmm.py writes its input as text
+        if quantisation.waits_for_gpu(precision.recipe_of(wanted)):
             return f"torchao's {wanted} waits for the GPU inside every call, which no graph can capture"
         return precision.unsupported_by_torch(wanted, device)
 
@@ -54,7 +54,7 @@ class Captured:
         import torch
 
         self._name = component.name
-        dtype = getattr(torch, precision.DTYPES[request.precision])
+        dtype = precision.dtype_of(request.precision)
         given = [x.to(request.device, dtype if x.is_floating_point() else None) for x in component.inputs]
         self._inputs = [x.clone() for x in given]  # the graph's own, written to before each replay
         stream = torch.cuda.Stream()

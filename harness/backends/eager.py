@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,14 @@ class Eager:
     description = "the module's own forward, operator by operator"
 
     def unavailable(self, wanted: str, device: str) -> str | None:
-        return precision.unsupported_by_torch(wanted, device)
+        if reason := precision.unsupported_by_torch(wanted, device):
+            return reason
+        if device == "cuda" and quantisation.waits_for_gpu(precision.recipe_of(wanted)):
+            return (
+                f"torchao's {wanted} waits for the GPU in every linear layer unless it is compiled, and the time would "
+                "be that of the waiting: measure it with torch_compile"
+            )
+        return None
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
         """Casts each module in place and moves it to the device; an offloaded one waits in the host's memory."""
@@ -30,13 +37,10 @@ class Eager:
         where = "cpu" if offload else request.device
         cast, seconds = request.timer.timed(lambda: cast_all(components, replace(request, device=where)))
         modules, proof = cast.modules, read_back(cast, request.precision)
-        if request.precision in quantisation.INT8_PRODUCTS:
-            rows, other = quantisation.watch_rows(modules), proof["verify"]
-            proof["verify"] = lambda: other() or quantisation.too_few_rows(rows)
         if offload:
             size = proof["disk_bytes"]()  # now: what waits in accelerate's hooks is no part of a state dict
             proof["disk_bytes"] = lambda: size
-            offloaded(list(modules.values()), offload, request.device)
+            proof["after_iteration"] = offloaded(list(modules.values()), offload, execution_device(request.device))
         return Build(
             forwards={n: precision.bordered(m, request.precision, request.device) for n, m in modules.items()},
             build_s=seconds,
@@ -54,24 +58,25 @@ class Cast:
 
 
 def cast_all(components: Sequence[Component], request: BuildRequest) -> Cast:
-    """Every component's module, cast and on the device; for int8_static with ranges from real inputs."""
-    wanted = request.precision
+    """Every component's module, cast and on the device; for int8_static with ranges from real inputs.
+
+    A network is moved in its base type, and observed and calibrated in it, so that one that fits on the GPU only in
+    fp16 never has to fit there in fp32."""
+    modules = {c.name: precision.placed(c.module, request.precision, request.device).eval() for c in components}
+    recipe = precision.recipe_of(request.precision)
+    if recipe is None:
+        return Cast(modules=modules, left={name: {} for name in modules})
     seen = _seen(components, request)
-    placed = {c.name: c.module.to(request.device) for c in components}
-    left = {
-        name: quantisation.left_out(placed[name], wanted, found.ranges, found.unfit) for name, found in seen.items()
-    }
-    modules = {n: precision.cast(m, wanted, seen[n].ranges, left[n]).eval() for n, m in placed.items()}
-    return Cast(modules=modules, left=left)
+    left = {n: quantisation.left_out(modules[n], recipe, found.ranges, found.unfit) for n, found in seen.items()}
+    quantised = {n: quantisation.quantise(m, recipe, seen[n].ranges, left[n]).eval() for n, m in modules.items()}
+    return Cast(modules=quantised, left=left)
 
 
 def _seen(components: Sequence[Component], request: BuildRequest) -> dict[str, Observed]:
     """What calls of each network show about its linear layers. int8_static uses the calibration calls; the other
     quantised precisions use one call with the example inputs, or the calibration calls if that one does not reach every
-    layer; all other precisions use none."""
-    if request.precision not in precision.QUANTISED:
-        return {c.name: Observed() for c in components}
-    if request.precision != "int8_static":
+    layer."""
+    if precision.recipe_of(request.precision) != "int8_static":
         seen = {c.name: _observed(c, [c.inputs], request) for c in components}
         if not any(Left.NOT_REACHED in found.unfit.values() for found in seen.values()):
             return seen
@@ -80,9 +85,12 @@ def _seen(components: Sequence[Component], request: BuildRequest) -> dict[str, O
 
 
 def _observed(component: Component, calls: Calls, request: BuildRequest) -> Observed:
-    """What `calls` show, run on the device with copies of their inputs."""
-    given = [tuple(x.to(request.device, copy=True) for x in call) for call in calls]
-    return linear_use.observed(component.module.to(request.device).eval(), given)
+    """What `calls` show, run on the device with copies of their inputs, cast as in the run."""
+    dtype = precision.dtype_of(request.precision)
+    given = [
+        tuple(x.to(request.device, dtype if x.is_floating_point() else None, copy=True) for x in call) for call in calls
+    ]
+    return linear_use.observed(component.module, given)
 
 
 def read_back(cast: Cast, wanted: str) -> dict[str, Any]:
@@ -95,7 +103,7 @@ def read_back(cast: Cast, wanted: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"elements_by_dtype": elements}
     shares: share.Shares = {}
     fault = precision.mismatch(elements, wanted)
-    if wanted in precision.QUANTISED:
+    if precision.recipe_of(wanted) is not None:
         layers = {name: quantisation.census(module, cast.left[name]) for name, module in cast.modules.items()}
         facts["quantised_layers"] = {name: found.in_words() for name, found in layers.items()}
         fault = f"{fault}; linear layers quantised: {_listed(facts['quantised_layers'])}" if fault else None
@@ -114,17 +122,35 @@ def _listed(by_network: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {text}" for name, text in by_network.items())
 
 
-def offloaded(modules: Sequence[torch.nn.Module], how: str, device: str) -> None:
-    """Hooks of accelerate, as diffusers sets them: "model_cpu_offload" moves a network to the device when it is called,
-    and the one before back; "sequential_cpu_offload" does so layer by layer."""
+def execution_device(device: str) -> torch.device:
+    """`device` with its number, as parameters have theirs: accelerate compares the two in every call, and moves a
+    network anew, parameter by parameter, where they differ ("cuda" is not "cuda:0")."""
+    import torch
+
+    return torch.device(device, 0) if device == "cuda" else torch.device(device)
+
+
+def offloaded(modules: Sequence[torch.nn.Module], how: str, device: torch.device) -> Callable[[], None]:
+    """Sets hooks of accelerate, as diffusers does: "model_cpu_offload" moves a network to the device when it is called,
+    and the one before back; "sequential_cpu_offload" does so layer by layer. Returns what is to be called after each
+    iteration, as diffusers' maybe_free_model_hooks: it moves the last network back, too. Not yet proven on hardware."""
+    import torch
     from accelerate import cpu_offload, cpu_offload_with_hook
 
-    hook = None
+    hooks: list[Any] = []
     for module in modules:
         if how == "model_cpu_offload":
-            _, hook = cpu_offload_with_hook(module, device, prev_module_hook=hook)
+            hooks.append(cpu_offload_with_hook(module, device, prev_module_hook=hooks[-1] if hooks else None)[1])
         else:
             cpu_offload(module, device, offload_buffers=bool(module._parameters))
+
+    def free() -> None:
+        for hook in hooks:
+            hook.offload()
+        if hooks and device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    return free
 
 
 class _Counter:

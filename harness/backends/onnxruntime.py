@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from harness import onnx_export, onnx_proof, onnx_providers, precision, saturation, share
 from harness.backends import Build, BuildRequest, cached_before, cannot_import, missing_device, note_built
 from harness.onnx_export import OnnxFile
-from harness.onnx_proof import CPU, CUDA, INTEGER_OPERATORS, TENSORRT, Profile
+from harness.onnx_proof import CPU, CUDA, TENSORRT, Profile
+from harness.quantisation import INT8_PRODUCTS
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
 
@@ -52,6 +53,8 @@ class OnnxRuntime:
         provider = self.providers[device]
         if provider not in onnxruntime.get_available_providers():
             return f"this build of onnxruntime has no {provider}"
+        if reason := precision.only_over_fp32(wanted, self.label):
+            return reason
         if device == "cuda" and (reason := precision.too_old(wanted)):
             return reason
         return _impossible(wanted, provider) or (onnx_providers.unloadable(provider) if device == "cuda" else None)
@@ -108,33 +111,36 @@ def _impossible(wanted: str, provider: str) -> str | None:
         return "TF32 is a mode of NVIDIA tensor cores; a CPU has none"
     if wanted in {"fp16", "bf16"} and provider == CPU:
         return f"its CPU provider has no {wanted} kernels: it would cast to fp32 and back"
-    if wanted.startswith("int8") and wanted not in INTEGER_OPERATORS:
+    recipe = precision.recipe_of(wanted)
+    if recipe == "int8_dynamic_classic":
         return f"{wanted} is torch's; ONNX Runtime's own dynamic quantiser is int8_dynamic"
-    if wanted.startswith("int8") and provider == CUDA and wanted != "int8_weight_only":
+    if recipe in INT8_PRODUCTS and provider == CUDA:
         return f"its CUDA provider has no kernels for {wanted}: they would fall back to the CPU"
-    if wanted in {"int8_dynamic", "int8_weight_only"} and provider == TENSORRT:
+    if recipe in {"int8_dynamic", "int8_weight_only"} and provider == TENSORRT:
         return f"TensorRT takes int8 by Q/DQ nodes only: int8_static, not {wanted}"
     if wanted == "fp32" and provider == TENSORRT:
         return "its TensorRT provider has no switch for TF32, which TensorRT uses by itself: its fp32 is the row tf32"
-    if wanted == "fp8_e4m3" and provider == TENSORRT:
+    if recipe == "fp8_e4m3" and provider == TENSORRT:
         return "Q/DQ nodes in fp8 are for the backend tensorrt; nobody has tried them in this provider"
-    if wanted == "fp8_e4m3":
+    if recipe == "fp8_e4m3":
         return f"{provider} has no fp8 kernel for Q/DQ nodes: it would multiply in fp32"
     return None
 
 
-def _recipe(precision: str, provider: str) -> str:
+def _recipe(wanted: str, provider: str) -> str:
+    """The name of the file to export, as `harness.onnx_export` has them."""
     if provider == CPU:
-        narrow = onnx_export.for_cpu(precision)
-        return f"{narrow}_unsigned" if precision == "int8_static" else narrow
-    return "fp32" if precision == "tf32" else precision
+        narrow = onnx_export.for_cpu(wanted)
+        return f"{narrow}_unsigned" if precision.recipe_of(wanted) == "int8_static" else narrow
+    return "fp32" if wanted == "tf32" else wanted
 
 
-def _modes(precision: str, provider: str) -> dict[str, str]:
+def _modes(wanted: str, provider: str) -> dict[str, str]:
     """How the numbers of a row are held where its precision alone does not say it."""
-    if provider == CPU and precision in {"int8_dynamic", "int8_static"}:
+    recipe = precision.recipe_of(wanted)
+    if provider == CPU and recipe in INT8_PRODUCTS:
         return {"int8_weights": saturation.in_words(saturation.weight_bits())}
-    if provider == TENSORRT and precision in {"tf32", "int8_static"}:
+    if provider == TENSORRT and (wanted == "tf32" or recipe == "int8_static"):
         return {"tf32": "allowed, by TensorRT's default, in what is left in fp32"}
     return {}
 
@@ -147,7 +153,7 @@ def _options(provider: str, request: BuildRequest) -> dict[str, str]:
     return {
         "trt_fp16_enable": "1" if request.precision == "fp16" else "0",
         "trt_bf16_enable": "1" if request.precision == "bf16" else "0",
-        "trt_int8_enable": "1" if request.precision == "int8_static" else "0",
+        "trt_int8_enable": "1" if precision.recipe_of(request.precision) == "int8_static" else "0",
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(request.cache),
         "trt_timing_cache_enable": "1",
@@ -176,7 +182,7 @@ def _session(file: OnnxFile, providers: Sequence[Any], request: BuildRequest) ->
         str(file.path),
         options,
         providers=list(providers),
-        disabled_optimizers=list(SPOILS_Q_DQ) if request.precision == "int8_static" else None,
+        disabled_optimizers=list(SPOILS_Q_DQ) if precision.recipe_of(request.precision) == "int8_static" else None,
         enable_fallback=0,  # it would open the session on the CPU where a provider refuses, and hide why
     )
     session.disable_fallback()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from harness import onnx_export, saturation, share
 from harness.backends import Build, BuildRequest, cached_before, cannot_import, note_built
 from harness.onnx_export import OnnxFile
+from harness.precision import only_over_fp32, recipe_of
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
 
@@ -47,6 +48,8 @@ class OpenVino:
         if device != "cpu":
             return "OpenVINO has no plug-in for NVIDIA GPUs; it is measured on the CPU (--device cpu)"
         if reason := cannot_import("openvino", "OpenVINO") or onnx_export.missing_package():
+            return reason
+        if reason := only_over_fp32(wanted, self.label):
             return reason
         if wanted not in HINTS:
             return NOT_HERE[wanted]
@@ -91,7 +94,9 @@ class OpenVino:
 
 
 def _modes(precision: str) -> dict[str, str]:
-    return {"int8_weights": saturation.in_words(saturation.weight_bits())} if precision == "int8_static" else {}
+    if recipe_of(precision) != "int8_static":
+        return {}
+    return {"int8_weights": saturation.in_words(saturation.weight_bits())}
 
 
 def _compiled(file: OnnxFile, request: BuildRequest) -> Any:
@@ -141,7 +146,7 @@ def _verify(
     others = {key: n for key, n in total.items() if key[1] not in RUN_AS[precision]}
     if sum(total.values()) == sum(others.values()):
         return f"{precision} was asked for, but no convolution or matrix product runs in it: {_in_words(total)}"
-    if precision != "int8_static":
+    if recipe_of(precision) is None:
         return f"{precision} was asked for, but {_in_words(others)} run in another precision" if others else None
     for name, found in heavy.items():
         count = sum(n for key, n in found.items() if key[1] in RUN_AS[precision])

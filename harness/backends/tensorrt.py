@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from harness import onnx_export, precision, share
 from harness.backends import Build, BuildRequest, cached_before, cannot_import, missing_device, note_built
-from harness.precision import DTYPES, FP8_CAPABILITY
+from harness.precision import DTYPES, recipe_of
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
 
 if TYPE_CHECKING:
     import torch
 
+    from harness.quantisation import Recipe
     from harness.tensorrt_engine import Engine, Range
     from harness.tensorrt_layers import Layers
 
@@ -31,7 +32,7 @@ RECIPES: Final = {
     "int8_static": "int8_static",
     "fp8_e4m3": "fp8_e4m3",
 }
-INSPECTED: Final = {"int8_static": "Int8", "fp8_e4m3": "FP8"}  # precision -> the engine inspector's word
+INSPECTED: Final[Mapping[Recipe | None, str]] = {"int8_static": "Int8", "fp8_e4m3": "FP8"}  # the inspector's words
 NOT_HERE: Final = {
     "int8_dynamic": "TensorRT takes the ranges of int8 from Q/DQ nodes in the file (int8_static), not while it runs",
     "int8_dynamic_classic": "quantize_dynamic makes a torch module for a CPU, which TensorRT does not run",
@@ -62,15 +63,11 @@ class TensorRT:
 
         if int(tensorrt.__version__.split(".")[0]) < VERSION:
             return f"TensorRT {tensorrt.__version__} is older than {VERSION}, whose API this backend speaks"
+        if reason := precision.only_over_fp32(wanted, self.label):  # until there is an export over bf16 and fp16
+            return reason
         if wanted not in RECIPES:
             return NOT_HERE[wanted]
-        import torch
-
-        if reason := precision.too_old(wanted):
-            return reason
-        if wanted == "fp8_e4m3" and torch.cuda.get_device_capability() < FP8_CAPABILITY:
-            return "TensorRT's fp8 needs compute capability 8.9 or newer"
-        return None
+        return precision.too_old(wanted)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
         """Exports, builds or loads every engine. Raises EngineError, and what the exporter raises."""
@@ -166,7 +163,7 @@ def _verify(
 ) -> str | None:
     """Why the engines are not of the precision asked for, or None. Of int8_static and fp8_e4m3 as many layers must
     compute in int8 or fp8 as were quantised, as far as fusing lets that be said."""
-    kind = INSPECTED.get(precision)
+    kind = INSPECTED.get(recipe_of(precision))
     wanted, total = "float32" if kind else DTYPES[precision], 0
     for name, (dtypes, layers) in found.items():
         floating = {tensor: dtype for tensor, dtype in dtypes.items() if "float" in dtype}

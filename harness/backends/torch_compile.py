@@ -47,7 +47,7 @@ class TorchCompile:
             return reason
         if reason := missing_compiler(device):
             return reason
-        if wanted == "int8_dynamic_classic":
+        if precision.recipe_of(wanted) == "int8_dynamic_classic":
             return "dynamo cannot trace the packed weights of quantize_dynamic; torchao's int8_dynamic compiles"
         return precision.unsupported_by_torch(wanted, device)
 

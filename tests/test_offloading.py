@@ -1,0 +1,79 @@
+"""Offloading by accelerate's own hooks: who moves when, on a stand-in for a GPU (the meta device)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from build_request_fixture import build_request
+from torch import nn
+
+from harness import measure
+from harness.backends.eager import Eager, execution_device, offloaded
+from harness.types import Component
+
+GPU = torch.device("meta")
+
+
+class Network(nn.Module):
+    """Writes down where it is moved. Its weight is put back when it comes from the meta device, which keeps none."""
+
+    def __init__(self, name: str, moves: list[str]) -> None:
+        super().__init__()
+        self.name, self.moves, self.weight = name, moves, nn.Parameter(torch.ones(3))
+
+    def to(self, device: Any) -> Network:  # type: ignore[override]
+        self.moves.append(f"{self.name} to {torch.device(device)}")
+        self.weight = nn.Parameter(torch.ones(3, device=device))
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_a_network_moves_once_for_its_turn_and_the_last_one_leaves_after_the_image() -> None:
+    moves: list[str] = []
+    text, unet, vae = networks = [Network(name, moves) for name in ("text", "unet", "vae")]
+    free = offloaded(networks, "model_cpu_offload", GPU)
+    moves.clear()
+    for image in range(2):
+        for network in (text, unet, unet, unet, vae):
+            network(torch.ones(1))
+        assert [m for m in moves if m.endswith("meta")] == ["text to meta", "unet to meta", "vae to meta"], image
+        assert [m for m in moves if m.endswith("cpu")] == ["text to cpu", "unet to cpu"]
+        free()
+        assert {network.weight.device.type for network in networks} == {"cpu"}
+        moves.clear()
+
+
+def test_the_device_has_its_number_as_parameters_have() -> None:
+    assert execution_device("cuda") == torch.device("cuda", 0) != torch.device("cuda")
+    assert execution_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("how", ["model_cpu_offload", "sequential_cpu_offload"])
+def test_a_build_says_what_follows_an_iteration_and_the_row_calls_it(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[str] = []
+    module = nn.Linear(4, 4)
+    x = torch.randn(2, 4)
+    build = Eager().build(
+        [Component(name="net", module=module, inputs=(x,))], build_request(tmp_path, optimizations=(how,))
+    )
+    monkeypatch.setattr(type(module), "to", lambda self, device: moved.append(str(device)) or self)
+    iterate = measure._finished(lambda forwards, batch: forwards["net"](batch), build)
+    with torch.no_grad():
+        iterate(build.forwards, x)
+    assert moved == (["cpu"] if how == "model_cpu_offload" else []), "the device here is the CPU: it is there already"
+
+
+def test_without_offloading_nothing_follows_an_iteration(tmp_path: Path) -> None:
+    build = Eager().build([Component(name="net", module=nn.Linear(4, 4), inputs=())], build_request(tmp_path))
+
+    def iterate(forwards: Any, batch: Any) -> Any:
+        return batch
+
+    assert measure._finished(iterate, build) is iterate

@@ -1,0 +1,96 @@
+"""int8 over bf16 and fp16: what is not quantised is in the type that the precision's name says, in torch only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from build_request_fixture import build_request
+from torch import nn
+
+from harness import precision
+from harness.backends.eager import Eager, cast_all
+from harness.calibration import Recorded
+from harness.registry import BACKENDS
+from harness.tolerance import tolerance
+from harness.types import PRECISIONS, Component
+from reports import theme
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SIDE = 64
+OVER = [f"int8_{how}_{base}" for how in ("dynamic", "static", "weight_only") for base in ("bf16", "fp16")]
+DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
+
+
+def component() -> Component:
+    """A convolution and a norm, which stay in the base type, around two linear layers."""
+    torch.manual_seed(0)
+    layers = [nn.Conv1d(4, 4, 1), nn.Linear(SIDE, SIDE), nn.GELU(), nn.LayerNorm(SIDE), nn.Linear(SIDE, SIDE)]
+    module = nn.Sequential(*layers).eval().requires_grad_(False)
+    return Component(name="net", module=module, inputs=(torch.randn(8, 4, SIDE),))
+
+
+def recorded() -> Recorded:
+    return Recorded(calls={"net": [component().inputs]}, source="planted")
+
+
+def test_the_six_are_among_the_precisions_and_have_a_marker_and_a_dash_of_their_own() -> None:
+    assert set(OVER) < set(PRECISIONS)
+    assert set(PRECISIONS) == theme.SYMBOLS.keys() == theme.DASHES.keys()
+    assert len(set(theme.SYMBOLS.values())) == len(set(theme.DASHES.values())) == len(PRECISIONS)
+
+
+@pytest.mark.parametrize("wanted", OVER)
+def test_a_network_runs_in_int8_and_the_rest_of_it_in_the_base_type(wanted: str, tmp_path: Path) -> None:
+    net = component()
+    expected = net.module(*net.inputs)
+    build = Eager().build([net], build_request(tmp_path, precision=wanted, calibration=recorded))
+    with torch.no_grad():
+        output = build.forwards["net"](*net.inputs)
+    assert (build.verify(), output.dtype) == (None, torch.float32)
+    rest = 4 * 4 + 4 + 2 * SIDE + 2 * SIDE
+    base = DTYPES[wanted.rsplit("_", 1)[1]]
+    assert build.facts["elements_by_dtype"] == {"int8": 2 * SIDE * SIDE, base: rest}
+    assert build.facts["quantised_layers"] == {"net": "2 of 2"}
+    assert float(nn.functional.cosine_similarity(output.flatten(), expected.flatten(), dim=0)) > 0.999
+    assert not torch.equal(output, expected)
+
+
+@pytest.mark.parametrize("wanted", [name for name in OVER if name.endswith("bf16")])
+def test_dynamo_traces_it_as_one_graph(wanted: str, tmp_path: Path) -> None:
+    cast = cast_all([component()], build_request(tmp_path, precision=wanted, calibration=recorded)).modules["net"]
+    compiled = torch.compile(cast, backend="eager", fullgraph=True, dynamic=False)
+    x = component().inputs[0].to(torch.bfloat16)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), cast(x))
+
+
+@pytest.mark.parametrize("kind", ["logits", "images"])
+def test_the_bounds_of_the_output_are_those_of_int8_whatever_is_under_it(kind: str) -> None:
+    assert {tolerance(wanted, kind) for wanted in OVER} == {tolerance("int8_dynamic", kind)}
+
+
+def test_a_part_that_stayed_in_fp32_is_found() -> None:
+    assert precision.mismatch({"int8": 9, "bfloat16": 1}, "int8_dynamic_bf16") is None
+    assert "several dtypes" in str(precision.mismatch({"int8": 9, "float32": 1}, "int8_dynamic_bf16"))
+    assert "several dtypes" in str(precision.mismatch({"int8": 9, "bfloat16": 1}, "int8_dynamic"))
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("wanted", OVER)
+def test_backends_whose_files_have_the_rest_in_fp32_refuse_it(name: str, wanted: str) -> None:
+    recipe, base = wanted.rsplit("_", 1)
+    reason = f"{BACKENDS[name].label} has no export of {recipe} with the rest of the network in {base} yet"
+    assert BACKENDS[name].unavailable(wanted, "cpu") == reason
+
+
+@pytest.mark.parametrize("wanted", OVER)
+def test_they_run_on_a_cpu_and_bf16_needs_tensor_cores_that_have_it(
+    wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert precision.unsupported_by_torch(wanted, "cpu") is None
+    monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    reason = precision.unsupported_by_torch(wanted, "cuda")
+    assert reason == (f"{wanted} needs compute capability 8.0 or newer" if wanted.endswith("bf16") else None)
