@@ -4,10 +4,9 @@ clocks down.
 After the samples a GPU begins to idle within milliseconds, so a reading then is not a reading of the samples. No
 reading lengthens a short sample: where a sample takes less than PERIOD_S, the measuring thread reads between two
 samples, outside the timed spans and at most every PERIOD_S. The device has then been idle for less time than its
-sensors resolve. Where a sample takes longer, a thread reads during it. A
-reading can hold up the thread that launches work only while it has Python's lock, 0.02 ms in 100 ms or more (measured
-over a stub of NVML on a CPU). How long a reading takes with a driver is stored in each row (`reading_s`) and not yet
-known from hardware.
+sensors resolve. Where a sample takes longer, a thread reads during it. A reading can hold up the thread that launches
+work only while it has Python's lock: 0.02 ms in 100 ms or more, measured over a stub of NVML on a CPU. How long a
+reading takes with a driver is stored in each row (`reading_s`) and not yet known from hardware.
 """
 
 from __future__ import annotations
