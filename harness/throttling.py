@@ -20,6 +20,12 @@ from harness.contention import LATENCY_PASS, THROTTLED_SHARE
 COUNTER_STEP_S: Final = 0.2  # a driver's counter may move in steps, one of which is more than the stretch has lasted
 USER_CLOCKS: Final = "clocks set by a user"
 NO_CAUSE: Final = frozenset({"idle", USER_CLOCKS, "display clock setting"})
+# Shown, and no warning: they tell how low the clocks were, and not why.
+LOW_CLOCKS: Final = {
+    "below_base_clocks_s": "below the base clocks",
+    "below_application_clocks_s": "below the application clocks",
+    "low_utilization_s": "lowered for low utilisation",
+}
 FIGURES: Final = {  # of the readings during the samples: what stands before the number, and its unit
     "sm_clock_mhz": ("SM ", "MHz"),
     "memory_clock_mhz": ("memory ", "MHz"),
@@ -111,8 +117,10 @@ def in_words(state: Mapping[str, Any]) -> str | None:
         held = f"held down by {causes}"
     else:
         held = "not held down" if shares(gpu) else "whether anything held the clocks down is not told"
+    counted = {words: _counted(gpu, counter) or 0.0 for counter, words in LOW_CLOCKS.items()}
+    low = ", ".join(f"{words} {Share(share, 'time')}" for words, share in counted.items() if share > THROTTLED_SHARE)
     user = "clocks set by a user" if USER_CLOCKS in (during.get("held_down") or {}) else ""
-    return "; ".join(filter(None, (", ".join(figures), held, user)))
+    return "; ".join(filter(None, (", ".join(figures), held, low, user)))
 
 
 def _spread(figure: Mapping[str, float], unit: str) -> str:

@@ -80,6 +80,14 @@ def test_where_nothing_is_told_nothing_is_said(state: dict[str, Any]) -> None:
     assert throttling.in_words({"latency_pass": state}) is None
 
 
+def test_how_low_the_clocks_were_is_shown_and_no_warning() -> None:
+    low = {"below_base_clocks_s": 0.5, "below_application_clocks_s": 2.0, "low_utilization_s": 0.0}
+    slowed = {**GPU, **low, "power_throttled_s": 0.0}
+    assert throttling.warning({"gpu": slowed}) is None
+    told = "; not held down; below the base clocks 25% of the time, below the application clocks 100% of the time"
+    assert str(throttling.in_words({"gpu": slowed})).endswith(told)
+
+
 def test_an_opened_row_of_the_report_shows_the_gpu_during_its_samples() -> None:
     words = "SM 1980 MHz (1965 to 1980), memory 2619 MHz, 640 W (612 to 655); held down by power cap 63% of the time"
     state = {"latency_pass": {"gpu": GPU}}
