@@ -125,7 +125,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if run is None:
         return
     terminalreporter.section("imgbench")
-    if told := unmeasured.at_the_start(run.environment):
+    if config.getoption("imgbench_device") is None and (told := unmeasured.at_the_start(run.environment)):
         terminalreporter.write_line(told)
     for measurement in run.measurements:
         for warning in measurement.warnings:

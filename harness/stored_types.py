@@ -112,6 +112,9 @@ class GpuState(TypedDict, total=False):
     sync_boost_throttled_s: float | None
     board_limit_throttled_s: float | None
     reliability_throttled_s: float | None
+    low_utilization_s: float | None
+    below_application_clocks_s: float | None
+    below_base_clocks_s: float | None
     throttle_reasons: int | None
     elapsed_s: float | None
     during: During | None

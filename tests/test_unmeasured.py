@@ -4,13 +4,15 @@ settings that are stored with a run."""
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from baselines.verdict import USAGE
-from benches import commands, doctor
+from benches import ab, commands, doctor
 from benches.cli import parser
 from harness import devices, environment
 from harness.devices import unmeasured
@@ -119,6 +121,38 @@ def test_a_run_says_that_it_measures_the_cpu(
 ) -> None:
     assert f"{XPU}; this run measures the CPU\n" in started([], monkeypatch, capsys)
     assert "Intel" not in started(["--device", "cpu"], monkeypatch, capsys), "it was asked for"
+
+
+def test_ab_says_so_before_it_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(**_: Any) -> None:
+        raise Stopped
+
+    header = SimpleNamespace(environment={"device": "cpu", "unmeasured": ["xpu"]})
+    monkeypatch.setattr(ab, "_servers", lambda *_: SimpleNamespace(all=lambda: ()))
+    monkeypatch.setattr(ab, "_header", lambda *_: header)
+    monkeypatch.setattr(ab, "Pairs", stop)
+    for device, told in ((None, [f"{XPU}; this run measures the CPU"]), ("cpu", [])):
+        said: list[str] = []
+        asked: Any = SimpleNamespace(device=device, plugins=())
+        with pytest.raises(Stopped):
+            ab.measure(asked, tmp_path, said.append, ab.PairedJudge)
+        assert said == told
+
+
+def test_pytest_says_so_in_its_last_words() -> None:
+    pytest.importorskip("pytest_benchmark")
+    from benches import conftest
+    from benches.stepwise import STEPWISE
+
+    run = SimpleNamespace(environment={"device": "cpu", "unmeasured": ["xpu"]}, measurements=(), folder="runs/x")
+    for device, told in ((None, [f"{XPU}; this run measures the CPU", "run runs/x"]), ("cpu", ["run runs/x"])):
+        config: Any = SimpleNamespace(
+            stash={STEPWISE: SimpleNamespace(close=lambda: run)}, getoption=lambda _name, device=device: device
+        )
+        lines: list[str] = []
+        reporter: Any = SimpleNamespace(section=lambda _title: None, write_line=lines.append)
+        conftest.pytest_terminal_summary(reporter, config)
+        assert lines == told
 
 
 def test_the_doctor_says_so() -> None:
