@@ -1,8 +1,8 @@
 """What must be equal before two speeds may be compared, and what is only worth a note.
 
-Hard fields (CPU, GPU, driver major, versions that make the numbers, threads, flags, protocol) refuse a comparison of
-speed; `differences` lists them in words. Soft fields (host, kernel, GPU UUID) let it through as advisory. A machine
-that does not know its own CPU or GPU is only ever the same as itself: then the host hash decides.
+Hard fields (CPU, GPU, driver major, versions that make the numbers, threads, flags, torch's settings, protocol) refuse
+a comparison of speed; `differences` lists them in words. Soft fields (host, kernel, GPU UUID) let it through as
+advisory. A machine that does not know its own CPU or GPU is only ever the same as itself: then the host hash decides.
 
     differences(run.environment, session.run.environment)   # ["torch 2.14.1 here, 2.13.0 in the baseline"]
 """
@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from harness.environment import GPU_FLAGS
 from harness.types import Protocol
 
 Fields = dict[str, Any]
@@ -33,6 +34,7 @@ GPU_VERSIONS = {"tensorrt": "TensorRT", "tensorrt-cu13": "TensorRT for CUDA 13"}
 UNTIMED_PROTOCOL = frozenset({"timeout_s", "quality", "stages", "contended_retries"})
 GPU_FIELDS = {"name": "GPU model", "memory_bytes": "GPU memory", "power_limit_w": "GPU power limit", "mig": "GPU MIG"}
 KEY_DIGITS = 8
+SETTING = "torch setting "
 
 
 def fingerprint(environment: Environment) -> str:
@@ -56,6 +58,8 @@ def machine_key(environment: Environment) -> str:
 def differences(a: Environment, b: Environment) -> list[str]:
     """Hard fields in which `a` (here) differs from `b` (the baseline), in words; empty where speed is comparable."""
     here, there = hard_fields(a), hard_fields(b)
+    if not (a.get("torch_settings") and b.get("torch_settings")):  # one of them is from before they were recorded
+        here, there = ({k: v for k, v in fields.items() if not k.startswith(SETTING)} for fields in (here, there))
     same_host = _host(a) is not None and _host(a) == _host(b)
     known = {**identity_fields(a), **identity_fields(b)}
     found = []
@@ -113,9 +117,27 @@ def hard_fields(environment: Environment) -> Fields:
         wanted |= GPU_VERSIONS
     fields |= {words: versions.get(package) for package, words in wanted.items()}
     fields |= {"Python": _minor(environment.get("python")), "threads": environment.get("threads")}
-    flags = environment.get("flags") or {}
-    fields |= {f"flag {name}": flags[name] for name in sorted(flags)}
+    fields |= _flags(environment) | _torch_settings(environment)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+
+
+def _flags(environment: Environment) -> Fields:
+    """Variables of the environment; those of a GPU only where one was measured. CUDA_VISIBLE_DEVICES may name a GPU by
+    its UUID, which is the soft field's business."""
+    flags = environment.get("flags") or {}
+    on_cpu = environment.get("device") == "cpu"
+    found = {f"flag {name}": flags[name] for name in sorted(flags) if not (on_cpu and name in GPU_FLAGS)}
+    if (name := "flag CUDA_VISIBLE_DEVICES") in found:
+        found[name] = re.sub(r"(GPU|MIG)-[^,]+", r"\1 by UUID", str(found[name]))
+    return found
+
+
+def _torch_settings(environment: Environment) -> Fields:
+    """torch's settings of the process. Of them only deterministic algorithms, where they are on, matter to a CPU."""
+    settings = environment.get("torch_settings") or {}
+    if environment.get("device") == "cpu":
+        settings = {name: on for name, on in settings.items() if name == "deterministic_algorithms" and on}
+    return {f"{SETTING}{name}": settings[name] for name in sorted(settings)}
 
 
 def soft_fields(environment: Environment) -> Fields:

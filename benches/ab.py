@@ -32,7 +32,7 @@ from harness import paired, storage
 from harness import preflight as preflight_room
 from harness.arm_process import ArmProcess, Launch, close_all
 from harness.arms import Arm
-from harness.devices import NoSuchDevice
+from harness.devices import NoSuchDevice, unmeasured
 from harness.paired import PairedRun
 from harness.pairs import Pairs, Servers
 from harness.registry import PROBES
@@ -80,6 +80,8 @@ def measure(asked: Asked, folder: Path, say: Say, judge: Callable[[PairedRun], P
         servers = _servers(asked, folder, Path(scratch))
         try:
             header = _header(asked, folder, servers)
+            if asked.device is None and (told := unmeasured.at_the_start(header.environment)):
+                say(told)
             pairs = Pairs(
                 run=header,
                 folder=folder,

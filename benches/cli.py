@@ -100,7 +100,9 @@ def _run(command: argparse.ArgumentParser) -> None:
     command.add_argument("--retry-failed", action="store_true", help="with --resume: also measure again what failed")
     command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
     command.add_argument("--only", metavar="AXIS=VALUE,...", help="measure only these cases; a|b allows several values")
-    command.add_argument("--device", choices=_devices(), help="default: cuda where there is one, else cpu")
+    command.add_argument(
+        "--device", type=device_name, choices=_devices(), help="default: cuda where there is one, else cpu"
+    )
     command.add_argument(
         "--threads", type=positive, metavar="N", help="CPU threads (default: as many as cores and CPU quota allow)"
     )
@@ -149,7 +151,9 @@ def _ab(command: argparse.ArgumentParser) -> None:
     command.add_argument("--project", type=Path, metavar="FOLDER", help="git repository of ref= (default: here)")
     command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
     command.add_argument("--only", metavar="AXIS=VALUE,...", help="only these cases; a|b allows several values")
-    command.add_argument("--device", choices=_devices(), help="default: cuda where there is one, else cpu")
+    command.add_argument(
+        "--device", type=device_name, choices=_devices(), help="default: cuda where there is one, else cpu"
+    )
     command.add_argument(
         "--threads", type=positive, metavar="N", help="CPU threads (default: one fewer than cores and CPU quota allow)"
     )
@@ -214,7 +218,9 @@ def _selftest(command: argparse.ArgumentParser) -> None:
     command.add_argument("--budget", default="5m", metavar="TIME", help="of each run (5m)")
     command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
     command.add_argument("--only", metavar="AXIS=VALUE,...", help="only these cases; a|b allows several values")
-    command.add_argument("--device", choices=_devices(), help="default: cuda where there is one, else cpu")
+    command.add_argument(
+        "--device", type=device_name, choices=_devices(), help="default: cuda where there is one, else cpu"
+    )
     command.add_argument(
         "--threads", type=positive, metavar="N", help="CPU threads (default: one fewer than cores and CPU quota allow)"
     )
@@ -247,7 +253,9 @@ def _show(command: argparse.ArgumentParser) -> None:
 
 def _list(command: argparse.ArgumentParser) -> None:
     command.add_argument("what", choices=["suites", "models", "backends", "schedulers", "optimizations", "metrics"])
-    command.add_argument("--device", choices=_devices(), help="whose backends (default: the device at hand)")
+    command.add_argument(
+        "--device", type=device_name, choices=_devices(), help="whose backends (default: the device at hand)"
+    )
     command.add_argument("--json", action="store_true")
     _plugin(command)
 
@@ -293,6 +301,15 @@ def _days(text: str) -> float:
     if not 0 <= days < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} must be a number of days, 0 or more")
     return days
+
+
+def device_name(text: str) -> str:
+    """The name of a device that imgbench knows, as an argument's type."""
+    from harness import devices
+
+    if text not in devices.DEVICES:
+        raise argparse.ArgumentTypeError(devices.unknown(text))
+    return text
 
 
 def positive(text: str) -> int:

@@ -32,6 +32,7 @@ from harness import attempts, frames, progress, storage, streams, weights
 from harness import suite as suite_room
 from harness.arms import source_digests
 from harness.causes import WORDS
+from harness.devices import unmeasured
 from harness.sweep import StorageFailed, collect_environment, new_run, remaining, sweep
 from harness.types import Run, Suite
 from harness.worker import Workers
@@ -196,6 +197,8 @@ def _measure(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
     with tempfile.TemporaryDirectory(prefix="imgbench-") as logs:
         workers = Workers(plugins, Path(logs), libraries(chosen.cases))
         environment = collect_environment(workers, options.device, options.threads)
+    if options.device is None and (told := unmeasured.at_the_start(environment)):
+        _say(told)
     environment |= {
         "fingerprint": fingerprint.fingerprint(environment),
         "plugins": options.plugin or [],

@@ -11,10 +11,10 @@ import pytest
 
 import benches
 from benches import suites
-from benches.cli import positive
+from benches.cli import device_name, positive
 from benches.failures import KNOWN, exit_code, text
 from benches.stepwise import STEPWISE, StepwiseRun
-from harness.devices import DEVICES
+from harness.devices import unmeasured
 from harness.types import AXES, Case
 from reports import benchmark_json
 
@@ -42,7 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[name for name in os.environ.get("IMGBENCH_PLUGINS", "").split(",") if name],
         help="a module that registers models, backends or probes (default: $IMGBENCH_PLUGINS, comma-separated)",
     )
-    group.addoption("--imgbench-device", choices=DEVICES, help="default: cuda where there is one, else cpu")
+    group.addoption(
+        "--imgbench-device", type=device_name, help="cpu or cuda (default: cuda where there is one, else cpu)"
+    )
     group.addoption(
         "--imgbench-threads",
         type=positive,
@@ -123,6 +125,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if run is None:
         return
     terminalreporter.section("imgbench")
+    if config.getoption("imgbench_device") is None and (told := unmeasured.at_the_start(run.environment)):
+        terminalreporter.write_line(told)
     for measurement in run.measurements:
         for warning in measurement.warnings:
             terminalreporter.write_line(f"{measurement.case.label}: {warning}")

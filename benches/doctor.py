@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from harness import devices, environment, threads
 from harness.backends.torch_compile import missing_compiler
+from harness.devices import unmeasured
 from harness.registry import BACKENDS
 from harness.timing import perf_counter
 from harness.types import PRECISIONS
@@ -31,6 +32,7 @@ def findings() -> list[dict[str, Any]]:
             True,
             f"{found['device_name']}, {format_value(found['memory_bytes'], 'B')}",
         ),
+        *_unmeasured(found),
         _threads(found),
         _cuda(),
         *_backends(name),
@@ -46,6 +48,12 @@ def findings() -> list[dict[str, Any]]:
 
 def _row(what: str, works: bool, detail: str) -> dict[str, Any]:
     return {"what": what, "status": "yes" if works else "no", "detail": detail}
+
+
+def _unmeasured(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row where the machine has an accelerator that imgbench does not measure."""
+    told = unmeasured.in_words(found["unmeasured"])
+    return [_row("other accelerators", False, told)] if told else []
 
 
 def _threads(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ The criteria are fixed here, before anything is measured, and none of them is th
 left out, or a row is called contended, by what the kernel and the driver counted, never because it came out slow.
 
     other processes used more than 10 % of a core     /proc/stat, less this process's own time
+    (a GPU was measured: of the cores left to them)
     the hypervisor took more than 5 % of a core       steal in /proc/stat
     the cgroup's quota throttled this process         nr_throttled in cpu.stat
     another process computed on the GPU               NVML's list of compute processes
@@ -49,6 +50,11 @@ def _during(state: Mapping[str, Any]) -> str | None:
     return _cpu(state) or _gpu(state.get("gpu"), state.get("peers", 0), state.get("elapsed_s"))
 
 
+def _cores_left(state: Mapping[str, Any], own_cores: float) -> float:
+    """Cores that others may use a share of. A state without `cores` is from before they were recorded."""
+    return max(1.0, (state.get("cores") or 1.0) - own_cores) if "gpu" in state else 1.0
+
+
 def warnings(state: Mapping[str, Any]) -> tuple[str, ...]:
     """The row's warning, beginning with "contended: ", or nothing."""
     reason = contended(state)
@@ -61,8 +67,10 @@ def _cpu(state: Mapping[str, Any]) -> str | None:
         return None
     other, steal = state.get("other_cpu_s"), state.get("steal_s")
     own_cores = (state.get("own_cpu_s") or 0.0) / elapsed
-    if other is not None and other > max(OTHER_SHARE * elapsed, RESOLUTION_S, INTERRUPT_S * own_cores):
-        return f"other processes used {other / elapsed:.0%} of a core meanwhile"
+    left = _cores_left(state, own_cores)
+    if other is not None and other > max(OTHER_SHARE * left * elapsed, RESOLUTION_S, INTERRUPT_S * own_cores):
+        of_left = f" ({other / elapsed / left:.0%} of the {left:.1f} cores left to them)" if left > 1 else ""
+        return f"other processes used {other / elapsed:.0%} of a core meanwhile{of_left}"
     if steal is not None and steal > max(STEAL_SHARE * elapsed, RESOLUTION_S):
         return f"the hypervisor took {steal / elapsed:.0%} of a core meanwhile"
     if state.get("throttled_periods"):

@@ -51,6 +51,19 @@ FLAGS = (
     "CUDA_MODULE_LOADING",
     "NVIDIA_TF32_OVERRIDE",
 )
+GPU_FLAGS = (  # that change nothing where a CPU is measured
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "CUDA_DEVICE_MAX_CONNECTIONS",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "CUBLASLT_WORKSPACE_SIZE",
+    "DISABLE_ADDMM_CUDA_LT",
+    "TORCH_CUBLASLT_UNIFIED_WORKSPACE",
+    "TORCH_CUDNN_V8_API_DISABLED",
+    "TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT",
+    "TORCH_CUDNN_USE_HEURISTIC_MODE_B",
+    "TORCH_CUDNN_SDPA_DEPRIORITIZED",
+)
 
 
 def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dict[str, Any]:
@@ -59,6 +72,7 @@ def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dic
     import torch
 
     from harness import devices
+    from harness.devices import unmeasured
 
     name, threads = argument
     device = devices.device(name or devices.default())
@@ -82,7 +96,9 @@ def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dic
         "kernel": platform.release(),
         "host_hash": host_hash(),
         "versions": versions(),
-        "flags": {flag: os.environ[flag] for flag in FLAGS if flag in os.environ},
+        "flags": {flag: os.environ[flag] for flag in (*FLAGS, *GPU_FLAGS) if flag in os.environ},
+        "torch_settings": torch_settings(),
+        "unmeasured": [str(accelerator) for accelerator in unmeasured.present()],
         "git": git_state(),
         "imgbench": VERSION,
     }
@@ -96,6 +112,36 @@ def collect_or_reason(argument: tuple[str | None, int | None], report: Any = Non
         return collect(argument, report)
     except (NoSuchDevice, thread_rule.ThreadsRefused) as error:
         return str(error)
+
+
+def torch_settings() -> dict[str, str | bool]:
+    """torch's switches that a plugin may set for the whole process and that no row sets itself: which kernels a GPU
+    runs, and in which precision they add up. TF32 and the precision of fp32 products are not among them, since each row
+    sets those for itself (`harness.precision.applied`)."""
+    import torch
+
+    cuda: Any = torch.backends.cuda  # its attributes have no types
+    cudnn, products = torch.backends.cudnn, cuda.matmul
+    of_products = {
+        "fp16_reduced_precision_reduction": "allow_fp16_reduced_precision_reduction",
+        "fp16_reduction_split_k": "allow_fp16_reduced_precision_reduction_split_k",
+        "bf16_reduced_precision_reduction": "allow_bf16_reduced_precision_reduction",
+        "bf16_reduction_split_k": "allow_bf16_reduced_precision_reduction_split_k",
+        "fp16_accumulation": "allow_fp16_accumulation",
+    }
+    return {
+        **{name: getattr(products, of) for name, of in of_products.items() if hasattr(products, of)},  # torch 2.9 on
+        "fp16_bf16_reduction_in_math_attention": bool(cuda.fp16_bf16_reduction_math_sdp_allowed()),
+        "blas_library": cuda.preferred_blas_library().name.lower(),
+        "cudnn": cudnn.enabled,
+        "cudnn_benchmark": cudnn.benchmark,
+        "cudnn_deterministic": cudnn.deterministic,
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "attention_flash": cuda.flash_sdp_enabled(),
+        "attention_efficient": cuda.mem_efficient_sdp_enabled(),
+        "attention_cudnn": cuda.cudnn_sdp_enabled(),
+        "attention_math": cuda.math_sdp_enabled(),
+    }
 
 
 def host_hash() -> str:

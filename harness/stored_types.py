@@ -61,6 +61,8 @@ class Environment(TypedDict, total=False):
     host_hash: str | None
     versions: Texts | None
     flags: dict[str, str | bool | int | None] | None
+    torch_settings: dict[str, str | bool] | None
+    unmeasured: list[str]
     git: Git | None
     imgbench: str | None
     fingerprint: str | None
@@ -85,11 +87,37 @@ class Facts(TypedDict, total=False):
     picture_set: dict[str, Any] | None
 
 
+class Figure(TypedDict):
+    """A figure over the readings of a sensor."""
+
+    min: float
+    median: float
+    max: float
+
+
+class During(TypedDict, total=False):
+    """What a GPU's sensors said during the samples (`harness.devices.watch`)."""
+
+    sm_clock_mhz: Figure | None
+    memory_clock_mhz: Figure | None
+    power_w: Figure | None
+    temperature_c: Figure | None
+    held_down: dict[str, float] | None
+
+
 class GpuState(TypedDict, total=False):
     foreign_processes: int | None
+    power_throttled_s: float | None
     thermal_throttled_s: float | None
+    sync_boost_throttled_s: float | None
+    board_limit_throttled_s: float | None
+    reliability_throttled_s: float | None
+    low_utilization_s: float | None
+    below_application_clocks_s: float | None
+    below_base_clocks_s: float | None
     throttle_reasons: int | None
     elapsed_s: float | None
+    during: During | None
 
 
 class Pass(TypedDict, total=False):
@@ -100,6 +128,7 @@ class Pass(TypedDict, total=False):
     own_cpu_s: float | None
     steal_s: float | None
     throttled_periods: int | None
+    cores: float | None
     peers: int
     gpu: GpuState | None
 

@@ -30,7 +30,7 @@ INTEGERS = {
     "growing": 0,
     "fields_known": 1,
 }
-COUNTERS = {"reasons": 0, "thermal_ns": 0, "power_ns": 0}
+COUNTERS = {"reasons": 0, "thermal_ns": 0, "power_ns": 0, "policy_ns": 0}
 REALS = {"watts": 300.0, "period_s": 0.02, "clock_s": -1.0, "reset_at_s": 0.0}
 
 

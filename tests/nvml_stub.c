@@ -13,6 +13,7 @@ int stub_is_mig = 0, stub_mig_mode = 0, stub_celsius = 61;
 double stub_watts = 300.0, stub_period_s = 0.02;
 double stub_clock_s = -1.0;      /* the time that the energy counter sees; below 0: the real one */
 unsigned long long stub_reasons = 0, stub_thermal_ns = 0, stub_power_ns = 0;
+unsigned long long stub_policy_ns = 0; /* of the policies 76 to 81: once, twice, ... six times this */
 int stub_processes = 0;
 unsigned stub_pids[8];
 int stub_not_available = 0;      /* whether readings are there, and say "not available": all bits set */
@@ -80,6 +81,7 @@ int nvmlDeviceGetFieldValues(void *d, int count, struct field *values) {
         if (v->id == 186) { v->type = 1; v->value.u = (uint32_t)(stub_watts * 1000.0); v->ret = stub_instant_supported ? 0 : 3; }
         else if (v->id == 74) { v->type = 3; v->value.q = stub_power_ns; }
         else if (v->id == 75) { v->type = 3; v->value.q = stub_thermal_ns; }
+        else if (v->id >= 76 && v->id <= 81) { v->type = 3; v->value.q = stub_policy_ns * (v->id - 75); }
         else v->ret = 3;
         if (stub_not_available) { v->value.q = NA64; }
     }

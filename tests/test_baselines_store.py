@@ -82,6 +82,51 @@ def test_gpu_count_differs() -> None:
     assert "GPU count 2 here, 1 in the baseline" in differences(two, GPU_ENVIRONMENT)
 
 
+SETTINGS = {"bf16_reduced_precision_reduction": True, "cudnn_benchmark": False, "deterministic_algorithms": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        (
+            "bf16_reduced_precision_reduction",
+            False,
+            "bf16_reduced_precision_reduction False here, True in the baseline",
+        ),
+        ("cudnn_benchmark", True, "cudnn_benchmark True here, False in the baseline"),
+        ("deterministic_algorithms", True, "deterministic_algorithms True here, False in the baseline"),
+    ],
+)
+def test_settings_of_torch_differ_on_a_gpu(name: str, value: bool, words: str) -> None:
+    before = {**GPU_ENVIRONMENT, "torch_settings": SETTINGS}
+    other = changed(before, ("torch_settings", name), value)
+    assert differences(other, before) == [f"torch setting {words}"]
+    assert fingerprint(other) != fingerprint(before)
+    assert differences(other, GPU_ENVIRONMENT) == [], "a session from before they were recorded"
+    assert differences(GPU_ENVIRONMENT, other) == []
+
+
+def test_settings_of_torch_on_a_cpu_are_deterministic_algorithms_alone() -> None:
+    before = {**ENVIRONMENT, "torch_settings": SETTINGS}
+    assert fingerprint(before) == fingerprint(ENVIRONMENT)
+    assert differences(changed(before, ("torch_settings", "cudnn_benchmark"), True), before) == []
+    slow = changed(before, ("torch_settings", "deterministic_algorithms"), True)
+    words = "torch setting deterministic_algorithms True here, absent in the baseline"
+    assert differences(slow, before) == [words]
+
+
+def test_which_gpus_are_visible_is_in_the_fingerprint_of_a_gpu() -> None:
+    def seen(devices: str, environment: dict[str, Any] = GPU_ENVIRONMENT) -> dict[str, Any]:
+        return changed(environment, ("flags", "CUDA_VISIBLE_DEVICES"), devices)
+
+    assert differences(seen("1"), GPU_ENVIRONMENT) == ["flag CUDA_VISIBLE_DEVICES 1 here, absent in the baseline"]
+    assert fingerprint(seen("1")) != fingerprint(seen("0"))
+    assert differences(seen("GPU-ab12"), seen("GPU-cd34")) == [], "whose UUID is a soft field"
+    assert differences(seen("GPU-ab12,GPU-ef"), seen("GPU-cd34")) != []
+    assert differences(seen("", ENVIRONMENT), ENVIRONMENT) == [], "a CPU was measured"
+    assert fingerprint(seen("", ENVIRONMENT)) == fingerprint(ENVIRONMENT)
+
+
 def test_gpu_does_not_matter_to_a_cpu_run() -> None:
     assert differences({**GPU_ENVIRONMENT, "device": "cpu"}, ENVIRONMENT) == []
 

@@ -56,6 +56,26 @@ def test_many_cores_of_our_own_blur_the_kernels_ticks() -> None:
     assert contention.contended({**pass_, "other_cpu_s": 0.5}) is not None
 
 
+def test_beside_a_gpu_others_may_use_a_tenth_of_the_cores_that_are_left() -> None:
+    pass_ = {"elapsed_s": 2.0, "own_cpu_s": 2.4, "cores": 64, "steal_s": 0.0}  # it keeps 1.2 of 64 cores busy
+
+    def judged(other_cores: float, **more: Any) -> str | None:
+        return contention.contended({"latency_pass": {**pass_, "other_cpu_s": 2.0 * other_cores, **more}})
+
+    gpu = {"foreign_processes": 0}
+    assert judged(6.2, gpu=gpu) is None
+    assert judged(6.4, gpu=gpu) == "other processes used 640% of a core meanwhile (10% of the 62.8 cores left to them)"
+    assert judged(0.2) == "other processes used 20% of a core meanwhile", "a CPU is measured"
+    assert judged(0.2, gpu=gpu, cores=2) == "other processes used 20% of a core meanwhile"
+    assert judged(0.2, gpu=gpu, cores=None) is not None, "a state that does not tell how many there are"
+    assert judged(0.0, gpu=gpu, steal_s=0.2) == "the hypervisor took 10% of a core meanwhile"
+
+
+def test_a_state_tells_how_many_cores_were_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "ALLOWED_CPUS", tuple(range(64)))
+    assert cpu.host_state(cpu.host_counters())["cores"] == 64
+
+
 def stat(root: Path, *rows: tuple[str, int, int]) -> None:
     """A /proc/stat with the busy and stolen ticks of each row."""
     root.mkdir(exist_ok=True)
@@ -133,6 +153,7 @@ class Neighbour:
     def stopwatch(self) -> str:
         return "a CPU"
 
+    def sensors(self) -> None: ...
     def start_block(self) -> dict[str, Any]:
         return {"at": self.now}
 

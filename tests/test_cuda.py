@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
@@ -12,6 +13,7 @@ import torch
 from harness import contention
 from harness.devices import cuda, nvml
 from harness.probes.latency import latency
+from harness.probes.memory import memory
 from harness.repeatability import snapshot
 from harness.timing import Timer
 from harness.types import Case, Protocol, Workload
@@ -168,6 +170,52 @@ def test_memory_has_three_figures_and_its_peaks_are_reset(monkeypatch: pytest.Mo
         "peak_driver_bytes": [5000.0],
     }
     assert missing.keys() <= {"peak_host_bytes"}
+
+
+def memory_trial(steps: list[Any], now: Any) -> Any:
+    """A trial of the memory pass on a device whose driver says what `now` gives; each step is one of `steps`."""
+    left = iter(steps)
+    device = SimpleNamespace(
+        reset_memory_peaks=lambda: None,
+        synchronize=lambda: None,
+        memory_peaks=lambda: ({"peak_driver_bytes": [now()]}, {}),
+        driver_memory_bytes=now,
+    )
+    build = SimpleNamespace(replays=False, keeps_modules=True, weights_bytes=1, disk_bytes=lambda: 2)
+    return SimpleNamespace(device=device, build=build, step=lambda: next(left)())
+
+
+def test_the_drivers_peak_is_the_largest_reading_of_the_pass() -> None:
+    """A workspace that is freed before the pass ends is in it."""
+    used, seen = [1000.0], threading.Event()
+
+    def now() -> float:
+        if used[0] == 9000.0:
+            seen.set()
+        return used[0]
+
+    def rise() -> None:
+        used[0] = 9000.0
+        assert seen.wait(10)
+        used[0] = 2000.0
+
+    found = memory(memory_trial([rise, lambda: None], now))
+    assert found.samples["peak_driver_bytes"] == [9000.0]
+    assert found.facts["driver_memory_readings"] >= 2
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("driver memory")]
+
+
+def test_a_driver_that_cannot_be_read_during_the_pass_has_no_peak() -> None:
+    asked = memory_trial([lambda: None] * 2, lambda: 1000.0)
+
+    def lost() -> float:
+        raise OSError("gone")
+
+    asked.device.driver_memory_bytes = lost
+    found = memory(asked)
+    assert "peak_driver_bytes" not in found.samples
+    reason = "the driver's memory could not be read during the pass: OSError: gone"
+    assert found.missing["peak_driver_bytes"] == reason
 
 
 def test_without_nvml_the_reason_stands_where_its_figures_would(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,10 @@ def test_a_replayed_graph_has_no_peak_of_what_it_allocated(replays: bool) -> Non
     """It asks the allocator for nothing: the figure would be the weights alone."""
     peaks = {"peak_allocated_bytes": [5.0], "peak_reserved_bytes": [9.0]}
     device = SimpleNamespace(
-        reset_memory_peaks=lambda: None, synchronize=lambda: None, memory_peaks=lambda: (dict(peaks), {})
+        reset_memory_peaks=lambda: None,
+        synchronize=lambda: None,
+        memory_peaks=lambda: (dict(peaks), {}),
+        driver_memory_bytes=lambda: "no driver",
     )
     build = SimpleNamespace(replays=replays, keeps_modules=True, weights_bytes=1, disk_bytes=lambda: 2)
     trial: Any = SimpleNamespace(device=device, build=build, step=lambda: None)

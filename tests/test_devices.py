@@ -187,6 +187,20 @@ def test_energy_is_counter_differences_gross_and_net_of_idle(monkeypatch: pytest
     assert found.facts["idle_w"] == 40
 
 
+def test_the_device_settles_before_its_idle_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its power falls slowly after work: the idle window begins SETTLE_S after the work before it."""
+    order: list[Any] = []
+    monkeypatch.setattr("harness.probes.energy.time.sleep", order.append)
+    meter = Meter([0, 80, 80, 1080])
+    asked = trial(meter, [0, 2, 2, 7, 12])
+    asked.timer.synchronize = lambda: order.append("synchronize")
+    read = meter.joules
+    monkeypatch.setattr(meter, "joules", lambda: order.append("counter") or read())
+    energy(asked)
+    assert order[:4] == ["synchronize", 3.0, "synchronize", "counter"]
+    assert order[4:6] == [2.0, "counter"]
+
+
 def test_no_counter_and_a_stuck_counter_are_reasons_not_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.probes.energy.time.sleep", lambda _s: None)
     assert energy(trial("no counter here", [])).missing["energy_per_image_j"] == "no counter here"

@@ -86,6 +86,29 @@ def test_throttling_is_named_and_contends(stub: Stub) -> None:
     assert contention.contended(block) == "the GPU slowed down (hardware thermal)"
 
 
+def test_the_seconds_of_every_policy_are_counted(stub: Stub) -> None:
+    found = gpu()
+    before = nvml.counters(found)
+    stub.power_ns, stub.thermal_ns, stub.policy_ns = 3_000_000_000, 2_000_000_000, 100_000_000
+    state = nvml.state(found, before)
+    counted = {name: state[name] for name in nvml.COUNTED}
+    assert counted == {
+        "power_throttled_s": pytest.approx(3.0),
+        "thermal_throttled_s": pytest.approx(2.0),
+        "sync_boost_throttled_s": pytest.approx(0.1),
+        "board_limit_throttled_s": pytest.approx(0.2),
+        "low_utilization_s": pytest.approx(0.3),
+        "reliability_throttled_s": pytest.approx(0.4),
+        "below_application_clocks_s": pytest.approx(0.5),
+        "below_base_clocks_s": pytest.approx(0.6),
+    }
+
+
+def test_only_counters_whose_numbers_never_moved_are_read() -> None:
+    """CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN is 251 or 269, by the version of nvidia-ml-py and of the driver."""
+    assert {getattr(pynvml, name) for name in nvml.COUNTED.values()} == set(range(74, 82))
+
+
 def test_power_capping_alone_is_no_contention(stub: Stub) -> None:
     found = gpu()
     before = nvml.counters(found)

@@ -11,9 +11,15 @@ from nvml_fixture import GCC, GPU_IS_LOST, NO_GCC, Stub, meter
 from harness.devices import SensorLost, nvml
 from harness.probes.energy import energy
 from harness.timing import Timer
+from harness.trial import Findings
 from harness.types import Case, Protocol
 
 pytestmark = pytest.mark.skipif(GCC is None, reason=NO_GCC)
+
+
+@pytest.fixture(autouse=True)
+def without_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.probes.energy.SETTLE_S", 0.0)
 
 
 def test_the_energy_counters_own_period_is_measured(stub: Stub) -> None:
@@ -65,12 +71,67 @@ def test_the_window_is_stretched_over_the_counters_period_and_power_agrees(
     assert not found.warnings
 
 
-def test_a_counter_and_a_power_reading_that_disagree_are_flagged(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+def measured_with(power_share: float, monkeypatch: pytest.MonkeyPatch) -> Findings:
+    """The energy of work whose power readings say `power_share` of what the counter says."""
+    monkeypatch.setattr("harness.probes.energy.IDLE_S", 0.0)
+    monkeypatch.setattr("harness.probes.energy.PERIODS", 10)
+    monkeypatch.setattr("harness.probes.energy.PowerReadings", lambda _watts: Integrated(power_share))
+    readings = iter([0.0, 10.0, 10.0, 1010.0])
+    counter = SimpleNamespace(source="a counter", period_s=0.001, joules=lambda: next(readings), watts=lambda: None)
+    asked = trial(counter)
+    stamps = iter([0.0, 1.0, 1.0, 11.0])
+    asked.timer = Timer(lambda: None, lambda: next(stamps))
+    return energy(asked)
+
+
+class Integrated:
+    def __init__(self, share: float) -> None:
+        self._share = share
+
+    def __enter__(self) -> Integrated:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def mean_w(self) -> float:
+        return 100.0 * self._share  # the counter's 1000 J in 10 s
+
+
+@pytest.mark.parametrize("share", [0.95, 1.05])
+def test_a_counter_and_a_power_that_agree_are_not_remarked_on(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measured_with(share, monkeypatch)
+    assert found.samples["energy_per_image_j"] == [250.0]
+    assert not found.warnings
+
+
+@pytest.mark.parametrize("share", [0.8, 1.2])
+def test_a_counter_and_a_power_that_differ_a_little_are_flagged(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measured_with(share, monkeypatch)
+    assert found.samples["energy_per_image_j"] == [250.0]
+    told = f"energy: the counter says 1000.0 J, the integrated power {1000 * share:.1f} J: they differ by more than 10%"
+    assert found.warnings == (told,)
+
+
+@pytest.mark.parametrize("share", [1 / 3, 0.7, 1.3, 3.0])
+def test_a_counter_and_a_power_that_contradict_each_other_give_no_energy(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = measured_with(share, monkeypatch)
+    assert found.samples == {}
+    told = (
+        f"a counter: the counter says 1000.0 J, the integrated power {1000 * share:.1f} J: they differ by more than 25%"
+    )
+    assert found.missing == dict.fromkeys(("energy_per_image_j", "energy_net_per_image_j", "mean_power_w"), told)
+    assert not found.warnings
+    assert (found.facts["energy_counter_j"], found.facts["integrated_power_j"]) == (1000.0, pytest.approx(1000 * share))
+
+
+def test_a_lagging_power_reading_gives_no_energy_either(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.probes.energy.IDLE_S", 0.0)
     stub.instant_supported = 0  # the lagging mean says half
     found = energy(trial(meter()))
-    assert len(found.warnings) == 1
-    assert found.warnings[0].startswith("energy: the counter says")
+    assert found.samples == {}
+    assert "they differ by more than 25%" in found.missing["energy_per_image_j"]
 
 
 def test_a_driver_that_is_lost_in_the_window_is_a_reason(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:

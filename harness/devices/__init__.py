@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from harness.types import Samples
@@ -38,9 +39,10 @@ class Stopwatch(Protocol):
 class Device(Protocol):
     """One device: how to synchronise with it, and what its sensors tell.
 
-    `memory_peaks` gives samples by metric, and a reason for each peak that cannot be read. `energy_meter` gives a
-    meter, or the reason why there is none, and so does `stopwatch`. `block_state(before)` is the machine's state since
-    `start_block()`.
+    `memory_peaks` gives samples by metric, and a reason for each peak that cannot be read; the driver's figure in it is
+    that of this moment (`driver_memory_bytes`). `energy_meter` gives a meter, or the reason why there is none, and so
+    does `stopwatch`. `sensors` gives a function that reads clocks, power and temperature now (`harness.devices.watch`),
+    or None. `block_state(before)` is the machine's state since `start_block()`.
     """
 
     name: str
@@ -51,7 +53,9 @@ class Device(Protocol):
     def stopwatch(self) -> Stopwatch | str: ...
     def reset_memory_peaks(self) -> None: ...
     def memory_peaks(self) -> tuple[Samples, dict[str, str]]: ...
+    def driver_memory_bytes(self) -> int | str: ...
     def energy_meter(self) -> EnergyMeter | str: ...
+    def sensors(self) -> Callable[[], dict[str, Any]] | None: ...
     def start_block(self) -> dict[str, Any]: ...
     def block_state(self, before: dict[str, Any]) -> dict[str, Any]: ...
     def describe(self) -> dict[str, Any]: ...
@@ -72,9 +76,22 @@ def device(name: str) -> Device:
 
         reason = unavailable() or _forked_too_late()
         if reason:
-            raise NoSuchDevice(f"device cuda: {reason}")
+            raise NoSuchDevice(_with_what_there_is(f"device cuda: {reason}"))
         return Cuda()
-    raise NoSuchDevice(f"unknown device {name!r}; one of {', '.join(DEVICES)}")
+    raise NoSuchDevice(unknown(name))
+
+
+def unknown(name: str) -> str:
+    """Why a device of that name is refused."""
+    return _with_what_there_is(f"unknown device {name!r}; one of {', '.join(DEVICES)}")
+
+
+def _with_what_there_is(refusal: str) -> str:
+    """The refusal, and which accelerators this machine has that imgbench does not measure."""
+    from harness.devices import unmeasured
+
+    told = unmeasured.in_words(unmeasured.present())
+    return f"{refusal}; {told}" if told else refusal
 
 
 def _forked_too_late() -> str | None:

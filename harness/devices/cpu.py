@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from harness.types import Samples
 
 PROC = Path("/proc")
 POWERCAP = Path("/sys/class/powercap")
+NO_MEMORY = "the device is a CPU: its memory is the host's"
 NO_PEAK = "no VmHWM in /proc/self/status"
 COUNTED_S: Final = 0.05  # own CPU time from which on a kernel that counts must have counted some of it
 # As they are on import, before a worker is bound to fewer: a neighbour on the others still takes caches and memory.
@@ -43,15 +44,20 @@ class Cpu:
         self._refused = reset_host_peak()
 
     def memory_peaks(self) -> tuple[Samples, dict[str, str]]:
-        no_device = "the device is a CPU: its memory is the host's"
-        missing = dict.fromkeys(("peak_allocated_bytes", "peak_reserved_bytes", "peak_driver_bytes"), no_device)
+        missing = dict.fromkeys(("peak_allocated_bytes", "peak_reserved_bytes", "peak_driver_bytes"), NO_MEMORY)
         peak = host_peak_bytes()
         if peak is None or self._refused:
             return {}, {**missing, "peak_host_bytes": self._refused or NO_PEAK}
         return {"peak_host_bytes": [float(peak)]}, missing
 
+    def driver_memory_bytes(self) -> int | str:
+        return NO_MEMORY
+
     def energy_meter(self) -> EnergyMeter | str:
         return rapl_meter(POWERCAP)
+
+    def sensors(self) -> Callable[[], dict[str, Any]] | None:
+        return None
 
     def start_block(self) -> dict[str, Any]:
         return host_counters()
@@ -155,7 +161,7 @@ def host_counters() -> dict[str, Any]:
 
 
 def host_state(before: dict[str, Any]) -> dict[str, Any]:
-    """What changed since `before`, with the load average and the CPU frequency now.
+    """What changed since `before`, with the number of CPUs that were watched, the load average and the CPU frequency.
 
     `other_cpu_s` is the CPU time that other processes used meanwhile: a busy neighbour shows there. It and `steal_s`
     are None where the kernel does not count.
@@ -177,6 +183,7 @@ def host_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict
     return {
         **changed,
         **neighbours,
+        "cores": len(ALLOWED_CPUS) or None,
         "load_1min": os.getloadavg()[0],
         "cpu_mhz": _frequency(),
     }

@@ -7,7 +7,9 @@ the whole device uses, CUDA context and engines of other libraries included). NV
 
 from __future__ import annotations
 
+import functools
 import gc
+from collections.abc import Callable
 from typing import Any
 
 from harness.devices import EnergyMeter, Stopwatch, nvml
@@ -79,17 +81,24 @@ class Cuda:
             missing["peak_host_bytes"] = self._host_refused or NO_PEAK
         else:
             samples["peak_host_bytes"] = [float(host)]
-        gpu = own_gpu()
-        used = gpu if isinstance(gpu, str) else nvml.memory_used_bytes(gpu)
+        used = self.driver_memory_bytes()
         if isinstance(used, str):
             missing["peak_driver_bytes"] = used
         else:
             samples["peak_driver_bytes"] = [float(used)]
         return samples, missing
 
+    def driver_memory_bytes(self) -> int | str:
+        gpu = own_gpu()
+        return gpu if isinstance(gpu, str) else nvml.memory_used_bytes(gpu)
+
     def energy_meter(self) -> EnergyMeter | str:
         gpu = own_gpu()
         return gpu if isinstance(gpu, str) else nvml.energy_meter(gpu)
+
+    def sensors(self) -> Callable[[], dict[str, Any]] | None:
+        gpu = own_gpu()
+        return None if isinstance(gpu, str) else functools.partial(nvml.sensors, gpu)
 
     def start_block(self) -> dict[str, Any]:
         gpu = own_gpu()

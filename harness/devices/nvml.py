@@ -51,6 +51,19 @@ THROTTLE_REASONS: Final = {  # NVML's clock event reasons
     0x200: "board limit",
     0x400: "reliability",
 }
+# Seconds since boot in which each policy lowered the clocks, by NVML's counter; then those below two clocks. The
+# counters of single thermal reasons (CLOCKS_EVENT_REASON_*_SLOWDOWN) are not read: their numbers were moved from 251 to
+# 269 between nvidia-ml-py 13.580.65 and 13.580.82, so that another driver answers with another quantity.
+COUNTED: Final = {
+    "power_throttled_s": "NVML_FI_DEV_PERF_POLICY_POWER",
+    "thermal_throttled_s": "NVML_FI_DEV_PERF_POLICY_THERMAL",
+    "sync_boost_throttled_s": "NVML_FI_DEV_PERF_POLICY_SYNC_BOOST",
+    "board_limit_throttled_s": "NVML_FI_DEV_PERF_POLICY_BOARD_LIMIT",
+    "reliability_throttled_s": "NVML_FI_DEV_PERF_POLICY_RELIABILITY",
+    "low_utilization_s": "NVML_FI_DEV_PERF_POLICY_LOW_UTILIZATION",
+    "below_application_clocks_s": "NVML_FI_DEV_PERF_POLICY_TOTAL_APP_CLOCKS",
+    "below_base_clocks_s": "NVML_FI_DEV_PERF_POLICY_TOTAL_BASE_CLOCKS",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,14 +254,9 @@ def memory_used_bytes(device: Gpu) -> int | str:
 
 
 def counters(device: Gpu) -> dict[str, Any]:
-    """Seconds since boot that the clocks were held down by power and by heat, of which only differences mean anything;
+    """Seconds since boot that the clocks were held down, by cause (COUNTED), of which only differences mean anything;
     and what holds them down at this moment, and how many other processes compute."""
-
-    fields = {
-        "power_throttled_s": "NVML_FI_DEV_PERF_POLICY_POWER",
-        "thermal_throttled_s": "NVML_FI_DEV_PERF_POLICY_THERMAL",
-    }
-    found = {name: field(device.handle, identifier) for name, identifier in fields.items()}
+    found = {name: field(device.handle, identifier) for name, identifier in COUNTED.items()}
     pids = None if _split(device) else processes(device.handle)
     return {
         **{name: None if nanoseconds is None else nanoseconds * 1e-9 for name, nanoseconds in found.items()},
@@ -262,19 +270,29 @@ def state(device: Gpu, before: dict[str, Any]) -> dict[str, Any]:
 
     What held the clocks down, and who else computed, is what was seen at either end.
     """
-    import pynvml
-
     after = counters(device)
     reasons = _either(before, after, "throttle_reasons", operator.or_)
+    return {
+        **sensors(device),
+        "throttle_reasons": reasons,
+        "throttled_by": None if reasons is None else throttled_by(reasons),
+        "foreign_processes": _either(before, after, "foreign_processes", max),
+        **{name: _difference(before.get(name), after[name]) for name in COUNTED},
+    }
+
+
+def sensors(device: Gpu) -> dict[str, Any]:
+    """Clocks in MHz, temperature, power in watts and what holds the clocks down at this moment; None for what cannot
+    be read."""
+    import pynvml
+
+    reasons = throttle_reasons(device.whole)
     return {
         "sm_clock_mhz": number(lambda: pynvml.nvmlDeviceGetClockInfo(device.whole, pynvml.NVML_CLOCK_SM)),
         "memory_clock_mhz": number(lambda: pynvml.nvmlDeviceGetClockInfo(device.whole, pynvml.NVML_CLOCK_MEM)),
         "temperature_c": _temperature_c(device),
         "power_w": power_w(device),
-        "throttle_reasons": reasons,
         "throttled_by": None if reasons is None else throttled_by(reasons),
-        "foreign_processes": _either(before, after, "foreign_processes", max),
-        **{name: _difference(before.get(name), after[name]) for name in ("power_throttled_s", "thermal_throttled_s")},
     }
 
 

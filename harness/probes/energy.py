@@ -1,10 +1,15 @@
 """Energy from a hardware counter over a window of steady work, gross and net of the idle device.
 
 A counter moves in steps (NVML's every 20 to 100 ms), so a short window reads 0 J or one step too many: the window is as
-long as the protocol says, and at least PERIODS of the counter's own measured period. Where the device tells its power,
-that is read and integrated over the same window, and a disagreement is a warning; where it does not, the reason is a
-fact. Without a counter, or with one whose period could not be measured, the metrics are missing with the reason; an
-estimate from a rating would not be a measurement.
+long as the protocol says, and at least PERIODS of the counter's own measured period. The power of an idle device falls
+slowly after work, so it is left alone for SETTLE_S before its idle window.
+
+Where the device tells its power, that is read and integrated over the same window. Counter and power come from one
+driver, on a GPU both from NVML and perhaps from one sensor: that they agree shows that they are consistent, and is no
+independent check. Where they disagree by more than CONSISTENT, the row has a warning. Where they disagree by more than
+CREDIBLE, the metrics are missing with the reason, since one of the two is wrong and nothing tells which. Where the
+device does not tell its power, the reason is a fact. Without a counter, or with one whose period could not be measured,
+the metrics are missing with the reason; an estimate from a rating would not be a measurement.
 """
 
 from __future__ import annotations
@@ -20,9 +25,11 @@ from harness.probes import probe
 from harness.trial import Findings, Trial
 from harness.types import Kind, Metric
 
+SETTLE_S = 3.0
 IDLE_S = 2.0
 PERIODS = 50  # one step too many or too few is then 2 %
-AGREEMENT = 0.10  # of the counter's joules and the integrated power
+CONSISTENT = 0.10  # difference between the integrated power and the counter's joules, as a share of the latter
+CREDIBLE = 0.25
 
 
 def _joules(name: str, label: str, kind: Kind, description: str) -> Metric:
@@ -87,6 +94,9 @@ def energy(trial: Trial) -> Findings:
 
 def _findings(meter: EnergyMeter, idle_w: float | None, work: Window) -> Findings:
     """`idle_w` is None where the counter did not move while the device was idle: no device draws nothing."""
+    facts = _facts(meter, idle_w, work)
+    if (reason := _inconsistency(work, CREDIBLE)) is not None:
+        return Findings(missing=dict.fromkeys(NAMES, f"{meter.source}: {reason}"), facts=facts)
     missing: dict[str, str] = {}
     samples = {GROSS.name: [work.joules / work.images], POWER.name: [work.joules / work.seconds]}
     net = None if idle_w is None else work.joules - idle_w * work.seconds
@@ -96,22 +106,33 @@ def _findings(meter: EnergyMeter, idle_w: float | None, work: Window) -> Finding
         samples[NET.name] = [net / work.images]
     else:
         missing[NET.name] = f"not above the idle power of {idle_w:.1f} W"
+    inconsistency = _inconsistency(work, CONSISTENT)
+    warnings = () if inconsistency is None else (f"energy: {inconsistency}",)
+    return Findings(samples=samples, missing=missing, facts=facts, warnings=warnings)
+
+
+def _facts(meter: EnergyMeter, idle_w: float | None, work: Window) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "energy_source": meter.source,
         "energy_window_s": work.seconds,
         "energy_counter_period_s": meter.period_s,
         "idle_w": idle_w,
+        "energy_counter_j": work.joules,
         "integrated_power_j": work.integrated_j,
     }
     if isinstance(work.mean_w, str):
         facts["integrated_power_missing"] = work.mean_w
-    return Findings(samples=samples, missing=missing, facts=facts, warnings=_disagreement(work))
+    return facts
 
 
-def _disagreement(work: Window) -> tuple[str, ...]:
-    if work.integrated_j is None or abs(work.integrated_j / work.joules - 1) <= AGREEMENT:
-        return ()
-    return (f"energy: the counter says {work.joules:.1f} J, the integrated power {work.integrated_j:.1f} J",)
+def _inconsistency(work: Window, limit: float) -> str | None:
+    """How far counter and integrated power are apart, where that is more than `limit`."""
+    if work.integrated_j is None or abs(work.integrated_j / work.joules - 1) <= limit:
+        return None
+    return (
+        f"the counter says {work.joules:.1f} J, the integrated power {work.integrated_j:.1f} J: they differ by more "
+        f"than {limit:.0%}"
+    )
 
 
 def _length(wanted_s: float, meter: EnergyMeter) -> float:
@@ -119,6 +140,8 @@ def _length(wanted_s: float, meter: EnergyMeter) -> float:
 
 
 def _idle(trial: Trial, meter: EnergyMeter) -> Window:
+    trial.timer.synchronize()
+    time.sleep(SETTLE_S)
     start, joules = trial.timer.now(), meter.joules()
     time.sleep(_length(IDLE_S, meter))
     return Window(joules=meter.joules() - joules, seconds=trial.timer.now() - start)

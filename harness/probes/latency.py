@@ -1,7 +1,8 @@
 """Seconds per iteration, the one number that everything else stands beside. Nothing else runs in this pass.
 
 The machine's counters are read where the warm-up ends and where the last sample does: what happened to the samples is
-what counts, and not what happened while the model was loaded.
+what counts, and not what happened while the model was loaded. A GPU's sensors are read in between
+(`harness.devices.watch`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from harness import contention, sampling
+from harness import contention, sampling, throttling
+from harness.devices.watch import Watch, beside
 from harness.probes import probe
 from harness.repeatability import repeat_error
 from harness.tolerance import repeat_ceiling
@@ -57,9 +59,13 @@ def latency(trial: Trial) -> Findings:
         def warm() -> None:
             outputs.append(_on_cpu(trial.timer.last))
             before.update(trial.device.start_block())
+            watch.begin(alone=trial.turns is None)
 
-        found = _sampled(trial, by_device, warm)
+        with Watch(trial.device.sensors()) as watch:
+            found = _sampled(trial, by_device, watch, warm)
         state = trial.device.block_state(before)
+    if "gpu" in state:
+        state["gpu"] = beside(state["gpu"], watch.summary())
     output = _on_cpu(trial.timer.last)
     fault = output_fault(output, trial.workload) or trial.batch_before.fault(trial.workload.batch)
     repeated = Repeated() if fault else _repeated(trial, [*outputs, output])
@@ -76,7 +82,16 @@ def latency(trial: Trial) -> Findings:
             **_interval(found),
         },
         warnings=tuple(
-            filter(None, (found.unsteady, _imprecise(found, trial), _clocks(found.steady, samples), repeated.warning))
+            filter(
+                None,
+                (
+                    found.unsteady,
+                    _imprecise(found, trial),
+                    _clocks(found.steady, samples),
+                    repeated.warning,
+                    throttling.warning(state),
+                ),
+            )
         ),
         invalid=fault or repeated.invalid,
         state=_meanwhile(trial, state),
@@ -140,9 +155,10 @@ def _clocks(wall: list[float], samples: dict[str, list[float]]) -> str | None:
     return f"clocks: {host * 1e3:.3f} ms by the wall clock, {device * 1e3:.3f} ms by the GPU's events"
 
 
-def _sampled(trial: Trial, by_device: list[float], warm: Callable[[], None]) -> sampling.Sampled:
+def _sampled(trial: Trial, by_device: list[float], watch: Watch, warm: Callable[[], None]) -> sampling.Sampled:
     def measure(loops: int) -> float:
         seconds = trial.timer.seconds(trial.step, loops)
+        watch.after_sample(seconds * loops)
         if trial.timer.last_device_s is not None:
             by_device.append(trial.timer.last_device_s)
         return seconds

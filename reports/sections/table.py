@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness import throttling
 from harness.frames import TOLERANCES
 from harness.types import AXES, Measurement, Metric
 from reports import theme
@@ -210,6 +211,7 @@ def _conditions(row: Row) -> list[tuple[str, str]]:
         "Weights": row["weights"], "Prompt": row["prompt"], "Seed": row["seed"], "Guidance": row["guidance_scale"],
         "Weights hash": row.get("weights_hash"), "Weights source": row.get("weights_source"),
         "Work": row.get("work_hash"), "Output hash": row.get("output_hash"),
+        "GPU during the samples": _gpu(row),
         "Quantised": _quantised(row), "Held to": _tolerance(row),
         "Fingerprint": row.get("fingerprint"), "Case": row["case_id"],
     }  # fmt: skip
@@ -226,6 +228,11 @@ def _tolerance(row: Row) -> str:
 def _quantised(row: Row) -> str:
     share = row.get("quantised_share")
     return "" if share is None else f"{100 * share:.3g} % of the elements of the weight matrices"
+
+
+def _gpu(row: Row) -> str:
+    """Of every process, where they differ."""
+    return " / ".join(dict.fromkeys(filter(None, map(throttling.in_words, row.get("machine_state") or ()))))
 
 
 def _judged(row: Row) -> str:
