@@ -68,7 +68,7 @@ class Promotes(torch.nn.Module):
 
     def forward(self, text: torch.Tensor, ticks: torch.Tensor) -> torch.Tensor:
         sizes = (ticks[:, None].to(torch.float32) * torch.arange(4)).cos()
-        return self.linear(torch.cat([text, sizes], dim=-1).to(self.linear.weight.dtype))
+        return self.linear(torch.concat([text, sizes], dim=-1).to(self.linear.weight.dtype))
 
 
 @pytest.mark.parametrize(("recipe", "casts"), [("fp16", 1), ("bf16", 1), ("fp32", 0)])
