@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from harness import onnx_fp8, onnx_static, saturation, share
+from harness import onnx_fp8, onnx_rewrites, onnx_static, saturation, share
 from harness.precision import DTYPES, QUANTISED, dtype_of, one_tensor
 from harness.share import NOTHING, Share
 from harness.types import Component, Unsupported
@@ -206,9 +206,9 @@ def _write(component: Component, recipe: str, path: Path, optimizations: Sequenc
             one_tensor(module(*inputs), module)
     program.save(str(path), external_data=_bytes_of(module) > LARGE)
     model = onnx.load(path, load_external_data=False)
+    onnx_rewrites.apply(model.graph)
     # The exporter's shapes of transposed weights contradict what checkers and quantisers infer: let them infer all.
     del model.graph.value_info[:]
-    _without_permuting_einsum(model.graph)
     onnx.save(model, path)
     dims = [i.type.tensor_type.shape.dim for i in model.graph.input]
     if not all(dims[i][axis].dim_param for i, axes in enumerate(free) for axis in axes):
@@ -226,25 +226,6 @@ def _fixed(component: str, free: Sequence[Sequence[int]], optimizations: Sequenc
     asked = {name: what for name, (what, own) in FREED.items() if name in optimizations and axes & set(own)}
     what = " or ".join(asked.values())
     return f"{'+'.join(asked)}: torch.export made the {what} of {component} a constant"
-
-
-def _without_permuting_einsum(graph: Any) -> None:
-    """Makes a Transpose of each Einsum that only permutes: ONNX has no Einsum in bf16, and DiT's patches need one."""
-    from onnx import helper
-
-    for node in graph.node:
-        permutation = _permutation(helper.get_node_attr_value(node, "equation")) if node.op_type == "Einsum" else None
-        if permutation is not None:
-            node.CopyFrom(helper.make_node("Transpose", node.input, node.output, name=node.name, perm=permutation))
-
-
-def _permutation(equation: str | bytes) -> list[int] | None:
-    """Where each letter of an Einsum's result comes from, "ab->ba" -> [1, 0]; None for one that does more than that."""
-    text = equation.decode() if isinstance(equation, bytes) else equation
-    given, _, result = text.replace(" ", "").partition("->")
-    if not result.isalpha() or len(set(given)) != len(given) or sorted(given) != sorted(result):
-        return None
-    return [given.index(letter) for letter in result]
 
 
 def _check(path: Path) -> None:

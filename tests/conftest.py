@@ -91,6 +91,12 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def kept_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder a model for exports of whole networks: each takes seconds, so that the tests share them."""
+    return tmp_path_factory.mktemp("exports")
+
+
+@pytest.fixture(scope="session")
 def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """nvml_stub.c, compiled once."""
     return nvml_fixture.compiled(tmp_path_factory.mktemp("nvml"))

@@ -17,7 +17,7 @@ import torch
 from build_request_fixture import build_request
 from test_onnx_fp8 import as_it_stands
 
-from harness import onnx_export
+from harness import onnx_export, onnx_rewrites
 from harness.backends import BuildRequest
 from harness.calibration import Calls, Recorded
 from harness.registry import MODELS
@@ -46,12 +46,12 @@ def request_in(folder: Path, precision: str, calls: Calls | None = None) -> Buil
 
 
 @pytest.mark.parametrize("model", ["digits_vit", "digits_dit", "digits_sd"])
-def test_every_network_can_be_had_in_half_precision(model: str, tmp_path: Path) -> None:
+def test_every_network_can_be_had_in_half_precision(model: str, kept_exports: Path) -> None:
     components = networks(model)
     references = {c.name: answer(c) for c in components}
     for precision, kind in KINDS.items():
         casts = [replace(c, module=copy.deepcopy(c.module)) for c in components]
-        for file in onnx_export.exported(casts, request_in(tmp_path, precision), precision):
+        for file in onnx_export.exported(casts, request_in(kept_exports / model, precision), precision):
             graph = onnx.load(file.path).graph  # checked, with full shape inference, by the export
             assert not [n for n in graph.node if n.op_type == "Einsum"], file.component
             assert kind in {t.data_type for t in graph.initializer}
@@ -61,9 +61,9 @@ def test_every_network_can_be_had_in_half_precision(model: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("model", ["digits_vit", "digits_dit", "digits_sd"])
-def test_every_network_can_be_had_in_fp8(model: str, tmp_path: Path) -> None:
+def test_every_network_can_be_had_in_fp8(model: str, kept_exports: Path) -> None:
     components = networks(model)
-    request = request_in(tmp_path, "fp8_e4m3", {c.name: [c.inputs] for c in components})
+    request = request_in(kept_exports / model, "fp8_e4m3", {c.name: [c.inputs] for c in components})
     files = onnx_export.exported(components, request, "fp8_e4m3")
     for file, component in zip(files, components, strict=True):
         held = Counter(t.data_type for t in onnx.load(file.path).graph.initializer)
@@ -105,5 +105,5 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
     ],
 )
 def test_an_einsum_that_only_permutes_is_told_from_others(equation: str, permutation: list[int] | None) -> None:
-    assert onnx_export._permutation(equation) == permutation
-    assert onnx_export._permutation(equation.encode()) == permutation
+    assert onnx_rewrites.permutation_of(equation) == permutation
+    assert onnx_rewrites.permutation_of(equation.encode()) == permutation

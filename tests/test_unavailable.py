@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 from typing import Any
 
 import onnxruntime
 import pytest
 import torch
+from build_request_fixture import build_request
 
 from benches import listing
-from harness import onnx_providers
+from harness import onnx_export, onnx_providers
+from harness.backends import onnxruntime as backend
 from harness.backends.onnxruntime import CUDA, TENSORRT
 from harness.devices import cuda
+from harness.onnx_proof import CPU
 from harness.registry import BACKENDS
-from harness.types import PRECISIONS
+from harness.types import PRECISIONS, Component, Unsupported
 
 NO_GPU = "no NVIDIA GPU or driver answers, for this test"
 
@@ -86,3 +90,19 @@ def test_fp32_that_would_be_tf32_is_refused(monkeypatch: pytest.MonkeyPatch, a_g
     for precision in ("tf32", "bf16"):
         assert "8.0 or newer" in str(backend.unavailable(precision, "cuda")), "it would be fp32 by another name"
     assert BACKENDS["onnxruntime"].unavailable("fp32", "cuda") is None
+
+
+def test_a_resize_in_bf16_is_refused_before_a_session_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CUDA provider has no such kernel, and says so only by an error about a node when a session is opened."""
+    monkeypatch.setattr(backend, "_session", lambda *_: pytest.fail("a session is opened"))
+    upsample = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Upsample(scale_factor=2))
+    component = Component(name="unet", module=upsample, inputs=(torch.randn(1, 1, 8, 8),))
+    request = build_request(tmp_path, precision="bf16", device="cuda")
+    with pytest.raises(Unsupported, match="its CUDA provider has no bf16 kernel for Resize of unet"):
+        BACKENDS["onnxruntime"].build([component], request)
+    files = onnx_export.exported([component], request, "bf16")
+    assert backend.without_kernel(files, "fp16", CUDA) is None
+    assert backend.without_kernel(files, "bf16", TENSORRT) is None
+    plain = Component(name="net", module=torch.nn.Linear(4, 4), inputs=(torch.randn(1, 4),))
+    assert backend.without_kernel(onnx_export.exported([plain], request, "bf16"), "bf16", CUDA) is None
+    assert "no bf16 kernels" in str(backend._impossible("bf16", CPU)), "any network, on a CPU"

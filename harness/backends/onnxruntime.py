@@ -4,12 +4,19 @@ A session has exactly one provider; ONNX Runtime would otherwise place what it c
 own profile of one call, taken before anything is timed, says which provider ran each node: a node elsewhere makes the
 row invalid. int8 is ONNX Runtime's quantiser (`harness.onnx_export`). Exported files are shared by the processes of a
 case and by the backends that read ONNX, so only the first pays for an export; its seconds are in every `build_s`.
+
+On a GPU the host waits for no call. The sessions of a row work on one CUDA stream of torch's, and events order that
+stream with torch's current one (`bound`). Shown without a GPU, over a stub of the CUDA runtime: in a call of a network
+without convolutions, ONNX Runtime 1.31's CUDA provider calls none of its functions that synchronise
+(`tests/test_cuda_placement.py`). Unproven on hardware: that the order holds, that convolutions do not synchronise, all
+of this for the TensorRT provider, and an output that the session allocates (`dynamic_size`) and torch takes by DLPack.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -19,7 +26,7 @@ from harness.onnx_export import OnnxFile
 from harness.onnx_proof import CPU, CUDA, TENSORRT, Profile
 from harness.quantisation import INT8_PRODUCTS
 from harness.registry import BACKENDS
-from harness.types import Component, Forward
+from harness.types import Component, Forward, Unsupported
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +34,8 @@ if TYPE_CHECKING:
 # The first folds a bias into a Gemm, which has no integer kernel for a float bias; the second merges equal Q/DQ pairs
 # again, and a DequantizeLinear with two readers is fused with neither.
 SPOILS_Q_DQ: Final = ("MatMulAddFusion", "CommonSubexpressionElimination")
+# The CUDA provider of ONNX Runtime 1.31 cannot open a session with one of these (`tests/test_cuda_placement.py`).
+NO_BF16_KERNEL: Final = frozenset({"Resize"})
 GRAPH_LEVELS: Final = {
     "graph_off": "ORT_DISABLE_ALL",
     "graph_basic": "ORT_ENABLE_BASIC",
@@ -60,19 +69,25 @@ class OnnxRuntime:
         return _impossible(wanted, provider) or (onnx_providers.unloadable(provider) if device == "cuda" else None)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
-        """Exports what is not there yet, then opens one session a component and profiles one call of it."""
+        """Exports what is not there yet, then opens one session a component and profiles one call of it.
+
+        Raises Unsupported where a network has an operator for which the provider has no kernel.
+        """
         cached = cached_before(request)
         provider = self.providers[request.device]
         wanted = request.precision  # no closure keeps the request, and with it the torch modules
         files = onnx_export.exported(components, request, _recipe(request.precision, provider))
-        providers = self.session_providers(request)
+        if reason := without_kernel(files, wanted, provider):
+            raise Unsupported(reason)
+        stream = _stream(request.device)
+        providers = _on_stream(self.session_providers(request), stream)
         sessions, session_s = request.timer.timed(lambda: [_session(f, providers, request) for f in files])
         named = list(zip(components, sessions, strict=True))
-        profiles = {c.name: _profiled(s, c, request) for c, s in named}
+        profiles = {c.name: _profiled(s, c, request, stream) for c, s in named}
         note_built(request)
         export_s, integer_layers = sum(f.export_s for f in files), {f.component: f.integer_layers for f in files}
         return Build(
-            forwards={c.name: _forward(s, request.device) for c, s in named},
+            forwards={c.name: _forward(s, request.device, stream) for c, s in named},
             build_s=session_s + (0.0 if cached else export_s),
             keeps_modules=False,
             cached=cached,
@@ -127,6 +142,16 @@ def _impossible(wanted: str, provider: str) -> str | None:
     return None
 
 
+def without_kernel(files: Sequence[OnnxFile], wanted: str, provider: str) -> str | None:
+    """Why `provider` cannot run these networks in `wanted`, or None. ONNX Runtime itself would fail when it opens the
+    session, with an error about a node without a provider."""
+    if (wanted, provider) != ("bf16", CUDA):
+        return None
+    missing = {f.component: sorted(NO_BF16_KERNEL & f.operators.keys()) for f in files}
+    found = [f"{' and '.join(operators)} of {name}" for name, operators in missing.items() if operators]
+    return f"its CUDA provider has no bf16 kernel for {', '.join(found)}" if found else None
+
+
 def _recipe(wanted: str, provider: str) -> str:
     """The name of the file to export, as `harness.onnx_export` has them."""
     if provider == CPU:
@@ -146,10 +171,14 @@ def _modes(wanted: str, provider: str) -> dict[str, str]:
 
 
 def _options(provider: str, request: BuildRequest) -> dict[str, str]:
-    """TF32 off unless it was asked for; TensorRT allowed the precision of the row, and engines kept for the case."""
+    """TF32 off unless it was asked for; TensorRT allowed the precision of the row, and engines kept for the case.
+
+    The memory arena of the CUDA provider allocates what is requested. By default it grows by powers of two, and the row
+    would show up to twice the memory that the network needs. The TensorRT provider has no such option.
+    """
     tf32 = "1" if request.precision == "tf32" else "0"
     if provider == CUDA:
-        return {"use_tf32": tf32}
+        return {"use_tf32": tf32, "arena_extend_strategy": "kSameAsRequested"}
     return {
         "trt_fp16_enable": "1" if request.precision == "fp16" else "0",
         "trt_bf16_enable": "1" if request.precision == "bf16" else "0",
@@ -164,6 +193,20 @@ def _options(provider: str, request: BuildRequest) -> dict[str, str]:
 def _graph_level(request: BuildRequest) -> str:
     """The name of ONNX Runtime's level: all of them, unless an optimisation of the case says how far to go."""
     return next((GRAPH_LEVELS[name] for name in request.optimizations if name in GRAPH_LEVELS), "ORT_ENABLE_ALL")
+
+
+def _stream(device: str) -> torch.cuda.Stream | None:
+    """The stream of a row's sessions: a new one, since ONNX Runtime takes 0, torch's default stream, for no stream."""
+    import torch
+
+    return torch.cuda.Stream() if device == "cuda" else None
+
+
+def _on_stream(providers: Sequence[Any], stream: torch.cuda.Stream | None) -> list[Any]:
+    """`providers` with `stream` among the options of each."""
+    if stream is None:
+        return list(providers)
+    return [(name, {**given, "user_compute_stream": str(stream.cuda_stream)}) for name, given in providers]
 
 
 def _session(file: OnnxFile, providers: Sequence[Any], request: BuildRequest) -> Any:
@@ -189,9 +232,9 @@ def _session(file: OnnxFile, providers: Sequence[Any], request: BuildRequest) ->
     return session
 
 
-def _profiled(session: Any, component: Component, request: BuildRequest) -> Profile:
+def _profiled(session: Any, component: Component, request: BuildRequest, stream: torch.cuda.Stream | None) -> Profile:
     """The nodes that one call ran, from the session's own profile. It is switched off by that: nothing timed has it."""
-    _forward(session, request.device)(*component.inputs)
+    _forward(session, request.device, stream)(*component.inputs)
     path = Path(session.end_profiling())
     events = json.loads(path.read_text(encoding="utf-8"))
     path.unlink()
@@ -199,7 +242,7 @@ def _profiled(session: Any, component: Component, request: BuildRequest) -> Prof
     return onnx_proof.profile(events, free_shapes=beside_a_gpu)
 
 
-def _forward(session: Any, device: str) -> Forward:
+def _forward(session: Any, device: str, stream: torch.cuda.Stream | None) -> Forward:
     names = [i.name for i in session.get_inputs()]
     types = [i.type for i in session.get_inputs()]
     output = session.get_outputs()[0]
@@ -211,40 +254,62 @@ def _forward(session: Any, device: str) -> Forward:
         given = {n: c(x).contiguous().numpy() for n, c, x in zip(names, cast, inputs, strict=True)}
         return torch.from_numpy(session.run([output.name], given)[0]).to(torch.float32)
 
-    return on_cpu if device == "cpu" else bound(session, device)
+    return on_cpu if device == "cpu" else bound(session, device, stream)
 
 
-def bound(session: Any, device: str) -> Forward:
+def bound(session: Any, device: str, stream: torch.cuda.Stream | None = None) -> Forward:
     """Calls by IO binding: inputs and outputs stay on the device. The buffer of an output is torch's, or, where its
-    height and width are free, the session's own, since only the network knows how they follow from the input's."""
+    height and width are free, the session's own, since only the network knows how they follow from the input's.
+
+    `stream` is the one that the session was opened with. A call returns as soon as its work is queued there, in order
+    with torch's current stream, so that torch may read, free and reuse the buffers as if it had done the work itself.
+    """
+    import onnxruntime
+
     names = [i.name for i in session.get_inputs()]
     types = [i.type for i in session.get_inputs()]
     output = session.get_outputs()[0]
     cast = [_caster(t) for t in types]
     sized = all(isinstance(size, int) for size in output.shape[1:])
+    options = onnxruntime.RunOptions()
+    if stream is not None:
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
     def forward(*inputs: torch.Tensor) -> torch.Tensor:
         import torch
 
         binding = session.io_binding()
         kept = [c(x).to(device).contiguous() for c, x in zip(cast, inputs, strict=True)]
-        if device == "cuda":
-            torch.cuda.current_stream().synchronize()  # the session works on a stream of its own
         for name, kind, tensor in zip(names, types, kept, strict=True):
             binding.bind_input(name, device, 0, _element_type(kind), list(tensor.shape), tensor.data_ptr())
         if not sized:
             binding.bind_output(output.name, device, 0)
-            session.run_with_iobinding(binding)
-            binding.synchronize_outputs()
+            with _in_order(stream):
+                session.run_with_iobinding(binding, options)
             return torch.utils.dlpack.from_dlpack(binding.get_outputs()[0]).to(torch.float32)
         batch = output.shape[0] if isinstance(output.shape[0], int) else len(kept[0])  # a free dimension has a name
         result = torch.empty([batch, *output.shape[1:]], dtype=torch_dtype(output.type), device=device)
         binding.bind_output(output.name, device, 0, _element_type(output.type), list(result.shape), result.data_ptr())
-        session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
+        with _in_order(stream):
+            session.run_with_iobinding(binding, options)
         return result.to(torch.float32)
 
     return forward
+
+
+@contextmanager
+def _in_order(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """What is queued on `stream` inside runs after what torch has queued on its current stream, and before what it will
+    queue there. The host does not wait."""
+    import torch
+
+    if stream is None:
+        yield
+        return
+    current = torch.cuda.current_stream()
+    stream.wait_stream(current)
+    yield
+    current.wait_stream(stream)
 
 
 def _caster(onnx_type: str) -> Callable[[torch.Tensor], torch.Tensor]:
