@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from harness import linear_use, precision, quantisation, share
@@ -38,7 +39,9 @@ class Eager:
             proof["disk_bytes"] = lambda: size
             offloaded(list(modules.values()), offload, request.device)
         return Build(
-            forwards={n: precision.bordered(m, request.precision, request.device) for n, m in modules.items()},
+            forwards={
+                c.name: precision.bordered(modules[c.name], request.of(c).precision, request.device) for c in components
+            },
             build_s=seconds,
             cached=False,
             **proof,
@@ -47,22 +50,25 @@ class Eager:
 
 @dataclass(frozen=True, kw_only=True)
 class Cast:
-    """Modules by component, changed in place; and by component the linear layers left unquantised, with the reason."""
+    """Modules by component, changed in place; by component the linear layers left unquantised, with the reason; and the
+    precision of the components that do not have the row's (`precision.upcast`)."""
 
     modules: Mapping[str, torch.nn.Module]
     left: Mapping[str, Mapping[str, Left]]
+    upcast: Mapping[str, str] = field(default_factory=dict)
 
 
 def cast_all(components: Sequence[Component], request: BuildRequest) -> Cast:
     """Every component's module, cast and on the device; for int8_static with ranges from real inputs."""
-    wanted = request.precision
+    wanted = precision.of_components(components, request.precision)
     seen = _seen(components, request)
     placed = {c.name: c.module.to(request.device) for c in components}
     left = {
-        name: quantisation.left_out(placed[name], wanted, found.ranges, found.unfit) for name, found in seen.items()
+        name: quantisation.left_out(placed[name], wanted[name], found.ranges, found.unfit)
+        for name, found in seen.items()
     }
-    modules = {n: precision.cast(m, wanted, seen[n].ranges, left[n]).eval() for n, m in placed.items()}
-    return Cast(modules=modules, left=left)
+    modules = {n: precision.cast(m, wanted[n], seen[n].ranges, left[n]).eval() for n, m in placed.items()}
+    return Cast(modules=modules, left=left, upcast=precision.upcast(components, request.precision))
 
 
 def _seen(components: Sequence[Component], request: BuildRequest) -> dict[str, Observed]:
@@ -88,13 +94,13 @@ def _observed(component: Component, calls: Calls, request: BuildRequest) -> Obse
 def read_back(cast: Cast, wanted: str) -> dict[str, Any]:
     """`weights_bytes`, `disk_bytes`, facts, shares and the precision check for modules that torch itself runs."""
     weights = {name: precision.weights_of(module) for name, module in cast.modules.items()}
-    elements: dict[str, int] = {}
-    for found in weights.values():
-        for dtype, count in found["elements_by_dtype"].items():
-            elements[dtype] = elements.get(dtype, 0) + count
+    by_precision: dict[str, Counter[str]] = {}
+    for name, found in weights.items():
+        by_precision.setdefault(cast.upcast.get(name, wanted), Counter()).update(found["elements_by_dtype"])
+    elements = dict(sum(by_precision.values(), Counter()))
     facts: dict[str, Any] = {"elements_by_dtype": elements}
     shares: share.Shares = {}
-    fault = precision.mismatch(elements, wanted)
+    fault = next(filter(None, (precision.mismatch(dict(found), own) for own, found in by_precision.items())), None)
     if wanted in precision.QUANTISED:
         layers = {name: quantisation.census(module, cast.left[name]) for name, module in cast.modules.items()}
         facts["quantised_layers"] = {name: found.in_words() for name, found in layers.items()}

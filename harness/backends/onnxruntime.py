@@ -9,7 +9,7 @@ case and by the backends that read ONNX, so only the first pays for an export; i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -62,8 +62,8 @@ class OnnxRuntime:
         provider = self.providers[request.device]
         wanted = request.precision  # no closure keeps the request, and with it the torch modules
         files = onnx_export.exported(components, request, _recipe(request.precision, provider))
-        providers = self.session_providers(request)
-        sessions, session_s = request.timer.timed(lambda: [_session(f, providers, request) for f in files])
+        asked = [(f, request.of(c)) for f, c in zip(files, components, strict=True)]
+        sessions, session_s = request.timer.timed(lambda: [_session(f, self.session_providers(r), r) for f, r in asked])
         named = list(zip(components, sessions, strict=True))
         profiles = {c.name: _profiled(s, c, request) for c, s in named}
         note_built(request)
@@ -83,7 +83,7 @@ class OnnxRuntime:
                 "proven": onnx_proof.proven(request.precision, provider),
                 **onnx_export.facts_of(files),
                 "session_s": session_s,
-                **_modes(request.precision, provider),
+                **_modes({r.precision for _, r in asked}, provider),
             },
             verify=lambda: onnx_proof.fault(profiles, provider, wanted, integer_layers),
             shares=share.of_files(files, request.precision),
@@ -130,11 +130,11 @@ def _recipe(precision: str, provider: str) -> str:
     return "fp32" if precision == "tf32" else precision
 
 
-def _modes(precision: str, provider: str) -> dict[str, str]:
-    """How the numbers of a row are held where its precision alone does not say it."""
-    if provider == CPU and precision in {"int8_dynamic", "int8_static"}:
+def _modes(precisions: Collection[str], provider: str) -> dict[str, str]:
+    """How the numbers of a row are held where the precisions of its components alone do not say it."""
+    if provider == CPU and {"int8_dynamic", "int8_static"} & set(precisions):
         return {"int8_weights": saturation.in_words(saturation.weight_bits())}
-    if provider == TENSORRT and precision in {"tf32", "int8_static"}:
+    if provider == TENSORRT and {"fp32", "tf32", "int8_static"} & set(precisions):
         return {"tf32": "allowed, by TensorRT's default, in what is left in fp32"}
     return {}
 

@@ -54,8 +54,7 @@ class TorchCompile:
         if request.device == "cpu":
             inductor.compile_threads = 1
         cast = cast_all(components, request)
-        compiled = {name: self._compile(module) for name, module in cast.modules.items()}
-        forwards = {n: self._forward(m, request) for n, m in compiled.items()}
+        forwards = {c.name: self._forward(self._compile(cast.modules[c.name]), request.of(c)) for c in components}
         with optimizations.grad_mode(request.optimizations):  # as in the run: another mode would be another graph
             _, seconds = request.timer.timed(lambda: [forwards[c.name](*c.inputs) for c in components])
         cached = counted("inductor", "fxgraph_cache_miss") == 0 and counted("inductor", "fxgraph_cache_hit") > 0
