@@ -176,6 +176,8 @@ def _first_call(
         batch_before=before,
         weights_hash=loaded.weights_hash,
         interleaving=job.interleaving,
+        plugins=job.plugins,
+        report=report,
     )
 
 
