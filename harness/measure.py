@@ -19,6 +19,7 @@ from typing import Any
 
 from harness import (
     calibration,
+    cold_cache,
     content,
     contention,
     injection,
@@ -77,7 +78,11 @@ def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turn
     """The measurement of one case in one process. Raises whatever the model or the backend raises."""
     case = job.case
     backend = BACKENDS[case.backend]
-    if reason := backend.unavailable(case.precision, device.name) or optimizations.unavailable(case, device.name):
+    if reason := (
+        backend.unavailable(case.precision, device.name)
+        or optimizations.unavailable(case, device.name)
+        or cold_cache.refused(job.protocol, device.name)
+    ):
         return Outcome(measurement=Measurement(case=case, replicate=job.replicate, status="skipped", reason=reason))
     before = device.start_block()
     with precision.applied(case.precision), optimizations.in_force(case), _settings_kept() as settings:

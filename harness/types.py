@@ -223,7 +223,8 @@ class Protocol:
 
     A process takes samples until the 95 % interval of its own median is within ±`target_interval` of it (None: not
     asked for), but at least `min_samples` in `min_sample_time_s` and for at most `max_sample_time_s`. A process that
-    met a busy machine is measured again up to `contended_retries` times.
+    met a busy machine is measured again up to `contended_retries` times. With `cold_cache` the caches are flushed
+    before each iteration (`harness.cold_cache`).
     """
 
     replicates: int = 3
@@ -240,6 +241,7 @@ class Protocol:
     timeout_s: float = 1800.0
     quality: bool = True
     stages: bool = True
+    cold_cache: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

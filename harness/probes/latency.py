@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from harness import contention, sampling
+from harness import cold_cache, contention, sampling
 from harness.probes import probe
 from harness.repeatability import repeat_error
 from harness.tolerance import repeat_ceiling
@@ -30,7 +30,7 @@ LATENCY = Metric(
     better="lower",
     kind="noisy",
     description="median seconds of one iteration over one batch in the steady state, host wall clock with the device "
-    "synchronised",
+    "synchronised; with cold_cache after a flush of the caches, on a GPU by its own clock",
 )
 
 
@@ -58,7 +58,8 @@ def latency(trial: Trial) -> Findings:
             outputs.append(_on_cpu(trial.timer.last))
             before.update(trial.device.start_block())
 
-        found = _sampled(trial, by_device, warm)
+        with cold_cache.flushed(trial) as flush:
+            found = _sampled(trial, by_device, warm, flush)
         state = trial.device.block_state(before)
     output = _on_cpu(trial.timer.last)
     fault = output_fault(output, trial.workload) or trial.batch_before.fault(trial.workload.batch)
@@ -70,6 +71,7 @@ def latency(trial: Trial) -> Findings:
         warmup={"latency_s": found.warmup},
         facts={
             "loops": found.loops,
+            **({} if flush is None else {"cold_cache_bytes": flush.size}),
             "output_hash": digest(output),
             **repeated.facts,
             **_turns(trial),
@@ -127,6 +129,8 @@ def _device_time(
         return {}, {DEVICE_TIME.name: watch}
     if trial.turns is not None:
         return {}, {DEVICE_TIME.name: "not taken where two processes take turns"}
+    if trial.protocol.cold_cache:
+        return {}, {DEVICE_TIME.name: "with cold_cache the latency itself is by the GPU's clock"}
     return {DEVICE_TIME.name: by_device[-len(found.steady) :]}, {}
 
 
@@ -140,16 +144,23 @@ def _clocks(wall: list[float], samples: dict[str, list[float]]) -> str | None:
     return f"clocks: {host * 1e3:.3f} ms by the wall clock, {device * 1e3:.3f} ms by the GPU's events"
 
 
-def _sampled(trial: Trial, by_device: list[float], warm: Callable[[], None]) -> sampling.Sampled:
+def _sampled(
+    trial: Trial, by_device: list[float], warm: Callable[[], None], flush: Callable[[], None] | None
+) -> sampling.Sampled:
     def measure(loops: int) -> float:
+        if flush is not None:
+            return trial.timer.cold_seconds(trial.step, flush)
         seconds = trial.timer.seconds(trial.step, loops)
         if trial.timer.last_device_s is not None:
             by_device.append(trial.timer.last_device_s)
         return seconds
 
+    shortest_s = sampling.shortest_s(trial.device.name, trial.protocol)
     if trial.turns is not None and trial.interleaving is not None:
-        return sampling.sample_in_turns(measure, trial.interleaving, trial.turns, warm)
-    return sampling.sample(measure, trial.protocol, warm)
+        return sampling.sample_in_turns(measure, trial.interleaving, trial.turns, warm, shortest_s)
+    if flush is not None:
+        return sampling.sample(measure, trial.protocol, warm, shortest_s, lambda _timed_s: trial.timer.last_whole_s)
+    return sampling.sample(measure, trial.protocol, warm, shortest_s)
 
 
 def _turns(trial: Trial) -> dict[str, int]:
