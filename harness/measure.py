@@ -91,10 +91,14 @@ def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turn
             _give_back(device)
         weights = _own_weights(loaded.workload.components)
         trial = replace(_first_call(job, device, loaded, build, load_s, report), turns=turns)
-        findings = _collect(trial, job.only, report)
+        chosen = probes.in_order(trial.replicate, job.only)
+        findings = _collect(trial, [p for p in chosen if p.order < probes.AFTER_SENTINEL], report)
         fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial, settings, weights)
     passes = {name: found for f in findings for name, found in f.state.items()}
     state = {**device.block_state(before), **passes, **_sentinel(job, device)}
+    if not fault:
+        with precision.applied(case.precision), optimizations.in_force(case):
+            findings += _collect(trial, [p for p in chosen if p.order >= probes.AFTER_SENTINEL], report)
     metrics = [component_metric(c.name) for c in trial.workload.components]
     if trial.workload.quality is not None:
         metrics += trial.workload.quality.metrics
@@ -202,9 +206,9 @@ def _without_unused_modules(workload: Workload, build: Build) -> Workload:
     return replace(workload, components=components)
 
 
-def _collect(trial: Trial, only: tuple[str, ...] | None, report: Callable[[str], None]) -> list[Findings]:
+def _collect(trial: Trial, chosen: Sequence[probes.Probe], report: Callable[[str], None]) -> list[Findings]:
     findings = []
-    for entry in probes.in_order(trial.replicate, only):
+    for entry in chosen:
         report(entry.name)
         findings.append(_found(entry, trial))
         if findings[-1].invalid:
