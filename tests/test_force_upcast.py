@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from harness import measure, onnx_export, precision, tensorrt_engine
 from harness.backends import cuda_graphs, eager, onnxruntime, openvino, tensorrt, torch_compile
 from harness.devices.cpu import Cpu
 from harness.onnx_export import OnnxFile
-from harness.types import Case, Component, Protocol
+from harness.trial import output_fault
+from harness.types import Case, Component, Protocol, Workload
 
 QUICK = Protocol(warmup_min_s=0, warmup_max_s=0.01, min_samples=3, min_sample_time_s=0, max_sample_time_s=0.05)
 
@@ -191,3 +193,22 @@ def test_the_row_tells_it(wanted: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert told == [
         "upcast: classifier runs in fp32, because its configuration says that it overflows in fp16 (force_upcast)"
     ]
+
+
+def test_a_pipeline_whose_vae_overflows_in_fp16_gives_pictures(tmp_path: Path) -> None:
+    """Weights that fp16 cannot hold; the norms behind them make the picture one of ordinary values."""
+    pipeline = stable_diffusion_xl()
+    with torch.no_grad():
+        pipeline.vae.decoder.conv_in.weight.mul_(1e7)
+    case = case_of("sdxl", batch_size=1, num_steps=1, precision="fp16")
+    workload = stable_diffusion_workload(pipeline, case, KINDS["sdxl"][2], "random-0")
+    request = build_request(tmp_path, precision="fp16")
+    hidden = [replace(c, module=copy.deepcopy(c.module), force_upcast=False) for c in workload.components]
+    black = workload.iterate(eager.Eager().build(hidden, request).forwards, workload.batch)
+    assert not output_fault_free(black, workload)
+    found = workload.iterate(eager.Eager().build(workload.components, request).forwards, workload.batch)
+    assert output_fault_free(found, workload)
+
+
+def output_fault_free(output: torch.Tensor, workload: Workload) -> bool:
+    return output_fault(output, workload) is None
