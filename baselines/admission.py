@@ -16,7 +16,7 @@ def objections(run: Run, newest: Run | None, *, force: bool) -> list[str]:
     if not any(row.ok for row in rows.values()):
         found.insert(0, "no row is ok: there is nothing to compare with")
     if not force:
-        found += _not_ok(rows) + _removed(rows, newest) + _contended(run)
+        found += _not_ok(rows) + _unchecked(rows) + _removed(rows, newest) + _contended(run)
     return found
 
 
@@ -49,6 +49,14 @@ def _not_ok(rows: dict[str, Row]) -> list[str]:
     """Rows that broke. A skipped row has its reason and is a fact of the machine, so it may stay."""
     broken = [f"{i} ({r.status}: {r.reason})" for i, r in rows.items() if r.status not in {"ok", "skipped", NOT_RUN}]
     return _shown("not ok (force accepts them)", broken)
+
+
+def _unchecked(rows: dict[str, Row]) -> list[str]:
+    """Rows whose output was compared with no fp32 reference: they may be fast and wrong."""
+    told = [
+        i for i, r in rows.items() if r.ok and any(w.startswith("unchecked:") for m in r.processes for w in m.warnings)
+    ]
+    return _shown("not compared with fp32 eager (force accepts it)", told)
 
 
 def _contended(run: Run) -> list[str]:

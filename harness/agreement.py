@@ -20,6 +20,7 @@ PROVEN: Final[Mapping[str, str]] = {
     "work_hash": "work",
     "output_shape": "output shapes",
     "elements_by_dtype": "dtypes of the weights",
+    "component_precisions": "precisions of the networks",
     "quantised_layers": "quantised layers",
     "engine_quantised_layers": "quantised layers",
     "int8_weights": "widths of int8 weights",

@@ -176,7 +176,7 @@ def _conditions(run: Run, measurements: Sequence[Measurement]) -> dict[str, Any]
         "threads": threads.in_words(run.environment),
         "fingerprint": run.environment.get("fingerprint"),
         "protocol": f"{run.protocol.replicates} processes, at least {run.protocol.min_samples} samples and "
-        f"{run.protocol.min_sample_time_s:g} s each",
+        f"{run.protocol.min_sample_time_s:g} s each" + (", cold caches" if run.protocol.cold_cache else ""),
         **{name: facts.get(name) for name in ("quantised_share", *HASHES, *TOLERANCES)},
         "machine_state": [m.state for m in measurements],
     }

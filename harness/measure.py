@@ -19,6 +19,7 @@ from typing import Any
 
 from harness import (
     calibration,
+    cold_cache,
     content,
     contention,
     injection,
@@ -78,7 +79,11 @@ def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turn
     one of them changed a setting of the whole process, TF32 among them: nothing is timed under it."""
     case = job.case
     backend = BACKENDS[case.backend]
-    if reason := backend.unavailable(case.precision, device.name) or optimizations.unavailable(case, device.name):
+    if reason := (
+        backend.unavailable(case.precision, device.name)
+        or optimizations.unavailable(case, device.name)
+        or cold_cache.refused(job.protocol, device.name)
+    ):
         return Outcome(measurement=Measurement(case=case, replicate=job.replicate, status="skipped", reason=reason))
     before = device.start_block()
     with precision.applied(case.precision), optimizations.in_force(case), _settings_kept() as settings:
@@ -89,10 +94,14 @@ def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turn
             _give_back(device)
         weights = _own_weights(loaded.workload.components)
         trial = replace(_first_call(job, device, loaded, build, load_s, report), turns=turns)
-        findings = _collect(trial, job.only, report)
+        chosen = probes.in_order(trial.replicate, job.only)
+        findings = _collect(trial, [p for p in chosen if p.order < probes.AFTER_SENTINEL], report)
         fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial, settings, weights)
     passes = {name: found for f in findings for name, found in f.state.items()}
     state = {**device.block_state(before), **passes, **_sentinel(job, device)}
+    if not fault:
+        with precision.applied(case.precision), optimizations.in_force(case):
+            findings += _collect(trial, [p for p in chosen if p.order >= probes.AFTER_SENTINEL], report)
     metrics = [component_metric(c.name) for c in trial.workload.components]
     if trial.workload.quality is not None:
         metrics += trial.workload.quality.metrics
@@ -193,6 +202,8 @@ def _first_call(
         batch_before=before,
         weights_hash=loaded.weights_hash,
         interleaving=job.interleaving,
+        plugins=job.plugins,
+        report=report,
     )
 
 
@@ -212,9 +223,9 @@ def _without_unused_modules(workload: Workload, build: Build) -> Workload:
     return replace(workload, components=components)
 
 
-def _collect(trial: Trial, only: tuple[str, ...] | None, report: Callable[[str], None]) -> list[Findings]:
+def _collect(trial: Trial, chosen: Sequence[probes.Probe], report: Callable[[str], None]) -> list[Findings]:
     findings = []
-    for entry in probes.in_order(trial.replicate, only):
+    for entry in chosen:
         report(entry.name)
         findings.append(_found(entry, trial))
         if findings[-1].invalid:
@@ -272,6 +283,7 @@ def _measurement(
         **trial.workload.facts,
         **{k: v for f in findings for k, v in f.facts.items()},
         **trial.build.facts,
+        **precision.upcast_facts(trial.workload.components, trial.case.precision),
         **share.facts(trial.build.shares),
         "identity": identity,
         "work_hash": work_hash(identity),
@@ -296,6 +308,7 @@ def _measurement(
             *(w for f in findings for w in f.warnings),
             *sum_warning(samples),
             *share.warnings(trial.build.shares),
+            *precision.upcast_warnings(trial.workload.components, trial.case.precision),
             *contention.warnings(state),
         ),
         images=tuple(i for f in findings for i in f.images),

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness import onnx_fp8, onnx_rewrites, onnx_static, saturation, share
-from harness.precision import DTYPES, QUANTISED, dtype_of, one_tensor
+from harness.precision import DTYPES, QUANTISED, dtype_of, of_component, one_tensor
 from harness.share import NOTHING, Share
 from harness.types import Component, Unsupported
 
@@ -68,10 +68,11 @@ class OnnxFile:
 
 
 def exported(components: Sequence[Component], request: BuildRequest, recipe: str) -> list[OnnxFile]:
-    """The files of all components, made where they are not there yet. Raises what exporter or checker raise."""
+    """The files of all components, made where they are not there yet: in the form `recipe`, and in its form of fp32 for
+    a component that overflows in fp16. Raises what exporter or checker raise."""
     if "dynamic_size" in request.optimizations and not any(x.ndim == 4 for c in components for x in c.inputs):
         raise Unsupported("dynamic_size: no network of this model takes pictures or latents")
-    return [_exported(c, request, recipe) for c in components]
+    return [_exported(c, request, of_component(c, recipe)) for c in components]
 
 
 def facts_of(files: Sequence[OnnxFile]) -> dict[str, Any]:

@@ -130,7 +130,8 @@ def _attention_calls(name: str, wanted: str, components: Sequence[Component], de
     calls: dict[str, int] = {}
     for component in components:
         with attention.counted() as count:
-            precision.bordered(component.module, wanted, device)(*component.inputs)
+            own = precision.of_component(component, wanted)
+            precision.bordered(component.module, own, device)(*component.inputs)
         calls[component.name] = count()
     if not any(calls.values()):
         raise Unsupported(f"{name}: no network of this model calls scaled_dot_product_attention")

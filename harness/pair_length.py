@@ -48,14 +48,16 @@ class Estimate:
         return self._overhead.get(group, overhead) + sum(self._rows.get(row, longest) for row in rows)
 
 
-def interleaved(row: PairedRow, latency_s: float) -> PairedRow:
-    """The row with its turns and counts, from one latency of the base arm; equal in both arms.
+def interleaved(row: PairedRow, latency_s: float, loops: int = 1) -> PairedRow:
+    """The row with its turns and counts, from one latency of the base arm and the iterations that a sample of it held;
+    equal in both arms.
 
-    A turn is as long as the machine's speed stays about the same (`harness.turns`), but at least one iteration.
+    A turn is as long as the machine's speed stays about the same (`harness.turns`), but at least one sample.
     """
-    samples = min(max(round(TURN_S / latency_s), 1), MAX_TURN_SAMPLES)
+    sample_s = latency_s * loops
+    samples = min(max(round(TURN_S / sample_s), 1), MAX_TURN_SAMPLES)
     fewest = MIN_LONG_TURNS if latency_s > LONG_S else MIN_TURNS
-    turns = min(max(math.ceil(SAMPLE_S / (samples * latency_s)), fewest), MAX_TURNS)
+    turns = min(max(math.ceil(SAMPLE_S / (samples * sample_s)), fewest), MAX_TURNS)
     warmups = max(MIN_WARM_UPS, math.ceil(WARM_UP_S / latency_s))
     counts = Interleaving(
         warmups=warmups, turns=turns + turns % 2, samples=samples, discarded=1 if latency_s < TURN_S / 2 else 0

@@ -17,13 +17,16 @@ torchao quantises for the torch backends (`harness.quantisation`), ONNX Runtime'
 (`harness.onnx_export`): linear layers and matrix products, and for ONNX int8_static convolutions too. Every row reports
 the quantised share (`harness.share`). A module's floating-point inputs are cast at its border and its output is
 returned in fp32.
+
+A component with `force_upcast` overflows in fp16, so that it runs in fp32 in an fp16 row: its weights, its activations
+and what is exported of it. The row has that as a fact and as a warning.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Final
 from harness import quantisation
 from harness.linear_use import NO_RANGES, Left, Ranges
 from harness.quantisation import Recipe
+from harness.types import Component
 
 if TYPE_CHECKING:
     import torch
@@ -164,6 +168,38 @@ def too_old(precision: str) -> str | None:
     if needed is None or torch.cuda.get_device_capability() >= needed:
         return None
     return f"{precision} needs compute capability {needed[0]}.{needed[1]} or newer"
+
+
+def of_component(component: Component, row: str) -> str:
+    """The precision in which a component runs in a row of precision `row`: with `force_upcast` fp32 takes the place of
+    fp16. The same rule names the form in which it is exported."""
+    if not component.force_upcast:
+        return row
+    return "fp32" if row == "fp16" else row.removesuffix("_fp16")
+
+
+def of_components(components: Iterable[Component], row: str) -> dict[str, str]:
+    """Component name -> the precision in which it runs."""
+    return {c.name: of_component(c, row) for c in components}
+
+
+def upcast(components: Iterable[Component], row: str) -> dict[str, str]:
+    """Component name -> the precision in which it runs, of those that do not run in the precision of the row."""
+    return {name: own for name, own in of_components(components, row).items() if own != row}
+
+
+def upcast_facts(components: Iterable[Component], row: str) -> dict[str, dict[str, str]]:
+    """The fact of a row with components of another precision; empty for any other row."""
+    found = upcast(components, row)
+    return {"component_precisions": found} if found else {}
+
+
+def upcast_warnings(components: Iterable[Component], row: str) -> tuple[str, ...]:
+    """The warning ("upcast: ...") of each component that does not run in the precision of the row."""
+    return tuple(
+        f"upcast: {name} runs in {own}, because its configuration says that it overflows in fp16 (force_upcast)"
+        for name, own in upcast(components, row).items()
+    )
 
 
 def _classic_unsupported(device: str) -> str | None:

@@ -73,7 +73,8 @@ def with_counts(rows: Sequence[PairedRow], base: dict[str, Measurement]) -> tupl
     found = []
     for row in rows:
         samples = base[row.id].samples.get("latency_s") if row.id in base else None
-        found.append(interleaved(row, statistics.median(samples)) if samples else row)
+        loops = int(base[row.id].facts.get("loops", 1)) if samples else 1
+        found.append(interleaved(row, statistics.median(samples), loops) if samples else row)
     return tuple(found)
 
 

@@ -2,7 +2,13 @@
 
 Computed once for all rows that share it, in whichever worker needs it first, and kept in the run folder as
 `references/<key>.npy`; the key is the hash of the case with backend eager and precision fp32. An eager fp32 row
-adopts its own output, so it is never computed twice. `<key>.json` beside it says how it was computed (`Origin`).
+adopts its own output, so it is never computed twice. `<key>.json` beside it says how it was computed (`Origin`), or why
+it could not be: then no other row tries again.
+
+The row's time-out stands still meanwhile (`BEGUN` to `ENDED`; `harness.worker`). A reference has a time of its own, as
+long as the row's `timeout_s`. One that takes longer is missing, with the reason, and so is the closeness to it: a row
+that was measured is not lost to its reference. On the row's own device the time is checked before each call of a
+network; for a row of a GPU, the CPU computes it in a process that can be killed (`harness.reference_process`).
 """
 
 from __future__ import annotations
@@ -12,16 +18,19 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from harness import kept_outputs
+from harness import kept_outputs, reference_process
 from harness.files import write_atomically
+from harness.timing import perf_counter
 from harness.trial import Mismatch, Trial
 from harness.types import Case, Forward
 
 if TYPE_CHECKING:
     import torch
 
+BEGUN: Final = "reference"  # the phases that a worker reports
+ENDED: Final = "reference done"
 ON_CPU = "the GPU had no room for fp32 eager beside the timed model, so the CPU computed it"
 
 What = Literal["timed batch", "quality set"]
@@ -29,10 +38,21 @@ What = Literal["timed batch", "quality set"]
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a reference was computed with: the hash of the weights, and whether the CPU computed it for a GPU's rows."""
+    """What a reference was computed with: the hash of the weights, and whether the CPU computed it for a GPU's rows; or
+    `missing`, the reason why there is none."""
 
     weights_hash: str
     on_cpu: bool = False
+    missing: str | None = None
+
+
+class NoReference(RuntimeError):
+    """There is no fp32 reference; `str()` is the reason."""
+
+    @property
+    def warning(self) -> str:
+        """The warning of a row whose output was compared with nothing."""
+        return f"unchecked: the output was not compared with fp32 eager: {self}"
 
 
 def reference_case(case: Case) -> Case:
@@ -46,16 +66,33 @@ def is_reference(case: Case) -> bool:
 def output(trial: Trial, what: What, own: Callable[[], torch.Tensor]) -> torch.Tensor:
     """The reference of the timed batch or of the whole quality set, on the CPU in fp32.
 
-    `own` gives the trial's own output, which is adopted where the trial is the reference itself.
+    `own` gives the trial's own output, which is adopted where the trial is the reference itself. Raises NoReference.
     """
     path = _path(trial.folder, trial.case, what)
-    if not path.exists():
-        adopted = is_reference(trial.case)
-        found, origin = (own(), Origin(weights_hash=trial.weights_hash)) if adopted else _compute(trial, what)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path.with_suffix(".json"), json.dumps(asdict(origin)))  # before the array, which is looked for
-        kept_outputs.save(path, found)
+    if path.exists():
+        return kept_outputs.load(path)
+    if is_reference(trial.case):
+        _keep(path, Origin(weights_hash=trial.weights_hash), own())
+    elif (origin := _origin(trial, what)) is not None and origin.missing is not None:
+        raise NoReference(origin.missing)
+    else:
+        trial.report(BEGUN)
+        try:
+            _keep(path, *_compute(trial, what))
+        except NoReference as error:
+            _keep(path, Origin(weights_hash=trial.weights_hash, missing=str(error)))
+            raise
+        finally:
+            trial.report(ENDED)
     return kept_outputs.load(path)
+
+
+def _keep(path: Path, origin: Origin, found: torch.Tensor | None = None) -> None:
+    """Stores a reference; without `found` only why there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path.with_suffix(".json"), json.dumps(asdict(origin)))  # before the array, which is looked for
+    if found is not None:
+        kept_outputs.save(path, found)
 
 
 def told(trial: Trial, what: What) -> tuple[str, ...]:
@@ -68,7 +105,7 @@ def other_weights(trial: Trial, what: What) -> str | None:
     """A sentence if the reference was loaded with other weights than the row, else None. The comparison of the outputs
     then means nothing, however close they are."""
     origin = _origin(trial, what)
-    if origin is None or origin.weights_hash == trial.weights_hash:
+    if origin is None or origin.missing is not None or origin.weights_hash == trial.weights_hash:
         return None
     return (
         f"the fp32 reference was computed with other weights ({origin.weights_hash[:12]}) than this row loaded "
@@ -81,36 +118,52 @@ def _origin(trial: Trial, what: What) -> Origin | None:
     return Origin(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
-def _compute(trial: Trial, what: What) -> tuple[torch.Tensor, Origin]:
-    """Builds the model anew, eager and fp32, and runs the batches once; on the CPU where the GPU has no room for it."""
+def _compute(trial: Trial, what: What) -> tuple[Origin, torch.Tensor]:
+    """Builds the model anew, eager and fp32, and runs the batches once; on the CPU where the GPU has no room for it.
+    Raises NoReference where that takes longer than the row's `timeout_s`, and where the CPU comes to no result."""
     import torch
 
-    device = trial.device.torch_device
+    device, limit_s = trial.device.torch_device, trial.protocol.timeout_s
     try:
-        found, weights_hash = _computed_on(device, trial.case, what)
-        return found, Origin(weights_hash=weights_hash)
+        found, weights_hash = computed_on(device, trial.case, what, limit_s)
+        return Origin(weights_hash=weights_hash), found
     except torch.OutOfMemoryError:  # the timed model lies beside it, and what was measured of that is not to be lost
         if device == "cpu":
             raise
     torch.cuda.empty_cache()
-    found, weights_hash = _computed_on("cpu", trial.case, what)
-    return found, Origin(weights_hash=weights_hash, on_cpu=True)
+    order = reference_process.Order(case=trial.case, what=what, plugins=trial.plugins, threads=torch.get_num_threads())
+    answer = reference_process.computed(order, limit_s)
+    if answer.mismatch is not None:
+        raise Mismatch(answer.mismatch)
+    if answer.missing is not None:
+        raise NoReference(f"the GPU had no room for it beside the timed model, and {answer.missing}")
+    return Origin(weights_hash=answer.weights_hash, on_cpu=True), torch.from_numpy(answer.output)
 
 
-def _computed_on(device: str, wanted: Case, what: What) -> tuple[torch.Tensor, str]:
-    """(the output, the hash of the weights that produced it)."""
+def computed_on(device: str, wanted: Case, what: What, limit_s: float = float("inf")) -> tuple[torch.Tensor, str]:
+    """(the output, the hash of the weights that produced it). Raises NoReference at the first call of a network after
+    `limit_s` seconds."""
     import torch
 
     from harness import attention, content, loading, precision
     from harness.repeatability import private_batch
 
-    case = reference_case(wanted)
+    case, deadline = reference_case(wanted), perf_counter() + limit_s
+
+    def in_time(forward: Forward) -> Forward:
+        def called(*inputs: torch.Tensor) -> torch.Tensor:
+            if perf_counter() > deadline:
+                raise NoReference(f"computing it on the row's device took more than {limit_s:g} s (timeout_s)")
+            return forward(*inputs)
+
+        return called
+
     loaded = loading.own(loading.built(case))
     workload = loaded.workload
     batches = [workload.batch] if what == "timed batch" else workload.quality.batches()  # type: ignore[union-attr]
     with precision.applied("fp32"), attention.torchs_own():
         modules = {c.name: precision.cast(c.module.to(device), "fp32").eval() for c in workload.components}
-        forwards = {n: _on_copies(precision.bordered(m, "fp32", device)) for n, m in modules.items()}
+        forwards = {n: in_time(_on_copies(precision.bordered(m, "fp32", device))) for n, m in modules.items()}
         before = [content.checksum(m) for m in modules.values()]
         batches = [private_batch(batch).to(device) for batch in batches]
         found = torch.cat([workload.iterate(forwards, batch).cpu() for batch in batches])

@@ -79,6 +79,7 @@ class Facts(TypedDict, total=False):
     output_hash: str | None
     turns: int
     loops: int
+    cold_cache_bytes: int
     cosine_floor: float | None
     error_ceiling: float | None
     item_error_ceiling: float | None

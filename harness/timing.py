@@ -1,5 +1,7 @@
 """The only reader of a clock. Host wall clock, with the device synchronised before and after.
 
+Iterations with flushed caches (`Timer.cold_seconds`) are timed on a GPU by its own clock instead.
+
 Everything that times is handed a `Timer`; a test hands it `FakeClock` and gets exact numbers.
 """
 
@@ -26,8 +28,9 @@ class DeviceClock(Protocol):
 
 
 class Timer:
-    """Times calls on one device: `timer.seconds(fn)`; `timer.last` keeps what the call returned, and `last_device_s`
-    the seconds of a call by the device's own clock, where it has one."""
+    """Times calls on one device: `timer.seconds(fn)`; `timer.last` keeps what the call returned, `last_device_s` the
+    seconds of a call by the device's own clock, where it has one, and `last_whole_s` those of a cold call with its
+    flush."""
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class Timer:
         self.clock = clock
         self.last: object = None
         self.last_device_s: float | None = None
+        self.last_whole_s = 0.0
         self._device_clock = device_clock
 
     def seconds(self, call: Callable[[], object], repeat: int = 1) -> float:
@@ -56,6 +60,31 @@ class Timer:
         spent = self.clock() - start
         self.last_device_s = None if watch is None else watch.seconds() / repeat
         return spent / repeat
+
+    def cold_seconds(self, call: Callable[[], object], flush: Callable[[], None]) -> float:
+        """Seconds of one call after `flush`, whose own time is not in them.
+
+        On a device with a clock of its own: what it measures between two marks around the call. `flush` is queued
+        before the first mark and nobody waits for it, so that the device reaches the call with its kernels queued, as
+        it does in a row of calls; what launches cost shows only where they take longer than the flush (about 0.1 ms).
+        Otherwise by the host's clock, after a synchronisation. (As triton.testing.do_bench does it.)
+        """
+        watch = self._device_clock
+        self.synchronize()
+        start = begun = self.clock()
+        flush()
+        if watch is None:
+            self.synchronize()
+            start = self.clock()
+        else:
+            watch.start()
+        self.last = call()
+        if watch is not None:
+            watch.stop()
+        self.synchronize()
+        ended = self.clock()
+        self.last_whole_s = ended - begun
+        return ended - start if watch is None else watch.seconds()
 
     def timed(self, call: Callable[[], T]) -> tuple[T, float]:
         """What `call` returns, and the seconds it took."""

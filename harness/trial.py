@@ -7,7 +7,7 @@ Every forward is counted and its shapes held against the component's example inp
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,9 +88,10 @@ class Counter:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What a probe may use. `folder` is the run folder. `turns` is set if another process takes turns with this
-    one on the machine, and `interleaving` says how. `first_output` (on the CPU) and `batch_before` are the output and
-    the input of the first iteration; `weights_hash` covers what was loaded (`harness.content`)."""
+    """What a probe may use. `folder` is the run folder, and `report` tells the driver which phase begins. `turns` is
+    set if another process takes turns with this one on the machine, and `interleaving` says how. `first_output` (on the
+    CPU) and `batch_before` are the output and the input of the first iteration; `weights_hash` covers what was loaded
+    (`harness.content`)."""
 
     case: Case
     replicate: int
@@ -107,6 +108,8 @@ class Trial:
     weights_hash: str
     turns: Turns | None = None
     interleaving: Interleaving | None = None
+    plugins: tuple[str, ...] = ()
+    report: Callable[[str], None] = lambda _phase: None
 
     def step(self, batch: Any = None) -> torch.Tensor:
         """Runs one iteration over `batch` (the timed one unless given) and returns its output."""

@@ -119,13 +119,16 @@ class Component:
 
     `inputs` are example tensors (fp32 or integer, on the CPU) with the exact shapes of every call in this case; an
     exporter traces with them and the run is checked against them. `calls` is how often one iteration must call it.
-    A component with `repeated` is the denoiser: each of its calls is a denoising step of its own in the stage table."""
+    A component with `repeated` is the denoiser: each of its calls is a denoising step of its own in the stage table.
+    One with `force_upcast` (diffusers' word) overflows in fp16: it runs in fp32 where its row is fp16, in every backend
+    (`harness.precision.of_component`)."""
 
     name: str
     module: torch.nn.Module
     inputs: tuple[torch.Tensor, ...]
     calls: int = 1
     repeated: bool = False
+    force_upcast: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +223,8 @@ class Protocol:
 
     A process takes samples until the 95 % interval of its own median is within ±`target_interval` of it (None: not
     asked for), but at least `min_samples` in `min_sample_time_s` and for at most `max_sample_time_s`. A process that
-    met a busy machine is measured again up to `contended_retries` times.
+    met a busy machine is measured again up to `contended_retries` times. With `cold_cache` the caches are flushed
+    before each iteration (`harness.cold_cache`).
     """
 
     replicates: int = 3
@@ -237,6 +241,7 @@ class Protocol:
     timeout_s: float = 1800.0
     quality: bool = True
     stages: bool = True
+    cold_cache: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from harness import causes, cgroup, endings, fork_server, storage
+from harness import causes, cgroup, endings, fork_server, reference, storage
 from harness import threads as thread_rule
 from harness.causes import Cause, sentence
 from harness.endings import Reply as Reply
@@ -55,6 +55,7 @@ OUT_OF_MEMORY_TEXTS = (
     "byte allocation failed",
     "run-time allocation failed",
 )
+REFERENCE_GRACE_S = 60.0  # to load the model of a reference, and to end a process of its own
 _F_SETSIG = 10
 
 Report = Callable[[str], None]
@@ -240,9 +241,9 @@ def _redirect_output(log: str) -> None:
 
 def _receive(receiver: Connection, timeout_s: float, report: Report) -> Reply | None:
     """The worker's result; a time-out; or None where the worker died without a word."""
-    deadline, phase = perf_counter() + timeout_s, "start"
+    patience, phase = Patience(timeout_s), "start"
     while True:
-        left = deadline - perf_counter()
+        left = patience.left_s
         if left <= 0 or not receiver.poll(left):
             return Reply(status="timeout", reason=f"no result after {timeout_s:g} s; it was in phase {phase!r}")
         try:
@@ -255,7 +256,29 @@ def _receive(receiver: Connection, timeout_s: float, report: Report) -> Reply | 
             ended: Reply = value
             return ended
         phase = value
+        patience.enter(phase)
         report(phase)
+
+
+class Patience:
+    """How long a worker may take: `timeout_s` for itself, and as long again for each fp32 reference that it computes,
+    while its own time stands still. The worker ends a slow reference itself; the grace is for what it cannot end."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._deadline = perf_counter() + timeout_s
+        self._kept_s: float | None = None
+
+    @property
+    def left_s(self) -> float:
+        return self._deadline - perf_counter()
+
+    def enter(self, phase: str) -> None:
+        if phase == reference.BEGUN:
+            self._kept_s = self.left_s
+            self._deadline = perf_counter() + self._timeout_s + REFERENCE_GRACE_S
+        elif phase == reference.ENDED and self._kept_s is not None:
+            self._deadline, self._kept_s = perf_counter() + self._kept_s, None
 
 
 def _end(process: Any) -> None:

@@ -40,7 +40,8 @@ STATUS_WORDS = {"oom": "out of memory", "timeout": "timed out", "not_run": "not 
 class Race:
     """Rows of equal work and batch size, ranked by latency.
 
-    `tied` cannot be told from the winner; `disqualified` are faster but lose quality visibly.
+    `tied` cannot be told from the winner; `disqualified` are faster but lose quality visibly; `unchecked` are faster,
+    but their output was compared with no fp32 reference.
     """
 
     where: str
@@ -49,6 +50,7 @@ class Race:
     reference: Row | None
     tied: tuple[Row, ...]
     disqualified: tuple[Row, ...]
+    unchecked: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,8 @@ def race(rows: Sequence[Row], axes: Sequence[str], data: ReportData) -> Race:
     reference = reference_of(rows[0], rows)
     ordered = sorted(rows, key=lambda row: row["latency_s"])
     worse = [r for r in ordered if reference and any(visibly_worse(r, reference, m) for m in quality)]
-    fit = [r for r in ordered if r not in worse]
+    unchecked = [r for r in ordered if r not in worse and "unchecked" in dict(warnings_of(r))]
+    fit = [r for r in ordered if r not in worse and r not in unchecked] or unchecked
     winner = fit[0]
     batch = () if "batch_size" in axes else ("batch_size",)
     return Race(
@@ -95,6 +98,7 @@ def race(rows: Sequence[Row], axes: Sequence[str], data: ReportData) -> Race:
         reference=reference,
         tied=tuple(r for r in fit[1:] if separable(winner, r, "latency_s") is False),
         disqualified=tuple(r for r in worse if r["latency_s"] < winner["latency_s"]),
+        unchecked=tuple(r for r in unchecked if r["latency_s"] < winner["latency_s"]),
     )
 
 
@@ -114,6 +118,9 @@ def race_sentences(found: Race, data: ReportData) -> Iterator[str]:
         yield f"Not separable from {listed(others)}: their 95 % intervals overlap."
     for row in found.disqualified[:2]:
         yield f"{engine(row)} is faster ({estimate(row, latency)}) but loses quality visibly: it does not rank first."
+    for row in found.unchecked[:2]:
+        told = "its output was not compared with fp32 eager"
+        yield f"{engine(row)} is faster ({estimate(row, latency)}) but {told}: it does not rank first."
 
 
 def speedup(row: Row, reference: Row) -> tuple[float, float | None, float | None]:

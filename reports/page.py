@@ -171,6 +171,7 @@ def _run_facts(run: Run, name: str) -> dict[str, Any]:
         "torch": versions.get("torch"),
         "Commit": commit or None,
         "Processes a row": run.protocol.replicates,
+        "Caches": "flushed before each iteration" if run.protocol.cold_cache else None,
     }
     return {
         "name": name, "id": run.id, "problems": run.problems, "unfinished": run.finished is None,

@@ -80,7 +80,7 @@ def test_what_tensorrts_provider_does_not_show_is_said() -> None:
     assert "not which layers" in onnx_proof.proven("int8_static", onnxruntime.TENSORRT)
     assert "every quantised layer" in onnx_proof.proven("int8_static", onnxruntime.CPU)
     assert onnx_proof.proven("fp16", onnxruntime.TENSORRT) == "the provider of every node"
-    assert "allowed" in onnxruntime._modes("int8_static", onnxruntime.TENSORRT)["tf32"]
+    assert "allowed" in onnxruntime._modes({"int8_static"}, onnxruntime.TENSORRT)["tf32"]
 
 
 def event(operator: str, provider: str, *outputs: dict[str, list[int]]) -> dict[str, object]:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from harness import reference
+from harness import reference, reference_process
 from harness.probes import fidelity
-from harness.types import PRECISIONS, Case, Run
+from harness.types import PRECISIONS, Case, Protocol, Run
 
 RunSuite = Callable[..., Run]
 KINDS = ("logits", "images")
@@ -122,6 +122,22 @@ def test_the_worst_item_is_named_and_the_tolerance_stands_in_the_facts(run_suite
     assert max(sound.samples["relative_error"]) < 0.1
 
 
+def trial_of(case: Case, folder: Path, device: str, phases: list[str] | None = None) -> Any:
+    """What `reference` asks of a trial."""
+    return SimpleNamespace(
+        case=case,
+        folder=folder,
+        device=SimpleNamespace(torch_device=device),
+        weights_hash="w",
+        protocol=Protocol(timeout_s=5.0),
+        plugins=("plugin",),
+        report=(phases if phases is not None else []).append,
+        replicate=0,
+        step=lambda: torch.ones(1, 3),
+        workload=SimpleNamespace(output_kind="logits", quality=None),
+    )
+
+
 def test_a_reference_that_the_gpu_has_no_room_for_is_computed_on_the_cpu_and_every_row_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,24 +146,26 @@ def test_a_reference_that_the_gpu_has_no_room_for_is_computed_on_the_cpu_and_eve
 
     def computed(device: str, *_arguments: Any) -> tuple[torch.Tensor, str]:
         asked.append(device)
-        if device == "cuda":
-            raise torch.OutOfMemoryError
-        return torch.ones(1), "w"
+        raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(reference, "_computed_on", computed)
+    def apart(order: reference_process.Order, limit_s: float) -> reference_process.Answer:
+        asked.append("cpu")
+        assert (order.case, order.plugins, limit_s) == (case, ("plugin",), 5.0)
+        return reference_process.Answer(output=torch.ones(1).numpy(), weights_hash="w")
+
+    monkeypatch.setattr(reference, "computed_on", computed)
+    monkeypatch.setattr(reference_process, "computed", apart)
     case = Case(model="m", precision="bf16")
-    gpu = SimpleNamespace(torch_device="cuda")
-    trial: Any = SimpleNamespace(case=case, folder=tmp_path, device=gpu, weights_hash="w")
+    trial = trial_of(case, tmp_path, "cuda")
     assert reference.told(trial, "timed batch") == ()
     assert reference.output(trial, "timed batch", lambda: torch.zeros(1)) == torch.ones(1)
     assert asked == ["cuda", "cpu"]
     (warning,) = reference.told(trial, "timed batch")
     assert warning.startswith("reference of the timed batch: the GPU had no room")
-    other: Any = SimpleNamespace(case=case.with_(precision="fp16"), folder=tmp_path, device=gpu, weights_hash="w")
+    other = trial_of(case.with_(precision="fp16"), tmp_path, "cuda")
     assert reference.output(other, "timed batch", lambda: torch.zeros(1)) == torch.ones(1)
     assert (len(asked), reference.told(other, "timed batch")) == (2, (warning,)), "the row that finds it says so, too"
     assert reference.told(trial, "quality set") == ()
     trial.device.torch_device = "cpu"
-    monkeypatch.setattr(reference, "_computed_on", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
     with pytest.raises(torch.OutOfMemoryError):
         reference._compute(trial, "timed batch")

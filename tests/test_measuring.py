@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,11 @@ import torch
 
 from harness import probes, sampling, stats, tolerance, units
 from harness.derived import DERIVED, summarise
-from harness.probes import fidelity
+from harness.probes import fidelity, latency
 from harness.sampling import MIN_TIMED_S, sample
 from harness.timing import FakeClock, Timer
 from harness.trial import Counter, Mismatch, digest, output_fault
+from harness.turns import Interleaving
 from harness.types import IDENTICAL, Case, Component, Metric, Protocol, Workload
 
 PROTOCOL = Protocol(
@@ -299,3 +302,23 @@ def test_probes_that_are_asked_for_by_name_run_in_any_process() -> None:
     assert [p.name for p in probes.in_order(2, ("memory",))] == ["memory"]
     assert "memory" in {p.name for p in probes.in_order(0)}
     assert "memory" not in {p.name for p in probes.in_order(1)}
+
+
+@pytest.mark.parametrize(("device", "seconds"), [("cpu", 2e-4), ("cuda", 4e-3)])
+def test_a_sample_is_longer_on_a_gpu_where_its_end_is_a_synchronisation(device: str, seconds: float) -> None:
+    shortest_s = sampling.shortest_s(device, PROTOCOL)
+    assert shortest_s == seconds
+    alone = sampling.sample(lambda _loops: 1e-4, PROTOCOL, shortest_s=shortest_s)
+    turns: Any = SimpleNamespace(pass_on=lambda: None)
+    counts = Interleaving(warmups=3, turns=2, samples=4, discarded=1)
+    paired = sampling.sample_in_turns(lambda _loops: 1e-4, counts, turns, shortest_s=shortest_s)
+    assert alone.loops == paired.loops == round(seconds / 1e-4)
+    assert sampling.sample(lambda _loops: seconds, PROTOCOL, shortest_s=shortest_s).loops == 1
+    assert sampling.shortest_s(device, replace(PROTOCOL, cold_cache=True)) == 0.0
+    timer = SimpleNamespace(seconds=lambda _step, _loops: 1e-4, last_device_s=None)
+    trial: Any = SimpleNamespace(
+        timer=timer, step=None, device=SimpleNamespace(name=device), protocol=PROTOCOL, turns=None, interleaving=None
+    )
+    assert latency._sampled(trial, [], lambda: None, None).loops == alone.loops
+    trial.turns, trial.interleaving = turns, counts
+    assert latency._sampled(trial, [], lambda: None, None).loops == alone.loops

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from paired_fixture import paired_run
 
-from harness.pair_length import Estimate, interleaved
+from harness.pair_length import TURN_S, Estimate, interleaved, seconds_in_pair
 from harness.paired import row_of
 from harness.pairs import Pairs, Servers
-from harness.types import Case
+from harness.preflight import with_counts
+from harness.types import Case, Measurement
 
 ONE: Any = "server"
 TWO: Any = "another server"
@@ -67,6 +68,31 @@ def test_a_turn_is_as_long_as_the_machine_is_steady_and_turns_are_even(
     assert (counts.samples, counts.discarded) == (samples, discarded)
     assert counts.turns % 2 == 0
     assert (4 if latency_s == 0.5 else 6) <= counts.turns <= 10
+
+
+@pytest.mark.parametrize(
+    ("latency_s", "loops", "samples", "turns"),
+    [
+        (1e-4, 2, 12, 10),  # a CPU's sample of 0.2 ms: as many as before, since there is a most of them
+        (1e-4, 40, 8, 10),  # a GPU's of 4 ms: eight of them are a turn of 32 ms
+        (3e-3, 2, 5, 10),
+    ],
+)
+def test_a_turn_counts_the_iterations_that_a_sample_holds(
+    latency_s: float, loops: int, samples: int, turns: int
+) -> None:
+    row = row_of(Case(model="m"), Case(model="m"))
+    base = Measurement(
+        case=Case(model="m"), replicate=0, status="ok", samples={"latency_s": [latency_s]}, facts={"loops": loops}
+    )
+    (found,) = with_counts([row], {row.id: base})
+    counts = found.interleaving
+    assert counts is not None
+    assert (counts.samples, counts.turns) == (samples, turns)
+    assert counts.samples * loops * latency_s <= 1.1 * TURN_S
+    sampled = latency_s * counts.turns * counts.samples * loops
+    rest = latency_s * (counts.warmups + counts.turns * counts.discarded)
+    assert seconds_in_pair(base, counts) == pytest.approx(sampled + rest)
 
 
 def test_a_pair_that_was_never_measured_is_expected_to_take_as_long_as_the_longest() -> None:

@@ -11,10 +11,11 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from harness import precision as precisions
 from harness.calibration import Recorded
 from harness.share import Shares
 from harness.timing import Timer
@@ -28,7 +29,8 @@ class BuildRequest:
     are; to be called before anything is cast) and, if they were calibrated, by `calls`. `optimizations` are the
     case's; those of modules, attention and grad mode are in force already. `calibration()` runs the workload eagerly,
     its networks in the type in which they are by then, to get real inputs of them: to be called before anything is
-    quantised. Its results depend on the whole case: steps, scheduler, guidance, prompt, seed.
+    quantised. Its results depend on the whole case: steps, scheduler, guidance, prompt, seed. `precision` is the row's;
+    `of(component).precision` is the component's.
     """
 
     precision: str
@@ -40,6 +42,10 @@ class BuildRequest:
     timer: Timer
     optimizations: tuple[str, ...]
     calibration: Callable[[], Recorded]
+
+    def of(self, component: Component) -> BuildRequest:
+        """The request for one component alone: in the precision in which it runs."""
+        return replace(self, precision=precisions.of_component(component, self.precision))
 
 
 @dataclass(frozen=True, kw_only=True)

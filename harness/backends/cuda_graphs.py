@@ -38,7 +38,7 @@ class CudaGraphs:
         """Casts and captures every component. Raises RuntimeError where a replay does not write its output."""
         cast, seconds = request.timer.timed(lambda: cast_all(components, request))
         captured, capture_s = request.timer.timed(
-            lambda: {c.name: Captured(cast.modules[c.name], c, request) for c in components}
+            lambda: {c.name: Captured(cast.modules[c.name], c, request.of(c)) for c in components}
         )
         proof = read_back(cast, request.precision)
         wrong_dtype = proof["verify"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from harness import linear_use, precision, quantisation, share
@@ -42,7 +43,9 @@ class Eager:
             proof["disk_bytes"] = lambda: size
             proof["after_iteration"] = offloaded(list(modules.values()), offload, execution_device(request.device))
         return Build(
-            forwards={n: precision.bordered(m, request.precision, request.device) for n, m in modules.items()},
+            forwards={
+                c.name: precision.bordered(modules[c.name], request.of(c).precision, request.device) for c in components
+            },
             build_s=seconds,
             cached=False,
             **proof,
@@ -51,10 +54,12 @@ class Eager:
 
 @dataclass(frozen=True, kw_only=True)
 class Cast:
-    """Modules by component, changed in place; and by component the linear layers left unquantised, with the reason."""
+    """Modules by component, changed in place; by component the linear layers left unquantised, with the reason; and the
+    precision of the components that do not have the row's (`precision.upcast`)."""
 
     modules: Mapping[str, torch.nn.Module]
     left: Mapping[str, Mapping[str, Left]]
+    upcast: Mapping[str, str] = field(default_factory=dict)
 
 
 def cast_all(components: Sequence[Component], request: BuildRequest) -> Cast:
@@ -62,14 +67,15 @@ def cast_all(components: Sequence[Component], request: BuildRequest) -> Cast:
 
     A network is moved in its base type, and observed and calibrated in it, so that one that fits on the GPU only in
     fp16 never has to fit there in fp32."""
-    modules = {c.name: precision.placed(c.module, request.precision, request.device).eval() for c in components}
+    modules = {c.name: precision.placed(c.module, request.of(c).precision, request.device).eval() for c in components}
+    upcast = precision.upcast(components, request.precision)
     recipe = precision.recipe_of(request.precision)
     if recipe is None:
-        return Cast(modules=modules, left={name: {} for name in modules})
+        return Cast(modules=modules, left={name: {} for name in modules}, upcast=upcast)
     seen = _seen(components, request)
     left = {n: quantisation.left_out(modules[n], recipe, found.ranges, found.unfit) for n, found in seen.items()}
     quantised = {n: quantisation.quantise(m, recipe, seen[n].ranges, left[n]).eval() for n, m in modules.items()}
-    return Cast(modules=quantised, left=left)
+    return Cast(modules=quantised, left=left, upcast=upcast)
 
 
 def _seen(components: Sequence[Component], request: BuildRequest) -> dict[str, Observed]:
@@ -96,13 +102,13 @@ def _observed(component: Component, calls: Calls, request: BuildRequest) -> Obse
 def read_back(cast: Cast, wanted: str) -> dict[str, Any]:
     """`weights_bytes`, `disk_bytes`, facts, shares and the precision check for modules that torch itself runs."""
     weights = {name: precision.weights_of(module) for name, module in cast.modules.items()}
-    elements: dict[str, int] = {}
-    for found in weights.values():
-        for dtype, count in found["elements_by_dtype"].items():
-            elements[dtype] = elements.get(dtype, 0) + count
+    by_precision: dict[str, Counter[str]] = {}
+    for name, found in weights.items():
+        by_precision.setdefault(cast.upcast.get(name, wanted), Counter()).update(found["elements_by_dtype"])
+    elements = dict(sum(by_precision.values(), Counter()))
     facts: dict[str, Any] = {"elements_by_dtype": elements}
     shares: share.Shares = {}
-    fault = precision.mismatch(elements, wanted)
+    fault = next(filter(None, (precision.mismatch(dict(found), own) for own, found in by_precision.items())), None)
     if precision.recipe_of(wanted) is not None:
         layers = {name: quantisation.census(module, cast.left[name]) for name, module in cast.modules.items()}
         facts["quantised_layers"] = {name: found.in_words() for name, found in layers.items()}

@@ -15,7 +15,7 @@ of this for the TensorRT provider, and an output that the session allocates (`dy
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -80,8 +80,10 @@ class OnnxRuntime:
         if reason := without_kernel(files, wanted, provider):
             raise Unsupported(reason)
         stream = _stream(request.device)
-        providers = _on_stream(self.session_providers(request), stream)
-        sessions, session_s = request.timer.timed(lambda: [_session(f, providers, request) for f in files])
+        asked = [(f, request.of(c)) for f, c in zip(files, components, strict=True)]
+        sessions, session_s = request.timer.timed(
+            lambda: [_session(f, _on_stream(self.session_providers(own), stream), own) for f, own in asked]
+        )
         named = list(zip(components, sessions, strict=True))
         profiles = {c.name: _profiled(s, c, request, stream) for c, s in named}
         note_built(request)
@@ -101,7 +103,7 @@ class OnnxRuntime:
                 "proven": onnx_proof.proven(request.precision, provider),
                 **onnx_export.facts_of(files),
                 "session_s": session_s,
-                **_modes(request.precision, provider),
+                **_modes({r.precision for _, r in asked}, provider),
             },
             verify=lambda: onnx_proof.fault(profiles, provider, wanted, integer_layers),
             shares=share.of_files(files, request.precision),
@@ -160,12 +162,12 @@ def _recipe(wanted: str, provider: str) -> str:
     return "fp32" if wanted == "tf32" else wanted
 
 
-def _modes(wanted: str, provider: str) -> dict[str, str]:
-    """How the numbers of a row are held where its precision alone does not say it."""
-    recipe = precision.recipe_of(wanted)
-    if provider == CPU and recipe in INT8_PRODUCTS:
+def _modes(precisions: Collection[str], provider: str) -> dict[str, str]:
+    """How the numbers of a row are held where the precisions of its components alone do not say it."""
+    recipes = {precision.recipe_of(own) for own in precisions}
+    if provider == CPU and recipes & INT8_PRODUCTS:
         return {"int8_weights": saturation.in_words(saturation.weight_bits())}
-    if provider == TENSORRT and (wanted == "tf32" or recipe == "int8_static"):
+    if provider == TENSORRT and ({"fp32", "tf32"} & set(precisions) or "int8_static" in recipes):
         return {"tf32": "allowed, by TensorRT's default, in what is left in fp32"}
     return {}
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from harness import onnx_export, saturation, share
+from harness import onnx_export, precision, saturation, share
 from harness.backends import Build, BuildRequest, cached_before, cannot_import, note_built
 from harness.onnx_export import OnnxFile
 from harness.precision import only_over_fp32, recipe_of
@@ -62,9 +62,13 @@ class OpenVino:
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
         """Compiles every component's file. Raises what the exporter or OpenVINO raises."""
-        cached, wanted = cached_before(request), request.precision  # no closure keeps the request and its torch modules
+        cached = cached_before(request)
         files = onnx_export.exported(components, request, onnx_export.for_cpu(RECIPES[request.precision]))
-        compiled, compile_s = request.timer.timed(lambda: {f.component: _compiled(f, request) for f in files})
+        requests = {c.name: request.of(c) for c in components}
+        compiled, compile_s = request.timer.timed(
+            lambda: {f.component: _compiled(f, requests[f.component]) for f in files}
+        )
+        precisions = precision.of_components(components, request.precision)
         # The first output is the network's own; further ones are sinusoids.
         sinusoids = {name: len(model.outputs) - 1 for name, model in compiled.items() if len(model.outputs) > 1}
         nodes = {name: _nodes(model) for name, model in compiled.items()}
@@ -88,7 +92,7 @@ class OpenVino:
                 "compile_s": compile_s,
                 **_modes(request.precision),
             },
-            verify=lambda: _verify(nodes, wanted, {f.component: f.integer_layers for f in files}),
+            verify=lambda: _verify_all(nodes, precisions, {f.component: f.integer_layers for f in files}),
             shares=share.of_files(files, request.precision),
         )
 
@@ -132,6 +136,17 @@ def _nodes(compiled: Any) -> Counter[tuple[str, str]]:
 
 def _in_words(nodes: Mapping[tuple[str, str], int]) -> dict[str, int]:
     return {f"{kind} {precision}": count for (kind, precision), count in sorted(nodes.items()) if kind in HEAVY}
+
+
+def _verify_all(
+    nodes: Mapping[str, Mapping[tuple[str, str], int]], precisions: Mapping[str, str], integer_layers: Mapping[str, int]
+) -> str | None:
+    """Why what was compiled is not what was asked, or None; each of the `precisions` (by component) on its own."""
+    for wanted in dict.fromkeys(precisions.values()):
+        of_it = {name: found for name, found in nodes.items() if precisions[name] == wanted}
+        if reason := _verify(of_it, wanted, integer_layers):
+            return reason
+    return None
 
 
 def _verify(

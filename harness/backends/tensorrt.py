@@ -87,6 +87,7 @@ class TensorRT:
         engine_s = sum(p.build_s for p in plans.values())
         read = {c.name: (engines[c.name].input_dtypes(), engines[c.name].layers(*c.inputs)) for c in components}
         quantised = {f.component: f.integer_layers for f in files}
+        precisions = precision.of_components(components, wanted)
         export_s = sum(f.export_s for f in files)
         return Build(
             forwards={name: _forward(engine) for name, engine in engines.items()},
@@ -106,7 +107,7 @@ class TensorRT:
                 "engine_s": engine_s,
                 "load_s": load_s,
             },
-            verify=lambda: _verify(read, wanted, quantised),
+            verify=lambda: _verify(read, precisions, quantised),
             shares=share.of_files(files, wanted),
         )
 
@@ -159,13 +160,16 @@ def _slowest(engine: Engine, component: Component) -> dict[str, float]:
 
 
 def _verify(
-    found: Mapping[str, tuple[Mapping[str, str], Layers]], precision: str, quantised: Mapping[str, int]
+    found: Mapping[str, tuple[Mapping[str, str], Layers]], precisions: Mapping[str, str], quantised: Mapping[str, int]
 ) -> str | None:
-    """Why the engines are not of the precision asked for, or None. Of int8_static and fp8_e4m3 as many layers must
-    compute in int8 or fp8 as were quantised, as far as fusing lets that be said."""
-    kind = INSPECTED.get(recipe_of(precision))
-    wanted, total = "float32" if kind else DTYPES[precision], 0
+    """Why the engines are not of the precisions asked for, or None; `precisions` and `quantised` are by component. Of
+    int8_static and fp8_e4m3 as many layers must compute in int8 or fp8 as were quantised, as far as fusing lets that be
+    said."""
+    kind, total = None, 0
     for name, (dtypes, layers) in found.items():
+        precision = precisions[name]
+        kind = INSPECTED.get(recipe_of(precision))
+        wanted = "float32" if kind else DTYPES[precision]
         floating = {tensor: dtype for tensor, dtype in dtypes.items() if "float" in dtype}
         wrong = {tensor: dtype for tensor, dtype in floating.items() if dtype != wanted}
         if wrong:

@@ -63,7 +63,7 @@ class TorchCompile:
         cast = cast_all(components, request)
         replays = self._replays_graphs(request.device)
         compiled = {name: self._compile(module, replays=replays) for name, module in cast.modules.items()}
-        forwards = {n: self._forward(m, request) for n, m in compiled.items()}
+        forwards = {c.name: self._forward(compiled[c.name], request.of(c)) for c in components}
         unproven: list[str | None] = []
         capture_s: float | None = None
         try:
@@ -71,7 +71,7 @@ class TorchCompile:
                 _, seconds = request.timer.timed(lambda: [forwards[c.name](*c.inputs) for c in components])
                 if replays:
                     unproven, capture_s = request.timer.timed(
-                        lambda: [_captured(c, compiled[c.name], request) for c in components]
+                        lambda: [_captured(c, compiled[c.name], request.of(c)) for c in components]
                     )
         finally:
             if request.device != "cpu":

@@ -2,7 +2,8 @@
 
 Adding a metric is one file here: `@probe("name", order=..., metrics=(Metric(...),))` on a function Trial -> Findings.
 A probe runs in the order of its number; one with `first_process_only` runs in the first process of a case only. One
-with a `state` has the machine's state during its whole pass recorded under that name.
+with a `state` has the machine's state during its whole pass recorded under that name. One that leaves the process
+slower than it was has the number AFTER_SENTINEL or a higher one: nothing is timed after it.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from harness.registry import PROBES
 from harness.trial import Findings, Trial
 from harness.types import Metric
+
+AFTER_SENTINEL: Final = 100
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ mean: 0 if they are equal, 1 for a constant image of that mean, about 1.4 for an
 row is invalid if the mean cosine is below its floor, the mean error above its ceiling, or the worst item's error above
 ITEM times that ceiling (at most LARGEST_ITEM: an unrelated image is wrong in any precision). The facts hold them all.
 
-The bounds are in `harness.tolerance`. Every process of a case is checked; the figures come from the first.
+The bounds are in `harness.tolerance`. Every process of a case is checked; the figures come from the first. Where there
+is no reference in its time, all of them are missing with the reason, and the row has the warning `unchecked`.
 """
 
 from __future__ import annotations
@@ -95,7 +96,11 @@ def fidelity(trial: Trial) -> Findings:
     """Closeness of the timed batch's output to its fp32 eager reference."""
     names = (COSINE.name, ERROR.name, DIFFERENCE.name, PSNR.name)
     own = trial.step().cpu()
-    wanted = reference.output(trial, "timed batch", lambda: own)
+    try:
+        wanted = reference.output(trial, "timed batch", lambda: own)
+    except reference.NoReference as error:
+        missing = dict.fromkeys((*names, AGREEMENT.name), f"there is no fp32 reference: {error}")
+        return Findings(missing=missing, facts=_against_the_first(trial, own), warnings=(error.warning,))
     kind = trial.workload.output_kind
     samples, missing = closeness(own, wanted, kind)
     no_class = without_class(own, kind)

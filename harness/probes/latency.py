@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from harness import contention, sampling, throttling
+from harness import cold_cache, contention, sampling, throttling
 from harness.devices.watch import Watch, beside
 from harness.probes import probe
 from harness.repeatability import repeat_error
@@ -32,7 +32,7 @@ LATENCY = Metric(
     better="lower",
     kind="noisy",
     description="median seconds of one iteration over one batch in the steady state, host wall clock with the device "
-    "synchronised",
+    "synchronised; with cold_cache after a flush of the caches, on a GPU by its own clock",
 )
 
 
@@ -61,8 +61,8 @@ def latency(trial: Trial) -> Findings:
             before.update(trial.device.start_block())
             watch.begin(alone=trial.turns is None)
 
-        with Watch(trial.device.sensors()) as watch:
-            found = _sampled(trial, by_device, watch, warm)
+        with Watch(trial.device.sensors()) as watch, cold_cache.flushed(trial) as flush:
+            found = _sampled(trial, by_device, watch, warm, flush)
         state = trial.device.block_state(before)
     if "gpu" in state:
         state["gpu"] = beside(state["gpu"], watch.summary())
@@ -76,6 +76,7 @@ def latency(trial: Trial) -> Findings:
         warmup={"latency_s": found.warmup},
         facts={
             "loops": found.loops,
+            **({} if flush is None else {"cold_cache_bytes": flush.size}),
             "output_hash": digest(output),
             **repeated.facts,
             **_turns(trial),
@@ -142,6 +143,8 @@ def _device_time(
         return {}, {DEVICE_TIME.name: watch}
     if trial.turns is not None:
         return {}, {DEVICE_TIME.name: "not taken where two processes take turns"}
+    if trial.protocol.cold_cache:
+        return {}, {DEVICE_TIME.name: "with cold_cache the latency itself is by the GPU's clock"}
     return {DEVICE_TIME.name: by_device[-len(found.steady) :]}, {}
 
 
@@ -155,17 +158,26 @@ def _clocks(wall: list[float], samples: dict[str, list[float]]) -> str | None:
     return f"clocks: {host * 1e3:.3f} ms by the wall clock, {device * 1e3:.3f} ms by the GPU's events"
 
 
-def _sampled(trial: Trial, by_device: list[float], watch: Watch, warm: Callable[[], None]) -> sampling.Sampled:
+def _sampled(
+    trial: Trial, by_device: list[float], watch: Watch, warm: Callable[[], None], flush: Callable[[], None] | None
+) -> sampling.Sampled:
     def measure(loops: int) -> float:
+        if flush is not None:
+            seconds = trial.timer.cold_seconds(trial.step, flush)
+            watch.after_sample(trial.timer.last_whole_s)
+            return seconds
         seconds = trial.timer.seconds(trial.step, loops)
         watch.after_sample(seconds * loops)
         if trial.timer.last_device_s is not None:
             by_device.append(trial.timer.last_device_s)
         return seconds
 
+    shortest_s = sampling.shortest_s(trial.device.name, trial.protocol)
     if trial.turns is not None and trial.interleaving is not None:
-        return sampling.sample_in_turns(measure, trial.interleaving, trial.turns, warm)
-    return sampling.sample(measure, trial.protocol, warm)
+        return sampling.sample_in_turns(measure, trial.interleaving, trial.turns, warm, shortest_s)
+    if flush is not None:
+        return sampling.sample(measure, trial.protocol, warm, shortest_s, lambda _timed_s: trial.timer.last_whole_s)
+    return sampling.sample(measure, trial.protocol, warm, shortest_s)
 
 
 def _turns(trial: Trial) -> dict[str, int]:

@@ -33,14 +33,19 @@ def quality(trial: Trial) -> Findings:
     samples = judge.score(outputs)
     told: tuple[str, ...] = ()
     invalid: str | None = None
+    missing: dict[str, str] = {}
     if without_class(outputs, trial.workload.output_kind) is None:
-        wanted = reference.output(trial, "quality set", lambda: outputs)
-        told, invalid = reference.told(trial, "quality set"), reference.other_weights(trial, "quality set")
-        if not reference.is_reference(trial.case):
-            count = int(judge.conditions["items"])
-            samples[AGREEMENT.name] = agreement(outputs[:count], wanted[:count])
+        try:
+            wanted = reference.output(trial, "quality set", lambda: outputs)
+            told, invalid = reference.told(trial, "quality set"), reference.other_weights(trial, "quality set")
+            if not reference.is_reference(trial.case):
+                count = int(judge.conditions["items"])
+                samples[AGREEMENT.name] = agreement(outputs[:count], wanted[:count])
+        except reference.NoReference as error:
+            missing = {AGREEMENT.name: f"there is no fp32 reference of the quality set: {error}"}
     return Findings(
         samples=samples,
+        missing=missing,
         facts={"quality_conditions": dict(judge.conditions), **_kept(judge, outputs)},
         warnings=told,
         invalid=invalid,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from harness import cold_cache
 from harness.probes import probe
 from harness.trial import Findings, Trial
 from harness.types import Forward, Metric
@@ -70,12 +71,15 @@ def stages(trial: Trial) -> Findings:
     names = [c.name for c in trial.workload.components]
     repeated = {c.name for c in trial.workload.components if c.repeated}
     samples: dict[str, list[float]] = {}
-    while len(samples.get(SUM.name, [])) < MIN_ITERATIONS or sum(samples[SUM.name]) < MIN_TIME_S:
-        recorder = Recorder(trial)
-        start = trial.timer.now()
-        trial.observed_step(recorder.observe)
-        for name, values in _of_iteration(recorder.calls, start, trial.timer.now(), names, repeated).items():
-            samples.setdefault(name, []).extend(values)
+    with cold_cache.flushed(trial) as flush:
+        while len(samples.get(SUM.name, [])) < MIN_ITERATIONS or sum(samples[SUM.name]) < MIN_TIME_S:
+            recorder = Recorder(trial)
+            if flush is not None:
+                flush()
+            start = trial.timer.now()
+            trial.observed_step(recorder.observe)
+            for name, values in _of_iteration(recorder.calls, start, trial.timer.now(), names, repeated).items():
+                samples.setdefault(name, []).extend(values)
     missing = {} if repeated else {"denoise_step_s": "not a diffusion model"}
     return Findings(samples=samples, missing=missing)
 

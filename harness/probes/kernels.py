@@ -1,0 +1,129 @@
+"""Which kernels a GPU ran: one iteration under torch's profiler, after everything that is timed.
+
+CUPTI sees the kernels of every library in the process, so ONNX Runtime's and TensorRT's too, and those of a replayed
+CUDA graph one by one. The names say which attention and which matrix product were chosen, and in which precision. On a
+CPU nothing is profiled: it would take one more iteration, which may last minutes, and the profiler writes to the log of
+every row; what ran there is in the facts of the backends.
+Not yet proven on hardware.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from harness.probes import AFTER_SENTINEL, probe
+from harness.trial import Findings, Trial
+
+PRODUCTS_KEPT: Final = 40
+OTHERS_KEPT: Final = 10
+LONGEST_NAME: Final = 500  # templates of C++
+# The first that matches is the kind. Inductor names its pointwise kernels and reductions after the operators around
+# them, and its own products (from templates) by the prefix triton_tem_.
+KINDS: Final = (
+    ("other", re.compile(r"^triton_(?!tem_)|memcpy|memset", re.IGNORECASE)),
+    ("attention", re.compile(r"flash|fmha|mha|attention|sdpa", re.IGNORECASE)),
+    ("convolution", re.compile(r"conv(?!ert)|fprop|winograd", re.IGNORECASE)),
+    ("gemm", re.compile(r"^triton_tem_|gemm|gemv|cublas|nvjet|cutlass|xmma|splitk|matmul", re.IGNORECASE)),
+)
+# torch sets these for itself where inductor replays CUDA graphs: taking CUPTI down and up again crashes with them.
+KEEP_CUPTI: Final = {"TEARDOWN_CUPTI": "0", "DISABLE_CUPTI_LAZY_REINIT": "1"}
+
+
+def kind(name: str) -> str:
+    """ "attention", "convolution", "gemm" or "other", by what libraries call their kernels.
+
+    >>> kind("void pytorch_flash::flash_fwd_kernel<cutlass::bfloat16_t>"), kind("ampere_sgemm_128x64_tn")
+    ('attention', 'gemm')
+    """
+    return next((found for found, pattern in KINDS if pattern.search(name)), "other")
+
+
+@probe("kernels", order=AFTER_SENTINEL, metrics=(), first_process_only=True)
+def kernels(trial: Trial) -> Findings:
+    """Facts: `kernels`, the longest of one iteration (name, kind, calls, seconds, and the share of all kernels' time),
+    and `kernel_time_s`, the sum over all of them; or `kernels_missing`, the reason why there are none.
+
+    The sum counts kernels that ran side by side in two streams twice. Copies and fills (cudaMemcpy, cudaMemset) are no
+    kernels and are left out.
+    """
+    found = _profiled(trial)
+    if isinstance(found, str):
+        return Findings(facts={"kernels_missing": found})
+    total = sum(seconds for _, seconds in found)
+    return Findings(facts={"kernels": _longest(found, total), "kernel_time_s": total})
+
+
+def _profiled(trial: Trial) -> list[tuple[str, float]] | str:
+    """(name, seconds) of each kernel of one iteration; or the reason why they are not known."""
+    if trial.device.name != "cuda":
+        return "the device is a CPU, which runs no kernels of its own"
+    from torch.profiler import ProfilerActivity, profile, supported_activities
+
+    if ProfilerActivity.CUDA not in supported_activities():
+        return "this build of torch has no profiler of CUDA (kineto with CUPTI)"
+    os.environ.update(KEEP_CUPTI)
+    try:
+        with _stderr_kept() as said, profile(activities=[ProfilerActivity.CUDA]) as session:
+            trial.step()
+            trial.device.synchronize()
+    except RuntimeError as error:
+        return f"torch's profiler failed: {error}"
+    events = _kernels(session.events() or ())
+    words = f"; it said: {said()}" if said() else ""
+    return events or f"torch's profiler saw no kernel (another profiler, or no permission){words}"
+
+
+def _kernels(events: Iterable[Any]) -> list[tuple[str, float]]:
+    """(name, seconds) of the events that are kernels, of torch's `FunctionEvent`s."""
+    return [
+        (event.name, event.time_range.elapsed_us() * 1e-6)
+        for event in events
+        if event.device_type.name == "CUDA" and not event.is_user_annotation and _is_kernel(event)
+    ]
+
+
+def _is_kernel(event: Any) -> bool:
+    """By kineto's own word, where this torch passes it on."""
+    activity = getattr(event, "activity_type", None)
+    return activity == "kernel" if activity else not event.name.startswith(("Memcpy", "Memset"))
+
+
+def _longest(found: list[tuple[str, float]], total: float) -> list[dict[str, Any]]:
+    """The kernels by name, the longest first: PRODUCTS_KEPT attentions, convolutions and GEMMs, OTHERS_KEPT others."""
+    by_name: dict[str, tuple[int, float]] = {}
+    for name, seconds in found:
+        calls, before = by_name.get(name, (0, 0.0))
+        by_name[name] = (calls + 1, before + seconds)
+    rows = [
+        {
+            "name": name[:LONGEST_NAME],
+            "kind": kind(name),
+            "calls": calls,
+            "seconds": seconds,
+            "share": seconds / total if total else 0.0,
+        }
+        for name, (calls, seconds) in sorted(by_name.items(), key=lambda item: -item[1][1])
+    ]
+    others = [row for row in rows if row["kind"] == "other"][:OTHERS_KEPT]
+    products = [row for row in rows if row["kind"] != "other"][:PRODUCTS_KEPT]
+    return sorted([*products, *others], key=lambda row: -row["seconds"])
+
+
+@contextmanager
+def _stderr_kept() -> Iterator[Callable[[], str]]:
+    """What C++ code writes to stderr meanwhile, instead of to the log; to be read as one line after the block."""
+    kept, text = os.dup(2), ""
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lambda: text
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            text = " ".join(file.read().decode(errors="replace").split())[-LONGEST_NAME:]

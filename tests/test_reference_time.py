@@ -1,0 +1,180 @@
+"""The fp32 reference has a time of its own: one that is slow, or that dies, is missing and costs no row."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import planted
+import pytest
+import torch
+from reports_fixture import make_run
+from test_fidelity import trial_of
+
+from baselines import admission
+from harness import reference, reference_process, worker
+from harness.endings import Reply
+from harness.probes.fidelity import fidelity
+from harness.registry import PROBES
+from harness.types import Case
+from reports import findings
+from reports.data import report_data
+
+pytestmark = pytest.mark.usefixtures("registries")
+CASE = Case(model="planted_ok", image_size=planted.SIZE, precision="bf16", batch_size=2)
+SLOW = reference_process.Answer(missing="the CPU did not compute it within 5 s (timeout_s)")
+
+
+def no_room(*_arguments: Any) -> Any:
+    raise torch.OutOfMemoryError
+
+
+@pytest.fixture
+def slow_cpu(monkeypatch: pytest.MonkeyPatch) -> list[reference_process.Order]:
+    """A GPU without room, and a CPU that is too slow; the orders that it gets."""
+    orders: list[reference_process.Order] = []
+    monkeypatch.setattr(reference, "computed_on", no_room)
+    monkeypatch.setattr(reference_process, "computed", lambda order, _limit_s: orders.append(order) or SLOW)
+    return orders
+
+
+def test_a_slow_reference_is_a_missing_closeness_with_its_reason(
+    slow_cpu: list[reference_process.Order], tmp_path: Path
+) -> None:
+    phases: list[str] = []
+    found = fidelity(trial_of(CASE, tmp_path, "cuda", phases))
+    assert phases == [reference.BEGUN, reference.ENDED]
+    assert (found.samples, found.invalid) == ({}, None)
+    assert set(found.missing) == {m.name for m in PROBES["fidelity"].metrics}
+    reason = "the GPU had no room for it beside the timed model, and the CPU did not compute it within 5 s (timeout_s)"
+    assert set(found.missing.values()) == {f"there is no fp32 reference: {reason}"}
+    assert found.warnings == (f"unchecked: the output was not compared with fp32 eager: {reason}",)
+    assert "cosine_floor" not in found.facts, "the output was held to nothing"
+
+
+def test_no_other_row_tries_again_and_the_reference_row_itself_gives_it(
+    slow_cpu: list[reference_process.Order], tmp_path: Path
+) -> None:
+    for precision in ("bf16", "fp16", "bf16"):
+        with pytest.raises(reference.NoReference, match="did not compute it within 5 s"):
+            reference.output(trial_of(CASE.with_(precision=precision), tmp_path, "cuda"), "timed batch", torch.Tensor)
+    assert len(slow_cpu) == 1
+    eager = trial_of(CASE.with_(precision="fp32"), tmp_path, "cuda")
+    assert reference.output(eager, "timed batch", lambda: torch.ones(1)) == torch.ones(1)
+    later = trial_of(CASE, tmp_path, "cuda")
+    assert reference.output(later, "timed batch", torch.Tensor) == torch.ones(1)
+
+
+def test_a_reference_on_the_rows_own_device_ends_between_two_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 4.0, 6.0])
+    calls: list[int] = []
+
+    def twice(forwards: Any, batch: torch.Tensor) -> torch.Tensor:
+        for number in range(2):
+            found = forwards["classifier"](batch)
+            calls.append(number)
+        return found
+
+    monkeypatch.setattr("harness.loading.built", lambda case: planted.workload(case, twice))
+    monkeypatch.setattr(reference, "perf_counter", lambda: next(clock))
+    with pytest.raises(reference.NoReference, match="on the row's device took more than 5 s"):
+        reference.computed_on("cpu", CASE, "timed batch", 5.0)
+    assert calls == [0]
+
+
+def test_the_process_computes_what_the_row_would() -> None:
+    order = reference_process.Order(case=CASE, what="timed batch", plugins=("planted",), threads=1)
+    before = torch.get_num_threads()
+    try:
+        answer = reference_process._answer(order)
+    finally:
+        torch.set_num_threads(before)
+    wanted, weights_hash = reference.computed_on("cpu", CASE, "timed batch")
+    assert (answer.missing, answer.mismatch, answer.weights_hash) == (None, None, weights_hash)
+    assert torch.allclose(torch.from_numpy(answer.output), wanted, atol=1e-6)
+    broken = reference_process._answer(dataclasses.replace(order, plugins=("no_such",)))
+    assert str(broken.missing).startswith("computing it on the CPU failed: ModuleNotFoundError")
+
+
+@pytest.mark.parametrize(
+    ("does", "reason"),
+    [
+        ("import time; time.sleep(60)", "the CPU did not compute it within 1 s (timeout_s)"),
+        ("import os; os.kill(os.getpid(), 9)", "the process that computed it on the CPU was killed by SIGKILL"),
+        ("raise SystemExit(3)", "the process that computed it on the CPU ended with exit code 3"),
+    ],
+)
+def test_a_process_that_hangs_or_dies_is_a_reason(does: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference_process, "START", does)
+    order = reference_process.Order(case=CASE, what="timed batch", plugins=(), threads=1)
+    assert reference_process.computed(order, 1.0 if "sleep" in does else 30.0).missing == reason
+
+
+def test_the_answer_comes_back_from_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = "; ".join(
+        [
+            "import pickle, sys",
+            "from harness.reference_process import Answer",
+            "order = pickle.load(sys.stdin.buffer)",
+            "open(sys.argv[1], 'wb').write(pickle.dumps(Answer(weights_hash=order.case.model, mismatch=order.what)))",
+        ]
+    )
+    monkeypatch.setattr(reference_process, "START", stub)
+    order = reference_process.Order(case=CASE, what="quality set", plugins=(), threads=1)
+    found = reference_process.computed(order, 30.0)
+    assert (found.weights_hash, found.mismatch) == ("planted_ok", "quality set")
+
+
+def test_a_rows_own_time_stands_still_while_its_reference_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(worker, "perf_counter", lambda: now[0])
+    patience = worker.Patience(100.0)
+    for stamp, phase, left_s in [
+        (30.0, "latency", 70.0),
+        (40.0, reference.BEGUN, 100.0 + worker.REFERENCE_GRACE_S),
+        (140.0, reference.ENDED, 60.0),
+        (150.0, "quality", 50.0),
+        (160.0, reference.BEGUN, 100.0 + worker.REFERENCE_GRACE_S),
+        (260.0, reference.ENDED, 40.0),
+    ]:
+        now[0] = stamp
+        patience.enter(phase)
+        assert patience.left_s == pytest.approx(left_s), (stamp, phase)
+
+
+def test_a_worker_is_given_that_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reference takes longer than all of the row's time."""
+    now = [0.0]
+    monkeypatch.setattr(worker, "perf_counter", lambda: now[0])
+    messages = iter([(0.0, "latency"), (4.0, reference.BEGUN), (8.5, reference.ENDED), (9.0, None)])
+
+    class Receiver:
+        def poll(self, _left: float) -> bool:
+            return True
+
+        def recv(self) -> tuple[str, Any]:
+            now[0], phase = next(messages)
+            return ("phase", phase) if phase else ("done", "the outcome")
+
+    receiver: Any = Receiver()
+    assert worker._receive(receiver, 5.0, lambda _phase: None) == Reply(value="the outcome")
+
+
+def test_an_unchecked_row_ranks_nowhere_first_and_becomes_no_baseline(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    data = report_data([run])
+    race = next(r for f in findings.model_findings(data) if f.model == "digits_vit" for r in f.races)
+    fastest = race.winner["case_id"]
+    told = tuple(
+        dataclasses.replace(m, warnings=("unchecked: too slow",)) if m.case.id == fastest else m
+        for m in run.measurements
+    )
+    slower = report_data([dataclasses.replace(run, measurements=told)])
+    race = next(r for f in findings.model_findings(slower) if f.model == "digits_vit" for r in f.races)
+    assert race.winner["case_id"] != fastest
+    assert [r["case_id"] for r in race.unchecked] == [fastest]
+    assert any("was not compared with fp32 eager" in s for s in findings.race_sentences(race, slower))
+    objections = admission.objections(slower.runs[0], None, force=False)
+    assert any(o.startswith("not compared with fp32 eager") and fastest in o for o in objections)
+    assert not any(o.startswith("not compared") for o in admission.objections(slower.runs[0], None, force=True))
