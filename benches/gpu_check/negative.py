@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
-from benches.gpu_check import must_run
+from benches.gpu_check import Check, must_run
 from benches.gpu_check.control_models import HUNGRY_BATCH
 from benches.gpu_check.hold import HELD, LONGEST_S, hold
 from benches.gpu_check.plan import Planned, half
@@ -40,21 +40,27 @@ def after(capability: tuple[int, int]) -> Planned:
 def measure(bench: Bench, capability: tuple[int, int], until_s: float) -> None:
     """All controls. Where the memory could not be held, none of the rows that must run out of it is measured."""
     bench.step(capture(capability), until_s)
-    release, held, ended = bench.folder / "release", threading.Event(), threading.Event()
+    release, begun, held = bench.folder / "release", threading.Event(), threading.Event()
 
     def report(phase: str) -> None:
         if phase == HELD:
             held.set()
+            begun.set()
 
     def keep() -> None:
         try:
-            bench.workers.call(hold, release, LONGEST_S, "hold", report)
+            reply = bench.workers.call(hold, release, LONGEST_S + STARTING_S, "hold", report)
+            if reply.value is None:
+                held.clear()
+                told = f"{reply.status}: {reply.reason}"
+                bench.writer.check(Check(what="held memory", result="left out", detail=told))
         finally:
-            ended.set()
+            begun.set()
 
     with beside(keep, "hold"):
         try:
-            if held.wait(max(0.0, min(STARTING_S, until_s - bench.elapsed_s))) and not ended.is_set():
+            begun.wait(max(0.0, min(STARTING_S, until_s - bench.elapsed_s)))
+            if held.is_set():
                 bench.step(out_of_memory(), until_s)
         finally:
             release.touch()
