@@ -15,9 +15,10 @@ import torch
 from gpu_check_fixture import H100, T4, ended, measured, sound
 
 from baselines.verdict import Comparison, Verdict
-from benches import gpu_check
+from benches import ab, gpu_check
 from benches.gpu_check import __main__ as command
 from benches.gpu_check import (
+    block,
     comparison,
     control_models,
     controls,
@@ -99,7 +100,7 @@ def test_a_t4_computes_in_fp16_where_others_use_bf16() -> None:
     assert {p.case.precision for p in [*plan.backends(T4), *plan.laws(T4), *plan.networks(T4)]} == {"fp32", "fp16"}
     assert "bf16" in {p.case.precision for p in plan.backends(H100)}
     assert [p.case.precision for p in negative.capture(T4)] == ["fp16", "fp16"]
-    assert {c.precision for c in (*comparison.block_cases(T4), *comparison.paired_cases(T4))} == {"fp16"}
+    assert {c.precision for c in (*block.cases(T4), *comparison.paired_cases(T4))} == {"fp16"}
     assert must_run.VIT_TF32 not in {p.name for p in plan.everything(T4)}
 
 
@@ -354,7 +355,7 @@ def test_a_step_that_raises_fails_by_its_name_and_the_next_ones_run(
     ran: list[str] = []
     monkeypatch.setattr(sensor_process, "CHECKS", ())
     monkeypatch.setattr(negative, "measure", broken)
-    monkeypatch.setattr(comparison, "block", lambda *_a: ran.append("block"))
+    monkeypatch.setattr(block, "measure", lambda *_a: ran.append("block"))
     monkeypatch.setattr(comparison, "paired", lambda *_a: ran.append("ab"))
     bench = bench_of(tmp_path, answered)
     assert command.run(bench, H100) is None
@@ -443,7 +444,7 @@ def test_the_verdicts_of_the_paired_run_are_kept_with_what_was_planted() -> None
 
 
 def test_the_block_mixes_compile_modes_of_one_model() -> None:
-    cases = comparison.block_cases(H100)
+    cases = block.cases(H100)
     assert len({case.backend for case in cases}) > 1
     assert len({case.model for case in cases}) == 1
     assert len({case.id for case in cases}) == len(cases) >= 3
@@ -506,3 +507,68 @@ def test_the_plugin_of_the_workers_measures_and_its_export_is_what_onnx_runtime_
     command_line = [sys.executable, "-c", IN_A_WORKER, str(tmp_path)]
     done = subprocess.run(command_line, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+WITHOUT_LIBRARIES = """
+import sys
+from pathlib import Path
+for name in sys.argv[2:]:
+    sys.modules[name] = None
+from benches.gpu_check import __main__ as command, block, negative, plan, sensor_process, plugin
+from benches.gpu_check.record import Writer, read
+from benches.gpu_check.rows import Bench
+
+sensor_process.CHECKS = ()
+plan.backends = plan.laws = plan.networks = plan.rest = lambda capability: ()
+block.measure = negative.measure = lambda *arguments: None
+
+class Workers:
+    def measure(self, job, report):
+        raise ValueError("not asked for")
+
+writer = Writer(Path(sys.argv[1]))
+writer.header({"capability": [9, 0]})
+command.run(Bench(workers=Workers(), folder=Path(sys.argv[1]).parent, began=0.0, writer=writer, say=print), (9, 0))
+assert read(writer.path).compared_missing == "yaml is not installed", read(writer.path)
+"""
+LIBRARIES = [
+    "pandas",
+    "jinja2",
+    "plotly",
+    "rich",
+    "yaml",
+    "PIL",
+    "timm",
+    "diffusers",
+    "transformers",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "sklearn",
+    "pyarrow",
+    "pynvml",
+    "torchao",
+    "tensorrt",
+    "openvino",
+    "accelerate",
+    "safetensors",
+    "tokenizers",
+    "torchvision",
+    "torch_fidelity",
+]
+
+
+def test_it_needs_no_library_but_torch_numpy_and_scipy(tmp_path: Path) -> None:
+    command_line = [sys.executable, "-c", WITHOUT_LIBRARIES, str(tmp_path / "x.jsonl"), *LIBRARIES]
+    done = subprocess.run(command_line, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_paired_run_spends_no_time_on_energy() -> None:
+    run: Any = SimpleNamespace(
+        rows=comparison.paired_cases(H100),
+        protocol=comparison.PROTOCOL,
+        environment={"energy_counter": "NVML"},
+        budget_s=plan.PAIRED_S,
+    )
+    assert "energy" not in ab._probes(run)[0]

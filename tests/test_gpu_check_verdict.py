@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import html
 import json
 import subprocess
 import sys
@@ -251,7 +252,7 @@ def test_after_the_end_nothing_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "code", "word"), [(None, 0, "PASSED"), ("law", 1, "FAILED"), ("end", 3, "INCOMPLETE")]
 )
-def test_verify_tells_the_verdict_of_a_file_without_torch(
+def test_verify_tells_the_verdict_of_a_file_without_torch_and_without_the_packages_of_a_page(
     change: str | None, code: int, word: str, tmp_path: Path
 ) -> None:
     found = sound()
@@ -262,11 +263,23 @@ def test_verify_tells_the_verdict_of_a_file_without_torch(
     path = tmp_path / "check.jsonl"
     write(found, path)
     script = (
-        "import sys; sys.modules['torch'] = None\n"
+        "import sys; sys.modules['torch'] = sys.modules['pandas'] = None\n"
         "from benches.gpu_check.__main__ import main\n"
-        f"sys.exit(main(['--verify', {str(path)!r}]))"
+        f"sys.exit(main(['--verify', {str(path)!r}, '--page', 'page.html']))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code, done.stderr
     assert f"{word}: " in done.stdout
     assert must_run.BOUND in done.stdout
+    assert done.stdout.startswith("no page: pandas is not installed\n")
+
+
+def test_the_page_of_a_record_says_its_verdict_and_every_check(tmp_path: Path) -> None:
+    whole = replace(sound(), header={**sound().header, "created": "2026-01-02T03:04:05+00:00", "nvidia_smi": "<smi>"})
+    write(BREAKS[must_run.LOOPS](whole), tmp_path / "check.jsonl")
+    page = tmp_path / "page.html"
+    assert command.main(["--verify", str(tmp_path / "check.jsonl"), "--page", str(page)]) == 1
+    text = page.read_text()
+    assert "FAILED: " in text
+    assert "&lt;smi&gt;" in text
+    assert [name for name in must_run.names(H100) if html.escape(name) not in text] == []

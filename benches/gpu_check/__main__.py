@@ -29,20 +29,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where the record goes")
     parser.add_argument("--verify", type=Path, metavar="FILE", help="judge this record; needs neither GPU nor torch")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="with --verify: write the record's page here")
     options = parser.parse_args(arguments)
-    return verify(options.verify) if options.verify else measure(options.out)
+    return verify(options.verify, options.page) if options.verify else measure(options.out)
 
 
-def verify(path: Path) -> int:
-    """The table, the verdict and the exit code of a record."""
+def verify(path: Path, page: Path | None = None) -> int:
+    """The table, the verdict and the exit code of a record; and its page, where one is asked for."""
     try:
         found = record.read(path)
     except Unreadable as error:
         print(error)
         return verdict.NO_GPU
     judged = verdict.judged(found)
+    if page is not None:
+        print(paged(page, found, judged))
     print("\n".join([*map(line, judged.found), *ending(judged, found)]), flush=True)
     return judged.code
+
+
+def paged(path: Path, found: record.Record, judged: verdict.Verdict) -> str:
+    """Writes the page; a line that says where it is, or which package of a report is missing."""
+    import benches
+
+    try:
+        from benches.gpu_check import page
+    except ModuleNotFoundError as error:
+        return f"no page: {error.name} is not installed"
+    benches.load_plugins()
+    page.write(path, found, judged)
+    return f"page      {path}"
 
 
 def line(check: Check) -> str:
@@ -101,7 +117,7 @@ def measure(out: Path) -> int:
 
 def run(bench: Any, capability: tuple[int, int]) -> str | None:
     """All steps, in order; why they ended early, or None. Each step fails alone."""
-    from benches.gpu_check import comparison, exports, negative, plan, sensor_process
+    from benches.gpu_check import block, exports, negative, plan, sensor_process
     from benches.gpu_check.rows import beside
 
     def device() -> None:
@@ -110,14 +126,22 @@ def run(bench: Any, capability: tuple[int, int]) -> str | None:
                 bench.writer.check(check)
                 print(line(check), flush=True)
 
+    def paired() -> None:
+        try:
+            from benches.gpu_check import comparison
+        except ModuleNotFoundError as error:
+            bench.writer.comparison((), f"{error.name} is not installed")
+            return
+        comparison.paired(bench, capability, plan.PAIRED_UNTIL_S)
+
     steps: tuple[tuple[str, Callable[[], None]], ...] = (
         ("device", device),
         ("backends", lambda: bench.step(plan.backends(capability), plan.BACKENDS_UNTIL_S)),
         ("laws", lambda: bench.step(plan.laws(capability), plan.LAWS_UNTIL_S)),
         ("networks", lambda: bench.step(plan.networks(capability), plan.NETWORKS_UNTIL_S)),
         ("controls", lambda: negative.measure(bench, capability, plan.CONTROLS_UNTIL_S)),
-        ("block", lambda: comparison.block(bench, capability, plan.PAIRED_UNTIL_S)),
-        ("ab", lambda: comparison.paired(bench, capability, plan.PAIRED_UNTIL_S)),
+        ("block", lambda: block.measure(bench, capability, plan.PAIRED_UNTIL_S)),
+        ("ab", paired),
         ("rest", lambda: bench.step(plan.rest(capability), gpu_check.BUDGET_S)),
     )
     for name, step in steps:
@@ -139,8 +163,9 @@ def say_row(row: Row) -> None:
         print(line(verdict.of_row(row)), flush=True)
 
 
-def conclude(writer: Writer) -> int:
-    """Packs the record, prints what was not printed yet, and gives the exit code."""
+def conclude(writer: Writer, page: bool = True) -> int:
+    """Packs the record, prints what was not printed yet, and gives the exit code. The page comes last: everything else
+    is written by then."""
     packed = writer.path.with_suffix(".json.gz")
     writer.pack(packed)
     found = record.read(packed)
@@ -148,6 +173,8 @@ def conclude(writer: Writer) -> int:
     told = {*found.checks, *found.rows} - {*controls.EXPECTED}
     laws = [check for check in judged.found if check.what not in told]
     print("\n".join([*map(line, laws), f"record    {packed}", *ending(judged, found)]), flush=True)
+    if page:
+        print(paged(writer.path.with_suffix(".html"), found, judged), flush=True)
     return judged.code
 
 
@@ -156,7 +183,7 @@ def give_up(writer: Writer, elapsed_s: Callable[[], float], leave: Callable[[int
     code = verdict.CODES["INCOMPLETE"]
     try:
         if writer.close(elapsed_s(), HUNG):
-            code = conclude(writer)
+            code = conclude(writer, page=False)
         sys.stdout.flush()
     finally:
         leave(code)
