@@ -14,6 +14,7 @@ import pytest
 import torch
 from gpu_check_fixture import H100, T4, ended, measured, sound
 
+import benches
 from baselines.verdict import Comparison, Verdict
 from benches import ab, gpu_check
 from benches.gpu_check import __main__ as command
@@ -40,13 +41,14 @@ from benches.gpu_check import (
 from benches.gpu_check import rows as room
 from benches.gpu_check.plan import Planned
 from benches.gpu_check.record import Writer
+from harness import optimizations, suite
 from harness.endings import Reply
 from harness.measure import Job, Outcome
-from harness.probes import memory as memory_probe
+from harness.registry import BACKENDS, MODELS
 from harness.timing import Timer
 from harness.types import Case, Measurement, Workload
 
-assert memory_probe  # fills the registry of probes
+benches.load_plugins()
 
 
 class Workers:
@@ -158,6 +160,28 @@ def test_the_end_of_a_failed_workers_log_is_in_the_record(tmp_path: Path) -> Non
     assert kept is not None
     assert len(kept) == record.LOG_CHARACTERS
     assert kept.endswith("an illegal memory access")
+
+
+def test_the_inspectors_text_of_the_first_engine_is_kept(tmp_path: Path) -> None:
+    bench = bench_of(tmp_path, answered)
+    for name, precision in (("vit tensorrt", "fp16"), ("vit tensorrt fp32", "fp32")):
+        case = Case(model="check_vit", backend="tensorrt", precision=precision, image_size=224)
+        folder = tmp_path / "cache" / case.id
+        folder.mkdir(parents=True)
+        (folder / "engine.layers.json").write_text(f'{{"Layers": ["{precision}"]}}')
+        bench.measure(Planned(name=name, case=case), 1e9)
+    kept = record.read(bench.writer.path).checks
+    assert kept[room.LAYERS].figures == {"layers": '{"Layers": ["fp16"]}', "characters": 20}
+
+
+def test_every_case_is_one_that_a_suite_could_ask_for() -> None:
+    asked = [p.case for p in plan.everything(H100)]
+    assert len({case.id for case in asked}) == len(asked)
+    known = [case for case in asked if case.model in MODELS]
+    assert {case.model for case in known} >= {plan.TIMM_VIT, "digits_sd", "digits_dit"}
+    assert [reason for case in known if (reason := suite.check(case))] == []
+    assert [reason for case in asked if (reason := optimizations.unavailable(case, "cuda"))] == []
+    assert {case.backend for case in asked} <= {*BACKENDS}
 
 
 def test_energy_is_measured_in_one_row_quality_in_none_and_two_loops_in_all() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benches.gpu_check import BUDGET_S, must_run
+from harness.registry import MODELS
 from harness.types import Case
 
 DEVICE_UNTIL_S: Final = 100.0  # the checks of the device, and the export beside them
@@ -132,7 +133,7 @@ def rest(capability: tuple[int, int]) -> Iterator[Planned]:
         for name, case in (("dit", dit()), ("unet", unet())):
             yield Planned(name=f"{name} {backend}", case=case.with_(backend=backend, precision="fp16"))
     for name in ("digits_sd", "digits_dit"):
-        case = Case(model=name, weights="digits", batch_size=10, image_size=32, scheduler="dpmpp_2m", num_steps=10)
+        case = Case(**{"model": name, "weights": "digits", "batch_size": 10, **MODELS[name].axes})
         for optimization in ("model_cpu_offload", "sequential_cpu_offload"):
             yield Planned(name=f"{name} {optimization}", case=case.with_(precision=narrow, optimizations=optimization))
 

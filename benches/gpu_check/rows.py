@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import benches
-from benches.gpu_check import LEAST_S, QUICK, ROW_TIMEOUT_S
+from benches.gpu_check import LEAST_S, QUICK, ROW_TIMEOUT_S, Check
 from benches.gpu_check.plan import Planned
 from benches.gpu_check.record import Row, Writer, log_end
 from harness import threads
@@ -24,6 +24,9 @@ PLUGIN: Final = "benches.gpu_check.plugin"  # workers import it by name
 PLUGINS: Final = (*benches.PLUGINS, PLUGIN)
 THREADS: Final = 4  # at most: the host only launches kernels
 TWO_LOOPS: Final = "two_loops"
+LAYERS: Final = "TensorRT's layers"
+LAYERS_SHOWN: Final = 400  # characters
+LAYERS_KEPT: Final = 200_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,22 @@ class Bench:
             seconds=seconds,
             log=log,
         )
+        if planned.case.backend == "tensorrt" and not self.layers_told:
+            self._tell_layers(job.cache)
         return self._kept(row)
+
+    @property
+    def layers_told(self) -> bool:
+        return any(line.get("what") == LAYERS for line in self.writer.lines)
+
+    def _tell_layers(self, cache: Path) -> None:
+        """Keeps what TensorRT's inspector says of one engine, since nobody has seen it on hardware."""
+        for file in sorted(cache.rglob("*.layers.json"))[:1]:
+            text = file.read_text(encoding="utf-8", errors="replace")
+            told = " ".join(text.split())[:LAYERS_SHOWN]
+            figures = {"layers": text[:LAYERS_KEPT], "characters": len(text)}
+            self.writer.check(Check(what=LAYERS, result="ok", detail=told, figures=figures))
+            print(f"{LAYERS}: {told}", flush=True)
 
     def step(self, rows: Iterable[Planned], until_s: float) -> None:
         """All rows of a step."""
