@@ -45,7 +45,8 @@ gpu-check:
 	test -n "$$found" || found="$(if $(VERIFY),python3)"; \
 	test -n "$$found" || { echo "no Python 3.11 or newer on the PATH has torch; name one: make gpu-check PYTHON=..."; exit 2; }; \
 	echo "gpu-check: $$found" >&2; \
-	$(EXPORT_ENV) "$$found" -m benches.gpu_check $(if $(OUT),--out $(OUT)) $(if $(VERIFY),--verify $(VERIFY))
+	$(EXPORT_ENV) "$$found" -m benches.gpu_check $(if $(OUT),--out $(OUT)) $(if $(VERIFY),--verify $(VERIFY)) \
+	  $(if $(COMMIT),--commit $(COMMIT))
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

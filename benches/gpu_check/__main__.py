@@ -30,8 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where the record goes")
     parser.add_argument("--verify", type=Path, metavar="FILE", help="judge this record; needs neither GPU nor torch")
     parser.add_argument("--page", type=Path, metavar="FILE", help="with --verify: write the record's page here")
+    parser.add_argument("--commit", help="the commit, where the code lies there without its git folder")
     options = parser.parse_args(arguments)
-    return verify(options.verify, options.page) if options.verify else measure(options.out)
+    return verify(options.verify, options.page) if options.verify else measure(options.out, options.commit)
 
 
 def verify(path: Path, page: Path | None = None) -> int:
@@ -75,8 +76,8 @@ def ending(judged: verdict.Verdict, found: record.Record) -> Iterator[str]:
     yield f"{judged.line}{elapsed}"
 
 
-def measure(out: Path) -> int:
-    """Everything, into `out`."""
+def measure(out: Path, commit: str | None = None) -> int:
+    """Everything, into `out`; `commit` is what the caller says the code is."""
     import benches
     from benches.gpu_check import header, plain_vit  # noqa: F401  # registers the models that every worker has
     from benches.gpu_check.plan import everything
@@ -99,7 +100,7 @@ def measure(out: Path) -> int:
             print(f"no GPU to check: {reply.value or reply.reason}")
             return verdict.NO_GPU
         writer = Writer(fresh(out / f"gpu-check-{header.slug(reply.value)}.jsonl"))
-        writer.header({"created": now(), "budget_s": gpu_check.BUDGET_S, **reply.value})
+        writer.header({"created": now(), "budget_s": gpu_check.BUDGET_S, "commit_by_caller": commit, **reply.value})
         print(f"recording into {writer.path}", flush=True)
         last = threading.Timer(
             LAST_S - (perf_counter() - began), lambda: give_up(writer, lambda: perf_counter() - began)

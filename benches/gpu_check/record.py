@@ -4,7 +4,8 @@ While the check runs, its lines are appended to a JSONL file one by one, each sy
 that is killed keeps what it measured. At the end the same lines become one document, {"schema", "lines"}, compressed.
 `read` takes both forms. Kinds of lines:
 
-    header       schema, created, budget_s, environment, capability, l2_bytes, nvidia_smi
+    header       schema, created, budget_s, environment (commit, versions, flags, device), commit_by_caller,
+                 capability, l2_bytes, multiprocessors, nvidia_smi
     check        one check of the device, as `Check`
     row          name, measurement, flops, allowed_s, seconds, log (the end of a failed worker's log)
     block        the measurements of one process that compiles in several modes
