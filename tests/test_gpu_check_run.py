@@ -399,6 +399,32 @@ def test_a_check_that_hangs_ends_with_its_verdict(tmp_path: Path, capsys: pytest
     assert kept.end == {"elapsed_s": 470.0, "reason": command.HUNG}
 
 
+HANGS = """
+import sys, time
+from harness.endings import Reply
+from harness.worker import Workers
+from benches.gpu_check import __main__ as command
+
+if __name__ == "__main__":
+    header = {"environment": {"device_name": "A GPU"}, "capability": [9, 0]}
+    Workers.call = lambda *arguments: Reply(value=header)
+    command.run = lambda *arguments: time.sleep(600)
+    command.LAST_S = 0.1
+    command.end(lambda: command.main(["--out", sys.argv[1]]))
+"""
+
+
+def test_the_program_ends_in_time_with_its_record_whatever_hangs(tmp_path: Path) -> None:
+    """A worker that cannot be killed is waited for longer than the eight minutes leave."""
+    (script := tmp_path / "hangs.py").write_text(HANGS)
+    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == verdict.CODES["INCOMPLETE"], done.stderr
+    kept = record.read(tmp_path / "gpu-check-a-gpu.json.gz")
+    assert kept.end is not None
+    assert kept.end["reason"] == command.HUNG
+    assert "missing   the end: " + command.HUNG in done.stdout
+
+
 def test_without_a_gpu_it_says_so_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,6 +186,8 @@ def give_up(writer: Writer, elapsed_s: Callable[[], float], leave: Callable[[int
         if writer.close(elapsed_s(), HUNG):
             code = conclude(writer, page=False)
         sys.stdout.flush()
+        for child in multiprocessing.active_children():
+            child.kill()
     finally:
         leave(code)
 

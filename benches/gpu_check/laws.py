@@ -15,7 +15,7 @@ from benches.gpu_check import Check, must_run
 from benches.gpu_check.record import Record, Row
 
 LOOPS_TOLERANCE: Final = 0.1  # of twice the time of one loop; a cached answer would be off by half
-KERNEL_TOLERANCE: Final = 1.05  # of event time: a profiled kernel ends a little later
+KERNEL_TOLERANCE: Final = 1.1  # of event time: the profiled iteration is another one, perhaps at another clock
 GRAPHS_TOLERANCE: Final = 1.02  # of the eager latency: the noise of ten samples
 
 # The first that a kernel's name matches is the precision that it shows. By the names of cuBLAS, cuBLASLt (nvjet),
@@ -25,7 +25,7 @@ SHOWN: Final[Mapping[str, re.Pattern[str]]] = {
     "int8": re.compile(r"int8|imma|igemm|i8816|i16832|i8i8|s8s8|_s8_"),
     "bf16": re.compile(r"bf16|bfloat16|nvjet_t"),
     "fp16": re.compile(r"fp16|f16f16|_f16_|half|hgemm|h884|h1688|h16816|s884|nvjet_h"),
-    "tf32": re.compile(r"tf32|tensorop_s1688|nvjet_s"),
+    "tf32": re.compile(r"tf32|tensorop_s1688"),
     "fp32": re.compile(r"sgemm|simt|f32f32_f32|_f32_|ffma"),
 }
 PRODUCTS: Final = re.compile(r"gemm|nvjet|xmma|imma|hmma|cutlass|flash|fmha|cudnn|convolve")
@@ -63,7 +63,7 @@ def _peak(peaks: Mapping[str, Any], precision: str, backend: str) -> float | Non
         torch_only = backend not in {"onnxruntime", *TENSORRT}
         candidates = ["fp16"] if torch_only else ["fp16", "fp16 accumulated in fp16"]
     else:
-        candidates = list(peaks)
+        candidates = [name for name, peak in peaks.items() if isinstance(peak, int | float)]
     return max((float(peaks[name]) for name in candidates if peaks.get(name)), default=None)
 
 

@@ -99,7 +99,8 @@ def _products(capability: tuple[int, int]) -> dict[str, Callable[[int], Callable
     def fp8(size: int) -> Callable[[], Any]:
         a, b = (torch.randn(size, size, device="cuda").to(torch.float8_e4m3fn) for _ in range(2))
         one = torch.ones((), device="cuda")
-        return lambda: torch._scaled_mm(a, b.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
+        options = {"scale_a": one, "scale_b": one, "out_dtype": torch.bfloat16, "use_fast_accum": True}
+        return lambda: torch._scaled_mm(a, b.t(), **options)
 
     found = {
         "fp32": plain(torch.float32),
