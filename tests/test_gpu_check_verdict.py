@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from gpu_check_fixture import H100, T4, ended, measured, row, sound, with_figures, with_row, with_size
 
+import baselines
 from benches.gpu_check import ROW_TIMEOUT_S, Check, laws, must_run, record, verdict
 from benches.gpu_check import __main__ as command
 from benches.gpu_check.record import Record, Unreadable, Writer
@@ -302,3 +303,13 @@ def test_the_page_of_a_record_says_its_verdict_and_every_check(tmp_path: Path) -
 def test_kernels_of_tensorrt_may_run_side_by_side() -> None:
     whole = with_row(sound(), "vit tensorrt", facts={"kernel_time_s": 0.008})
     assert verdict.judged(whole).word == "PASSED"
+
+
+COMMITTED = sorted((Path(baselines.__file__).parent / "recorded").glob("gpu-check-*.json.gz"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
+def test_every_committed_record_can_be_judged(path: Path) -> None:
+    found = verdict.judged(record.read(path))
+    assert found.word in verdict.CODES
+    assert found.found
