@@ -184,6 +184,12 @@ def test_every_case_is_one_that_a_suite_could_ask_for() -> None:
     assert {case.backend for case in asked} <= {*BACKENDS}
 
 
+def test_quantised_rows_have_a_base_of_16_bits_where_this_version_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "PRECISIONS", ("int8_static", "int8_static_bf16"))
+    assert plan.on_base("int8_static", "bf16") == "int8_static_bf16"
+    assert plan.on_base("int8_static", "fp16") == "int8_static"
+
+
 def test_energy_is_measured_in_one_row_quality_in_none_and_two_loops_in_all() -> None:
     planned = list(plan.everything(H100))
     assert [p.name for p in planned if "energy" in room.probes_of(p)] == [must_run.VIT]

@@ -300,6 +300,24 @@ def test_the_page_of_a_record_says_its_verdict_and_every_check(tmp_path: Path) -
     assert [name for name in must_run.names(H100) if html.escape(name) not in text] == []
 
 
+@pytest.mark.parametrize(
+    ("precision", "names", "word"),
+    [
+        ("int8_dynamic", ["ampere_igemm_int8_128x128", "nvjet_tst_128x256_TNN"], "PASSED"),
+        ("int8_dynamic_bf16", ["nvjet_tst_128x256_TNN"], "FAILED"),
+        ("fp8_e4m3", ["sm90_xmma_gemm_e4m3bf16_e4m3f32_f32"], "PASSED"),
+        ("int8_weight_only", ["nvjet_tst_128x256_TNN"], "PASSED"),
+    ],
+)
+def test_a_quantised_row_shows_some_narrow_products(precision: str, names: list[str], word: str) -> None:
+    whole = sound()
+    base = measured("eager", "bf16", 0.006)
+    kernels = [{"name": name, "calls": 1, "seconds": float(i + 1)} for i, name in enumerate(names)]
+    changed = replace(base, case=base.case.with_(precision=precision), facts={**base.facts, "kernels": kernels})
+    extra = row(f"vit eager {precision}", changed)
+    assert verdict.judged(replace(whole, rows={**whole.rows, extra.name: extra})).word == word
+
+
 def test_kernels_of_tensorrt_may_run_side_by_side() -> None:
     whole = with_row(sound(), "vit tensorrt", facts={"kernel_time_s": 0.008})
     assert verdict.judged(whole).word == "PASSED"

@@ -104,20 +104,24 @@ def kernel_time(record: Record) -> Check:
 
 
 def kernel_names(record: Record) -> Check:
-    """Of the seconds in products whose kernel's name shows a precision, most are in the row's own. Where no name shows
-    any, an eager row is left out and another is passed over: Triton and Myelin name theirs without it."""
+    """Of the seconds in products whose kernel's name shows a precision, most are in the row's own; of a quantised row,
+    whose other products are wide, some. Where no name shows any, an eager row is left out and another is passed over:
+    Triton and Myelin name theirs without it. int8_weight_only multiplies in its wide precision, and is passed over."""
     seen: dict[str, dict[str, float]] = {}
 
     def part(row: Row) -> str | None:
         seconds = by_precision(row.measurement.facts.get("kernels"))
+        if row.measurement.case.precision.startswith("int8_weight_only"):
+            return "not judged"
         if not seconds:
             return None if row.measurement.case.backend == "eager" else "nothing shown"
         seen[row.name] = seconds
         return max(seconds, key=lambda name: seconds[name])
 
     def wrong(row: Row) -> bool:
-        seconds = seen.get(row.name, {})
-        return bool(seconds) and seconds.get(family(row), 0.0) <= 0.5 * sum(seconds.values())
+        seconds, own = seen.get(row.name, {}), family(row)
+        least = 0.0 if own in {"int8", "fp8"} else 0.5 * sum(seconds.values())
+        return bool(seconds) and seconds.get(own, 0.0) <= least
 
     return _law(record, must_run.KERNEL_NAMES, part, wrong, NOTHING_SHOWN)
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from benches.gpu_check import BUDGET_S, must_run
+from harness.optimizations import OPTIMIZATIONS
 from harness.registry import MODELS
-from harness.types import Case
+from harness.types import PRECISIONS, Case
 
 DEVICE_UNTIL_S: Final = 100.0  # the checks of the device, and the export beside them
 BACKENDS_UNTIL_S: Final = 270.0
@@ -31,6 +32,14 @@ FLOPS: Final = {  # of one item of a batch, by torch.utils.flop_counter: product
     "check_sd15_unet": 803_273_441_280,
     "check_dit_xl_2": 237_333_676_032,
 }
+VARIANTS: Final = (
+    "attention_math",
+    "attention_flash",
+    "attention_efficient",
+    "attention_cudnn",
+    "channels_last",
+    "inference_mode",
+)
 NEEDS: Final = {
     TIMM_VIT: ("timm",),
     "check_sd15_unet": ("diffusers",),
@@ -113,19 +122,20 @@ def networks(capability: tuple[int, int]) -> Iterator[Planned]:
 
 def rest(capability: tuple[int, int]) -> Iterator[Planned]:
     """Everything else that needs a GPU, as far as the time reaches; nothing of it must run."""
-    narrow = half(capability)
+    narrow, compiled = half(capability), vit().with_(backend="torch_compile")
     for name, case in (("unet", unet()), ("dit", dit())):
         for backend in ("cuda_graphs", "torch_compile"):
             yield Planned(name=f"{name} {backend}", case=case.with_(backend=backend, precision=narrow))
     if narrow != "fp16":
         yield Planned(name="vit eager fp16", case=vit().with_(precision="fp16"))
-    for precision in ("int8_weight_only", "fp8_e4m3", "int8_dynamic", "int8_static"):
+    for precision in ("fp8_e4m3", *(on_base(name, narrow) for name in ("int8_dynamic", "int8_static"))):
+        yield Planned(name=f"vit torch_compile {precision}", case=compiled.with_(precision=precision))
+    for precision in ("fp8_e4m3", on_base("int8_weight_only", narrow)):
         yield Planned(name=f"vit eager {precision}", case=vit().with_(precision=precision))
     for precision in ("fp8_e4m3", "int8_static", "fp32", "bf16"):
         yield Planned(name=f"vit tensorrt {precision}", case=vit().with_(backend="tensorrt", precision=precision))
-    for name in ("attention_math", "attention_flash", "attention_efficient", "channels_last", "inference_mode"):
+    for name in (name for name in VARIANTS if name in OPTIMIZATIONS):
         yield Planned(name=f"vit eager {name}", case=vit().with_(precision=narrow, optimizations=name))
-    yield Planned(name="vit torch_compile fp8_e4m3", case=vit().with_(backend="torch_compile", precision="fp8_e4m3"))
     yield Planned(
         name="vit torch_compile_max_autotune", case=vit().with_(backend="torch_compile_max_autotune", precision=narrow)
     )
@@ -136,6 +146,12 @@ def rest(capability: tuple[int, int]) -> Iterator[Planned]:
         case = Case(**{"model": name, "weights": "digits", "batch_size": 10, **MODELS[name].axes})
         for optimization in ("model_cpu_offload", "sequential_cpu_offload"):
             yield Planned(name=f"{name} {optimization}", case=case.with_(precision=narrow, optimizations=optimization))
+
+
+def on_base(precision: str, narrow: str) -> str:
+    """`precision` with the rest of the network in 16 bits, where this version has it."""
+    named = f"{precision}_{narrow}"
+    return named if named in PRECISIONS else precision
 
 
 def everything(capability: tuple[int, int]) -> Iterator[Planned]:
