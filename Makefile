@@ -2,6 +2,7 @@
 # make test    set up, run the tests
 # make check   lint, types, import layers
 # make gpu-check   on a machine with a GPU: everything that needs one, in at most 8 minutes; needs no network
+#                  OUT=folder for the record, PYTHON=interpreter, VERIFY=record to judge a record on any machine
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,9 +32,21 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Offline too: with the environment of `make setup` where there is one, else with the Python at hand and what it has.
+# Offline too: with the Python that PYTHON names, the environment of `make setup`, or the first Python 3.11 or newer on the
+# PATH that has torch, whatever its name. A record is judged by any Python that has numpy and scipy.
+HAS_TORCH := import sys, importlib.util as u; sys.exit(sys.version_info < (3, 11) or not u.find_spec("torch"))
+CANDIDATES := python3 python python3.14 python3.13 python3.12 python3.11
+
 gpu-check:
-	$(EXPORT_ENV) $(if $(wildcard $(STAMP)),$(BIN)/python,$(PYTHON)) -m benches.gpu_check $(if $(OUT),--out $(OUT)/gpu-check.json)
+	@found="$(if $(filter-out file,$(origin PYTHON)),$(PYTHON),$(if $(wildcard $(STAMP)),$(BIN)/python))"; \
+	for python in $(CANDIDATES); do \
+	  test -z "$$found" && "$$python" -c '$(HAS_TORCH)' 2>/dev/null && found="$$python"; \
+	done; \
+	test -n "$$found" || found="$(if $(VERIFY),python3)"; \
+	test -n "$$found" || { echo "no Python 3.11 or newer on the PATH has torch; name one: make gpu-check PYTHON=..."; exit 2; }; \
+	echo "gpu-check: $$found" >&2; \
+	$(EXPORT_ENV) "$$found" -m benches.gpu_check $(if $(OUT),--out $(OUT)) $(if $(VERIFY),--verify $(VERIFY)) \
+	  $(if $(COMMIT),--commit $(COMMIT))
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

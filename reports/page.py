@@ -73,7 +73,7 @@ def render(data: ReportData) -> str:
         title=" and ".join(dict.fromkeys(run.suite for run in data.runs)) or "no run",
         eyebrow="Benchmark report",
         descriptions=list(dict.fromkeys(run.description for run in data.runs if run.description)),
-        runs=[_run_facts(run, name) for run, name in zip(data.runs, data.aliases, strict=True)],
+        runs=[run_facts(run, name) for run, name in zip(data.runs, data.aliases, strict=True)],
     )
 
 
@@ -155,7 +155,8 @@ def _colour(value: Any) -> str:
     return value if isinstance(value, str) else theme.NEUTRAL
 
 
-def _run_facts(run: Run, name: str) -> dict[str, Any]:
+def run_facts(run: Run, name: str) -> dict[str, Any]:
+    """What stands at the top of the page about one run."""
     environment = run.environment
     git = environment.get("git") or {}
     commit = str(git.get("commit") or "")[:10] + (" with changes" if git.get("dirty") else "")

@@ -1,4 +1,4 @@
-"""The GPU check as far as a machine without one allows: what it would run is sound, and how it judges what it sees."""
+"""The checks of the device itself, as far as a machine without a GPU allows, and how the program ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,92 +14,8 @@ import pytest
 import torch
 
 from benches import gpu_check
-from benches.gpu_check import Check, LeftOut, plain_vit, rows, sensor_process, sensors
-from benches.gpu_check import __main__ as command
-from harness import optimizations, suite
-from harness.measure import Job, Outcome
-from harness.registry import BACKENDS
+from benches.gpu_check import LeftOut, sensor_process, sensors
 from harness.trial import Findings
-from harness.types import Case, Measurement
-from harness.worker import Workers
-
-
-def test_without_a_gpu_it_says_so_and_passes_nothing(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: "no driver")
-    assert command.main([]) == 2
-    assert capsys.readouterr().out == "no GPU to check: no driver\n"
-
-
-def test_every_case_is_one_that_a_suite_could_ask_for() -> None:
-    asked = list(rows.cases())
-    assert [reason for case in asked if (reason := suite.check(case))] == []
-    assert len({case.id for case in asked}) == len(asked)
-    gpu_only = {"cuda_graphs", "tensorrt", "onnxruntime_tensorrt", "torch_compile_reduce_overhead"}
-    assert gpu_only <= {case.backend for case in asked} <= set(BACKENDS)
-    assert [reason for case in asked if (reason := optimizations.unavailable(case, "cuda"))] == []
-
-
-def test_its_own_model_needs_no_model_library() -> None:
-    workload = plain_vit.check_vit(Case(model="check_vit", batch_size=2, image_size=224))
-    forwards = {c.name: c.module for c in workload.components}
-    with torch.no_grad():
-        output = workload.iterate(forwards, workload.batch)
-    assert tuple(output.shape) == workload.output_shape == (2, 1000)
-    assert bool(torch.isfinite(output).all())
-    assert 20e6 < workload.identity["parameters"]["classifier"] < 24e6  # ViT-S
-
-
-def test_rows_are_ok_failed_or_left_out_with_their_words() -> None:
-    case = Case(model="check_vit")
-    samples = {"latency_s": [0.002, 0.004, 0.003], "cosine_similarity": [0.9991], "device_time_s": [0.0029]}
-    sound = rows._row(Measurement(case=case, replicate=0, status="ok", samples=samples, warnings=("w",)), 1.0)
-    assert (sound.result, sound.detail) == ("ok", "3.00 ms, 2.90 ms by events, cosine 0.9991, w")
-    wrong = rows._row(Measurement(case=case, replicate=0, status="invalid", reason="cosine 0.1"), 1.0)
-    assert (wrong.result, wrong.detail) == ("FAILED", "invalid: cosine 0.1")
-    without = rows._row(Measurement(case=case, replicate=0, status="skipped", reason="no fp8"), 1.0)
-    assert (without.result, without.detail) == ("left out", "no fp8")
-    broken = "TensorRT cannot be imported: ImportError: libnvinfer.so.11"  # in the worker alone
-    assert rows._row(Measurement(case=case, replicate=0, status="skipped", reason=broken), 1.0).result == "FAILED"
-
-
-def test_a_missing_package_and_spent_time_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BACKENDS["eager"], "unavailable", lambda *_: None)
-    case = Case(model="check_vit")
-    assert rows._left_out(case, 0.0) is None
-    for elapsed_s in (gpu_check.BUDGET_S - gpu_check.LEAST_S + 1, gpu_check.BUDGET_S + 1):
-        assert "time" in str(rows._left_out(case, elapsed_s))
-    monkeypatch.setattr(rows, "NEEDS", {"check_vit": ("no_such_package",)})
-    assert "no_such_package is not installed" in str(rows._left_out(case, 0.0))
-
-
-def test_no_row_outlasts_the_eight_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row that begins with 30 s left has 30 s, and one that they do not suffice for says nothing of its backend."""
-    asked: list[Job] = []
-
-    def stopped(_self: Workers, job: Job, _report: object) -> Outcome:
-        asked.append(job)
-        late = Measurement(case=job.case, replicate=0, status="timeout", reason="no result")
-        return Outcome(measurement=late)
-
-    clock = iter([0.0, 0.0, 0.0, *[gpu_check.BUDGET_S - 30.0] * 3, *[gpu_check.BUDGET_S - 1.0] * 9])
-    monkeypatch.setattr(rows, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(Workers, "measure", stopped)
-    monkeypatch.setattr(BACKENDS["eager"], "unavailable", lambda *_: None)
-    cases = list(rows.cases())[:3]
-    monkeypatch.setattr(rows, "cases", lambda: cases)
-    found = list(rows.rows(0.0, lambda _check: None))
-    assert [c.result for c in found] == ["FAILED", "left out", "left out"]
-    assert [job.protocol.timeout_s for job in asked] == [gpu_check.ROW_TIMEOUT_S, 30.0]
-    assert gpu_check.BUDGET_S + 15 <= 8 * 60  # ending a worker that hangs takes seconds
-
-
-def test_energy_is_measured_in_few_rows_and_quality_in_none() -> None:
-    with_energy = [case for case in rows.cases() if "energy" in rows._probes(case)]
-    assert [case.precision for case in with_energy] == ["fp32", "bf16"]
-    assert all({"latency", "fidelity", "memory"} <= set(rows._probes(case)) for case in rows.cases())
-    assert not gpu_check.QUICK.quality
 
 
 def test_without_nvml_its_own_checks_are_left_out_and_torchs_figures_are_checked(
@@ -158,37 +73,6 @@ def test_whatever_a_check_raises_is_its_result() -> None:
         ("FAILED", "AssertionError: 1 is not above 2"),
         ("FAILED", "RuntimeError: driver lost"),
     ]
-    assert command.verdict(found) == "FAILED: 0 ok, 2 failed, 1 left out"
-    assert command.verdict([Check(what="x", result="ok", detail="")]) == "PASSED: 1 ok, 0 failed, 0 left out"
-
-
-@pytest.mark.parametrize(
-    ("measured", "code", "last"),
-    [
-        ([Check(what="x", result="ok", detail="1 ms")], 0, "PASSED: 1 ok, 0 failed, 0 left out"),
-        ([Check(what="x", result="left out", detail="no torch")], 1, "FAILED: 0 ok, 1 failed, 1 left out"),
-        (ImportError("cannot import name 'Job'"), 1, "FAILED: 0 ok, 1 failed, 0 left out"),
-    ],
-)
-def test_a_check_that_measured_no_row_is_not_passed(
-    measured: list[Check] | ImportError,
-    code: int,
-    last: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def played(_began: float, say: Callable[[Check], None]) -> Iterator[Check]:
-        if isinstance(measured, ImportError):
-            raise measured
-        for check in measured:
-            say(check)
-            yield check
-
-    monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: None)
-    monkeypatch.setattr(sensor_process, "CHECKS", ())
-    monkeypatch.setattr(command, "rows", played)
-    assert command.main([]) == code
-    assert capsys.readouterr().out.splitlines()[-1].startswith(last)
 
 
 class NoLibrary(Exception):
@@ -258,31 +142,6 @@ def test_a_check_that_kills_its_process_or_hangs_has_failed_and_the_next_ones_ru
         "hangs": ("FAILED", "no result after 15 s"),
         "last": ("ok", "seen"),
     }
-
-
-def test_a_backend_that_cannot_say_whether_it_can_run_costs_its_own_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_arguments: object) -> None:
-        raise OSError("libcublas.so.13: cannot open shared object file")
-
-    monkeypatch.setattr(BACKENDS["eager"], "unavailable", broken)
-    found = rows._not_measured(Case(model="check_vit"), 0.0)
-    assert found is not None
-    assert (found.result, found.detail) == ("FAILED", "OSError: libcublas.so.13: cannot open shared object file")
-
-
-def test_a_package_that_is_installed_and_cannot_be_imported_is_no_part_left_out(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.11 is missing')")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
-    monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: None)
-    found = rows._not_measured(Case(model="check_vit", backend="tensorrt", precision="fp16"), 0.0)
-    assert found is not None
-    assert (found.result, found.detail) == (
-        "FAILED",
-        "TensorRT cannot be imported: ImportError: libnvinfer.so.11 is missing",
-    )
 
 
 END_BESIDE_A_CHILD = """

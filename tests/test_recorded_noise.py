@@ -16,7 +16,7 @@ from baselines.detector.table import OURS, WHOLE_RUNS, evaluate
 from baselines.paired import metrics
 from baselines.paired.robust import trimmed
 
-RECORDED = sorted((Path(baselines.__file__).parent / "recorded").glob("*.json.gz"))
+RECORDED = sorted((Path(baselines.__file__).parent / "recorded").glob("gate-*.json.gz"))
 RUNS = 1000
 SOURCES = {path.name.split(".")[0]: path for path in RECORDED}
 

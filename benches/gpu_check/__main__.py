@@ -1,76 +1,204 @@
-"""`python -m benches.gpu_check`: all checks, the table as it grows, the verdict, the exit code."""
+"""`python -m benches.gpu_check`: all checks, the record as it grows, the verdict, the exit code."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import json
 import multiprocessing
 import os
 import sys
+import tempfile
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, Final, NoReturn
 
-import benches
 from benches import gpu_check
-from benches.gpu_check import Check, sensor_process
-from benches.gpu_check.rows import PLUGIN, rows
-from harness.timing import perf_counter
-from harness.worker import one_line
+from benches.gpu_check import LAST_S, Check, controls, published, record, verdict
+from benches.gpu_check.record import Row, Unreadable, Writer
 
-
-def verdict(found: Sequence[Check]) -> str:
-    """ "PASSED: 31 ok, 0 failed, 4 left out"."""
-    count = {result: sum(c.result == result for c in found) for result in ("ok", "FAILED", "left out")}
-    word = "FAILED" if count["FAILED"] else "PASSED"
-    return f"{word}: {count['ok']} ok, {count['FAILED']} failed, {count['left out']} left out"
-
-
-def line(check: Check) -> str:
-    return f"{check.result:<8}  {check.what}: {check.detail}  ({check.seconds:.1f} s)"
+HEADER_S: Final = 60.0
+HUNG: Final = "a process did not end in time and could not be killed"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs everything, prints the table as it grows, and writes --out."""
+    """Runs everything, or with --verify judges a record."""
     parser = argparse.ArgumentParser(
         prog="gpu-check", description=gpu_check.__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="keep every figure here, as JSON")
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where the record goes")
+    parser.add_argument("--verify", type=Path, metavar="FILE", help="judge this record; needs neither GPU nor torch")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="with --verify: write the record's page here")
+    parser.add_argument("--commit", help="the commit, where the code lies there without its git folder")
     options = parser.parse_args(arguments)
+    return verify(options.verify, options.page) if options.verify else measure(options.out, options.commit)
+
+
+def verify(path: Path, page: Path | None = None) -> int:
+    """The table, the verdict and the exit code of a record; and its page, where one is asked for."""
+    try:
+        found = record.read(path)
+    except Unreadable as error:
+        print(error)
+        return verdict.NO_GPU
+    judged = verdict.judged(found)
+    if page is not None:
+        print(paged(page, found, judged))
+    print("\n".join([*map(line, judged.found), *ending(judged, found)]), flush=True)
+    return judged.code
+
+
+def paged(path: Path, found: record.Record, judged: verdict.Verdict) -> str:
+    """Writes the page; a line that says where it is, or which package of a report is missing."""
+    import benches
+
+    try:
+        from benches.gpu_check import page
+    except ModuleNotFoundError as error:
+        return f"no page: {error.name} is not installed"
     benches.load_plugins()
-    importlib.import_module(PLUGIN)
-    from harness.devices.cuda import unavailable
+    page.write(path, found, judged)
+    return f"page      {path}"
 
-    if reason := unavailable():
-        print(f"no GPU to check: {reason}")
-        return 2
+
+def line(check: Check) -> str:
+    """One line of the table."""
+    seconds = f"  ({check.seconds:.1f} s)" if check.seconds else ""
+    return f"{check.result:<8}  {check.what}: {check.detail}{seconds}"
+
+
+def ending(judged: verdict.Verdict, found: record.Record) -> Iterator[str]:
+    """What stands below the table: published figures, what is missing, the verdict."""
+    yield from (f"published  {text}" for text in published.lines(found))
+    yield from (f"missing   {text}" for text in judged.missing)
+    elapsed = "" if found.end is None else f", in {found.end['elapsed_s']:.0f} s"
+    yield f"{judged.line}{elapsed}"
+
+
+def measure(out: Path, commit: str | None = None) -> int:
+    """Everything, into `out`; `commit` is what the caller says the code is."""
+    import benches
+    from benches.gpu_check import header, plain_vit  # noqa: F401  # registers the models that every worker has
+    from benches.gpu_check.plan import everything
+    from benches.gpu_check.rows import PLUGINS, Bench
+    from benches.preload import libraries
+    from harness.registry import MODELS
+    from harness.storage import now
+    from harness.timing import perf_counter
+    from harness.worker import Workers
+
     began = perf_counter()
-    found: list[Check] = []
+    benches.load_plugins()
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="imgbench-gpu-check-", ignore_cleanup_errors=True) as scratch:
+        folder = Path(scratch)
+        cases = [planned.case for planned in everything((9, 0)) if planned.case.model in MODELS]
+        workers = Workers(PLUGINS, folder / "logs", libraries(cases))
+        reply = workers.call(header.collect, None, HEADER_S, "header", lambda _phase: None)
+        if not isinstance(reply.value, dict):
+            print(f"no GPU to check: {reply.value or reply.reason}")
+            return verdict.NO_GPU
+        writer = Writer(fresh(out / f"gpu-check-{header.slug(reply.value)}.jsonl"))
+        writer.header({"created": now(), "budget_s": gpu_check.BUDGET_S, "commit_by_caller": commit, **reply.value})
+        print(f"recording into {writer.path}", flush=True)
+        last = threading.Timer(
+            LAST_S - (perf_counter() - began), lambda: give_up(writer, lambda: perf_counter() - began)
+        )
+        last.daemon = True
+        last.start()
+        bench = Bench(workers=workers, folder=folder, began=began, writer=writer, say=say_row)
+        capability = reply.value["capability"]
+        reason = run(bench, (int(capability[0]), int(capability[1])))
+        if not writer.close(perf_counter() - began, reason):
+            threading.Event().wait()  # the last resort has begun, and ends the program
+        last.cancel()
+        return conclude(writer)
 
-    def say(check: Check) -> None:
-        found.append(check)
-        print(line(check), flush=True)
 
+def run(bench: Any, capability: tuple[int, int]) -> str | None:
+    """All steps, in order; why they ended early, or None. Each step fails alone."""
+    from benches.gpu_check import block, exports, negative, plan, sensor_process
+    from benches.gpu_check.rows import beside
+
+    def device() -> None:
+        with beside(lambda: exports.export(bench, plan.DEVICE_UNTIL_S), "export"):
+            for check in sensor_process.checked(left_s=lambda: plan.DEVICE_UNTIL_S - bench.elapsed_s):
+                bench.writer.check(check)
+                print(line(check), flush=True)
+
+    def paired() -> None:
+        try:
+            from benches.gpu_check import comparison
+        except ModuleNotFoundError as error:
+            bench.writer.comparison((), f"{error.name} is not installed")
+            return
+        comparison.paired(bench, capability, plan.PAIRED_UNTIL_S)
+
+    steps: tuple[tuple[str, Callable[[], None]], ...] = (
+        ("device", device),
+        ("backends", lambda: bench.step(plan.backends(capability), plan.BACKENDS_UNTIL_S)),
+        ("laws", lambda: bench.step(plan.laws(capability), plan.LAWS_UNTIL_S)),
+        ("networks", lambda: bench.step(plan.networks(capability), plan.NETWORKS_UNTIL_S)),
+        ("controls", lambda: negative.measure(bench, capability, plan.CONTROLS_UNTIL_S)),
+        ("block", lambda: block.measure(bench, capability, plan.PAIRED_UNTIL_S)),
+        ("ab", paired),
+        ("rest", lambda: bench.step(plan.rest(capability), gpu_check.BUDGET_S)),
+    )
+    for name, step in steps:
+        try:
+            step()
+        except KeyboardInterrupt:
+            return f"interrupted in the step {name}"
+        except Exception as error:  # what was measured is kept, and the next steps are tried
+            traceback.print_exc()
+            bench.writer.check(Check(what=f"step {name}", result="FAILED", detail=f"{type(error).__name__}: {error}"))
+    return None
+
+
+def say_row(row: Row) -> None:
+    """Prints a row as it is judged; controls are judged as laws, in the end."""
+    if row.name in controls.EXPECTED:
+        print(f"{'control':<8}  {row.name}: {row.measurement.status} {row.measurement.reason or ''}", flush=True)
+    else:
+        print(line(verdict.of_row(row)), flush=True)
+
+
+def conclude(writer: Writer, page: bool = True) -> int:
+    """Packs the record, prints what was not printed yet, and gives the exit code. The page comes last: everything else
+    is written by then."""
+    packed = writer.path.with_suffix(".json.gz")
+    writer.pack(packed)
+    found = record.read(packed)
+    judged = verdict.judged(found)
+    told = {*found.checks, *found.rows} - {*controls.EXPECTED}
+    laws = [check for check in judged.found if check.what not in told]
+    print("\n".join([*map(line, laws), f"record    {packed}", *ending(judged, found)]), flush=True)
+    if page:
+        print(paged(writer.path.with_suffix(".html"), found, judged), flush=True)
+    return judged.code
+
+
+def give_up(writer: Writer, elapsed_s: Callable[[], float], leave: Callable[[int], Any] = os._exit) -> None:
+    """Runs in a thread of its own when the time is up: ends the program, whatever it waits for, with its verdict."""
+    code = verdict.CODES["INCOMPLETE"]
     try:
-        for check in sensor_process.checked():
-            say(check)
-    except Exception as error:
-        say(Check(what="the device", result="FAILED", detail=one_line(error)))
-    try:
-        measured = list(rows(began, say))
-        if not any(check.result == "ok" for check in measured):
-            say(Check(what="rows", result="FAILED", detail="not one of them was measured"))
-    except Exception as error:  # the verdict and the figures of all else are kept
-        say(Check(what="rows", result="FAILED", detail=one_line(error)))
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps([asdict(c) for c in found], indent=1, default=str) + "\n")
-    print(f"{verdict(found)}, in {perf_counter() - began:.0f} s")
-    return 1 if any(c.result == "FAILED" for c in found) else 0
+        if writer.close(elapsed_s(), HUNG):
+            code = conclude(writer, page=False)
+        sys.stdout.flush()
+        for child in multiprocessing.active_children():
+            child.kill()
+    finally:
+        leave(code)
+
+
+def fresh(path: Path) -> Path:
+    """`path`, or a name beside it that no file has: no record is written over."""
+    number, tried = 1, path
+    while tried.exists() or tried.with_suffix(".json.gz").exists():
+        number += 1
+        tried = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return tried
 
 
 def end(run: Callable[[], int]) -> NoReturn:

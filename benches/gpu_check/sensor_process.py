@@ -7,6 +7,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 from collections.abc import Callable, Iterator
+from math import inf
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
@@ -15,20 +16,29 @@ from benches.gpu_check.sensors import CHECKS
 from harness.timing import perf_counter
 from harness.worker import one_line
 
-LONGEST_S: Final = 60.0  # of one check, the start of its interpreter and of CUDA included
+LONGEST_S: Final = 45.0  # of one check, the start of its interpreter and of CUDA included
+NO_ANSWER: Final = "no result"
+SPENT: Final = "the time of the device's checks was spent"
 ENDING_S: Final = 5.0
 
 
-def checked(run: Callable[[int, Connection], None] | None = None) -> Iterator[Check]:
-    """Every one of CHECKS; `run(first, sender)` sends their results from the first on, in a process of its own."""
+def checked(
+    run: Callable[[int, Connection], None] | None = None, left_s: Callable[[], float] = lambda: inf
+) -> Iterator[Check]:
+    """Every one of CHECKS; `run(first, sender)` sends their results from the first on, in a process of its own. What
+    does not end while `left_s()` is above 0 is left out."""
     number = 0
     while number < len(CHECKS):
-        for check in _from(number, run or send):
+        if left_s() <= 0:
+            yield Check(what=CHECKS[number][0], result="left out", detail=SPENT)
+            number += 1
+            continue
+        for check in _from(number, run or send, left_s):
             number += 1
             yield check
 
 
-def _from(first: int, run: Callable[[int, Connection], None]) -> Iterator[Check]:
+def _from(first: int, run: Callable[[int, Connection], None], left_s: Callable[[], float]) -> Iterator[Check]:
     """The checks from number `first` on, up to and with the first that does not answer."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -37,12 +47,14 @@ def _from(first: int, run: Callable[[int, Connection], None]) -> Iterator[Check]
     sender.close()
     try:
         for what, _ in CHECKS[first:]:
-            answer = _answer(receiver, process)
+            answer = _answer(receiver, process, min(LONGEST_S, left_s()))
             if isinstance(answer, Check):
                 yield answer
-            else:
-                yield Check(what=what, result="FAILED", detail=answer)
-                return
+                continue
+            late = answer == NO_ANSWER and left_s() <= 0
+            why = SPENT if late else f"no result after {LONGEST_S:.0f} s" if answer == NO_ANSWER else answer
+            yield Check(what=what, result="left out" if late else "FAILED", detail=why)
+            return
         process.join(ENDING_S)
     finally:
         process.kill()
@@ -50,10 +62,10 @@ def _from(first: int, run: Callable[[int, Connection], None]) -> Iterator[Check]
         receiver.close()
 
 
-def _answer(receiver: Connection, process: Any) -> Check | str:
-    """The next check's result, or why there is none."""
-    if not receiver.poll(LONGEST_S):
-        return f"no result after {LONGEST_S:.0f} s"
+def _answer(receiver: Connection, process: Any, seconds: float) -> Check | str:
+    """The next check's result, or why there is none in that time."""
+    if not receiver.poll(max(0.0, min(seconds, LONGEST_S))):
+        return NO_ANSWER
     try:
         found: Check = receiver.recv()
     except (EOFError, OSError, pickle.UnpicklingError):  # gone, also in the middle of a message

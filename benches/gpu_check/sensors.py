@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from benches.gpu_check import QUICK, Found, LeftOut, expect
+from benches.gpu_check import QUICK, Found, LeftOut, expect, joules, peaks
 from harness.devices.nvml_calls import NOT_AVAILABLE_64
 from harness.timing import Timer
 from harness.types import Case
@@ -15,16 +15,18 @@ if TYPE_CHECKING:
     from harness.devices.nvml import Gpu
 
 GIB: Final = 2**30
+CLOCKS_S: Final = 0.2  # of the products that both clocks time
+BUSY_S: Final = 0.5  # of the products during which the state is read
 MIG_WORDS: Final = {True: "on", False: "off", None: "not there"}
 
 
 def _gemm(size: int = 4096) -> tuple[Any, Callable[[], Any]]:
-    """(device, a bf16 matrix product on it): work that keeps any GPU busy."""
+    """(device, a 16-bit matrix product on it): work that keeps any GPU busy."""
     import torch
 
     from harness.devices.cuda import Cuda
 
-    a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    a, b = (torch.randn(size, size, device="cuda", dtype=peaks.half()) for _ in range(2))
     return Cuda(), lambda: a @ b
 
 
@@ -68,9 +70,8 @@ def clocks() -> Found:
 
     device, work = _gemm()
     timer = Timer(device.synchronize, device_clock=CudaEvents())
-    for _ in range(5):
-        timer.seconds(work, 20)
-    wall = timer.seconds(work, 50)
+    once, _ = peaks.repeated(timer, work, BUSY_S)
+    wall = timer.seconds(work, max(1, round(CLOCKS_S / once)))
     events = timer.last_device_s or 0.0
     expect(events > 0, "CUDA events gave no time")
     expect(abs(events / wall - 1) < 0.05, f"wall clock {wall * 1e3:.3f} ms, CUDA events {events * 1e3:.3f} ms")
@@ -173,9 +174,7 @@ def state() -> Found:
     _own_gpu()
     device, work = _gemm()
     before = device.start_block()
-    for _ in range(2000):
-        work()
-    device.synchronize()
+    peaks.repeated(Timer(device.synchronize), work, BUSY_S)
     found = device.block_state(before)
     gpu = found["gpu"]
     expect("unavailable" not in gpu, str(gpu.get("unavailable")))
@@ -196,6 +195,9 @@ CHECKS: Final[tuple[tuple[str, Callable[[], Found]], ...]] = (
     ("identity", identity),
     ("clocks", clocks),
     ("memory", memory),
+    ("GEMM peaks", peaks.gemm_peaks),
+    ("copy bandwidth", peaks.copy_bandwidth),
     ("energy", energy),
+    ("joules of GEMMs", lambda: joules.joules(_own_gpu())),
     ("state", state),
 )

@@ -1,0 +1,80 @@
+"""`ab` on the GPU: a row of equal arms, and a row that is slowed down in the head. Needs PyYAML, as suites do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import benches
+from baselines.verdict import Comparison
+from benches import ab, arms
+from benches.gpu_check import LEAST_S, QUICK
+from benches.gpu_check.plan import PAIRED_S, half
+from benches.gpu_check.record import Compared
+from benches.gpu_check.rows import PLUGIN, Bench
+from harness import threads
+from harness.types import Case, Suite
+from harness.worker import one_line
+
+SLOWDOWN: Final = "busy=0.1"
+SPENT: Final = "the time was spent"
+SEED: Final = 0
+# Energy is measured elsewhere: windows so long leave it out of the preflight (`benches.ab`).
+PROTOCOL: Final = replace(QUICK, energy_window_s=PAIRED_S)
+
+
+def paired_cases(capability: tuple[int, int]) -> tuple[Case, Case]:
+    """(the row of equal arms, the row that is slowed down in the head)."""
+    tiny = Case(model="check_vit_tiny", precision=half(capability), image_size=224)
+    return tiny.with_(batch_size=32), tiny.with_(batch_size=48)
+
+
+def paired(bench: Bench, capability: tuple[int, int], until_s: float) -> None:
+    """One paired run: a row of equal arms, and a row whose head waits for a tenth of each iteration."""
+    budget_s = min(PAIRED_S, until_s - bench.elapsed_s)
+    if budget_s < 2 * LEAST_S:
+        bench.writer.comparison((), SPENT)
+        return
+    same, slowed = paired_cases(capability)
+    project = Path(benches.__file__).resolve().parents[1]
+    texts = {"base": "", "head": f"inject:{SLOWDOWN}@{slowed.id}"}
+    made = {
+        n: arms.prepare(arms.parse(n, text), project, bench.folder, lambda _text: None) for n, text in texts.items()
+    }
+    asked = ab.Asked(
+        suite=Suite(name="gpu-check", description="", protocol=PROTOCOL, cases=(same, slowed)),
+        base=made["base"],
+        head=made["head"],
+        budget_s=budget_s,
+        device=bench.device,
+        threads=threads.chosen(None, spare=1),
+        seed=SEED,
+        plugins=(PLUGIN,),
+        paths=(str(project),),
+        project=project,
+    )
+    folder = bench.folder / "ab"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        found = ab.run(asked, folder, lambda _text: None)
+    except Exception as error:
+        bench.writer.comparison((), one_line(error))
+        return
+    bench.writer.comparison(compared(found, slowed.id))
+
+
+def compared(found: Comparison, slowed: str) -> tuple[Compared, ...]:
+    """The verdict on each row's latency, or on the whole row where it has none."""
+    latency = {v.case_id: v for v in found.verdicts if v.metric == "latency_s"}
+    whole = {v.case_id: v for v in found.verdicts if v.metric == "row"}
+    return tuple(
+        Compared(
+            label=v.label,
+            planted=case_id == slowed,
+            outcome=v.outcome,
+            ratio=v.ratio,
+            reason=v.reason,
+        )
+        for case_id, v in {**whole, **latency}.items()
+    )

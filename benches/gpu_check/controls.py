@@ -1,0 +1,61 @@
+"""Negative controls: rows that must end badly, and in the right way. A check that never fails proves nothing.
+
+out of memory   a network whose activation does not fit beside a process that holds the GPU's memory: status `oom`
+the row after   the next row, when that memory is free again: ok
+.item()         a network that reads a value back: CUDA cannot capture it, so `cuda_graphs` must not be ok
+partial         a network with a step on the CPU: `torch_compile_reduce_overhead` cannot capture it as a whole, and
+                must not be ok
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from benches.gpu_check import Check, must_run
+from benches.gpu_check.record import Record, Row
+
+SPENT: Final = "the time was spent"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """The statuses that a control may end with, and words one of which its reason must hold (none: any reason)."""
+
+    statuses: tuple[str, ...]
+    words: tuple[str, ...] = ()
+
+    def holds(self, row: Row) -> bool:
+        reason = (row.measurement.reason or "").lower()
+        return row.measurement.status in self.statuses and (not self.words or any(w in reason for w in self.words))
+
+
+EXPECTED: Final = {
+    **{name: Expected(statuses=("oom",)) for name in must_run.OUT_OF_MEMORY.values()},
+    must_run.AFTER: Expected(statuses=("ok",)),
+    must_run.ITEM: Expected(statuses=("failed", "invalid"), words=("captur",)),
+    must_run.PARTIAL: Expected(statuses=("failed", "invalid"), words=("captur", "cuda graph", "cudagraph", "recorded")),
+}
+
+
+def of(name: str) -> Callable[[Record], Check]:
+    """The law of one control."""
+
+    def control(record: Record) -> Check:
+        row, expected = record.rows.get(name), EXPECTED[name]
+        if row is None:
+            return Check(what=name, result="left out", detail="not reached")
+        found = row.measurement
+        told = found.status if found.reason is None else f"{found.status}: {found.reason}"
+        if expected.holds(row):
+            return Check(what=name, result="ok", detail=told, seconds=row.seconds)
+        if found.status == "skipped":
+            return Check(what=name, result="left out", detail=told, seconds=row.seconds)
+        wanted = " or ".join(expected.statuses)
+        return Check(what=name, result="FAILED", detail=f"{told}; it must be {wanted}", seconds=row.seconds)
+
+    return control
+
+
+LAWS: Final[tuple[Callable[[Record], Check], ...]] = tuple(of(name) for name in EXPECTED)

@@ -1,0 +1,253 @@
+"""What must hold across the rows of any GPU, whatever its speed. Each law is one function of a record.
+
+A law fails where a row contradicts it, and is left out where a row that must run does not show what it needs. Rows that
+are not ok are no matter of a law: they are reported themselves.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from benches.gpu_check import Check, must_run
+from benches.gpu_check.record import Record, Row
+
+LOOPS_TOLERANCE: Final = 0.1  # of twice the time of one loop; a cached answer would be off by half
+KERNEL_TOLERANCE: Final = 1.1  # of event time: the profiled iteration is another one, perhaps at another clock
+GRAPHS_TOLERANCE: Final = 1.02  # of the eager latency: the noise of ten samples
+
+# The first that a kernel's name matches is the precision that it shows. By the names of cuBLAS, cuBLASLt (nvjet),
+# cuDNN, CUTLASS and of the attention kernels in torch; Triton and TensorRT's Myelin name theirs without it.
+SHOWN: Final[Mapping[str, re.Pattern[str]]] = {
+    "fp8": re.compile(r"e4m3|e5m2|fp8|nvjet_q"),
+    "int8": re.compile(r"int8|imma|igemm|i8816|i16832|i8i8|s8s8|_s8_"),
+    "bf16": re.compile(r"bf16|bfloat16|nvjet_t"),
+    "fp16": re.compile(r"fp16|f16f16|_f16_|half|hgemm|h884|h1688|h16816|s884|nvjet_h"),
+    "tf32": re.compile(r"tf32|tensorop_s1688"),
+    "fp32": re.compile(r"sgemm|simt|f32f32_f32|_f32_|ffma"),
+}
+PRODUCTS: Final = re.compile(r"gemm|nvjet|xmma|imma|hmma|cutlass|flash|fmha|cudnn|convolve")
+TENSORRT: Final = ("tensorrt", "onnxruntime_tensorrt")
+NOTHING_SHOWN: Final = "no kernel's name shows a precision"
+
+
+def bound(record: Record) -> Check:
+    """A row's bound is the larger of its FLOPs by the measured GEMM peak and its weights' bytes, less what fits the L2,
+    by the copy bandwidth. A row that is faster was not waited for."""
+    peaks, bandwidth = _figures(record, "GEMM peaks"), _figures(record, "copy bandwidth").get("bytes_per_s")
+    held: dict[str, float] = {}
+
+    def part(row: Row) -> str | None:
+        peak = _peak(peaks, row.measurement.case.precision, row.measurement.case.backend)
+        if peak is None or not bandwidth or row.flops is None:
+            return None
+        weights = (row.measurement.samples.get("weights_bytes") or [0.0])[0]
+        beyond_l2 = max(0.0, weights - float(record.header.get("l2_bytes") or 0))
+        seconds = max(row.flops / peak, beyond_l2 / bandwidth)
+        held[row.name] = seconds / min(_shortest(row))
+        return f"{held[row.name]:.2f}"
+
+    return _law(record, must_run.BOUND, part, lambda row: held[row.name] > 1, "no FLOPs, peak or bandwidth")
+
+
+def _peak(peaks: Mapping[str, Any], precision: str, backend: str) -> float | None:
+    """FLOP/s that no kernel of this row exceeds: of several candidates the fastest, and None without any.
+
+    Backends other than torch's may accumulate fp16 in fp16, which is twice as fast on a GeForce; a quantised row mixes
+    precisions."""
+    if precision in {"fp32", "tf32", "bf16"}:
+        candidates = [precision]
+    elif precision == "fp16":
+        torch_only = backend not in {"onnxruntime", *TENSORRT}
+        candidates = ["fp16"] if torch_only else ["fp16", "fp16 accumulated in fp16"]
+    else:
+        candidates = [name for name, peak in peaks.items() if isinstance(peak, int | float)]
+    return max((float(peaks[name]) for name in candidates if peaks.get(name)), default=None)
+
+
+def loops(record: Record) -> Check:
+    """The time of two loops is twice that of one (`benches.gpu_check.two_loops`)."""
+    ratios: dict[str, float] = {}
+
+    def part(row: Row) -> str | None:
+        found = row.measurement.facts.get("two_loops_ratio")
+        if found is None:
+            return None
+        ratios[row.name] = float(found)
+        return f"{found:.3f}"
+
+    def wrong(row: Row) -> bool:
+        return abs(ratios[row.name] / 2 - 1) > LOOPS_TOLERANCE
+
+    return _law(record, must_run.LOOPS, part, wrong, "not measured")
+
+
+def kernel_time(record: Record) -> Check:
+    """The kernels of one profiled iteration take at most the time between two events around an iteration. TensorRT may
+    run kernels side by side in several streams: there the share is told and proves nothing."""
+    shares: dict[str, float] = {}
+
+    def part(row: Row) -> str | None:
+        seconds, events = row.measurement.facts.get("kernel_time_s"), row.measurement.samples.get("device_time_s")
+        if seconds is None or not events:
+            return None
+        shares[row.name] = float(seconds) / statistics.median(events)
+        return f"{shares[row.name]:.2f}"
+
+    def wrong(row: Row) -> bool:
+        side_by_side = row.measurement.case.backend in TENSORRT
+        return shares[row.name] > KERNEL_TOLERANCE and not side_by_side
+
+    return _law(record, must_run.KERNEL_TIME, part, wrong, "no kernel time or no events")
+
+
+def kernel_names(record: Record) -> Check:
+    """Of the seconds in products whose kernel's name shows a precision, most are in the row's own; of a quantised row,
+    whose other products are wide, some. Where no name shows any, an eager row is left out and another is passed over:
+    Triton and Myelin name theirs without it. int8_weight_only multiplies in its wide precision, and is passed over."""
+    seen: dict[str, dict[str, float]] = {}
+
+    def part(row: Row) -> str | None:
+        seconds = by_precision(row.measurement.facts.get("kernels"))
+        if row.measurement.case.precision.startswith("int8_weight_only"):
+            return "not judged"
+        if not seconds:
+            return None if row.measurement.case.backend == "eager" else "nothing shown"
+        seen[row.name] = seconds
+        return max(seconds, key=lambda name: seconds[name])
+
+    def wrong(row: Row) -> bool:
+        seconds, own = seen.get(row.name, {}), family(row)
+        least = 0.0 if own in {"int8", "fp8"} else 0.5 * sum(seconds.values())
+        return bool(seconds) and seconds.get(own, 0.0) <= least
+
+    return _law(record, must_run.KERNEL_NAMES, part, wrong, NOTHING_SHOWN)
+
+
+def family(row: Row) -> str:
+    """What the names of a row's products must show."""
+    precision = row.measurement.case.precision
+    return "int8" if precision.startswith("int8") else "fp8" if precision.startswith("fp8") else precision
+
+
+def by_precision(kernels: Any) -> dict[str, float]:
+    """Seconds of products by the precision that the kernel's name shows. `kernels` is the fact of that name: a list of
+    {name, kind, calls, seconds}."""
+    found: dict[str, float] = {}
+    for kernel in kernels if isinstance(kernels, list) else ():
+        if not isinstance(kernel, Mapping) or kernel.get("kind") == "other":
+            continue
+        if not PRODUCTS.search(name := str(kernel.get("name", "")).lower()):
+            continue
+        shown = next((precision for precision, pattern in SHOWN.items() if pattern.search(name)), None)
+        if shown is not None:
+            found[shown] = found.get(shown, 0.0) + float(kernel.get("seconds") or 0.0)
+    return {name: seconds for name, seconds in found.items() if seconds > 0}
+
+
+def tf32(record: Record) -> Check:
+    """A switch that does nothing would give the same output in the same time."""
+
+    def judge(wide: Row, narrow: Row) -> tuple[bool, str]:
+        hashes = [row.measurement.facts.get("output_hash") for row in (wide, narrow)]
+        if None in hashes:
+            raise KeyError("output_hash")
+        differ = hashes[0] != hashes[1]
+        slow, fast = _latency(wide), _latency(narrow)
+        words = f"{'other' if differ else 'the same'} output, {_ms(slow)} in fp32, {_ms(fast)} in tf32"
+        return differ and fast < slow, words
+
+    if record.capability < must_run.AMPERE:
+        return Check(what=must_run.TF32, result="left out", detail="TF32 needs compute capability 8.0 or newer")
+    return _pair(record, must_run.TF32, must_run.VIT_FP32, must_run.VIT_TF32, judge)
+
+
+def graphs(record: Record) -> Check:
+    """A replay has no launches to wait for."""
+
+    def judge(eager: Row, replayed: Row) -> tuple[bool, str]:
+        slow, fast = _latency(eager), _latency(replayed)
+        return fast <= GRAPHS_TOLERANCE * slow, f"{_ms(slow)} in eager, {_ms(fast)} replayed"
+
+    return _pair(record, must_run.GRAPHS, must_run.VIT_ONE, must_run.GRAPHS_ONE, judge)
+
+
+def memory(record: Record) -> Check:
+    """The peak of allocated memory of one network and batch, in 16 bits and in fp32."""
+
+    def judge(wide: Row, narrow: Row) -> tuple[bool, str]:
+        wide_b, narrow_b = (row.measurement.samples["peak_allocated_bytes"][0] for row in (wide, narrow))
+        name = narrow.measurement.case.precision
+        return narrow_b < wide_b, f"{wide_b / 2**20:.0f} MiB in fp32, {narrow_b / 2**20:.0f} MiB in {name}"
+
+    return _pair(record, must_run.MEMORY, must_run.VIT_FP32, must_run.VIT, judge)
+
+
+LAWS: Final[tuple[Callable[[Record], Check], ...]] = (bound, loops, kernel_time, kernel_names, tf32, graphs, memory)
+
+
+def _law(
+    record: Record,
+    name: str,
+    part: Callable[[Row], str | None],
+    wrong: Callable[[Row], bool],
+    not_shown: str,
+) -> Check:
+    """The law over every row that is ok: `part` is what a row shows in words, None where it shows nothing."""
+    needed = must_run.rows(record.capability)
+    shown = {row.name: (row, part(row)) for row in _measured(record)}
+    told = {name: (row, words) for name, (row, words) in shown.items() if words is not None}
+    failing = [f"{row.name} {words}" for row, words in told.values() if wrong(row)]
+    if failing:
+        return Check(what=name, result="FAILED", detail="; ".join(failing))
+    silent = [row.name for row, words in shown.values() if words is None and row.name in needed]
+    if silent or not told:
+        where = f" ({', '.join(silent)})" if silent else ""
+        return Check(what=name, result="left out", detail=f"{not_shown}{where}")
+    return Check(what=name, result="ok", detail=", ".join(f"{row.name} {words}" for row, words in told.values()))
+
+
+def _pair(record: Record, name: str, first: str, second: str, judge: Callable[[Row, Row], tuple[bool, str]]) -> Check:
+    """The law of two rows. It is left out where one of them is not ok, or lacks a figure."""
+    measured = {row.name: row for row in _measured(record)}
+    if absent := [row for row in (first, second) if row not in measured]:
+        return Check(what=name, result="left out", detail=f"not measured: {', '.join(absent)}")
+    try:
+        holds, words = judge(measured[first], measured[second])
+    except (KeyError, IndexError) as error:
+        return Check(what=name, result="left out", detail=f"a row has no {error}")
+    return Check(what=name, result="ok" if holds else "FAILED", detail=words)
+
+
+def _measured(record: Record) -> Iterator[Row]:
+    """The rows that are ok, controls left aside."""
+    return (
+        row
+        for row in record.rows.values()
+        if row.measurement.status == "ok" and row.measurement.samples.get("latency_s") and not is_control(row.name)
+    )
+
+
+def is_control(name: str) -> bool:
+    return name.startswith("control: ")
+
+
+def _figures(record: Record, check: str) -> Mapping[str, Any]:
+    found = record.checks.get(check)
+    return (found.figures or {}) if found is not None and found.result == "ok" else {}
+
+
+def _latency(row: Row) -> float:
+    return statistics.median(row.measurement.samples["latency_s"])
+
+
+def _shortest(row: Row) -> list[float]:
+    """Median seconds of an iteration by each clock."""
+    samples = row.measurement.samples
+    return [statistics.median(samples[name]) for name in ("latency_s", "device_time_s") if samples.get(name)]
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms"

@@ -1,0 +1,67 @@
+"""Measures the negative controls (`benches.gpu_check.controls` judges them)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Final
+
+from benches.gpu_check import Check, must_run
+from benches.gpu_check.control_models import HUNGRY_BATCH
+from benches.gpu_check.hold import HELD, LONGEST_S, hold
+from benches.gpu_check.plan import Planned, half
+from benches.gpu_check.rows import Bench, beside
+from harness.types import Case
+
+PROBES: Final = ("startup", "latency")
+STARTING_S: Final = 20.0  # of the process that holds the memory
+
+
+def capture(capability: tuple[int, int]) -> Iterator[Planned]:
+    """Networks that cannot be captured."""
+    item = Case(model="check_reads_back", backend="cuda_graphs", precision=half(capability), batch_size=8)
+    yield Planned(name=must_run.ITEM, case=item, probes=PROBES)
+    partial = item.with_(model="check_partly_on_the_host", backend="torch_compile_reduce_overhead")
+    yield Planned(name=must_run.PARTIAL, case=partial, probes=PROBES)
+
+
+def out_of_memory() -> Iterator[Planned]:
+    """A network whose activation does not fit, in each backend."""
+    for backend, name in must_run.OUT_OF_MEMORY.items():
+        case = Case(model="check_hungry", backend=backend, precision="fp32", batch_size=HUNGRY_BATCH)
+        yield Planned(name=name, case=case, probes=PROBES)
+
+
+def after(capability: tuple[int, int]) -> Planned:
+    case = Case(model="check_vit_tiny", precision=half(capability), batch_size=8, image_size=224)
+    return Planned(name=must_run.AFTER, case=case, probes=PROBES)
+
+
+def measure(bench: Bench, capability: tuple[int, int], until_s: float) -> None:
+    """All controls. Where the memory could not be held, none of the rows that must run out of it is measured."""
+    bench.step(capture(capability), until_s)
+    release, begun, held = bench.folder / "release", threading.Event(), threading.Event()
+
+    def report(phase: str) -> None:
+        if phase == HELD:
+            held.set()
+            begun.set()
+
+    def keep() -> None:
+        try:
+            reply = bench.workers.call(hold, release, LONGEST_S + STARTING_S, "hold", report)
+            if reply.value is None:
+                held.clear()
+                told = f"{reply.status}: {reply.reason}"
+                bench.writer.check(Check(what="held memory", result="left out", detail=told))
+        finally:
+            begun.set()
+
+    with beside(keep, "hold"):
+        try:
+            begun.wait(max(0.0, min(STARTING_S, until_s - bench.elapsed_s)))
+            if held.is_set():
+                bench.step(out_of_memory(), until_s)
+        finally:
+            release.touch()
+    bench.measure(after(capability), until_s)

@@ -1,0 +1,47 @@
+"""What must hold of processes that measure several rows: `ab` on equal and on slowed code, and mixed compile modes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from benches.gpu_check import Check, Result, must_run
+from benches.gpu_check.record import Compared, Record
+
+NOT_REACHED: Final = "not reached"
+
+
+def same(record: Record) -> Check:
+    return _outcome(record, must_run.SAME, planted=False, wanted="unchanged", wrong=("regressed", "improved"))
+
+
+def slower(record: Record) -> Check:
+    return _outcome(record, must_run.SLOWER, planted=True, wanted="regressed", wrong=("unchanged", "improved"))
+
+
+def modes(record: Record) -> Check:
+    """Every row of the process that mixes compile modes is ok."""
+    if not record.block:
+        return Check(what=must_run.MODES, result="left out", detail=record.block_missing or NOT_REACHED)
+    told = [f"{m.case.backend} {m.status}{f': {m.reason}' if m.reason else ''}" for m in record.block]
+    statuses = {m.status for m in record.block}
+    result: Result = "ok" if statuses == {"ok"} else "left out" if statuses <= {"ok", "skipped"} else "FAILED"
+    return Check(what=must_run.MODES, result=result, detail="; ".join(told))
+
+
+LAWS: Final[tuple[Callable[[Record], Check], ...]] = (modes, same, slower)
+
+
+def _outcome(record: Record, name: str, planted: bool, wanted: str, wrong: tuple[str, ...]) -> Check:
+    """Ok where every such row has the outcome that is wanted; an outcome that decides nothing is left out."""
+    found = [one for one in record.compared if one.planted == planted]
+    if not found:
+        return Check(what=name, result="left out", detail=record.compared_missing or NOT_REACHED)
+    outcomes = {one.outcome for one in found}
+    result: Result = "ok" if outcomes == {wanted} else "FAILED" if outcomes & {*wrong} else "left out"
+    return Check(what=name, result=result, detail="; ".join(map(_told, found)))
+
+
+def _told(one: Compared) -> str:
+    ratio = "" if one.ratio is None else f" ({one.ratio - 1:+.1%})"
+    return f"{one.label}: {one.outcome}{ratio}{f', {one.reason}' if one.outcome == 'inconclusive' else ''}"

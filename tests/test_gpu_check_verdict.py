@@ -1,0 +1,333 @@
+"""The verdict of a GPU check over synthetic records: every law broken once, everything that must run left out once."""
+
+from __future__ import annotations
+
+import gzip
+import html
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from gpu_check_fixture import H100, T4, ended, measured, row, sound, with_figures, with_row, with_size
+
+import baselines
+from benches.gpu_check import ROW_TIMEOUT_S, Check, laws, must_run, record, verdict
+from benches.gpu_check import __main__ as command
+from benches.gpu_check.record import Record, Unreadable, Writer
+
+
+def write(found: Record, path: Path) -> Writer:
+    """The lines of a record, as a check writes them."""
+    writer = Writer(path)
+    writer.header(found.header)
+    for check in found.checks.values():
+        writer.check(check)
+    for one in found.rows.values():
+        writer.row(one)
+    writer.block(found.block)
+    writer.comparison(found.compared)
+    if found.end is not None:
+        writer.close(**found.end)
+    return writer
+
+
+@pytest.mark.parametrize("capability", [H100, T4])
+def test_a_record_in_which_everything_ran_and_every_law_holds_has_passed(capability: tuple[int, int]) -> None:
+    found = verdict.judged(sound(capability))
+    assert (found.word, found.code, found.missing) == ("PASSED", 0, ())
+    assert {c.what for c in found.found if c.result == "ok"} >= set(must_run.names(capability))
+
+
+BREAKS: dict[str, Callable[[Record], Record]] = {
+    must_run.BOUND: lambda r: with_row(r, must_run.VIT, samples={"latency_s": [0.002] * 10}),
+    must_run.LOOPS: lambda r: with_row(r, "vit tensorrt", facts={"two_loops_ratio": 1.0}),
+    must_run.KERNEL_TIME: lambda r: with_row(r, "vit cuda_graphs", facts={"kernel_time_s": 0.0065}),
+    must_run.KERNEL_NAMES: lambda r: with_row(
+        r, must_run.VIT, facts={"kernels": [{"name": "ampere_sgemm_128x64_tn", "calls": 1, "seconds": 1e-3}]}
+    ),
+    must_run.TF32: lambda r: with_row(
+        r, must_run.VIT_TF32, facts={"output_hash": r.rows[must_run.VIT_FP32].measurement.facts["output_hash"]}
+    ),
+    must_run.GRAPHS: lambda r: with_row(r, must_run.GRAPHS_ONE, samples={"latency_s": [0.0065] * 10}),
+    must_run.MEMORY: lambda r: with_row(r, must_run.VIT, samples={"peak_allocated_bytes": [2.5e9]}),
+    must_run.INSTANT: lambda r: with_size(r, "8192", instant_w=230.0),
+    must_run.AVERAGE: lambda r: with_size(r, "4096", average_w=900.0),
+    must_run.LIMIT: lambda r: with_figures(r, "joules of GEMMs", power_limit_w=600.0),
+    must_run.PER_FLOP: lambda r: with_size(r, "8192", flops=4e14),
+    **{
+        name: (lambda r, name=name: with_row(r, name, status="failed", reason="cuDNN: an internal error"))
+        for name in must_run.OUT_OF_MEMORY.values()
+    },
+    must_run.AFTER: lambda r: with_row(r, must_run.AFTER, status="oom", reason="CUDA out of memory"),
+    must_run.ITEM: lambda r: with_row(r, must_run.ITEM, status="ok", reason=None),
+    must_run.PARTIAL: lambda r: with_row(r, must_run.PARTIAL, status="ok", reason=None),
+    must_run.MODES: lambda r: replace(r, block=(*r.block, ended("invalid", "1 recompilation(s) after the build"))),
+    must_run.SAME: lambda r: replace(r, compared=(replace(r.compared[0], outcome="regressed"), r.compared[1])),
+    must_run.SLOWER: lambda r: replace(r, compared=(r.compared[0], replace(r.compared[1], outcome="unchanged"))),
+}
+
+
+def test_every_law_is_broken_below() -> None:
+    every = {law(sound()).what for law in (*laws.LAWS, *verdict.energy.LAWS, *verdict.controls.LAWS)}
+    assert every | {law(sound()).what for law in verdict.paired.LAWS} == set(BREAKS)
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_law_fails_by_its_name_and_no_other_does(name: str) -> None:
+    found = verdict.judged(BREAKS[name](sound()))
+    assert (found.word, found.code) == ("FAILED", 1)
+    assert [c.what for c in found.found if c.result == "FAILED"] == [name]
+
+
+@pytest.mark.parametrize("name", [n for n in must_run.names(H100) if n in {*must_run.DEVICE, *must_run.rows(H100)}])
+def test_a_check_or_a_row_that_did_not_run_makes_it_incomplete_by_its_name(name: str) -> None:
+    whole = sound()
+    checks = {n: c for n, c in whole.checks.items() if n != name}
+    rows = {n: r for n, r in whole.rows.items() if n != name}
+    found = verdict.judged(replace(whole, checks=checks, rows=rows))
+    assert (found.word, found.code) == ("INCOMPLETE", 3)
+    assert f"{name}: not reached" in found.missing
+    left = {**whole.checks, name: Check(what=name, result="left out", detail="no NVML")}
+    if name in must_run.DEVICE:
+        assert f"{name}: no NVML" in verdict.judged(replace(whole, checks=left)).missing
+
+
+UNSHOWN: dict[str, Callable[[Record], Record]] = {
+    must_run.BOUND: lambda r: with_figures(r, "GEMM peaks", bf16=None),
+    must_run.LOOPS: lambda r: with_row(r, must_run.VIT, facts={"two_loops_ratio": None}),
+    must_run.KERNEL_TIME: lambda r: with_row(r, "vit onnxruntime", facts={"kernel_time_s": None}),
+    must_run.KERNEL_NAMES: lambda r: with_row(r, must_run.VIT, facts={"kernels": None}),
+    must_run.TF32: lambda r: with_row(r, must_run.VIT_TF32, facts={"output_hash": None}),
+    must_run.GRAPHS: lambda r: with_row(r, must_run.GRAPHS_ONE, status="skipped", reason="no graphs"),
+    must_run.MEMORY: lambda r: with_row(r, must_run.VIT, samples={"peak_allocated_bytes": None}),
+    must_run.INSTANT: lambda r: with_size(r, "8192", instant_w="only 2 power readings"),
+    must_run.AVERAGE: lambda r: with_size(r, "4096", average_w=None),
+    must_run.LIMIT: lambda r: with_figures(r, "joules of GEMMs", power_limit_w=None),
+    must_run.PER_FLOP: lambda r: with_figures(
+        r, "joules of GEMMs", sizes={"4096": r.checks["joules of GEMMs"].figures["sizes"]["4096"]}
+    ),
+    **{
+        name: (lambda r, name=name: with_row(r, name, status="skipped", reason="TensorRT is not installed"))
+        for name in must_run.OUT_OF_MEMORY.values()
+    },
+    must_run.AFTER: lambda r: replace(r, rows={n: v for n, v in r.rows.items() if n != must_run.AFTER}),
+    must_run.ITEM: lambda r: replace(r, rows={n: v for n, v in r.rows.items() if n != must_run.ITEM}),
+    must_run.PARTIAL: lambda r: replace(r, rows={n: v for n, v in r.rows.items() if n != must_run.PARTIAL}),
+    must_run.MODES: lambda r: replace(r, block=()),
+    must_run.SAME: lambda r: replace(r, compared=(replace(r.compared[0], outcome="inconclusive"), r.compared[1])),
+    must_run.SLOWER: lambda r: replace(r, compared=r.compared[:1], compared_missing="the time was spent"),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_law_that_a_row_does_not_show_is_no_pass(name: str) -> None:
+    found = verdict.judged(UNSHOWN[name](sound()))
+    assert (found.word, found.code) == ("INCOMPLETE", 3)
+    assert [m for m in found.missing if m.startswith(f"{name}: ")]
+
+
+def test_one_row_that_is_ok_is_no_pass() -> None:
+    """The former check said PASSED here."""
+    found = verdict.judged(
+        Record(
+            header=sound().header,
+            rows={must_run.VIT: sound().rows[must_run.VIT]},
+            end={"elapsed_s": 20.0, "reason": None},
+        )
+    )
+    assert found.word == "INCOMPLETE"
+    told = {must_run.VIT, must_run.BOUND, must_run.LOOPS, must_run.KERNEL_TIME, must_run.KERNEL_NAMES}
+    assert all(any(m.startswith(f"{name}: ") for m in found.missing) for name in {*must_run.names(H100)} - told)
+
+
+def test_a_killed_check_and_one_that_was_ended_are_incomplete() -> None:
+    for end, words in ((None, "killed"), ({"elapsed_s": 470.0, "reason": "a worker could not be killed"}, "worker")):
+        found = verdict.judged(replace(sound(), end=end))
+        assert found.word == "INCOMPLETE"
+        assert words in found.missing[-1]
+
+
+def test_what_need_not_run_cannot_make_it_incomplete_but_can_fail_it() -> None:
+    whole = sound()
+    extra = row("vit eager int8_dynamic", ended("skipped", "torchao is not installed"))
+    assert verdict.judged(replace(whole, rows={**whole.rows, extra.name: extra})).word == "PASSED"
+    broken = row("vit eager int8_dynamic", ended("invalid", "cosine 0.1"))
+    assert verdict.judged(replace(whole, rows={**whole.rows, extra.name: broken})).word == "FAILED"
+
+
+def test_a_row_stopped_before_its_own_time_is_left_out_and_one_that_hangs_has_failed() -> None:
+    late = ended("timeout", "no result")
+    assert verdict.of_row(row("vit tensorrt", late, allowed_s=30.0)).result == "left out"
+    assert verdict.of_row(row("vit tensorrt", late, allowed_s=ROW_TIMEOUT_S)).result == "FAILED"
+    broken = ended("skipped", "TensorRT cannot be imported: ImportError: libnvinfer.so.11")
+    assert verdict.of_row(row("vit tensorrt", broken)).result == "FAILED"
+    assert verdict.of_row(row("vit tensorrt", ended("skipped", "not installed"))).result == "left out"
+
+
+def test_a_kernel_shows_the_precision_of_its_name() -> None:
+    named = {
+        "ampere_sgemm_128x64_tn": "fp32",
+        "cutlass_80_simt_sgemm_256x128_8x4_nn_align1": "fp32",
+        "sm80_xmma_gemm_f32f32_f32f32_f32_nn_n_tilesize64x64x8": "fp32",
+        "cutlass_80_tensorop_s1688gemm_128x256_16x3_tn_align4": "tf32",
+        "sm80_xmma_gemm_f32f32_tf32f32_f32_tn_n": "tf32",
+        "turing_fp16_s1688gemm_fp16_128x128_ldg8_f2f_tn": "fp16",
+        "turing_h1688gemm_128x128_ldg8_stages_32x1_tn": "fp16",
+        "ampere_bf16_s16816gemm_bf16_128x128_ldg8_f2f_tn": "bf16",
+        "nvjet_tst_128x256_64x4_2x1_v_bz_coopA_TNN": "bf16",
+        "nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_TNN": "fp16",
+        "ampere_igemm_int8_128x128_ldg16_tn": "int8",
+        "sm90_xmma_gemm_e4m3bf16_e4m3f32_f32_tn_n": "fp8",
+        "void flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128, 128, 4, cutlass::half_t>>": "fp16",
+    }
+    for name, precision in named.items():
+        assert laws.by_precision([{"name": name, "calls": 1, "seconds": 1.0}]) == {precision: 1.0}, name
+    silent = [
+        "nvjet_sss_128x256_TNN",
+        "triton_tem_fused_addmm_3",
+        "__myl_FcMulAdd_0x1",
+        "elementwise_kernel<c10::BFloat16>",
+    ]
+    assert laws.by_precision([{"name": n, "calls": 1, "seconds": 1.0} for n in silent]) == {}
+    assert laws.by_precision({"unexpected": "form"}) == {}
+
+
+def test_fp16_accumulated_in_fp16_is_a_bound_of_other_libraries_only() -> None:
+    peaks = {"fp16": 1e14, "fp16 accumulated in fp16": 2e14, "int8": 4e14, "missing": {"fp8": "RuntimeError"}}
+    assert laws._peak(peaks, "fp16", "eager") == 1e14
+    assert laws._peak(peaks, "fp16", "tensorrt") == 2e14
+    assert laws._peak(peaks, "int8_dynamic", "eager") == 4e14
+    assert laws._peak(peaks, "bf16", "eager") is None
+
+
+@pytest.mark.parametrize("form", ["jsonl", "json.gz"])
+def test_a_record_reads_back_equal_and_its_verdict_is_the_same(form: str, tmp_path: Path) -> None:
+    whole = sound()
+    writer = write(whole, tmp_path / "check.jsonl")
+    path = tmp_path / f"check.{form}"
+    if form == "json.gz":
+        writer.pack(path)
+        json.loads(gzip.decompress(path.read_bytes()))
+    again = record.read(path)
+    assert again.rows == whole.rows
+    assert again.compared == whole.compared
+    assert verdict.judged(again) == verdict.judged(whole)
+
+
+def test_a_kill_in_the_middle_of_a_line_keeps_all_lines_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "check.jsonl"
+    write(sound(), path)
+    path.write_bytes(path.read_bytes()[:-20])
+    found = record.read(path)
+    assert found.end is None
+    assert len(found.rows) == len(sound().rows)
+    assert verdict.judged(found).word == "INCOMPLETE"
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"kind": "header"}', "[1]", '{"kind": "header", "schema": 99}', "x\ny\n"])
+def test_what_is_no_record_is_refused_in_one_line(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(Unreadable):
+        record.read(path)
+    assert command.main(["--verify", str(path)]) == 2
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_figures_that_json_cannot_hold_are_kept_as_text(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "check.jsonl")
+    writer.header(sound().header)
+    writer.check(Check(what="x", result="ok", detail="", figures={"a": float("nan"), "b": (1, Path("/x"))}))
+    assert record.read(writer.path).checks["x"].figures == {"a": "nan", "b": [1, "/x"]}
+
+
+def test_after_the_end_nothing_is_written(tmp_path: Path) -> None:
+    writer = write(sound(), tmp_path / "check.jsonl")
+    before = writer.path.read_bytes()
+    writer.row(row("late", measured("eager", "fp32", 1.0)))
+    assert not writer.close(500.0, "again")
+    assert writer.path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "word"), [(None, 0, "PASSED"), ("law", 1, "FAILED"), ("end", 3, "INCOMPLETE")]
+)
+def test_verify_tells_the_table_the_verdict_and_the_exit_code_of_a_file(
+    change: str | None, code: int, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = sound()
+    if change == "law":
+        found = BREAKS[must_run.LOOPS](found)
+    if change == "end":
+        found = replace(found, end=None)
+    path = tmp_path / "check.jsonl"
+    write(found, path)
+    assert command.main(["--verify", str(path)]) == code
+    told = capsys.readouterr().out
+    assert told.splitlines()[-1].startswith(f"{word}: ")
+    assert must_run.BOUND in told
+    if change == "end":
+        assert "missing   the end: the check was killed" in told
+
+
+def test_verify_needs_neither_torch_nor_the_packages_of_a_page(tmp_path: Path) -> None:
+    path = tmp_path / "check.jsonl"
+    write(sound(), path)
+    script = (
+        "import sys; sys.modules['torch'] = sys.modules['pandas'] = None\n"
+        "from benches.gpu_check.__main__ import main\n"
+        f"sys.exit(main(['--verify', {str(path)!r}, '--page', 'page.html']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("no page: pandas is not installed\n")
+
+
+def test_the_page_of_a_record_says_its_verdict_and_every_check(tmp_path: Path) -> None:
+    whole = replace(sound(), header={**sound().header, "created": "2026-01-02T03:04:05+00:00", "nvidia_smi": "<smi>"})
+    write(BREAKS[must_run.LOOPS](whole), tmp_path / "check.jsonl")
+    page = tmp_path / "page.html"
+    assert command.main(["--verify", str(tmp_path / "check.jsonl"), "--page", str(page)]) == 1
+    text = page.read_text()
+    assert "FAILED: " in text
+    assert "&lt;smi&gt;" in text
+    assert [name for name in must_run.names(H100) if html.escape(name) not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("precision", "names", "word"),
+    [
+        ("int8_dynamic", ["ampere_igemm_int8_128x128", "nvjet_tst_128x256_TNN"], "PASSED"),
+        ("int8_dynamic_bf16", ["nvjet_tst_128x256_TNN"], "FAILED"),
+        ("fp8_e4m3", ["sm90_xmma_gemm_e4m3bf16_e4m3f32_f32"], "PASSED"),
+        ("int8_weight_only", ["nvjet_tst_128x256_TNN"], "PASSED"),
+    ],
+)
+def test_a_quantised_row_shows_some_narrow_products(precision: str, names: list[str], word: str) -> None:
+    whole = sound()
+    base = measured("eager", "bf16", 0.006)
+    kernels = [{"name": name, "calls": 1, "seconds": float(i + 1)} for i, name in enumerate(names)]
+    changed = replace(base, case=base.case.with_(precision=precision), facts={**base.facts, "kernels": kernels})
+    extra = row(f"vit eager {precision}", changed)
+    assert verdict.judged(replace(whole, rows={**whole.rows, extra.name: extra})).word == word
+
+
+def test_kernels_of_tensorrt_may_run_side_by_side() -> None:
+    whole = with_row(sound(), "vit tensorrt", facts={"kernel_time_s": 0.008})
+    assert verdict.judged(whole).word == "PASSED"
+
+
+COMMITTED = sorted((Path(baselines.__file__).parent / "recorded").glob("gpu-check-*.json.gz"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
+def test_every_committed_record_can_be_judged(path: Path) -> None:
+    found = verdict.judged(record.read(path))
+    assert found.word in verdict.CODES
+    assert found.found
