@@ -35,6 +35,7 @@ UNTIMED_PROTOCOL = frozenset({"timeout_s", "quality", "stages", "contended_retri
 GPU_FIELDS = {"name": "GPU model", "memory_bytes": "GPU memory", "power_limit_w": "GPU power limit", "mig": "GPU MIG"}
 KEY_DIGITS = 8
 SETTING = "torch setting "
+CHOICE = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")  # of one GPU among several
 
 
 def fingerprint(environment: Environment) -> str:
@@ -122,14 +123,11 @@ def hard_fields(environment: Environment) -> Fields:
 
 
 def _flags(environment: Environment) -> Fields:
-    """Variables of the environment; those of a GPU only where one was measured. CUDA_VISIBLE_DEVICES may name a GPU by
-    its UUID, which is the soft field's business."""
+    """Variables of the environment; those of a GPU only where one was measured, and without the choice of a GPU among
+    equal ones, which is a soft field."""
     flags = environment.get("flags") or {}
     on_cpu = environment.get("device") == "cpu"
-    found = {f"flag {name}": flags[name] for name in sorted(flags) if not (on_cpu and name in GPU_FLAGS)}
-    if (name := "flag CUDA_VISIBLE_DEVICES") in found:
-        found[name] = re.sub(r"(GPU|MIG)-[^,]+", r"\1 by UUID", str(found[name]))
-    return found
+    return {f"flag {n}": flags[n] for n in sorted(flags) if n not in CHOICE and not (on_cpu and n in GPU_FLAGS)}
 
 
 def _torch_settings(environment: Environment) -> Fields:
@@ -145,6 +143,8 @@ def soft_fields(environment: Environment) -> Fields:
     fields: Fields = {"host": _host(environment), "kernel": environment.get("kernel")}
     if environment.get("device") != "cpu":
         fields["GPU UUID"] = _each(environment.get("gpus") or [], "uuid")
+        flags = environment.get("flags") or {}
+        fields |= {f"flag {name}": flags[name] for name in CHOICE if name in flags}
     return fields
 
 

@@ -34,10 +34,11 @@ from typing import TYPE_CHECKING, Any, Final
 from harness import quantisation
 from harness.linear_use import NO_RANGES, Left, Ranges
 from harness.quantisation import Recipe
-from harness.types import Component
 
 if TYPE_CHECKING:
     import torch
+
+    from harness.types import Component
 
 Capability = tuple[int, int]
 FP8_CAPABILITY: Final[Capability] = (8, 9)  # Ada, then Hopper: the first tensor cores that multiply e4m3
