@@ -51,6 +51,7 @@ def test_a_slow_reference_is_a_missing_closeness_with_its_reason(
     assert set(found.missing.values()) == {f"there is no fp32 reference: {reason}"}
     assert found.warnings == (f"unchecked: the output was not compared with fp32 eager: {reason}",)
     assert "cosine_floor" not in found.facts, "the output was held to nothing"
+    assert "; " not in reference.NoReference("it failed; badly").warning
 
 
 def test_no_other_row_tries_again_and_the_reference_row_itself_gives_it(

@@ -29,9 +29,6 @@ from benches.schedulers import SCHEDULERS, build, settings_without_effect
 from harness.types import Case, Component, Forward, Quality, Unsupported, Workload
 
 EXAMPLE_TIMESTEP = 500  # of the 1,000 that all these models were trained on
-# The only pipeline here that reads `force_upcast` of its VAE: in fp16 it casts the whole VAE to fp32 to decode.
-# StableDiffusionPipeline and DiTPipeline decode in fp16, although their VAEs' configurations say the same.
-UPCASTING = ("StableDiffusionXLPipeline",)
 NO_LIMIT = 10**9  # tokens: transformers gives 10**30 where tokenizer_config.json has no model_max_length
 
 
@@ -229,9 +226,17 @@ def _decoder(pipeline: Any, case: Case) -> _Part:
         name="vae_decoder",
         module=networks.VaeDecoder(vae),
         inputs=(latents,),
-        force_upcast=type(pipeline).__name__ in UPCASTING and bool(vae.config.force_upcast),
+        force_upcast=_upcasts(pipeline),
     )
     return _Part("vae", standins.VaeStandIn, component)
+
+
+def _upcasts(pipeline: Any) -> bool:
+    """Whether the pipeline itself casts its whole VAE to fp32 to decode, where the VAE is in fp16. Of these pipelines
+    SDXL's alone reads `force_upcast`; the others decode in fp16, although their VAEs' configurations say the same."""
+    from diffusers import StableDiffusionXLPipeline
+
+    return isinstance(pipeline, StableDiffusionXLPipeline) and bool(pipeline.vae.config.force_upcast)
 
 
 def _is_guided(case: Case) -> bool:
