@@ -506,16 +506,43 @@ def test_the_block_mixes_compile_modes_of_one_model() -> None:
     assert len({case.id for case in cases}) == len(cases) >= 3
 
 
-def test_a_row_is_held_against_the_figures_of_its_own_gpu_only() -> None:
+def published_for(device_name: str) -> list[str]:
     whole = sound()
-    named = [
-        record.Record(**{**vars(whole), "header": {"environment": {"device_name": n}, "capability": [9, 0]}})
-        for n in ("NVIDIA GeForce RTX 4090", "NVIDIA A10G", "an unknown GPU")
-    ]
-    on_4090, on_a10g, unknown = (list(published.lines(one)) for one in named)
+    header = {"environment": {"device_name": device_name}, "capability": [9, 0]}
+    return list(published.lines(record.Record(**{**vars(whole), "header": header})))
+
+
+def test_a_row_is_held_against_the_figures_of_its_own_gpu_only() -> None:
+    on_4090 = published_for("NVIDIA GeForce RTX 4090")
     assert any(line.startswith("vit eager: 1.067e+04 images/s, 3.56 of the published 2992.79") for line in on_4090)
-    assert any("of 70 TFLOP/s" in line for line in on_a10g)  # not the A10's 125
-    assert unknown == []
+    assert any("of 70 TFLOP/s" in line for line in published_for("NVIDIA A10G"))  # not the A10's 125
+    on_a100 = published_for("NVIDIA A100-SXM4-80GB")
+    assert any(line.startswith("unet eager: 50 calls/s, 2.31 of the published 21.66") for line in on_a100)
+    assert any("of 2039 GB/s" in line for line in on_a100)
+    for other in ("an unknown GPU", "NVIDIA GeForce RTX 4090 D", "NVIDIA GeForce RTX 4090 Laptop GPU"):
+        assert published_for(other) == []
+
+
+def test_the_header_has_what_the_laws_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = SimpleNamespace(multi_processor_count=132, L2_cache_size=52_428_800)
+    found = {"device_name": "NVIDIA H100 80GB HBM3", "gpus": [{"uuid": "GPU-1"}]}
+    monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: None)
+    monkeypatch.setattr("harness.environment.collect_or_reason", lambda _argument: found)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _index: properties)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(header, "nvidia_smi", lambda uuid: f"of {uuid}")
+    collected = header.collect()
+    assert isinstance(collected, dict)
+    assert collected == {
+        "environment": found,
+        "capability": [9, 0],
+        "l2_bytes": 52_428_800,
+        "multiprocessors": 132,
+        "nvidia_smi": "of GPU-1",
+    }
+    assert header.slug(collected) == "nvidia-h100-80gb-hbm3"
+    monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: "no driver")
+    assert header.collect() == "no driver"
 
 
 def test_the_device_checks_that_have_no_time_left_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

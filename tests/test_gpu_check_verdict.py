@@ -243,8 +243,10 @@ def test_what_is_no_record_is_refused_in_one_line(
 def test_figures_that_json_cannot_hold_are_kept_as_text(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "check.jsonl")
     writer.header(sound().header)
-    writer.check(Check(what="x", result="ok", detail="", figures={"a": float("nan"), "b": (1, Path("/x"))}))
-    assert record.read(writer.path).checks["x"].figures == {"a": "nan", "b": [1, "/x"]}
+    figures = {"a": float("nan"), "b": (1, Path("/x")), "c": 2**64, "d": "half a \ud800", "e": True}
+    writer.check(Check(what="x", result="ok", detail="", figures=figures))
+    kept = {"a": "nan", "b": [1, "/x"], "c": str(2**64), "d": "half a ?", "e": True}
+    assert record.read(writer.path).checks["x"].figures == kept
 
 
 def test_after_the_end_nothing_is_written(tmp_path: Path) -> None:
