@@ -376,6 +376,69 @@ def test_the_export_runs_on_the_cpu_and_its_failure_is_told(tmp_path: Path) -> N
         assert record.read(bench.writer.path).checks[exports.NAME].result == result
 
 
+# Seconds of a row by backend, start and build included: guesses, since no GPU has run it.
+GUESSED_S = {
+    "H100": {"eager": 10, "cuda_graphs": 7, "onnxruntime": 10, "torch_compile": 25, "tensorrt": 35},
+    "T4": {"eager": 20, "cuda_graphs": 10, "onnxruntime": 20, "torch_compile": 45, "tensorrt": 60},
+}
+
+
+def played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: Callable[[Job], float]
+) -> tuple[room.Bench, float]:
+    """A whole check on a clock of its own, on which a row takes `seconds`; and how long the paired run had."""
+    now = [45.0]  # after the checks of the device
+    had: list[float] = []
+
+    def answer(job: Job) -> Measurement:
+        spent = seconds(job)
+        now[0] += min(spent, job.protocol.timeout_s)
+        if spent > job.protocol.timeout_s:
+            return ended("timeout", "no result")
+        return answered(job)
+
+    monkeypatch.setattr(room, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(sensor_process, "CHECKS", ())
+    monkeypatch.setattr(exports, "export", lambda *_a: None)
+    monkeypatch.setattr(block, "measure", lambda *_a: now.__setitem__(0, now[0] + 20.0))
+    monkeypatch.setattr(comparison, "paired", lambda bench, _c, until: had.append(until - bench.elapsed_s))
+    bench = bench_of(tmp_path, answer, began=0.0)
+    stub: Any = bench.workers
+
+    def held(_f: object, until: Path, _t: float, _name: str, report: Any) -> Reply:
+        report(hold.HELD)
+        while not until.exists() and not threading.Event().wait(0.01):
+            pass
+        return Reply(value=1)
+
+    stub.call = held
+    assert command.run(bench, H100) is None
+    return bench, had[0]
+
+
+@pytest.mark.parametrize(("gpu", "pair_s"), [("H100", plan.PAIRED_S), ("T4", 0.0)])
+def test_the_steps_leave_each_other_the_time_that_they_need(
+    gpu: str, pair_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def guessed(job: Job) -> float:
+        if job.case.model.startswith("check_") and job.case.model not in {"check_sd15_unet", "check_dit_xl_2"}:
+            return 6.0  # the controls' networks are small
+        return next(s for name, s in GUESSED_S[gpu].items() if job.case.backend.startswith(name))
+
+    bench, left_s = played(tmp_path, monkeypatch, guessed)
+    kept = record.read(bench.writer.path).rows
+    assert [n for n in must_run.rows(H100) if kept[n].measurement.status != "ok"] == []
+    assert {*controls.EXPECTED} <= {*kept}
+    assert left_s >= pair_s
+    assert bench.elapsed_s <= gpu_check.BUDGET_S
+
+
+def test_a_check_in_which_every_row_hangs_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, _ = played(tmp_path, monkeypatch, lambda _job: 1e9)
+    assert bench.elapsed_s <= gpu_check.BUDGET_S
+    assert {*must_run.rows(H100)} <= {*record.read(bench.writer.path).rows}
+
+
 def test_a_step_that_raises_fails_by_its_name_and_the_next_ones_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
