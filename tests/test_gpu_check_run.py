@@ -79,6 +79,7 @@ def bench_of(tmp_path: Path, answer: Callable[[Job], Measurement], began: float 
         began=room.perf_counter() if began is None else began,
         writer=writer,
         say=lambda _row: None,
+        tell=lambda _text: None,
     )
 
 
@@ -587,10 +588,10 @@ def test_a_row_is_held_against_the_figures_of_its_own_gpu_only() -> None:
 
 
 def test_the_header_has_what_the_laws_need(monkeypatch: pytest.MonkeyPatch) -> None:
-    properties = SimpleNamespace(multi_processor_count=132, L2_cache_size=52_428_800)
+    properties = SimpleNamespace(name="NVIDIA H100 PCIe", multi_processor_count=132, L2_cache_size=52_428_800)
     found = {"device_name": "NVIDIA H100 80GB HBM3", "gpus": [{"uuid": "GPU-1"}]}
     monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: None)
-    monkeypatch.setattr("harness.environment.collect_or_reason", lambda _argument: found)
+    monkeypatch.setattr("harness.environment.collect", lambda _argument: found)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _index: properties)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(header, "nvidia_smi", lambda uuid: f"of {uuid}")
@@ -604,6 +605,14 @@ def test_the_header_has_what_the_laws_need(monkeypatch: pytest.MonkeyPatch) -> N
         "nvidia_smi": "of GPU-1",
     }
     assert header.slug(collected) == "nvidia-h100-80gb-hbm3"
+
+    def broken(_argument: object) -> None:
+        raise OSError("NVML: GPU is lost")
+
+    monkeypatch.setattr("harness.environment.collect", broken)
+    lost: Any = header.collect()
+    assert lost["environment"] == {"device_name": "NVIDIA H100 PCIe", "error": "OSError: NVML: GPU is lost"}
+    assert lost["capability"] == [9, 0]
     monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: "no driver")
     assert header.collect() == "no driver"
 
@@ -674,7 +683,8 @@ class Workers:
 
 writer = Writer(Path(sys.argv[1]))
 writer.header({"capability": [9, 0]})
-command.run(Bench(workers=Workers(), folder=Path(sys.argv[1]).parent, began=0.0, writer=writer, say=print), (9, 0))
+folder = Path(sys.argv[1]).parent
+command.run(Bench(workers=Workers(), folder=folder, began=0.0, writer=writer, say=print, tell=print), (9, 0))
 assert read(writer.path).compared_missing == "yaml is not installed", read(writer.path)
 """
 LIBRARIES = [
