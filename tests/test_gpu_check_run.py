@@ -79,6 +79,7 @@ def bench_of(tmp_path: Path, answer: Callable[[Job], Measurement], began: float 
         began=room.perf_counter() if began is None else began,
         writer=writer,
         say=lambda _row: None,
+        tell=lambda _text: None,
     )
 
 
@@ -376,6 +377,69 @@ def test_the_export_runs_on_the_cpu_and_its_failure_is_told(tmp_path: Path) -> N
         assert record.read(bench.writer.path).checks[exports.NAME].result == result
 
 
+# Seconds of a row by backend, start and build included: guesses, since no GPU has run it.
+GUESSED_S = {
+    "H100": {"eager": 10, "cuda_graphs": 7, "onnxruntime": 10, "torch_compile": 25, "tensorrt": 35},
+    "T4": {"eager": 20, "cuda_graphs": 10, "onnxruntime": 20, "torch_compile": 45, "tensorrt": 60},
+}
+
+
+def played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: Callable[[Job], float]
+) -> tuple[room.Bench, float]:
+    """A whole check on a clock of its own, on which a row takes `seconds`; and how long the paired run had."""
+    now = [45.0]  # after the checks of the device
+    had: list[float] = []
+
+    def answer(job: Job) -> Measurement:
+        spent = seconds(job)
+        now[0] += min(spent, job.protocol.timeout_s)
+        if spent > job.protocol.timeout_s:
+            return ended("timeout", "no result")
+        return answered(job)
+
+    monkeypatch.setattr(room, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(sensor_process, "CHECKS", ())
+    monkeypatch.setattr(exports, "export", lambda *_a: None)
+    monkeypatch.setattr(block, "measure", lambda *_a: now.__setitem__(0, now[0] + 20.0))
+    monkeypatch.setattr(comparison, "paired", lambda bench, _c, until: had.append(until - bench.elapsed_s))
+    bench = bench_of(tmp_path, answer, began=0.0)
+    stub: Any = bench.workers
+
+    def held(_f: object, until: Path, _t: float, _name: str, report: Any) -> Reply:
+        report(hold.HELD)
+        while not until.exists() and not threading.Event().wait(0.01):
+            pass
+        return Reply(value=1)
+
+    stub.call = held
+    assert command.run(bench, H100) is None
+    return bench, had[0]
+
+
+@pytest.mark.parametrize(("gpu", "pair_s"), [("H100", plan.PAIRED_S), ("T4", 0.0)])
+def test_the_steps_leave_each_other_the_time_that_they_need(
+    gpu: str, pair_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def guessed(job: Job) -> float:
+        if job.case.model.startswith("check_") and job.case.model not in {"check_sd15_unet", "check_dit_xl_2"}:
+            return 6.0  # the controls' networks are small
+        return next(s for name, s in GUESSED_S[gpu].items() if job.case.backend.startswith(name))
+
+    bench, left_s = played(tmp_path, monkeypatch, guessed)
+    kept = record.read(bench.writer.path).rows
+    assert [n for n in must_run.rows(H100) if kept[n].measurement.status != "ok"] == []
+    assert {*controls.EXPECTED} <= {*kept}
+    assert left_s >= pair_s
+    assert bench.elapsed_s <= gpu_check.BUDGET_S
+
+
+def test_a_check_in_which_every_row_hangs_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, _ = played(tmp_path, monkeypatch, lambda _job: 1e9)
+    assert bench.elapsed_s <= gpu_check.BUDGET_S
+    assert {*must_run.rows(H100)} <= {*record.read(bench.writer.path).rows}
+
+
 def test_a_step_that_raises_fails_by_its_name_and_the_next_ones_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -506,16 +570,51 @@ def test_the_block_mixes_compile_modes_of_one_model() -> None:
     assert len({case.id for case in cases}) == len(cases) >= 3
 
 
-def test_a_row_is_held_against_the_figures_of_its_own_gpu_only() -> None:
+def published_for(device_name: str) -> list[str]:
     whole = sound()
-    named = [
-        record.Record(**{**vars(whole), "header": {"environment": {"device_name": n}, "capability": [9, 0]}})
-        for n in ("NVIDIA GeForce RTX 4090", "NVIDIA A10G", "an unknown GPU")
-    ]
-    on_4090, on_a10g, unknown = (list(published.lines(one)) for one in named)
+    header = {"environment": {"device_name": device_name}, "capability": [9, 0]}
+    return list(published.lines(record.Record(**{**vars(whole), "header": header})))
+
+
+def test_a_row_is_held_against_the_figures_of_its_own_gpu_only() -> None:
+    on_4090 = published_for("NVIDIA GeForce RTX 4090")
     assert any(line.startswith("vit eager: 1.067e+04 images/s, 3.56 of the published 2992.79") for line in on_4090)
-    assert any("of 70 TFLOP/s" in line for line in on_a10g)  # not the A10's 125
-    assert unknown == []
+    assert any("of 70 TFLOP/s" in line for line in published_for("NVIDIA A10G"))  # not the A10's 125
+    on_a100 = published_for("NVIDIA A100-SXM4-80GB")
+    assert any(line.startswith("unet eager: 50 calls/s, 2.31 of the published 21.66") for line in on_a100)
+    assert any("of 2039 GB/s" in line for line in on_a100)
+    for other in ("an unknown GPU", "NVIDIA GeForce RTX 4090 D", "NVIDIA GeForce RTX 4090 Laptop GPU"):
+        assert published_for(other) == []
+
+
+def test_the_header_has_what_the_laws_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = SimpleNamespace(name="NVIDIA H100 PCIe", multi_processor_count=132, L2_cache_size=52_428_800)
+    found = {"device_name": "NVIDIA H100 80GB HBM3", "gpus": [{"uuid": "GPU-1"}]}
+    monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: None)
+    monkeypatch.setattr("harness.environment.collect", lambda _argument: found)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _index: properties)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(header, "nvidia_smi", lambda uuid: f"of {uuid}")
+    collected = header.collect()
+    assert isinstance(collected, dict)
+    assert collected == {
+        "environment": found,
+        "capability": [9, 0],
+        "l2_bytes": 52_428_800,
+        "multiprocessors": 132,
+        "nvidia_smi": "of GPU-1",
+    }
+    assert header.slug(collected) == "nvidia-h100-80gb-hbm3"
+
+    def broken(_argument: object) -> None:
+        raise OSError("NVML: GPU is lost")
+
+    monkeypatch.setattr("harness.environment.collect", broken)
+    lost: Any = header.collect()
+    assert lost["environment"] == {"device_name": "NVIDIA H100 PCIe", "error": "OSError: NVML: GPU is lost"}
+    assert lost["capability"] == [9, 0]
+    monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: "no driver")
+    assert header.collect() == "no driver"
 
 
 def test_the_device_checks_that_have_no_time_left_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -584,7 +683,8 @@ class Workers:
 
 writer = Writer(Path(sys.argv[1]))
 writer.header({"capability": [9, 0]})
-command.run(Bench(workers=Workers(), folder=Path(sys.argv[1]).parent, began=0.0, writer=writer, say=print), (9, 0))
+folder = Path(sys.argv[1]).parent
+command.run(Bench(workers=Workers(), folder=folder, began=0.0, writer=writer, say=print, tell=print), (9, 0))
 assert read(writer.path).compared_missing == "yaml is not installed", read(writer.path)
 """
 LIBRARIES = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import html
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -243,8 +244,10 @@ def test_what_is_no_record_is_refused_in_one_line(
 def test_figures_that_json_cannot_hold_are_kept_as_text(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "check.jsonl")
     writer.header(sound().header)
-    writer.check(Check(what="x", result="ok", detail="", figures={"a": float("nan"), "b": (1, Path("/x"))}))
-    assert record.read(writer.path).checks["x"].figures == {"a": "nan", "b": [1, "/x"]}
+    figures = {"a": float("nan"), "b": (1, Path("/x")), "c": 2**64, "d": "half a \ud800", "e": True}
+    writer.check(Check(what="x", result="ok", detail="", figures=figures))
+    kept = {"a": "nan", "b": [1, "/x"], "c": str(2**64), "d": "half a ?", "e": True}
+    assert record.read(writer.path).checks["x"].figures == kept
 
 
 def test_after_the_end_nothing_is_written(tmp_path: Path) -> None:
@@ -274,6 +277,21 @@ def test_verify_tells_the_table_the_verdict_and_the_exit_code_of_a_file(
     assert must_run.BOUND in told
     if change == "end":
         assert "missing   the end: the check was killed" in told
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_the_table_is_told_in_any_encoding_and_to_a_reader_that_goes_away(encoding: str, tmp_path: Path) -> None:
+    whole = sound()
+    clocks = Check(what="clocks", result="ok", detail="a product of 4096: 190 µs → fine")
+    write(replace(whole, checks={**whole.checks, "clocks": clocks}), path := tmp_path / "check.jsonl")
+    module = f"{sys.executable} -m benches.gpu_check --verify {path}"
+    shell = f"set -o pipefail; {module} | head -1; {module} > told; echo $? >> told"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": str(Path(baselines.__file__).parents[1])}
+    done = subprocess.run(["bash", "-c", shell], cwd=tmp_path, env=environment, capture_output=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stderr == b""
+    assert (tmp_path / "told").read_bytes().endswith(b"0\n")
+    assert b"190 " in (tmp_path / "told").read_bytes()
 
 
 def test_verify_needs_neither_torch_nor_the_packages_of_a_page(tmp_path: Path) -> None:

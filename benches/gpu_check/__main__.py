@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 from benches import gpu_check
 from benches.gpu_check import LAST_S, Check, controls, published, record, verdict
 from benches.gpu_check.record import Row, Unreadable, Writer
+from harness import streams
 
 HEADER_S: Final = 60.0
 HUNG: Final = "a process did not end in time and could not be killed"
@@ -40,12 +41,12 @@ def verify(path: Path, page: Path | None = None) -> int:
     try:
         found = record.read(path)
     except Unreadable as error:
-        print(error)
+        tell(str(error))
         return verdict.NO_GPU
     judged = verdict.judged(found)
     if page is not None:
-        print(paged(page, found, judged))
-    print("\n".join([*map(line, judged.found), *ending(judged, found)]), flush=True)
+        tell(paged(page, found, judged))
+    tell(*map(line, judged.found), *ending(judged, found))
     return judged.code
 
 
@@ -60,6 +61,11 @@ def paged(path: Path, found: record.Record, judged: verdict.Verdict) -> str:
     benches.load_plugins()
     page.write(path, found, judged)
     return f"page      {path}"
+
+
+def tell(*lines: str) -> None:
+    """Prints lines, in any encoding; that a reader went away is no reason to stop measuring."""
+    print("\n".join(lines), file=streams.output(), flush=True)
 
 
 def line(check: Check) -> str:
@@ -97,17 +103,17 @@ def measure(out: Path, commit: str | None = None) -> int:
         workers = Workers(PLUGINS, folder / "logs", libraries(cases))
         reply = workers.call(header.collect, None, HEADER_S, "header", lambda _phase: None)
         if not isinstance(reply.value, dict):
-            print(f"no GPU to check: {reply.value or reply.reason}")
+            tell(f"no GPU to check: {reply.value or reply.reason}")
             return verdict.NO_GPU
         writer = Writer(fresh(out / f"gpu-check-{header.slug(reply.value)}.jsonl"))
         writer.header({"created": now(), "budget_s": gpu_check.BUDGET_S, "commit_by_caller": commit, **reply.value})
-        print(f"recording into {writer.path}", flush=True)
+        tell(f"recording into {writer.path}")
         last = threading.Timer(
             LAST_S - (perf_counter() - began), lambda: give_up(writer, lambda: perf_counter() - began)
         )
         last.daemon = True
         last.start()
-        bench = Bench(workers=workers, folder=folder, began=began, writer=writer, say=say_row)
+        bench = Bench(workers=workers, folder=folder, began=began, writer=writer, say=say_row, tell=tell)
         capability = reply.value["capability"]
         reason = run(bench, (int(capability[0]), int(capability[1])))
         if not writer.close(perf_counter() - began, reason):
@@ -125,7 +131,7 @@ def run(bench: Any, capability: tuple[int, int]) -> str | None:
         with beside(lambda: exports.export(bench, plan.DEVICE_UNTIL_S), "export"):
             for check in sensor_process.checked(left_s=lambda: plan.DEVICE_UNTIL_S - bench.elapsed_s):
                 bench.writer.check(check)
-                print(line(check), flush=True)
+                tell(line(check))
 
     def paired() -> None:
         try:
@@ -159,9 +165,9 @@ def run(bench: Any, capability: tuple[int, int]) -> str | None:
 def say_row(row: Row) -> None:
     """Prints a row as it is judged; controls are judged as laws, in the end."""
     if row.name in controls.EXPECTED:
-        print(f"{'control':<8}  {row.name}: {row.measurement.status} {row.measurement.reason or ''}", flush=True)
+        tell(f"{'control':<8}  {row.name}: {row.measurement.status} {row.measurement.reason or ''}")
     else:
-        print(line(verdict.of_row(row)), flush=True)
+        tell(line(verdict.of_row(row)))
 
 
 def conclude(writer: Writer, page: bool = True) -> int:
@@ -173,9 +179,9 @@ def conclude(writer: Writer, page: bool = True) -> int:
     judged = verdict.judged(found)
     told = {*found.checks, *found.rows} - {*controls.EXPECTED}
     laws = [check for check in judged.found if check.what not in told]
-    print("\n".join([*map(line, laws), f"record    {packed}", *ending(judged, found)]), flush=True)
+    tell(*map(line, laws), f"record    {packed}", *ending(judged, found))
     if page:
-        print(paged(writer.path.with_suffix(".html"), found, judged), flush=True)
+        tell(paged(writer.path.with_suffix(".html"), found, judged))
     return judged.code
 
 
@@ -185,7 +191,6 @@ def give_up(writer: Writer, elapsed_s: Callable[[], float], leave: Callable[[int
     try:
         if writer.close(elapsed_s(), HUNG):
             code = conclude(writer, page=False)
-        sys.stdout.flush()
         for child in multiprocessing.active_children():
             child.kill()
     finally:
@@ -204,6 +209,7 @@ def fresh(path: Path) -> Path:
 def end(run: Callable[[], int]) -> NoReturn:
     """Ends the program with the code of `run()`; a child that hangs in the driver, where no signal reaches it, is not
     waited for."""
+    streams.prepare()
     try:
         code = run()
     except KeyboardInterrupt:

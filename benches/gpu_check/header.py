@@ -17,13 +17,15 @@ def collect(_argument: object = None, _report: object = None) -> dict[str, Any] 
 
     from harness import environment
     from harness.devices import cuda
+    from harness.worker import one_line
 
     if reason := cuda.unavailable():
         return reason
-    found = environment.collect_or_reason(("cuda", None))
-    if isinstance(found, str):
-        return found
     properties = torch.cuda.get_device_properties(0)
+    try:
+        found = environment.collect(("cuda", None))
+    except Exception as error:  # a sensor that fails is no reason to measure nothing
+        found = {"device_name": properties.name, "error": one_line(error)}
     gpus = found.get("gpus") or [{}]
     return {
         "environment": found,

@@ -35,7 +35,8 @@ NOTHING_SHOWN: Final = "no kernel's name shows a precision"
 
 def bound(record: Record) -> Check:
     """A row's bound is the larger of its FLOPs by the measured GEMM peak and its weights' bytes, less what fits the L2,
-    by the copy bandwidth. A row that is faster was not waited for."""
+    by the copy bandwidth. A row that is faster was not waited for. FLOPs are those of direct convolutions: a
+    network of little else could do with fewer by Winograd's algorithm."""
     peaks, bandwidth = _figures(record, "GEMM peaks"), _figures(record, "copy bandwidth").get("bytes_per_s")
     held: dict[str, float] = {}
 

@@ -16,11 +16,11 @@ from harness.optimizations import OPTIMIZATIONS
 from harness.registry import MODELS
 from harness.types import PRECISIONS, Case
 
-DEVICE_UNTIL_S: Final = 100.0  # the checks of the device, and the export beside them
-BACKENDS_UNTIL_S: Final = 270.0
-LAWS_UNTIL_S: Final = 290.0
-NETWORKS_UNTIL_S: Final = 330.0
-CONTROLS_UNTIL_S: Final = 370.0
+DEVICE_UNTIL_S: Final = 90.0  # the checks of the device, and the export beside them
+BACKENDS_UNTIL_S: Final = 320.0
+LAWS_UNTIL_S: Final = 335.0
+NETWORKS_UNTIL_S: Final = 370.0
+CONTROLS_UNTIL_S: Final = 410.0
 PAIRED_UNTIL_S: Final = BUDGET_S
 PAIRED_S: Final = 110.0  # of the paired run: 16 pairs of processes that start in 2 to 3 s each
 

@@ -8,6 +8,7 @@ scheduler and host included); dense peaks and bandwidths of the makers' data she
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ FIGURES: Final = (
         for row, value in ((must_run.UNET, eager), ("unet torch_compile", compiled))
     ),
 )
+OTHER_CHIPS: Final = frozenset({"D", "Laptop", "Max", "Ti", "SUPER"})  # in names that otherwise look alike
 # GPU -> (16-bit TFLOP/s with fp32 accumulation, GB/s).
 SHEETS: Final = {
     "H100 80GB HBM3": (989.4, 3350.0),
@@ -96,6 +98,6 @@ def lines(record: Record) -> Iterator[str]:
 
 
 def _is(gpu: str, device_name: str) -> bool:
-    """Whether the device's name contains the GPU's, word by word: an A10G is no A10."""
-    words, wanted = device_name.split(), gpu.split()
-    return any(words[i : i + len(wanted)] == wanted for i in range(len(words)))
+    """Whether the device's name contains the GPU's, word by word: an A10G is no A10, and a 4090 D no 4090."""
+    words, wanted = (re.split(r"[ -]", name) for name in (device_name, gpu))
+    return any(words[i : i + len(wanted)] == wanted for i in range(len(words))) and not OTHER_CHIPS & {*words}

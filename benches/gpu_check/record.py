@@ -202,11 +202,15 @@ def _lines(raw: bytes) -> list[Mapping[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON types: what JSON has no number for, and what is no JSON type, becomes its text."""
+    """JSON types that `read` takes: a number that it would refuse, and what is no JSON type, becomes its text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return value if value is None or isinstance(value, str | bool | int | float) else str(value)
+    if isinstance(value, int) and abs(value) > strict_json.LARGEST:
+        return str(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return str(value).encode("utf-8", "replace").decode()  # half a character, from a path or an error

@@ -31,13 +31,15 @@ LAYERS_KEPT: Final = 200_000
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What measuring a row needs. `began` is the clock at the beginning of the check; `say` prints a row."""
+    """What measuring a row needs. `began` is the clock at the beginning of the check; `say` prints a row, `tell` a
+    line."""
 
     workers: Workers
     folder: Path
     began: float
     writer: Writer
     say: Callable[[Row], None]
+    tell: Callable[[str], None]
     device: str = "cuda"
 
     @property
@@ -95,7 +97,7 @@ class Bench:
             told = " ".join(text.split())[:LAYERS_SHOWN]
             figures = {"layers": text[:LAYERS_KEPT], "characters": len(text)}
             self.writer.check(Check(what=LAYERS, result="ok", detail=told, figures=figures))
-            print(f"{LAYERS}: {told}", flush=True)
+            self.tell(f"{LAYERS}: {told}")
 
     def step(self, rows: Iterable[Planned], until_s: float) -> None:
         """All rows of a step."""
