@@ -137,7 +137,6 @@ def only_over_fp32(precision: str, label: str) -> str | None:
 
 def unsupported_by_torch(precision: str, device: str) -> str | None:
     """Why torch cannot run `precision` on "cpu" or "cuda" here; None where it can."""
-
     from harness.devices import cuda
 
     wanted = BY_NAME[precision]

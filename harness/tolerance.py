@@ -9,7 +9,7 @@ judge the rest. The bounds are far above what was measured on a CPU with AVX-512
 of the timestep's sinusoid to bf16, and so 999 to 1000. fp8 and tf32 have bounds by their mantissas, not by measurement.
 
 int8 over bf16 and fp16 has the bounds of int8, as it is as far below them: digits_vit 0.026 over bf16 and 0.016 over
-fp16, digits_dit at 10 steps 0.016 and 0.015 (the worst of the three recipes, eager, two cores).
+fp16, digits_dit at 10 steps 0.016 and 0.015, ViT-B/16 0.028 over bf16 (the worst recipe measured, eager, CPU).
 """
 
 from __future__ import annotations
