@@ -35,7 +35,7 @@ UNTIMED_PROTOCOL = frozenset({"timeout_s", "quality", "stages", "contended_retri
 GPU_FIELDS = {"name": "GPU model", "memory_bytes": "GPU memory", "power_limit_w": "GPU power limit", "mig": "GPU MIG"}
 KEY_DIGITS = 8
 SETTING = "torch setting "
-CHOICE = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")  # of one GPU among several
+CHOICE = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")  # which of several GPUs is used
 
 
 def fingerprint(environment: Environment) -> str:
@@ -123,15 +123,15 @@ def hard_fields(environment: Environment) -> Fields:
 
 
 def _flags(environment: Environment) -> Fields:
-    """Variables of the environment; those of a GPU only where one was measured, and without the choice of a GPU among
-    equal ones, which is a soft field."""
+    """Environment variables. Those of a GPU are included only where a GPU was measured. The choice of one among equal
+    GPUs is left out, because it is a soft field."""
     flags = environment.get("flags") or {}
     on_cpu = environment.get("device") == "cpu"
     return {f"flag {n}": flags[n] for n in sorted(flags) if n not in CHOICE and not (on_cpu and n in GPU_FLAGS)}
 
 
 def _torch_settings(environment: Environment) -> Fields:
-    """torch's settings of the process. Of them only deterministic algorithms, where they are on, matter to a CPU."""
+    """torch's process-wide settings. On a CPU only deterministic algorithms matter, and only if they are on."""
     settings = environment.get("torch_settings") or {}
     if environment.get("device") == "cpu":
         settings = {name: on for name, on in settings.items() if name == "deterministic_algorithms" and on}

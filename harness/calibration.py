@@ -1,5 +1,6 @@
-"""Real inputs of a workload's networks, for the ranges of int8_static and of fp8 in ONNX: what its eager iterations ask
-them for. They run in the type that their weights have: fp32, or the type under int8 that the precision names."""
+"""Real inputs of a workload's networks, from which the ranges of int8_static and of fp8 in ONNX are computed: the
+inputs that the networks get in eager iterations. The networks run in the type of their weights: fp32, or the type that
+the precision names for the rest of an int8 network."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ def recorded(workload: Workload, device: str) -> Recorded:
 
 
 def _dtype(module: torch.nn.Module) -> torch.dtype:
-    """The type of a network's weights: all that float have one."""
+    """The type of a network's weights. All of its floating-point weights have the same type."""
     import torch
 
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)

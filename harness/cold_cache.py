@@ -1,10 +1,12 @@
-"""Caches that hold nothing of the last iteration: `cold_cache: true` in a suite's protocol.
+"""Flushed caches: `cold_cache: true` in a suite's protocol.
 
-Between two iterations, outside the timed span, a buffer of twice the last cache is read and written: on a GPU of twice
-its L2, on a CPU of twice the last-level caches of all CPUs that the process may use. So weights and inputs come from
-memory, as they do where other work runs in between. Without it they may still lie in the cache, and a network that fits
-there is timed faster than it is in a service. One iteration is one sample then (`harness.timing.Timer.cold_seconds`
-says how it is timed). The stage table is measured so, too; memory, energy and quality are not.
+Before each iteration, outside the timed span, a buffer of twice the last-level cache is read and written: on a GPU of
+twice its L2, on a CPU of twice the last-level caches of all CPUs that the process may use. Weights and inputs then come
+from memory, as they do where other work runs in between. Without the flush they may still be in the cache, and a
+network that fits there is timed faster than it runs in a service. One iteration is then one sample
+(`harness.timing.Timer.cold_seconds` says how it is timed). The stage table is measured in the same way; memory, energy
+and quality are not.
+
 Not yet proven on a GPU.
 """
 
@@ -22,12 +24,12 @@ if TYPE_CHECKING:
     from harness.trial import Trial
 
 CPUS: Final = Path("/sys/devices/system/cpu")
-TIMES: Final = 2  # the cache: lines are not evicted in the order in which they came
+TIMES: Final = 2  # times the size of the cache: lines are not evicted in the order in which they came
 UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
 class Flush:
-    """A buffer of `size` bytes on `device`; a call reads and writes all of it, queued on a GPU's current stream."""
+    """A buffer of `size` bytes on `device`. A call reads and writes all of it, on a GPU in the current stream."""
 
     def __init__(self, size: int, device: str) -> None:
         import torch
@@ -47,8 +49,8 @@ def refused(protocol: Protocol, device: str) -> str | None:
 
 @contextmanager
 def flushed(trial: Trial) -> Iterator[Flush | None]:
-    """What flushes the caches of the trial's device; None where the protocol does not ask for it. The buffer is gone
-    after the block."""
+    """The function that flushes the caches of the trial's device; None where the protocol does not request it. The
+    buffer is freed after the block."""
     if not trial.protocol.cold_cache:
         yield None
         return
@@ -64,7 +66,7 @@ def flushed(trial: Trial) -> Iterator[Flush | None]:
 
 
 def _give_back(device: str) -> None:
-    """Lets torch's allocator forget the buffer, which would else be in the peaks of reserved memory."""
+    """Makes torch's allocator release the buffer, which would otherwise count in the peaks of reserved memory."""
     import torch
 
     if device == "cuda":
@@ -72,18 +74,18 @@ def _give_back(device: str) -> None:
 
 
 def cache_bytes(device: str) -> int | str:
-    """Bytes of the cache that lies before the memory of `device`; or the reason why they are not known."""
+    """The size in bytes of the last-level cache of `device`, or the reason why it is unknown."""
     import torch
 
     if device == "cuda":
         size = int(torch.cuda.get_device_properties(0).L2_cache_size)
-        return size or "the driver does not tell the size of this GPU's L2 cache"
+        return size or "the driver does not report the size of this GPU's L2 cache"
     return last_level_bytes(CPUS, ALLOWED_CPUS)
 
 
 def last_level_bytes(root: Path, cpus: tuple[int, ...]) -> int | str:
-    """Bytes of the last-level caches of `cpus` together, each one counted once; or the reason why the kernel, below
-    `root`, does not tell them."""
+    """The total size in bytes of the last-level caches of `cpus`, each counted once; or the reason why the kernel does
+    not report it below `root`."""
     found: dict[str, int] = {}
     for cpu in cpus:
         try:
@@ -92,9 +94,9 @@ def last_level_bytes(root: Path, cpus: tuple[int, ...]) -> int | str:
             caches = []
         _, shared, size = max(filter(None, caches), default=(0, "", 0))
         if not size:
-            return f"the kernel does not tell the caches of CPU {cpu} ({root}/cpu{cpu}/cache)"
+            return f"the kernel does not list the caches of CPU {cpu} ({root}/cpu{cpu}/cache)"
         found[shared] = size
-    return sum(found.values()) or "the kernel does not tell which CPUs this process may use"
+    return sum(found.values()) or "the kernel does not report which CPUs this process may use"
 
 
 def _cache(folder: Path) -> tuple[int, str, int] | None:

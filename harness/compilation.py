@@ -4,8 +4,8 @@ dynamo and inductor count over the whole process, and a block measures several r
 row's counts are therefore differences from the start of its build, and they are final when the next row's build starts.
 
 That start also resets dynamo. Rows of one model share the code object of their forward. dynamo compiles a code object
-only eight times, and takes the code of an earlier row for a row with the same shapes. The reset discards the compiled
-code and the CUDA graphs of all earlier rows of the process, which are measured and verified by then.
+only eight times, and it reuses the code of an earlier row for a row with the same shapes. The reset discards the
+compiled code and the CUDA graphs of all earlier rows of the process, which have been measured and verified by then.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """How often each thing happened. `frames` are compiled graphs of dynamo, `partitions` the parts of the graphs that
-    inductor divided, `skipped` the graphs that it did not capture as CUDA graphs. `recorded` are the compiled functions
-    with a CUDA graph, `recordings` all their CUDA graphs; None if this torch does not show them."""
+    """How often each thing happened. `frames` counts the graphs that dynamo compiled, `partitions` the parts of the
+    graphs that inductor divided, and `skipped` the graphs that it did not capture as CUDA graphs. `recorded` counts the
+    compiled functions that have a CUDA graph, and `recordings` all of their CUDA graphs; both are None if this torch
+    does not show them."""
 
     frames: int = 0
     cache_hits: int = 0
@@ -36,7 +37,7 @@ class Counts:
 
 
 class Compilation:
-    """The counts of one row, from the moment this is made, which resets dynamo, until the next one is made."""
+    """The counts of one row, from the creation of this object, which resets dynamo, until the next one is created."""
 
     _latest: ClassVar[Compilation | None] = None
 
@@ -51,7 +52,7 @@ class Compilation:
         Compilation._latest = self
 
     def counts(self) -> Counts:
-        """What happened since this was made and before the next one was."""
+        """What happened since this object was created and before the next one was."""
         if self._final is not None:
             return self._final
         counted = {name: count - self._before[name] for name, count in _counters().items()}
@@ -77,7 +78,7 @@ def _counters() -> dict[str, int]:
 
 
 def _recordings() -> list[Any] | None:
-    """The compiled function of every CUDA graph in inductor's tree of them; None if this torch does not show it."""
+    """The compiled function of every CUDA graph in inductor's tree; None if this torch does not show it."""
     import torch
 
     if not torch.cuda.is_initialized():

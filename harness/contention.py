@@ -4,7 +4,7 @@ The criteria are fixed here, before anything is measured, and none of them is th
 left out, or a row is called contended, by what the kernel and the driver counted, never because it came out slow.
 
     other processes used more than 10 % of a core     /proc/stat, less this process's own time
-    (a GPU was measured: of the cores left to them)
+    (in a row of a GPU: of the cores left to them)
     the hypervisor took more than 5 % of a core       steal in /proc/stat
     the cgroup's quota throttled this process         nr_throttled in cpu.stat
     another process computed on the GPU               NVML's list of compute processes
@@ -51,7 +51,8 @@ def _during(state: Mapping[str, Any]) -> str | None:
 
 
 def _cores_left(state: Mapping[str, Any], own_cores: float) -> float:
-    """Cores that others may use a share of. A state without `cores` is from before they were recorded."""
+    """The number of cores that 10 % refers to: one, or in a row of a GPU those that the row leaves free. A state
+    without `cores` was stored before they were recorded."""
     return max(1.0, (state.get("cores") or 1.0) - own_cores) if "gpu" in state else 1.0
 
 

@@ -51,7 +51,7 @@ FLAGS = (
     "CUDA_MODULE_LOADING",
     "NVIDIA_TF32_OVERRIDE",
 )
-GPU_FLAGS = (  # that change nothing where a CPU is measured
+GPU_FLAGS = (  # they change nothing where a CPU is measured
     "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",
     "CUDA_DEVICE_MAX_CONNECTIONS",
@@ -115,9 +115,9 @@ def collect_or_reason(argument: tuple[str | None, int | None], report: Any = Non
 
 
 def torch_settings() -> dict[str, str | bool]:
-    """torch's switches that a plugin may set for the whole process and that no row sets itself: which kernels a GPU
-    runs, and in which precision they add up. TF32 and the precision of fp32 products are not among them, since each row
-    sets those for itself (`harness.precision.applied`)."""
+    """torch's process-wide settings that a plugin may change and that no row sets itself. They decide which kernels a
+    GPU runs and in which precision those accumulate. TF32 and the precision of fp32 products are not among them, since
+    each row sets those for itself (`harness.precision.applied`)."""
     import torch
 
     cuda: Any = torch.backends.cuda  # its attributes have no types

@@ -31,7 +31,7 @@ class Left(StrEnum):
     COMPUTED = "its weight is computed anew in every call (weight_norm, spectral_norm or another parametrization)"
     OTHERWISE = "its weight is used by something other than torch.nn.functional.linear"
     GPU_SIDES = "its dimensions are not multiples of 8, as a GPU's int8 product needs"
-    GPU_ROWS = "its input has 16 rows or fewer, and a GPU's int8 product needs 17"
+    GPU_ROWS = "its input has 16 rows or fewer, and a GPU's int8 product needs 17 or more"
     FP8_SIDES = "its dimensions are not multiples of 16, as fp8 kernels need"
     NOT_PLAIN = "quantize_dynamic supports only plain nn.Linear"
 
@@ -39,7 +39,7 @@ class Left(StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class Range:
     """What the network's calls showed of a linear layer's input: its largest absolute value, its number of dimensions,
-    which torchao's scale must match, and the fewest rows of a product."""
+    which torchao's scale must match, and the smallest number of rows in one product."""
 
     largest: float
     ndim: int

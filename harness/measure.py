@@ -75,8 +75,8 @@ class Outcome:
 
 
 def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turns | None = None) -> Outcome:
-    """The measurement of one case in one process. Raises whatever the model or the backend raises, and Mismatch where
-    one of them changed a setting of the whole process, TF32 among them: nothing is timed under it."""
+    """The measurement of one case in one process. Raises whatever the model or the backend raises. Raises Mismatch
+    where one of them changed a process-wide setting, such as TF32; nothing is timed under such a setting."""
     case = job.case
     backend = BACKENDS[case.backend]
     if reason := (
@@ -163,7 +163,7 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Loa
 
 
 def _finished(iterate: Callable[..., Any], build: Build) -> Callable[..., Any]:
-    """`iterate` and what the build does after each iteration."""
+    """`iterate`, followed by what the build does after each iteration."""
     after = build.after_iteration
     if after is None:
         return iterate

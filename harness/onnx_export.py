@@ -68,8 +68,8 @@ class OnnxFile:
 
 
 def exported(components: Sequence[Component], request: BuildRequest, recipe: str) -> list[OnnxFile]:
-    """The files of all components, made where they are not there yet: in the form `recipe`, and in its form of fp32 for
-    a component that overflows in fp16. Raises what exporter or checker raise."""
+    """The ONNX files of all components; files that do not exist yet are exported. Each has the form `recipe`, or that
+    form's fp32 variant for a component that overflows in fp16. Raises what the exporter or the checker raises."""
     if "dynamic_size" in request.optimizations and not any(x.ndim == 4 for c in components for x in c.inputs):
         raise Unsupported("dynamic_size: no network of this model takes pictures or latents")
     return [_exported(c, request, of_component(c, recipe)) for c in components]

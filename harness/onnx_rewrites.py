@@ -1,6 +1,6 @@
-"""What is rewritten in the graph that torch's exporter gives: three forms that a checker or a provider does not take.
+"""Rewrites of the graph that torch's exporter gives: three constructs that a checker or a provider does not accept.
 
-A rewriting changes no number: it is another spelling of the same function. It reads the element types that the exporter
+A rewrite changes no number: it writes the same function in another form. It reads the element types that the exporter
 noted, so it comes before those notes are dropped.
 """
 
@@ -19,13 +19,13 @@ def apply(graph: Any) -> None:
 
 
 def _element_types(graph: Any) -> dict[str, int]:
-    """ONNX's number of the element type, by the name of the tensor."""
+    """ONNX's number for the element type, by the name of the tensor."""
     described = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.output, *graph.value_info)}
     return described | {t.name: t.data_type for t in graph.initializer}
 
 
 def _rewritten(node: Any, types: Mapping[str, int], graph: Any) -> list[Any]:
-    """What stands for `node`; constants that it needs are added to the initialisers of `graph`."""
+    """The nodes that replace `node`; constants that they need are added to the initialisers of `graph`."""
     if node.op_type == "Einsum":
         return _permuting_einsum(node)
     if node.op_type == "ArgMax":
@@ -34,7 +34,7 @@ def _rewritten(node: Any, types: Mapping[str, int], graph: Any) -> list[Any]:
 
 
 def _permuting_einsum(node: Any) -> list[Any]:
-    """A Transpose for an Einsum that only permutes: ONNX has no Einsum in bf16, and DiT's patches need one."""
+    """A Transpose in place of an Einsum that only permutes: ONNX has no Einsum in bf16, and DiT's patches need one."""
     from onnx import helper
 
     permutation = permutation_of(helper.get_node_attr_value(node, "equation"))
@@ -44,7 +44,8 @@ def _permuting_einsum(node: Any) -> list[Any]:
 
 
 def permutation_of(equation: str | bytes) -> list[int] | None:
-    """Where each letter of an Einsum's result comes from, "ab->ba" -> [1, 0]; None for one that does more than that."""
+    """For each letter of an Einsum's result, its position in the input: "ab->ba" gives [1, 0]. None if it does more
+    than permute."""
     text = equation.decode() if isinstance(equation, bytes) else equation
     given, _, result = text.replace(" ", "").partition("->")
     if not result.isalpha() or len(set(given)) != len(given) or sorted(given) != sorted(result):
@@ -53,11 +54,12 @@ def permutation_of(equation: str | bytes) -> list[int] | None:
 
 
 def _integer_argmax(node: Any, types: Mapping[str, int], graph: Any) -> list[Any]:
-    """TopK with k = 1 for an ArgMax of integers: SDXL's second text encoder finds the end of the prompt by one.
+    """TopK with k = 1 in place of an ArgMax of integers, by which SDXL's second text encoder finds the end of the
+    prompt.
 
-    ONNX Runtime's CUDA provider has ArgMax of floating point only; an integer one would run on the CPU, and the host
-    would wait for the GPU in the middle of the network. Its TopK takes integers. By ONNX's definition both give the
-    lowest index where several elements are the largest.
+    ONNX Runtime's CUDA provider has ArgMax for floating point only. An integer ArgMax would run on the CPU, and the
+    host would wait for the GPU in the middle of the network. The provider's TopK takes integers. By ONNX's definition
+    both give the lowest index where several elements are the largest.
     """
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
@@ -77,9 +79,9 @@ def _integer_argmax(node: Any, types: Mapping[str, int], graph: Any) -> list[Any
 
 
 def _mixed_concat(node: Any, types: Mapping[str, int]) -> list[Any]:
-    """Casts before a Concat of several types: torch.cat promotes them, ONNX has no Concat of more than one.
+    """Casts before a Concat of several types: torch.cat promotes them, but ONNX's Concat takes one type only.
 
-    SDXL's U-Net in half precision joins the pooled text with an embedding of sizes that is always fp32.
+    SDXL's U-Net in half precision concatenates the pooled text with an embedding of sizes that is always fp32.
     """
     from onnx import helper
 

@@ -49,8 +49,8 @@ class Estimate:
 
 
 def interleaved(row: PairedRow, latency_s: float, loops: int = 1) -> PairedRow:
-    """The row with its turns and counts, from one latency of the base arm and the iterations that a sample of it held;
-    equal in both arms.
+    """The row with its turns and counts, which are equal in both arms. They follow from one latency of the base arm and
+    the number of iterations in its sample.
 
     A turn is as long as the machine's speed stays about the same (`harness.turns`), but at least one sample.
     """

@@ -18,8 +18,8 @@ torchao quantises for the torch backends (`harness.quantisation`), ONNX Runtime'
 the quantised share (`harness.share`). A module's floating-point inputs are cast at its border and its output is
 returned in fp32.
 
-A component with `force_upcast` overflows in fp16, so that it runs in fp32 in an fp16 row: its weights, its activations
-and what is exported of it. The row has that as a fact and as a warning.
+A component with `force_upcast` overflows in fp16. In an fp16 row its weights, its activations and its exported file are
+therefore in fp32. The row has that as a fact and as a warning.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Precision:
     activations   torch's dtype of the activations, and of all weights that are not quantised
     recipe        how linear layers are quantised; None where none is
     stored        torch's dtype of the weights that the precision is named after
-    base          what the name says of the rest of a quantised network ("bf16"); None where it says nothing
+    base          the type that the name gives for the rest of a quantised network ("bf16"); None where it gives none
     gpu_only      whether it needs an NVIDIA GPU
     capability    the lowest compute capability of a GPU whose tensor cores compute in it; None for any
     tolerance     its column in the tables of `harness.tolerance`
@@ -160,8 +160,8 @@ _NEEDS_GPU: Final = {
 
 
 def too_old(precision: str) -> str | None:
-    """Why the tensor cores of this GPU do not compute in `precision`: it would be another one by this name, or fail.
-    None where they do."""
+    """Why the tensor cores of this GPU do not compute in `precision`, or None where they do. The row would run in
+    another precision under this name, or fail."""
     import torch
 
     needed = BY_NAME[precision].capability
@@ -171,8 +171,8 @@ def too_old(precision: str) -> str | None:
 
 
 def of_component(component: Component, row: str) -> str:
-    """The precision in which a component runs in a row of precision `row`: with `force_upcast` fp32 takes the place of
-    fp16. The same rule names the form in which it is exported."""
+    """The precision in which a component runs in a row of precision `row`: with `force_upcast`, fp32 takes the place of
+    fp16. The form in which it is exported follows the same rule."""
     if not component.force_upcast:
         return row
     return "fp32" if row == "fp16" else row.removesuffix("_fp16")
@@ -184,12 +184,13 @@ def of_components(components: Iterable[Component], row: str) -> dict[str, str]:
 
 
 def upcast(components: Iterable[Component], row: str) -> dict[str, str]:
-    """Component name -> the precision in which it runs, of those that do not run in the precision of the row."""
+    """Component name -> the precision in which it runs, for the components that do not run in the precision of the
+    row."""
     return {name: own for name, own in of_components(components, row).items() if own != row}
 
 
 def upcast_facts(components: Iterable[Component], row: str) -> dict[str, dict[str, str]]:
-    """The fact of a row with components of another precision; empty for any other row."""
+    """The fact of a row that has components in another precision; empty for any other row."""
     found = upcast(components, row)
     return {"component_precisions": found} if found else {}
 
@@ -257,8 +258,8 @@ def _fp32_modes() -> set[str]:
 
 
 def placed(module: torch.nn.Module, precision: str, device: str) -> torch.nn.Module:
-    """`module` itself on `device`, with its weights in the base type of `precision`. Tensor by tensor, and torch
-    converts on the host what it copies from there (ATen's cuda/Copy.cu): a GPU never holds a wider copy."""
+    """`module` itself on `device`, with its weights in the base type of `precision`. It is moved tensor by tensor, and
+    torch converts on the host what it copies from there (ATen's cuda/Copy.cu), so a GPU never holds a wider copy."""
     return module.to(device, dtype_of(precision))
 
 

@@ -63,7 +63,7 @@ def read() -> Settings:
 
 
 def _cudnn_tf32() -> bool | str:
-    """torch refuses to read it where its older and newer switches contradict each other."""
+    """Whether cuDNN may use TF32. torch refuses to read it where its older and newer switches contradict each other."""
     import torch
 
     try:

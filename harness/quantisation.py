@@ -25,9 +25,9 @@ Recipe = Literal["int8_dynamic", "int8_dynamic_classic", "int8_static", "int8_we
 
 INT8_MAX: Final = 127.0
 INT8_PRODUCTS: Final = frozenset[Recipe]({"int8_dynamic", "int8_static"})  # activations in int8, too
-# What torch._int_mm takes on a GPU (ATen's cuda/Blas.cpp). With other shapes eager torchao multiplies on the CPU or in
-# fp32 (its kernel/intmm.py). inductor calls the same operator, in max-autotune beside a Triton kernel without the limit
-# of rows (torch/_inductor/kernel/mm.py, tuned_int_mm): the same layers are left in all of its modes.
+# What torch._int_mm accepts on a GPU (ATen's cuda/Blas.cpp). With other shapes eager torchao multiplies on the CPU or
+# in fp32 (its kernel/intmm.py). inductor calls the same operator; in max-autotune it also tries a Triton kernel without
+# a limit on rows (torch/_inductor/kernel/mm.py, tuned_int_mm). All of its modes leave the same layers unquantised.
 INT_MM_MULTIPLE: Final = 8
 INT_MM_ROWS: Final = 17
 FP8_MULTIPLE: Final = 16  # torchao leaves a layer of another size in bf16, and only logs it
@@ -112,7 +112,7 @@ def is_quantised(weight: torch.Tensor) -> bool:
 
 
 def waits_for_gpu(recipe: Recipe | None) -> bool:
-    """Whether each product waits for the GPU where torch.compile does not trace it: torchao's safe_int_mm (its
+    """Whether each product waits for the GPU unless torch.compile traces it. torchao's safe_int_mm (its
     kernel/intmm.py) then formats the input as text, which copies values of it to the host."""
     return recipe in INT8_PRODUCTS
 
@@ -136,7 +136,7 @@ def _torchao(layers: Mapping[str, torch.nn.Linear], recipe: Recipe, ranges: Rang
     }
     for name, layer in layers.items():  # layer by layer: torchao would quantise a shared one twice, and fail
         config = _static(ranges[name], layer) if recipe == "int8_static" else configs[recipe]()
-        config.set_inductor_config = False  # it would tune every later compilation of the process
+        config.set_inductor_config = False  # True would change inductor's settings for the rest of the process
         ao.quantize_(layer, config, filter_fn=any_linear)
 
 

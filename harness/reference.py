@@ -5,10 +5,11 @@ Computed once for all rows that share it, in whichever worker needs it first, an
 adopts its own output, so it is never computed twice. `<key>.json` beside it says how it was computed (`Origin`), or why
 it could not be: then no other row tries again.
 
-The row's time-out stands still meanwhile (`BEGUN` to `ENDED`; `harness.worker`). A reference has a time of its own, as
-long as the row's `timeout_s`. One that takes longer is missing, with the reason, and so is the closeness to it: a row
-that was measured is not lost to its reference. On the row's own device the time is checked before each call of a
-network; for a row of a GPU, the CPU computes it in a process that can be killed (`harness.reference_process`).
+The row's time-out is paused while a reference is computed (from `BEGUN` to `ENDED`; `harness.worker`). The reference
+has a time limit of its own, equal to the row's `timeout_s`. A reference that takes longer is missing, with the reason,
+and so are the metrics that compare with it; the row keeps what was measured. On the row's own device the limit is
+checked before each call of a network. Where the CPU computes the reference for a row of a GPU, it does so in a process
+that can be killed (`harness.reference_process`).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ What = Literal["timed batch", "quality set"]
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a reference was computed with: the hash of the weights, and whether the CPU computed it for a GPU's rows; or
+    """How a reference was computed: the hash of its weights, and whether the CPU computed it for the rows of a GPU; or
     `missing`, the reason why there is none."""
 
     weights_hash: str
@@ -51,7 +52,7 @@ class NoReference(RuntimeError):
 
     @property
     def warning(self) -> str:
-        """The warning of a row whose output was compared with nothing."""
+        """The warning of a row whose output was not compared with a reference."""
         reason = str(self).replace("; ", ", ")  # warnings are listed with semicolons between them
         return f"unchecked: the output was not compared with fp32 eager: {reason}"
 
@@ -89,9 +90,10 @@ def output(trial: Trial, what: What, own: Callable[[], torch.Tensor]) -> torch.T
 
 
 def _keep(path: Path, origin: Origin, found: torch.Tensor | None = None) -> None:
-    """Stores a reference; without `found` only why there is none."""
+    """Stores a reference, or, without `found`, only the reason why there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path.with_suffix(".json"), json.dumps(asdict(origin)))  # before the array, which is looked for
+    # before the array, since readers look for the array
+    write_atomically(path.with_suffix(".json"), json.dumps(asdict(origin)))
     if found is not None:
         kept_outputs.save(path, found)
 
@@ -120,8 +122,8 @@ def _origin(trial: Trial, what: What) -> Origin | None:
 
 
 def _compute(trial: Trial, what: What) -> tuple[Origin, torch.Tensor]:
-    """Builds the model anew, eager and fp32, and runs the batches once; on the CPU where the GPU has no room for it.
-    Raises NoReference where that takes longer than the row's `timeout_s`, and where the CPU comes to no result."""
+    """Builds the model again, eager and in fp32, and runs the batches once; on the CPU where the GPU has no room for
+    it. Raises NoReference where that takes longer than the row's `timeout_s`, and where the CPU gives no result."""
     import torch
 
     device, limit_s = trial.device.torch_device, trial.protocol.timeout_s

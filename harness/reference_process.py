@@ -1,7 +1,8 @@
-"""The fp32 reference on the CPU, for a row of a GPU that has no room for it: a process of its own.
+"""The fp32 reference of a row of a GPU that has no room for it: computed on the CPU, in a process of its own.
 
-It has the time of a row (`timeout_s`) for itself. When that is over it is killed, and when it needs more memory than
-the host has, it dies alone: the row that waits for it keeps what was measured and has no reference, with the reason.
+The process may take as long as a row (`timeout_s`), and is killed when that time is over. If it needs more memory than
+the host has, only this process dies. In both cases the row that waits for it keeps what was measured, and has no
+reference, with the reason.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Answer:
 
 def computed(order: Order, limit_s: float) -> Answer:
     """The answer to `order`, within `limit_s` seconds."""
-    read_end, alive = os.pipe()  # closed with this process, at which the other one ends
+    read_end, alive = os.pipe()  # closes when this process ends, whereupon the other one ends too
     paths = os.pathsep.join(path for path in sys.path if path)
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer"
@@ -79,7 +80,7 @@ def _ended(code: int) -> str:
 
 
 def main() -> None:
-    """Runs in the process: reads the order from its input, and writes the answer to the file that it is given."""
+    """What the process runs: it reads the order from stdin, and writes the answer to the file that it is given."""
     from harness.worker import die_with
 
     die_with(int(sys.argv[2]))

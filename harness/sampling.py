@@ -1,11 +1,11 @@
 """Warm-up to a steady state, then samples until the median is known precisely. Pure control flow over `measure()`.
 
 Warm-up ends when the minimum time and count are over and the medians of the last two windows agree within the
-protocol's tolerance; at the cap it ends all the same, and the row is flagged `unsteady`. Warm-up values are kept.
+protocol's tolerance. It also ends at the cap, and then the row is flagged `unsteady`. Warm-up values are kept.
 
-A sample holds as many iterations as make it MIN_TIMED_S long, and on a GPU MIN_TIMED_GPU_S: the synchronisation that
-ends a sample costs some 10 to 20 microseconds, 5 to 10 % of 0.2 ms, and at most 0.5 % of 4 ms. (These costs are
-the usual ones of CUDA; they are not yet measured here.)
+A sample holds enough iterations to last MIN_TIMED_S, or MIN_TIMED_GPU_S on a GPU. The synchronisation that ends a
+sample costs some 10 to 20 microseconds, which is 5 to 10 % of 0.2 ms, and at most 0.5 % of 4 ms. (These costs are the
+usual ones of CUDA; they are not yet measured here.)
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Sampled:
 
 
 def shortest_s(device: str, protocol: Protocol) -> float:
-    """Seconds that a sample lasts at least on "cpu" or "cuda"; 0 where each iteration is to be a sample of its own."""
+    """The shortest duration of a sample in seconds, on "cpu" or "cuda"; 0 where each iteration is a sample of its
+    own."""
     if protocol.cold_cache:
         return 0.0
     return MIN_TIMED_GPU_S if device == "cuda" else MIN_TIMED_S
@@ -57,8 +58,8 @@ def sample(
     whole_s: Callable[[float], float] = lambda timed_s: timed_s,
 ) -> Sampled:
     """Runs `measure(loops)` (seconds per iteration over `loops` iterations) as the protocol says, samples of at least
-    `shortest_s` seconds; calls `warm` between the warm-up and the samples. `whole_s` gives the seconds that the last
-    measurement took of the protocol's time, from those that it timed."""
+    `shortest_s` seconds; calls `warm` between the warm-up and the samples. `whole_s` gives how many seconds of the
+    protocol's time the last measurement took, from the seconds that it timed."""
     warmup, unsteady = _warm_up(measure, protocol, whole_s)
     loops = _loops(warmup, shortest_s)
     warm()
@@ -117,7 +118,7 @@ def sample_in_turns(
 
 
 def _loops(warmup: Sequence[float], shortest_s: float) -> int:
-    """How many iterations make a sample of `shortest_s` seconds, by the last ones of the warm-up."""
+    """How many iterations make a sample of `shortest_s` seconds, estimated from the last ones of the warm-up."""
     return max(1, math.ceil(shortest_s / max(statistics.median(warmup[-WINDOW:]), 1e-9)))
 
 

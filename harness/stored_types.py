@@ -89,7 +89,7 @@ class Facts(TypedDict, total=False):
 
 
 class Figure(TypedDict):
-    """A figure over the readings of a sensor."""
+    """The range and the median of one figure over a sensor's readings."""
 
     min: float
     median: float
@@ -97,7 +97,7 @@ class Figure(TypedDict):
 
 
 class During(TypedDict, total=False):
-    """What a GPU's sensors said during the samples (`harness.devices.watch`)."""
+    """What a GPU's sensors reported during the samples (`harness.devices.watch`)."""
 
     sm_clock_mhz: Figure | None
     memory_clock_mhz: Figure | None

@@ -1,11 +1,14 @@
-"""One TensorRT 11 engine: built from an ONNX file, kept by what it was made of, called with torch tensors as buffers.
+"""One TensorRT 11 engine: built from an ONNX file, cached under a key of all its inputs, called with torch tensors as
+buffers.
 
-Networks are strongly typed: the precision is the ONNX file's, and no builder flag can lower it. Only TF32 is a flag, on
-unless it is taken away. An engine belongs to one GPU model and one version of TensorRT, so both are in its key, beside
-the file's bytes, the range of shapes, TF32 and the workspace. Beside each stands how long its build took, which every
-case that uses it reports, and the digest of its bytes: one that was altered since is built anew. Once its layers were
-read, the inspector's text stands beside it, too (`.layers.json`). Written against the real API of 11.4; not yet proven
-on hardware.
+Networks are strongly typed: the precision is that of the ONNX file, and no builder flag can lower it. Only TF32 is a
+flag, which is on unless it is cleared. An engine belongs to one GPU model and one version of TensorRT, so both are in
+its key, with the file's bytes, the range of shapes, TF32 and the workspace. The duration of its build is stored beside
+the engine, and every case that uses the engine reports it. The digest of the engine's bytes is stored too: an engine
+that was altered since is built anew. Once the layers have been read, the inspector's text is stored beside the engine
+as well (`.layers.json`).
+
+Written against the real API of 11.4; not yet proven on hardware.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ Shape = tuple[int, ...]
 
 
 class EngineError(RuntimeError):
-    """TensorRT said no; `str()` holds what its parser or logger said (`harness.tensorrt_log`)."""
+    """TensorRT failed; `str()` holds the messages of its parser or logger (`harness.tensorrt_log`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +156,7 @@ def _use_timing_cache(config: Any, path: Path) -> None:
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
             return
-    raise EngineError(f"TensorRT takes no timing cache, not even an empty one: {tensorrt_log.reason()}")
+    raise EngineError(f"TensorRT accepts no timing cache, not even an empty one: {tensorrt_log.reason()}")
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -174,8 +177,8 @@ def _profile(builder: Any, network: Any, ranges: Sequence[Range]) -> Any:
 class Engine:
     """A loaded engine. Calling it with torch tensors on the GPU gives its one output; shapes are those of the call.
 
-    The memory of activations is one tensor of torch's, for the largest shapes of the profile, which all its execution
-    contexts use, one after the other: the one that is called, and the short-lived one of the profiler.
+    The memory of activations is one torch tensor, sized for the largest shapes of the profile. All execution contexts
+    of the engine use it, one after the other: the one that is called, and the short-lived one of the profiler.
     """
 
     def __init__(self, path: Path) -> None:
@@ -229,7 +232,7 @@ class Engine:
         if context is None:
             raise EngineError(f"TensorRT made no execution context: {tensorrt_log.reason()}")
         context.set_device_memory(self._memory.data_ptr(), self._memory.numel())
-        # By default a context sets the NVTX markers of the engine's verbosity; DETAILED ones take time in every call.
+        # By default a context sets NVTX markers at the engine's verbosity; those of DETAILED take time in every call.
         context.nvtx_verbosity = trt.ProfilingVerbosity.NONE
         return context
 
@@ -247,7 +250,7 @@ class Engine:
         return {name: str(dtype).removeprefix("torch.") for name, dtype in self._dtypes.items()}
 
     def inspector_json(self, *inputs: torch.Tensor) -> str:
-        """What the inspector says of the engine at the shapes of `inputs`: without shapes it tells no formats."""
+        """The inspector's text for the engine at the shapes of `inputs`; without shapes it contains no formats."""
         import tensorrt as trt
 
         self._shape(self._context, inputs)
@@ -256,7 +259,7 @@ class Engine:
         return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
     def layers(self, *inputs: torch.Tensor) -> Layers:
-        """The layers of the engine at the shapes of `inputs`. The text that they were read from is kept beside the
+        """The layers of the engine at the shapes of `inputs`. The text from which they are read is stored beside the
         engine, in `.layers.json`."""
         text = self.inspector_json(*inputs)
         _write(self.path.with_suffix(".layers.json"), text.encode())

@@ -1,9 +1,10 @@
-"""What the inspector of a TensorRT engine says of its layers: which types they give, and which compute narrowly.
+"""The layers of a TensorRT engine, as its inspector reports them: which types they give, and which compute in int8 or
+fp8.
 
-Beside TensorRT's own layers ("CaskConvolution", "Reformat") the list has those of its compiler, Myelin: "gemm",
-"fusion", "kgen". A kernel that Myelin generated is named after the operations in it: "__myl_FcMulAdd_myl0_7" multiplies
-by a weight ("Fc", fully connected), "__myl_CastMulRound_myl0_3" does not. These names are from published engines of
-version 10. No engine's text has been read by this code on hardware yet.
+Besides TensorRT's own layers ("CaskConvolution", "Reformat") the list contains those of its compiler, Myelin: "gemm",
+"fusion", "kgen". A kernel that Myelin generated is named after its operations: "__myl_FcMulAdd_myl0_7" multiplies by a
+weight ("Fc", fully connected), "__myl_CastMulRound_myl0_3" does not. These names are from published engines of version
+10. This code has not yet read the text of an engine on hardware.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-# TensorRT 11 tells the type of a tensor by one word, "Half"; before, it stood in a text such as "Thirty-two wide
+# TensorRT 11 gives the type of a tensor as one word, "Half"; before, it was part of a text such as "Thirty-two wide
 # channel vectorized row major Int8 format".
 TYPE_KEYS: Final = ("Datatype", "Format/Datatype")
 DATATYPE: Final = re.compile(
@@ -33,16 +34,16 @@ PRODUCT: Final = re.compile(r"Fc(?![a-z])|[Gg]emm|MatMul")
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
-    """`types` counts what the layers give, {"Half": 120, "Float": 3}; `quantised` those that read int8 or fp8 or have
-    weights of it, {"Int8": 48}, and multiply: no mere change of format, and no generated kernel without a product,
-    which may widen what it reads for a product elsewhere."""
+    """`types` counts the types that the layers give, {"Half": 120, "Float": 3}. `quantised` counts the layers that
+    multiply and that read int8 or fp8 or have such weights, {"Int8": 48}. A mere change of format does not count. Nor
+    does a generated kernel without a product, which may convert its input to a wider type for a product elsewhere."""
 
     types: Mapping[str, int]
     quantised: Mapping[str, int]
 
     @property
     def read(self) -> bool:
-        """Whether the type of any tensor could be read: if not, the inspector's text is of an unknown form."""
+        """Whether the type of any tensor could be read. If not, the inspector's text has an unknown form."""
         return any(word != UNKNOWN for word in self.types)
 
 

@@ -1,4 +1,5 @@
-"""TensorRT's messages, kept: where it fails it returns nothing and logs why, and that is to be the row's reason."""
+"""TensorRT's messages. Where TensorRT fails, it returns nothing and logs the cause, which becomes the reason of the
+row."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ OF_MEMORY: Final = ("could not be allocated", "insufficient memory")
 
 @functools.cache
 def logger() -> Any:
-    """The logger of this process, an ILogger. There is only one: as long as one of its objects lives, TensorRT ignores
-    any other than the first."""
+    """The logger of this process, an ILogger. There is only one, because TensorRT ignores any logger but the first
+    while one of its objects exists."""
     import tensorrt as trt
 
     class Kept(trt.ILogger):
@@ -40,14 +41,14 @@ def logger() -> Any:
 
 
 def forget() -> None:
-    """Drops what was said so far; to be called before the work whose failure is to be explained."""
+    """Drops all messages so far. Call it before the work whose failure is to be explained."""
     kept = logger()
     kept.errors.clear()
     kept.warnings.clear()
 
 
 def reason() -> str:
-    """What TensorRT has said since `forget`: its errors, then its warnings of memory that it did not get."""
+    """TensorRT's messages since `forget`: its errors, then its warnings about memory that it could not allocate."""
     kept = logger()
     of_memory = [text for text in kept.warnings if any(words in text for words in OF_MEMORY)]
     return "; ".join([*kept.errors, *of_memory]) or "TensorRT gave no reason"

@@ -1,12 +1,12 @@
-"""What held a GPU's clocks down while the latency samples were taken, as shares of their time. Pure: the recorded state
-in, words out.
+"""What held a GPU's clocks down while the latency samples were taken, as shares of their time. These are pure
+functions: they take the recorded state and return words.
 
-A row that ran throttled gets a warning, and its figures count: a power cap is how many GPUs always run, and its figure
-is that of the capped GPU. Heat is also what a row is called contended for (`harness.contention`).
+A throttled row gets a warning, and its figures still count: many GPUs always run at a power cap, and the figures are
+those of the capped GPU. A row that heat slowed down is also contended (`harness.contention`).
 
-The share is that of the driver's own counter of seconds, where it has one for that cause; elsewhere it is the share of
-the readings during the samples (`harness.devices.watch`) in which NVML named the cause. A counter that moved further
-than time did is not believed. NVML's reasons that this version does not know count as causes of their own.
+The share is that of the driver's own counter of seconds, where it has one for the cause. Otherwise it is the share of
+the readings during the samples (`harness.devices.watch`) in which NVML named the cause. A counter that advanced by more
+than the elapsed time is ignored. A reason of NVML that this version does not know counts as a cause of its own.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any, Final, Literal, NamedTuple
 
 from harness.contention import LATENCY_PASS, THROTTLED_SHARE
 
-COUNTER_STEP_S: Final = 0.2  # a driver's counter may move in steps, one of which is more than the stretch has lasted
+COUNTER_STEP_S: Final = 0.2  # a driver's counter may move in steps, so it may exceed the elapsed time by one step
 USER_CLOCKS: Final = "clocks set by a user"
 NO_CAUSE: Final = frozenset({"idle", USER_CLOCKS, "display clock setting"})
-# Shown, and no warning: they tell how low the clocks were, and not why.
+# Shown without a warning: they say how low the clocks were, but not why.
 LOW_CLOCKS: Final = {
     "below_base_clocks_s": "below the base clocks",
     "below_application_clocks_s": "below the application clocks",
@@ -36,7 +36,7 @@ FIGURES: Final = {  # of the readings during the samples: what stands before the
 
 @dataclass(frozen=True, kw_only=True)
 class Cause:
-    """A cause, the driver's counter of its seconds, and NVML's reasons that mean it (`harness.devices.nvml`)."""
+    """A cause, the driver's counter of its seconds, and NVML's reasons for it (`harness.devices.nvml`)."""
 
     words: str
     counter: str | None = None
@@ -69,8 +69,8 @@ class Share(NamedTuple):
 
 
 def shares(gpu: Mapping[str, Any]) -> dict[str, Share]:
-    """Cause in words -> how much of the samples it held the clocks down, 0 included; causes that neither a counter nor
-    a reading tells of are left out. `gpu` is the GPU's state during the samples."""
+    """Cause in words -> the share of the samples in which it held the clocks down, 0 included. Causes for which there
+    is neither a counter nor a reading are left out. `gpu` is the GPU's state during the samples."""
     seen: Mapping[str, float] | None = (gpu.get("during") or {}).get("held_down")
     found = {}
     for cause in CAUSES:
@@ -116,7 +116,7 @@ def in_words(state: Mapping[str, Any]) -> str | None:
     if causes := _held_down(gpu):
         held = f"held down by {causes}"
     else:
-        held = "not held down" if shares(gpu) else "whether anything held the clocks down is not told"
+        held = "not held down" if shares(gpu) else "the driver does not report whether anything held the clocks down"
     counted = {words: _counted(gpu, counter) or 0.0 for counter, words in LOW_CLOCKS.items()}
     low = ", ".join(f"{words} {Share(share, 'time')}" for words, share in counted.items() if share > THROTTLED_SHARE)
     user = "clocks set by a user" if USER_CLOCKS in (during.get("held_down") or {}) else ""

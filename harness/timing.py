@@ -1,6 +1,6 @@
-"""The only reader of a clock. Host wall clock, with the device synchronised before and after.
+"""The only code that reads a clock. It is the host's wall clock, with the device synchronised before and after.
 
-Iterations with flushed caches (`Timer.cold_seconds`) are timed on a GPU by its own clock instead.
+On a GPU, iterations with flushed caches (`Timer.cold_seconds`) are timed by the GPU's own clock instead.
 
 Everything that times is handed a `Timer`; a test hands it `FakeClock` and gets exact numbers.
 """
@@ -28,8 +28,8 @@ class DeviceClock(Protocol):
 
 
 class Timer:
-    """Times calls on one device: `timer.seconds(fn)`; `timer.last` keeps what the call returned, `last_device_s` the
-    seconds of a call by the device's own clock, where it has one, and `last_whole_s` those of a cold call with its
+    """Times calls on one device: `timer.seconds(fn)`; `timer.last` keeps what the call returned. `last_device_s` is the
+    seconds of a call by the device's own clock, where it has one. `last_whole_s` is the seconds of a cold call with its
     flush."""
 
     def __init__(
@@ -62,12 +62,13 @@ class Timer:
         return spent / repeat
 
     def cold_seconds(self, call: Callable[[], object], flush: Callable[[], None]) -> float:
-        """Seconds of one call after `flush`, whose own time is not in them.
+        """Seconds of one call after `flush`, without the time of the flush.
 
-        On a device with a clock of its own: what it measures between two marks around the call. `flush` is queued
-        before the first mark and nobody waits for it, so that the device reaches the call with its kernels queued, as
-        it does in a row of calls; what launches cost shows only where they take longer than the flush (about 0.1 ms).
-        Otherwise by the host's clock, after a synchronisation. (As triton.testing.do_bench does it.)
+        On a device with a clock of its own, this is the time between two marks around the call. `flush` is queued
+        before the first mark and nobody waits for it. The device therefore reaches the call with its kernels queued, as
+        it does in a series of calls. The overhead of launches shows only where launching takes longer than the flush
+        (about 0.1 ms). On other devices the host's clock is used, after a synchronisation. triton.testing.do_bench uses
+        the same method.
         """
         watch = self._device_clock
         self.synchronize()

@@ -8,8 +8,9 @@ judge the rest. The bounds are far above what was measured on a CPU with AVX-512
 0.032, int8 0.15. OpenVINO's bf16 has 0.029 there, and had 0.42, which is beyond its bound, when it rounded the angles
 of the timestep's sinusoid to bf16, and so 999 to 1000. fp8 and tf32 have bounds by their mantissas, not by measurement.
 
-int8 over bf16 and fp16 has the bounds of int8, as it is as far below them: digits_vit 0.026 over bf16 and 0.016 over
-fp16, digits_dit at 10 steps 0.016 and 0.015, ViT-B/16 0.028 over bf16 (the worst recipe measured, eager, CPU).
+int8 over bf16 or fp16 has the bounds of int8, because its errors are as far below them: digits_vit 0.026 over bf16 and
+0.016 over fp16, digits_dit at 10 steps 0.016 and 0.015, ViT-B/16 0.028 over bf16 (the worst recipe measured, eager,
+CPU).
 """
 
 from __future__ import annotations

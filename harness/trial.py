@@ -27,8 +27,8 @@ CONSTANT = 1e-6  # of an item's largest value: a smaller spread is rounding
 
 @dataclass(frozen=True, kw_only=True)
 class Startup:
-    """Seconds before the first steady iteration, each part once: load, build, capture of CUDA graphs (None where there
-    are none), first call."""
+    """Seconds before the first steady iteration, by part: load, build, capture of CUDA graphs (None where there are
+    none), first call."""
 
     load_s: float
     build_s: float

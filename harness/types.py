@@ -118,9 +118,9 @@ class Component:
     """One neural network of a workload, as the backends see it: positional tensors in, one tensor out.
 
     `inputs` are example tensors (fp32 or integer, on the CPU) with the exact shapes of every call in this case; an
-    exporter traces with them and the run is checked against them. `calls` is how often one iteration must call it.
-    A component with `repeated` is the denoiser: each of its calls is a denoising step of its own in the stage table.
-    One with `force_upcast` (diffusers' word) overflows in fp16: it runs in fp32 where its row is fp16, in every backend
+    exporter traces with them and the run is checked against them. `calls` is how often one iteration must call it. A
+    component with `repeated` is the denoiser: each of its calls is a denoising step of its own in the stage table. A
+    component with `force_upcast` (diffusers' term) overflows in fp16. In an fp16 row it runs in fp32, in every backend
     (`harness.precision.of_component`)."""
 
     name: str

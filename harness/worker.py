@@ -261,8 +261,9 @@ def _receive(receiver: Connection, timeout_s: float, report: Report) -> Reply | 
 
 
 class Patience:
-    """How long a worker may take: `timeout_s` for itself, and as long again for each fp32 reference that it computes,
-    while its own time stands still. The worker ends a slow reference itself; the grace is for what it cannot end."""
+    """How long a worker may take: `timeout_s` for its own work, and as long again for each fp32 reference that it
+    computes. Its own time is paused meanwhile. The worker ends a slow reference itself; the grace period is for one
+    that it cannot end."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s

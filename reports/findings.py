@@ -40,8 +40,8 @@ STATUS_WORDS = {"oom": "out of memory", "timeout": "timed out", "not_run": "not 
 class Race:
     """Rows of equal work and batch size, ranked by latency.
 
-    `tied` cannot be told from the winner; `disqualified` are faster but lose quality visibly; `unchecked` are faster,
-    but their output was compared with no fp32 reference.
+    `tied` rows cannot be separated from the winner. `disqualified` rows are faster but lose quality visibly.
+    `unchecked` rows are faster, but their output was not compared with an fp32 reference.
     """
 
     where: str

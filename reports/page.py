@@ -156,7 +156,7 @@ def _colour(value: Any) -> str:
 
 
 def run_facts(run: Run, name: str) -> dict[str, Any]:
-    """What stands at the top of the page about one run."""
+    """The facts about one run at the top of the page."""
     environment = run.environment
     git = environment.get("git") or {}
     commit = str(git.get("commit") or "")[:10] + (" with changes" if git.get("dirty") else "")

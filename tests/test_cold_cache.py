@@ -81,7 +81,7 @@ def test_the_last_level_caches_of_all_allowed_cpus_count_once_each(tmp_path: Pat
     assert cold_cache.last_level_bytes(tmp_path, (0, 1)) == 32 * 2**20
     assert cold_cache.last_level_bytes(tmp_path, (0, 1, 2)) == 48 * 2**20
     assert cold_cache.last_level_bytes(tmp_path, (0, 3)) == (
-        f"the kernel does not tell the caches of CPU 3 ({tmp_path}/cpu3/cache)"
+        f"the kernel does not list the caches of CPU 3 ({tmp_path}/cpu3/cache)"
     )
     cpu_with(tmp_path, 4, [("3", "Unified", "4", "unknown")])
     assert "caches of CPU 4" in str(cold_cache.last_level_bytes(tmp_path, (4,)))
@@ -91,7 +91,7 @@ def test_a_gpu_is_asked_for_its_l2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _index: SimpleNamespace(L2_cache_size=50 * 2**20))
     assert cold_cache.cache_bytes("cuda") == 50 * 2**20
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _index: SimpleNamespace(L2_cache_size=0))
-    assert cold_cache.refused(COLD, "cuda") == "cold_cache: the driver does not tell the size of this GPU's L2 cache"
+    assert cold_cache.refused(COLD, "cuda") == "cold_cache: the driver does not report the size of this GPU's L2 cache"
     assert cold_cache.refused(replace(COLD, cold_cache=False), "cuda") is None
 
 

@@ -271,7 +271,7 @@ def which(monkeypatch: pytest.MonkeyPatch, *found: str) -> None:
         (None, ("clang",), None),
         ("my-cc", ("my-cc",), None),
         (None, ("g++",), "triton needs a C compiler on a GPU, and neither gcc nor clang is on the PATH"),
-        ("my-cc", ("gcc",), "triton needs a C compiler on a GPU, and CC names none: 'my-cc'"),
+        ("my-cc", ("gcc",), "triton needs a C compiler on a GPU, and CC='my-cc' is not found"),
     ],
 )
 def test_without_a_c_compiler_torch_compile_is_skipped_on_a_gpu(

@@ -138,7 +138,7 @@ def test_a_row_has_what_its_step_has_left_and_one_without_time_or_package_is_lef
     assert bench.measure(Planned(name="a", case=case), 1000.0).allowed_s == gpu_check.ROW_TIMEOUT_S
     assert bench.measure(Planned(name="b", case=case), 130.0).allowed_s == 30.0
     spent = bench.measure(Planned(name="c", case=case), 100.0 + gpu_check.LEAST_S - 1)
-    assert "the time of its step" in str(spent.measurement.reason)
+    assert "no time was left: its step ends" in str(spent.measurement.reason)
     monkeypatch.setitem(plan.NEEDS, "check_vit", ("no_such_package",))
     absent = bench.measure(Planned(name="d", case=case), 1000.0)
     assert absent.measurement.reason == "no_such_package is not installed"

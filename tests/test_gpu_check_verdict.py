@@ -120,7 +120,7 @@ UNSHOWN: dict[str, Callable[[Record], Record]] = {
     must_run.PARTIAL: lambda r: replace(r, rows={n: v for n, v in r.rows.items() if n != must_run.PARTIAL}),
     must_run.MODES: lambda r: replace(r, block=()),
     must_run.SAME: lambda r: replace(r, compared=(replace(r.compared[0], outcome="inconclusive"), r.compared[1])),
-    must_run.SLOWER: lambda r: replace(r, compared=r.compared[:1], compared_missing="the time was spent"),
+    must_run.SLOWER: lambda r: replace(r, compared=r.compared[:1], compared_missing="no time was left"),
 }
 
 

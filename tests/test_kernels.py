@@ -148,9 +148,9 @@ def test_a_profiler_that_fails_is_a_reason_and_loses_no_row(monkeypatch: pytest.
 def test_a_torch_without_cupti_and_a_cpu_are_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.profiler, "supported_activities", lambda: {torch.profiler.ProfilerActivity.CPU})
     trial: Any = SimpleNamespace(device=SimpleNamespace(name="cuda"))
-    assert kernels.kernels(trial).facts["kernels_missing"].startswith("this build of torch has no profiler of CUDA")
+    assert kernels.kernels(trial).facts["kernels_missing"].startswith("this build of torch has no CUDA profiler")
     trial.device.name = "cpu"
-    assert kernels.kernels(trial).facts == {"kernels_missing": "the device is a CPU, which runs no kernels of its own"}
+    assert kernels.kernels(trial).facts == {"kernels_missing": "the device is a CPU; kernels are listed for GPUs only"}
 
 
 @pytest.mark.usefixtures("registries")

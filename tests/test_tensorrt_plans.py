@@ -171,8 +171,8 @@ def test_a_timing_cache_that_tensorrt_refuses_is_begun_anew(
 @pytest.mark.parametrize(
     ("name", "answer", "reason"),
     [
-        ("set_timing_cache", False, "takes no timing cache"),
-        ("create_timing_cache", None, "takes no timing cache"),
+        ("set_timing_cache", False, "accepts no timing cache"),
+        ("create_timing_cache", None, "accepts no timing cache"),
         ("add_optimization_profile", -1, "refused the range of shapes of unet-fp16-abc"),
     ],
 )

@@ -1,22 +1,23 @@
 """`make gpu-check`: everything that needs a GPU, run once for real, recorded line by line, in at most 8 minutes.
 
-It needs torch, numpy, scipy and a GPU, and no network. What else is there (timm, diffusers, onnxruntime-gpu, TensorRT,
-nvidia-ml-py) is checked too. Each check is one of
+It needs torch, numpy, scipy and a GPU, and no network. Other packages that are installed (timm, diffusers,
+onnxruntime-gpu, TensorRT, nvidia-ml-py) are checked too. Each check has one of these results:
 
-    ok         it ran on this GPU, and what it must show was seen
-    FAILED     it ran and showed something else, or it raised, hung or ended its process, or a package is installed and
+    ok         it ran on this GPU and gave the expected result
+    FAILED     it ran and gave another result, or it raised, hung or ended its process, or a package is installed and
                cannot be imported
-    left out   a package, the driver's NVML, a reading or the time was missing, with the reason
+    left out   a package, the driver's NVML, a reading or the time was missing; the reason is given
 
-The verdict is a function of the record alone (`benches.gpu_check.verdict`), and the exit code:
+The verdict is a function of the record alone (`benches.gpu_check.verdict`). It determines the exit code:
 
     PASSED      0   every check of the must-run list is ok, and nothing failed
     FAILED      1   something failed
                 2   no GPU answers, or the record cannot be read: there is no verdict
     INCOMPLETE  3   nothing failed, but something of the must-run list was left out or not reached
 
-`--verify FILE` derives table, verdict and exit code from a record, on any machine.
-No GPU has run this check yet: its thresholds are reasoned, and were tried on synthetic records only.
+`--verify FILE` derives the table, the verdict and the exit code from a record, on any machine.
+
+No GPU has run this check yet. Its thresholds come from reasoning and were tried only on synthetic records.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from typing import Any, Final, Literal
 from harness.types import Protocol
 
 BUDGET_S: Final = 455.0  # the last row is stopped here
-LAST_S: Final = 470.0  # whatever hangs, the check ends here, with what it has
-ROW_TIMEOUT_S: Final = 120.0  # of one row: a quarter of the time
-LEAST_S: Final = 15.0  # no row is begun with less time than this
+LAST_S: Final = 470.0  # whatever hangs, the check ends here and keeps what it has measured
+ROW_TIMEOUT_S: Final = 120.0  # for one row: a quarter of the whole time
+LEAST_S: Final = 15.0  # no row is started with less time than this
 QUICK: Final = Protocol(
     replicates=1,
     warmup_min_s=0.1,

@@ -1,4 +1,5 @@
-"""`python -m benches.gpu_check`: all checks, the record as it grows, the verdict, the exit code."""
+"""`python -m benches.gpu_check`: runs all checks, writes the record as it grows, and gives the verdict and the exit
+code."""
 
 from __future__ import annotations
 
@@ -31,13 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where the record goes")
     parser.add_argument("--verify", type=Path, metavar="FILE", help="judge this record; needs neither GPU nor torch")
     parser.add_argument("--page", type=Path, metavar="FILE", help="with --verify: write the record's page here")
-    parser.add_argument("--commit", help="the commit, where the code lies there without its git folder")
+    parser.add_argument("--commit", help="the commit to record, for a copy of the code without .git")
     options = parser.parse_args(arguments)
     return verify(options.verify, options.page) if options.verify else measure(options.out, options.commit)
 
 
 def verify(path: Path, page: Path | None = None) -> int:
-    """The table, the verdict and the exit code of a record; and its page, where one is asked for."""
+    """Prints the table and the verdict of a record and returns the exit code; also writes its page where one is
+    requested."""
     try:
         found = record.read(path)
     except Unreadable as error:
@@ -51,7 +53,7 @@ def verify(path: Path, page: Path | None = None) -> int:
 
 
 def paged(path: Path, found: record.Record, judged: verdict.Verdict) -> str:
-    """Writes the page; a line that says where it is, or which package of a report is missing."""
+    """Writes the page. Returns a line that says where it is, or which package of a report is missing."""
     import benches
 
     try:
@@ -64,7 +66,7 @@ def paged(path: Path, found: record.Record, judged: verdict.Verdict) -> str:
 
 
 def tell(*lines: str) -> None:
-    """Prints lines, in any encoding; that a reader went away is no reason to stop measuring."""
+    """Prints lines, in any encoding. A closed pipe does not stop the measurement."""
     print("\n".join(lines), file=streams.output(), flush=True)
 
 
@@ -75,7 +77,7 @@ def line(check: Check) -> str:
 
 
 def ending(judged: verdict.Verdict, found: record.Record) -> Iterator[str]:
-    """What stands below the table: published figures, what is missing, the verdict."""
+    """The lines below the table: published figures, what is missing, the verdict."""
     yield from (f"published  {text}" for text in published.lines(found))
     yield from (f"missing   {text}" for text in judged.missing)
     elapsed = "" if found.end is None else f", in {found.end['elapsed_s']:.0f} s"
@@ -83,7 +85,8 @@ def ending(judged: verdict.Verdict, found: record.Record) -> Iterator[str]:
 
 
 def measure(out: Path, commit: str | None = None) -> int:
-    """Everything, into `out`; `commit` is what the caller says the code is."""
+    """Runs the whole check and writes its record into `out`; `commit` is the commit that the caller gives for the
+    code."""
     import benches
     from benches.gpu_check import header, plain_vit  # noqa: F401  # registers the models that every worker has
     from benches.gpu_check.plan import everything
@@ -123,7 +126,7 @@ def measure(out: Path, commit: str | None = None) -> int:
 
 
 def run(bench: Any, capability: tuple[int, int]) -> str | None:
-    """All steps, in order; why they ended early, or None. Each step fails alone."""
+    """Runs all steps in order. Returns why they ended early, or None. A step that fails does not stop the others."""
     from benches.gpu_check import block, exports, negative, plan, sensor_process
     from benches.gpu_check.rows import beside
 
@@ -163,7 +166,7 @@ def run(bench: Any, capability: tuple[int, int]) -> str | None:
 
 
 def say_row(row: Row) -> None:
-    """Prints a row as it is judged; controls are judged as laws, in the end."""
+    """Prints a row with its result. Controls are judged as laws, at the end."""
     if row.name in controls.EXPECTED:
         tell(f"{'control':<8}  {row.name}: {row.measurement.status} {row.measurement.reason or ''}")
     else:
@@ -171,8 +174,8 @@ def say_row(row: Row) -> None:
 
 
 def conclude(writer: Writer, page: bool = True) -> int:
-    """Packs the record, prints what was not printed yet, and gives the exit code. The page comes last: everything else
-    is written by then."""
+    """Packs the record, prints what was not printed yet, and returns the exit code. The page comes last, when
+    everything else is written."""
     packed = writer.path.with_suffix(".json.gz")
     writer.pack(packed)
     found = record.read(packed)
@@ -186,7 +189,8 @@ def conclude(writer: Writer, page: bool = True) -> int:
 
 
 def give_up(writer: Writer, elapsed_s: Callable[[], float], leave: Callable[[int], Any] = os._exit) -> None:
-    """Runs in a thread of its own when the time is up: ends the program, whatever it waits for, with its verdict."""
+    """Runs in a separate thread when the time is over. It ends the program with a verdict, whatever the program waits
+    for."""
     code = verdict.CODES["INCOMPLETE"]
     try:
         if writer.close(elapsed_s(), HUNG):
@@ -198,7 +202,7 @@ def give_up(writer: Writer, elapsed_s: Callable[[], float], leave: Callable[[int
 
 
 def fresh(path: Path) -> Path:
-    """`path`, or a name beside it that no file has: no record is written over."""
+    """`path`, or an unused name beside it, so that no record is overwritten."""
     number, tried = 1, path
     while tried.exists() or tried.with_suffix(".json.gz").exists():
         number += 1

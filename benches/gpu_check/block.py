@@ -13,7 +13,7 @@ from harness.types import Case
 
 PROBES: Final = ("startup", "latency")
 MODES: Final = ("torch_compile", "torch_compile_reduce_overhead", "torch_compile")
-SPENT: Final = "the time was spent"
+SPENT: Final = "no time was left"
 
 
 def cases(capability: tuple[int, int]) -> tuple[Case, ...]:

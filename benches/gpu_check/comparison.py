@@ -1,4 +1,4 @@
-"""`ab` on the GPU: a row of equal arms, and a row that is slowed down in the head. Needs PyYAML, as suites do."""
+"""`ab` on the GPU: a row whose arms are equal, and a row whose head arm is slowed down. Needs PyYAML, as suites do."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from harness.types import Case, Suite
 from harness.worker import one_line
 
 SLOWDOWN: Final = "busy=0.1"
-SPENT: Final = "the time was spent"
+SPENT: Final = "no time was left"
 SEED: Final = 0
-# Energy is measured elsewhere: windows so long leave it out of the preflight (`benches.ab`).
+# Energy is measured elsewhere. Windows of this length make the preflight of `benches.ab` leave it out.
 PROTOCOL: Final = replace(QUICK, energy_window_s=PAIRED_S)
 
 
 def paired_cases(capability: tuple[int, int]) -> tuple[Case, Case]:
-    """(the row of equal arms, the row that is slowed down in the head)."""
+    """(the row whose arms are equal, the row whose head arm is slowed down)."""
     tiny = Case(model="check_vit_tiny", precision=half(capability), image_size=224)
     return tiny.with_(batch_size=32), tiny.with_(batch_size=48)
 
 
 def paired(bench: Bench, capability: tuple[int, int], until_s: float) -> None:
-    """One paired run: a row of equal arms, and a row whose head waits for a tenth of each iteration."""
+    """One paired run: a row whose arms are equal, and a row whose head arm waits for a tenth of each iteration."""
     budget_s = min(PAIRED_S, until_s - bench.elapsed_s)
     if budget_s < 2 * LEAST_S:
         bench.writer.comparison((), SPENT)

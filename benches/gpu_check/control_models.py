@@ -1,4 +1,4 @@
-"""Networks that must end badly on a GPU, for the negative controls (`benches.gpu_check.controls`)."""
+"""Networks that must fail on a GPU, for the negative controls (`benches.gpu_check.controls`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Negative controls: rows that must end badly, and in the right way. A check that never fails proves nothing.
+"""Negative controls: rows that must fail, each in the expected way. A check that never fails proves nothing.
 
 out of memory   a network whose activation does not fit beside a process that holds the GPU's memory: status `oom`
 the row after   the next row, when that memory is free again: ok
@@ -16,12 +16,13 @@ from typing import Final
 from benches.gpu_check import Check, must_run
 from benches.gpu_check.record import Record, Row
 
-SPENT: Final = "the time was spent"
+SPENT: Final = "no time was left"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """The statuses that a control may end with, and words one of which its reason must hold (none: any reason)."""
+    """The statuses with which a control may end, and words of which its reason must contain at least one (none: any
+    reason)."""
 
     statuses: tuple[str, ...]
     words: tuple[str, ...] = ()

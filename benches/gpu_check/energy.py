@@ -1,6 +1,6 @@
-"""What must hold of energy on any GPU, from two GEMM sizes that were each run for some seconds ("joules of GEMMs").
+"""What must hold for energy on any GPU, from two GEMM sizes that were each run for some seconds ("joules of GEMMs").
 
-The counter and both power readings come from NVML: that they agree shows that they are consistent, not that they are
+The counter and both power readings come from NVML. Their agreement shows that they are consistent, not that they are
 right. The figures of a size are joules, seconds, flops, instant_w and average_w (None or text where there is none).
 """
 
@@ -13,7 +13,7 @@ from benches.gpu_check import Check, must_run
 from benches.gpu_check.record import Record
 
 CHECK: Final = "joules of GEMMs"
-AGREEMENT: Final = 0.25  # of the counter's mean power: beyond it a row publishes no joules either
+AGREEMENT: Final = 0.25  # of the counter's mean power: beyond it, the energy of a row is missing too
 OVER_LIMIT: Final = 1.05  # of the enforced limit, which is itself a mean over some milliseconds
 SIZES_AGREE: Final = 0.25  # of the larger J/FLOP: both sizes are bound by compute, but use caches differently
 
@@ -68,7 +68,7 @@ def _judged(
     name: str,
     judge: Callable[[Mapping[str, Mapping[str, Any]], Mapping[str, Any]], tuple[bool, str] | str],
 ) -> Check:
-    """`judge` gives whether the law holds and what was seen, or the reason why it cannot tell."""
+    """`judge` returns whether the law holds and what was measured, or the reason why it cannot decide."""
     check = record.checks.get(CHECK)
     if check is None or check.result != "ok" or not check.figures:
         why = "not measured" if check is None else check.detail

@@ -1,5 +1,5 @@
-"""The ONNX file that the rows of ONNX Runtime and TensorRT share, made while the GPU measures what idle cores cannot
-disturb: its own peaks, clocks and energy."""
+"""The ONNX file that the rows of ONNX Runtime and TensorRT share. It is exported while the GPU measures its own peaks,
+clocks and energy, which work on idle cores cannot disturb."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from harness import threads
 from harness.timing import perf_counter
 
 NAME: Final = "ONNX export"
-EXPORTED: Final = "exported, as was asked for"  # by the plugin's backend, which only workers import
+EXPORTED: Final = "the files are exported; this backend runs nothing"  # raised by the plugin's backend, in workers
 
 
 def export(bench: Bench, until_s: float) -> None:
-    """Exports ViT-B/16 in fp16. A failure is told, and is met again in the rows that need the file."""
+    """Exports ViT-B/16 in fp16. A failure is recorded here, and it recurs in the rows that need the file."""
     start = perf_counter()
     case = vit().with_(backend="check_export", precision="fp16")
     job = bench.job(case, (), max(1.0, until_s - bench.elapsed_s))
@@ -26,5 +26,5 @@ def export(bench: Bench, until_s: float) -> None:
     ).measurement
     reason = str(found.reason)
     result: Result = "ok" if reason == EXPORTED else "left out"
-    detail = "fp16, for two rows" if result == "ok" else f"{found.status}: {reason}"
+    detail = "fp16, for the rows of ONNX Runtime and TensorRT" if result == "ok" else f"{found.status}: {reason}"
     bench.writer.check(Check(what=NAME, result=result, detail=detail, seconds=perf_counter() - start))

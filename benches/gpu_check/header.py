@@ -1,4 +1,4 @@
-"""The header of a record: conditions of the check. Collected in a worker, since it touches the device."""
+"""The header of a record: the conditions of the check. It is collected in a worker, since that touches the device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 from typing import Any, Final
 
 SMI_TIMEOUT_S: Final = 15
-# Of `nvidia-smi -q`: who else computes on the machine, and what names the very board, is nobody's business.
+# In `nvidia-smi -q`: what identifies the individual board. A record does not contain it.
 PRIVATE: Final = re.compile(r"^\s+(Serial Number|Board ID|Board Part Number|GPU PDI)\s*:.*\n", re.MULTILINE)
 
 
@@ -24,7 +24,7 @@ def collect(_argument: object = None, _report: object = None) -> dict[str, Any] 
     properties = torch.cuda.get_device_properties(0)
     try:
         found = environment.collect(("cuda", None))
-    except Exception as error:  # a sensor that fails is no reason to measure nothing
+    except Exception as error:  # the check also runs where a sensor fails
         found = {"device_name": properties.name, "error": one_line(error)}
     gpus = found.get("gpus") or [{}]
     return {
@@ -37,7 +37,7 @@ def collect(_argument: object = None, _report: object = None) -> dict[str, Any] 
 
 
 def nvidia_smi(uuid: str | None) -> str:
-    """What `nvidia-smi -q` prints of this GPU, without processes and serial numbers; or why it prints nothing."""
+    """What `nvidia-smi -q` prints about this GPU, without processes and serial numbers; or why it prints nothing."""
     command = ["nvidia-smi", "-q", *(["-i", uuid] if uuid else [])]
     try:
         done = subprocess.run(

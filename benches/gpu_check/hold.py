@@ -23,7 +23,7 @@ def hold(until: Path, report: Callable[[str], None]) -> int:
         free = torch.cuda.mem_get_info()[0] - LEFT_BYTES
         try:
             kept.append(torch.empty(min(free, CHUNK_BYTES), dtype=torch.uint8, device="cuda"))
-        except torch.OutOfMemoryError:  # what is free is in pieces
+        except torch.OutOfMemoryError:  # the free memory is fragmented
             break
     report(HELD)
     for _ in range(round(LONGEST_S / 0.1)):

@@ -1,4 +1,4 @@
-"""Two GEMM sizes, each run for some seconds, with the energy counter and both power readings beside it."""
+"""Two GEMM sizes, each run for some seconds, while the energy counter and both power readings are read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.timing import Timer
 
 WINDOW_S: Final = 2.0
 LONGEST_S: Final = 5.0
-PERIODS: Final = 50  # of the counter: one step too many or too few is then 2 %
+PERIODS: Final = 50  # of the counter: an error of one step is then 2 %
 SETTLE_S: Final = 1.2  # the average power of Hopper is a mean over one second
 
 
@@ -62,7 +62,7 @@ def _instant_w(gpu: Any) -> float | None:
 
 
 def _average_w(gpu: Any) -> float | None:
-    """`nvmlDeviceGetPowerUsage`: on Ampere and newer a mean over one second, but for GA100."""
+    """`nvmlDeviceGetPowerUsage`: on Ampere and newer a mean over one second, except on GA100."""
     import pynvml
 
     from harness.devices.nvml_calls import number

@@ -1,7 +1,7 @@
 """What must hold across the rows of any GPU, whatever its speed. Each law is one function of a record.
 
-A law fails where a row contradicts it, and is left out where a row that must run does not show what it needs. Rows that
-are not ok are no matter of a law: they are reported themselves.
+A law fails where a row contradicts it. It is left out where a row that must run lacks a figure that the law needs. Laws
+ignore rows that are not ok, because those are reported themselves.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any, Final
 from benches.gpu_check import Check, must_run
 from benches.gpu_check.record import Record, Row
 
-LOOPS_TOLERANCE: Final = 0.1  # of twice the time of one loop; a cached answer would be off by half
-KERNEL_TOLERANCE: Final = 1.1  # of event time: the profiled iteration is another one, perhaps at another clock
+LOOPS_TOLERANCE: Final = 0.1  # of twice the time of one loop; a cached answer would take half of that
+KERNEL_TOLERANCE: Final = 1.1  # of the event time: the profiled iteration is a different one, perhaps at another clock
 GRAPHS_TOLERANCE: Final = 1.02  # of the eager latency: the noise of ten samples
 
-# The first that a kernel's name matches is the precision that it shows. By the names of cuBLAS, cuBLASLt (nvjet),
-# cuDNN, CUTLASS and of the attention kernels in torch; Triton and TensorRT's Myelin name theirs without it.
+# The first pattern that matches a kernel's name gives its precision. The patterns follow the names of cuBLAS, cuBLASLt
+# (nvjet), cuDNN, CUTLASS and torch's attention kernels; those of Triton and TensorRT's Myelin do not show it.
 SHOWN: Final[Mapping[str, re.Pattern[str]]] = {
     "fp8": re.compile(r"e4m3|e5m2|fp8|nvjet_q"),
     "int8": re.compile(r"int8|imma|igemm|i8816|i16832|i8i8|s8s8|_s8_"),
@@ -34,9 +34,10 @@ NOTHING_SHOWN: Final = "no kernel's name shows a precision"
 
 
 def bound(record: Record) -> Check:
-    """A row's bound is the larger of its FLOPs by the measured GEMM peak and its weights' bytes, less what fits the L2,
-    by the copy bandwidth. A row that is faster was not waited for. FLOPs are those of direct convolutions: a
-    network of little else could do with fewer by Winograd's algorithm."""
+    """No row is faster than its roofline bound: the larger of its FLOPs divided by the measured GEMM peak, and the
+    bytes of its weights beyond the size of the L2 divided by the measured copy bandwidth. The timer did not wait for a
+    row that is faster. FLOPs are those of direct convolutions; Winograd's algorithm could need fewer in a network that
+    consists mostly of convolutions."""
     peaks, bandwidth = _figures(record, "GEMM peaks"), _figures(record, "copy bandwidth").get("bytes_per_s")
     held: dict[str, float] = {}
 
@@ -54,9 +55,9 @@ def bound(record: Record) -> Check:
 
 
 def _peak(peaks: Mapping[str, Any], precision: str, backend: str) -> float | None:
-    """FLOP/s that no kernel of this row exceeds: of several candidates the fastest, and None without any.
+    """The FLOP/s that no kernel of this row exceeds: the fastest of several candidates, or None without any.
 
-    Backends other than torch's may accumulate fp16 in fp16, which is twice as fast on a GeForce; a quantised row mixes
+    Backends other than torch's may accumulate fp16 in fp16, which is twice as fast on a GeForce. A quantised row mixes
     precisions."""
     if precision in {"fp32", "tf32", "bf16"}:
         candidates = [precision]
@@ -87,7 +88,7 @@ def loops(record: Record) -> Check:
 
 def kernel_time(record: Record) -> Check:
     """The kernels of one profiled iteration take at most the time between two events around an iteration. TensorRT may
-    run kernels side by side in several streams: there the share is told and proves nothing."""
+    run kernels concurrently in several streams, so its share is shown but not judged."""
     shares: dict[str, float] = {}
 
     def part(row: Row) -> str | None:
@@ -105,9 +106,10 @@ def kernel_time(record: Record) -> Check:
 
 
 def kernel_names(record: Record) -> Check:
-    """Of the seconds in products whose kernel's name shows a precision, most are in the row's own; of a quantised row,
-    whose other products are wide, some. Where no name shows any, an eager row is left out and another is passed over:
-    Triton and Myelin name theirs without it. int8_weight_only multiplies in its wide precision, and is passed over."""
+    """Most of the seconds in products whose kernel's name shows a precision are in the row's own precision. In a
+    quantised row, whose other products are in a wider type, some of them must be. Where no name shows a precision, the
+    law is left out for an eager row, and other rows are ignored, because the names of Triton and Myelin do not show it.
+    int8_weight_only is ignored too, since it multiplies in the wider type."""
     seen: dict[str, dict[str, float]] = {}
 
     def part(row: Row) -> str | None:
@@ -149,7 +151,7 @@ def by_precision(kernels: Any) -> dict[str, float]:
 
 
 def tf32(record: Record) -> Check:
-    """A switch that does nothing would give the same output in the same time."""
+    """TF32 changes the output and is faster. A switch without effect would give the same output in the same time."""
 
     def judge(wide: Row, narrow: Row) -> tuple[bool, str]:
         hashes = [row.measurement.facts.get("output_hash") for row in (wide, narrow)]
@@ -166,7 +168,7 @@ def tf32(record: Record) -> Check:
 
 
 def graphs(record: Record) -> Check:
-    """A replay has no launches to wait for."""
+    """A CUDA graph at batch 1 is not slower than eager, since a replay does not wait for launches."""
 
     def judge(eager: Row, replayed: Row) -> tuple[bool, str]:
         slow, fast = _latency(eager), _latency(replayed)
@@ -196,7 +198,7 @@ def _law(
     wrong: Callable[[Row], bool],
     not_shown: str,
 ) -> Check:
-    """The law over every row that is ok: `part` is what a row shows in words, None where it shows nothing."""
+    """The law over every row that is ok. `part` gives what a row shows, in words, or None where it shows nothing."""
     needed = must_run.rows(record.capability)
     shown = {row.name: (row, part(row)) for row in _measured(record)}
     told = {name: (row, words) for name, (row, words) in shown.items() if words is not None}
@@ -223,7 +225,7 @@ def _pair(record: Record, name: str, first: str, second: str, judge: Callable[[R
 
 
 def _measured(record: Record) -> Iterator[Row]:
-    """The rows that are ok, controls left aside."""
+    """The rows that are ok, without the controls."""
     return (
         row
         for row in record.rows.values()

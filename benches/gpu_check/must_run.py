@@ -1,4 +1,4 @@
-"""The names of the checks, and the list of those that must be ok before a GPU check may be called PASSED."""
+"""The names of the checks, and the must-run list: the checks that must be ok before the verdict can be PASSED."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VIT_ONE: Final = "vit eager batch 1"
 GRAPHS_ONE: Final = "vit cuda_graphs batch 1"
 UNET: Final = "unet eager"
 DIT: Final = "dit eager"
-BACKENDS: Final = (  # in the order of measuring: what is built in seconds first
+BACKENDS: Final = (  # in the order of measurement: those that build in seconds come first
     "cuda_graphs",
     "onnxruntime",
     "torch_compile",

@@ -38,7 +38,8 @@ def after(capability: tuple[int, int]) -> Planned:
 
 
 def measure(bench: Bench, capability: tuple[int, int], until_s: float) -> None:
-    """All controls. Where the memory could not be held, none of the rows that must run out of it is measured."""
+    """Measures all controls. Where the memory could not be held, it measures none of the rows that must run out of
+    memory."""
     bench.step(capture(capability), until_s)
     release, begun, held = bench.folder / "release", threading.Event(), threading.Event()
 

@@ -1,7 +1,7 @@
 """One HTML page of a record: its verdict and table above the sections that every run's report has.
 
-Needs the packages of a report (pandas, plotly, jinja2), which a lent machine may lack: `--verify FILE --page PAGE`
-makes the page anywhere.
+The page needs the packages of a report (pandas, plotly, jinja2), which a lent machine may lack. `--verify FILE --page
+PAGE` writes it on any machine.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def build(record: Record, judged: Verdict) -> str:
 
 
 def as_run(record: Record) -> Run:
-    """The rows of the record as a run, controls left aside."""
+    """The rows of the record as a run, without the controls."""
     rows = [row for name, row in record.rows.items() if name not in controls.EXPECTED]
     metrics: dict[str, Metric] = {m.name: m for probe in PROBES.values() for m in probe.metrics}
     measured = {row.measurement.case.id: row.measurement for row in rows}
@@ -69,12 +69,12 @@ def _verdict(record: Record, judged: Verdict) -> Section:
     content = Markup("<p class='lead'><strong>{}</strong></p><p class='note'>exit code {}</p><ul>{}</ul>").format(
         judged.line, CODES[judged.word], Markup().join(Markup("<li>{}</li>").format(text) for text in items)
     )
-    return Section(order=-20, title="What it says", html=content)
+    return Section(order=-20, title="Verdict", html=content)
 
 
 def _checks(judged: Verdict) -> Section:
     rows: list[Mapping[str, str]] = [
-        {"Result": check.result, "Check": check.what, "What was seen": check.detail} for check in judged.found
+        {"Result": check.result, "Check": check.what, "Finding": check.detail} for check in judged.found
     ]
     return Section(order=-10, title="Checks", table=pd.DataFrame(rows))
 

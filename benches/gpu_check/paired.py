@@ -1,4 +1,4 @@
-"""What must hold of processes that measure several rows: `ab` on equal and on slowed code, and mixed compile modes."""
+"""What must hold for processes that measure several rows: `ab` on equal and on slowed code, and mixed compile modes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LAWS: Final[tuple[Callable[[Record], Check], ...]] = (modes, same, slower)
 
 
 def _outcome(record: Record, name: str, planted: bool, wanted: str, wrong: tuple[str, ...]) -> Check:
-    """Ok where every such row has the outcome that is wanted; an outcome that decides nothing is left out."""
+    """The result is ok where every such row has the wanted outcome, and left out where an outcome is undecided."""
     found = [one for one in record.compared if one.planted == planted]
     if not found:
         return Check(what=name, result="left out", detail=record.compared_missing or NOT_REACHED)

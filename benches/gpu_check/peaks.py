@@ -1,7 +1,7 @@
-"""How fast this GPU multiplies and copies, measured: what the rows' bounds are computed from.
+"""The measured speed of this GPU in products and copies, from which the bounds of the rows are computed.
 
-A peak is the fastest of several stretches of one product of square matrices, over sizes. Each size has SECONDS,
-whatever the GPU: 2,000 products of 4096 are 0.4 s on an H100 in bf16 and more than 30 s on a T4 in fp32.
+A peak is that of the fastest of several stretches of one product of square matrices, over several sizes. Each size gets
+SECONDS, whatever the GPU: 2,000 products of 4096 take 0.4 s on an H100 in bf16 and more than 30 s on a T4 in fp32.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harness.timing import Timer, perf_counter
 SIZES: Final = (4096, 8192)
 SECONDS: Final = 0.4  # of one precision and size
 STRETCH_S: Final = 0.05  # between two synchronisations
-COPY_BYTES: Final = 2**30  # of each buffer: one that fits the L2 would show the L2's bandwidth
+COPY_BYTES: Final = 2**30  # of each buffer: one that fits into the L2 would show the L2's bandwidth
 AMPERE: Final = (8, 0)
 ADA: Final = (8, 9)
 
@@ -42,7 +42,7 @@ def repeated(timer: Timer, work: Callable[[], Any], seconds: float) -> tuple[flo
 
 
 def gemm_peaks() -> Found:
-    """FLOP/s by precision, and the reason where this GPU or this torch cannot multiply in one."""
+    """FLOP/s by precision, and the reason for each precision in which this GPU or this torch cannot multiply."""
     import torch
 
     from harness import precision
@@ -64,7 +64,7 @@ def gemm_peaks() -> Found:
 
 
 def _products(capability: tuple[int, int]) -> dict[str, Callable[[int], Callable[[], Any]]]:
-    """By name, what makes the product of two square matrices of a size."""
+    """By name, a function that prepares the product of two square matrices of a given size."""
     import torch
 
     def plain(dtype: Any) -> Callable[[int], Callable[[], Any]]:
@@ -76,7 +76,7 @@ def _products(capability: tuple[int, int]) -> dict[str, Callable[[int], Callable
         return of
 
     def switched(switch: str, dtype: Any) -> Callable[[int], Callable[[], Any]]:
-        """With a switch of cuBLAS on while it runs."""
+        """The product with a switch of cuBLAS on while it runs."""
 
         def of(size: int) -> Callable[[], Any]:
             product, settings = plain(dtype)(size), torch.backends.cuda.matmul
@@ -116,12 +116,12 @@ def _products(capability: tuple[int, int]) -> dict[str, Callable[[int], Callable
 
 
 def copy_bandwidth() -> Found:
-    """Bytes read and written a second while one buffer is copied to another."""
+    """Bytes per second read and written while one buffer is copied to another."""
     import torch
 
     free, _ = torch.cuda.mem_get_info()
     if free < 2.5 * COPY_BYTES:
-        raise LeftOut(f"{free / 2**30:.1f} GiB are free, and two buffers of 1 GiB are copied")
+        raise LeftOut(f"{free / 2**30:.1f} GiB are free, and the copy needs two buffers of 1 GiB")
     source, target = (torch.empty(COPY_BYTES, dtype=torch.uint8, device="cuda") for _ in range(2))
     seconds, _ = repeated(Timer(torch.cuda.synchronize), lambda: target.copy_(source), SECONDS)
     moved = 2 * COPY_BYTES / seconds

@@ -1,7 +1,7 @@
-"""ViTs of torch's own layers: the models of the GPU check that need no model library.
+"""ViTs made of torch's own layers: the models of the GPU check that need no model library.
 
 `check_vit` has the size of ViT-B/16 (Dosovitskiy et al. 2020), with the mean over the patches in place of the class
-token; `check_vit_tiny` is small enough for processes that are started many times.
+token. `check_vit_tiny` is small, for processes that are started many times.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which rows a GPU check measures, and in which order: the most telling first, since time may run out.
+"""Which rows a GPU check measures, and in which order. The most informative come first, since time may run out.
 
-One row of each backend comes before further precisions, attentions and models. A step may not last longer than until
-its `until_s`, counted from the beginning of the check; what a step leaves over goes to all later ones.
+One row of each backend comes before further precisions, attentions and models. A step may last until its `until_s`,
+counted from the start of the check. Time that a step does not use is left to the later ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LAWS_UNTIL_S: Final = 335.0
 NETWORKS_UNTIL_S: Final = 370.0
 CONTROLS_UNTIL_S: Final = 410.0
 PAIRED_UNTIL_S: Final = BUDGET_S
-PAIRED_S: Final = 110.0  # of the paired run: 16 pairs of processes that start in 2 to 3 s each
+PAIRED_S: Final = 110.0  # for the paired run: 16 pairs of processes that start in 2 to 3 s each
 
 VIT_BATCH: Final = 64
 TIMM_VIT: Final = "vit_base_patch16_224"
@@ -51,8 +51,8 @@ NEEDS: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A row to measure. `energy` adds the probe of that name, whose windows take as long as everything else;
-    `probes` are the only ones to run (None: all but energy and quality)."""
+    """A row to measure. `energy` adds the probe of that name, whose windows take as long as everything else. If
+    `probes` is given, only those run (None: all but energy and quality)."""
 
     name: str
     case: Case
@@ -61,13 +61,13 @@ class Planned:
 
     @property
     def flops(self) -> float | None:
-        """Of one iteration."""
+        """FLOPs of one iteration."""
         per_item = FLOPS.get(self.case.model)
         return None if per_item is None else float(per_item * self.case.batch_size)
 
     @property
     def missing(self) -> str | None:
-        """The package that the model needs and that is not installed."""
+        """Why the row cannot be measured: a package that its model needs is not installed. None if all are."""
         absent = [name for name in NEEDS.get(self.case.model, ()) if not importlib.util.find_spec(name)]
         return f"{absent[0]} is not installed" if absent else None
 
@@ -92,7 +92,8 @@ def dit() -> Case:
 
 
 def precision_of(backend: str, capability: tuple[int, int]) -> str:
-    """ONNX Runtime and TensorRT run fp16 everywhere: ONNX Runtime's CUDA kernels for bf16 are few."""
+    """The precision of a backend's row. ONNX Runtime and TensorRT run fp16 on every GPU, since ONNX Runtime has few
+    CUDA kernels for bf16."""
     return "fp16" if backend in {"onnxruntime", "tensorrt"} else half(capability)
 
 
@@ -121,7 +122,7 @@ def networks(capability: tuple[int, int]) -> Iterator[Planned]:
 
 
 def rest(capability: tuple[int, int]) -> Iterator[Planned]:
-    """Everything else that needs a GPU, as far as the time reaches; nothing of it must run."""
+    """Everything else that needs a GPU, as far as the time allows. None of these rows is required."""
     narrow, compiled = half(capability), vit().with_(backend="torch_compile")
     for name, case in (("unet", unet()), ("dit", dit())):
         for backend in ("cuda_graphs", "torch_compile"):
@@ -149,7 +150,7 @@ def rest(capability: tuple[int, int]) -> Iterator[Planned]:
 
 
 def on_base(precision: str, narrow: str) -> str:
-    """`precision` with the rest of the network in 16 bits, where this version has it."""
+    """`precision` with the rest of the network in 16 bits, where this version has such a precision."""
     named = f"{precision}_{narrow}"
     return named if named in PRECISIONS else precision
 

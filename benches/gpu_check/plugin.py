@@ -1,6 +1,6 @@
 """What the workers of a GPU check register beside imgbench's own models, backends and probes.
 
-Imported by the workers alone: the registries of the program that starts them stay as they are.
+Only the workers import it, so the registries of the program that starts them stay as they are.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ probe("two_loops", order=65, metrics=(), first_process_only=True)(two_loops)
 
 @BACKENDS.add("check_export")
 class ExportOnly:
-    """Exports to the folder that all rows share, so that a later row of the same work finds the file; runs nothing."""
+    """Exports to the folder that all rows share, so that a later row of the same work finds the file. It runs
+    nothing."""
 
     label = "ONNX export"
     description = "for GPU checks: exports on the CPU, and leaves the file to other rows"

@@ -1,9 +1,9 @@
-"""Published figures beside the rows of a record, as ratios. A ratio is a hint and decides nothing: versions, batch
-sizes and clocks differ, and no figure is held against another GPU's.
+"""Published figures beside the rows of a record, as ratios. A ratio is a hint and decides nothing, since versions,
+batch sizes and clocks differ. A figure is compared only with the same GPU.
 
 Sources: timm's results/benchmark-infer-amp-nchw-*.csv (images/s, amp fp16, of pytorch-image-models); diffusers'
 docs/torch2.0.md at 54cddc1e (it/s of SD 1.5 at 512 px, fp16, one image with guidance, so two rows of the U-Net a step,
-scheduler and host included); dense peaks and bandwidths of the makers' data sheets.
+scheduler and host included); dense peaks and bandwidths of the manufacturers' data sheets.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ FIGURES: Final = (
         for row, value in ((must_run.UNET, eager), ("unet torch_compile", compiled))
     ),
 )
-OTHER_CHIPS: Final = frozenset({"D", "Laptop", "Max", "Ti", "SUPER"})  # in names that otherwise look alike
+OTHER_CHIPS: Final = frozenset({"D", "Laptop", "Max", "Ti", "SUPER"})  # in names that are otherwise alike
 # GPU -> (16-bit TFLOP/s with fp32 accumulation, GB/s).
 SHEETS: Final = {
     "H100 80GB HBM3": (989.4, 3350.0),
@@ -73,7 +73,7 @@ SHEETS: Final = {
 
 
 def lines(record: Record) -> Iterator[str]:
-    """One line a figure that is published for this GPU and that the record has."""
+    """One line for each figure that is published for this GPU and that the record has."""
     name = str((record.header.get("environment") or {}).get("device_name") or "")
     for figure in FIGURES:
         row = record.rows.get(figure.row)
@@ -98,6 +98,6 @@ def lines(record: Record) -> Iterator[str]:
 
 
 def _is(gpu: str, device_name: str) -> bool:
-    """Whether the device's name contains the GPU's, word by word: an A10G is no A10, and a 4090 D no 4090."""
+    """Whether the device's name contains the GPU's, word by word. An A10G is not an A10, and a 4090 D is not a 4090."""
     words, wanted = (re.split(r"[ -]", name) for name in (device_name, gpu))
     return any(words[i : i + len(wanted)] == wanted for i in range(len(words))) and not OTHER_CHIPS & {*words}

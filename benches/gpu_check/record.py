@@ -1,8 +1,8 @@
 """The record of a GPU check: what was measured, and no verdict. `benches.gpu_check.verdict` decides from it alone.
 
-While the check runs, its lines are appended to a JSONL file one by one, each synced, the environment first: a check
-that is killed keeps what it measured. At the end the same lines become one document, {"schema", "lines"}, compressed.
-`read` takes both forms. Kinds of lines:
+While the check runs, its lines are appended to a JSONL file one by one, each synced to disk, the environment first. A
+check that is killed therefore keeps what it measured. At the end the same lines become one compressed document,
+{"schema", "lines"}. `read` takes both forms. Kinds of lines:
 
     header       schema, created, budget_s, environment (commit, versions, flags, device), commit_by_caller,
                  capability, l2_bytes, multiprocessors, nvidia_smi
@@ -35,12 +35,13 @@ LOG_CHARACTERS: Final = 4000  # kept of a failed worker's log
 
 
 class Unreadable(ValueError):
-    """A file that is no record of a GPU check; `str()` is one line for the user."""
+    """The file is not the record of a GPU check; `str()` is one line for the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measured row. `flops` are those of one iteration, None if unknown; `allowed_s` is the time that it had."""
+    """One measured row. `flops` are those of one iteration, None if unknown. `allowed_s` is the time limit that it
+    had."""
 
     name: str
     measurement: Measurement
@@ -63,7 +64,8 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A whole record. What the check did not reach is empty; without an `end` it was killed."""
+    """A whole record. What the check did not reach is empty. A record without an `end` is that of a check that was
+    killed."""
 
     header: Mapping[str, Any]
     checks: Mapping[str, Check] = field(default_factory=dict)
@@ -82,7 +84,7 @@ class Record:
 
 
 class Writer:
-    """Appends lines to a new file; from any thread. After `close` nothing more is written."""
+    """Appends lines to a new file, from any thread. After `close` nothing more is written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -127,14 +129,14 @@ class Writer:
         self.lines.append(plain)
 
     def pack(self, path: Path) -> None:
-        """Writes all lines as one compressed document; equal lines give equal bytes."""
+        """Writes all lines as one compressed document. Equal lines give equal bytes."""
         text = json.dumps({"schema": SCHEMA, "lines": self.lines}, ensure_ascii=False, allow_nan=False)
         write_atomically(path, gzip.compress(text.encode(), mtime=0))
 
 
 def read(path: Path) -> Record:
-    """The record in a JSONL file, where a last half line is left out, or in a document, compressed or not. Raises
-    Unreadable."""
+    """Reads a record from a JSONL file, whose incomplete last line is ignored, or from a document, compressed or not.
+    Raises Unreadable."""
     try:
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
@@ -147,7 +149,7 @@ def read(path: Path) -> Record:
 
 
 def of_lines(lines: Sequence[Mapping[str, Any]]) -> Record:
-    """The record that these lines make. Raises ValueError, KeyError or TypeError for lines that are none."""
+    """The record that these lines make. Raises ValueError, KeyError or TypeError for other lines."""
     if not lines or lines[0].get("kind") != "header":
         raise ValueError("not the record of a GPU check: it does not begin with a header")
     if lines[0].get("schema") != SCHEMA:
@@ -196,13 +198,13 @@ def _lines(raw: bytes) -> list[Mapping[str, Any]]:
     for last in parts[1:][-1:]:
         try:
             documents.append(strict_json.loads(last))
-        except strict_json.NotJson:  # a kill came while it was written
+        except strict_json.NotJson:  # the check was killed while it was written
             break
     return documents
 
 
 def _plain(value: Any) -> Any:
-    """JSON types that `read` takes: a number that it would refuse, and what is no JSON type, becomes its text."""
+    """`value` in JSON types that `read` takes. A number that it would refuse, and any other type, becomes its text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -213,4 +215,4 @@ def _plain(value: Any) -> Any:
         return str(value)
     if value is None or isinstance(value, bool | int | float):
         return value
-    return str(value).encode("utf-8", "replace").decode()  # half a character, from a path or an error
+    return str(value).encode("utf-8", "replace").decode()  # a lone surrogate, from a path or an error

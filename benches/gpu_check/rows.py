@@ -1,4 +1,4 @@
-"""Measures rows, each in a process of its own, as a suite would, and writes each into the record."""
+"""Measures rows, each in a process of its own, as a suite does, and writes each into the record."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ LAYERS_KEPT: Final = 200_000
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What measuring a row needs. `began` is the clock at the beginning of the check; `say` prints a row, `tell` a
-    line."""
+    """What measuring a row needs. `began` is the clock's reading at the start of the check. `say` prints a row, and
+    `tell` prints a line."""
 
     workers: Workers
     folder: Path
@@ -61,12 +61,12 @@ class Bench:
         )
 
     def measure(self, planned: Planned, until_s: float) -> Row:
-        """One row, which has until `until_s`, but never more than ROW_TIMEOUT_S. It is recorded, and told."""
+        """Measures, records and prints one row. It may last until `until_s`, but never longer than ROW_TIMEOUT_S."""
         start = perf_counter()
         allowed_s = min(ROW_TIMEOUT_S, until_s - self.elapsed_s)
         reason = planned.missing
         if reason is None and allowed_s < LEAST_S:
-            reason = f"the time of its step, until {until_s:.0f} s, was spent"
+            reason = f"no time was left: its step ends {until_s:.0f} s after the start of the check"
         if reason is not None:
             skipped = Measurement(case=planned.case, replicate=0, status="skipped", reason=reason)
             return self._kept(Row(name=planned.name, measurement=skipped, flops=None, allowed_s=0.0, seconds=0.0))
@@ -91,7 +91,7 @@ class Bench:
         return any(line.get("what") == LAYERS for line in self.writer.lines)
 
     def _tell_layers(self, cache: Path) -> None:
-        """Keeps what TensorRT's inspector says of one engine, since nobody has seen it on hardware."""
+        """Records the text of TensorRT's inspector for one engine, since nobody has seen one from hardware yet."""
         for file in sorted(cache.rglob("*.layers.json"))[:1]:
             text = file.read_text(encoding="utf-8", errors="replace")
             told = " ".join(text.split())[:LAYERS_SHOWN]
@@ -100,7 +100,7 @@ class Bench:
             self.tell(f"{LAYERS}: {told}")
 
     def step(self, rows: Iterable[Planned], until_s: float) -> None:
-        """All rows of a step."""
+        """Measures all rows of a step."""
         for planned in rows:
             self.measure(planned, until_s)
 

@@ -16,17 +16,17 @@ from benches.gpu_check.sensors import CHECKS
 from harness.timing import perf_counter
 from harness.worker import one_line
 
-LONGEST_S: Final = 45.0  # of one check, the start of its interpreter and of CUDA included
+LONGEST_S: Final = 45.0  # for one check, including the start of its interpreter and of CUDA
 NO_ANSWER: Final = "no result"
-SPENT: Final = "the time of the device's checks was spent"
+SPENT: Final = "no time was left for the checks of the device"
 ENDING_S: Final = 5.0
 
 
 def checked(
     run: Callable[[int, Connection], None] | None = None, left_s: Callable[[], float] = lambda: inf
 ) -> Iterator[Check]:
-    """Every one of CHECKS; `run(first, sender)` sends their results from the first on, in a process of its own. What
-    does not end while `left_s()` is above 0 is left out."""
+    """Every one of CHECKS; `run(first, sender)` sends their results from the first on, in a process of its own. A check
+    that does not end before `left_s()` reaches 0 is left out."""
     number = 0
     while number < len(CHECKS):
         if left_s() <= 0:

@@ -1,4 +1,4 @@
-"""Whether the time of two loops is twice that of one: work that is cached, or not waited for, is not linear."""
+"""Whether two loops take twice as long as one. Work that is cached or not waited for does not scale linearly."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Final
 
 from harness.trial import Findings, Trial
 
-STRETCH_S: Final = 0.05  # of one loop at least, so that a synchronisation is below a thousandth of it
+STRETCH_S: Final = 0.05  # shortest duration of one loop: a synchronisation is then below a thousandth of it
 LONGEST: Final = 2000  # iterations in one loop
 ROUNDS: Final = 5
-LONGEST_S: Final = 2.0  # after which no round is begun
+LONGEST_S: Final = 2.0  # after which no round is started
 
 
 def two_loops(trial: Trial) -> Findings:
-    """The median over up to ROUNDS of the time of 2n iterations over that of n, which must be 2; the time of n is taken
-    before and after, so that a clock that drifts cancels."""
+    """The time of 2n iterations divided by that of n, as the median over up to ROUNDS rounds; it must be 2. The time of
+    n is taken before and after that of 2n, so that a drift of the clocks cancels."""
     once = max(trial.timer.seconds(trial.step), 1e-7)
     count = min(max(1, round(STRETCH_S / once)), LONGEST)
 

@@ -19,7 +19,8 @@ NOT_REACHED: Final = "not reached"
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """`missing` says of each check of the must-run list that is not ok, and did not fail, why; `found` is the table."""
+    """`missing` gives the reason for each check of the must-run list that is neither ok nor failed. `found` is the
+    table."""
 
     word: Word
     found: tuple[Check, ...]
@@ -38,7 +39,8 @@ class Verdict:
 
 
 def judged(record: Record) -> Verdict:
-    """FAILED if anything failed; else PASSED if everything on the must-run list is ok and the check came to its end."""
+    """FAILED if anything failed; else PASSED if everything on the must-run list is ok and the check was completed; else
+    INCOMPLETE."""
     found = tuple(_found(record))
     by_name = {check.what: check for check in found}
     missing = []
@@ -66,12 +68,12 @@ def _found(record: Record) -> Iterator[Check]:
 
 
 def of_row(row: Row) -> Check:
-    """The row's line. One that was stopped before its own time was up says nothing about its backend, and a package
-    that is installed and cannot be imported is no part left out."""
+    """The row's line. A row that was stopped before ROW_TIMEOUT_S is left out, since that says nothing about its
+    backend. A row whose package is installed and cannot be imported has failed."""
     measured, samples = row.measurement, row.measurement.samples
     what = row.name
     if measured.status == "timeout" and row.allowed_s < ROW_TIMEOUT_S:
-        reason = f"the time was spent, {row.allowed_s:.0f} s of it on this row"
+        reason = f"no time was left: the row was stopped after {row.allowed_s:.0f} s"
         return Check(what=what, result="left out", detail=reason, seconds=row.seconds)
     if measured.status == "skipped":
         result: Result = "FAILED" if BROKEN in str(measured.reason) else "left out"
@@ -79,7 +81,7 @@ def of_row(row: Row) -> Check:
     if measured.status != "ok":
         return Check(what=what, result="FAILED", detail=f"{measured.status}: {measured.reason}", seconds=row.seconds)
     if not samples.get("latency_s"):
-        return Check(what=what, result="FAILED", detail="ok without a latency", seconds=row.seconds)
+        return Check(what=what, result="FAILED", detail="the row is ok but has no latency", seconds=row.seconds)
     words = [measured.case.precision, f"{statistics.median(samples['latency_s']) * 1e3:.2f} ms"]
     if samples.get("device_time_s"):
         words.append(f"{statistics.median(samples['device_time_s']) * 1e3:.2f} ms by events")

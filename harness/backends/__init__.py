@@ -24,13 +24,15 @@ from harness.types import Component, Forward
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:
-    """What a backend needs besides the components: `cache` is a folder that the processes of one case share, and
-    `exports` one that all cases of the run share, for files named by `work()` (equal if networks, values and shapes
-    are; to be called before anything is cast) and, if they were calibrated, by `calls`. `optimizations` are the
-    case's; those of modules, attention and grad mode are in force already. `calibration()` runs the workload eagerly,
-    its networks in the type in which they are by then, to get real inputs of them: to be called before anything is
-    quantised. Its results depend on the whole case: steps, scheduler, guidance, prompt, seed. `precision` is the row's;
-    `of(component).precision` is the component's.
+    """What a backend needs besides the components.
+
+    `cache` is a folder that the processes of one case share. `exports` is a folder that all cases of the run share. Its
+    files are named by `work()` and, if they were calibrated, by `calls`. `work()` is equal where networks, values and
+    shapes are equal; it must be called before anything is cast. `optimizations` are those of the case; the ones that
+    change modules, attention and grad mode are already in force. `calibration()` runs the workload eagerly to record
+    real inputs of its networks, in the type that the networks have at that time; it must be called before anything is
+    quantised. Its results depend on the whole case: steps, scheduler, guidance, prompt, seed. `precision` is the
+    precision of the row, and `of(component).precision` is that of one component.
     """
 
     precision: str
@@ -44,7 +46,7 @@ class BuildRequest:
     calibration: Callable[[], Recorded]
 
     def of(self, component: Component) -> BuildRequest:
-        """The request for one component alone: in the precision in which it runs."""
+        """The request for one component alone, in the precision in which that component runs."""
         return replace(self, precision=precisions.of_component(component, self.precision))
 
 
@@ -53,13 +55,13 @@ class Build:
     """Forwards by component name, and proof of what was built.
 
     `weights_bytes` and `elements_by_dtype` are read back from what will run. `build_s` is the time for compiling,
-    exporting or quantising, `capture_s` the time for capturing CUDA graphs after that (None: the backend captures
-    none); `cached` says that an artefact of an earlier process was used. `disk_bytes()` is the size
-    of the file that one would ship: the saved state dict, the ONNX file, the engine. `keeps` says that
-    something was left on disk that a later process finds. `verify()` is called after the last pass: why what ran is not
-    what was asked for (a recompile, a fallback), or None. `shares` says by component how much of the weights is
-    quantised, if the precision quantises. `warnings` are the row's, each as "kind: what was found".
-    `after_iteration()`, where there is one, is called at the end of each iteration, as a part of it.
+    exporting or quantising. `capture_s` is the time for capturing CUDA graphs after that; None means that the backend
+    captures none. `cached` says that an artefact of an earlier process was used. `disk_bytes()` is the size of the file
+    that one would ship: the saved state dict, the ONNX file, the engine. `keeps` says that something was left on disk
+    that a later process finds. `verify()` is called after the last pass. It returns why what ran is not what the row
+    requests (a recompile, a fallback), or None. `shares` gives, by component, the share of the weights that is
+    quantised, if the precision quantises. `warnings` are those of the row, each as "kind: what was found".
+    `after_iteration()`, if there is one, is called at the end of each iteration and is timed as a part of it.
     """
 
     forwards: Mapping[str, Forward]

@@ -27,8 +27,8 @@ class Eager:
             return reason
         if device == "cuda" and quantisation.waits_for_gpu(precision.recipe_of(wanted)):
             return (
-                f"torchao's {wanted} waits for the GPU in every linear layer unless it is compiled, and the time would "
-                "be that of the waiting: measure it with torch_compile"
+                f"torchao's {wanted} waits for the GPU in every linear layer unless it is compiled, so the latency "
+                "would be mostly that of the waiting; measure this precision with torch_compile"
             )
         return None
 
@@ -54,8 +54,8 @@ class Eager:
 
 @dataclass(frozen=True, kw_only=True)
 class Cast:
-    """Modules by component, changed in place; by component the linear layers left unquantised, with the reason; and the
-    precision of the components that do not have the row's (`precision.upcast`)."""
+    """Modules by component, changed in place. `left` holds by component the linear layers left unquantised, with the
+    reasons. `upcast` gives the precision of each component that does not run in the row's (`precision.upcast`)."""
 
     modules: Mapping[str, torch.nn.Module]
     left: Mapping[str, Mapping[str, Left]]
@@ -65,8 +65,9 @@ class Cast:
 def cast_all(components: Sequence[Component], request: BuildRequest) -> Cast:
     """Every component's module, cast and on the device; for int8_static with ranges from real inputs.
 
-    A network is moved in its base type, and observed and calibrated in it, so that one that fits on the GPU only in
-    fp16 never has to fit there in fp32."""
+    A network is moved to the device in its base type, and it is observed and calibrated in that type. A network that
+    fits on the GPU only in fp16 therefore never has to fit there in fp32.
+    """
     modules = {c.name: precision.placed(c.module, request.of(c).precision, request.device).eval() for c in components}
     upcast = precision.upcast(components, request.precision)
     recipe = precision.recipe_of(request.precision)
@@ -91,7 +92,7 @@ def _seen(components: Sequence[Component], request: BuildRequest) -> dict[str, O
 
 
 def _observed(component: Component, calls: Calls, request: BuildRequest) -> Observed:
-    """What `calls` show, run on the device with copies of their inputs, cast as in the run."""
+    """What `calls` show. They run on the device with copies of their inputs, cast as in the run."""
     dtype = precision.dtype_of(request.precision)
     given = [
         tuple(x.to(request.device, dtype if x.is_floating_point() else None, copy=True) for x in call) for call in calls
@@ -129,17 +130,18 @@ def _listed(by_network: Mapping[str, str]) -> str:
 
 
 def execution_device(device: str) -> torch.device:
-    """`device` with its number, as parameters have theirs: accelerate compares the two in every call, and moves a
-    network anew, parameter by parameter, where they differ ("cuda" is not "cuda:0")."""
+    """`device` with its index, which the device of a parameter also has. In every call, accelerate compares the two.
+    Where they differ ("cuda" is not "cuda:0"), it moves the network again, parameter by parameter."""
     import torch
 
     return torch.device(device, 0) if device == "cuda" else torch.device(device)
 
 
 def offloaded(modules: Sequence[torch.nn.Module], how: str, device: torch.device) -> Callable[[], None]:
-    """Sets hooks of accelerate, as diffusers does: "model_cpu_offload" moves a network to the device when it is called,
-    and the one before back; "sequential_cpu_offload" does so layer by layer. Returns what is to be called after each
-    iteration, as diffusers' maybe_free_model_hooks: it moves the last network back, too. Not yet proven on hardware."""
+    """Sets accelerate's hooks, as diffusers does: "model_cpu_offload" moves a network to the device when it is called
+    and moves the previous one back; "sequential_cpu_offload" does so layer by layer. Returns the function to call after
+    each iteration. Like diffusers' maybe_free_model_hooks, it also moves the last network back. Not yet proven on
+    hardware."""
     import torch
     from accelerate import cpu_offload, cpu_offload_with_hook
 

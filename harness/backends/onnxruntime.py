@@ -1,15 +1,17 @@
-"""ONNX Runtime: each component's ONNX file run by one execution provider, with proof, node by node, that it was that.
+"""ONNX Runtime: each component's ONNX file, run by one execution provider, which is proven node by node.
 
-A session has exactly one provider; ONNX Runtime would otherwise place what it cannot run on the CPU, in silence. Its
-own profile of one call, taken before anything is timed, says which provider ran each node: a node elsewhere makes the
-row invalid. int8 is ONNX Runtime's quantiser (`harness.onnx_export`). Exported files are shared by the processes of a
-case and by the backends that read ONNX, so only the first pays for an export; its seconds are in every `build_s`.
+A session has exactly one provider. Otherwise ONNX Runtime would silently place on the CPU what that provider cannot
+run. ONNX Runtime's own profile of one call, taken before anything is timed, says which provider ran each node. A node
+on another provider makes the row invalid. int8 is made by ONNX Runtime's quantiser (`harness.onnx_export`). Exported
+files are shared by the processes of a case and by the backends that read ONNX, so only the first of them spends time on
+an export; its seconds are in every `build_s`.
 
-On a GPU the host waits for no call. The sessions of a row work on one CUDA stream of torch's, and events order that
-stream with torch's current one (`bound`). Shown without a GPU, over a stub of the CUDA runtime: in a call of a network
-without convolutions, ONNX Runtime 1.31's CUDA provider calls none of its functions that synchronise
-(`tests/test_cuda_placement.py`). Unproven on hardware: that the order holds, that convolutions do not synchronise, all
-of this for the TensorRT provider, and an output that the session allocates (`dynamic_size`) and torch takes by DLPack.
+On a GPU no call makes the host wait. The sessions of a row work on one CUDA stream that torch creates, and events order
+that stream with torch's current one (`bound`). A test over a stub of the CUDA runtime shows without a GPU that, in a
+call of a network without convolutions, ONNX Runtime 1.31's CUDA provider calls none of the runtime's functions that
+synchronise (`tests/test_cuda_placement.py`). Unproven on hardware: that the order holds; that convolutions do not
+synchronise; all of this for the TensorRT provider; and that torch takes by DLPack an output that the session allocates
+(`dynamic_size`).
 """
 
 from __future__ import annotations
@@ -163,7 +165,7 @@ def _recipe(wanted: str, provider: str) -> str:
 
 
 def _modes(precisions: Collection[str], provider: str) -> dict[str, str]:
-    """How the numbers of a row are held where the precisions of its components alone do not say it."""
+    """The types in which a row computes, as far as the precisions of its components do not show them."""
     recipes = {precision.recipe_of(own) for own in precisions}
     if provider == CPU and recipes & INT8_PRODUCTS:
         return {"int8_weights": saturation.in_words(saturation.weight_bits())}
@@ -173,10 +175,11 @@ def _modes(precisions: Collection[str], provider: str) -> dict[str, str]:
 
 
 def _options(provider: str, request: BuildRequest) -> dict[str, str]:
-    """TF32 off unless it was asked for; TensorRT allowed the precision of the row, and engines kept for the case.
+    """The options of `provider`. TF32 is off unless the precision is tf32. TensorRT may use the precision of the row,
+    and its engines are kept for the case.
 
-    The memory arena of the CUDA provider allocates what is requested. By default it grows by powers of two, and the row
-    would show up to twice the memory that the network needs. The TensorRT provider has no such option.
+    The memory arena of the CUDA provider allocates exactly what is requested. By default it grows by powers of two, and
+    the row would show up to twice the memory that the network needs. The TensorRT provider has no such option.
     """
     tf32 = "1" if request.precision == "tf32" else "0"
     if provider == CUDA:
@@ -198,7 +201,8 @@ def _graph_level(request: BuildRequest) -> str:
 
 
 def _stream(device: str) -> torch.cuda.Stream | None:
-    """The stream of a row's sessions: a new one, since ONNX Runtime takes 0, torch's default stream, for no stream."""
+    """The stream of a row's sessions. It is a new one, because 0, torch's default stream, means no stream to ONNX
+    Runtime."""
     import torch
 
     return torch.cuda.Stream() if device == "cuda" else None
@@ -260,10 +264,11 @@ def _forward(session: Any, device: str, stream: torch.cuda.Stream | None) -> For
 
 
 def bound(session: Any, device: str, stream: torch.cuda.Stream | None = None) -> Forward:
-    """Calls by IO binding: inputs and outputs stay on the device. The buffer of an output is torch's, or, where its
-    height and width are free, the session's own, since only the network knows how they follow from the input's.
+    """Calls by IO binding: inputs and outputs stay on the device. torch allocates the buffer of an output. Where the
+    output's height and width are free, the session allocates it, since only the network knows how they follow from the
+    input's.
 
-    `stream` is the one that the session was opened with. A call returns as soon as its work is queued there, in order
+    `stream` is the one with which the session was opened. A call returns as soon as its work is queued there, in order
     with torch's current stream, so that torch may read, free and reuse the buffers as if it had done the work itself.
     """
     import onnxruntime
@@ -301,8 +306,8 @@ def bound(session: Any, device: str, stream: torch.cuda.Stream | None = None) ->
 
 @contextmanager
 def _in_order(stream: torch.cuda.Stream | None) -> Iterator[None]:
-    """What is queued on `stream` inside runs after what torch has queued on its current stream, and before what it will
-    queue there. The host does not wait."""
+    """Work that is queued on `stream` in the block runs after what torch has queued on its current stream, and before
+    what torch queues there later. The host does not wait."""
     import torch
 
     if stream is None:

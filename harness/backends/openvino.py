@@ -141,7 +141,8 @@ def _in_words(nodes: Mapping[tuple[str, str], int]) -> dict[str, int]:
 def _verify_all(
     nodes: Mapping[str, Mapping[tuple[str, str], int]], precisions: Mapping[str, str], integer_layers: Mapping[str, int]
 ) -> str | None:
-    """Why what was compiled is not what was asked, or None; each of the `precisions` (by component) on its own."""
+    """Why what was compiled is not what was requested, or None. Each component is checked against its own precision in
+    `precisions`."""
     for wanted in dict.fromkeys(precisions.values()):
         of_it = {name: found for name, found in nodes.items() if precisions[name] == wanted}
         if reason := _verify(of_it, wanted, integer_layers):

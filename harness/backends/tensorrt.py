@@ -113,8 +113,8 @@ class TensorRT:
 
 
 def _off_the_gpu(components: Sequence[Component]) -> None:
-    """Moves the torch modules to the CPU, which calibration left on the GPU in fp32, and gives their memory back: the
-    builder tries only what fits into the memory that is free."""
+    """Moves to the CPU the torch modules that calibration left on the GPU in fp32, and frees their memory, because the
+    builder tries only tactics that fit into the free memory."""
     import torch
 
     for component in components:

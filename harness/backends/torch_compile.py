@@ -1,16 +1,17 @@
 """torch.compile with fullgraph=True (a graph break is an error, not a slow path) and static shapes, in three modes.
 
-Compilation happens in `build`, by calls of each component with its example inputs, so that `first_call_s` is a first
-iteration and not a compilation. A recompilation after that makes the row invalid. The processes of one sweep share an
-inductor cache that is empty at its start, so that only the first process of a case compiles its graph (the graph
-cache's own counters say which). No helper process of inductor is there during the measurement: on a CPU it compiles in
-this process, and on a GPU its pool is shut down after the build.
+`build` compiles by calling each component with its example inputs, so that `first_call_s` is a first iteration and not
+a compilation. A recompilation after that makes the row invalid. The processes of one sweep share an inductor cache that
+is empty when the sweep starts, so only the first process of a case compiles its graph; the graph cache's own counters
+say which process did. No helper process of inductor runs during the measurement: on a CPU inductor compiles in this
+process, and on a GPU its pool is shut down after the build.
 
-reduce-overhead and, on a GPU, max-autotune replay CUDA graphs. By default inductor divides a graph that it cannot
-capture as a whole and replays parts of it; here that is switched off, so a network is captured whole or not at all. The
+reduce-overhead and, on a GPU, max-autotune replay CUDA graphs. By default inductor partitions a graph that it cannot
+capture as a whole and replays parts of it. That is switched off here, so a network is captured whole or not at all. The
 build calls each network until its graph is recorded, and proves the capture by a replay that writes its output anew.
-A graph that inductor did not capture (it only logs why), that this replay does not prove, or that it records again
-after the build makes the row invalid.
+The row is invalid if inductor does not capture a graph (it only logs why), if the replay does not prove the capture, or
+if a graph is recorded again after the build.
+
 Compiling, capturing and replaying on a GPU are not yet proven on hardware.
 """
 
@@ -126,7 +127,8 @@ class TorchCompile:
         return device == "cuda" and self.mode != "default"
 
     def _fault(self, device: str, built: Counts, now: Counts) -> str | None:
-        """Why what ran is not what was compiled and captured, from the counts after the build and those now."""
+        """Why what ran is not what was compiled and captured, or None. It compares the counts after the build with
+        those now."""
         if added := now.frames - built.frames:
             return f"{added} recompilation(s) after the build: the timed shapes are not the compiled ones"
         if not self._replays_graphs(device):
@@ -141,7 +143,7 @@ class TorchCompile:
             return f"mode {self.mode}: inductor recorded {now.recorded} of {now.frames} graph(s) as CUDA graphs"
         if now.recordings != built.recordings:
             return (
-                f"mode {self.mode}: inductor recorded CUDA graphs again after the build, so some calls are no replays"
+                f"mode {self.mode}: inductor recorded CUDA graphs again after the build, so some calls are not replays"
             )
         return None
 
@@ -165,7 +167,8 @@ class MaxAutotune(TorchCompile):
     mode: ClassVar[str] = "max-autotune"
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
-        """As for every mode; a GPU on which inductor leaves out its templates is a fact and a warning of the row."""
+        """As in every mode. Where inductor does not use its templates on this GPU, the row has that as a fact and a
+        warning."""
         build = super().build(components, request)
         if request.device == "cpu":
             return build
@@ -181,22 +184,22 @@ class MaxAutotune(TorchCompile):
 
 def missing_compiler(device: str) -> str | None:
     """Why inductor finds no compiler for code of "cpu" or "cuda", or None. On a GPU triton needs a C compiler for its
-    launchers and takes the one that CC names, whatever it is, else gcc or clang (triton/runtime/build.py)."""
+    launchers. It uses the one that CC names, whatever that is, else gcc or clang (triton/runtime/build.py)."""
     if device == "cpu":
         found = any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++"))
         return None if found else "inductor needs a C++ compiler on a CPU, and neither g++ nor clang++ is on the PATH"
     if (named := os.environ.get("CC")) is not None:
-        return None if shutil.which(named) else f"triton needs a C compiler on a GPU, and CC names none: {named!r}"
+        return None if shutil.which(named) else f"triton needs a C compiler on a GPU, and CC={named!r} is not found"
     found = any(shutil.which(c) for c in ("gcc", "clang"))
     return None if found else "triton needs a C compiler on a GPU, and neither gcc nor clang is on the PATH"
 
 
 def _captured(component: Component, compiled: Callable[..., torch.Tensor], request: BuildRequest) -> str | None:
-    """Records a network's CUDA graph; why a replay of it is not proven, or None. To be called after the call that
-    compiled the network, which inductor takes as warm-up.
+    """Records a network's CUDA graph, and returns why a replay of it is not proven, or None. Call it after the call
+    that compiled the network, which is inductor's warm-up.
 
-    The next call is the recording. The one after it must be a replay: it must write the whole output anew, after that
-    was wiped out, and at the same address, which belongs to the graph's memory. The recording's output is still in use
+    The next call is the recording, and the one after it must be a replay. A replay writes the whole output anew after
+    it was erased, at the same address, which belongs to the graph's memory. The recording's output is still in use
     then, so kernels that are not replayed would have to write to other memory.
     """
     import torch

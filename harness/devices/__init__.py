@@ -37,12 +37,12 @@ class Stopwatch(Protocol):
 
 
 class Device(Protocol):
-    """One device: how to synchronise with it, and what its sensors tell.
+    """One device: how to synchronise with it, and what its sensors report.
 
-    `memory_peaks` gives samples by metric, and a reason for each peak that cannot be read; the driver's figure in it is
-    that of this moment (`driver_memory_bytes`). `energy_meter` gives a meter, or the reason why there is none, and so
-    does `stopwatch`. `sensors` gives a function that reads clocks, power and temperature now (`harness.devices.watch`),
-    or None. `block_state(before)` is the machine's state since `start_block()`.
+    `memory_peaks` gives samples by metric, and a reason for each peak that cannot be read. Its figure from the driver
+    is the memory in use at that moment (`driver_memory_bytes`). `energy_meter` gives a meter, or the reason why there
+    is none; `stopwatch` does the same. `sensors` gives a function that reads clocks, power and temperature now
+    (`harness.devices.watch`), or None. `block_state(before)` is the machine's state since `start_block()`.
     """
 
     name: str
@@ -87,7 +87,7 @@ def unknown(name: str) -> str:
 
 
 def _with_what_there_is(refusal: str) -> str:
-    """The refusal, and which accelerators this machine has that imgbench does not measure."""
+    """The refusal, followed by the accelerators of this machine that imgbench does not measure."""
     from harness.devices import unmeasured
 
     told = unmeasured.in_words(unmeasured.present())

@@ -60,7 +60,7 @@ class Cuda:
         return CudaEvents()
 
     def reset_memory_peaks(self) -> None:
-        """Also gives back what only the build needed, which torch's allocator would go on holding."""
+        """Also frees the memory that only the build needed, which torch's allocator would keep otherwise."""
         import torch
 
         gc.collect()

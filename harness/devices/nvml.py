@@ -53,7 +53,7 @@ THROTTLE_REASONS: Final = {  # NVML's clock event reasons
 }
 # Seconds since boot in which each policy lowered the clocks, by NVML's counter; then those below two clocks. The
 # counters of single thermal reasons (CLOCKS_EVENT_REASON_*_SLOWDOWN) are not read: their numbers were moved from 251 to
-# 269 between nvidia-ml-py 13.580.65 and 13.580.82, so that another driver answers with another quantity.
+# 269 between nvidia-ml-py 13.580.65 and 13.580.82, so that the same number is another quantity with another driver.
 COUNTED: Final = {
     "power_throttled_s": "NVML_FI_DEV_PERF_POLICY_POWER",
     "thermal_throttled_s": "NVML_FI_DEV_PERF_POLICY_THERMAL",
@@ -254,8 +254,8 @@ def memory_used_bytes(device: Gpu) -> int | str:
 
 
 def counters(device: Gpu) -> dict[str, Any]:
-    """Seconds since boot that the clocks were held down, by cause (COUNTED), of which only differences mean anything;
-    and what holds them down at this moment, and how many other processes compute."""
+    """Seconds since boot in which the clocks were held down, by cause (COUNTED); only differences of them are
+    meaningful. Also what holds the clocks down at this moment, and how many other processes compute."""
     found = {name: field(device.handle, identifier) for name, identifier in COUNTED.items()}
     pids = None if _split(device) else processes(device.handle)
     return {

@@ -1,7 +1,6 @@
-"""The mean power of a device over a stretch of work, from readings that a thread of its own takes while the work runs.
+"""The mean power of a device over a stretch of work, from readings that a separate thread takes while the work runs.
 
-Read between two iterations, a device has just become idle: the thread reads it while it works. No time is measured
-meanwhile.
+Between two iterations a device has just become idle, so it is read while it works. Nothing is timed meanwhile.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ COVERED: Final = 0.8  # of the stretch, between readings that follow each other
 
 
 class PowerReadings(Readings[float]):
-    """Reads `watts` from `with` to the end of its block."""
+    """Reads `watts` from the beginning to the end of its `with` block."""
 
     def __init__(self, watts: Callable[[], float | None], clock: Callable[[], float] = perf_counter) -> None:
         super().__init__(watts, SAMPLE_S, "power", clock)

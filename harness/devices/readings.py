@@ -1,7 +1,7 @@
-"""Readings of a sensor that a thread of its own takes while work runs; the thread has ended when its block is left.
+"""Readings of a sensor that a separate thread takes while work runs. The thread has ended when its block is left.
 
-A reading lets go of Python's lock while it is inside the driver's library. Its Python part, some tens of microseconds,
-can hold up a thread that launches work, so what a thread reads beside timed work is read seldom.
+A reading releases Python's global interpreter lock while it is inside the driver's library. Its Python part, some tens
+of microseconds, can delay a thread that launches work. Readings beside timed work are therefore rare.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 class Readings(Generic[T]):
-    """Calls `read` at once and then every `period_s` seconds, from `with` to the end of its block. `readings` holds
-    (seconds on `clock`, value); None is a value that the device did not tell. A device whose first value is None is
-    not asked again."""
+    """Calls `read` at once and then every `period_s` seconds until the end of its `with` block. `readings` holds
+    (seconds on `clock`, value); the value is None where the device did not report one. A device whose first value is
+    None is not read again."""
 
     def __init__(
         self, read: Callable[[], T | None], period_s: float, name: str, clock: Callable[[], float] = perf_counter
@@ -47,19 +47,20 @@ class Readings(Generic[T]):
         self._pool.shutdown(wait=True)
 
     def take(self) -> T | None:
-        """One reading, in the thread of the caller."""
+        """Takes one reading, in the thread of the caller."""
         value = self._read()
         if value is not None or self.readings:
             self.readings.append((self._clock(), value))
         return value
 
     def error(self) -> str | None:
-        """What a reading of the thread raised, after which there were no more; to be asked after the block."""
+        """What a reading in the thread raised, which ended the readings; None if none raised. Call it after the
+        block."""
         error = None if self._thread is None else self._thread.exception()
         return None if error is None else f"{type(error).__name__}: {error}"
 
     def values(self) -> list[T]:
-        """What was told."""
+        """The values that the device reported."""
         return [value for _, value in self.readings if value is not None]
 
     def _go_on(self) -> None:

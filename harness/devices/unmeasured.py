@@ -1,5 +1,6 @@
-"""Accelerators that torch can use and imgbench does not measure: a machine that has one is measured on its CPU, and is
-told so. Values; their words are here alone. Written against torch's documented API and not proven on such hardware."""
+"""Accelerators that torch can use and imgbench does not measure. On a machine that has one, imgbench measures the CPU
+and says so. A run stores the values of `Accelerator`; only this file puts them into words. Written against torch's
+documented API and not proven on such hardware."""
 
 from __future__ import annotations
 
@@ -22,11 +23,11 @@ WORDS: Final[Mapping[str, str]] = {
 
 
 def present() -> tuple[Accelerator, ...]:
-    """Those that torch finds on this machine."""
+    """The accelerators of this kind that torch finds on this machine."""
     import torch
 
     found = {
-        # torch's build for ROCm answers for AMD's GPUs by the names of CUDA.
+        # torch's build for ROCm shows AMD GPUs through torch.cuda.
         Accelerator.ROCM: torch.version.hip is not None and torch.cuda.is_available(),
         Accelerator.MPS: torch.backends.mps.is_available(),
         Accelerator.XPU: torch.xpu.is_available(),
@@ -44,6 +45,6 @@ def in_words(found: Iterable[str]) -> str | None:
 
 
 def at_the_start(environment: Mapping[str, Any]) -> str | None:
-    """What a run on a CPU says before it begins, where the machine has such an accelerator."""
+    """What a run on a CPU says before it begins if the machine has such an accelerator; else None."""
     told = in_words(environment.get("unmeasured") or ())
     return f"{told}; this run measures the CPU" if told and environment.get("device") == "cpu" else None

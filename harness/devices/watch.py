@@ -1,12 +1,12 @@
-"""What a device's sensors say while the latency samples are taken: clocks, power, temperature, and what holds the
+"""What a device's sensors report while the latency samples are taken: clocks, power, temperature, and what holds the
 clocks down.
 
-After the samples a GPU begins to idle within milliseconds, so a reading then is not a reading of the samples. No
-reading lengthens a short sample: where a sample takes less than PERIOD_S, the measuring thread reads between two
-samples, outside the timed spans and at most every PERIOD_S. The device has then been idle for less time than its
-sensors resolve. Where a sample takes longer, a thread reads during it. A reading can hold up the thread that launches
-work only while it has Python's lock: 0.02 ms in 100 ms or more, measured over a stub of NVML on a CPU. How long a
-reading takes with a driver is stored in each row (`reading_s`) and not yet known from hardware.
+After the samples a GPU becomes idle within milliseconds, so a reading then does not describe the samples. No reading
+lengthens a short sample: where a sample takes less than PERIOD_S, the measuring thread reads between two samples,
+outside the timed spans and at most every PERIOD_S. The device has then been idle for less time than its sensors
+resolve. Where a sample takes longer, a separate thread reads during it. Such a reading can delay the thread that
+launches work only while it holds Python's global interpreter lock: 0.02 ms in 100 ms or more, measured over a stub of
+NVML on a CPU. How long a reading takes with a real driver is stored in each row (`reading_s`) and is not yet known.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ Reading = dict[str, Any]
 
 
 class Watch:
-    """Reads a device's sensors (`Device.sensors`) from `begin` to the end of its `with`; nothing where there are none.
+    """Reads a device's sensors (`Device.sensors`) from `begin` to the end of its `with` block. It does nothing without
+    them.
 
-    `after_sample(seconds)` is called after every sample, those of the warm-up included: the last one before `begin`
-    decides who reads.
+    `after_sample(seconds)` is called after every sample, those of the warm-up included. The duration of the last one
+    before `begin` decides which thread reads.
     """
 
     def __init__(
@@ -69,16 +70,16 @@ class Watch:
             self._readings.__enter__()
 
     def after_sample(self, seconds: float) -> None:
-        """`seconds` the whole sample took."""
+        """`seconds` is how long the whole sample took."""
         self._sample_s = seconds
         if self._begun and not self._threaded and self._clock() - self._last >= self._period_s:
             self._readings.take()
             self._last = self._clock()
 
     def summary(self) -> dict[str, Any]:
-        """How many readings there are, {"min", "median", "max"} of each figure (None where it was never told), the
-        share of the readings in which each reason held the clocks down, and the median seconds of a reading. Without
-        sensors it is empty. To be asked after the block."""
+        """The number of readings; {"min", "median", "max"} of each figure (None where the device never reported it);
+        the share of the readings in which each reason held the clocks down; and the median seconds of a reading.
+        Without sensors it is empty. Call it after the block."""
         if self._sensors is None:
             return {}
         found = self._readings.values()
@@ -112,7 +113,8 @@ def _spread(values: list[float]) -> dict[str, float] | None:
 
 
 def _shares(told: list[list[str]]) -> dict[str, float] | None:
-    """Reason -> share of the readings that told it; None where no reading told any reasons at all."""
+    """Reason -> share of the readings that gave it; None where the device never reported reasons, not even an empty
+    list."""
     if not told:
         return None
     reasons = dict.fromkeys(reason for reasons in told for reason in reasons)

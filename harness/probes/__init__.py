@@ -1,9 +1,9 @@
 """Probes by name: each makes its own pass over the step, so that none disturbs the latency samples.
 
-Adding a metric is one file here: `@probe("name", order=..., metrics=(Metric(...),))` on a function Trial -> Findings.
-A probe runs in the order of its number; one with `first_process_only` runs in the first process of a case only. One
-with a `state` has the machine's state during its whole pass recorded under that name. One that leaves the process
-slower than it was has the number AFTER_SENTINEL or a higher one: nothing is timed after it.
+Adding a metric is one file here: `@probe("name", order=..., metrics=(Metric(...),))` on a function Trial -> Findings. A
+probe runs in the order of its number; one with `first_process_only` runs in the first process of a case only. One with
+a `state` has the machine's state during its whole pass recorded under that name. A probe that makes the process slower
+has the number AFTER_SENTINEL or a higher one, and nothing is timed after it.
 """
 
 from __future__ import annotations

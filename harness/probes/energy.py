@@ -1,15 +1,15 @@
 """Energy from a hardware counter over a window of steady work, gross and net of the idle device.
 
-A counter moves in steps (NVML's every 20 to 100 ms), so a short window reads 0 J or one step too many: the window is as
-long as the protocol says, and at least PERIODS of the counter's own measured period. The power of an idle device falls
-slowly after work, so it is left alone for SETTLE_S before its idle window.
+A counter moves in steps (NVML's every 20 to 100 ms), so a short window reads 0 J or one step too many. The window is
+therefore as long as the protocol says, and at least PERIODS of the counter's own measured period. The power of an idle
+device falls slowly after work, so the device rests for SETTLE_S before its idle window.
 
-Where the device tells its power, that is read and integrated over the same window. Counter and power come from one
-driver, on a GPU both from NVML and perhaps from one sensor: that they agree shows that they are consistent, and is no
+Where the device reports its power, that is read and integrated over the same window. Counter and power come from one
+driver, on a GPU both from NVML and perhaps from one sensor. Their agreement shows that they are consistent, and is no
 independent check. Where they disagree by more than CONSISTENT, the row has a warning. Where they disagree by more than
-CREDIBLE, the metrics are missing with the reason, since one of the two is wrong and nothing tells which. Where the
-device does not tell its power, the reason is a fact. Without a counter, or with one whose period could not be measured,
-the metrics are missing with the reason; an estimate from a rating would not be a measurement.
+CREDIBLE, the metrics are missing with the reason, since one of the two is wrong and nothing shows which. Where the
+device does not report its power, the reason is a fact. Without a counter, or with one whose period could not be
+measured, the metrics are missing with the reason; an estimate from a rating would not be a measurement.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _facts(meter: EnergyMeter, idle_w: float | None, work: Window) -> dict[str, 
 
 
 def _inconsistency(work: Window, limit: float) -> str | None:
-    """How far counter and integrated power are apart, where that is more than `limit`."""
+    """How far the counter and the integrated power are apart, in words; None where that is at most `limit`."""
     if work.integrated_j is None or abs(work.integrated_j / work.joules - 1) <= limit:
         return None
     return (

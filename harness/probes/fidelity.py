@@ -7,8 +7,9 @@ mean: 0 if they are equal, 1 for a constant image of that mean, about 1.4 for an
 row is invalid if the mean cosine is below its floor, the mean error above its ceiling, or the worst item's error above
 ITEM times that ceiling (at most LARGEST_ITEM: an unrelated image is wrong in any precision). The facts hold them all.
 
-The bounds are in `harness.tolerance`. Every process of a case is checked; the figures come from the first. Where there
-is no reference in its time, all of them are missing with the reason, and the row has the warning `unchecked`.
+The bounds are in `harness.tolerance`. Every process of a case is checked; the figures come from the first. Where the
+reference is not computed within its time, all figures are missing with the reason, and the row has the warning
+`unchecked`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Which kernels a GPU ran: one iteration under torch's profiler, after everything that is timed.
 
 CUPTI sees the kernels of every library in the process, so ONNX Runtime's and TensorRT's too, and those of a replayed
-CUDA graph one by one. The names say which attention and which matrix product were chosen, and in which precision. On a
-CPU nothing is profiled: it would take one more iteration, which may last minutes, and the profiler writes to the log of
-every row; what ran there is in the facts of the backends.
+CUDA graph one by one. The names show which attention and which matrix product were chosen, and in which precision. On a
+CPU nothing is profiled: profiling would take one more iteration, which may last minutes, and the profiler would write
+to the log of every row. The facts of the backends show what ran there.
+
 Not yet proven on hardware.
 """
 
@@ -30,12 +31,12 @@ KINDS: Final = (
     ("convolution", re.compile(r"conv(?!ert)|fprop|winograd", re.IGNORECASE)),
     ("gemm", re.compile(r"^triton_tem_|gemm|gemv|cublas|nvjet|cutlass|xmma|splitk|matmul", re.IGNORECASE)),
 )
-# torch sets these for itself where inductor replays CUDA graphs: taking CUPTI down and up again crashes with them.
+# torch sets these itself where inductor replays CUDA graphs: with them, stopping CUPTI and starting it again crashes.
 KEEP_CUPTI: Final = {"TEARDOWN_CUPTI": "0", "DISABLE_CUPTI_LAZY_REINIT": "1"}
 
 
 def kind(name: str) -> str:
-    """ "attention", "convolution", "gemm" or "other", by what libraries call their kernels.
+    """ "attention", "convolution", "gemm" or "other", by the names that libraries give their kernels.
 
     >>> kind("void pytorch_flash::flash_fwd_kernel<cutlass::bfloat16_t>"), kind("ampere_sgemm_128x64_tn")
     ('attention', 'gemm')
@@ -45,8 +46,8 @@ def kind(name: str) -> str:
 
 @probe("kernels", order=AFTER_SENTINEL, metrics=(), first_process_only=True)
 def kernels(trial: Trial) -> Findings:
-    """Facts: `kernels`, the longest of one iteration (name, kind, calls, seconds, and the share of all kernels' time),
-    and `kernel_time_s`, the sum over all of them; or `kernels_missing`, the reason why there are none.
+    """Facts: `kernels`, the longest kernels of one iteration (name, kind, calls, seconds, and the share of all kernels'
+    time), and `kernel_time_s`, the sum over all kernels; or `kernels_missing`, the reason why there are none.
 
     The sum counts kernels that ran side by side in two streams twice. Copies and fills (cudaMemcpy, cudaMemset) are no
     kernels and are left out.
@@ -61,11 +62,11 @@ def kernels(trial: Trial) -> Findings:
 def _profiled(trial: Trial) -> list[tuple[str, float]] | str:
     """(name, seconds) of each kernel of one iteration; or the reason why they are not known."""
     if trial.device.name != "cuda":
-        return "the device is a CPU, which runs no kernels of its own"
+        return "the device is a CPU; kernels are listed for GPUs only"
     from torch.profiler import ProfilerActivity, profile, supported_activities
 
     if ProfilerActivity.CUDA not in supported_activities():
-        return "this build of torch has no profiler of CUDA (kineto with CUPTI)"
+        return "this build of torch has no CUDA profiler (kineto with CUPTI)"
     os.environ.update(KEEP_CUPTI)
     try:
         with _stderr_kept() as said, profile(activities=[ProfilerActivity.CUDA]) as session:
@@ -75,11 +76,11 @@ def _profiled(trial: Trial) -> list[tuple[str, float]] | str:
         return f"torch's profiler failed: {error}"
     events = _kernels(session.events() or ())
     words = f"; it said: {said()}" if said() else ""
-    return events or f"torch's profiler saw no kernel (another profiler, or no permission){words}"
+    return events or f"torch's profiler saw no kernel (another profiler runs, or a permission is missing){words}"
 
 
 def _kernels(events: Iterable[Any]) -> list[tuple[str, float]]:
-    """(name, seconds) of the events that are kernels, of torch's `FunctionEvent`s."""
+    """(name, seconds) of those of torch's `FunctionEvent`s that are kernels."""
     return [
         (event.name, event.time_range.elapsed_us() * 1e-6)
         for event in events
@@ -88,7 +89,7 @@ def _kernels(events: Iterable[Any]) -> list[tuple[str, float]]:
 
 
 def _is_kernel(event: Any) -> bool:
-    """By kineto's own word, where this torch passes it on."""
+    """By the activity type that kineto gives, where this torch passes it on; else by the event's name."""
     activity = getattr(event, "activity_type", None)
     return activity == "kernel" if activity else not event.name.startswith(("Memcpy", "Memset"))
 
@@ -116,7 +117,7 @@ def _longest(found: list[tuple[str, float]], total: float) -> list[dict[str, Any
 
 @contextmanager
 def _stderr_kept() -> Iterator[Callable[[], str]]:
-    """What C++ code writes to stderr meanwhile, instead of to the log; to be read as one line after the block."""
+    """What C++ code writes to stderr in the block. It is kept out of the log; read it as one line after the block."""
     kept, text = os.dup(2), ""
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)

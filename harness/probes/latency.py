@@ -1,7 +1,7 @@
-"""Seconds per iteration, the one number that everything else stands beside. Nothing else runs in this pass.
+"""Seconds per iteration, the main figure of a row. Nothing else runs in this pass.
 
-The machine's counters are read where the warm-up ends and where the last sample does: what happened to the samples is
-what counts, and not what happened while the model was loaded. A GPU's sensors are read in between
+The machine's counters are read at the end of the warm-up and after the last sample, because only what happened during
+the samples counts, and not what happened while the model was loaded. A GPU's sensors are read in between
 (`harness.devices.watch`).
 """
 
@@ -32,7 +32,7 @@ LATENCY = Metric(
     better="lower",
     kind="noisy",
     description="median seconds of one iteration over one batch in the steady state, host wall clock with the device "
-    "synchronised; with cold_cache after a flush of the caches, on a GPU by its own clock",
+    "synchronised; with cold_cache, after a flush of the caches, and on a GPU by the GPU's own clock",
 )
 
 
@@ -144,7 +144,7 @@ def _device_time(
     if trial.turns is not None:
         return {}, {DEVICE_TIME.name: "not taken where two processes take turns"}
     if trial.protocol.cold_cache:
-        return {}, {DEVICE_TIME.name: "with cold_cache the latency itself is by the GPU's clock"}
+        return {}, {DEVICE_TIME.name: "with cold_cache the latency itself is measured by the GPU's clock"}
     return {DEVICE_TIME.name: by_device[-len(found.steady) :]}, {}
 
 

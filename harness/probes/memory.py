@@ -1,7 +1,7 @@
-"""Memory: the weights as they lie there, and the peaks over a few iterations of their own.
+"""Memory: the weights as they are stored, and the peaks over a few iterations of their own.
 
-torch's allocator and the kernel keep their own peaks. The driver has none: a thread reads what it says while the pass
-runs, in which nothing is timed.
+torch's allocator and the kernel keep peaks themselves. The driver does not, so a thread reads the driver's figure while
+the pass runs. Nothing is timed in this pass.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ DRIVER = _bytes(
     "peak_driver_bytes",
     "Driver memory",
     "advisory",
-    f"most that the driver says the whole device uses, read every {PERIOD_S * 1e3:.0f} ms during the pass and once "
+    f"largest use of the device that the driver reports, read every {PERIOD_S * 1e3:.0f} ms during the pass and once "
     "after it; a peak between two readings is not seen",
 )
 

@@ -1,4 +1,4 @@
-"""What comes before the steady state, each part apart: loading, building, capturing, the first call."""
+"""What comes before the steady state, each part separately: loading, building, capturing, the first call."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ def _quantised(row: Row) -> str:
 
 
 def _gpu(row: Row) -> str:
-    """Of every process, where they differ."""
+    """The GPU's state during the samples, of every process where they differ."""
     return " / ".join(dict.fromkeys(filter(None, map(throttling.in_words, row.get("machine_state") or ()))))
 
 
