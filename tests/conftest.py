@@ -92,7 +92,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def kept_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder a model for exports of whole networks: each takes seconds, so that the tests share them."""
+    """A folder per model for exports of whole networks. An export takes seconds, so the tests share it."""
     return tmp_path_factory.mktemp("exports")
 
 

@@ -1,8 +1,9 @@
 """ONNX Runtime's real CUDA provider on a machine without a GPU: the libraries that it links are stubs, compiled here.
 
-Generated from what the provider itself asks for: `nm` names the functions with the library and version of each, and
-cuDNN's, which it looks up by name, stand in its text. All of them return 0; those that create something give a handle.
-`cuda_stub.c` has the few of the runtime that have to say more. Sessions open, nodes are placed, nothing is computed.
+The stubs are generated from what the provider itself needs. `nm` lists the functions with the library and version of
+each. The names of cuDNN's functions, which the provider looks up by name, are in its file. All functions return 0;
+those that create something return a handle. `cuda_stub.c` has the few functions of the runtime that must do more.
+Sessions open and nodes are placed, but nothing is computed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SESSIONS: Final = Path(__file__).with_name("cuda_stub_sessions.py")
 RUNTIME: Final = "libcudart.so.13"  # the version whose interface cuda_stub.c declares
 DRIVER: Final = "libcuda.so.1"  # its functions are named without a library
 CUDNN: Final = "libcudnn.so.9"
-UNUSED: Final = "libcurand.so.10"  # linked, and no function of it called
+UNUSED: Final = "libcurand.so.10"  # linked, but none of its functions is called
 LINKED: Final = re.compile(r" U (cu\w+|__cuda\w+)(?:@(lib\w+\.so\.\d+))?$", re.MULTILINE)
 LOOKED_UP: Final = re.compile(rb"cudnn[A-Z][A-Za-z0-9_]+")
 CREATES: Final = re.compile(r"Create(_v2|WithFlags|\w*Descriptor)?$")
@@ -42,11 +43,11 @@ def compiled(folder: Path) -> Path:
     """`folder` with the stubs in it; skips the test, with the reason, where they cannot be had."""
     gcc, nm, provider = shutil.which("gcc"), shutil.which("nm"), provider_library()
     if gcc is None or nm is None:
-        pytest.skip("no gcc and nm to compile stubs of CUDA's libraries with")
+        pytest.skip("compiling stubs of CUDA's libraries needs gcc and nm")
     if provider is None:
         pytest.skip("the installed onnxruntime has no CUDA provider (the package is onnxruntime-gpu, for x86-64)")
     if not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"):
-        pytest.skip(f"onnxruntime {onnxruntime.__version__} does not tell where it places nodes")
+        pytest.skip(f"onnxruntime {onnxruntime.__version__} does not report where it places nodes")
     told = subprocess.run([nm, "-D", "--undefined-only", str(provider)], capture_output=True, text=True, check=True)
     functions: dict[str, set[str]] = defaultdict(set)
     for name, library in LINKED.findall(told.stdout):
@@ -77,7 +78,8 @@ def _compile(gcc: str, library: Path, names: Sequence[str], sources: Sequence[st
 
 
 def sessions(stubs: Path, wanted: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What `cuda_stub_sessions.py` says of each session, in a process of its own, where the stubs stand for CUDA."""
+    """What `cuda_stub_sessions.py` reports about each session. It runs in a process of its own, in which the stubs
+    replace CUDA."""
     environment = {**os.environ, "LD_LIBRARY_PATH": str(stubs)}
     command = [sys.executable, str(SESSIONS)]
     ended = subprocess.run(

@@ -74,7 +74,7 @@ def opened(wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def called(session: Any, wanted: dict[str, Any]) -> int:
-    """One call as the backend makes it; how often the host waited in it."""
+    """Makes one call as the backend does, and returns how often the host waited in it."""
     run = onnxruntime.RunOptions()
     for name, value in wanted.get("run_options", {}).items():
         run.add_run_config_entry(name, value)

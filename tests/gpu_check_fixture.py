@@ -21,7 +21,7 @@ FLOPS = 2.2e12
 
 
 def measured(backend: str, precision: str, latency_s: float, **facts: Any) -> Measurement:
-    """An ok measurement of a ViT at batch 64, whose kernels take 95 % of its time."""
+    """An ok measurement of a ViT at batch 64 whose kernels take 95 % of its time."""
     return Measurement(
         case=Case(model="check_vit", backend=backend, precision=precision, batch_size=64, image_size=224),
         replicate=0,

@@ -1,4 +1,5 @@
-"""Iterations with flushed caches: what is flushed, what is timed, and that such runs are compared with no others."""
+"""Iterations with flushed caches: what is flushed, what is timed, and that such runs are compared only with each
+other."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ CASE = Case(model="planted_ok", image_size=planted.SIZE)
 
 
 class Recorded:
-    """A timer's world that writes down what happens in it: the host's clock goes on by one second a reading."""
+    """The surroundings of a timer, which record what happens. The host's clock advances by one second at each
+    reading."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -144,7 +146,8 @@ def test_every_iteration_of_a_cold_row_is_flushed_and_a_sample(tmp_path: Path, m
 
 
 def test_what_the_flush_costs_counts_as_sampling_time() -> None:
-    """A short iteration behind a long flush ends at the protocol's time, not at a thousand times it."""
+    """The sampling of short iterations with long flushes ends at the protocol's time, not after a thousand times as
+    long."""
     from harness import sampling
 
     asked = replace(COLD, min_samples=2, warmup_max_s=1.0, max_sample_time_s=10.0, target_interval=1e-9)

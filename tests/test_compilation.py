@@ -1,6 +1,6 @@
 """torch.compile over a simulated inductor: what a row's own build compiled, captured and left behind.
 
-The simulation runs on a CPU: its graphs' memory is a tensor, and `cpu:0` stands for the GPU where the backend asks.
+The simulation runs on a CPU. The memory of its graphs is a tensor, and `cpu:0` takes the place of the GPU.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ GPU = "cpu:0"
 
 
 class Inductor:
-    """`torch.compile` whose result warms up, records and replays as inductor's tree of CUDA graphs does. `flaw` is what
-    is wrong with it: "skipped", "divided", "half" of the output written, "eager" (each call runs the kernels anew)."""
+    """`torch.compile` whose result warms up, records and replays as inductor's tree of CUDA graphs does. `flaw` names
+    its defect: "skipped", "divided", "half" (half of the output is written), "eager" (each call runs the kernels
+    anew)."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.flaw: str | None = None
@@ -85,7 +86,7 @@ class Inductor:
         return compiled
 
     def _allocated(self, output: torch.Tensor) -> torch.Tensor:
-        """Where the caching allocator puts it: where the last one was, unless that is still in use."""
+        """The block that the caching allocator gives: the last one again, unless that is still in use."""
         if self.last() is not None:
             return output
         block = self.block.view(output.shape).copy_(output)
@@ -257,7 +258,7 @@ def test_max_autotune_without_its_templates_is_a_fact_and_a_warning(
     assert build.facts["triton_templates"] is big
     assert len(build.warnings) == (0 if big else 1)
     assert all(w.startswith("no templates: ") and "40 multiprocessors" in w for w in build.warnings)
-    assert all("; " not in w for w in build.warnings)  # which would part it in two
+    assert all("; " not in w for w in build.warnings)  # a semicolon would split the warning in two
 
 
 def which(monkeypatch: pytest.MonkeyPatch, *found: str) -> None:

@@ -173,7 +173,7 @@ def test_memory_has_three_figures_and_its_peaks_are_reset(monkeypatch: pytest.Mo
 
 
 def memory_trial(steps: list[Any], now: Any) -> Any:
-    """A trial of the memory pass on a device whose driver says what `now` gives; each step is one of `steps`."""
+    """A trial of the memory pass on a device whose driver reports what `now` gives; each step is one of `steps`."""
     left = iter(steps)
     device = SimpleNamespace(
         reset_memory_peaks=lambda: None,
@@ -186,7 +186,7 @@ def memory_trial(steps: list[Any], now: Any) -> Any:
 
 
 def test_the_drivers_peak_is_the_largest_reading_of_the_pass() -> None:
-    """A workspace that is freed before the pass ends is in it."""
+    """The peak includes a workspace that is freed before the pass ends."""
     used, seen = [1000.0], threading.Event()
 
     def now() -> float:

@@ -1,7 +1,7 @@
-"""Where ONNX Runtime's real CUDA provider places each node of each network, asked on a machine without a GPU.
+"""Where ONNX Runtime's real CUDA provider places each node of each network, tested on a machine without a GPU.
 
-By hand: `python -m pytest -v -rs tests/test_cuda_placement.py`. It needs gcc and the package onnxruntime-gpu that is
-installed anyway; nothing is downloaded. What is not shown here is what kernels compute, and whether they run.
+Run it by hand with `python -m pytest -v -rs tests/test_cuda_placement.py`. It needs gcc and the installed package
+onnxruntime-gpu, and downloads nothing. It does not show what kernels compute, nor that they run.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sd21() -> list[Component]:
-    """Of Stable Diffusion 2.1 what is other than in 1.5: a U-Net whose projections are linear layers."""
+    """The part of Stable Diffusion 2.1 that differs from 1.5: a U-Net whose projections are linear layers."""
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
@@ -58,7 +58,7 @@ def sd21() -> list[Component]:
 
 
 def sdxl() -> list[Component]:
-    """Both text encoders and the U-Net; its VAE is that of the others."""
+    """Both text encoders and the U-Net; the VAE is the same as in the other families."""
     return [c for c in workload_of("sdxl", case_of("sdxl")).components if c.name != "vae_decoder"]
 
 
@@ -73,7 +73,7 @@ def exported(found: Sequence[Component], folder: Path, recipe: str, *optimizatio
 
 
 def options() -> dict[str, str]:
-    """What the backend gives its CUDA provider; the stream is made where the session is opened."""
+    """The options that the backend gives its CUDA provider; the stream is created where the session is opened."""
     request = build_request(Path(), device="cuda")
     ((_, given),) = backend.OnnxRuntime().session_providers(request)
     return {**given, "user_compute_stream": "the process's own"}
@@ -85,7 +85,7 @@ def opened(stubs: Path, files: Sequence[OnnxFile], **more: Any) -> list[dict[str
 
 
 def elsewhere(session: dict[str, Any], path: Path, free_shapes: bool) -> list[str]:
-    """Nodes that the CUDA provider does not take, without those that `onnx_proof` lets pass."""
+    """Nodes that the CUDA provider does not take, except those that `onnx_proof` allows."""
     other = [node for node in session["nodes"] if node["provider"] != CUDA]
     if not other or not free_shapes:
         return [f"{node['operator']} {node['name']}" for node in other]
@@ -146,7 +146,7 @@ def test_where_sizes_are_free_only_shapes_are_computed_elsewhere(stubs: Path, ke
 
 
 class EndOfPrompt(torch.nn.Module):
-    """A text encoder as small as can be: the vector at the largest token id."""
+    """A minimal text encoder: the vector at the largest token id."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ def text_encoder(kept_exports: Path) -> OnnxFile:
 
 
 def test_a_call_makes_the_host_wait_for_nothing(stubs: Path, text_encoder: OnnxFile) -> None:
-    """And the profile of such a call proves every node."""
+    """The profile of such a call also proves every node."""
     (session,) = opened(stubs, [text_encoder], calls=2, run_options=ASYNCHRONOUS)
     assert session["waits"] == 0
     profile = onnx_proof.profile(session["profile"], free_shapes=False)
@@ -175,14 +175,14 @@ def test_a_call_makes_the_host_wait_for_nothing(stubs: Path, text_encoder: OnnxF
 
 
 def test_the_stub_counts_what_waits(stubs: Path, text_encoder: OnnxFile) -> None:
-    """Without the option of the run the host waits, twice where the session has a stream of its own."""
+    """Without the run option the host waits, and twice where the session has a stream of its own."""
     own_stream = {name: value for name, value in options().items() if name != "user_compute_stream"}
     wanted = [{"path": str(text_encoder.path), "options": given, "calls": 2} for given in (own_stream, options())]
     assert [session["waits"] for session in cuda_stub_fixture.sessions(stubs, wanted)] == [2, 1]
 
 
 def test_an_integer_argmax_as_it_was_would_run_on_the_cpu(stubs: Path, tmp_path: Path) -> None:
-    """The reason for rewriting it. If this fails, this ONNX Runtime has the kernel, and the rewriting can go."""
+    """The reason for the rewrite. If this fails, this ONNX Runtime has the kernel, and the rewrite can be removed."""
     x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.INT32, [2, 7])
     y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.INT64, [2])
     graph = onnx.helper.make_graph([onnx.helper.make_node("ArgMax", ["x"], ["y"], axis=1, keepdims=0)], "g", [x], [y])
@@ -193,7 +193,7 @@ def test_an_integer_argmax_as_it_was_would_run_on_the_cpu(stubs: Path, tmp_path:
 
 
 def test_the_arena_takes_what_is_asked_for(stubs: Path, tmp_path: Path) -> None:
-    """Of weights of 3 MiB; by powers of two it would take 4 MiB."""
+    """The weights are 3 MiB; an arena that grows by powers of two would take 4 MiB."""
     torch.manual_seed(0)
     component = Component(name="net", module=torch.nn.Linear(1024, 768).eval(), inputs=(torch.randn(1, 1024),))
     files = exported([component], tmp_path, "fp32")

@@ -188,7 +188,7 @@ def test_energy_is_counter_differences_gross_and_net_of_idle(monkeypatch: pytest
 
 
 def test_the_device_settles_before_its_idle_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its power falls slowly after work: the idle window begins SETTLE_S after the work before it."""
+    """The power of a device falls slowly after work, so the idle window begins SETTLE_S after the preceding work."""
     order: list[Any] = []
     monkeypatch.setattr("harness.probes.energy.time.sleep", order.append)
     meter = Meter([0, 80, 80, 1080])

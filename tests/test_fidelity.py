@@ -123,7 +123,7 @@ def test_the_worst_item_is_named_and_the_tolerance_stands_in_the_facts(run_suite
 
 
 def trial_of(case: Case, folder: Path, device: str, phases: list[str] | None = None) -> Any:
-    """What `reference` asks of a trial."""
+    """The parts of a trial that `reference` needs."""
     return SimpleNamespace(
         case=case,
         folder=folder,

@@ -28,7 +28,7 @@ QUICK = Protocol(warmup_min_s=0, warmup_max_s=0.01, min_samples=3, min_sample_ti
 
 
 class Overflowing(torch.nn.Module):
-    """(N, 4) -> (N, 4), with values on the way that fp16 cannot hold (its largest number is 65,504)."""
+    """(N, 4) -> (N, 4), with intermediate values that fp16 cannot represent (its largest number is 65,504)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ def test_the_row_tells_it(wanted: str, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_pipeline_whose_vae_overflows_in_fp16_gives_pictures(tmp_path: Path) -> None:
-    """Weights that fp16 cannot hold; the norms behind them make the picture one of ordinary values."""
+    """Weights that fp16 cannot represent; the norms after them bring the picture back to ordinary values."""
     pipeline = stable_diffusion_xl()
     with torch.no_grad():
         pipeline.vae.decoder.conv_in.weight.mul_(1e7)

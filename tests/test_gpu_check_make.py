@@ -1,4 +1,4 @@
-"""`make gpu-check` with the interpreter that has torch, whatever it is called."""
+"""`make gpu-check` uses the interpreter that has torch, whatever its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def fake(folder: Path, name: str, has_torch: bool) -> None:
-    """A Python that only says who it is, and whether it has torch."""
+    """A Python that only prints its name, and says whether it has torch."""
     (folder / name).write_text(
         f'#!/bin/sh\ncase "$*" in *find_spec*) exit {0 if has_torch else 1};; esac\necho "{name} ran $*"\n'
     )

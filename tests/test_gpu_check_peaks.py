@@ -18,7 +18,7 @@ GPU = SimpleNamespace(handle=1)
 
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch makes its tensors on the CPU where the GPU is asked for; the GPU is an H100."""
+    """torch creates on the CPU the tensors that are requested on the GPU; the GPU is an H100."""
 
     def here(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         return lambda *args, device=None, **options: make(*args, **options)
@@ -87,7 +87,7 @@ def test_the_bandwidth_counts_what_is_read_and_what_is_written(monkeypatch: pyte
 
 
 def fake_energy(monkeypatch: pytest.MonkeyPatch, watts: float, meter_watts: float) -> None:
-    """A counter that says `meter_watts`, and readings that say `watts`, on a clock of its own."""
+    """A counter that runs at `meter_watts`, and readings that give `watts`, on a simulated clock."""
     now = [0.0]
 
     def work(_timer: object, _work: object, seconds: float) -> tuple[float, int]:

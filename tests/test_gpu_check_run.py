@@ -353,7 +353,7 @@ def test_a_copy_is_larger_than_any_l2() -> None:
 
 @pytest.mark.parametrize(("fixed_s", "ratio"), [(0.0, 2.0), (1.0, 1.0)])
 def test_the_probe_of_two_loops_sees_work_that_does_not_grow(fixed_s: float, ratio: float) -> None:
-    """A step that takes a second once and nothing when it is repeated has the ratio of a cached answer."""
+    """A step that takes a second once and no time when it is repeated has the ratio of a cached answer."""
     now = [0.0]
 
     class Stub(Timer):
@@ -387,7 +387,8 @@ GUESSED_S = {
 def played(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: Callable[[Job], float]
 ) -> tuple[room.Bench, float]:
-    """A whole check on a clock of its own, on which a row takes `seconds`; and how long the paired run had."""
+    """A whole check on a simulated clock, on which a row takes `seconds`. Returns also how much time the paired run
+    had."""
     now = [45.0]  # after the checks of the device
     had: list[float] = []
 
@@ -485,7 +486,7 @@ if __name__ == "__main__":
 
 
 def test_the_program_ends_in_time_with_its_record_whatever_hangs(tmp_path: Path) -> None:
-    """A worker that cannot be killed is waited for longer than the eight minutes leave."""
+    """A worker that cannot be killed does not keep the check from ending within its eight minutes."""
     (script := tmp_path / "hangs.py").write_text(HANGS)
     done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == verdict.CODES["INCOMPLETE"], done.stderr

@@ -1,4 +1,5 @@
-"""The verdict of a GPU check over synthetic records: every law broken once, everything that must run left out once."""
+"""The verdict of a GPU check over synthetic records: each law is broken once, and each required check is left out
+once."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_buffers_are_of_the_sizes_that_the_network_gives(
 
 
 class Stream:
-    """A CUDA stream that says, in `order`, what waits for it."""
+    """A CUDA stream that notes in `order` what it waits for."""
 
     def __init__(self, name: str, order: list[str]) -> None:
         self.name, self.order, self.cuda_stream = name, order, 4242

@@ -1,4 +1,4 @@
-"""Which kernels ran: read from the profiler of torch, on a GPU alone, after everything that is timed."""
+"""Which kernels ran: read from torch's profiler, only on a GPU, after everything that is timed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_kernel_is_known_by_its_name(name: str, kind: str) -> None:
 
 
 def event(name: str, start_us: float, end_us: float, device: Any = CUDA, activity: str = "", **changes: Any) -> Any:
-    """What torch's profiler gives of a kernel."""
+    """What torch's profiler gives for a kernel."""
     given = {"id": 0, "thread": 0, "start_us": start_us, "end_us": end_us, "device_type": device, "name": name}
     found = FunctionEvent(**given, **changes)
     found.activity_type = activity
@@ -59,7 +59,7 @@ def event(name: str, start_us: float, end_us: float, device: Any = CUDA, activit
 
 
 class Session:
-    """`torch.profiler.profile`, which saw what `events` says; `ran` is what the block did meanwhile."""
+    """A stand-in for `torch.profiler.profile` that saw `events`; `ran` is what the block did meanwhile."""
 
     def __init__(self, seen: list[Any], said: str = "") -> None:
         self.seen, self.said, self.asked = seen, said, None
@@ -158,7 +158,7 @@ def test_a_torch_without_cupti_and_a_cpu_are_reasons(monkeypatch: pytest.MonkeyP
 def test_it_is_the_last_thing_that_the_first_process_does(
     replicate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also after the sentinel, which CUPTI would slow down in this process and in no other."""
+    """The probe also runs after the sentinel, which CUPTI would slow down in this process only."""
     done: list[str] = []
     monkeypatch.setattr(sentinel, "measure", lambda *_: done.append("sentinel") or {})
     quick = Protocol(

@@ -105,7 +105,7 @@ def test_the_seconds_of_every_policy_are_counted(stub: Stub) -> None:
 
 
 def test_only_counters_whose_numbers_never_moved_are_read() -> None:
-    """CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN is 251 or 269, by the version of nvidia-ml-py and of the driver."""
+    """CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN is 251 or 269, depending on the versions of nvidia-ml-py and the driver."""
     assert {getattr(pynvml, name) for name in nvml.COUNTED.values()} == set(range(74, 82))
 
 

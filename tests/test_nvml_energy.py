@@ -72,7 +72,7 @@ def test_the_window_is_stretched_over_the_counters_period_and_power_agrees(
 
 
 def measured_with(power_share: float, monkeypatch: pytest.MonkeyPatch) -> Findings:
-    """The energy of work whose power readings say `power_share` of what the counter says."""
+    """The energy of work whose power readings give `power_share` of what the counter gives."""
     monkeypatch.setattr("harness.probes.energy.IDLE_S", 0.0)
     monkeypatch.setattr("harness.probes.energy.PERIODS", 10)
     monkeypatch.setattr("harness.probes.energy.PowerReadings", lambda _watts: Integrated(power_share))

@@ -1,4 +1,4 @@
-"""Offloading by accelerate's own hooks: who moves when, on a stand-in for a GPU (the meta device)."""
+"""Offloading by accelerate's own hooks: which network moves when, on a stand-in for a GPU (the meta device)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ GPU = torch.device("meta")
 
 
 class Network(nn.Module):
-    """Writes down where it is moved. Its weight is put back when it comes from the meta device, which keeps none."""
+    """A network that records where it is moved. The meta device keeps no weights, so the weight is restored on the way
+    back."""
 
     def __init__(self, name: str, moves: list[str]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is rewritten in an exported graph: the new spelling gives the same numbers, and what needs none is left."""
+"""Rewrites of an exported graph: the new form gives the same numbers, and nodes that need no rewrite are unchanged."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_other_argmaxes_are_left(kind: int, given: dict[str, int]) -> None:
 
 
 class Promotes(torch.nn.Module):
-    """As SDXL's U-Net joins text in its own precision with an embedding of sizes in fp32."""
+    """As SDXL's U-Net concatenates text in its own precision with an embedding of sizes in fp32."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ BASES = {
 
 
 class Arrivals(TorchDispatchMode):
-    """The dtypes of all tensors that arise on the meta device, which stands for a GPU."""
+    """The dtypes of all tensors that are created on the meta device, which takes the place of a GPU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def test_no_weight_arrives_on_the_device_in_fp32(wanted: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("wanted", BASES)
 def test_whatever_moves_a_network_casts_it_too(wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calibrating and observing move nothing again, and run in the base type."""
+    """Calibration and observation move nothing again, and run in the base type."""
     moved: list[tuple[Any, ...]] = []
     real, net = nn.Module.to, component()
 

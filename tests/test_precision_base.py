@@ -1,4 +1,5 @@
-"""int8 over bf16 and fp16: what is not quantised is in the type that the precision's name says, in torch only."""
+"""int8 over bf16 and fp16: what is not quantised has the type that the precision's name gives, in the torch backends
+only."""
 
 from __future__ import annotations
 

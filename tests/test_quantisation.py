@@ -198,7 +198,8 @@ class Conditioned(torch.nn.Module):
 def test_layers_that_a_gpus_int8_product_cannot_take_are_left_and_listed(
     wanted: str, batch: int, left: dict[str, Left], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """torchao would multiply them on the CPU or in fp32, and inductor would fail. (A CPU stands for the GPU here.)"""
+    """torchao would multiply such layers on the CPU or in fp32, and inductor would fail. (A CPU takes the place of the
+    GPU here.)"""
     monkeypatch.setattr(quantisation, "on_gpu", lambda _layer: True)
     given = (torch.randn(batch, 2, 32), torch.randn(batch, 32))
     recorded = calibration.Recorded(calls={"net": [given]}, source="planted")
@@ -245,7 +246,7 @@ def test_eager_int8_products_on_a_gpu_are_refused_because_they_wait_for_it(
 
 
 def test_the_reason_of_that_refusal_is_still_true_of_the_installed_torchao() -> None:
-    """It formats the input of each product as text. Once it no longer does, eager may run int8 on a GPU again."""
+    """torchao formats the input of each product as text. Once it no longer does, eager may run int8 on a GPU again."""
     from torchao.kernel import intmm
 
     class Input(torch.Tensor):
@@ -271,7 +272,7 @@ def test_quantising_changes_no_setting_of_inductor(wanted: str, inputs: torch.Te
 
 
 def test_fp8_changes_no_setting_of_inductor_either(monkeypatch: pytest.MonkeyPatch, inputs: torch.Tensor) -> None:
-    """fp8 cannot run here: what torchao is asked for shows it."""
+    """fp8 cannot run here, so the test checks what is requested of torchao."""
     from torchao import quantization as ao
 
     asked: list[bool] = []

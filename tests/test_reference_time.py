@@ -1,4 +1,5 @@
-"""The fp32 reference has a time of its own: one that is slow, or that dies, is missing and costs no row."""
+"""The fp32 reference has a time limit of its own. One that is slow, or whose process dies, is missing, and the row is
+kept."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def no_room(*_arguments: Any) -> Any:
 
 @pytest.fixture
 def slow_cpu(monkeypatch: pytest.MonkeyPatch) -> list[reference_process.Order]:
-    """A GPU without room, and a CPU that is too slow; the orders that it gets."""
+    """A GPU without room, and a CPU that is too slow. Returns the orders that the CPU gets."""
     orders: list[reference_process.Order] = []
     monkeypatch.setattr(reference, "computed_on", no_room)
     monkeypatch.setattr(reference_process, "computed", lambda order, _limit_s: orders.append(order) or SLOW)

@@ -112,7 +112,7 @@ def test_what_a_row_changed_in_the_process_is_set_back() -> None:
 def test_tf32_that_a_build_switches_on_ends_the_row_before_anything_is_timed(
     switch: Callable[[], object], words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """torchao below 0.18 did the first of these whenever it quantised."""
+    """torchao below 0.18 made the first of these changes whenever it quantised."""
     from harness.backends.eager import Eager
     from harness.devices.cpu import Cpu
 

@@ -140,7 +140,7 @@ def test_an_inspector_whose_text_is_not_understood_is_a_reason_of_its_own(
 
 
 class Recording(torch.nn.Identity):
-    """A module that notes where it is moved."""
+    """A module that records where it is moved."""
 
     def __init__(self, order: list[str]) -> None:
         super().__init__()

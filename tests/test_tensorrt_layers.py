@@ -1,4 +1,4 @@
-"""What an engine's layers are, read from the inspector's text in the form of TensorRT 11 and in the one before it."""
+"""The layers of an engine, read from the inspector's text in the form of TensorRT 11 and in the earlier one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def described(layers: list[Any]) -> Layers:
 
 
 def tensor(word: str) -> dict[str, Any]:
-    """As TensorRT 11 prints it: the type by itself, and a format, which names a type only for some of them."""
+    """A layer as TensorRT 11 prints it: the type by itself, and a format, which names a type only in some cases."""
     return {
         "Name": "x",
         "Dimensions": [2, 197, 768],

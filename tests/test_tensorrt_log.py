@@ -13,7 +13,7 @@ from harness.tensorrt_engine import Engine, EngineError, Places
 from harness.timing import Timer
 from harness.worker import is_out_of_memory
 
-# By the texts that TensorRT's libraries hold and by published logs; none of them was seen on hardware by this code.
+# From the texts in TensorRT's libraries and from published logs. This code has seen none of them on hardware.
 OUT_OF_MEMORY = [
     "[defaultAllocator.cpp::allocate::58] Error Code 1: Cuda Runtime (out of memory)",
     "[virtualMemoryBuffer.cpp::resizePhysical::160] Error Code 2: OutOfMemory (Requested size was 4294967296 bytes.)",

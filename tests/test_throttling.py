@@ -1,4 +1,5 @@
-"""What held a GPU's clocks down: shares from the recorded state, the row's warning, and where a report shows them."""
+"""What held a GPU's clocks down: the shares from the recorded state, the row's warning, and where a report shows
+them."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_fp32_that_would_be_tf32_is_refused(monkeypatch: pytest.MonkeyPatch, a_g
 
 
 def test_a_resize_in_bf16_is_refused_before_a_session_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CUDA provider has no such kernel, and says so only by an error about a node when a session is opened."""
+    """The CUDA provider has no such kernel, and reports that only by an error about a node when a session is opened."""
     monkeypatch.setattr(backend, "_session", lambda *_: pytest.fail("a session is opened"))
     upsample = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Upsample(scale_factor=2))
     component = Component(name="unet", module=upsample, inputs=(torch.randn(1, 1, 8, 8),))

@@ -1,5 +1,5 @@
-"""Accelerators that imgbench does not measure are told: at the start of a run, in refusals, by the doctor. And torch's
-settings that are stored with a run."""
+"""Accelerators that imgbench does not measure are reported at the start of a run, in refusals and by the doctor. Also
+torch's settings that are stored with a run."""
 
 from __future__ import annotations
 

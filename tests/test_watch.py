@@ -1,4 +1,4 @@
-"""A GPU's sensors while samples are taken: who reads them and when, and what a row keeps of it."""
+"""A GPU's sensors while samples are taken: which thread reads them and when, and what a row stores."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def trial(step: Callable[[], torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_row_has_the_power_of_its_samples_and_not_that_after_them(
     stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The row tells what held the clocks down, from the driver's counters, and says so in a warning."""
+    """The row states what held the clocks down, from the driver's counters, and has a warning about it."""
 
     def step() -> torch.Tensor:
         stub.watts, stub.reasons = 600.0, 0x04

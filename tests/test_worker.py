@@ -135,7 +135,8 @@ def test_replicates_are_processes_and_a_bad_case_is_not_repeated(run_suite: RunS
     ],
 )
 def test_out_of_memory_is_known_by_whoever_says_it(error: Exception) -> None:
-    """ONNX Runtime's errors are no RuntimeError, and TensorRT's hold what it logged (tests/test_tensorrt_log.py)."""
+    """ONNX Runtime's errors are not RuntimeErrors, and TensorRT's contain what it logged
+    (tests/test_tensorrt_log.py)."""
     assert is_out_of_memory(error)
     assert not is_out_of_memory(ValueError("it broke"))
 
