@@ -139,7 +139,7 @@ def _compute(trial: Trial, what: What) -> tuple[Origin, torch.Tensor]:
     if answer.mismatch is not None:
         raise Mismatch(answer.mismatch)
     if answer.missing is not None:
-        raise NoReference(f"the GPU had no room for it beside the timed model, and {answer.missing}")
+        raise NoReference(f"the GPU had no room for the reference beside the timed model, and {answer.missing}")
     return Origin(weights_hash=answer.weights_hash, on_cpu=True), torch.from_numpy(answer.output)
 
 
@@ -156,7 +156,9 @@ def computed_on(device: str, wanted: Case, what: What, limit_s: float = float("i
     def in_time(forward: Forward) -> Forward:
         def called(*inputs: torch.Tensor) -> torch.Tensor:
             if perf_counter() > deadline:
-                raise NoReference(f"computing it on the row's device took more than {limit_s:g} s (timeout_s)")
+                raise NoReference(
+                    f"computing the reference on the row's device took more than {limit_s:g} s (timeout_s)"
+                )
             return forward(*inputs)
 
         return called

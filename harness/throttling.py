@@ -26,7 +26,7 @@ LOW_CLOCKS: Final = {
     "below_application_clocks_s": "below the application clocks",
     "low_utilization_s": "lowered for low utilisation",
 }
-FIGURES: Final = {  # of the readings during the samples: what stands before the number, and its unit
+FIGURES: Final = {  # of the readings during the samples: the words before each number, and its unit
     "sm_clock_mhz": ("SM ", "MHz"),
     "memory_clock_mhz": ("memory ", "MHz"),
     "power_w": ("", "W"),

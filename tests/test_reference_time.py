@@ -48,7 +48,10 @@ def test_a_slow_reference_is_a_missing_closeness_with_its_reason(
     assert phases == [reference.BEGUN, reference.ENDED]
     assert (found.samples, found.invalid) == ({}, None)
     assert set(found.missing) == {m.name for m in PROBES["fidelity"].metrics}
-    reason = "the GPU had no room for it beside the timed model, and the CPU did not compute it within 5 s (timeout_s)"
+    reason = (
+        "the GPU had no room for the reference beside the timed model, and the CPU did not compute it within 5 s "
+        "(timeout_s)"
+    )
     assert set(found.missing.values()) == {f"there is no fp32 reference: {reason}"}
     assert found.warnings == (f"unchecked: the output was not compared with fp32 eager: {reason}",)
     assert "cosine_floor" not in found.facts, "the output was held to nothing"

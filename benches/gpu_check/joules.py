@@ -27,7 +27,7 @@ def joules(own_gpu: Any) -> Found:
     if isinstance(meter, str):
         raise LeftOut(meter)
     if meter.period_s is None:
-        raise LeftOut("how often the energy counter moves could not be measured")
+        raise LeftOut("the period of the energy counter could not be measured")
     seconds = min(max(WINDOW_S, PERIODS * meter.period_s), LONGEST_S)
     timer = Timer(torch.cuda.synchronize)
     sizes: dict[str, dict[str, Any]] = {}

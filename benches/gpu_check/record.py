@@ -9,7 +9,7 @@ check that is killed therefore keeps what it measured. At the end the same lines
     check        one check of the device, as `Check`
     row          name, measurement, flops, allowed_s, seconds, log (the end of a failed worker's log)
     block        the measurements of one process that compiles in several modes
-    comparison   what `ab` said of each of its rows
+    comparison   the verdict of `ab` on each of its rows
     end          elapsed_s, and why the check ended early (None: it did not)
 """
 

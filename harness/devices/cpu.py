@@ -163,7 +163,7 @@ def host_counters() -> dict[str, Any]:
 def host_state(before: dict[str, Any]) -> dict[str, Any]:
     """What changed since `before`, with the number of CPUs that were watched, the load average and the CPU frequency.
 
-    `other_cpu_s` is the CPU time that other processes used meanwhile: a busy neighbour shows there. It and `steal_s`
+    `other_cpu_s` is the CPU time that other processes used meanwhile, which shows a busy neighbour. It and `steal_s`
     are None where the kernel does not count.
     """
     return host_difference(before, host_counters())
