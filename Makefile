@@ -32,8 +32,8 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Works offline. It uses the Python that PYTHON names, else the environment of `make setup`, else the first Python 3.11 or
-# newer on the PATH that has torch, whatever its name. Any Python with numpy and scipy can judge a record.
+# Works offline. It uses the Python that PYTHON names, else the environment of `make setup`, else the first Python 3.11
+# or newer on the PATH that has torch, whatever its name. Any Python with numpy and scipy can judge a record.
 HAS_TORCH := import sys, importlib.util as u; sys.exit(sys.version_info < (3, 11) or not u.find_spec("torch"))
 CANDIDATES := python3 python python3.14 python3.13 python3.12 python3.11
 

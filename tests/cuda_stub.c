@@ -1,7 +1,7 @@
-/* A CUDA runtime without a GPU, for tests/cuda_stub_fixture.py: the part that ONNX Runtime's CUDA provider needs to open
- * a session, and to run one without convolutions. Device memory is host memory, kernels do nothing, and calls that make
- * the host wait are counted. All other functions are generated: they return success and do nothing. The declarations
- * follow CUDA 13's documented interface, so that no CUDA header is needed. */
+/* A CUDA runtime without a GPU, for tests/cuda_stub_fixture.py: the part that ONNX Runtime's CUDA provider needs to
+ * open a session, and to run one without convolutions. Device memory is host memory, kernels do nothing, and calls that
+ * make the host wait are counted. All other functions are generated: they return success and do nothing. The
+ * declarations follow CUDA 13's documented interface, so that no CUDA header is needed. */
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
