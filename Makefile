@@ -24,7 +24,8 @@ bench: $(STAMP)
 	$(EXPORT_ENV) $(BIN)/imgbench run $(SUITE)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not quiet"
+	$(BIN)/python -m pytest -q -m quiet
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -93,7 +93,7 @@ def test_weights_of_another_precision_than_the_components_own_are_found(
 
 
 def test_torch_compile_gives_it_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_compile.TorchCompile, "_compile", lambda _self, module: module)
+    monkeypatch.setattr(torch_compile.TorchCompile, "_compile", lambda _self, module, replays: module)
     build = torch_compile.TorchCompile().build(components(), build_request(tmp_path, precision="fp16"))
     assert build.forwards["vae_decoder"](torch.ones(2, 4)).isfinite().all()
     assert build.verify() is None
@@ -130,6 +130,7 @@ def test_onnx_runtimes_session_of_it_is_not_allowed_fp16(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(onnxruntime.onnx_export, "exported", lambda *_: files_of(asked, tmp_path))
     monkeypatch.setattr(onnxruntime, "_session", session)
+    monkeypatch.setattr(onnxruntime, "_stream", lambda _device: MagicMock())
     monkeypatch.setattr(onnxruntime, "_profiled", lambda *_: {("Conv", onnxruntime.TENSORRT): 1})
     request = build_request(tmp_path, precision="fp16", device="cuda")
     build = onnxruntime.OnnxRuntimeTensorRT().build(asked, request)

@@ -59,8 +59,9 @@ def pytest_benches(folder: Path, *arguments: str) -> subprocess.CompletedProcess
     variables = {"IMGBENCH_SUITE": str(folder / "planted.yaml"), "IMGBENCH_PLUGINS": "planted", "PYTHONPATH": str(HERE)}
     options = [f"--imgbench-out={folder / 'runs'}", f"--benchmark-storage={folder / 'storage'}"]
     command = [sys.executable, "-m", "pytest", "benches", "--benchmark-only", "-p", "no:cacheprovider", *options]
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST_")}
     return subprocess.run(
-        [*command, *arguments], env=os.environ | variables, capture_output=True, text=True, check=False, cwd=ROOT
+        [*command, *arguments], env=ours | variables, capture_output=True, text=True, check=False, cwd=ROOT
     )
 
 

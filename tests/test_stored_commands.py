@@ -64,6 +64,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
     return code, capsys.readouterr().out
 
 
+@pytest.mark.quiet
 def test_a_false_suspicion_is_taken_back_and_nothing_is_thrown_away(
     disturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,6 +84,7 @@ def test_a_false_suspicion_is_taken_back_and_nothing_is_thrown_away(
     assert code in {0, 14}  # 14 where this machine was busy meanwhile: then the words say what it would have read
 
 
+@pytest.mark.quiet
 def test_a_suspect_is_measured_again_by_a_command_of_its_own(disturbed: Path, tmp_path: Path) -> None:
     """As a user types it: a process that has read no registry, in the folder where the run's own plugin lies."""
     here = Path(__file__).parent
