@@ -1,8 +1,9 @@
 """What must be equal before two speeds may be compared, and what is only worth a note.
 
 Hard fields (CPU, GPU, driver major, versions that make the numbers, threads, flags, torch's settings, protocol) refuse
-a comparison of speed; `differences` lists them in words. Soft fields (host, kernel, GPU UUID) let it through as
-advisory. A machine that does not know its own CPU or GPU is only ever the same as itself: then the host hash decides.
+a comparison of speed; `differences` lists them in words. Soft fields (host, kernel, GPU UUID, shortest sample) let it
+through as advisory. A machine that does not know its own CPU or GPU is only ever the same as itself: then the host hash
+decides.
 
     differences(run.environment, session.run.environment)   # ["torch 2.14.1 here, 2.13.0 in the baseline"]
 """
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from harness.environment import GPU_FLAGS
+from harness.environment import GPU_FLAGS, shortest_sample_s
 from harness.types import Protocol
 
 Fields = dict[str, Any]
@@ -58,9 +59,8 @@ def machine_key(environment: Environment) -> str:
 
 def differences(a: Environment, b: Environment) -> list[str]:
     """Hard fields in which `a` (here) differs from `b` (the baseline), in words; empty where speed is comparable."""
+    a, b = _recorded_in_both(a, b)
     here, there = hard_fields(a), hard_fields(b)
-    if not (a.get("torch_settings") and b.get("torch_settings")):  # one of them is from before they were recorded
-        here, there = ({k: v for k, v in fields.items() if not k.startswith(SETTING)} for fields in (here, there))
     same_host = _host(a) is not None and _host(a) == _host(b)
     known = {**identity_fields(a), **identity_fields(b)}
     found = []
@@ -76,7 +76,21 @@ def differences(a: Environment, b: Environment) -> list[str]:
 
 def soft_differences(a: Environment, b: Environment) -> list[str]:
     """Fields of the machine in which two sessions differ although their fingerprints agree: comparable, advisory."""
+    a, b = _recorded_in_both(a, b)
     return _compare(soft_fields(a), soft_fields(b))
+
+
+def _recorded_in_both(a: Environment, b: Environment) -> tuple[Environment, Environment]:
+    """Both environments; without torch's settings and the variables of a GPU where one is from before they were
+    recorded, since what was set then is not known."""
+    if a.get("torch_settings") and b.get("torch_settings"):
+        return a, b
+    return _unset(a), _unset(b)
+
+
+def _unset(environment: Environment) -> Environment:
+    flags = environment.get("flags") or {}
+    return {**environment, "torch_settings": None, "flags": {n: v for n, v in flags.items() if n not in GPU_FLAGS}}
 
 
 def software_differences(a: Environment, b: Environment) -> list[str]:
@@ -141,6 +155,7 @@ def _torch_settings(environment: Environment) -> Fields:
 def soft_fields(environment: Environment) -> Fields:
     """Name in words -> value of the machine's fields that may move a speed a little."""
     fields: Fields = {"host": _host(environment), "kernel": environment.get("kernel")}
+    fields["shortest sample"] = f"{1e3 * shortest_sample_s(environment):g} ms"
     if environment.get("device") != "cpu":
         fields["GPU UUID"] = _each(environment.get("gpus") or [], "uuid")
         flags = environment.get("flags") or {}

@@ -65,14 +65,27 @@ def work_difference(there: Row, here: Row) -> str | None:
     """Why the two rows did other work, or work that cannot be told; None where it is the same."""
     try:
         mine, theirs = here.fact("work_hash"), there.fact("work_hash")
+        other = _other_precisions(there, here)
     except ValueError as error:
         return str(error)
     if mine is None or theirs is None:
         return f"no work identity recorded {'here' if mine is None else 'in the baseline'}"
     if mine == theirs or _same_by_name(there, here):
-        return None
+        return f"other work: {other}" if other else None
     named = fact_differences(here.fact("identity"), there.fact("identity"))
     return f"other work: {named or f'work identity {mine} here, {theirs} in the baseline'}"
+
+
+def _other_precisions(there: Row, here: Row) -> str:
+    """The networks that run in another precision although the rows ask for the same one, in words: a network may
+    overflow in fp16 and then runs in fp32, which the work's identity does not hold. Empty where there is none. Raises
+    ValueError where processes disagree."""
+    asked = here.case.precision
+    mine, theirs = (row.fact("component_precisions") or {} for row in (here, there))
+    if there.case.precision != asked:
+        return ""
+    pairs = {name: (mine.get(name, asked), theirs.get(name, asked)) for name in {**theirs, **mine}}
+    return ", ".join(f"{name} in {a} here, in {b} in the baseline" for name, (a, b) in pairs.items() if a != b)
 
 
 def _same_by_name(there: Row, here: Row) -> bool:

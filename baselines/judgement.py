@@ -14,6 +14,7 @@ from baselines.health import condition_difference, health, row_verdict, work_dif
 from baselines.rows import Groups, Row, bad_values, metric_differences, process_value
 from baselines.rules import IDENTICAL_SAMPLES, INDISTINGUISHABLE_DB, Evidence, Finding, judge
 from baselines.verdict import Outcome, Scope, Verdict
+from harness.environment import shortest_sample_s
 from harness.types import IDENTICAL, Metric, Run
 
 # What another machine's figures can be held against. Continuous quality (PSNR of rounding errors) follows the CPU's
@@ -45,6 +46,13 @@ class Frame:
     def newest(self) -> Side:
         return self.stored[-1]
 
+    def sides(self, metric: Metric) -> tuple[Side, ...]:
+        """The sessions that count for a metric, oldest first: for a time those whose samples are as long as this run's,
+        if there are any (where there are none, `other_host` says so, and nothing gates)."""
+        mine = shortest_sample_s(self.here.run.environment)
+        alike = tuple(side for side in self.stored if shortest_sample_s(side.run.environment) == mine)
+        return alike if alike and metric.kind in TIMED else self.stored
+
 
 def judge_row(frame: Frame, there: Row, here: Row) -> list[Judged]:
     broken = health(there, here, frame.scope)
@@ -61,7 +69,6 @@ def judge_row(frame: Frame, there: Row, here: Row) -> list[Judged]:
 
 def _judge_metric(frame: Frame, there: Row, here: Row, name: str) -> Judged | None:
     """One metric of a row that is ok on both sides; None where this scope leaves it out."""
-    there = _with_metric(frame, there, here, name)
     then, now = frame.newest.run.metrics.get(name), frame.here.run.metrics.get(name)
     described = then or now
     if described is None:
@@ -69,6 +76,7 @@ def _judge_metric(frame: Frame, there: Row, here: Row, name: str) -> Judged | No
     kinds = {metric.kind for metric in (then, now) if metric is not None}
     if kinds == {"advisory"} or (frame.scope != "all" and not kinds <= MACHINE_INDEPENDENT):
         return None  # advisory metrics are shown and not judged: nothing is known of their noise
+    there = _with_metric(frame, there, here, described)
     finding = _finding(frame, there, here, described)
     gating = finding.gating and _gates(frame, described)
     reason = finding.reason
@@ -77,10 +85,11 @@ def _judge_metric(frame: Frame, there: Row, here: Row, name: str) -> Judged | No
     return _verdict(here, described, replace(finding, gating=gating, reason=reason)), finding
 
 
-def _with_metric(frame: Frame, there: Row, here: Row, name: str) -> Row:
+def _with_metric(frame: Frame, there: Row, here: Row, metric: Metric) -> Row:
     """The newest stored row of the same work that tells this metric; `there` where none does. A session that was
     accepted without its quality, say, does not take the quality out of the gate."""
-    for side in reversed(frame.stored):
+    name = metric.name
+    for side in reversed(frame.sides(metric)):
         row = side.rows.get(there.case.id)
         if row is None or not row.ok or work_difference(row, here):
             continue
@@ -129,9 +138,9 @@ def _finding(frame: Frame, there: Row, here: Row, metric: Metric) -> Finding:
 
 def history(frame: Frame, here: Row, metric: Metric) -> tuple[Groups, ...]:
     """Samples of every session that did the same work and describes the metric alike, oldest first. A session in which
-    the row met a busy machine gives no time."""
+    the row met a busy machine gives no time, nor does one that took samples of another length where others did not."""
     found = []
-    for side in frame.stored:
+    for side in frame.sides(metric):
         row = side.rows.get(here.case.id)
         described = side.run.metrics.get(metric.name)
         if row is None or not row.ok or described is None or metric_differences(described, metric):

@@ -31,7 +31,7 @@ from benches.preload import libraries
 from harness import paired, storage
 from harness import preflight as preflight_room
 from harness.arm_process import ArmProcess, Launch, close_all
-from harness.arms import Arm
+from harness.arms import Arm, other_sampling
 from harness.devices import NoSuchDevice, unmeasured
 from harness.paired import PairedRun
 from harness.pairs import Pairs, Servers
@@ -144,6 +144,8 @@ def _header(asked: Asked, folder: Path, servers: Servers) -> PairedRun:
     packages = tuple(dict.fromkeys([*asked.base.packages, *asked.head.packages, *modules, *arm_room.OURS]))
     loaded = [_ask(s, "loaded", (packages, variables)) for s in (servers.base, servers.head)]
     refused = arm_room.refusal(asked.base, asked.head, loaded[0], loaded[1])
+    if not refused:
+        refused = other_sampling(*environments, cold_cache=asked.suite.protocol.cold_cache)
     if refused:
         raise NotComparable(refused)
     rows = paired.rows_of(asked.suite.cases, asked.base.overrides, asked.head.overrides)

@@ -65,6 +65,28 @@ def imported_code(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def other_sampling(base: Mapping[str, Any], head: Mapping[str, Any], *, cold_cache: bool) -> str | None:
+    """Why the times of two arms with these environments cannot be compared; None where they can.
+
+    Where the project under test is imgbench itself, each arm measures by its own code. On a GPU the
+    synchronisation at the end of a sample is a larger part of a shorter one, so that the same work reads as slower. A
+    version from before `cold_cache` measures with hot caches whatever the protocol says.
+    """
+    lengths = [environment.shortest_sample_s(arm) for arm in (base, head)]
+    if lengths[0] != lengths[1]:
+        there, here = (f"{1e3 * seconds:g} ms" for seconds in lengths)
+        return (
+            f"the arms measure differently: a sample lasts at least {there} in the base and {here} in the head, which "
+            "alone changes the latency"
+        )
+    old = [name for name, arm in (("base", base), ("head", head)) if "shortest_sample_s" not in arm]
+    if cold_cache and len(old) == 1:
+        return (
+            f"the arms measure differently: the {old[0]}'s imgbench is older and does not flush the caches (cold_cache)"
+        )
+    return None
+
+
 def source_digests(modules: Sequence[str]) -> dict[str, str | None]:
     """Digest of the source of each top package among `modules`; None for what cannot be found."""
     names = dict.fromkeys(module.split(".")[0] for module in modules)

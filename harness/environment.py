@@ -11,6 +11,7 @@ import os
 import platform
 import socket
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ PACKAGES = (
 )
 NO_GIT = "git is not installed, or not on the PATH"
 GIT_TIMEOUT_S = 10
+UNRECORDED_SAMPLE_S = 2e-4  # on every device, before the length was recorded
 FLAGS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -71,8 +73,9 @@ def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dic
     Raises NoSuchDevice and ThreadsRefused."""
     import torch
 
-    from harness import devices
+    from harness import devices, sampling
     from harness.devices import unmeasured
+    from harness.types import Protocol
 
     name, threads = argument
     device = devices.device(name or devices.default())
@@ -98,6 +101,7 @@ def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dic
         "versions": versions(),
         "flags": {flag: os.environ[flag] for flag in (*FLAGS, *GPU_FLAGS) if flag in os.environ},
         "torch_settings": torch_settings(),
+        "shortest_sample_s": sampling.shortest_s(device.name, Protocol()),
         "unmeasured": [str(accelerator) for accelerator in unmeasured.present()],
         "git": git_state(),
         "imgbench": VERSION,
@@ -142,6 +146,12 @@ def torch_settings() -> dict[str, str | bool]:
         "attention_cudnn": cuda.cudnn_sdp_enabled(),
         "attention_math": cuda.math_sdp_enabled(),
     }
+
+
+def shortest_sample_s(environment: Mapping[str, Any]) -> float:
+    """Seconds that a latency sample lasted at least (`harness.sampling`). Rows of two lengths differ on a GPU, because
+    the synchronisation at the end of a sample is part of it."""
+    return float(environment.get("shortest_sample_s") or UNRECORDED_SAMPLE_S)
 
 
 def host_hash() -> str:

@@ -210,12 +210,18 @@ class Pairs:
                     elapsed_s=self.elapsed_s,
                     measurements=self._measurements(side, rows, reply, states, victim=victim),
                     sentinel=reply.value.sentinel if reply.value else {},
-                    sentinel_contended=contention.contended(states.get(SENTINEL_ROW, {})),
+                    sentinel_contended=self._sentinel_contended(states),
                 )
             )
             if reply.status == "timeout":
                 server.renew()
         return blocks
+
+    def _sentinel_contended(self, states: Mapping[int, Mapping[str, Any]]) -> str | None:
+        """Why the machine was not quiet during the sentinel. The referee reads no GPU; that one was measured decides
+        how much of the CPU others may use (`harness.contention`)."""
+        state = states.get(SENTINEL_ROW, {})
+        return contention.contended({**state, "gpu": {}} if self.run.device == "cuda" else state)
 
     def _begin(self, side: Side, number: int, group: str, rows: Sequence[PairedRow], timeout: float) -> int:
         jobs = [self.job(row, side, number) for row in rows]

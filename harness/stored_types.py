@@ -62,6 +62,7 @@ class Environment(TypedDict, total=False):
     versions: Texts | None
     flags: dict[str, str | bool | int | None] | None
     torch_settings: dict[str, str | bool] | None
+    shortest_sample_s: float | None
     unmeasured: list[str]
     git: Git | None
     imgbench: str | None
@@ -84,6 +85,7 @@ class Facts(TypedDict, total=False):
     error_ceiling: float | None
     item_error_ceiling: float | None
     quantised_share: float | None
+    component_precisions: Texts | None
     quality_conditions: dict[str, Any] | None
     picture_set: dict[str, Any] | None
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from benches import arms
-from benches.failures import UsageError
-from harness.arms import Arm, tree_digest
-from harness.types import Case
+from benches import ab, arms
+from benches.failures import NotComparable, UsageError
+from harness.arms import Arm, other_sampling, tree_digest
+from harness.types import Case, Protocol
+from harness.worker import Reply
 
 PYPROJECT = """
 [build-system]
@@ -125,6 +130,63 @@ def test_a_variable_that_did_not_arrive_is_refused(tmp_path: Path) -> None:
     plain = arms.prepare(arms.parse("base", ""), Path("/"), Path("/"), lambda _text: None)
     assert "sees SPEED='1', not '2'" in str(arms.refusal(plain, arm, seen | {"variables": {}}, seen))
     assert arms.launch_environment(arm, Path("/nowhere"), tmp_path)["SPEED"] == "2"
+
+
+OLD: dict[str, Any] = {"device": "cuda"}
+NEW: dict[str, Any] = {"device": "cuda", "shortest_sample_s": 4e-3}
+ON_A_CPU: dict[str, Any] = {"device": "cpu", "shortest_sample_s": 2e-4}
+
+
+class Telling:
+    """An arm's host that tells of itself only its environment and its code."""
+
+    def __init__(self, environment: dict[str, Any]) -> None:
+        self.told = {
+            "environment": environment,
+            "loaded": {"python": sys.executable, "variables": {}, "packages": {}, "versions": {}, "python_version": ""},
+        }
+
+    def call(self, command: str, _argument: Any, _timeout_s: float) -> Reply:
+        return Reply(status="ok", value=self.told[command])
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "cold_cache", "words"),
+    [
+        (OLD, NEW, False, "a sample lasts at least 0.2 ms in the base and 4 ms in the head"),
+        (NEW, OLD, False, "a sample lasts at least 4 ms in the base and 0.2 ms in the head"),
+        ({"device": "cpu"}, ON_A_CPU, True, "the base's imgbench is older and does not flush the caches (cold_cache)"),
+        (ON_A_CPU, {"device": "cpu"}, True, "the head's imgbench is older and does not flush the caches (cold_cache)"),
+    ],
+)
+def test_arms_whose_own_imgbench_measures_differently_are_refused(
+    base: dict[str, Any], head: dict[str, Any], cold_cache: bool, words: str, tmp_path: Path
+) -> None:
+    plain = [Arm(name=name, text="", python=sys.executable) for name in ("base", "head")]
+    asked: Any = SimpleNamespace(
+        device=None,
+        threads=SimpleNamespace(count=1),
+        base=plain[0],
+        head=plain[1],
+        plugins=(),
+        suite=SimpleNamespace(protocol=Protocol(cold_cache=cold_cache)),
+    )
+    servers: Any = SimpleNamespace(base=Telling(base), head=Telling(head))
+    with pytest.raises(NotComparable, match=re.escape(f"the arms measure differently: {words}")):
+        ab._header(asked, tmp_path, servers)
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "cold_cache"),
+    [
+        (OLD, OLD, False),
+        (NEW, NEW, True),
+        ({"device": "cpu"}, ON_A_CPU, False),  # a sample on a CPU is as long as ever
+        (ON_A_CPU, ON_A_CPU, True),
+    ],
+)
+def test_arms_that_measure_alike_are_compared(base: dict[str, Any], head: dict[str, Any], cold_cache: bool) -> None:
+    assert other_sampling(base, head, cold_cache=cold_cache) is None
 
 
 def test_what_is_relative_is_so_to_the_folder_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

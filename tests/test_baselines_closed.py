@@ -21,9 +21,10 @@ from baseline_fixture import (
 )
 
 from baselines.compare import compare
-from baselines.rows import rows_of
+from baselines.health import work_difference
+from baselines.rows import Row, rows_of
 from baselines.verdict import exit_code
-from harness.types import Measurement
+from harness.types import Case, Measurement
 
 
 def test_bit_identical_ends_the_matter() -> None:
@@ -75,6 +76,24 @@ def test_other_work(facts: dict[str, Any], words: str) -> None:
     assert (only(comparison).metric, only(comparison).outcome) == ("row", "not_comparable")
     assert only(comparison).reason == words
     assert exit_code(comparison) == 12
+
+
+def test_a_network_in_another_precision_is_other_work_where_the_rows_ask_for_the_same() -> None:
+    """SDXL in fp16, whose VAE overflows there: stored before with the VAE in fp16, it has the same work_hash."""
+    fp16, vae = Case(model="a", precision="fp16"), {"component_precisions": {"vae": "fp32"}}
+    before, now = measured(latency(1, 1, 1), fp16), measured(latency(2, 2, 2), fp16, **vae)
+    comparison = compare(run_of(now), stored(run_of(before)))
+    assert (only(comparison).metric, only(comparison).outcome) == ("row", "not_comparable")
+    assert only(comparison).reason == "other work: vae in fp32 here, in fp16 in the baseline"
+    back = compare(run_of(before), stored(run_of(now)))
+    assert only(back).reason == "other work: vae in fp16 here, in fp32 in the baseline"
+    assert only(compare(run_of(now), stored(run_of(now)))).outcome == "unchanged"
+    both = stored(run_of(before), run_of(now))
+    assert only(compare(run_of(now), both)).baseline == 2.0, "the session of other work gives no time"
+    rows = [Row(case=case, status="ok", reason=None, processes=tuple(ms)) for case, ms in ((A, before), (fp16, now))]
+    assert work_difference(*rows) is None, "rows of two precisions, as in ab, are compared"
+    split = replace(now[0], facts={**now[0].facts, "component_precisions": {"vae": "fp16"}})
+    assert "component_precisions differs" in str(work_difference(replace(rows[1], processes=(now[0], split)), rows[1]))
 
 
 def test_sessions_that_name_their_weights_by_file_are_compared_by_that_name() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from baseline_fixture import (
     ENVIRONMENT,
+    GPU_ENVIRONMENT,
     PROTOCOL,
     broken,
     changed,
@@ -20,6 +21,7 @@ from baseline_fixture import (
     only,
     run_of,
     sessions_of,
+    stored,
 )
 
 from baselines import store
@@ -27,7 +29,7 @@ from baselines.compare import compare, compare_stored
 from baselines.fingerprint import (
     machine_key,
 )
-from baselines.store import BaselineRefused
+from baselines.store import BaselineRefused, Session
 from baselines.verdict import Comparison, Verdict, exit_code
 
 
@@ -105,6 +107,52 @@ def test_another_host_is_advisory() -> None:
     assert only(comparison).gating is False
     assert "speed is advisory: host host-b here, host-a in the baseline" in comparison.notes
     assert exit_code(comparison) == 0
+
+
+NOW_ON_A_GPU = {**GPU_ENVIRONMENT, "torch_settings": {"cudnn": True}, "shortest_sample_s": 4e-3}
+
+
+def on_a_gpu(environment: dict[str, Any], *latencies: float) -> list[Session]:
+    runs = [replace(s.run, environment=environment) for s in sessions_of(*latencies)]
+    return stored(*runs)
+
+
+def test_times_of_a_gpu_are_advisory_against_samples_of_another_length() -> None:
+    """A row of 0.1 ms is 5 to 10 % faster in samples of 4 ms: the synchronisation is a smaller part of them."""
+    old, new = on_a_gpu(GPU_ENVIRONMENT, 1.0, 1.0, 1.0, 1.01), on_a_gpu(NOW_ON_A_GPU, 1.0, 1.0, 1.0, 1.01)
+    for sessions, environment in ((old, NOW_ON_A_GPU), (new, GPU_ENVIRONMENT)):
+        comparison = compare(run_of(measured(latency(2, 2, 2)), environment=environment), sessions)
+        assert (only(comparison).outcome, only(comparison).gating) == ("regressed", False)
+        assert only(comparison).reason.startswith("advisory: shortest sample ")
+        assert exit_code(comparison) == 0
+    alike = compare(run_of(measured(latency(2, 2, 2)), environment=GPU_ENVIRONMENT), old)
+    assert exit_code(alike) == 10, "two runs from before are judged as they were"
+    quality = {"top1": [1.0] * 100}
+    lost = run_of(measured({"top1": [0.0] * 100}), environment=NOW_ON_A_GPU)
+    there = stored(run_of(measured(quality), environment=GPU_ENVIRONMENT))
+    assert exit_code(compare(lost, there)) == 15, "quality does not depend on the length of a sample"
+
+
+def test_sessions_whose_samples_have_another_length_give_no_time_where_others_have_the_same() -> None:
+    old, new = on_a_gpu(GPU_ENVIRONMENT, *[1.2] * 4), on_a_gpu(NOW_ON_A_GPU, 1.0, 1.0, 1.0, 1.01)
+    for runs in ([*old, *new], [*new, *old]):
+        sessions = stored(*(s.run for s in runs))
+        slow = compare(run_of(measured(latency(1.2, 1.2, 1.2)), environment=NOW_ON_A_GPU), sessions)
+        assert (only(slow).outcome, exit_code(slow)) == ("regressed", 10)
+        assert only(slow).baseline == pytest.approx(1.0025, rel=1e-3)
+        good = compare(run_of(measured(latency(1, 1, 1)), environment=NOW_ON_A_GPU), sessions)
+        assert (only(good).outcome, exit_code(good)) == ("unchanged", 0)
+
+
+def test_a_time_that_only_sessions_of_another_length_have_is_new() -> None:
+    with_energy = {**latency(1, 1, 1), "energy_per_image_j": [1.0]}
+    old = run_of(measured(with_energy), environment=GPU_ENVIRONMENT)
+    new = run_of(measured(latency(1, 1, 1)), environment=NOW_ON_A_GPU)
+    found = compare(
+        run_of(measured({**with_energy, "energy_per_image_j": [2.0]}), environment=NOW_ON_A_GPU), stored(old, new)
+    )
+    (energy,) = [v for v in found.verdicts if v.metric == "energy_per_image_j"]
+    assert (energy.outcome, energy.gating) == ("new", False)
 
 
 def test_only_matching_sessions_count() -> None:

@@ -117,13 +117,33 @@ def test_settings_of_torch_on_a_cpu_are_deterministic_algorithms_alone() -> None
 
 def test_which_of_equal_gpus_is_visible_is_a_soft_difference_on_a_gpu_alone() -> None:
     def seen(devices: str, environment: dict[str, Any] = GPU_ENVIRONMENT) -> dict[str, Any]:
-        return changed(environment, ("flags", "CUDA_VISIBLE_DEVICES"), devices)
+        return changed({**environment, "torch_settings": SETTINGS}, ("flags", "CUDA_VISIBLE_DEVICES"), devices)
 
     assert differences(seen("1"), seen("0")) == []
     assert fingerprint(seen("1")) == fingerprint(seen("0"))
     assert soft_differences(seen("1"), seen("0")) == ["flag CUDA_VISIBLE_DEVICES 1 here, 0 in the baseline"]
     assert soft_differences(seen("", ENVIRONMENT), ENVIRONMENT) == [], "a CPU was measured"
     assert fingerprint(seen("", ENVIRONMENT)) == fingerprint(ENVIRONMENT)
+
+
+def test_variables_of_a_gpu_are_not_held_against_a_session_from_before_they_were_recorded() -> None:
+    now = changed({**GPU_ENVIRONMENT, "torch_settings": SETTINGS}, ("flags", "CUBLAS_WORKSPACE_CONFIG"), ":4096:8")
+    now = changed(now, ("flags", "CUDA_VISIBLE_DEVICES"), "1")
+    assert differences(now, GPU_ENVIRONMENT) == differences(GPU_ENVIRONMENT, now) == []
+    assert soft_differences(now, GPU_ENVIRONMENT) == soft_differences(GPU_ENVIRONMENT, now) == []
+    known = {**GPU_ENVIRONMENT, "torch_settings": SETTINGS}
+    assert differences(now, known) == ["flag CUBLAS_WORKSPACE_CONFIG :4096:8 here, absent in the baseline"]
+    threads = changed(now, ("flags", "OMP_NUM_THREADS"), "1")
+    told = differences(threads, GPU_ENVIRONMENT)
+    assert told == ["flag OMP_NUM_THREADS 1 here, absent in the baseline"], "that one was recorded before, too"
+
+
+def test_the_length_of_a_sample_is_a_soft_difference_and_0_2_ms_where_it_was_not_recorded() -> None:
+    longer = {**GPU_ENVIRONMENT, "shortest_sample_s": 4e-3}
+    assert differences(longer, GPU_ENVIRONMENT) == []
+    assert fingerprint(longer) == fingerprint(GPU_ENVIRONMENT)
+    assert soft_differences(longer, GPU_ENVIRONMENT) == ["shortest sample 4 ms here, 0.2 ms in the baseline"]
+    assert soft_differences({**ENVIRONMENT, "shortest_sample_s": 2e-4}, ENVIRONMENT) == []
 
 
 def test_gpu_does_not_matter_to_a_cpu_run() -> None:

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 from paired_fixture import paired_run
 
+from harness.blocks import SENTINEL_ROW, BlockResult
 from harness.pair_length import TURN_S, Estimate, interleaved, seconds_in_pair
 from harness.paired import row_of
 from harness.pairs import Pairs, Servers
 from harness.preflight import with_counts
+from harness.timing import perf_counter
 from harness.types import Case, Measurement
+from harness.worker import Reply
 
 ONE: Any = "server"
 TWO: Any = "another server"
@@ -93,6 +96,58 @@ def test_a_turn_counts_the_iterations_that_a_sample_holds(
     sampled = latency_s * counts.turns * counts.samples * loops
     rest = latency_s * (counts.warmups + counts.turns * counts.discarded)
     assert seconds_in_pair(base, counts) == pytest.approx(sampled + rest)
+
+
+class Answering:
+    """A server whose blocks end at once with nothing but a sentinel."""
+
+    renewals = 0
+
+    def begin(self, _command: str, _block: Any) -> int:
+        return 0
+
+    def ready(self, _number: int) -> bool:
+        return True
+
+    def result(self, _number: int, _timeout_s: float) -> Reply:
+        return Reply(status="ok", value=BlockResult(sentinel={"gemm": [1.0]}))
+
+
+class Counting:
+    """A referee that saw this of the machine while the sentinel ran."""
+
+    address = ""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+    def forget_late_comers(self) -> None:
+        pass
+
+    def run(self, *_arguments: Any) -> tuple[dict[int, dict[str, Any]], None]:
+        return {SENTINEL_ROW: self.state}, None
+
+
+def sentinel_of(device: str, state: dict[str, Any]) -> set[str | None]:
+    server: Any = Answering()
+    referee: Any = Counting(state)
+    row = row_of(Case(model="m"), Case(model="m"))
+    measuring = pairs(seed=1)
+    measuring.run = paired_run(device=device, rows=(row,), arms=({"injections": ()}, {"injections": ()}))
+    measuring.servers = Servers(base=server, head=server, control=server)
+    measuring.referee = referee
+    measuring.began = perf_counter()
+    blocks = measuring._together(("base", "head"), 0, row.group, [row], "screen", 1.0)
+    return {block.sentinel_contended for block in blocks}
+
+
+def test_beside_a_gpu_the_sentinel_leaves_others_a_share_of_the_free_cores() -> None:
+    """Half a core of others on a host of 64 took every pair from the sentinel, and none from the rows."""
+    state = {"elapsed_s": 1.0, "other_cpu_s": 0.5, "own_cpu_s": 1.0, "cores": 64}
+    assert sentinel_of("cuda", state) == {None}
+    told = "other processes used 2000% of a core meanwhile (32% of the 63.0 cores left to them)"
+    assert sentinel_of("cuda", {**state, "other_cpu_s": 20.0}) == {told}
+    assert sentinel_of("cpu", state) == {"other processes used 50% of a core meanwhile"}
 
 
 def test_a_pair_that_was_never_measured_is_expected_to_take_as_long_as_the_longest() -> None:

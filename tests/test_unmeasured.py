@@ -192,3 +192,10 @@ def test_variables_that_change_kernels_are_stored(monkeypatch: pytest.MonkeyPatc
     found = environment.collect(("cpu", 1))
     assert found["flags"] == {"CUDA_VISIBLE_DEVICES": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     assert found["torch_settings"] == environment.torch_settings()
+
+
+@pytest.mark.parametrize(("name", "seconds"), [("cpu", 2e-4), ("cuda", 4e-3)])
+def test_the_length_of_a_sample_is_stored(name: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = SimpleNamespace(name=name, energy_meter=lambda: "no meter", describe=lambda: {"device": name})
+    monkeypatch.setattr(devices, "device", lambda _name: device)
+    assert environment.collect((name, 1))["shortest_sample_s"] == seconds
