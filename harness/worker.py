@@ -35,26 +35,13 @@ from harness.causes import Cause, sentence
 from harness.endings import Reply as Reply
 from harness.endings import one_line as one_line
 from harness.measure import Job, Outcome, measure
+from harness.out_of_memory import is_out_of_memory
 from harness.sockets import NoSocketFolder
 from harness.timing import perf_counter
 from harness.turns import Turns
 from harness.types import Measurement, Unsupported
 
 PRELOAD = ("torch", "harness.measure")
-OUT_OF_MEMORY_TEXTS = (
-    "can't allocate memory",
-    "cannot allocate memory",
-    "failed to allocate memory",  # ONNX Runtime
-    "out of memory",
-    "outofmemory",
-    "bad allocation",
-    "cublas_status_alloc_failed",
-    "memory allocation failed",  # TensorRT, as the next four
-    "there may not be enough free memory",
-    "insufficient memory",
-    "byte allocation failed",
-    "run-time allocation failed",
-)
 REFERENCE_GRACE_S = 60.0  # to load the model of a reference, and to end a process of its own
 _F_SETSIG = 10
 
@@ -175,15 +162,6 @@ def _cause(error: BaseException, job: Job) -> Cause | None:
 def _ended(job: Job, status: Any, reason: str | None, cause: Cause | None = None) -> Outcome:
     ended = Measurement(case=job.case, replicate=job.replicate, status=status, reason=reason, cause=cause)
     return Outcome(measurement=ended)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the host or on a device."""
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)  # ONNX Runtime's are no RuntimeError
 
 
 def _main(sender: Connection, function: Callable[..., Any], argument: Any, plugins: tuple[str, ...], log: str) -> None:
