@@ -35,6 +35,7 @@ from harness import (
 from harness.backends import Build, BuildRequest
 from harness.devices import Device
 from harness.loading import Loaded
+from harness.out_of_memory import is_out_of_memory
 from harness.probes.stages import component_metric, sum_warning
 from harness.process_settings import Settings
 from harness.registry import BACKENDS
@@ -119,11 +120,16 @@ def _give_back(device: Device) -> None:
 
 def _sentinel(job: Job, device: Device) -> dict[str, Any]:
     """Work of our own at the end of a whole pass, after everything that it could disturb (`harness.sentinel`), and why
-    it met a busy machine, where it did."""
+    it met a busy machine, where it did. Beside a model that leaves no memory for it there is none, with the reason."""
     if job.only is not None:
         return {}
     before = device.start_block()
-    found = sentinel.measure(Timer(device.synchronize), device)
+    try:
+        found = sentinel.measure(Timer(device.synchronize), device)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return {"sentinel_missing": "no memory for it beside the model"}
     reason = contention.contended(device.block_state(before))
     return {"sentinel": found, **({"sentinel_contended": reason} if reason else {})}
 
