@@ -69,15 +69,24 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A measurement, and the metrics in it that only its workload knows (its stages, its quality)."""
+    """A measurement, and the metrics in it that only its workload knows (its stages, its quality). `unfinished` are the
+    probes that are still to run, without which the measurement counts all the same."""
 
     measurement: Measurement
     metrics: tuple[Metric, ...] = ()
+    unfinished: tuple[str, ...] = ()
 
 
-def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turns | None = None) -> Outcome:
-    """The measurement of one case in one process. Raises whatever the model or the backend raises, and Mismatch where
-    one of them changed a setting of the whole process, TF32 among them: nothing is timed under it."""
+def measure(
+    job: Job,
+    device: Device,
+    report: Callable[[str], None],
+    turns: Turns | None = None,
+    keep: Callable[[Outcome], None] = lambda _outcome: None,
+) -> Outcome:
+    """The measurement of one case in one process. `keep` gets it as soon as all figures are there, before probes that
+    may end the process. Raises whatever the model or the backend raises, and Mismatch where one of them changed a
+    setting of the whole process, TF32 among them: nothing is timed under it."""
     case = job.case
     backend = BACKENDS[case.backend]
     if reason := (
@@ -100,13 +109,17 @@ def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turn
         fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial, settings, weights)
     passes = {name: found for f in findings for name, found in f.state.items()}
     state = {**device.block_state(before), **passes, **_sentinel(job, device)}
-    if not fault:
-        with precision.applied(case.precision), optimizations.in_force(case):
-            findings += _collect(trial, [p for p in chosen if p.order >= probes.AFTER_SENTINEL], report)
     metrics = [component_metric(c.name) for c in trial.workload.components]
     if trial.workload.quality is not None:
         metrics += trial.workload.quality.metrics
-    return Outcome(measurement=_measurement(trial, loaded, findings, fault, state), metrics=tuple(metrics))
+    outcome = Outcome(measurement=_measurement(trial, loaded, findings, fault, state), metrics=tuple(metrics))
+    last = [p for p in chosen if p.order >= probes.AFTER_SENTINEL]
+    if fault or not last:
+        return outcome
+    keep(replace(outcome, unfinished=tuple(p.name for p in last)))
+    with precision.applied(case.precision), optimizations.in_force(case):
+        findings += _collect(trial, last, report)
+    return replace(outcome, measurement=_measurement(trial, loaded, findings, fault, state))
 
 
 def _give_back(device: Device) -> None:
