@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.devices.cpu import ALLOWED_CPUS
-from harness.types import Protocol
+from harness.out_of_memory import is_out_of_memory
+from harness.types import Protocol, Unsupported
 
 if TYPE_CHECKING:
     from harness.trial import Trial
@@ -49,20 +50,30 @@ def refused(protocol: Protocol, device: str) -> str | None:
 
 @contextmanager
 def flushed(trial: Trial) -> Iterator[Flush | None]:
-    """The function that flushes the caches of the trial's device; None where the protocol does not request it. The
-    buffer is freed after the block."""
+    """What flushes the caches of the trial's device; None where the protocol does not ask for it. The buffer is gone
+    after the block. Raises Unsupported where it finds no room beside the model."""
     if not trial.protocol.cold_cache:
         yield None
         return
     found = cache_bytes(trial.device.name)
     if isinstance(found, str):
         raise ValueError(found)
-    flush = Flush(TIMES * found, trial.device.torch_device)
+    flush = _flush(TIMES * found, trial.device.torch_device)
     try:
         yield flush
     finally:
         del flush._buffer
         _give_back(trial.device.name)
+
+
+def _flush(size: int, device: str) -> Flush:
+    try:
+        return Flush(size, device)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        took = f"{size / 2**20:.0f} MiB beside the model"
+        raise Unsupported(f"cold_cache: there is no room to flush the caches, which takes {took}") from error
 
 
 def _give_back(device: str) -> None:

@@ -20,9 +20,11 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """How a worker ended: what it returned, or the status, reason and cause of the failure, and its phase."""
+    """How a worker ended: what it returned, or the status, reason and cause of the failure, and its phase. `kept` is
+    what a worker that failed had sent before, to be taken for its result."""
 
     value: Any = None
+    kept: Any = None
     status: str = "ok"
     reason: str | None = None
     cause: Cause | None = None

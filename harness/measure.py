@@ -35,6 +35,7 @@ from harness import (
 from harness.backends import Build, BuildRequest
 from harness.devices import Device
 from harness.loading import Loaded
+from harness.out_of_memory import is_out_of_memory
 from harness.probes.stages import component_metric, sum_warning
 from harness.process_settings import Settings
 from harness.registry import BACKENDS
@@ -68,15 +69,24 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A measurement, and the metrics in it that only its workload knows (its stages, its quality)."""
+    """A measurement, and the metrics in it that only its workload knows (its stages, its quality). `unfinished` are the
+    probes that are still to run, without which the measurement counts all the same."""
 
     measurement: Measurement
     metrics: tuple[Metric, ...] = ()
+    unfinished: tuple[str, ...] = ()
 
 
-def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turns | None = None) -> Outcome:
-    """The measurement of one case in one process. Raises whatever the model or the backend raises. Raises Mismatch
-    where one of them changed a process-wide setting, such as TF32; nothing is timed under such a setting."""
+def measure(
+    job: Job,
+    device: Device,
+    report: Callable[[str], None],
+    turns: Turns | None = None,
+    keep: Callable[[Outcome], None] = lambda _outcome: None,
+) -> Outcome:
+    """The measurement of one case in one process. `keep` gets it as soon as all figures are there, before probes that
+    may end the process. Raises whatever the model or the backend raises, and Mismatch where one of them changed a
+    setting of the whole process, TF32 among them: nothing is timed under it."""
     case = job.case
     backend = BACKENDS[case.backend]
     if reason := (
@@ -99,13 +109,17 @@ def measure(job: Job, device: Device, report: Callable[[str], None], turns: Turn
         fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial, settings, weights)
     passes = {name: found for f in findings for name, found in f.state.items()}
     state = {**device.block_state(before), **passes, **_sentinel(job, device)}
-    if not fault:
-        with precision.applied(case.precision), optimizations.in_force(case):
-            findings += _collect(trial, [p for p in chosen if p.order >= probes.AFTER_SENTINEL], report)
     metrics = [component_metric(c.name) for c in trial.workload.components]
     if trial.workload.quality is not None:
         metrics += trial.workload.quality.metrics
-    return Outcome(measurement=_measurement(trial, loaded, findings, fault, state), metrics=tuple(metrics))
+    outcome = Outcome(measurement=_measurement(trial, loaded, findings, fault, state), metrics=tuple(metrics))
+    last = [p for p in chosen if p.order >= probes.AFTER_SENTINEL]
+    if fault or not last:
+        return outcome
+    keep(replace(outcome, unfinished=tuple(p.name for p in last)))
+    with precision.applied(case.precision), optimizations.in_force(case):
+        findings += _collect(trial, last, report)
+    return replace(outcome, measurement=_measurement(trial, loaded, findings, fault, state))
 
 
 def _give_back(device: Device) -> None:
@@ -119,11 +133,16 @@ def _give_back(device: Device) -> None:
 
 def _sentinel(job: Job, device: Device) -> dict[str, Any]:
     """Work of our own at the end of a whole pass, after everything that it could disturb (`harness.sentinel`), and why
-    it met a busy machine, where it did."""
+    it met a busy machine, where it did. Beside a model that leaves no memory for it there is none, with the reason."""
     if job.only is not None:
         return {}
     before = device.start_block()
-    found = sentinel.measure(Timer(device.synchronize), device)
+    try:
+        found = sentinel.measure(Timer(device.synchronize), device)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return {"sentinel_missing": "no memory for it beside the model"}
     reason = contention.contended(device.block_state(before))
     return {"sentinel": found, **({"sentinel_contended": reason} if reason else {})}
 

@@ -348,12 +348,19 @@ def weights_of(module: torch.nn.Module) -> dict[str, Any]:
     return {"bytes": total, "elements_by_dtype": dict(by_dtype)}
 
 
-def mismatch(elements_by_dtype: dict[str, int], precision: str) -> str | None:
-    """Why the weights read back are not of the precision asked for; None where they are."""
+def mismatch(elements_by_dtype: Mapping[str, int], precision: str, row: Mapping[str, int] | None = None) -> str | None:
+    """Why the weights read back are not of the precision asked for; None where they are. Where these are only the
+    weights of some components, `row` has those of all: the type that the precision is named after must be in a row, but
+    not in each of its components, of which one may have no layer to quantise."""
     wanted = BY_NAME[precision]
-    floating = {d: n for d, n in elements_by_dtype.items() if d.startswith(("float", "bfloat", "int8"))}
-    if not floating.get(wanted.stored):
-        return f"no weight is {wanted.stored}; found {floating or 'no weights'}"
+    floating, of_row = (_floating(found) for found in (elements_by_dtype, elements_by_dtype if row is None else row))
+    if not of_row.get(wanted.stored):
+        return f"no weight is {wanted.stored}; found {of_row or 'no weights'}"
     if floating.keys() - {wanted.stored, wanted.activations}:
-        return f"weights of several dtypes: {floating}"
+        return f"weights of several dtypes: {of_row}"
     return None
+
+
+def _floating(elements_by_dtype: Mapping[str, int]) -> dict[str, int]:
+    """The weights that a precision decides on: those that float or that are quantised."""
+    return {d: n for d, n in elements_by_dtype.items() if d.startswith(("float", "bfloat", "int8"))}

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from harness import kept_outputs, reference_process
 from harness.files import write_atomically
+from harness.out_of_memory import is_out_of_memory
 from harness.timing import perf_counter
 from harness.trial import Mismatch, Trial
 from harness.types import Case, Forward
@@ -130,8 +131,8 @@ def _compute(trial: Trial, what: What) -> tuple[Origin, torch.Tensor]:
     try:
         found, weights_hash = computed_on(device, trial.case, what, limit_s)
         return Origin(weights_hash=weights_hash), found
-    except torch.OutOfMemoryError:  # the timed model lies beside it, and what was measured of that is not to be lost
-        if device == "cpu":
+    except Exception as error:  # the timed model lies beside it, and what was measured of that is not to be lost
+        if device == "cpu" or not is_out_of_memory(error):
             raise
     torch.cuda.empty_cache()
     order = reference_process.Order(case=trial.case, what=what, plugins=trial.plugins, threads=torch.get_num_threads())

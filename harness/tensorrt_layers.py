@@ -70,6 +70,16 @@ def _computes_in(kind: str, layer: Mapping[str, Any]) -> bool:
 
 def _multiplies(layer: Mapping[str, Any]) -> bool:
     kind, name = layer.get("LayerType"), str(layer.get("Name", ""))
-    if kind == "kgen" or name.startswith(GENERATED):
-        return PRODUCT.search(name) is not None
+    if kind == "kgen" or is_generated(name):
+        return has_product(name)
     return kind not in NO_PRODUCTS
+
+
+def is_generated(name: str) -> bool:
+    """Whether Myelin generated the layer or the kernel of this name."""
+    return name.startswith(GENERATED)
+
+
+def has_product(name: str) -> bool:
+    """Whether a kernel that Myelin generated multiplies matrices, by the operations in its name."""
+    return PRODUCT.search(name) is not None

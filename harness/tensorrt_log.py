@@ -9,8 +9,10 @@ from contextlib import suppress
 from typing import Any, Final
 
 KEPT: Final = 50  # messages since `forget`; the first ones name the cause
-# Warnings that explain the error after them: the builder skips tactics that need more memory than is free.
-OF_MEMORY: Final = ("could not be allocated", "insufficient memory")
+# Warnings of tactics that the builder skips because they need more memory than is free, which also a build has that
+# succeeds. They explain the one error that says that no tactic is left.
+OF_MEMORY: Final = ("could not be allocated", "insufficient memory", "memory is insufficient")
+NO_TACTIC: Final = "could not find any implementation"
 
 
 @functools.cache
@@ -48,7 +50,10 @@ def forget() -> None:
 
 
 def reason() -> str:
-    """TensorRT's messages since `forget`: its errors, then its warnings about memory that it could not allocate."""
+    """What TensorRT has said since `forget`: its errors, and if one says that no tactic is left, the warnings of those
+    that were skipped for memory."""
     kept = logger()
-    of_memory = [text for text in kept.warnings if any(words in text for words in OF_MEMORY)]
+    of_memory: list[str] = []
+    if any(NO_TACTIC in text.lower() for text in kept.errors):
+        of_memory = [text for text in kept.warnings if any(words in text.lower() for words in OF_MEMORY)]
     return "; ".join([*kept.errors, *of_memory]) or "TensorRT gave no reason"

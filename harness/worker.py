@@ -35,30 +35,32 @@ from harness.causes import Cause, sentence
 from harness.endings import Reply as Reply
 from harness.endings import one_line as one_line
 from harness.measure import Job, Outcome, measure
+from harness.out_of_memory import is_out_of_memory
 from harness.sockets import NoSocketFolder
 from harness.timing import perf_counter
 from harness.turns import Turns
 from harness.types import Measurement, Unsupported
 
 PRELOAD = ("torch", "harness.measure")
-OUT_OF_MEMORY_TEXTS = (
-    "can't allocate memory",
-    "cannot allocate memory",
-    "failed to allocate memory",  # ONNX Runtime
-    "out of memory",
-    "outofmemory",
-    "bad allocation",
-    "cublas_status_alloc_failed",
-    "memory allocation failed",  # TensorRT, as the next four
-    "there may not be enough free memory",
-    "insufficient memory",
-    "byte allocation failed",
-    "run-time allocation failed",
-)
 REFERENCE_GRACE_S = 60.0  # to load the model of a reference, and to end a process of its own
+LAST_S = 120.0  # for what a worker does once its measurement is kept
 _F_SETSIG = 10
 
 Report = Callable[[str], None]
+
+
+class Line:
+    """The worker's end of the pipe. A call tells the phase that begins; `keep` sends a result that stands if this
+    process gives no other one."""
+
+    def __init__(self, sender: Connection) -> None:
+        self._sender = sender
+
+    def __call__(self, phase: str) -> None:
+        self._sender.send(("phase", phase))
+
+    def keep(self, value: Any) -> None:
+        self._sender.send(("kept", value))
 
 
 class Workers:
@@ -82,6 +84,8 @@ class Workers:
         log = f"{name or job.case.id}.{job.replicate}"
         reply = self.call(measure_job, job, job.protocol.timeout_s, log, report)
         outcome = reply.value or _ended(job, reply.status, reply.reason, reply.cause)
+        if reply.kept is not None:
+            outcome = _without_the_rest(reply.kept, reply.reason)
         stamped = replace(outcome.measurement, started=started, duration_s=perf_counter() - clock)
         return replace(outcome, measurement=stamped)
 
@@ -93,8 +97,9 @@ class Workers:
             process, receiver = self._start(function, argument, imports, log)
         except (EOFError, OSError, NoSocketFolder) as error:
             return endings.not_started(error, cgroup.oom_kills() > kills_before, imports)
+        kept: list[Any] = []
         try:
-            reply = _receive(receiver, timeout_s, report)
+            reply = _receive(receiver, timeout_s, report, kept.append)
         finally:
             _end(process)
             receiver.close()
@@ -102,6 +107,8 @@ class Workers:
             reply = endings.died(process.exitcode, log, cgroup.oom_kills() > kills_before)
         if reply.status == "ok":
             _remove_empty(log, imports)
+        elif kept:
+            reply = replace(reply, kept=kept[-1])
         return reply
 
     def _start(
@@ -139,12 +146,21 @@ def measure_job(job: Job, report: Report, turns: Turns | None = None) -> Outcome
     from harness import devices
     from harness.trial import Mismatch
 
+    kept: list[Outcome] = []
+
+    def keep(outcome: Outcome) -> None:
+        kept.append(_warned(job, outcome))
+        if isinstance(report, Line):
+            report.keep(kept[-1])
+
     torch.set_num_threads(job.threads)
     try:
-        return _warned(job, measure(job, devices.device(job.device), report, turns))
+        return _warned(job, measure(job, devices.device(job.device), report, turns, keep))
     except Exception as error:
         with suppress(OSError):  # the log may be on the disk that is full
             traceback.print_exc()
+        if kept:
+            return _without_the_rest(kept[-1], one_line(error))
         if isinstance(error, Unsupported):
             return _ended(job, "skipped", str(error))
         if isinstance(error, Mismatch):
@@ -172,18 +188,16 @@ def _cause(error: BaseException, job: Job) -> Cause | None:
     return causes.of_error(error) or causes.of_folders(endings.written(job.folder, job.cache.parent))
 
 
+def _without_the_rest(outcome: Outcome, reason: str | None) -> Outcome:
+    """An outcome whose last probes did not come to their end, with the reason as the fact of each."""
+    measured = outcome.measurement
+    missing = {f"{name}_missing": reason for name in outcome.unfinished}
+    return replace(outcome, measurement=replace(measured, facts={**measured.facts, **missing}), unfinished=())
+
+
 def _ended(job: Job, status: Any, reason: str | None, cause: Cause | None = None) -> Outcome:
     ended = Measurement(case=job.case, replicate=job.replicate, status=status, reason=reason, cause=cause)
     return Outcome(measurement=ended)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the host or on a device."""
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)  # ONNX Runtime's are no RuntimeError
 
 
 def _main(sender: Connection, function: Callable[..., Any], argument: Any, plugins: tuple[str, ...], log: str) -> None:
@@ -202,7 +216,7 @@ def _main(sender: Connection, function: Callable[..., Any], argument: Any, plugi
         raise
     # The libraries' objects live as long as the process: walking them cost 0.14 s in every garbage collection.
     gc.freeze()
-    result = function(argument, lambda phase: sender.send(("phase", phase)))
+    result = function(argument, Line(sender))
     sender.send(("done", result))
     sender.close()
 
@@ -239,13 +253,16 @@ def _redirect_output(log: str) -> None:
     faulthandler.enable(sys.stderr)
 
 
-def _receive(receiver: Connection, timeout_s: float, report: Report) -> Reply | None:
-    """The worker's result; a time-out; or None where the worker died without a word."""
-    patience, phase = Patience(timeout_s), "start"
+def _receive(
+    receiver: Connection, timeout_s: float, report: Report, keep: Callable[[Any], None] = lambda _value: None
+) -> Reply | None:
+    """The worker's result; a time-out; or None where the worker died without a word. `keep` gets a result that stands
+    if no other one follows it, for which there are LAST_S at most."""
+    patience, phase, late = Patience(timeout_s), "start", f"no result after {timeout_s:g} s; it was in phase"
     while True:
         left = patience.left_s
         if left <= 0 or not receiver.poll(left):
-            return Reply(status="timeout", reason=f"no result after {timeout_s:g} s; it was in phase {phase!r}")
+            return Reply(status="timeout", reason=f"{late} {phase!r}")
         try:
             kind, value = receiver.recv()
         except (EOFError, OSError, pickle.UnpicklingError):  # gone, also in the middle of a message
@@ -255,6 +272,11 @@ def _receive(receiver: Connection, timeout_s: float, report: Report) -> Reply | 
         if kind == "ended":
             ended: Reply = value
             return ended
+        if kind == "kept":
+            keep(value)
+            patience.end_within(LAST_S)
+            late = "no end in time; it was in phase"
+            continue
         phase = value
         patience.enter(phase)
         report(phase)
@@ -269,6 +291,10 @@ class Patience:
         self._timeout_s = timeout_s
         self._deadline = perf_counter() + timeout_s
         self._kept_s: float | None = None
+
+    def end_within(self, seconds: float) -> None:
+        """From now on it may take `seconds`, or less where it has less left."""
+        self._deadline = min(self._deadline, perf_counter() + seconds)
 
     @property
     def left_s(self) -> float:

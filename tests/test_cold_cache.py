@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from baselines.fingerprint import protocol_differences
-from harness import cold_cache, frames, measure, records, suite
+from harness import cold_cache, frames, measure, records, suite, worker
 from harness.devices.cpu import Cpu
+from harness.probes.latency import LATENCY
 from harness.timing import Timer
 from harness.types import Case, Protocol
 
@@ -47,6 +48,13 @@ class DeviceClock:
 
     def seconds(self) -> float:
         return 0.25
+
+
+def test_a_sample_of_several_iterations_waits_at_its_end_alone_and_latency_says_what_that_means() -> None:
+    world = Recorded()
+    assert Timer(world.does("synchronise"), world.clock).seconds(world.does("iteration"), 4) == 0.25
+    assert world.events == ["synchronise", "clock", *["iteration"] * 4, "synchronise", "clock"]
+    assert "not the latency of a single call" in LATENCY.description
 
 
 def test_the_flush_is_outside_the_hosts_timed_span() -> None:
@@ -113,6 +121,28 @@ def test_the_buffer_of_twice_the_cache_is_written_and_given_back(monkeypatch: py
     trial.protocol = replace(COLD, cold_cache=False)
     with cold_cache.flushed(trial) as none:
         assert none is None
+
+
+def test_a_model_that_leaves_no_room_to_flush_the_caches_is_skipped_with_that_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 100.00 MiB.")
+
+    monkeypatch.setattr(cold_cache, "cache_bytes", lambda _device: 50 * 2**20)
+    monkeypatch.setattr(cold_cache, "Flush", full)
+    monkeypatch.setattr(worker, "measure", lambda *_: flushes())
+
+    def flushes() -> Any:
+        trial: Any = SimpleNamespace(protocol=COLD, device=Cpu())
+        with cold_cache.flushed(trial):
+            pytest.fail("without a buffer")
+
+    found = worker.measure_job(job(tmp_path), lambda _phase: None).measurement
+    assert (found.status, found.reason) == (
+        "skipped",
+        "cold_cache: there is no room to flush the caches, which takes 100 MiB beside the model",
+    )
 
 
 def job(folder: Path, *only: str, protocol: Protocol = COLD) -> measure.Job:

@@ -6,6 +6,7 @@ The simulation runs on a CPU. The memory of its graphs is a tensor, and `cpu:0` 
 from __future__ import annotations
 
 import shutil
+import sysconfig
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -276,9 +277,11 @@ def which(monkeypatch: pytest.MonkeyPatch, *found: str) -> None:
     ],
 )
 def test_without_a_c_compiler_torch_compile_is_skipped_on_a_gpu(
-    named: str | None, found: tuple[str, ...], reason: str | None, monkeypatch: pytest.MonkeyPatch
+    named: str | None, found: tuple[str, ...], reason: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By triton's own rule: CC if it is set, whatever it names, else gcc or clang."""
+    headers(monkeypatch, tmp_path, "venv")
+    (tmp_path / "venv" / "Python.h").touch()
     monkeypatch.setattr(cuda, "unavailable", lambda: None)
     monkeypatch.setattr(torch_compile, "missing_package", lambda *_: None)
     monkeypatch.delenv("CC", raising=False)
@@ -289,6 +292,30 @@ def test_without_a_c_compiler_torch_compile_is_skipped_on_a_gpu(
         assert backend.unavailable("fp32", "cuda") == reason
     row = doctor._compiler("C compiler", "cuda", "for torch_compile on a GPU")
     assert (row["status"], row["detail"]) == (("no", reason) if reason else ("yes", "for torch_compile on a GPU"))
+
+
+def headers(monkeypatch: pytest.MonkeyPatch, folder: Path, default: str) -> None:
+    """A Python whose headers are in the folder `default`, by that scheme, and in `posix_prefix` by that one."""
+    monkeypatch.setattr(sysconfig, "get_default_scheme", lambda: default)
+    monkeypatch.setattr(sysconfig, "get_paths", lambda scheme: {"include": str(folder / scheme)})
+    for scheme in {default, "posix_prefix"}:
+        (folder / scheme).mkdir()
+
+
+@pytest.mark.parametrize(("scheme", "used"), [("venv", "venv"), ("posix_local", "posix_prefix")])
+def test_without_pythons_headers_torch_compile_is_skipped_on_a_gpu(
+    scheme: str, used: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where triton looks for them (triton/runtime/build.py): a Debian without python3-dev has a compiler alone."""
+    monkeypatch.delenv("CC", raising=False)
+    which(monkeypatch, "gcc", "g++")
+    headers(monkeypatch, tmp_path, scheme)
+    assert missing_compiler("cpu") is None
+    reason = f"triton needs Python's headers on a GPU, and {tmp_path / used} has no Python.h"
+    assert missing_compiler("cuda") == reason
+    assert doctor._compiler("C compiler", "cuda", "for it") == doctor._row("C compiler", False, reason)
+    (tmp_path / used / "Python.h").touch()
+    assert missing_compiler("cuda") is None
 
 
 def test_the_doctor_asks_for_the_compiler_that_the_backend_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:

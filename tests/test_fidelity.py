@@ -138,15 +138,23 @@ def trial_of(case: Case, folder: Path, device: str, phases: list[str] | None = N
     )
 
 
+NO_ROOM = [
+    torch.OutOfMemoryError(),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+]
+
+
+@pytest.mark.parametrize("error", NO_ROOM)
 def test_a_reference_that_the_gpu_has_no_room_for_is_computed_on_the_cpu_and_every_row_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The timed model lies beside it; its latency, memory and energy were measured already."""
     asked: list[str] = []
 
     def computed(device: str, *_arguments: Any) -> tuple[torch.Tensor, str]:
         asked.append(device)
-        raise torch.OutOfMemoryError
+        raise error
 
     def apart(order: reference_process.Order, limit_s: float) -> reference_process.Answer:
         asked.append("cpu")
@@ -167,5 +175,17 @@ def test_a_reference_that_the_gpu_has_no_room_for_is_computed_on_the_cpu_and_eve
     assert (len(asked), reference.told(other, "timed batch")) == (2, (warning,)), "the row that finds it says so, too"
     assert reference.told(trial, "quality set") == ()
     trial.device.torch_device = "cpu"
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(type(error)):
         reference._compute(trial, "timed batch")
+
+
+def test_another_failure_of_the_reference_on_the_gpu_is_not_taken_for_a_lack_of_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(reference, "computed_on", broken)
+    monkeypatch.setattr(reference_process, "computed", lambda *_: pytest.fail("it is not memory"))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        reference._compute(trial_of(Case(model="m"), tmp_path, "cuda"), "timed batch")

@@ -19,6 +19,7 @@ from test_tensorrt_backend import FakeEngine
 from benches.models.pipelines import stable_diffusion_workload
 from harness import measure, onnx_export, precision, tensorrt_engine
 from harness.backends import cuda_graphs, eager, onnxruntime, openvino, tensorrt, torch_compile
+from harness.calibration import Recorded
 from harness.devices.cpu import Cpu
 from harness.onnx_export import OnnxFile
 from harness.trial import output_fault
@@ -92,8 +93,42 @@ def test_weights_of_another_precision_than_the_components_own_are_found(
     assert str(eager.read_back(cast, "fp16")["verify"]()).startswith(f"no weight is {wanted}; found")
 
 
+class Convolution(torch.nn.Module):
+    """(N, 4) -> (N, 1), without a layer that could be quantised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv1d(1, 1, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("wanted", ["int8_dynamic_fp16", "int8_static_fp16", "int8_weight_only_fp16"])
+def test_a_quantised_row_observes_it_in_fp32(wanted: str, tmp_path: Path) -> None:
+    asked = components()
+    recorded = Recorded(calls={c.name: [c.inputs] for c in asked}, source="planted")
+    cast = eager.cast_all(asked, build_request(tmp_path, precision=wanted, calibration=lambda: recorded))
+    assert cast.upcast == {"vae_decoder": wanted.removesuffix("_fp16")}
+    read = eager.read_back(cast, wanted)
+    assert read["verify"]() is None
+    assert read["facts"]["elements_by_dtype"] == {"int8": 32, "float16": 4, "float32": 4}
+
+
+def test_int8_weights_are_asked_of_the_row_and_not_of_each_component(tmp_path: Path) -> None:
+    unet, vae = components()
+    vae = replace(vae, module=Convolution())
+    request = build_request(tmp_path, precision="int8_weight_only_fp16")
+    cast = eager.cast_all([unet, vae], request)
+    assert eager.read_back(cast, request.precision)["verify"]() is None
+    cast.modules["vae_decoder"].half()
+    assert str(eager.read_back(cast, request.precision)["verify"]()).startswith("weights of several dtypes: {")
+    alone = eager.cast_all([replace(vae, module=Convolution())], request)
+    assert str(eager.read_back(alone, request.precision)["verify"]()).startswith("no weight is int8; found")
+
+
 def test_torch_compile_gives_it_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_compile.TorchCompile, "_compile", lambda _self, module, replays: module)
+    monkeypatch.setattr(torch_compile.TorchCompile, "_compile", lambda _self, module, **_: module)
     build = torch_compile.TorchCompile().build(components(), build_request(tmp_path, precision="fp16"))
     assert build.forwards["vae_decoder"](torch.ones(2, 4)).isfinite().all()
     assert build.verify() is None
@@ -130,7 +165,7 @@ def test_onnx_runtimes_session_of_it_is_not_allowed_fp16(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(onnxruntime.onnx_export, "exported", lambda *_: files_of(asked, tmp_path))
     monkeypatch.setattr(onnxruntime, "_session", session)
-    monkeypatch.setattr(onnxruntime, "_stream", lambda _device: MagicMock())
+    monkeypatch.setattr(onnxruntime, "_stream", lambda _device: None)
     monkeypatch.setattr(onnxruntime, "_profiled", lambda *_: {("Conv", onnxruntime.TENSORRT): 1})
     request = build_request(tmp_path, precision="fp16", device="cuda")
     build = onnxruntime.OnnxRuntimeTensorRT().build(asked, request)

@@ -11,7 +11,8 @@ from build_request_fixture import build_request
 from torch import nn
 
 from harness import measure
-from harness.backends.eager import Eager, execution_device, offloaded
+from harness.backends.eager import Eager, cast_all, execution_device, offloaded
+from harness.calibration import Recorded
 from harness.types import Component
 
 GPU = torch.device("meta")
@@ -69,6 +70,36 @@ def test_a_build_says_what_follows_an_iteration_and_the_row_calls_it(
     with torch.no_grad():
         iterate(build.forwards, x)
     assert moved == (["cpu"] if how == "model_cpu_offload" else []), "the device here is the CPU: it is there already"
+
+
+class Routed(nn.Module):
+    """Two layers, of which a call takes one. Writes down where it was moved last, and is called there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.high, self.where = nn.Linear(16, 16), nn.Linear(16, 16), "cpu"
+
+    def to(self, device: str, dtype: torch.dtype | None = None) -> Routed:  # type: ignore[override]
+        self.where = device
+        return super().to(dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert self.where == x.device.type, f"inputs on {x.device}, weights on {self.where}"
+        return self.high(x) if float(x.mean()) > 0.5 else self.low(x)
+
+
+def test_a_network_that_was_calibrated_on_the_gpu_waits_on_the_host_again(tmp_path: Path) -> None:
+    """The example does not reach every layer, so that the calibration calls are asked for, on the row's device."""
+    module, example = Routed(), torch.zeros(2, 16)
+
+    def calibrated() -> Recorded:
+        module.to("cuda")
+        return Recorded(calls={"net": [(example,), (example + 1,)]}, source="planted")
+
+    request = build_request(tmp_path, precision="int8_weight_only", calibration=calibrated)
+    cast = cast_all([Component(name="net", module=module, inputs=(example,))], request)
+    assert module.where == "cpu"
+    assert cast.left == {"net": {}}
 
 
 def test_without_offloading_nothing_follows_an_iteration(tmp_path: Path) -> None:

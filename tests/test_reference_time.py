@@ -17,8 +17,9 @@ from baselines import admission
 from harness import reference, reference_process, worker
 from harness.endings import Reply
 from harness.probes.fidelity import fidelity
+from harness.probes.quality import quality
 from harness.registry import PROBES
-from harness.types import Case
+from harness.types import Case, Quality
 from reports import findings
 from reports.data import report_data
 
@@ -56,6 +57,28 @@ def test_a_slow_reference_is_a_missing_closeness_with_its_reason(
     assert found.warnings == (f"unchecked: the output was not compared with fp32 eager: {reason}",)
     assert "cosine_floor" not in found.facts, "the output was held to nothing"
     assert "; " not in reference.NoReference("it failed; badly").warning
+
+
+def test_a_set_without_a_reference_is_judged_all_the_same(
+    slow_cpu: list[reference_process.Order], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library's own words for the lack of room are known in the quality pass, too."""
+
+    def no_handle(*_arguments: Any) -> Any:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    monkeypatch.setattr(reference, "computed_on", no_handle)
+    trial = trial_of(CASE, tmp_path, "cuda")
+    trial.step = lambda *_batch: torch.eye(3)
+    trial.workload.quality = Quality(
+        batches=lambda: [torch.zeros(1)], score=lambda _: {"top1": [1.0]}, metrics=(), conditions={"items": 3}
+    )
+    found = quality(trial)
+    assert [order.what for order in slow_cpu] == ["quality set"]
+    assert found.samples == {"top1": [1.0]}
+    assert found.missing["top1_agreement"].startswith(
+        "there is no fp32 reference of the quality set: the GPU had no room"
+    )
 
 
 def test_no_other_row_tries_again_and_the_reference_row_itself_gives_it(

@@ -9,9 +9,9 @@ import pytest
 
 from harness import tensorrt_engine, tensorrt_log
 from harness.endings import MAX_REASON, one_line
+from harness.out_of_memory import is_out_of_memory
 from harness.tensorrt_engine import Engine, EngineError, Places
 from harness.timing import Timer
-from harness.worker import is_out_of_memory
 
 # From the texts in TensorRT's libraries and from published logs. This code has seen none of them on hardware.
 OUT_OF_MEMORY = [
@@ -76,8 +76,15 @@ def test_no_reason_is_said_to_be_none_and_an_earlier_one_is_not_taken_for_it(
     assert not is_out_of_memory(raised.value)
 
 
-def test_errors_come_before_warnings_of_memory_and_other_warnings_are_left_out(trt: Any) -> None:
-    skipped = "Skipping tactic 3 due to insufficient memory on requested size of 4294967296 detected for tactic 0x4."
+SKIPPED = [
+    "Skipping tactic 3 due to insufficient memory on requested size of 4294967296 detected for tactic 0x4.",
+    "Tactic Device request: 4294MB Available: 1024MB. Device memory is insufficient to use tactic.",
+    "Requested amount of GPU memory (8388608 bytes) could not be allocated.",
+]
+
+
+@pytest.mark.parametrize("skipped", SKIPPED)
+def test_skipped_tactics_explain_that_none_is_left_and_other_warnings_are_left_out(skipped: str, trt: Any) -> None:
     failed = "Error Code 10: Internal Error (Could not find any implementation for node conv_in.)"
     logger = tensorrt_log.logger()
     logger.log(trt.ILogger.WARNING, skipped)
@@ -86,6 +93,17 @@ def test_errors_come_before_warnings_of_memory_and_other_warnings_are_left_out(t
     for _ in range(2):
         logger.log(trt.ILogger.INTERNAL_ERROR, failed)
     assert tensorrt_log.reason() == f"{failed}; {skipped}"
+
+
+@pytest.mark.parametrize("skipped", SKIPPED[:2])
+def test_only_a_build_without_any_tactic_left_ran_out_of_memory(skipped: str, trt: Any) -> None:
+    """A build that skipped a tactic for memory may fail for another reason."""
+    logger = tensorrt_log.logger()
+    logger.log(trt.ILogger.WARNING, skipped)
+    logger.log(trt.ILogger.ERROR, BROKEN)
+    assert tensorrt_log.reason() == BROKEN
+    assert not is_out_of_memory(EngineError(tensorrt_log.reason()))
+    logger.log(trt.ILogger.ERROR, "Could not find any implementation for node conv_in.")
     assert is_out_of_memory(EngineError(tensorrt_log.reason()))
 
 

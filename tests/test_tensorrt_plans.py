@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from harness import tensorrt_engine, tensorrt_log
+from harness.out_of_memory import is_out_of_memory
 from harness.tensorrt_engine import EngineError, Places, Plan, Range
 from harness.timing import Timer
-from harness.worker import is_out_of_memory
 
 
 class Library:

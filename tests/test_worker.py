@@ -15,9 +15,9 @@ import torch
 from conftest import QUICK
 
 from harness import frames
+from harness.out_of_memory import is_out_of_memory
 from harness.tensorrt_engine import EngineError
 from harness.types import Run
-from harness.worker import is_out_of_memory
 
 HERE = Path(__file__).parent
 RunSuite = Callable[..., Run]
@@ -128,6 +128,8 @@ def test_replicates_are_processes_and_a_bad_case_is_not_repeated(run_suite: RunS
         MemoryError(),
         torch.OutOfMemoryError(),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
         Exception(
             "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer of size 8"
         ),

@@ -17,7 +17,8 @@ from typing import Any
 
 from benches.models import folders
 from harness import causes
-from harness.worker import is_out_of_memory, one_line
+from harness.out_of_memory import is_out_of_memory
+from harness.worker import one_line
 
 
 @contextmanager

@@ -84,15 +84,18 @@ def _seen(components: Sequence[Component], request: BuildRequest) -> dict[str, O
     quantised precisions use one call with the example inputs, or the calibration calls if that one does not reach every
     layer."""
     if precision.recipe_of(request.precision) != "int8_static":
-        seen = {c.name: _observed(c, [c.inputs], request) for c in components}
+        seen = {c.name: _observed(c, [c.inputs], request.of(c)) for c in components}
         if not any(Left.NOT_REACHED in found.unfit.values() for found in seen.values()):
             return seen
     recorded = request.calibration().calls
-    return {c.name: _observed(c, recorded[c.name], request) for c in components}
+    for component in components:  # calibration runs on the row's device, and offloaded networks wait on the host
+        component.module.to(request.device)
+    return {c.name: _observed(c, recorded[c.name], request.of(c)) for c in components}
 
 
 def _observed(component: Component, calls: Calls, request: BuildRequest) -> Observed:
-    """What `calls` show. They run on the device with copies of their inputs, cast as in the run."""
+    """What `calls` show, run on the device with copies of their inputs, cast as in the run. `request` is the
+    component's own."""
     dtype = precision.dtype_of(request.precision)
     given = [
         tuple(x.to(request.device, dtype if x.is_floating_point() else None, copy=True) for x in call) for call in calls
@@ -109,7 +112,8 @@ def read_back(cast: Cast, wanted: str) -> dict[str, Any]:
     elements = dict(sum(by_precision.values(), Counter()))
     facts: dict[str, Any] = {"elements_by_dtype": elements}
     shares: share.Shares = {}
-    fault = next(filter(None, (precision.mismatch(dict(found), own) for own, found in by_precision.items())), None)
+    faults = (precision.mismatch(found, own, row=elements) for own, found in by_precision.items())
+    fault = next(filter(None, faults), None)
     if precision.recipe_of(wanted) is not None:
         layers = {name: quantisation.census(module, cast.left[name]) for name, module in cast.modules.items()}
         facts["quantised_layers"] = {name: found.in_words() for name, found in layers.items()}

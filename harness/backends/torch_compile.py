@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness import optimizations, precision
@@ -183,15 +185,27 @@ class MaxAutotune(TorchCompile):
 
 
 def missing_compiler(device: str) -> str | None:
-    """Why inductor finds no compiler for code of "cpu" or "cuda", or None. On a GPU triton needs a C compiler for its
-    launchers. It uses the one that CC names, whatever that is, else gcc or clang (triton/runtime/build.py)."""
+    """What inductor lacks to compile code of "cpu" or "cuda", or None. On a GPU triton needs Python's headers and a C
+    compiler for its launchers, and takes the compiler that CC names, whatever it is, else gcc or clang
+    (triton/runtime/build.py)."""
     if device == "cpu":
         found = any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++"))
         return None if found else "inductor needs a C++ compiler on a CPU, and neither g++ nor clang++ is on the PATH"
     if (named := os.environ.get("CC")) is not None:
-        return None if shutil.which(named) else f"triton needs a C compiler on a GPU, and CC={named!r} is not found"
-    found = any(shutil.which(c) for c in ("gcc", "clang"))
-    return None if found else "triton needs a C compiler on a GPU, and neither gcc nor clang is on the PATH"
+        if not shutil.which(named):
+            return f"triton needs a C compiler on a GPU, and CC={named!r} is not found"
+    elif not any(shutil.which(c) for c in ("gcc", "clang")):
+        return "triton needs a C compiler on a GPU, and neither gcc nor clang is on the PATH"
+    headers = _python_headers()
+    if (headers / "Python.h").exists():
+        return None
+    return f"triton needs Python's headers on a GPU, and {headers} has no Python.h"
+
+
+def _python_headers() -> Path:
+    """Where triton has its C compiler look for them: on Debian not where pip would install headers."""
+    scheme = sysconfig.get_default_scheme()
+    return Path(sysconfig.get_paths("posix_prefix" if scheme == "posix_local" else scheme)["include"])
 
 
 def _captured(component: Component, compiled: Callable[..., torch.Tensor], request: BuildRequest) -> str | None:

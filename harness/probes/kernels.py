@@ -1,5 +1,11 @@
 """Which kernels a GPU ran: one iteration under torch's profiler, after everything that is timed.
 
+An iteration of many calls (the steps of a diffusion model) has up to 100,000 kernels, which torch takes tens of seconds
+and gigabytes to read. There one call of each network with its example inputs is profiled instead; the fact `kernels_of`
+says which. The clocks of a GPU fall while the profiler starts, so it runs for WARM_S seconds inside the profiler before
+the iteration that counts. The row's measurement is sent before all of this (`harness.worker`), and stands if the probe
+fails, ends the process or takes too long.
+
 CUPTI sees the kernels of every library in the process, so ONNX Runtime's and TensorRT's too, and those of a replayed
 CUDA graph one by one. The names show which attention and which matrix product were chosen, and in which precision. On a
 CPU nothing is profiled: profiling would take one more iteration, which may last minutes, and the profiler would write
@@ -15,11 +21,15 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
+from harness import tensorrt_layers
 from harness.probes import AFTER_SENTINEL, probe
 from harness.trial import Findings, Trial
 
+MANY_CALLS: Final = 8  # of networks in one iteration
+WARM_S: Final = 0.2
 PRODUCTS_KEPT: Final = 40
 OTHERS_KEPT: Final = 10
 LONGEST_NAME: Final = 500  # templates of C++
@@ -28,7 +38,7 @@ LONGEST_NAME: Final = 500  # templates of C++
 KINDS: Final = (
     ("other", re.compile(r"^triton_(?!tem_)|memcpy|memset", re.IGNORECASE)),
     ("attention", re.compile(r"flash|fmha|mha|attention|sdpa", re.IGNORECASE)),
-    ("convolution", re.compile(r"conv(?!ert)|fprop|winograd", re.IGNORECASE)),
+    ("convolution", re.compile(r"conv(?!ert)|fprop|winograd|(\d|s)cudnn_", re.IGNORECASE)),
     ("gemm", re.compile(r"^triton_tem_|gemm|gemv|cublas|nvjet|cutlass|xmma|splitk|matmul", re.IGNORECASE)),
 )
 # torch sets these itself where inductor replays CUDA graphs: with them, stopping CUPTI and starting it again crashes.
@@ -41,13 +51,15 @@ def kind(name: str) -> str:
     >>> kind("void pytorch_flash::flash_fwd_kernel<cutlass::bfloat16_t>"), kind("ampere_sgemm_128x64_tn")
     ('attention', 'gemm')
     """
-    return next((found for found, pattern in KINDS if pattern.search(name)), "other")
+    product = tensorrt_layers.is_generated(name) and tensorrt_layers.has_product(name)
+    return next((found for found, pattern in KINDS if pattern.search(name)), "gemm" if product else "other")
 
 
 @probe("kernels", order=AFTER_SENTINEL, metrics=(), first_process_only=True)
 def kernels(trial: Trial) -> Findings:
-    """Facts: `kernels`, the longest kernels of one iteration (name, kind, calls, seconds, and the share of all kernels'
-    time), and `kernel_time_s`, the sum over all kernels; or `kernels_missing`, the reason why there are none.
+    """Facts: `kernels`, the longest of those profiled (name, kind, calls, seconds, and the share of all kernels' time);
+    `kernel_time_s`, the sum over all of them; `kernel_event_s`, the seconds of the same calls between two CUDA events;
+    and `kernels_of`, what was profiled. Or `kernels_missing`, the reason why there are none.
 
     The sum counts kernels that ran side by side in two streams twice. Copies and fills (cudaMemcpy, cudaMemset) are no
     kernels and are left out.
@@ -55,28 +67,64 @@ def kernels(trial: Trial) -> Findings:
     found = _profiled(trial)
     if isinstance(found, str):
         return Findings(facts={"kernels_missing": found})
-    total = sum(seconds for _, seconds in found)
-    return Findings(facts={"kernels": _longest(found, total), "kernel_time_s": total})
+    total = sum(seconds for _, seconds in found.kernels)
+    facts = {"kernels": _longest(found.kernels, total), "kernel_time_s": total, "kernels_of": found.of}
+    return Findings(facts=facts if found.event_s is None else {**facts, "kernel_event_s": found.event_s})
 
 
-def _profiled(trial: Trial) -> list[tuple[str, float]] | str:
-    """(name, seconds) of each kernel of one iteration; or the reason why they are not known."""
+@dataclass(frozen=True, kw_only=True)
+class Profiled:
+    """`kernels` are (name, seconds) of each kernel; `event_s` the seconds of the device's own clock around them; `of`
+    what was profiled, in words."""
+
+    kernels: list[tuple[str, float]]
+    event_s: float | None
+    of: str
+
+
+def _profiled(trial: Trial) -> Profiled | str:
+    """The kernels of one iteration, or of one call of each network; or the reason why they are not known."""
     if trial.device.name != "cuda":
-        return "the device is a CPU; kernels are listed for GPUs only"
-    from torch.profiler import ProfilerActivity, profile, supported_activities
+        return "the device is a CPU, which runs no kernels of its own"
+    from torch.profiler import ProfilerActivity, profile, schedule, supported_activities
 
     if ProfilerActivity.CUDA not in supported_activities():
         return "this build of torch has no CUDA profiler (kineto with CUPTI)"
     os.environ.update(KEEP_CUPTI)
+    phases = schedule(wait=0, warmup=1, active=1)
     try:
-        with _stderr_kept() as said, profile(activities=[ProfilerActivity.CUDA]) as session:
-            trial.step()
-            trial.device.synchronize()
+        work, of = _work(trial)
+        with _stderr_kept() as said, profile(activities=[ProfilerActivity.CUDA], schedule=phases) as session:
+            spent_s = 0.0
+            while spent_s < WARM_S:
+                spent_s += trial.timer.seconds(work)
+            session.step()
+            trial.timer.seconds(work)
+        found = _kernels(session.events() or ())
     except RuntimeError as error:
         return f"torch's profiler failed: {error}"
-    events = _kernels(session.events() or ())
-    words = f"; it said: {said()}" if said() else ""
-    return events or f"torch's profiler saw no kernel (another profiler runs, or a permission is missing){words}"
+    if not found:
+        words = f"; it said: {said()}" if said() else ""
+        return f"torch's profiler saw no kernel (another profiler, or no permission){words}"
+    return Profiled(kernels=found, event_s=trial.timer.last_device_s, of=of)
+
+
+def _work(trial: Trial) -> tuple[Callable[[], object], str]:
+    """What is profiled, and what it is in words: one iteration, or one call of each network."""
+    components = trial.workload.components
+    if sum(c.calls for c in components) <= MANY_CALLS:
+        return trial.step, "one iteration"
+    device, forwards, after = trial.device.torch_device, trial.build.forwards, trial.build.after_iteration
+    inputs = {c.name: [x.to(device) for x in c.inputs] for c in components}
+
+    def calls() -> None:
+        for name, given in inputs.items():
+            forwards[name](*given)
+        if after is not None:
+            after()
+
+    told = ", ".join(f"{c.name} {c.calls}" for c in components)
+    return calls, f"one call of each network (an iteration has more: {told})"
 
 
 def _kernels(events: Iterable[Any]) -> list[tuple[str, float]]:

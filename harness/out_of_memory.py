@@ -1,0 +1,32 @@
+"""Whether an error says that memory ran out: each library says it in its own words, and few in a type of its own."""
+
+from __future__ import annotations
+
+from typing import Final
+
+TEXTS: Final = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to allocate memory",  # ONNX Runtime
+    "out of memory",
+    "outofmemory",
+    "bad allocation",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "allocation_failed",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
+    "memory allocation failed",  # TensorRT, as the next five
+    "there may not be enough free memory",
+    "insufficient memory",
+    "memory is insufficient",
+    "byte allocation failed",
+    "run-time allocation failed",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the host or on a device."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(text in str(error).lower() for text in TEXTS)  # ONNX Runtime's are no RuntimeError
