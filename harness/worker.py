@@ -80,13 +80,24 @@ class Workers:
         KeyboardInterrupt after killing it."""
         started, clock = storage.now(), perf_counter()
         log = f"{name or job.case.id}.{job.replicate}"
-        reply = self.call(measure_job, job, job.protocol.timeout_s, log, report)
+        extends = job.reference_until_s is None
+        reply = self.call(measure_job, job, job.protocol.timeout_s, log, report, reference_extends=extends)
         outcome = reply.value or _ended(job, reply.status, reply.reason, reply.cause)
         stamped = replace(outcome.measurement, started=started, duration_s=perf_counter() - clock)
         return replace(outcome, measurement=stamped)
 
-    def call(self, function: Callable[..., Any], argument: Any, timeout_s: float, name: str, report: Report) -> Reply:
-        """`function(argument, report)` in a fresh process, killed after `timeout_s` seconds without a result."""
+    def call(
+        self,
+        function: Callable[..., Any],
+        argument: Any,
+        timeout_s: float,
+        name: str,
+        report: Report,
+        *,
+        reference_extends: bool = True,
+    ) -> Reply:
+        """`function(argument, report)` in a fresh process, killed after `timeout_s` seconds without a result; with
+        `reference_extends` those in which it computes an fp32 reference do not count."""
         imports, log = self.logs / "imports.log", self.logs / f"{name}.log"
         kills_before = cgroup.oom_kills()
         try:
@@ -94,7 +105,7 @@ class Workers:
         except (EOFError, OSError, NoSocketFolder) as error:
             return endings.not_started(error, cgroup.oom_kills() > kills_before, imports)
         try:
-            reply = _receive(receiver, timeout_s, report)
+            reply = _receive(receiver, timeout_s, report, reference_extends=reference_extends)
         finally:
             _end(process)
             receiver.close()
@@ -239,7 +250,7 @@ def _redirect_output(log: str) -> None:
     faulthandler.enable(sys.stderr)
 
 
-def _receive(receiver: Connection, timeout_s: float, report: Report) -> Reply | None:
+def _receive(receiver: Connection, timeout_s: float, report: Report, *, reference_extends: bool = True) -> Reply | None:
     """The worker's result; a time-out; or None where the worker died without a word."""
     patience, phase = Patience(timeout_s), "start"
     while True:
@@ -256,7 +267,8 @@ def _receive(receiver: Connection, timeout_s: float, report: Report) -> Reply | 
             ended: Reply = value
             return ended
         phase = value
-        patience.enter(phase)
+        if reference_extends:
+            patience.enter(phase)
         report(phase)
 
 
