@@ -126,7 +126,7 @@ def _compute(trial: Trial, what: What) -> tuple[Origin, torch.Tensor]:
     import torch
 
     device = trial.device.torch_device
-    limit_s = float(f"{min(trial.protocol.timeout_s, trial.reference_until - perf_counter()):.3g}")
+    limit_s = round(min(trial.protocol.timeout_s, trial.reference_until - perf_counter()), 1)
     if limit_s <= 0:
         raise NoReference("the row had no time left for it")
     try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 WIDTH: Final = 4096
-STEPS: Final = 64  # at a batch of 4096: 8.8 TFLOP, at least 10 ms on a GPU of up to 880 TFLOP/s
+STEPS: Final = 64  # at a batch of 4096: 8.8 TFLOP, at least 10 ms on a GPU of up to 870 TFLOP/s
 
 
 @MODELS.add(

@@ -15,6 +15,7 @@ from harness.types import Case
 
 PROBES: Final = ("startup", "latency")
 STARTING_S: Final = 20.0  # of the process that holds the memory
+AFTER_S: Final = 12.0  # of the row that follows those out of memory, without which they show less
 LEAST_S: Final = 6.0  # a control is a small network in a process that has its libraries
 
 
@@ -66,7 +67,7 @@ def measure(bench: Bench, capability: tuple[int, int], until_s: float) -> None:
         try:
             begun.wait(max(0.0, min(STARTING_S, until_s - bench.elapsed_s)))
             if held.is_set():
-                bench.step(out_of_memory(), until_s)
+                bench.step(out_of_memory(), until_s - AFTER_S)
         finally:
             release.touch()
     bench.measure(after(capability), until_s)

@@ -2,7 +2,7 @@
 
 One row of each backend comes before further precisions, attentions and models. A step may not last longer than until
 its `until_s`, counted from the beginning of the check; what a step leaves over goes to all later ones. The last
-steps (controls, one process of several compile modes, `ab`) have 150 s that no earlier one can take.
+steps (controls, one process of several compile modes, `ab`) have 120 s that no earlier one can take.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from harness.registry import MODELS
 from harness.types import PRECISIONS, Case
 
 DEVICE_UNTIL_S: Final = 85.0  # the checks of the device, and the export beside them
-BACKENDS_UNTIL_S: Final = 240.0
-LAWS_UNTIL_S: Final = 268.0
-NETWORKS_UNTIL_S: Final = 305.0
-CONTROLS_UNTIL_S: Final = 345.0
-BLOCK_UNTIL_S: Final = 365.0
+BACKENDS_UNTIL_S: Final = 270.0
+LAWS_UNTIL_S: Final = 302.0
+NETWORKS_UNTIL_S: Final = 335.0
+CONTROLS_UNTIL_S: Final = 383.0
+BLOCK_UNTIL_S: Final = 405.0
 PAIRED_UNTIL_S: Final = BUDGET_S
 PAIRED_S: Final = 110.0  # of the paired run: 16 pairs of processes that start in 2 to 3 s each
-LEAST_PAIRED_S: Final = 60.0  # in less, no row is decided
+LEAST_PAIRED_S: Final = 50.0  # in less, no row is decided
 
 VIT_BATCH: Final = 64
 TIMM_VIT: Final = "vit_base_patch16_224"

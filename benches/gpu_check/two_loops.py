@@ -34,7 +34,8 @@ def two_loops(trial: Trial) -> Findings:
     while len(ratios) < ROUNDS and (not ratios or trial.timer.now() - began < LONGEST_S):
         before, double, after = total(count), total(2 * count), total(count)
         ratios.append(2 * double / (before + after))
-    looped, singles, began = total(count) / count, [], trial.timer.now()
+    looped, began = total(count) / count, trial.timer.now()
+    singles: list[float] = []
     while len(singles) < SINGLES and (not singles or trial.timer.now() - began < SINGLES_S):
         singles.append(total(1))
     return Findings(
