@@ -39,7 +39,7 @@ from harness.out_of_memory import is_out_of_memory
 from harness.probes.stages import component_metric, sum_warning
 from harness.process_settings import Settings
 from harness.registry import BACKENDS
-from harness.timing import Timer
+from harness.timing import Timer, perf_counter
 from harness.trial import Counter, Findings, Mismatch, Startup, Trial
 from harness.turns import Interleaving, Turns
 from harness.types import Case, Component, Forward, Measurement, Metric, Protocol, Workload
@@ -51,7 +51,8 @@ class Job:
     """All that a worker needs, picklable. `cache` is a folder for this case alone; `plugins` fill the registries.
 
     `only` names the probes to run (None: all of them). `injections` are deliberate slow-downs (`harness.injection`).
-    `interleaving` is how the row is measured where two processes take turns (`harness.turns`).
+    `interleaving` is how the row is measured where two processes take turns (`harness.turns`). `reference_until_s` is
+    set where an fp32 reference has no time of its own: it must be there so many seconds after the row's beginning.
     """
 
     case: Case
@@ -65,6 +66,12 @@ class Job:
     only: tuple[str, ...] | None = None
     injections: tuple[str, ...] = ()
     interleaving: Interleaving | None = None
+    reference_until_s: float | None = None
+
+    @property
+    def exports(self) -> Path:
+        """The folder that all cases of the run share."""
+        return self.cache.parent / "exports"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +94,7 @@ def measure(
     """The measurement of one case in one process. `keep` gets it as soon as all figures are there, before probes that
     may end the process. Raises whatever the model or the backend raises, and Mismatch where one of them changed a
     setting of the whole process, TF32 among them: nothing is timed under it."""
-    case = job.case
+    began, case = perf_counter(), job.case
     backend = BACKENDS[case.backend]
     if reason := (
         backend.unavailable(case.precision, device.name)
@@ -104,6 +111,8 @@ def measure(
             _give_back(device)
         weights = _own_weights(loaded.workload.components)
         trial = replace(_first_call(job, device, loaded, build, load_s, report), turns=turns)
+        if job.reference_until_s is not None:
+            trial = replace(trial, reference_until=began + job.reference_until_s)
         chosen = probes.in_order(trial.replicate, job.only)
         findings = _collect(trial, [p for p in chosen if p.order < probes.AFTER_SENTINEL], report)
         fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial, settings, weights)
@@ -164,7 +173,7 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Loa
         precision=case.precision,
         device=device.torch_device,
         cache=job.cache,
-        exports=job.cache.parent / "exports",
+        exports=job.exports,
         work=functools.cache(lambda: _networks_hash(case, workload.components, loaded.weights_hash)),
         calls=_calls_hash(case),
         timer=timer,

@@ -5,11 +5,11 @@ Computed once for all rows that share it, in whichever worker needs it first, an
 adopts its own output, so it is never computed twice. `<key>.json` beside it says how it was computed (`Origin`), or why
 it could not be: then no other row tries again.
 
-The row's time-out is paused while a reference is computed (from `BEGUN` to `ENDED`; `harness.worker`). The reference
-has a time limit of its own, equal to the row's `timeout_s`. A reference that takes longer is missing, with the reason,
-and so are the metrics that compare with it; the row keeps what was measured. On the row's own device the limit is
-checked before each call of a network. Where the CPU computes the reference for a row of a GPU, it does so in a process
-that can be killed (`harness.reference_process`).
+The row's time-out stands still meanwhile (`BEGUN` to `ENDED`; `harness.worker`). A reference has a time of its own, as
+long as the row's `timeout_s`. One that takes longer is missing, with the reason, and so is the closeness to it: a row
+that was measured is not lost to its reference. On the row's own device the time is checked before each call of a
+network; for a row of a GPU, the CPU computes it in a process that can be killed (`harness.reference_process`). A job
+with `reference_until_s` gives its reference no time of its own: then the row's time-out goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -127,7 +127,10 @@ def _compute(trial: Trial, what: What) -> tuple[Origin, torch.Tensor]:
     it. Raises NoReference where that takes longer than the row's `timeout_s`, and where the CPU gives no result."""
     import torch
 
-    device, limit_s = trial.device.torch_device, trial.protocol.timeout_s
+    device = trial.device.torch_device
+    limit_s = round(min(trial.protocol.timeout_s, trial.reference_until - perf_counter()), 1)
+    if limit_s <= 0:
+        raise NoReference("the row had no time left for it")
     try:
         found, weights_hash = computed_on(device, trial.case, what, limit_s)
         return Origin(weights_hash=weights_hash), found

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 DEVICE: Final = "cuda"
+ENGINES: Final = "engines"  # the folder of them, in the one of the exports
 WORKSPACE_BYTES: Final = 4 * 2**30
 ALIGNMENT: Final = 256  # bytes
 Shape = tuple[int, ...]

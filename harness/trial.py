@@ -7,6 +7,7 @@ Every forward is counted and its shapes held against the component's example inp
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +92,8 @@ class Trial:
     """What a probe may use. `folder` is the run folder, and `report` tells the driver which phase begins. `turns` is
     set if another process takes turns with this one on the machine, and `interleaving` says how. `first_output` (on the
     CPU) and `batch_before` are the output and the input of the first iteration; `weights_hash` covers what was loaded
-    (`harness.content`)."""
+    (`harness.content`). `reference_until` is the time by which an fp32 reference must be there, where it has none of
+    its own (`harness.measure.Job`)."""
 
     case: Case
     replicate: int
@@ -109,6 +111,7 @@ class Trial:
     turns: Turns | None = None
     interleaving: Interleaving | None = None
     plugins: tuple[str, ...] = ()
+    reference_until: float = math.inf
     report: Callable[[str], None] = lambda _phase: None
 
     def step(self, batch: Any = None) -> torch.Tensor:

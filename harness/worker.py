@@ -82,15 +82,26 @@ class Workers:
         KeyboardInterrupt after killing it."""
         started, clock = storage.now(), perf_counter()
         log = f"{name or job.case.id}.{job.replicate}"
-        reply = self.call(measure_job, job, job.protocol.timeout_s, log, report)
+        extends = job.reference_until_s is None
+        reply = self.call(measure_job, job, job.protocol.timeout_s, log, report, reference_extends=extends)
         outcome = reply.value or _ended(job, reply.status, reply.reason, reply.cause)
         if reply.kept is not None:
             outcome = _without_the_rest(reply.kept, reply.reason)
         stamped = replace(outcome.measurement, started=started, duration_s=perf_counter() - clock)
         return replace(outcome, measurement=stamped)
 
-    def call(self, function: Callable[..., Any], argument: Any, timeout_s: float, name: str, report: Report) -> Reply:
-        """`function(argument, report)` in a fresh process, killed after `timeout_s` seconds without a result."""
+    def call(
+        self,
+        function: Callable[..., Any],
+        argument: Any,
+        timeout_s: float,
+        name: str,
+        report: Report,
+        *,
+        reference_extends: bool = True,
+    ) -> Reply:
+        """`function(argument, report)` in a fresh process, killed after `timeout_s` seconds without a result; with
+        `reference_extends` those in which it computes an fp32 reference do not count."""
         imports, log = self.logs / "imports.log", self.logs / f"{name}.log"
         kills_before = cgroup.oom_kills()
         try:
@@ -99,7 +110,7 @@ class Workers:
             return endings.not_started(error, cgroup.oom_kills() > kills_before, imports)
         kept: list[Any] = []
         try:
-            reply = _receive(receiver, timeout_s, report, kept.append)
+            reply = _receive(receiver, timeout_s, report, kept.append, reference_extends=reference_extends)
         finally:
             _end(process)
             receiver.close()
@@ -254,7 +265,12 @@ def _redirect_output(log: str) -> None:
 
 
 def _receive(
-    receiver: Connection, timeout_s: float, report: Report, keep: Callable[[Any], None] = lambda _value: None
+    receiver: Connection,
+    timeout_s: float,
+    report: Report,
+    keep: Callable[[Any], None] = lambda _value: None,
+    *,
+    reference_extends: bool = True,
 ) -> Reply | None:
     """The worker's result; a time-out; or None where the worker died without a word. `keep` gets a result that stands
     if no other one follows it, for which there are LAST_S at most."""
@@ -278,7 +294,8 @@ def _receive(
             late = "no end in time; it was in phase"
             continue
         phase = value
-        patience.enter(phase)
+        if reference_extends:
+            patience.enter(phase)
         report(phase)
 
 

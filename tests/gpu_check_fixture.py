@@ -7,6 +7,7 @@ from typing import Any
 
 from benches.gpu_check import Check, controls, energy, must_run
 from benches.gpu_check.record import Compared, Record, Row
+from harness.probes import kernels
 from harness.types import Case, Measurement
 
 H100, T4 = (9, 0), (7, 5)
@@ -14,8 +15,11 @@ PEAKS = {"fp32": 5e13, "tf32": 4e14, "bf16": 7e14, "fp16": 7e14, "int8": 1.4e15,
 NAMES = {
     "fp32": "sm80_xmma_gemm_f32f32_f32f32_f32_tn_n",
     "tf32": "sm80_xmma_gemm_f32f32_tf32f32_f32_tn_n",
-    "bf16": "nvjet_tst_128x256_64x4_2x1_v_bz_coopA_TNN",
+    "bf16": "nvjet_sm90_tst_128x256_64x4_2x1_v_bz_coopA_TNN",
     "fp16": "ampere_fp16_s16816gemm_fp16_128x128_ldg8",
+    "int8_dynamic": "sm80_xmma_gemm_i8f32_i8i32_f32_tn_n_tilesize128x128x64",
+    "int8_static": "sm90_xmma_gemm_i8i32_i8i32_i32_tn_n_tilesize128x128x128",
+    "fp8_e4m3": "nvjet_sm100_qqtst_128x256_128x4_2x1_v_bz_coopA_TNT",
 }
 FLOPS = 2.2e12
 
@@ -37,12 +41,18 @@ def measured(backend: str, precision: str, latency_s: float, **facts: Any) -> Me
             "two_loops_ratio": 2.0,
             "kernel_time_s": latency_s * 0.95,
             "kernels": [
-                {"name": NAMES[precision], "calls": 49, "seconds": latency_s * 0.8},
-                {"name": "vectorized_elementwise_kernel", "calls": 99, "seconds": latency_s * 0.1},
+                kernel(NAMES[precision], latency_s * 0.8),
+                kernel("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7", latency_s * 0.05),
+                kernel("vectorized_elementwise_kernel", latency_s * 0.1),
             ],
             **facts,
         },
     )
+
+
+def kernel(name: str, seconds: float = 1.0) -> dict[str, Any]:
+    """One entry of the fact `kernels`, of the kind that the probe gives it."""
+    return {"name": name, "kind": kernels.kind(name), "calls": 49, "seconds": seconds}
 
 
 def row(name: str, measurement: Measurement, flops: float | None = FLOPS, **fields: Any) -> Row:
@@ -65,6 +75,8 @@ def rows(capability: tuple[int, int]) -> dict[str, Row]:
     }
     if capability >= must_run.AMPERE:
         found[must_run.VIT_TF32] = measured("eager", "tf32", 0.012)
+    for name in ("int8_dynamic", "int8_static", "fp8_e4m3"):
+        found[f"vit torch_compile {name}"] = measured("torch_compile", name, 0.005)
     for backend in must_run.BACKENDS:
         precision = "fp16" if backend in {"onnxruntime", "tensorrt"} else half
         found[f"vit {backend}"] = measured(backend, precision, 0.005)

@@ -130,6 +130,7 @@ def trial_of(case: Case, folder: Path, device: str, phases: list[str] | None = N
         device=SimpleNamespace(torch_device=device),
         weights_hash="w",
         protocol=Protocol(timeout_s=5.0),
+        reference_until=float("inf"),
         plugins=("plugin",),
         report=(phases if phases is not None else []).append,
         replicate=0,

@@ -35,7 +35,9 @@ def test_without_nvml_its_own_checks_are_left_out_and_torchs_figures_are_checked
     assert "no driver memory: nvidia-ml-py is not installed" in sensors.memory()[0]
 
 
-@pytest.mark.parametrize(("integrated_w", "sound"), [(100.0, True), (80.0, True), (0.1, False), (None, True)])
+@pytest.mark.parametrize(
+    ("integrated_w", "sound"), [(100.0, True), (80.0, True), (65.0, True), (0.1, False), (250.0, False), (None, True)]
+)
 def test_a_counter_and_a_power_that_disagree_are_shown_and_a_wrong_unit_fails(
     integrated_w: float | None, sound: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,11 +45,15 @@ def test_a_counter_and_a_power_that_disagree_are_shown_and_a_wrong_unit_fails(
         "idle_w": 40.0,
         "energy_window_s": 2.0,
         "energy_counter_period_s": 0.02,
+        "energy_counter_j": 200.0,
         "integrated_power_j": None if integrated_w is None else integrated_w * 2.0,
     }
     if integrated_w is None:
         facts["integrated_power_missing"] = "the device tells no power of its own"
-    seen = Findings(samples={"mean_power_w": [100.0]}, facts=facts, warnings=("energy: the counter says",))
+    if integrated_w is None or 75.0 <= integrated_w <= 125.0:
+        seen = Findings(samples={"mean_power_w": [100.0]}, facts=facts, warnings=("energy: the counter says",))
+    else:  # what the probe does not believe it does not publish
+        seen = Findings(missing={"mean_power_w": "energy: the counter says"}, facts=facts)
     monkeypatch.setattr("harness.probes.energy.energy", lambda _trial: seen)
     device = SimpleNamespace(energy_meter=lambda: object(), synchronize=lambda: None)
     monkeypatch.setattr(sensors, "_gemm", lambda: (device, lambda: None))

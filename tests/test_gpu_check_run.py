@@ -15,6 +15,7 @@ import torch
 from gpu_check_fixture import H100, T4, ended, measured, sound
 
 import benches
+import harness.measure
 from baselines.verdict import Comparison, Verdict
 from benches import ab, gpu_check
 from benches.gpu_check import __main__ as command
@@ -26,6 +27,7 @@ from benches.gpu_check import (
     exports,
     header,
     hold,
+    long_work,
     must_run,
     negative,
     networks,
@@ -41,11 +43,12 @@ from benches.gpu_check import (
 from benches.gpu_check import rows as room
 from benches.gpu_check.plan import Planned
 from benches.gpu_check.record import Writer
-from harness import optimizations, suite
+from harness import optimizations, suite, tensorrt_engine
 from harness.endings import Reply
 from harness.measure import Job, Outcome
 from harness.registry import BACKENDS, MODELS
 from harness.timing import Timer
+from harness.trial import Mismatch
 from harness.types import Case, Measurement, Workload
 
 benches.load_plugins()
@@ -163,16 +166,67 @@ def test_the_end_of_a_failed_workers_log_is_in_the_record(tmp_path: Path) -> Non
     assert kept.endswith("an illegal memory access")
 
 
-def test_the_inspectors_text_of_the_first_engine_is_kept(tmp_path: Path) -> None:
+def test_the_inspectors_text_of_the_first_engine_is_kept_also_where_its_row_is_invalid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backend itself says where its engines lie."""
+    device: Any = SimpleNamespace(name="cuda", torch_device="cpu", synchronize=lambda: None)
+
+    def answer(job: Job) -> Measurement:
+        def plan(_path: Path, _ranges: object, places: tensorrt_engine.Places, *_more: object) -> None:
+            places.engines.mkdir(parents=True, exist_ok=True)
+            text = f'{{"Layers": ["{job.case.precision}"]}}'
+            (places.engines / f"net-{job.case.precision}.layers.json").write_text(text)
+            raise Mismatch("no layer of any engine computes in half")
+
+        monkeypatch.setattr(tensorrt_engine, "plan", plan)
+        with pytest.raises(Mismatch) as stopped:
+            harness.measure._build(job, device, lambda _phase: None)
+        return ended("invalid", str(stopped.value))
+
+    file = SimpleNamespace(component="net", path=tmp_path)
+    monkeypatch.setattr(
+        "harness.backends.tensorrt.onnx_export.exported",
+        lambda components, *_a: [SimpleNamespace(**{**vars(file), "component": components[0].name})],
+    )
+    bench = bench_of(tmp_path, answer)
+    for precision in ("fp16", "fp32"):
+        case = Case(model="check_vit_tiny", backend="tensorrt", precision=precision, image_size=224)
+        bench.measure(Planned(name=f"vit tensorrt {precision}", case=case), 1e9)
+    kept = record.read(bench.writer.path)
+    assert kept.checks[room.LAYERS].figures == {"layers": '{"Layers": ["fp16"]}', "characters": 20}
+    assert {row.measurement.status for row in kept.rows.values()} == {"invalid"}
+
+
+def test_a_row_is_kept_with_the_last_phase_of_its_worker(tmp_path: Path) -> None:
     bench = bench_of(tmp_path, answered)
-    for name, precision in (("vit tensorrt", "fp16"), ("vit tensorrt fp32", "fp32")):
-        case = Case(model="check_vit", backend="tensorrt", precision=precision, image_size=224)
-        folder = tmp_path / "cache" / case.id
-        folder.mkdir(parents=True)
-        (folder / "engine.layers.json").write_text(f'{{"Layers": ["{precision}"]}}')
-        bench.measure(Planned(name=name, case=case), 1e9)
-    kept = record.read(bench.writer.path).checks
-    assert kept[room.LAYERS].figures == {"layers": '{"Layers": ["fp16"]}', "characters": 20}
+    stub: Any = bench.workers
+
+    def measure(job: Job, report: Callable[[str], None]) -> Outcome:
+        for phase in ("load", "build"):
+            report(phase)
+        return Outcome(measurement=ended("timeout", "no result"))
+
+    stub.measure = measure
+    bench.measure(Planned(name="a", case=Case(model="check_vit", image_size=224)), 1e9)
+    kept = record.read(bench.writer.path).rows["a"]
+    assert kept.phase == "build"
+    assert verdict.of_row(kept).result == "left out"
+
+
+def test_a_reference_is_a_part_of_its_rows_time(tmp_path: Path) -> None:
+    job = bench_of(tmp_path, answered).job(Case(model="check_vit"), (), 40.0)
+    assert job.reference_until_s == 40.0 - room.AFTER_REFERENCE_S
+    assert bench_of(tmp_path / "b", answered).job(Case(model="check_vit"), (), 6.0).reference_until_s == 0.0
+
+
+def test_int8_products_are_asked_of_torch_compile_alone_and_every_attention_is_listed() -> None:
+    """Eager int8 is refused on a GPU."""
+    asked = [p.case for p in plan.everything(H100)]
+    int8 = [c for c in asked if c.precision.startswith(("int8_dynamic", "int8_static")) and c.backend != "tensorrt"]
+    assert {c.precision for c in int8} == {"int8_dynamic_bf16", "int8_static_bf16"}
+    assert {c.backend for c in int8} == {"torch_compile"}
+    assert {c.optimizations for c in asked} >= {"attention_math", "attention_flash", "attention_cudnn"}
 
 
 def test_every_case_is_one_that_a_suite_could_ask_for() -> None:
@@ -255,7 +309,7 @@ def test_the_hungry_activation_does_not_fit_what_is_left_and_fits_every_gpu() ->
     assert elements < 2**31  # TensorRT's limit
 
 
-@pytest.mark.parametrize("build", [control_models.hungry, control_models.reads_back, control_models.partly_on_the_host])
+@pytest.mark.parametrize("build", [control_models.hungry, control_models.reads_back, control_models.uncapturable])
 def test_a_control_is_a_sound_network_on_the_cpu(build: Callable[[Case], Workload]) -> None:
     workload = build(Case(model="x", batch_size=2))
     forwards = {c.name: c.module for c in workload.components}
@@ -351,6 +405,62 @@ def test_a_copy_is_larger_than_any_l2() -> None:
     assert peaks.COPY_BYTES >= 2**30
 
 
+def test_inductor_itself_refuses_to_capture_the_control() -> None:
+    """By its own rule, and with nothing on the CPU in the graph, for which it would need a C++ compiler."""
+    from torch._inductor.utils import get_first_incompatible_cudagraph_node
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    module = control_models.uncapturable(Case(model="x", batch_size=2)).components[0].module
+    found = get_first_incompatible_cudagraph_node(
+        make_fx(module, tracing_mode="fake", _allow_non_fake_inputs=True)(torch.randn(2, 64))
+    )
+    assert found is not None
+    assert str(found.target) == "imgbench_check.doubled.default"
+    sound = torch.nn.Linear(64, 10)
+    assert (
+        get_first_incompatible_cudagraph_node(
+            make_fx(sound, tracing_mode="fake", _allow_non_fake_inputs=True)(torch.randn(2, 64))
+        )
+        is None
+    )
+
+
+def test_no_kernel_is_compiled_before_the_memory_runs_out() -> None:
+    module: Any = control_models.hungry(Case(model="x", batch_size=2)).components[0].module
+    assert [type(layer) for layer in module] == [torch.nn.Linear, torch.nn.Linear]
+
+
+def test_the_paired_run_has_iterations_of_10_ms_and_more_on_a_gpu_of_870_teraflops() -> None:
+    same, slowed = comparison.paired_cases(H100)
+    assert same.model == slowed.model == "check_long"
+    assert same.id != slowed.id
+    flops = 2 * long_work.STEPS * long_work.WIDTH**2 * same.batch_size
+    assert flops / 870e12 >= 0.01
+
+
+def test_the_model_of_the_paired_run_is_close_to_itself_in_16_bits() -> None:
+    workload = long_work.workload(Case(model="check_long", batch_size=16), width=128, steps=long_work.STEPS)
+    module: Any = workload.components[0].module
+    wide = workload.iterate({"network": module}, workload.batch)
+    narrow = workload.iterate({"network": module.bfloat16()}, workload.batch.bfloat16()).float()
+    assert tuple(wide.shape) == workload.output_shape
+    assert torch.nn.functional.cosine_similarity(wide, narrow).min() > 0.99
+
+
+def test_the_probe_of_two_loops_tells_what_it_costs_to_wait_for_each_iteration() -> None:
+    now = [0.0]
+
+    class Stub(Timer):
+        def seconds(self, call: Callable[[], object], repeat: int = 1) -> float:
+            spent = 0.01 * repeat + 0.002
+            now[0] += spent
+            return spent / repeat
+
+    trial: Any = SimpleNamespace(timer=Stub(lambda: None, lambda: now[0]), step=lambda: None)
+    found = two_loops.two_loops(trial).facts
+    assert found["synchronisation_s"] == pytest.approx(0.002 * (1 - 1 / found["two_loops_iterations"]))
+
+
 @pytest.mark.parametrize(("fixed_s", "ratio"), [(0.0, 2.0), (1.0, 1.0)])
 def test_the_probe_of_two_loops_sees_work_that_does_not_grow(fixed_s: float, ratio: float) -> None:
     """A step that takes a second once and no time when it is repeated has the ratio of a cached answer."""
@@ -378,19 +488,38 @@ def test_the_export_runs_on_the_cpu_and_its_failure_is_told(tmp_path: Path) -> N
 
 
 # Seconds of a row by backend, start and build included: guesses, since no GPU has run it.
-GUESSED_S = {
-    "H100": {"eager": 10, "cuda_graphs": 7, "onnxruntime": 10, "torch_compile": 25, "tensorrt": 35},
-    "T4": {"eager": 20, "cuda_graphs": 10, "onnxruntime": 20, "torch_compile": 45, "tensorrt": 60},
-}
+Guess = dict[str, float]
+H100_S: Guess = {"eager": 10, "cuda_graphs": 7, "onnxruntime": 10, "torch_compile": 25, "tensorrt": 40}
+T4_S: Guess = {"eager": 20, "cuda_graphs": 12, "onnxruntime": 20, "torch_compile": 45, "tensorrt": 80}
+H100_CONTROLS_S: Guess = {"eager": 5, "cuda_graphs": 5, "onnxruntime": 5, "torch_compile": 8, "tensorrt": 10}
+T4_CONTROLS_S: Guess = {"eager": 8, "cuda_graphs": 8, "onnxruntime": 8, "torch_compile": 14, "tensorrt": 18}
+H100_NETWORKS_S, T4_NETWORKS_S = 20.0, 35.0
+ENERGY_S = 9.0
+CONTROL_MODELS = {"check_hungry", "check_reads_back", "check_uncapturable", "check_vit_tiny"}
+
+
+def guessed(rows: Guess, controls: Guess, network_s: float) -> Callable[[Job], float]:
+    def seconds(job: Job) -> float:
+        if job.case.model in {"check_sd15_unet", "check_dit_xl_2"}:
+            return network_s
+        table = controls if job.case.model in CONTROL_MODELS else rows
+        found = next(s for name, s in table.items() if job.case.backend.startswith(name))
+        return found + (ENERGY_S if "energy" in (job.only or ()) else 0.0)
+
+    return seconds
 
 
 def played(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: Callable[[Job], float]
-) -> tuple[room.Bench, float]:
-    """A whole check on a simulated clock, on which a row takes `seconds`. Returns also how much time the paired run
-    had."""
-    now = [45.0]  # after the checks of the device
-    had: list[float] = []
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: Callable[[Job], float],
+    capability: tuple[int, int] = H100,
+    device_s: float = 45.0,
+    block_s: float = 25.0,
+) -> tuple[room.Bench, dict[str, float]]:
+    """A whole check on a clock of its own, on which a row takes `seconds`; and how long the block and `ab` had."""
+    now = [device_s]
+    had: dict[str, float] = {}
 
     def answer(job: Job) -> Measurement:
         spent = seconds(job)
@@ -399,11 +528,19 @@ def played(
             return ended("timeout", "no result")
         return answered(job)
 
+    def measure_block(bench: room.Bench, _capability: object, until_s: float) -> None:
+        had["block"] = until_s - bench.elapsed_s
+        now[0] += max(0.0, min(block_s, had["block"]))
+
+    def paired(bench: room.Bench, _capability: object, until_s: float) -> None:
+        had["ab"] = until_s - bench.elapsed_s
+        now[0] += plan.PAIRED_S if had["ab"] >= plan.PAIRED_S else 0.0
+
     monkeypatch.setattr(room, "perf_counter", lambda: now[0])
     monkeypatch.setattr(sensor_process, "CHECKS", ())
     monkeypatch.setattr(exports, "export", lambda *_a: None)
-    monkeypatch.setattr(block, "measure", lambda *_a: now.__setitem__(0, now[0] + 20.0))
-    monkeypatch.setattr(comparison, "paired", lambda bench, _c, until: had.append(until - bench.elapsed_s))
+    monkeypatch.setattr(block, "measure", measure_block)
+    monkeypatch.setattr(comparison, "paired", paired)
     bench = bench_of(tmp_path, answer, began=0.0)
     stub: Any = bench.workers
 
@@ -414,25 +551,46 @@ def played(
         return Reply(value=1)
 
     stub.call = held
-    assert command.run(bench, H100) is None
-    return bench, had[0]
+    assert command.run(bench, capability) is None
+    return bench, had
 
 
-@pytest.mark.parametrize(("gpu", "pair_s"), [("H100", plan.PAIRED_S), ("T4", 0.0)])
-def test_the_steps_leave_each_other_the_time_that_they_need(
-    gpu: str, pair_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def guessed(job: Job) -> float:
-        if job.case.model.startswith("check_") and job.case.model not in {"check_sd15_unet", "check_dit_xl_2"}:
-            return 6.0  # the controls' networks are small
-        return next(s for name, s in GUESSED_S[gpu].items() if job.case.backend.startswith(name))
-
-    bench, left_s = played(tmp_path, monkeypatch, guessed)
+def not_reached(bench: room.Bench, capability: tuple[int, int]) -> set[str]:
     kept = record.read(bench.writer.path).rows
-    assert [n for n in must_run.rows(H100) if kept[n].measurement.status != "ok"] == []
-    assert {*controls.EXPECTED} <= {*kept}
-    assert left_s >= pair_s
+    wanted = (*must_run.rows(capability), *controls.EXPECTED)
+    return {name for name in wanted if kept[name].measurement.status in {"skipped", "timeout"}}
+
+
+def test_an_h100_reaches_everything_that_must_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = guessed(H100_S, H100_CONTROLS_S, H100_NETWORKS_S)
+    bench, had = played(tmp_path, monkeypatch, seconds, device_s=55.0)
+    assert not_reached(bench, H100) == set()
+    assert had["block"] >= 25.0
+    assert had["ab"] >= plan.PAIRED_S
     assert bench.elapsed_s <= gpu_check.BUDGET_S
+
+
+def test_what_a_t4_does_not_reach_is_what_the_readme_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reaches a row of each backend but the last, the laws, a network and most controls."""
+    seconds = guessed(T4_S, T4_CONTROLS_S, T4_NETWORKS_S)
+    bench, had = played(tmp_path, monkeypatch, seconds, capability=T4, device_s=60.0, block_s=40.0)
+    assert not_reached(bench, T4) == {
+        "vit torch_compile_reduce_overhead",
+        must_run.DIT,
+        *(must_run.OUT_OF_MEMORY[b] for b in ("onnxruntime", "torch_compile", "tensorrt")),
+        must_run.OUT_OF_MEMORY["torch_compile_reduce_overhead"],
+    }
+    assert had["block"] >= gpu_check.LEAST_S
+    assert had["ab"] >= plan.LEAST_PAIRED_S
+    assert bench.elapsed_s <= gpu_check.BUDGET_S
+
+
+def test_the_last_steps_have_time_that_no_earlier_one_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that use up all they have leave the controls, the block and `ab` what each needs to begin."""
+    bench, had = played(tmp_path, monkeypatch, lambda job: 5.0 if job.case.model in CONTROL_MODELS else 1e9)
+    assert {*controls.EXPECTED} & not_reached(bench, H100) <= {must_run.OUT_OF_MEMORY["torch_compile_reduce_overhead"]}
+    assert had["block"] >= 20.0
+    assert had["ab"] >= plan.LEAST_PAIRED_S
 
 
 def test_a_check_in_which_every_row_hangs_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,7 +621,7 @@ def test_a_step_that_raises_fails_by_its_name_and_the_next_ones_run(
 def test_a_check_that_hangs_ends_with_its_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bench = bench_of(tmp_path, answered)
     left: list[int] = []
-    command.give_up(bench.writer, lambda: 470.0, left.append)
+    command.give_up([bench.writer], lambda: 470.0, left.append)
     assert left == [verdict.CODES["INCOMPLETE"]]
     assert command.HUNG in capsys.readouterr().out
     kept = record.read(tmp_path / "check.json.gz")
@@ -472,15 +630,21 @@ def test_a_check_that_hangs_ends_with_its_verdict(tmp_path: Path, capsys: pytest
 
 HANGS = """
 import sys, time
+import benches
+from benches.gpu_check import header, long_work, plain_vit, plan, rows
 from harness.endings import Reply
 from harness.worker import Workers
 from benches.gpu_check import __main__ as command
 
 if __name__ == "__main__":
     header = {"environment": {"device_name": "A GPU"}, "capability": [9, 0]}
-    Workers.call = lambda *arguments: Reply(value=header)
+    if sys.argv[2] == "rows":
+        Workers.call = lambda *arguments: Reply(value=header)
+    else:  # the fork server, which imports before it answers
+        Workers.call = lambda *arguments: time.sleep(600)
     command.run = lambda *arguments: time.sleep(600)
-    command.LAST_S = 0.1
+    benches.load_plugins()  # as all that is imported above: the time is for what hangs
+    command.LAST_S = 2.0
     command.end(lambda: command.main(["--out", sys.argv[1]]))
 """
 
@@ -488,12 +652,21 @@ if __name__ == "__main__":
 def test_the_program_ends_in_time_with_its_record_whatever_hangs(tmp_path: Path) -> None:
     """A worker that cannot be killed does not keep the check from ending within its eight minutes."""
     (script := tmp_path / "hangs.py").write_text(HANGS)
-    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, timeout=100, check=False)
+    asked = [sys.executable, script, tmp_path, "rows"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == verdict.CODES["INCOMPLETE"], done.stderr
     kept = record.read(tmp_path / "gpu-check-a-gpu.json.gz")
     assert kept.end is not None
     assert kept.end["reason"] == command.HUNG
     assert "missing   the end: " + command.HUNG in done.stdout
+
+
+def test_the_program_ends_in_time_where_not_even_the_header_comes(tmp_path: Path) -> None:
+    (script := tmp_path / "hangs.py").write_text(HANGS)
+    asked = [sys.executable, script, tmp_path / "out", "header"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == verdict.CODES["INCOMPLETE"], done.stderr
+    assert done.stdout.startswith(f"INCOMPLETE: {command.HUNG}, before there was a record")
 
 
 def test_without_a_gpu_it_says_so_and_writes_nothing(
@@ -641,7 +814,7 @@ from harness.worker import measure_job
 folder = Path(sys.argv[1])
 
 def measured(backend, only):
-    case = Case(model="check_partly_on_the_host", backend=backend, batch_size=2)
+    case = Case(model="check_hungry", backend=backend, batch_size=2)
     job = Job(case=case, replicate=0, protocol=QUICK, device="cpu", folder=folder, cache=folder / "cache" / case.id,
               threads=1, only=only)
     return measure_job(job, lambda phase: None).measurement

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from gpu_check_fixture import H100, T4, ended, measured, row, sound, with_figures, with_row, with_size
+from gpu_check_fixture import H100, T4, ended, kernel, measured, row, sound, with_figures, with_row, with_size
 
 import baselines
 from benches.gpu_check import ROW_TIMEOUT_S, Check, laws, must_run, record, verdict
@@ -49,12 +49,12 @@ BREAKS: dict[str, Callable[[Record], Record]] = {
     must_run.LOOPS: lambda r: with_row(r, "vit tensorrt", facts={"two_loops_ratio": 1.0}),
     must_run.KERNEL_TIME: lambda r: with_row(r, "vit cuda_graphs", facts={"kernel_time_s": 0.0065}),
     must_run.KERNEL_NAMES: lambda r: with_row(
-        r, must_run.VIT, facts={"kernels": [{"name": "ampere_sgemm_128x64_tn", "calls": 1, "seconds": 1e-3}]}
+        r, must_run.VIT, facts={"kernels": [kernel("ampere_sgemm_128x64_tn", 1e-3)]}
     ),
     must_run.TF32: lambda r: with_row(
         r, must_run.VIT_TF32, facts={"output_hash": r.rows[must_run.VIT_FP32].measurement.facts["output_hash"]}
     ),
-    must_run.GRAPHS: lambda r: with_row(r, must_run.GRAPHS_ONE, samples={"latency_s": [0.0065] * 10}),
+    must_run.GRAPHS: lambda r: with_row(r, must_run.GRAPHS_ONE, samples={"latency_s": [0.0067] * 10}),
     must_run.MEMORY: lambda r: with_row(r, must_run.VIT, samples={"peak_allocated_bytes": [2.5e9]}),
     must_run.INSTANT: lambda r: with_size(r, "8192", instant_w=230.0),
     must_run.AVERAGE: lambda r: with_size(r, "4096", average_w=900.0),
@@ -161,41 +161,107 @@ def test_what_need_not_run_cannot_make_it_incomplete_but_can_fail_it() -> None:
     assert verdict.judged(replace(whole, rows={**whole.rows, extra.name: broken})).word == "FAILED"
 
 
-def test_a_row_stopped_before_its_own_time_is_left_out_and_one_that_hangs_has_failed() -> None:
+@pytest.mark.parametrize(
+    ("phase", "result"),
+    [
+        (None, "left out"),
+        ("load", "left out"),
+        ("build", "left out"),
+        ("reference", "left out"),
+        ("first call", "FAILED"),
+        ("latency", "FAILED"),
+        ("reference done", "FAILED"),
+    ],
+)
+def test_a_row_that_is_slow_to_build_is_left_out_and_one_that_hangs_later_has_failed(
+    phase: str | None, result: str
+) -> None:
     late = ended("timeout", "no result")
-    assert verdict.of_row(row("vit tensorrt", late, allowed_s=30.0)).result == "left out"
-    assert verdict.of_row(row("vit tensorrt", late, allowed_s=ROW_TIMEOUT_S)).result == "FAILED"
+    assert verdict.of_row(row("vit tensorrt", late, allowed_s=ROW_TIMEOUT_S, phase=phase)).result == result
+    assert verdict.of_row(row("vit tensorrt", late, allowed_s=30.0, phase=phase)).result == "left out"
+
+
+def test_a_control_that_had_no_time_is_left_out() -> None:
+    whole = sound()
+    late = row(must_run.ITEM, ended("timeout", "no result"), allowed_s=6.0, phase="build")
+    found = verdict.judged(replace(whole, rows={**whole.rows, must_run.ITEM: late}))
+    assert found.word == "INCOMPLETE"
+
+
+def test_a_package_that_cannot_be_imported_is_no_part_left_out() -> None:
     broken = ended("skipped", "TensorRT cannot be imported: ImportError: libnvinfer.so.11")
     assert verdict.of_row(row("vit tensorrt", broken)).result == "FAILED"
     assert verdict.of_row(row("vit tensorrt", ended("skipped", "not installed"))).result == "left out"
 
 
-def test_a_kernel_shows_the_precision_of_its_name() -> None:
-    named = {
-        "ampere_sgemm_128x64_tn": "fp32",
-        "cutlass_80_simt_sgemm_256x128_8x4_nn_align1": "fp32",
-        "sm80_xmma_gemm_f32f32_f32f32_f32_nn_n_tilesize64x64x8": "fp32",
-        "cutlass_80_tensorop_s1688gemm_128x256_16x3_tn_align4": "tf32",
-        "sm80_xmma_gemm_f32f32_tf32f32_f32_tn_n": "tf32",
-        "turing_fp16_s1688gemm_fp16_128x128_ldg8_f2f_tn": "fp16",
-        "turing_h1688gemm_128x128_ldg8_stages_32x1_tn": "fp16",
-        "ampere_bf16_s16816gemm_bf16_128x128_ldg8_f2f_tn": "bf16",
-        "nvjet_tst_128x256_64x4_2x1_v_bz_coopA_TNN": "bf16",
-        "nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_TNN": "fp16",
-        "ampere_igemm_int8_128x128_ldg16_tn": "int8",
-        "sm90_xmma_gemm_e4m3bf16_e4m3f32_f32_tn_n": "fp8",
-        "void flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128, 128, 4, cutlass::half_t>>": "fp16",
-    }
-    for name, precision in named.items():
-        assert laws.by_precision([{"name": name, "calls": 1, "seconds": 1.0}]) == {precision: 1.0}, name
-    silent = [
-        "nvjet_sss_128x256_TNN",
-        "triton_tem_fused_addmm_3",
-        "__myl_FcMulAdd_0x1",
-        "elementwise_kernel<c10::BFloat16>",
-    ]
-    assert laws.by_precision([{"name": n, "calls": 1, "seconds": 1.0} for n in silent]) == {}
+NAMED = {
+    "ampere_sgemm_128x64_tn": "fp32",
+    "cutlass_80_simt_sgemm_256x128_8x4_nn_align1": "fp32",
+    "sm80_xmma_gemm_f32f32_f32f32_f32_nn_n_tilesize64x64x8": "fp32",
+    "cutlass_80_tensorop_s1688gemm_128x256_16x3_tn_align4": "tf32",
+    "sm80_xmma_gemm_f32f32_tf32f32_f32_tn_n": "tf32",
+    "turing_fp16_s1688gemm_fp16_128x128_ldg8_f2f_tn": "fp16",
+    "turing_h1688gemm_128x128_ldg8_stages_32x1_tn": "fp16",
+    "ampere_bf16_s16816gemm_bf16_128x128_ldg8_f2f_tn": "bf16",
+    "nvjet_tst_128x256_64x4_2x1_v_bz_coopA_TNN": "bf16",
+    "nvjet_sm100_tst_128x256_64x4_2x1_v_bz_coopA_TNN": "bf16",
+    "nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_TNN": "fp16",
+    "nvjet_sm90_hsh_128x256_64x4_2x1_v_bz_coopA_TNN": "fp16",
+    "nvjet_sm90_qqtst_128x256_128x4": "fp8",
+    "ampere_igemm_int8_128x128_ldg16_tn": "int8",
+    "sm80_xmma_gemm_i8f32_i8i32_f32_tn_n_tilesize128x128x64": "int8",
+    "sm80_xmma_gemm_i8f16_i8i32_f16_tn_n_tilesize128x128x64": "int8",
+    "sm90_xmma_gemm_i8i32_i8i32_i32_tn_n_tilesize128x128x128": "int8",
+    "sm90_xmma_gemm_e4m3bf16_e4m3f32_f32_tn_n": "fp8",
+    "void gemv2T_kernel_val<int, int, __half, __half, __half, float, 128>": "fp16",
+    "void flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128, 128, 4, cutlass::half_t>>": "fp16",
+    "nvjet_sss_128x256_TNN": "",
+    "triton_tem_fused_addmm_3": "",
+    "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7": "",
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_kernel_shows_the_precision_of_its_name(name: str) -> None:
+    assert laws.by_precision([kernel(name)]) == {NAMED[name]: 1.0}
+
+
+def test_a_kernel_that_is_no_product_shows_nothing() -> None:
+    others = [kernel("elementwise_kernel<c10::BFloat16>"), {"name": "ampere_sgemm_128x64_tn", "seconds": 1.0}]
+    assert laws.by_precision(others) == {}
     assert laws.by_precision({"unexpected": "form"}) == {}
+
+
+SGEMM, BF16, FP16 = "ampere_sgemm_128x64_tn", "nvjet_sm90_tst_128x256", "nvjet_sm90_hsh_128x256"
+UNKNOWN, INT8 = "triton_tem_fused_addmm_3", "sm80_xmma_gemm_i8f32_i8i32_f32_tn_n"
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "names", "result"),
+    [
+        ("eager", "bf16", [BF16, SGEMM, SGEMM], "ok"),  # some in its own
+        ("eager", "bf16", [SGEMM], "FAILED"),  # only wider ones
+        ("eager", "bf16", [SGEMM, UNKNOWN, UNKNOWN], "left out"),  # most may be in its own
+        ("eager", "bf16", [SGEMM, SGEMM, UNKNOWN], "FAILED"),
+        ("eager", "bf16", [FP16], "left out"),  # as narrow: a name that nobody has verified
+        ("eager", "fp32", [BF16], "left out"),  # narrower: the law of TF32 and the outputs decide
+        ("eager", "tf32", [SGEMM], "FAILED"),
+        ("torch_compile", "bf16", [UNKNOWN], "ok"),
+        ("torch_compile", "bf16", [SGEMM], "FAILED"),
+        ("torch_compile", "int8_dynamic_bf16", [BF16, BF16, INT8], "ok"),
+        ("torch_compile", "int8_dynamic_bf16", [BF16], "FAILED"),
+        ("torch_compile", "int8_dynamic_bf16", [BF16, BF16, UNKNOWN], "ok"),  # that may be the int8 one
+        ("torch_compile", "fp8_e4m3", [INT8], "ok"),
+    ],
+)
+def test_only_wider_names_fail_a_row(backend: str, precision: str, names: list[str], result: str) -> None:
+    whole = sound()
+    base = measured("eager", "bf16", 0.006)
+    found = [kernel(name) for name in names]
+    case = base.case.with_(precision=precision, backend=backend)
+    changed = row(must_run.VIT, replace(base, case=case, facts={**base.facts, "kernels": found}))
+    law = laws.kernel_names(replace(whole, rows={**whole.rows, must_run.VIT: changed}))
+    assert law.result == result, law.detail
 
 
 def test_fp16_accumulated_in_fp16_is_a_bound_of_other_libraries_only() -> None:
@@ -319,27 +385,38 @@ def test_the_page_of_a_record_says_its_verdict_and_every_check(tmp_path: Path) -
     assert [name for name in must_run.names(H100) if html.escape(name) not in text] == []
 
 
-@pytest.mark.parametrize(
-    ("precision", "names", "word"),
-    [
-        ("int8_dynamic", ["ampere_igemm_int8_128x128", "nvjet_tst_128x256_TNN"], "PASSED"),
-        ("int8_dynamic_bf16", ["nvjet_tst_128x256_TNN"], "FAILED"),
-        ("fp8_e4m3", ["sm90_xmma_gemm_e4m3bf16_e4m3f32_f32"], "PASSED"),
-        ("int8_weight_only", ["nvjet_tst_128x256_TNN"], "PASSED"),
-    ],
-)
-def test_a_quantised_row_shows_some_narrow_products(precision: str, names: list[str], word: str) -> None:
+def test_int8_weight_only_multiplies_in_its_wide_precision() -> None:
     whole = sound()
     base = measured("eager", "bf16", 0.006)
-    kernels = [{"name": name, "calls": 1, "seconds": float(i + 1)} for i, name in enumerate(names)]
-    changed = replace(base, case=base.case.with_(precision=precision), facts={**base.facts, "kernels": kernels})
-    extra = row(f"vit eager {precision}", changed)
-    assert verdict.judged(replace(whole, rows={**whole.rows, extra.name: extra})).word == word
+    extra = row("vit eager int8_weight_only", replace(base, case=base.case.with_(precision="int8_weight_only")))
+    assert verdict.judged(replace(whole, rows={**whole.rows, extra.name: extra})).word == "PASSED"
 
 
-def test_kernels_of_tensorrt_may_run_side_by_side() -> None:
-    whole = with_row(sound(), "vit tensorrt", facts={"kernel_time_s": 0.008})
-    assert verdict.judged(whole).word == "PASSED"
+def test_kernels_of_backends_with_several_streams_may_run_side_by_side() -> None:
+    for name in ("vit tensorrt", "vit onnxruntime"):
+        whole = with_row(sound(), name, facts={"kernel_time_s": 0.008})
+        assert verdict.judged(whole).word == "PASSED"
+
+
+def test_kernels_are_held_against_the_time_of_what_was_profiled() -> None:
+    """The profiled iteration may run at a lower clock than the samples."""
+    slow = with_row(sound(), "vit cuda_graphs", facts={"kernel_time_s": 0.0065, "kernel_event_s": 0.0066})
+    assert laws.kernel_time(slow).result == "ok"
+    missed = with_row(sound(), "vit cuda_graphs", facts={"kernel_time_s": 0.0045, "kernel_event_s": 0.004})
+    assert laws.kernel_time(missed).result == "FAILED"
+
+
+@pytest.mark.parametrize(("latency_s", "result"), [(0.00655, "ok"), (0.0067, "FAILED")])
+def test_a_replay_need_not_be_faster_where_the_gpu_is_the_bottleneck(latency_s: float, result: str) -> None:
+    found = with_row(sound(), must_run.GRAPHS_ONE, samples={"latency_s": [latency_s] * 10})
+    assert laws.graphs(found).result == result
+
+
+@pytest.mark.parametrize(("ratio", "result"), [(1.02, "FAILED"), (1.11, "ok"), (1.3, "FAILED"), (None, "FAILED")])
+def test_a_planted_tenth_must_be_found_as_about_a_tenth(ratio: float | None, result: str) -> None:
+    whole = sound()
+    found = replace(whole, compared=(whole.compared[0], replace(whole.compared[1], ratio=ratio)))
+    assert verdict.paired.slower(found).result == result
 
 
 COMMITTED = sorted((Path(baselines.__file__).parent / "recorded").glob("gpu-check-*.json.gz"))

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(GCC is None, reason=NO_GCC)
 @pytest.fixture(autouse=True)
 def without_settling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.probes.energy.SETTLE_S", 0.0)
+    monkeypatch.setattr("harness.probes.energy.WARM_S", 0.0)
 
 
 def test_the_energy_counters_own_period_is_measured(stub: Stub) -> None:
@@ -215,3 +216,28 @@ def test_a_power_reading_that_goes_away_leaves_a_reason(stub: Stub, monkeypatch:
     assert found.samples["mean_power_w"]
     assert found.facts["integrated_power_j"] is None
     assert found.facts["integrated_power_missing"] == "the device tells no power of its own"
+
+
+@pytest.mark.parametrize(("watts", "warm"), [(100.0, 2), (None, 0)])
+def test_where_the_device_tells_its_power_the_same_work_runs_before_the_window(
+    watts: float | None, warm: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a power may be a mean over the last second."""
+    monkeypatch.setattr("harness.probes.energy.IDLE_S", 0.0)
+    monkeypatch.setattr("harness.probes.energy.WARM_S", 1.5)
+    now, order = [0.0], []
+
+    def step() -> None:
+        now[0] += 1.0
+        order.append("step")
+
+    def joules() -> float:
+        order.append("counter")
+        return now[0]
+
+    counter = SimpleNamespace(source="a counter", period_s=0.001, joules=joules, watts=lambda: watts)
+    asked = trial(counter, step)
+    asked.timer = Timer(lambda: None, lambda: now[0])
+    found = energy(asked)
+    assert order == ["counter"] * 2 + ["step"] * warm + ["counter", "step", "counter"]
+    assert found.samples["energy_per_image_j"] == [0.25]  # of the window's one iteration of 4 images

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import planted
@@ -19,7 +20,7 @@ from harness.endings import Reply
 from harness.probes.fidelity import fidelity
 from harness.probes.quality import quality
 from harness.registry import PROBES
-from harness.types import Case, Quality
+from harness.types import Case, Protocol, Quality
 from reports import findings
 from reports.data import report_data
 
@@ -187,6 +188,53 @@ def test_a_worker_is_given_that_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
     receiver: Any = Receiver()
     assert worker._receive(receiver, 5.0, lambda _phase: None) == Reply(value="the outcome")
+
+
+@pytest.mark.parametrize(("extends", "status"), [(True, "ok"), (False, "timeout")])
+def test_a_reference_without_time_of_its_own_takes_the_rows(
+    extends: bool, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(worker, "perf_counter", lambda: now[0])
+    messages = iter([(4.0, reference.BEGUN), (8.5, reference.ENDED), (9.0, None)])
+
+    class Receiver:
+        def poll(self, _left: float) -> bool:
+            return True
+
+        def recv(self) -> tuple[str, Any]:
+            now[0], phase = next(messages)
+            return ("phase", phase) if phase else ("done", "the outcome")
+
+    receiver: Any = Receiver()
+    found = worker._receive(receiver, 5.0, lambda _phase: None, reference_extends=extends)
+    assert found is not None
+    assert found.status == status
+
+
+@pytest.mark.parametrize(("until", "limit_s"), [(float("inf"), 5.0), (102.5, 2.5)])
+def test_a_reference_has_what_is_left_of_the_rows_time(
+    until: float, limit_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+
+    def computed(_device: str, _case: Case, _what: str, limit_s: float) -> tuple[torch.Tensor, str]:
+        given.append(limit_s)
+        return torch.zeros(1), "w"
+
+    monkeypatch.setattr(reference, "perf_counter", lambda: 100.0)
+    monkeypatch.setattr(reference, "computed_on", computed)
+    trial: Any = SimpleNamespace(
+        device=SimpleNamespace(torch_device="cpu"),
+        protocol=Protocol(timeout_s=5.0),
+        reference_until=until,
+        case=CASE,
+    )
+    reference._compute(trial, "timed batch")
+    assert given == [limit_s]
+    trial.reference_until = 99.0
+    with pytest.raises(reference.NoReference, match="no time left"):
+        reference._compute(trial, "timed batch")
 
 
 def test_an_unchecked_row_ranks_nowhere_first_and_becomes_no_baseline(tmp_path: Path) -> None:

@@ -85,10 +85,23 @@ def ending(judged: verdict.Verdict, found: record.Record) -> Iterator[str]:
 
 
 def measure(out: Path, commit: str | None = None) -> int:
-    """Runs the whole check and writes its record into `out`; `commit` is the commit that the caller gives for the
-    code."""
+    """Everything, into `out`; `commit` is what the caller says the code is."""
+    from harness.timing import perf_counter
+
+    began = perf_counter()
+    writers: list[Writer] = []  # one, once there is a header
+    last = threading.Timer(LAST_S, lambda: give_up(writers, lambda: perf_counter() - began))
+    last.daemon = True
+    last.start()
+    try:
+        return _measured(out, commit, began, writers, last)
+    finally:
+        last.cancel()
+
+
+def _measured(out: Path, commit: str | None, began: float, writers: list[Writer], last: threading.Timer) -> int:
     import benches
-    from benches.gpu_check import header, plain_vit  # noqa: F401  # registers the models that every worker has
+    from benches.gpu_check import header, long_work, plain_vit  # noqa: F401  # their models are in every worker
     from benches.gpu_check.plan import everything
     from benches.gpu_check.rows import PLUGINS, Bench
     from benches.preload import libraries
@@ -97,7 +110,6 @@ def measure(out: Path, commit: str | None = None) -> int:
     from harness.timing import perf_counter
     from harness.worker import Workers
 
-    began = perf_counter()
     benches.load_plugins()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="imgbench-gpu-check-", ignore_cleanup_errors=True) as scratch:
@@ -110,12 +122,8 @@ def measure(out: Path, commit: str | None = None) -> int:
             return verdict.NO_GPU
         writer = Writer(fresh(out / f"gpu-check-{header.slug(reply.value)}.jsonl"))
         writer.header({"created": now(), "budget_s": gpu_check.BUDGET_S, "commit_by_caller": commit, **reply.value})
+        writers.append(writer)
         tell(f"recording into {writer.path}")
-        last = threading.Timer(
-            LAST_S - (perf_counter() - began), lambda: give_up(writer, lambda: perf_counter() - began)
-        )
-        last.daemon = True
-        last.start()
         bench = Bench(workers=workers, folder=folder, began=began, writer=writer, say=say_row, tell=tell)
         capability = reply.value["capability"]
         reason = run(bench, (int(capability[0]), int(capability[1])))
@@ -150,7 +158,7 @@ def run(bench: Any, capability: tuple[int, int]) -> str | None:
         ("laws", lambda: bench.step(plan.laws(capability), plan.LAWS_UNTIL_S)),
         ("networks", lambda: bench.step(plan.networks(capability), plan.NETWORKS_UNTIL_S)),
         ("controls", lambda: negative.measure(bench, capability, plan.CONTROLS_UNTIL_S)),
-        ("block", lambda: block.measure(bench, capability, plan.PAIRED_UNTIL_S)),
+        ("block", lambda: block.measure(bench, capability, plan.BLOCK_UNTIL_S)),
         ("ab", paired),
         ("rest", lambda: bench.step(plan.rest(capability), gpu_check.BUDGET_S)),
     )
@@ -188,13 +196,15 @@ def conclude(writer: Writer, page: bool = True) -> int:
     return judged.code
 
 
-def give_up(writer: Writer, elapsed_s: Callable[[], float], leave: Callable[[int], Any] = os._exit) -> None:
-    """Runs in a separate thread when the time is over. It ends the program with a verdict, whatever the program waits
-    for."""
+def give_up(writers: list[Writer], elapsed_s: Callable[[], float], leave: Callable[[int], Any] = os._exit) -> None:
+    """Runs in a thread of its own when the time is up: ends the program, whatever it waits for, with the verdict of the
+    record, or with none where no GPU has answered yet and there is no record."""
     code = verdict.CODES["INCOMPLETE"]
     try:
-        if writer.close(elapsed_s(), HUNG):
-            code = conclude(writer, page=False)
+        if not writers:
+            tell(f"INCOMPLETE: {HUNG}, before there was a record, in {elapsed_s():.0f} s")
+        elif writers[0].close(elapsed_s(), HUNG):
+            code = conclude(writers[0], page=False)
         for child in multiprocessing.active_children():
             child.kill()
     finally:

@@ -9,8 +9,8 @@ from typing import Final
 import benches
 from baselines.verdict import Comparison
 from benches import ab, arms
-from benches.gpu_check import LEAST_S, QUICK
-from benches.gpu_check.plan import PAIRED_S, half
+from benches.gpu_check import QUICK
+from benches.gpu_check.plan import LEAST_PAIRED_S, PAIRED_S, half
 from benches.gpu_check.record import Compared
 from benches.gpu_check.rows import PLUGIN, Bench
 from harness import threads
@@ -25,15 +25,15 @@ PROTOCOL: Final = replace(QUICK, energy_window_s=PAIRED_S)
 
 
 def paired_cases(capability: tuple[int, int]) -> tuple[Case, Case]:
-    """(the row whose arms are equal, the row whose head arm is slowed down)."""
-    tiny = Case(model="check_vit_tiny", precision=half(capability), image_size=224)
-    return tiny.with_(batch_size=32), tiny.with_(batch_size=48)
+    """(the row of equal arms, the row that is slowed down in the head)."""
+    long = Case(model="check_long", precision=half(capability))
+    return long.with_(batch_size=4096), long.with_(batch_size=4608)
 
 
 def paired(bench: Bench, capability: tuple[int, int], until_s: float) -> None:
     """One paired run: a row whose arms are equal, and a row whose head arm waits for a tenth of each iteration."""
     budget_s = min(PAIRED_S, until_s - bench.elapsed_s)
-    if budget_s < 2 * LEAST_S:
+    if budget_s < LEAST_PAIRED_S:
         bench.writer.comparison((), SPENT)
         return
     same, slowed = paired_cases(capability)

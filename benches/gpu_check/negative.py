@@ -15,26 +15,32 @@ from harness.types import Case
 
 PROBES: Final = ("startup", "latency")
 STARTING_S: Final = 20.0  # of the process that holds the memory
+AFTER_S: Final = 12.0  # of the row that follows those out of memory, without which they show less
+LEAST_S: Final = 6.0  # a control is a small network in a process that has its libraries
 
 
 def capture(capability: tuple[int, int]) -> Iterator[Planned]:
     """Networks that cannot be captured."""
     item = Case(model="check_reads_back", backend="cuda_graphs", precision=half(capability), batch_size=8)
-    yield Planned(name=must_run.ITEM, case=item, probes=PROBES)
-    partial = item.with_(model="check_partly_on_the_host", backend="torch_compile_reduce_overhead")
-    yield Planned(name=must_run.PARTIAL, case=partial, probes=PROBES)
+    yield control(must_run.ITEM, item)
+    partial = item.with_(model="check_uncapturable", backend="torch_compile_reduce_overhead")
+    yield control(must_run.PARTIAL, partial)
 
 
 def out_of_memory() -> Iterator[Planned]:
     """A network whose activation does not fit, in each backend."""
     for backend, name in must_run.OUT_OF_MEMORY.items():
         case = Case(model="check_hungry", backend=backend, precision="fp32", batch_size=HUNGRY_BATCH)
-        yield Planned(name=name, case=case, probes=PROBES)
+        yield control(name, case)
 
 
 def after(capability: tuple[int, int]) -> Planned:
     case = Case(model="check_vit_tiny", precision=half(capability), batch_size=8, image_size=224)
-    return Planned(name=must_run.AFTER, case=case, probes=PROBES)
+    return control(must_run.AFTER, case)
+
+
+def control(name: str, case: Case) -> Planned:
+    return Planned(name=name, case=case, probes=PROBES, least_s=LEAST_S)
 
 
 def measure(bench: Bench, capability: tuple[int, int], until_s: float) -> None:
@@ -62,7 +68,7 @@ def measure(bench: Bench, capability: tuple[int, int], until_s: float) -> None:
         try:
             begun.wait(max(0.0, min(STARTING_S, until_s - bench.elapsed_s)))
             if held.is_set():
-                bench.step(out_of_memory(), until_s)
+                bench.step(out_of_memory(), until_s - AFTER_S)
         finally:
             release.touch()
     bench.measure(after(capability), until_s)

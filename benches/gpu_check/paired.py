@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from benches.gpu_check import Check, Result, must_run
 from benches.gpu_check.record import Compared, Record
 
 NOT_REACHED: Final = "not reached"
+SMALLEST: Final = 1.05  # ratio of the row that waits a tenth of each iteration
+LARGEST: Final = 1.2
 
 
 def same(record: Record) -> Check:
@@ -16,7 +19,13 @@ def same(record: Record) -> Check:
 
 
 def slower(record: Record) -> Check:
-    return _outcome(record, must_run.SLOWER, planted=True, wanted="regressed", wrong=("unchanged", "improved"))
+    """The planted tenth is found, and as about a tenth: the plan's cases are long enough for that."""
+    found = _outcome(record, must_run.SLOWER, planted=True, wanted="regressed", wrong=("unchanged", "improved"))
+    ratios = [one.ratio for one in record.compared if one.planted and one.ratio is not None]
+    if found.result != "ok" or (ratios and all(SMALLEST <= ratio <= LARGEST for ratio in ratios)):
+        return found
+    told = f"{found.detail}; it must be between {SMALLEST - 1:+.0%} and {LARGEST - 1:+.0%}"
+    return replace(found, result="FAILED", detail=told)
 
 
 def modes(record: Record) -> Check:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from benches.gpu_check import control_models, networks
+from benches.gpu_check import long_work as long_work
 from benches.gpu_check import plain_vit as plain_vit
 from benches.gpu_check.exports import EXPORTED
 from benches.gpu_check.two_loops import two_loops
@@ -23,7 +24,7 @@ _MODELS: Final = {
     "check_dit_xl_2": (networks.dit_xl_2, "DiT-XL/2 alone", {"image_size": 256}, ("diffusers",)),
     "check_hungry": (control_models.hungry, "a layer of 65,536 channels", {}, ()),
     "check_reads_back": (control_models.reads_back, "a network that reads a value back", {}, ()),
-    "check_partly_on_the_host": (control_models.partly_on_the_host, "a network with a step on the CPU", {}, ()),
+    "check_uncapturable": (control_models.uncapturable, "a network that is no single CUDA graph", {}, ()),
 }
 for _name, (_build, _description, _axes, _libraries) in _MODELS.items():
     MODELS.add(_name, family="check", description=_description, axes=_axes, libraries=_libraries)(_build)

@@ -7,7 +7,8 @@ check that is killed therefore keeps what it measured. At the end the same lines
     header       schema, created, budget_s, environment (commit, versions, flags, device), commit_by_caller,
                  capability, l2_bytes, multiprocessors, nvidia_smi
     check        one check of the device, as `Check`
-    row          name, measurement, flops, allowed_s, seconds, log (the end of a failed worker's log)
+    row          name, measurement, flops, allowed_s, seconds, log (the end of a failed worker's log), phase (the last
+                 that its worker began)
     block        the measurements of one process that compiles in several modes
     comparison   the verdict of `ab` on each of its rows
     end          elapsed_s, and why the check ended early (None: it did not)
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from benches.gpu_check import Check
+from benches.gpu_check import ROW_TIMEOUT_S, Check
 from harness import storage, strict_json
 from harness.files import append_line, write_atomically
 from harness.records import record as typed
@@ -32,6 +33,7 @@ from harness.types import Measurement
 
 SCHEMA: Final = 1
 LOG_CHARACTERS: Final = 4000  # kept of a failed worker's log
+SLOW_PHASES: Final = (None, "load", "build", "reference")  # in which a worker may just be slow
 
 
 class Unreadable(ValueError):
@@ -40,8 +42,8 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measured row. `flops` are those of one iteration, None if unknown. `allowed_s` is the time limit that it
-    had."""
+    """One measured row. `flops` are those of one iteration, None if unknown; `allowed_s` is the time that it had, and
+    `phase` the last one that its worker began (None: none)."""
 
     name: str
     measurement: Measurement
@@ -49,6 +51,14 @@ class Row:
     allowed_s: float
     seconds: float
     log: str | None = None
+    phase: str | None = None
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether it was stopped without anything being wrong with it: before its own time was up, or while the network
+        was still loaded or built, or its reference computed. From the first call on, a row that does not end hangs."""
+        early = self.allowed_s < ROW_TIMEOUT_S or self.phase in SLOW_PHASES
+        return self.measurement.status == "timeout" and early
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Final
 
 import benches
-from benches.gpu_check import LEAST_S, QUICK, ROW_TIMEOUT_S, Check
+from benches.gpu_check import QUICK, ROW_TIMEOUT_S, Check
 from benches.gpu_check.plan import Planned
 from benches.gpu_check.record import Row, Writer, log_end
 from harness import threads
 from harness.measure import Job
 from harness.registry import PROBES
+from harness.tensorrt_engine import ENGINES
 from harness.timing import perf_counter
 from harness.types import Case, Measurement
 from harness.worker import Workers
 
 PLUGIN: Final = "benches.gpu_check.plugin"  # workers import it by name
 PLUGINS: Final = (*benches.PLUGINS, PLUGIN)
+AFTER_REFERENCE_S: Final = 8.0  # for the probes that come after it
 THREADS: Final = 4  # at most: the host only launches kernels
 TWO_LOOPS: Final = "two_loops"
 LAYERS: Final = "TensorRT's layers"
@@ -47,7 +49,8 @@ class Bench:
         return perf_counter() - self.began
 
     def job(self, case: Case, probes: tuple[str, ...], timeout_s: float) -> Job:
-        """The job of one row. All rows share the folder of exports and of compiled kernels."""
+        """The job of one row. All rows share the folder of exports and of compiled kernels. Its fp32 reference counts
+        as a part of its time, so that no row takes more than its share."""
         return Job(
             case=case,
             replicate=0,
@@ -58,6 +61,7 @@ class Bench:
             threads=min(THREADS, threads.chosen(None).count),
             plugins=PLUGINS,
             only=probes,
+            reference_until_s=max(0.0, timeout_s - AFTER_REFERENCE_S),
         )
 
     def measure(self, planned: Planned, until_s: float) -> Row:
@@ -65,13 +69,14 @@ class Bench:
         start = perf_counter()
         allowed_s = min(ROW_TIMEOUT_S, until_s - self.elapsed_s)
         reason = planned.missing
-        if reason is None and allowed_s < LEAST_S:
-            reason = f"no time was left: its step ends {until_s:.0f} s after the start of the check"
+        if reason is None and allowed_s < planned.least_s:
+            reason = f"the time of its step, until {until_s:.0f} s, was spent"
         if reason is not None:
             skipped = Measurement(case=planned.case, replicate=0, status="skipped", reason=reason)
             return self._kept(Row(name=planned.name, measurement=skipped, flops=None, allowed_s=0.0, seconds=0.0))
         job = self.job(planned.case, probes_of(planned), allowed_s)
-        measured = self.workers.measure(job, lambda _phase: None).measurement
+        phases: list[str] = []
+        measured = self.workers.measure(job, phases.append).measurement
         log = None if measured.status == "ok" else log_end(self.workers.logs / f"{planned.case.id}.0.log")
         seconds = perf_counter() - start
         row = Row(
@@ -81,18 +86,20 @@ class Bench:
             allowed_s=allowed_s,
             seconds=seconds,
             log=log,
+            phase=phases[-1] if phases else None,
         )
         if planned.case.backend == "tensorrt" and not self.layers_told:
-            self._tell_layers(job.cache)
+            self._tell_layers(job.exports / ENGINES)
         return self._kept(row)
 
     @property
     def layers_told(self) -> bool:
         return any(line.get("what") == LAYERS for line in self.writer.lines)
 
-    def _tell_layers(self, cache: Path) -> None:
-        """Records the text of TensorRT's inspector for one engine, since nobody has seen one from hardware yet."""
-        for file in sorted(cache.rglob("*.layers.json"))[:1]:
+    def _tell_layers(self, engines: Path) -> None:
+        """Keeps what TensorRT's inspector says of one engine, since nobody has seen it on hardware; also where that
+        made the row invalid."""
+        for file in sorted(engines.glob("*.layers.json"))[:1]:
             text = file.read_text(encoding="utf-8", errors="replace")
             told = " ".join(text.split())[:LAYERS_SHOWN]
             figures = {"layers": text[:LAYERS_KEPT], "characters": len(text)}

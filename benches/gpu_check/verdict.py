@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from benches.gpu_check import ROW_TIMEOUT_S, Check, Result, controls, energy, laws, must_run, paired
+from benches.gpu_check import Check, Result, controls, energy, laws, must_run, paired
 from benches.gpu_check.record import Record, Row
 from harness.backends import BROKEN
 
@@ -68,12 +68,12 @@ def _found(record: Record) -> Iterator[Check]:
 
 
 def of_row(row: Row) -> Check:
-    """The row's line. A row that was stopped before ROW_TIMEOUT_S is left out, since that says nothing about its
-    backend. A row whose package is installed and cannot be imported has failed."""
+    """The row's line. One that ran out of time (`Row.out_of_time`) says nothing about its backend, and a package that
+    is installed and cannot be imported is no part left out."""
     measured, samples = row.measurement, row.measurement.samples
     what = row.name
-    if measured.status == "timeout" and row.allowed_s < ROW_TIMEOUT_S:
-        reason = f"no time was left: the row was stopped after {row.allowed_s:.0f} s"
+    if row.out_of_time:
+        reason = f"the time was spent, {row.allowed_s:.0f} s of it on this row, last in phase {row.phase or 'start'!r}"
         return Check(what=what, result="left out", detail=reason, seconds=row.seconds)
     if measured.status == "skipped":
         result: Result = "FAILED" if BROKEN in str(measured.reason) else "left out"

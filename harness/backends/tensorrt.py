@@ -77,7 +77,8 @@ class TensorRT:
         files = onnx_export.exported(components, request, RECIPES[wanted])
         _off_the_gpu(components)
         ranges = {c.name: _ranges(c, request.optimizations) for c in components}
-        places = tensorrt_engine.Places(engines=request.exports / "engines", timings=request.cache / "timing.cache")
+        engines_in, timings = request.exports / tensorrt_engine.ENGINES, request.cache / "timing.cache"
+        places = tensorrt_engine.Places(engines=engines_in, timings=timings)
         plans = {
             f.component: tensorrt_engine.plan(f.path, ranges[f.component], places, wanted == "tf32", request.timer)
             for f in files

@@ -2,7 +2,9 @@
 
 A counter moves in steps (NVML's every 20 to 100 ms), so a short window reads 0 J or one step too many. The window is
 therefore as long as the protocol says, and at least PERIODS of the counter's own measured period. The power of an idle
-device falls slowly after work, so the device rests for SETTLE_S before its idle window.
+device falls slowly after work, so the device rests for SETTLE_S before its idle window. Some GPUs report only the mean
+of their power over the last second, so the first readings of a window would still be those of the idle device. Where
+the device reports its power, WARM_S seconds of the same work therefore run before the window begins.
 
 Where the device reports its power, that is read and integrated over the same window. Counter and power come from one
 driver, on a GPU both from NVML and perhaps from one sensor. Their agreement shows that they are consistent, and is no
@@ -27,6 +29,7 @@ from harness.types import Kind, Metric
 
 SETTLE_S = 3.0
 IDLE_S = 2.0
+WARM_S = 1.5
 PERIODS = 50  # one step too many or too few is then 2 %
 CONSISTENT = 0.10  # difference between the integrated power and the counter's joules, as a share of the latter
 CREDIBLE = 0.25
@@ -149,6 +152,10 @@ def _idle(trial: Trial, meter: EnergyMeter) -> Window:
 
 def _work(trial: Trial, meter: EnergyMeter) -> Window:
     length, images = _length(trial.protocol.energy_window_s, meter), 0
+    if meter.watts() is not None:
+        warm = trial.timer.now() + WARM_S
+        while trial.timer.now() < warm:
+            trial.step()
     with PowerReadings(meter.watts) as power:
         start, joules = trial.timer.now(), meter.joules()
         stamp = start

@@ -1,0 +1,73 @@
+"""The model of the paired run: an iteration that keeps any GPU busy for more than 10 ms, in a process that starts fast.
+
+A slow-down is planted by waiting for each iteration and then for a share of its time. Waiting costs some 0.02 ms of
+launches that do not run ahead: two thousandths of such an iteration, and a tenth of one of a small network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from harness.registry import MODELS
+from harness.types import Case, Component, Forward, Workload
+
+if TYPE_CHECKING:
+    import torch
+
+WIDTH: Final = 4096
+STEPS: Final = 64  # at a batch of 4096: 8.8 TFLOP, at least 10 ms on a GPU of up to 870 TFLOP/s
+
+
+@MODELS.add(
+    "check_long",
+    family="check",
+    description="64 products of one wide layer, for paired runs of GPU checks",
+    axes={},
+    libraries=(),
+)
+def check_long(case: Case) -> Workload:
+    """Random features float32 (N, 4096) -> features (N, 8)."""
+    return workload(case, WIDTH, STEPS)
+
+
+def workload(case: Case, width: int, steps: int) -> Workload:
+    """Features (N, width) -> (N, 8) by `steps` residual calls of one layer."""
+    import torch
+
+    from benches.models.workloads import facts
+
+    torch.manual_seed(0)
+    module = long_network(width, steps).eval().requires_grad_(False)
+    x = torch.randn(case.batch_size, width, generator=torch.Generator().manual_seed(case.seed))
+    components = (Component(name="network", module=module, inputs=(x,)),)
+
+    @torch.no_grad()
+    def iterate(forwards: Mapping[str, Forward], batch: torch.Tensor) -> torch.Tensor:
+        return forwards["network"](batch)
+
+    return Workload(
+        components=components,
+        iterate=iterate,
+        batch=x,
+        output_shape=(case.batch_size, 8),
+        identity=facts(components, "random-0"),
+        output_kind="features",
+    )
+
+
+def long_network(width: int, steps: int) -> Any:
+    """The module. The norm keeps the size of what is added up over the steps."""
+    from torch import nn
+
+    class Long(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm, self.head = nn.Linear(width, width), nn.LayerNorm(width), nn.Linear(width, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for _ in range(steps):
+                x = self.norm(x + self.layer(x))
+            return self.head(x)
+
+    return Long()
