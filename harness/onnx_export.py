@@ -3,14 +3,17 @@
 A recipe is what stands in the file: fp32, fp16 and bf16 (the module cast before torch.export reads it), int8_dynamic
 (ONNX Runtime's quantiser, MatMul and Gemm, weights per channel), int8_weight_only (MatMulNBits with 8 bits, blocks of
 weights), int8_static (Q/DQ nodes with ranges from real inputs, `harness.onnx_static`), int8_static_unsigned (the same
-for ONNX Runtime's CPU kernels) and fp8_e4m3 (the same in fp8 for TensorRT, `harness.onnx_fp8`). `for_cpu` names the
-form of a recipe with weights of 7 bits, where this CPU needs it (`harness.saturation`). Every file passes onnx.checker
-with full shape inference before anybody may run it. Files are kept by recipe and by the work's hash (calibrated ones
-also by what the case asks of its networks), with the seconds that they took beside them.
+for ONNX Runtime's CPU kernels) and fp8_e4m3 (the same in fp8 for TensorRT, `harness.onnx_fp8`). The rest of these files
+is in fp32, but for int8_weight_only and int8_static with the suffix _fp16 or _bf16 and for fp8_e4m3, which is over bf16
+(`harness.onnx_base`). `for_cpu` names the form of a recipe with weights of 7 bits, where this CPU needs it
+(`harness.saturation`). Every file passes onnx.checker with full shape inference before anybody may run it. Files are
+kept by recipe and by the work's hash (calibrated ones also by what the case asks of its networks), with the seconds
+that they took beside them.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -19,12 +22,12 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from harness import onnx_fp8, onnx_rewrites, onnx_static, saturation, share
-from harness.precision import DTYPES, QUANTISED, dtype_of, of_component, one_tensor
+from harness import onnx_base, onnx_fp8, onnx_rewrites, onnx_static, saturation, share
+from harness.precision import BY_NAME, DTYPES, QUANTISED, dtype_of, of_component, one_tensor, recipe_of, rest_of
 from harness.share import NOTHING, Share
 from harness.types import Component, Unsupported
 
@@ -107,7 +110,7 @@ def missing_package() -> str | None:
 
 
 def _exported(component: Component, request: BuildRequest, recipe: str) -> OnnxFile:
-    calls = f"-{request.calls}" if recipe.replace(SEVEN_BITS, "") in CALIBRATED else ""
+    calls = f"-{request.calls}" if _parts(recipe)[0] in CALIBRATED else ""
     folder = request.exports / f"{component.name}-{recipe}-{request.work()}{calls}"
     if not folder.exists():
         request.exports.mkdir(parents=True, exist_ok=True)
@@ -150,12 +153,15 @@ def _make(component: Component, request: BuildRequest, recipe: str, folder: Path
         _write(component, recipe, path, request.optimizations)
         _check(path)
         return None
-    plain = request.exports / f"{component.name}-fp32-{request.work()}" / "model.onnx"
-    if not plain.exists():
-        _exported(component, request, "fp32")
-    source, kind, narrow = None, recipe.replace(SEVEN_BITS, ""), SEVEN_BITS in recipe
+    plain = _plain(component, request, "fp32")
+    source, narrow = None, SEVEN_BITS in recipe
+    kind, base = _parts(recipe)
     with _quiet():
-        if kind == UNSIGNED:
+        if kind == "int8_static" and base != "fp32":
+            static = _exported(component, request, kind)
+            source, cast = static.calibration, _plain(component, request, base)
+            onnx_base.place(plain, static.path, cast, path, _is_large(plain), onnx_base.INT8, DTYPES[base])
+        elif kind == UNSIGNED:
             signed = _exported(component, request, recipe.removesuffix("_unsigned"))
             source = signed.calibration
             onnx_static.unsigned(signed.path, path, _is_large(plain))
@@ -163,15 +169,31 @@ def _make(component: Component, request: BuildRequest, recipe: str, folder: Path
             calibration = request.calibration()
             source, calls = calibration.source, calibration.calls[component.name]
             if kind == "fp8_e4m3":
-                onnx_fp8.quantise(plain, path, calls, _is_large(plain))
+                onnx_fp8.quantise(plain, _plain(component, request, base), path, calls, _is_large(plain))
             else:
                 onnx_static.quantise(plain, path, calls, _is_large(plain), narrow)
         elif kind == "int8_dynamic":
             _dynamic(plain, path, narrow)
         else:
-            _weight_only(plain, path)
+            _weight_only(_plain(component, request, base), path)
     _check(path)
     return source
+
+
+def _parts(recipe: str) -> tuple[str, str]:
+    """How a recipe quantises, and the precision of the rest: "int8_static_fp16" -> ("int8_static", "fp16")."""
+    kind = recipe.replace(SEVEN_BITS, "")
+    return (recipe_of(kind) or kind, rest_of(kind)) if kind in BY_NAME else (kind, "fp32")
+
+
+def _plain(component: Component, request: BuildRequest, base: str) -> Path:
+    """The network's file in `base`, made where it is not there yet. The module stays in fp32: the calibration of the
+    next network may run this one."""
+    path = request.exports / f"{component.name}-{base}-{request.work()}" / "model.onnx"
+    if not path.exists():
+        module = component.module if base == "fp32" else copy.deepcopy(component.module.to("cpu"))
+        _exported(replace(component, module=module), request, base)
+    return path
 
 
 def _write(component: Component, recipe: str, path: Path, optimizations: Sequence[str]) -> None:

@@ -78,13 +78,13 @@ def _round_nothing_else(graph: Any) -> None:
         if source not in made_by or made_by[source].op_type != "Conv":
             before[node.output[0]] = source
     for node in graph.node:
-        if _is_quantised(node, made_by):
+        if is_quantised(node, made_by):
             continue
         for position, name in enumerate(node.input):
             node.input[position] = before.get(name, name)
 
 
-def _is_quantised(node: Any, made_by: Mapping[str, Any]) -> bool:
+def is_quantised(node: Any, made_by: Mapping[str, Any]) -> bool:
     """Whether a layer's input and weight are both dequantised right before it. A product of two activations is none."""
     if node.op_type not in HEAVY:
         return False
@@ -110,7 +110,7 @@ def unsigned(signed: Path, path: Path, large: bool) -> None:
 def quantised_layers(graph: Any) -> int:
     """How many layers can run in integers, or in fp8."""
     made_by = {output: node for node in graph.node for output in node.output}
-    return sum(_is_quantised(node, made_by) for node in graph.node)
+    return sum(is_quantised(node, made_by) for node in graph.node)
 
 
 def without_gemm(model: Any) -> Any:

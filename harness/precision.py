@@ -8,7 +8,7 @@ int8_dynamic_classic   the same by torch.ao.quantization.quantize_dynamic: one r
 int8_static        int8 weights per channel, int8 activations with calibrated ranges (Q/DQ in ONNX)
 int8_weight_only   int8 weights per channel, multiplied in the activations' own dtype
 fp8_e4m3           bf16 with linear layers in fp8: weights per channel, activations per row at run time. In TensorRT
-                   fp32 with linear layers in fp8: one scale per tensor, with calibrated ranges (Q/DQ)
+                   one scale per tensor, with calibrated ranges (Q/DQ)
 
 int8_dynamic, int8_static and int8_weight_only leave the rest of the network in fp32. With the suffix _bf16 or _fp16
 (int8_dynamic_bf16) the rest is in that type, which is how such networks are run on a GPU.
@@ -126,13 +126,9 @@ def dtype_of(precision: str) -> torch.dtype:
     return getattr(torch, DTYPES[precision])
 
 
-def only_over_fp32(precision: str, label: str) -> str | None:
-    """Why `label`, whose quantised files have the rest of the network in fp32, cannot run `precision`; None where its
-    name asks for no other base. To be taken out of a backend that gets an export over another base."""
-    base = BY_NAME[precision].base
-    if base is None:
-        return None
-    return f"{label} has no export of {recipe_of(precision)} with the rest of the network in {base} yet"
+def rest_of(precision: str) -> str:
+    """The precision of what is not quantised: "bf16" for int8_static_bf16 and for fp8_e4m3."""
+    return next(p.name for p in _ALL if p.recipe is None and p.activations == DTYPES[precision])
 
 
 def unsupported_by_torch(precision: str, device: str) -> str | None:

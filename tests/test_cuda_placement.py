@@ -22,7 +22,7 @@ from test_onnx_families import networks, request_in
 from test_pipelines import UNET, case_of, workload_of
 
 from benches.models.networks import UNet
-from harness import onnx_export, onnx_proof, precision
+from harness import onnx_export, onnx_proof
 from harness.backends import onnxruntime as backend
 from harness.onnx_export import OnnxFile
 from harness.onnx_proof import CUDA
@@ -30,13 +30,7 @@ from harness.types import PRECISIONS, Component
 
 pytestmark = [pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"), pytest.mark.usefixtures("one_thread")]
 
-RECIPES = tuple(
-    dict.fromkeys(
-        backend._recipe(p, CUDA)
-        for p in PRECISIONS
-        if precision.only_over_fp32(p, "") is None and backend._impossible(p, CUDA) is None
-    )
-)
+RECIPES = tuple(dict.fromkeys(backend._recipe(p, CUDA) for p in PRECISIONS if backend._impossible(p, CUDA) is None))
 IN_FAMILIES = ("digits_vit", "digits_dit", "digits_sd")  # a ViT, a DiT, and Stable Diffusion 1.5, each small
 ASYNCHRONOUS = {"disable_synchronize_execution_providers": "1"}
 
@@ -120,7 +114,8 @@ def test_the_cuda_provider_takes_every_node(model: str, stubs: Path, kept_export
 
 
 def test_a_gpu_runs_these_precisions() -> None:
-    assert RECIPES == ("fp32", "bf16", "fp16", "int8_weight_only")
+    narrow = ("int8_weight_only_bf16", "int8_weight_only_fp16")
+    assert ("fp32", "bf16", "fp16", "int8_weight_only", *narrow) == RECIPES
 
 
 @pytest.mark.slow

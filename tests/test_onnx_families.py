@@ -1,30 +1,35 @@
-"""Every network of every digits family in half precision and fp8: exported, checked, and in fp16 and fp8 run once for
-its answer."""
+"""Every network of every digits family in half precision, and in int8 and fp8 over it: exported, checked, and run once
+for its answer: fp16 by ONNX Runtime, bf16 with int8 and fp8 by ONNX's own evaluator, which computes in these types."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
 from build_request_fixture import build_request
-from test_onnx_fp8 import as_it_stands
+from onnx.reference import ReferenceEvaluator
 
-from harness import onnx_export, onnx_rewrites
+from harness import onnx_export, onnx_rewrites, onnx_static
 from harness.backends import BuildRequest
 from harness.calibration import Calls, Recorded
 from harness.registry import MODELS
+from harness.tolerance import relative_errors, tolerance
 from harness.types import Case, Component
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BLOCKS = 2
+INTEGERS = {onnx.TensorProto.INT64, onnx.TensorProto.BOOL}
+SINUSOID = 128  # elements: the frequencies of a timestep's sinusoid, which torch computes in fp32
 KINDS = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}
 
 
@@ -60,17 +65,44 @@ def test_every_network_can_be_had_in_half_precision(model: str, kept_exports: Pa
                 assert cosine(run(file.path, component), references[component.name]) > 0.999, file.component
 
 
+OVER = {
+    "int8_static_fp16": (onnx.TensorProto.INT8, onnx.TensorProto.FLOAT16),
+    "int8_static_bf16": (onnx.TensorProto.INT8, onnx.TensorProto.BFLOAT16),
+    "fp8_e4m3": (onnx.TensorProto.FLOAT8E4M3FN, onnx.TensorProto.BFLOAT16),
+}
+
+
 @pytest.mark.parametrize("model", ["digits_vit", "digits_dit", "digits_sd"])
-def test_every_network_can_be_had_in_fp8(model: str, kept_exports: Path) -> None:
+def test_every_network_can_be_had_in_int8_and_fp8_over_half_precision(model: str, kept_exports: Path) -> None:
     components = networks(model)
-    request = request_in(kept_exports / model, "fp8_e4m3", {c.name: [c.inputs] for c in components})
-    files = onnx_export.exported(components, request, "fp8_e4m3")
-    for file, component in zip(files, components, strict=True):
-        held = Counter(t.data_type for t in onnx.load(file.path).graph.initializer)
-        assert held[onnx.TensorProto.INT8] == 0
-        assert (held[onnx.TensorProto.FLOAT8E4M3FN] > 0) == (file.integer_layers > 0), file.component
-        assert cosine(run(file.path, component, np.float32), answer(component)) > 0.99, file.component
-    assert all(f.integer_layers for f in files)  # a VAE, too, has an attention
+    for precision, (narrow, base) in OVER.items():
+        request = request_in(kept_exports / model, precision, {c.name: [c.inputs] for c in components})
+        files = onnx_export.exported(components, request, precision)
+        for file, component in zip(files, components, strict=True):
+            held = Counter(t.data_type for t in onnx.load(file.path).graph.initializer)
+            assert held.keys() - {base, narrow} <= {*INTEGERS, onnx.TensorProto.FLOAT}
+            assert held[narrow] >= 2 * file.integer_layers > 0, file.component  # a VAE, too, has an attention
+            assert {kind for kinds in of_layers(file.path) for kind in kinds} == {base}, file.component
+            assert largest_in_fp32(file.path) <= SINUSOID, file.component
+            found = run(file.path, component) if base == onnx.TensorProto.FLOAT16 else evaluated(file.path, component)
+            errors = relative_errors(found, answer(component))
+            assert sum(errors) / len(errors) < tolerance(precision, "logits").error_ceiling, file.component
+            assert cosine(found, answer(component)) > 0.99, file.component
+
+
+def of_layers(path: Path) -> list[set[int]]:
+    """The types that each convolution and matrix product reads and gives, by the inference of the checker."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path), check_type=True, strict_mode=True).graph
+    types = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.output, *graph.value_info)}
+    types |= {t.name: t.data_type for t in graph.initializer}
+    layers = [node for node in graph.node if node.op_type in onnx_static.HEAVY]
+    return [{types[name] for name in (*node.input, *node.output)} for node in layers]
+
+
+def largest_in_fp32(path: Path) -> int:
+    """Elements of the largest constant in fp32."""
+    stored = onnx.load(path).graph.initializer
+    return max((math.prod(t.dims) for t in stored if t.data_type == onnx.TensorProto.FLOAT), default=0)
 
 
 def answer(component: Component) -> torch.Tensor:
@@ -78,14 +110,25 @@ def answer(component: Component) -> torch.Tensor:
         return component.module(*component.inputs)
 
 
-def run(path: Path, component: Component, dtype: Any = np.float16) -> torch.Tensor:
-    """The file's answer; in fp8 as it stands (`test_onnx_fp8.py`)."""
-    session = onnxruntime.InferenceSession(str(path), as_it_stands(), providers=["CPUExecutionProvider"])
-    feeds = {
-        i.name: x.numpy().astype(dtype if x.is_floating_point() else np.int64)
-        for i, x in zip(session.get_inputs(), component.inputs, strict=True)
+def run(path: Path, component: Component) -> torch.Tensor:
+    """The answer of a file in fp16, by ONNX Runtime."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    given = feeds([i.name for i in session.get_inputs()], component, np.float16)
+    return torch.from_numpy(session.run(None, given)[0]).float()
+
+
+def evaluated(path: Path, component: Component) -> torch.Tensor:
+    """The answer of a file in bf16, by ONNX's own evaluator."""
+    model = onnx.load(path)
+    given = feeds([i.name for i in model.graph.input], component, ml_dtypes.bfloat16)
+    return torch.from_numpy(ReferenceEvaluator(model).run(None, given)[0].astype(np.float32))
+
+
+def feeds(names: list[str], component: Component, dtype: Any) -> dict[str, Any]:
+    return {
+        name: x.numpy().astype(dtype if x.is_floating_point() else np.int64)
+        for name, x in zip(names, component.inputs, strict=True)
     }
-    return torch.from_numpy(session.run(None, feeds)[0]).float()
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:

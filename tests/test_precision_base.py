@@ -1,16 +1,18 @@
-"""int8 over bf16 and fp16: what is not quantised has the type that the precision's name gives, in the torch backends
-only."""
+"""int8 over bf16 and fp16: what is not quantised has the type that the precision's name gives."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from build_request_fixture import build_request
 from torch import nn
 
-from harness import precision
+from harness import onnx_proof, precision
+from harness.backends import onnxruntime, openvino, tensorrt
 from harness.backends.eager import Eager, cast_all
 from harness.calibration import Recorded
 from harness.registry import BACKENDS
@@ -78,12 +80,49 @@ def test_a_part_that_stayed_in_fp32_is_found() -> None:
     assert "several dtypes" in str(precision.mismatch({"int8": 9, "bfloat16": 1}, "int8_dynamic"))
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("wanted", OVER)
-def test_backends_whose_files_have_the_rest_in_fp32_refuse_it(name: str, wanted: str) -> None:
+def test_onnx_backends_on_a_cpu_refuse_it(wanted: str) -> None:
     recipe, base = wanted.rsplit("_", 1)
-    reason = f"{BACKENDS[name].label} has no export of {recipe} with the rest of the network in {base} yet"
-    assert BACKENDS[name].unavailable(wanted, "cpu") == reason
+    reason = f"its CPU provider has no {base} kernels: it would cast to fp32 and back"
+    assert BACKENDS["onnxruntime"].unavailable(wanted, "cpu") == reason
+    reason = f"OpenVINO runs int8_static over fp32, not {wanted}"
+    assert BACKENDS["openvino"].unavailable(wanted, "cpu") == openvino.NOT_HERE.get(recipe, reason)
+
+
+def test_on_a_gpu_they_have_it_where_there_are_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime multiplies by int8 weights over any base, TensorRT has int8 by Q/DQ nodes."""
+    monkeypatch.setattr(tensorrt, "cannot_import", lambda *_: None)
+    monkeypatch.setattr(tensorrt, "missing_device", lambda _device: None)
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="11.4.0"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    native = {wanted: tensorrt.TensorRT().unavailable(wanted, "cuda") for wanted in OVER}
+    assert {wanted for wanted, reason in native.items() if reason is None} == {"int8_static_bf16", "int8_static_fp16"}
+    assert native["int8_dynamic_fp16"] == native["int8_dynamic_bf16"] == tensorrt.NOT_HERE["int8_dynamic"]
+    by_cuda = {wanted: onnxruntime._impossible(wanted, onnx_proof.CUDA) for wanted in OVER}
+    assert {wanted for wanted, reason in by_cuda.items() if reason is None} == {
+        "int8_weight_only_bf16",
+        "int8_weight_only_fp16",
+    }
+    reason = onnxruntime._impossible("int8_static_bf16", onnx_proof.TENSORRT)
+    assert reason == "Q/DQ nodes over bf16 are for the backend tensorrt; nobody has tried them in this provider"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert tensorrt.TensorRT().unavailable("int8_static_fp16", "cuda") is None
+    assert "8.0 or newer" in str(tensorrt.TensorRT().unavailable("int8_static_bf16", "cuda"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "rest"),
+    [
+        ("tf32", "fp32"),
+        ("bf16", "bf16"),
+        ("fp8_e4m3", "bf16"),
+        ("int8_static", "fp32"),
+        ("int8_static_fp16", "fp16"),
+        ("int8_weight_only_bf16", "bf16"),
+    ],
+)
+def test_what_is_not_quantised_is_in_a_precision_too(wanted: str, rest: str) -> None:
+    assert precision.rest_of(wanted) == rest
 
 
 @pytest.mark.parametrize("wanted", OVER)

@@ -13,6 +13,7 @@ from build_request_fixture import build_request
 from harness import tensorrt_engine
 from harness.backends import BuildRequest, tensorrt
 from harness.onnx_export import OnnxFile
+from harness.precision import recipe_of
 from harness.tensorrt_engine import Range
 from harness.tensorrt_layers import Layers
 from harness.timing import Timer
@@ -64,7 +65,7 @@ def built(
         weights_bytes=60,
         disk_bytes=70,
         export_s=2.0,
-        integer_layers=quantised if precision in tensorrt.INSPECTED else 0,
+        integer_layers=quantised if recipe_of(precision) in tensorrt.INSPECTED else 0,
     )
 
     def exported(_components: Any, _request: Any, recipe: str) -> list[OnnxFile]:
@@ -110,21 +111,41 @@ def test_an_engine_of_another_precision_is_invalid(monkeypatch: pytest.MonkeyPat
     assert build.verify() == "fp16 was asked for, but the engine of net takes or gives {'x': 'float32'}"
 
 
-@pytest.mark.parametrize(("precision", "kind"), [("int8_static", "Int8"), ("fp8_e4m3", "FP8")])
+@pytest.mark.parametrize(
+    ("precision", "kind", "dtype"),
+    [
+        ("int8_static", "Int8", "float32"),
+        ("int8_static_fp16", "Int8", "float16"),
+        ("int8_static_bf16", "Int8", "bfloat16"),
+        ("fp8_e4m3", "FP8", "bfloat16"),
+    ],
+)
 @pytest.mark.parametrize("count", [0, 3, 4])  # 4: query, key and value of each of four blocks as one
 def test_quantised_layers_are_held_to_as_far_as_they_fuse(
-    precision: str, kind: str, count: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    precision: str, kind: str, dtype: str, count: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    engine = FakeEngine({"x": "float32"}, {"Float": 12}, **{kind: count})
-    build, _ = built(monkeypatch, tmp_path, precision, engine)
+    engine = FakeEngine({"x": dtype, "y": dtype}, {"Float": 12}, **{kind: count})
+    build, asked = built(monkeypatch, tmp_path, precision, engine)
+    assert (asked[0], asked[1][1]) == (precision, False), "its own file, without TF32"
     few = "fewer than a third of its 12 quantised ones"
     reason = f"{precision}: {count} layers of the engine of net compute in {kind}, {few}"
     assert build.verify() == (reason if count < 4 else None)
     assert build.facts["engine_quantised_layers"] == {"net": {kind: count}}
 
 
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("int8_static", "float16"), ("int8_static_fp16", "float32"), ("fp8_e4m3", "float32"), ("fp8_e4m3", "float16")],
+)
+def test_an_engine_over_another_base_is_invalid(
+    precision: str, dtype: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    build, _ = built(monkeypatch, tmp_path, precision, FakeEngine({"x": dtype}, {"Float": 12}, Int8=12, FP8=12))
+    assert build.verify() == f"{precision} was asked for, but the engine of net takes or gives {{'x': '{dtype}'}}"
+
+
 def test_a_network_without_a_quantised_layer_is_no_row_of_fp8(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    build, _ = built(monkeypatch, tmp_path, "fp8_e4m3", FakeEngine({"x": "float32"}, {"Float": 3}), quantised=0)
+    build, _ = built(monkeypatch, tmp_path, "fp8_e4m3", FakeEngine({"x": "bfloat16"}, {"Float": 3}), quantised=0)
     assert build.verify() == "fp8_e4m3 was asked for, but no layer of any engine computes in FP8"
 
 
@@ -133,7 +154,8 @@ def test_a_network_without_a_quantised_layer_is_no_row_of_fp8(monkeypatch: pytes
 def test_an_inspector_whose_text_is_not_understood_is_a_reason_of_its_own(
     precision: str, types: dict[str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    build, _ = built(monkeypatch, tmp_path, precision, FakeEngine({"x": "float32"}, types))
+    dtype = "bfloat16" if precision == "fp8_e4m3" else "float32"
+    build, _ = built(monkeypatch, tmp_path, precision, FakeEngine({"x": dtype}, types))
     assert str(build.verify()).startswith(
         f"{precision}: the engine inspector's text names no known type in the engine of net, so that nothing proves"
     )
@@ -163,7 +185,7 @@ def test_the_modules_of_calibration_leave_the_gpu_before_an_engine_is_built(
 
 
 def test_layers_of_int8_do_not_prove_fp8(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    build, _ = built(monkeypatch, tmp_path, "fp8_e4m3", FakeEngine({"x": "float32"}, {"Int8": 12}, Int8=12))
+    build, _ = built(monkeypatch, tmp_path, "fp8_e4m3", FakeEngine({"x": "bfloat16"}, {"Int8": 12}, Int8=12))
     assert "0 layers of the engine of net compute in FP8" in str(build.verify())
 
 

@@ -102,6 +102,7 @@ def test_a_resize_in_bf16_is_refused_before_a_session_is_made(tmp_path: Path, mo
         BACKENDS["onnxruntime"].build([component], request)
     files = onnx_export.exported([component], request, "bf16")
     assert backend.without_kernel(files, "fp16", CUDA) is None
+    assert "no bf16 kernel for Resize of unet" in str(backend.without_kernel(files, "int8_weight_only_bf16", CUDA))
     assert backend.without_kernel(files, "bf16", TENSORRT) is None
     plain = Component(name="net", module=torch.nn.Linear(4, 4), inputs=(torch.randn(1, 4),))
     assert backend.without_kernel(onnx_export.exported([plain], request, "bf16"), "bf16", CUDA) is None

@@ -137,7 +137,7 @@ def rest(capability: tuple[int, int]) -> Iterator[Planned]:
         yield Planned(name=f"vit torch_compile {precision}", case=compiled.with_(precision=precision))
     for precision in ("fp8_e4m3", on_base("int8_weight_only", narrow)):
         yield Planned(name=f"vit eager {precision}", case=vit().with_(precision=precision))
-    for precision in ("fp8_e4m3", "int8_static", "fp32", "bf16"):
+    for precision in ("fp8_e4m3", on_base("int8_static", "fp16"), "fp32", "bf16"):
         yield Planned(name=f"vit tensorrt {precision}", case=vit().with_(backend="tensorrt", precision=precision))
     for name in (name for name in VARIANTS if name in OPTIMIZATIONS):
         yield Planned(name=f"vit eager {name}", case=vit().with_(precision=narrow, optimizations=name))

@@ -64,8 +64,6 @@ class OnnxRuntime:
         provider = self.providers[device]
         if provider not in onnxruntime.get_available_providers():
             return f"this build of onnxruntime has no {provider}"
-        if reason := precision.only_over_fp32(wanted, self.label):
-            return reason
         if device == "cuda" and (reason := precision.too_old(wanted)):
             return reason
         return _impossible(wanted, provider) or (onnx_providers.unloadable(provider) if device == "cuda" else None)
@@ -128,15 +126,17 @@ def _impossible(wanted: str, provider: str) -> str | None:
     """Why `provider` cannot run `wanted` as it is, or None."""
     if wanted == "tf32" and provider == CPU:
         return "TF32 is a mode of NVIDIA tensor cores; a CPU has none"
-    if wanted in {"fp16", "bf16"} and provider == CPU:
-        return f"its CPU provider has no {wanted} kernels: it would cast to fp32 and back"
-    recipe = precision.recipe_of(wanted)
+    recipe, base = precision.recipe_of(wanted), precision.rest_of(wanted)
+    if recipe != "fp8_e4m3" and base != "fp32" and provider == CPU:
+        return f"its CPU provider has no {base} kernels: it would cast to fp32 and back"
     if recipe == "int8_dynamic_classic":
         return f"{wanted} is torch's; ONNX Runtime's own dynamic quantiser is int8_dynamic"
     if recipe in INT8_PRODUCTS and provider == CUDA:
         return f"its CUDA provider has no kernels for {wanted}: they would fall back to the CPU"
     if recipe in {"int8_dynamic", "int8_weight_only"} and provider == TENSORRT:
         return f"TensorRT takes int8 by Q/DQ nodes only: int8_static, not {wanted}"
+    if recipe == "int8_static" and base != "fp32" and provider == TENSORRT:
+        return f"Q/DQ nodes over {base} are for the backend tensorrt; nobody has tried them in this provider"
     if wanted == "fp32" and provider == TENSORRT:
         return "its TensorRT provider has no switch for TF32, which TensorRT uses by itself: its fp32 is the row tf32"
     if recipe == "fp8_e4m3" and provider == TENSORRT:
@@ -149,7 +149,7 @@ def _impossible(wanted: str, provider: str) -> str | None:
 def without_kernel(files: Sequence[OnnxFile], wanted: str, provider: str) -> str | None:
     """Why `provider` cannot run these networks in `wanted`, or None. ONNX Runtime itself would fail when it opens the
     session, with an error about a node without a provider."""
-    if (wanted, provider) != ("bf16", CUDA):
+    if (precision.rest_of(wanted), provider) != ("bf16", CUDA):
         return None
     missing = {f.component: sorted(NO_BF16_KERNEL & f.operators.keys()) for f in files}
     found = [f"{' and '.join(operators)} of {name}" for name, operators in missing.items() if operators]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from harness import onnx_export, precision, saturation, share
 from harness.backends import Build, BuildRequest, cached_before, cannot_import, note_built
 from harness.onnx_export import OnnxFile
-from harness.precision import only_over_fp32, recipe_of
+from harness.precision import recipe_of
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
 
@@ -49,10 +49,8 @@ class OpenVino:
             return "OpenVINO has no plug-in for NVIDIA GPUs; it is measured on the CPU (--device cpu)"
         if reason := cannot_import("openvino", "OpenVINO") or onnx_export.missing_package():
             return reason
-        if reason := only_over_fp32(wanted, self.label):
-            return reason
         if wanted not in HINTS:
-            return NOT_HERE[wanted]
+            return NOT_HERE.get(recipe_of(wanted) or wanted, f"{self.label} runs int8_static over fp32, not {wanted}")
         import openvino
 
         able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -1,7 +1,8 @@
 """TensorRT 11, native: each component's ONNX file built into an engine, and the engine called on torch's tensors.
 
-The precision is the ONNX file's (strongly typed networks); int8 and fp8 are by its Q/DQ nodes, the rest in fp32. What
-was built is read back: the types of inputs and layers from the engine, its hash and size. Not yet proven on hardware.
+The precision is the ONNX file's (strongly typed networks); int8 and fp8 are by its Q/DQ nodes, and the rest is in the
+type that the precision names: fp32 for int8_static, fp16 for int8_static_fp16, bf16 for fp8_e4m3. What was built is
+read back: the types of inputs and layers from the engine, its hash and size. Not yet proven on hardware.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ RECIPES: Final = {
     "fp16": "fp16",
     "bf16": "bf16",
     "int8_static": "int8_static",
+    "int8_static_bf16": "int8_static_bf16",
+    "int8_static_fp16": "int8_static_fp16",
     "fp8_e4m3": "fp8_e4m3",
 }
 INSPECTED: Final[Mapping[Recipe | None, str]] = {"int8_static": "Int8", "fp8_e4m3": "FP8"}  # the inspector's words
-NOT_HERE: Final = {
+NOT_HERE: Final[Mapping[Recipe | None, str]] = {
     "int8_dynamic": "TensorRT takes the ranges of int8 from Q/DQ nodes in the file (int8_static), not while it runs",
     "int8_dynamic_classic": "quantize_dynamic makes a torch module for a CPU, which TensorRT does not run",
     "int8_weight_only": "there is no export of it for TensorRT: ONNX Runtime's is an operator of its own (MatMulNBits)",
@@ -63,10 +66,8 @@ class TensorRT:
 
         if int(tensorrt.__version__.split(".")[0]) < VERSION:
             return f"TensorRT {tensorrt.__version__} is older than {VERSION}, whose API this backend speaks"
-        if reason := precision.only_over_fp32(wanted, self.label):  # until there is an export over bf16 and fp16
-            return reason
         if wanted not in RECIPES:
-            return NOT_HERE[wanted]
+            return NOT_HERE[recipe_of(wanted)]
         return precision.too_old(wanted)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
@@ -163,14 +164,14 @@ def _slowest(engine: Engine, component: Component) -> dict[str, float]:
 def _verify(
     found: Mapping[str, tuple[Mapping[str, str], Layers]], precisions: Mapping[str, str], quantised: Mapping[str, int]
 ) -> str | None:
-    """Why the engines are not of the precisions asked for, or None; `precisions` and `quantised` are by component. Of
-    int8_static and fp8_e4m3 as many layers must compute in int8 or fp8 as were quantised, as far as fusing lets that be
-    said."""
+    """Why the engines are not of the precisions asked for, or None; `precisions` and `quantised` are by component.
+    Inputs and output must have the type of what is not quantised. Of int8_static and fp8_e4m3 as many layers must
+    compute in int8 or fp8 as were quantised, as far as fusing lets that be said."""
     kind, total = None, 0
     for name, (dtypes, layers) in found.items():
         precision = precisions[name]
         kind = INSPECTED.get(recipe_of(precision))
-        wanted = "float32" if kind else DTYPES[precision]
+        wanted = DTYPES[precision]
         floating = {tensor: dtype for tensor, dtype in dtypes.items() if "float" in dtype}
         wrong = {tensor: dtype for tensor, dtype in floating.items() if dtype != wanted}
         if wrong:
