@@ -42,11 +42,11 @@ FP8: Final = Grid(name="float8_e4m3fn", largest=448.0, per_channel=False)  # it 
 @dataclass(frozen=True, kw_only=True)
 class Rounded:
     """What is rounded at a layer: the largest absolute values of its input and of its output, None where they are not
-    rounded, and the axis of the weight's channels."""
+    rounded, and the axis of the weight's channels, None where the quantiser gave it one scale."""
 
     given: float | None
     gives: float | None
-    axis: int
+    axis: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ def place(plain: Path, static: Path, base: Path, path: Path, large: bool, grid: 
 
 def _ranges(graph: Any) -> dict[str, Rounded]:
     """What is rounded at each layer of a Q/DQ file, by the layer's name."""
-    from onnx import helper, numpy_helper
+    from onnx import numpy_helper
 
     stored = {tensor.name: tensor for tensor in graph.initializer}
     made_by = {output: node for node in graph.node for output in node.output}
@@ -88,9 +88,10 @@ def _ranges(graph: Any) -> dict[str, Rounded]:
         after = readers.get(node.output[0], [])
         gives = reach(after[0]) if {n.op_type for n in after} == {"QuantizeLinear"} and node.op_type == "Conv" else None
         if not onnx_static.is_quantised(node, made_by):
-            return Rounded(given=None, gives=gives, axis=0)
+            return Rounded(given=None, gives=gives, axis=None)
         given, weight = (made_by[name] for name in node.input[:2])
-        return Rounded(given=reach(given), gives=gives, axis=helper.get_node_attr_value(weight, "axis"))
+        axis = next((a.i for a in weight.attribute if a.name == "axis"), None)
+        return Rounded(given=reach(given), gives=gives, axis=axis)
 
     return {node.name: of(node) for node in graph.node if node.op_type in onnx_static.HEAVY}
 
@@ -159,15 +160,11 @@ class _Written:
         """Adds the weight of `layer` on the grid, and what gives it as `result`."""
         import numpy as np
 
-        axis = {"axis": layer.rounded.axis} if self.grid.per_channel else {}
-        held, scale = _rounded_weight(layer.weight, axis.get("axis"), self.grid, _dtype(self.dtype))
+        axis = layer.rounded.axis if self.grid.per_channel else None
+        held, scale = _rounded_weight(layer.weight, axis, self.grid, _dtype(self.dtype))
         arrays = {"quantized": held, "scale": scale, "zero_point": np.zeros(scale.shape, _dtype(self.grid.name))}
-        self._add(
-            "DequantizeLinear",
-            [self._constant(f"{name}_{kind}", array) for kind, array in arrays.items()],
-            result,
-            **axis,
-        )
+        given = [self._constant(f"{name}_{kind}", array) for kind, array in arrays.items()]
+        self._add("DequantizeLinear", given, result, **({} if axis is None else {"axis": axis}))
         return result
 
     def _add(self, operator: str, given: list[str], result: str, **attributes: int) -> None:
