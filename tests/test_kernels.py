@@ -304,7 +304,7 @@ def test_a_profiler_that_hangs_is_ended_soon_and_loses_no_row(
     assert reply == Reply(status="timeout", reason="no end in time; it was in phase 'kernels'")
     assert patience == [timeout_s, left_s, left_s]
     ended = worker.Workers.__new__(worker.Workers)
-    monkeypatch.setattr(ended, "call", lambda *_: replace(reply, kept=kept[0]))
+    monkeypatch.setattr(ended, "call", lambda *_, **__: replace(reply, kept=kept[0]))
     found = ended.measure(job, lambda _phase: None).measurement
     assert (found.status, found.samples) == ("ok", measured.samples)
     assert found.facts == {"kernels_missing": "no end in time; it was in phase 'kernels'"}

@@ -70,7 +70,7 @@ class Bench:
         allowed_s = min(ROW_TIMEOUT_S, until_s - self.elapsed_s)
         reason = planned.missing
         if reason is None and allowed_s < planned.least_s:
-            reason = f"the time of its step, until {until_s:.0f} s, was spent"
+            reason = f"no time was left: its step ends {until_s:.0f} s after the start of the check"
         if reason is not None:
             skipped = Measurement(case=planned.case, replicate=0, status="skipped", reason=reason)
             return self._kept(Row(name=planned.name, measurement=skipped, flops=None, allowed_s=0.0, seconds=0.0))
