@@ -30,7 +30,7 @@ from harness.types import Protocol
 BUDGET_S: Final = 455.0  # the last row is stopped here
 LAST_S: Final = 470.0  # whatever hangs, the check ends here and keeps what it has measured
 ROW_TIMEOUT_S: Final = 120.0  # for one row: a quarter of the whole time
-LEAST_S: Final = 15.0  # no row is started with less time than this
+LEAST_S: Final = 15.0  # no row except a control is started with less time than this
 QUICK: Final = Protocol(
     replicates=1,
     warmup_min_s=0.1,
