@@ -316,9 +316,10 @@ def test_a_sample_is_longer_on_a_gpu_where_its_end_is_a_synchronisation(device: 
     assert sampling.sample(lambda _loops: seconds, PROTOCOL, shortest_s=shortest_s).loops == 1
     assert sampling.shortest_s(device, replace(PROTOCOL, cold_cache=True)) == 0.0
     timer = SimpleNamespace(seconds=lambda _step, _loops: 1e-4, last_device_s=None)
+    watch: Any = SimpleNamespace(after_sample=lambda _seconds: None)
     trial: Any = SimpleNamespace(
         timer=timer, step=None, device=SimpleNamespace(name=device), protocol=PROTOCOL, turns=None, interleaving=None
     )
-    assert latency._sampled(trial, [], lambda: None, None).loops == alone.loops
+    assert latency._sampled(trial, [], watch, lambda: None, None).loops == alone.loops
     trial.turns, trial.interleaving = turns, counts
-    assert latency._sampled(trial, [], lambda: None, None).loops == alone.loops
+    assert latency._sampled(trial, [], watch, lambda: None, None).loops == alone.loops
