@@ -23,8 +23,9 @@ $(STAMP): pyproject.toml constraints.txt
 bench: $(STAMP)
 	$(EXPORT_ENV) $(BIN)/imgbench run $(SUITE)
 
+# Two processes of two threads each on two cores would spend most of their time waiting for one another.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not quiet"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not quiet"
 	$(BIN)/python -m pytest -q -m quiet
 
 check: $(STAMP)
