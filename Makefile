@@ -25,7 +25,7 @@ bench: $(STAMP)
 
 # Two processes of two threads each on two cores would spend most of their time waiting for one another.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not quiet"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not quiet"
 	$(BIN)/python -m pytest -q -m quiet
 
 check: $(STAMP)

@@ -83,6 +83,9 @@ def test_a_broken_law_fails_by_its_name_and_no_other_does(name: str) -> None:
     found = verdict.judged(BREAKS[name](sound()))
     assert (found.word, found.code) == ("FAILED", 1)
     assert [c.what for c in found.found if c.result == "FAILED"] == [name]
+    assert [text for text in command.ending(found, sound()) if text.startswith("failed    ")] == [
+        f"failed    {name}: {next(c.detail for c in found.found if c.what == name)}"
+    ]
 
 
 @pytest.mark.parametrize("name", [n for n in must_run.names(H100) if n in {*must_run.DEVICE, *must_run.rows(H100)}])

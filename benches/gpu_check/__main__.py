@@ -77,8 +77,9 @@ def line(check: Check) -> str:
 
 
 def ending(judged: verdict.Verdict, found: record.Record) -> Iterator[str]:
-    """The lines below the table: published figures, what is missing, the verdict."""
+    """The lines below the table: published figures, what failed, what is missing, the verdict."""
     yield from (f"published  {text}" for text in published.lines(found))
+    yield from (f"failed    {text}" for text in judged.failed)
     yield from (f"missing   {text}" for text in judged.missing)
     elapsed = "" if found.end is None else f", in {found.end['elapsed_s']:.0f} s"
     yield f"{judged.line}{elapsed}"

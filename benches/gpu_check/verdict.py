@@ -27,6 +27,11 @@ class Verdict:
     missing: tuple[str, ...]
 
     @property
+    def failed(self) -> tuple[str, ...]:
+        """Name and finding of each check that failed."""
+        return tuple(f"{check.what}: {check.detail}" for check in self.found if check.result == "FAILED")
+
+    @property
     def code(self) -> int:
         """The exit code."""
         return CODES[self.word]
