@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from harness.types import Case, Component, Forward, Workload
+from benches.gpu_check.features import features_workload
+from harness.types import Case, Workload
 
 if TYPE_CHECKING:
     import torch
@@ -78,23 +78,4 @@ def _doubled() -> Any:
 
 
 def _workload(case: Case, module: Any) -> Workload:
-    import torch
-
-    from benches.models.workloads import facts
-
-    x = torch.randn(case.batch_size, WIDTH, generator=torch.Generator().manual_seed(case.seed))
-    module = module.eval().requires_grad_(False)
-    components = (Component(name="network", module=module, inputs=(x,)),)
-
-    @torch.no_grad()
-    def iterate(forwards: Mapping[str, Forward], batch: torch.Tensor) -> torch.Tensor:
-        return forwards["network"](batch)
-
-    return Workload(
-        components=components,
-        iterate=iterate,
-        batch=x,
-        output_shape=(case.batch_size, 10),
-        identity=facts(components, "random"),
-        output_kind="features",
-    )
+    return features_workload(case, module, WIDTH, 10, "random")

@@ -6,11 +6,11 @@ launches that do not run ahead: two thousandths of such an iteration, and a tent
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from benches.gpu_check.features import features_workload
 from harness.registry import MODELS
-from harness.types import Case, Component, Forward, Workload
+from harness.types import Case, Workload
 
 if TYPE_CHECKING:
     import torch
@@ -35,25 +35,8 @@ def workload(case: Case, width: int, steps: int) -> Workload:
     """Features (N, width) -> (N, 8) by `steps` residual calls of one layer."""
     import torch
 
-    from benches.models.workloads import facts
-
     torch.manual_seed(0)
-    module = long_network(width, steps).eval().requires_grad_(False)
-    x = torch.randn(case.batch_size, width, generator=torch.Generator().manual_seed(case.seed))
-    components = (Component(name="network", module=module, inputs=(x,)),)
-
-    @torch.no_grad()
-    def iterate(forwards: Mapping[str, Forward], batch: torch.Tensor) -> torch.Tensor:
-        return forwards["network"](batch)
-
-    return Workload(
-        components=components,
-        iterate=iterate,
-        batch=x,
-        output_shape=(case.batch_size, 8),
-        identity=facts(components, "random-0"),
-        output_kind="features",
-    )
+    return features_workload(case, long_network(width, steps), width, 8, "random-0")
 
 
 def long_network(width: int, steps: int) -> Any:

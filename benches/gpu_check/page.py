@@ -66,7 +66,8 @@ def as_run(record: Record) -> Run:
 
 def _verdict(record: Record, judged: Verdict) -> Section:
     items = [f"failed: {text}" for text in judged.failed]
-    items += [f"missing: {text}" for text in judged.missing] + [f"published: {text}" for text in published.lines(record)]
+    items += [f"missing: {text}" for text in judged.missing]
+    items += [f"published: {text}" for text in published.lines(record)]
     content = Markup("<p class='lead'><strong>{}</strong></p><p class='note'>exit code {}</p><ul>{}</ul>").format(
         judged.line, CODES[judged.word], Markup().join(Markup("<li>{}</li>").format(text) for text in items)
     )
