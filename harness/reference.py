@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -94,7 +94,8 @@ def _keep(path: Path, origin: Origin, found: torch.Tensor | None = None) -> None
     """Stores a reference, or, without `found`, only the reason why there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # before the array, since readers look for the array
-    write_atomically(path.with_suffix(".json"), json.dumps(asdict(origin)))
+    told = {name: value for name, value in asdict(origin).items() if value is not None}  # older versions read it, too
+    write_atomically(path.with_suffix(".json"), json.dumps(told))
     if found is not None:
         kept_outputs.save(path, found)
 
@@ -119,7 +120,10 @@ def other_weights(trial: Trial, what: What) -> str | None:
 
 def _origin(trial: Trial, what: What) -> Origin | None:
     path = _path(trial.folder, trial.case, what).with_suffix(".json")
-    return Origin(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    if not path.exists():
+        return None
+    told = json.loads(path.read_text(encoding="utf-8"))
+    return Origin(**{field.name: told[field.name] for field in fields(Origin) if field.name in told})
 
 
 def _compute(trial: Trial, what: What) -> tuple[Origin, torch.Tensor]:

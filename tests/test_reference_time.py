@@ -4,6 +4,7 @@ kept."""
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -254,3 +255,15 @@ def test_an_unchecked_row_ranks_nowhere_first_and_becomes_no_baseline(tmp_path: 
     objections = admission.objections(slower.runs[0], None, force=False)
     assert any(o.startswith("not compared with fp32 eager") and fastest in o for o in objections)
     assert not any(o.startswith("not compared") for o in admission.objections(slower.runs[0], None, force=True))
+
+
+def test_versions_of_imgbench_read_one_another_s_references(tmp_path: Path) -> None:
+    """The arms of `ab` share them, and one may be older or newer than the other."""
+    case = Case(model="planted_ok")
+    path = reference._path(tmp_path, case, "timed batch")
+    reference._keep(path, reference.Origin(weights_hash="ab"), torch.zeros(2))
+    told = json.loads(path.with_suffix(".json").read_text())
+    assert told == {"weights_hash": "ab", "on_cpu": False}, "all that versions before `missing` know"
+    path.with_suffix(".json").write_text(json.dumps(told | {"of_a_later_version": 1}))
+    trial: Any = SimpleNamespace(folder=tmp_path, case=case)
+    assert reference._origin(trial, "timed batch") == reference.Origin(weights_hash="ab")
