@@ -173,21 +173,25 @@ def test_a_rows_own_time_stands_still_while_its_reference_is_computed(monkeypatc
         assert patience.left_s == pytest.approx(left_s), (stamp, phase)
 
 
-def test_a_worker_is_given_that_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its reference takes longer than all of the row's time."""
-    now = [0.0]
+def told(messages: list[tuple[float, str | None]], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The end of a worker's pipe: (seconds on the clock, phase) of each message, None for the outcome."""
+    now, left = [0.0], iter(messages)
     monkeypatch.setattr(worker, "perf_counter", lambda: now[0])
-    messages = iter([(0.0, "latency"), (4.0, reference.BEGUN), (8.5, reference.ENDED), (9.0, None)])
 
     class Receiver:
         def poll(self, _left: float) -> bool:
             return True
 
         def recv(self) -> tuple[str, Any]:
-            now[0], phase = next(messages)
+            now[0], phase = next(left)
             return ("phase", phase) if phase else ("done", "the outcome")
 
-    receiver: Any = Receiver()
+    return Receiver()
+
+
+def test_a_worker_is_given_that_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reference takes longer than all of the row's time."""
+    receiver = told([(0.0, "latency"), (4.0, reference.BEGUN), (8.5, reference.ENDED), (9.0, None)], monkeypatch)
     assert worker._receive(receiver, 5.0, lambda _phase: None) == Reply(value="the outcome")
 
 
@@ -195,19 +199,7 @@ def test_a_worker_is_given_that_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_reference_without_time_of_its_own_takes_the_rows(
     extends: bool, status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = [0.0]
-    monkeypatch.setattr(worker, "perf_counter", lambda: now[0])
-    messages = iter([(4.0, reference.BEGUN), (8.5, reference.ENDED), (9.0, None)])
-
-    class Receiver:
-        def poll(self, _left: float) -> bool:
-            return True
-
-        def recv(self) -> tuple[str, Any]:
-            now[0], phase = next(messages)
-            return ("phase", phase) if phase else ("done", "the outcome")
-
-    receiver: Any = Receiver()
+    receiver = told([(4.0, reference.BEGUN), (8.5, reference.ENDED), (9.0, None)], monkeypatch)
     found = worker._receive(receiver, 5.0, lambda _phase: None, reference_extends=extends)
     assert found is not None
     assert found.status == status

@@ -16,8 +16,6 @@ from typing import Final
 from benches.gpu_check import Check, must_run
 from benches.gpu_check.record import Record, Row
 
-SPENT: Final = "no time was left"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
