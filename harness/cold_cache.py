@@ -50,8 +50,8 @@ def refused(protocol: Protocol, device: str) -> str | None:
 
 @contextmanager
 def flushed(trial: Trial) -> Iterator[Flush | None]:
-    """What flushes the caches of the trial's device; None where the protocol does not ask for it. The buffer is gone
-    after the block. Raises Unsupported where it finds no room beside the model."""
+    """The function that flushes the caches of the trial's device; None where the protocol does not request it. The
+    buffer is freed after the block. Raises Unsupported where there is no memory for the buffer beside the model."""
     if not trial.protocol.cold_cache:
         yield None
         return

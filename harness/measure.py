@@ -52,7 +52,8 @@ class Job:
 
     `only` names the probes to run (None: all of them). `injections` are deliberate slow-downs (`harness.injection`).
     `interleaving` is how the row is measured where two processes take turns (`harness.turns`). `reference_until_s` is
-    set where an fp32 reference has no time of its own: it must be there so many seconds after the row's beginning.
+    set where the fp32 reference has no time limit of its own. It must be computed that many seconds after the row
+    begins.
     """
 
     case: Case
@@ -76,8 +77,8 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A measurement, and the metrics in it that only its workload knows (its stages, its quality). `unfinished` are the
-    probes that are still to run, without which the measurement counts all the same."""
+    """A measurement, and the metrics in it that only its workload knows (its stages, its quality). `unfinished` are
+    the probes that have not run yet; the measurement is valid without them."""
 
     measurement: Measurement
     metrics: tuple[Metric, ...] = ()
@@ -91,9 +92,9 @@ def measure(
     turns: Turns | None = None,
     keep: Callable[[Outcome], None] = lambda _outcome: None,
 ) -> Outcome:
-    """The measurement of one case in one process. `keep` gets it as soon as all figures are there, before probes that
-    may end the process. Raises whatever the model or the backend raises, and Mismatch where one of them changed a
-    setting of the whole process, TF32 among them: nothing is timed under it."""
+    """The measurement of one case in one process. `keep` is called with it as soon as all figures are measured, before
+    probes that may end the process. Raises whatever the model or the backend raises. Raises Mismatch where one of them
+    changed a process-wide setting, such as TF32; nothing is timed under such a setting."""
     began, case = perf_counter(), job.case
     backend = BACKENDS[case.backend]
     if reason := (

@@ -5,11 +5,11 @@ Computed once for all rows that share it, in whichever worker needs it first, an
 adopts its own output, so it is never computed twice. `<key>.json` beside it says how it was computed (`Origin`), or why
 it could not be: then no other row tries again.
 
-The row's time-out stands still meanwhile (`BEGUN` to `ENDED`; `harness.worker`). A reference has a time of its own, as
-long as the row's `timeout_s`. One that takes longer is missing, with the reason, and so is the closeness to it: a row
-that was measured is not lost to its reference. On the row's own device the time is checked before each call of a
-network; for a row of a GPU, the CPU computes it in a process that can be killed (`harness.reference_process`). A job
-with `reference_until_s` gives its reference no time of its own: then the row's time-out goes on meanwhile.
+The row's time-out is paused while a reference is computed (from `BEGUN` to `ENDED`; `harness.worker`). The reference
+has a time limit of its own, equal to the row's `timeout_s`. A reference that takes longer is missing, with the reason,
+and so are the metrics that compare with it; the row keeps what was measured. On the row's own device the limit is
+checked before each call of a network. Where the CPU computes the reference for a row of a GPU, it does so in a process
+that can be killed (`harness.reference_process`). In a job with `reference_until_s` the row's time-out is not paused.
 """
 
 from __future__ import annotations

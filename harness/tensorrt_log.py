@@ -50,8 +50,8 @@ def forget() -> None:
 
 
 def reason() -> str:
-    """What TensorRT has said since `forget`: its errors, and if one says that no tactic is left, the warnings of those
-    that were skipped for memory."""
+    """TensorRT's messages since `forget`: its errors and, if one reports that no tactic is left, the warnings about
+    tactics that were skipped for lack of memory."""
     kept = logger()
     of_memory: list[str] = []
     if any(NO_TACTIC in text.lower() for text in kept.errors):

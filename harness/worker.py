@@ -100,8 +100,8 @@ class Workers:
         *,
         reference_extends: bool = True,
     ) -> Reply:
-        """`function(argument, report)` in a fresh process, killed after `timeout_s` seconds without a result; with
-        `reference_extends` those in which it computes an fp32 reference do not count."""
+        """`function(argument, report)` in a fresh process, killed after `timeout_s` seconds without a result. With
+        `reference_extends` the time in which it computes an fp32 reference does not count."""
         imports, log = self.logs / "imports.log", self.logs / f"{name}.log"
         kills_before = cgroup.oom_kills()
         try:
@@ -272,8 +272,8 @@ def _receive(
     *,
     reference_extends: bool = True,
 ) -> Reply | None:
-    """The worker's result; a time-out; or None where the worker died without a word. `keep` gets a result that stands
-    if no other one follows it, for which there are LAST_S at most."""
+    """The worker's result; a time-out; or None where the worker died without a message. `keep` is called with a result
+    that is valid if no other one follows; the worker then has at most LAST_S seconds left."""
     patience, phase, late = Patience(timeout_s), "start", f"no result after {timeout_s:g} s; it was in phase"
     while True:
         left = patience.left_s

@@ -86,7 +86,8 @@ def ending(judged: verdict.Verdict, found: record.Record) -> Iterator[str]:
 
 
 def measure(out: Path, commit: str | None = None) -> int:
-    """Everything, into `out`; `commit` is what the caller says the code is."""
+    """Runs the whole check and writes its record into `out`; `commit` is the commit that the caller gives for the
+    code."""
     from harness.timing import perf_counter
 
     began = perf_counter()
@@ -198,8 +199,8 @@ def conclude(writer: Writer, page: bool = True) -> int:
 
 
 def give_up(writers: list[Writer], elapsed_s: Callable[[], float], leave: Callable[[int], Any] = os._exit) -> None:
-    """Runs in a thread of its own when the time is up: ends the program, whatever it waits for, with the verdict of the
-    record, or with none where no GPU has answered yet and there is no record."""
+    """Runs in a separate thread when the time is over. It ends the program, whatever the program waits for: with the
+    verdict of the record, or without a verdict where no GPU has answered yet and there is no record."""
     code = verdict.CODES["INCOMPLETE"]
     try:
         if not writers:

@@ -15,13 +15,13 @@ from typing import Any, Final
 from benches.gpu_check import Check, must_run
 from benches.gpu_check.record import Record, Row
 
-LOOPS_TOLERANCE: Final = 0.1  # of twice the time of one loop; a cached answer would be off by half
-KERNEL_TOLERANCE: Final = 1.1  # of event time: the profiled iteration is another one, perhaps at another clock
+LOOPS_TOLERANCE: Final = 0.1  # of twice the time of one loop; a cached answer would take half of that
+KERNEL_TOLERANCE: Final = 1.1  # of the event time
 GRAPHS_TOLERANCE: Final = 1.1  # of the eager latency: where the GPU is the bottleneck, a replay saves nothing
 
-# The first that a kernel's name matches is the precision that it shows. By the names of cuBLAS, cuBLASLt (nvjet),
-# cuDNN, CUTLASS and of the attention kernels in torch; Triton and TensorRT's Myelin name theirs without it. The names
-# are from publications and have not been seen on hardware here.
+# The first pattern that matches a kernel's name gives its precision. The patterns follow the names of cuBLAS, cuBLASLt
+# (nvjet), cuDNN, CUTLASS and torch's attention kernels, as published; they have not been seen on hardware. The names of
+# Triton's and TensorRT Myelin's kernels do not show a precision.
 SHOWN: Final[Mapping[str, re.Pattern[str]]] = {
     "fp8": re.compile(r"e4m3|e5m2|fp8|nvjet_(?:sm\d+_)?q"),
     "int8": re.compile(r"int8|imma|igemm|i8816|i16832|i8i8|i8i32|i8f(?:16|32)|s8s8|_s8_"),
@@ -34,7 +34,7 @@ UNTOLD: Final = re.compile(r"^cudnn_generated_")  # cuDNN names its attention in
 BITS: Final[Mapping[str, int]] = {"fp8": 8, "int8": 8, "bf16": 16, "fp16": 16, "tf32": 19, "fp32": 32}
 QUANTISED: Final = ("int8", "fp8")
 TENSORRT: Final = ("tensorrt", "onnxruntime_tensorrt")
-# These queue every kernel in one stream. Others may run kernels side by side, whose times then add up to more.
+# These queue every kernel in one stream. Others may run kernels concurrently; the sum of their times is then larger.
 ONE_STREAM: Final = (
     "eager",
     "cuda_graphs",
@@ -100,9 +100,9 @@ def loops(record: Record) -> Check:
 
 
 def kernel_time(record: Record) -> Check:
-    """The kernels of what was profiled take at most the time between two events around it (`kernel_event_s`); where
-    those are absent, around an iteration of the samples. Backends that are not in ONE_STREAM may run kernels side by
-    side: there the share is told and proves nothing."""
+    """The profiled kernels take at most the time between two CUDA events around them (`kernel_event_s`) or, where that
+    is missing, around an iteration of the samples. Backends outside ONE_STREAM may run kernels concurrently, so their
+    share is shown but not judged."""
     shares: dict[str, float] = {}
 
     def part(row: Row) -> str | None:
@@ -121,13 +121,14 @@ def kernel_time(record: Record) -> Check:
 
 
 def kernel_names(record: Record) -> Check:
-    """A row whose products show wider precisions, and its own in none, was not measured in its own: it fails.
+    """A row fails if the names of its matrix product kernels show wider precisions and never its own.
 
-    The names were learnt from publications, so that no name alone may fail a row. A row is ok where some product shows
-    its own precision. It is not shown, which is no failure, where the names tell nothing, or only precisions that are
-    as narrow as its own; and where products without a known name take more time than the wide ones (in a quantised row,
-    whose other products are wide: any time), since they may be in the row's own. int8_weight_only multiplies in its
-    wide precision, and is not judged. Only an eager row must show something: Triton and Myelin name no precision.
+    The name patterns come from publications, so a single unknown name does not fail a row. A row is ok if a product
+    shows its own precision. Nothing is shown, which is not a failure, in two cases: the names give no precision or only
+    precisions as narrow as the row's own; or products with unknown names take more time than the wide ones (in a
+    quantised row, whose other products are wide, any time), since they may be in the row's own precision.
+    int8_weight_only multiplies in its wide precision and is not judged. Only an eager row must show a precision,
+    because the names of Triton's and Myelin's kernels give none.
     """
     wide: dict[str, str] = {}
 

@@ -42,8 +42,8 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measured row. `flops` are those of one iteration, None if unknown; `allowed_s` is the time that it had, and
-    `phase` the last one that its worker began (None: none)."""
+    """One measured row. `flops` are those of one iteration, None if unknown; `allowed_s` is its time limit, and
+    `phase` the last phase that its worker began (None: none)."""
 
     name: str
     measurement: Measurement

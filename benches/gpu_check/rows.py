@@ -97,8 +97,8 @@ class Bench:
         return any(line.get("what") == LAYERS for line in self.writer.lines)
 
     def _tell_layers(self, engines: Path) -> None:
-        """Keeps what TensorRT's inspector says of one engine, since nobody has seen it on hardware; also where that
-        made the row invalid."""
+        """Records the text of TensorRT's inspector for one engine, because it has not been seen on hardware; also if
+        the row is invalid."""
         for file in sorted(engines.glob("*.layers.json"))[:1]:
             text = file.read_text(encoding="utf-8", errors="replace")
             told = " ".join(text.split())[:LAYERS_SHOWN]

@@ -94,8 +94,8 @@ def _seen(components: Sequence[Component], request: BuildRequest) -> dict[str, O
 
 
 def _observed(component: Component, calls: Calls, request: BuildRequest) -> Observed:
-    """What `calls` show, run on the device with copies of their inputs, cast as in the run. `request` is the
-    component's own."""
+    """What `calls` show. They run on the device with copies of their inputs, cast as in the run. `request` is that of
+    the component."""
     dtype = precision.dtype_of(request.precision)
     given = [
         tuple(x.to(request.device, dtype if x.is_floating_point() else None, copy=True) for x in call) for call in calls

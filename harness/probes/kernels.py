@@ -1,10 +1,10 @@
 """Which kernels a GPU ran: one iteration under torch's profiler, after everything that is timed.
 
-An iteration of many calls (the steps of a diffusion model) has up to 100,000 kernels, which torch takes tens of seconds
-and gigabytes to read. There one call of each network with its example inputs is profiled instead; the fact `kernels_of`
-says which. The clocks of a GPU fall while the profiler starts, so it runs for WARM_S seconds inside the profiler before
-the iteration that counts. The row's measurement is sent before all of this (`harness.worker`), and stands if the probe
-fails, ends the process or takes too long.
+An iteration of many calls (the steps of a diffusion model) may have 100,000 kernels or more. Reading them would take
+torch tens of seconds and gigabytes of memory. In that case one call of each network with its example inputs is profiled
+instead, and the fact `kernels_of` says so. The clocks of a GPU fall while the profiler starts, so iterations run inside
+the profiler for WARM_S seconds before the one that is kept. The row's measurement is sent before the probe begins
+(`harness.worker`). It remains valid if the probe fails, ends the process or takes too long.
 
 CUPTI sees the kernels of every library in the process, so ONNX Runtime's and TensorRT's too, and those of a replayed
 CUDA graph one by one. The names show which attention and which matrix product were chosen, and in which precision. On a
@@ -57,8 +57,8 @@ def kind(name: str) -> str:
 
 @probe("kernels", order=AFTER_SENTINEL, metrics=(), first_process_only=True)
 def kernels(trial: Trial) -> Findings:
-    """Facts: `kernels`, the longest of those profiled (name, kind, calls, seconds, and the share of all kernels' time);
-    `kernel_time_s`, the sum over all of them; `kernel_event_s`, the seconds of the same calls between two CUDA events;
+    """Facts: `kernels`, the longest kernels (name, kind, calls, seconds, and the share of all kernels' time);
+    `kernel_time_s`, the sum over all kernels; `kernel_event_s`, the seconds of the same calls between two CUDA events;
     and `kernels_of`, what was profiled. Or `kernels_missing`, the reason why there are none.
 
     The sum counts kernels that ran side by side in two streams twice. Copies and fills (cudaMemcpy, cudaMemset) are no

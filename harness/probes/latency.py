@@ -32,9 +32,9 @@ LATENCY = Metric(
     better="lower",
     kind="noisy",
     description="median seconds of one iteration over one batch in the steady state, host wall clock with the device "
-    "synchronised; with cold_cache after a flush of the caches, on a GPU by its own clock. A sample of several "
-    "iterations (fact loops) waits for a GPU only at its end: its time per iteration is the larger of the host's and "
-    "the GPU's, and not the latency of a single call",
+    "synchronised; with cold_cache, after a flush of the caches, and on a GPU by the GPU's own clock. A sample of "
+    "several iterations (fact loops) waits for a GPU only at its end: the time per iteration is the larger of the "
+    "host's and the GPU's, and not the latency of a single call",
 )
 
 
