@@ -47,7 +47,7 @@ def _is_file(plugin: str) -> bool:
 
 def _load(plugin: str) -> None:
     from benches.failures import UsageError
-    from harness.worker import one_line
+    from harness.causes import one_line
 
     if not _is_file(plugin):
         try:

@@ -13,10 +13,10 @@ import benches
 from benches import suites
 from benches.cli import device_name, positive
 from benches.failures import KNOWN, exit_code, text
-from benches.stepwise import STEPWISE, StepwiseRun
+from benches.pytest_plugin.sweep import STEPWISE, StepwiseRun
 from harness.devices import unmeasured
 from harness.types import AXES, Case
-from reports import benchmark_json
+from reports.formats import benchmark_json
 
 try:
     from pytest_benchmark.logger import PytestBenchmarkWarning

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from baselines.detector.recorded import RecordingRefused
-from baselines.store import BaselineRefused
+from baselines.stored.store import BaselineRefused
 from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE, USAGE
-from harness.arm_process import ArmFailed
+from harness.causes import one_line
 from harness.devices import NoSuchDevice
+from harness.measuring.sockets import NoSocketFolder
+from harness.paired.arm_process import ArmFailed
+from harness.processes.sweep import EnvironmentFailed, StorageFailed
+from harness.processes.threads import ThreadsRefused
 from harness.registry import UnknownName
-from harness.sockets import NoSocketFolder
 from harness.storage import RunBusy, UnreadableRun
 from harness.suite import SuiteError
-from harness.sweep import EnvironmentFailed, StorageFailed
-from harness.threads import ThreadsRefused
 from harness.weights import WeightsChanged
-from harness.worker import one_line
 
 
 class UsageError(ValueError):

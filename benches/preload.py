@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from harness import onnx_export
-from harness.precision import QUANTISED
+from harness.backends.onnx import export as onnx_export
+from harness.numerics.precision import QUANTISED
 from harness.registry import BACKENDS, MODELS
 from harness.types import Case
 

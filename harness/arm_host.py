@@ -18,10 +18,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from harness.arms import loaded_code
-from harness.blocks import BlockJob, measure_block
-from harness.environment import collect_or_reason
-from harness.worker import Reply, Workers, die_with
+from harness.measuring.parent_process import die_with
+from harness.paired.blocks import BlockJob, measure_block
+from harness.processes.endings import Reply
+from harness.processes.environment import collect_or_reason
+from harness.processes.loaded_code import loaded_code
+from harness.processes.worker import Workers
 
 QUESTION_TIMEOUT_S = 300.0
 

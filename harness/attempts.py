@@ -1,6 +1,7 @@
 """Attempts: a process that met a busy machine, or that failed, is measured again, and nothing is thrown away.
 
-The choice between ok attempts is by what the kernel and the driver counted during the block (`harness.contention`),
+The choice between ok attempts is by what the kernel and the driver counted during the block
+(`harness.measuring.contention`),
 never by its time: the first quiet attempt counts, and where none was quiet the first one, with its warning.
 """
 

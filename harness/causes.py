@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -94,6 +95,8 @@ OWN_SIGNALS: Final = frozenset(
     | {signal.SIGPIPE, signal.SIGALRM}
 )
 PROBE_BYTES: Final = 1 << 20
+MAX_REASON = 400
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def sentence(cause: Cause, detail: str) -> str:
@@ -134,6 +137,13 @@ def of_folders(folders: Iterable[Path]) -> Cause | None:
             if cause := of_error(error):
                 return cause
     return None
+
+
+def one_line(error: BaseException) -> str:
+    """ "ValueError: its message" on one line, shortened, followed by the error that caused it."""
+    text = " ".join(_ESCAPES.sub("", str(error)).split())[:MAX_REASON]
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{one_line(error.__cause__)} (then {said[:80]})" if error.__cause__ is not None else said
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness import stats, threads
+from harness import stats
 from harness.derived import DERIVED, Estimate, summarise
+from harness.processes import threads
 from harness.same_outputs import same_outputs
 from harness.types import AXES, Case, Measurement, Metric, Run
 

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from harness import row_defaults, strict_yaml, weights
-from harness.optimizations import canonical
+from harness.numerics.optimizations import canonical
+from harness.numerics.precision import PRECISIONS
 from harness.registry import BACKENDS, MODELS, SCHEDULERS, UnknownName, nearest
 from harness.shown import shown
-from harness.types import AXES, PRECISIONS, Case, Model, Protocol, Suite
+from harness.types import AXES, Case, Model, Protocol, Suite
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,79}")
 MAX_INTEGER = 1_000_000

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness import labels
 from harness.causes import Cause
-from harness.precision import BY_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +31,6 @@ Kind = Literal[
 Summary = Literal["median", "mean", "max", "last"]
 
 STATUSES: tuple[str, ...] = get_args(Status)
-PRECISIONS: tuple[str, ...] = tuple(BY_NAME)
 IDENTICAL = "bit-identical to the fp32 eager output"  # the reason why a PSNR is missing: it would be infinite
 
 Samples = dict[str, list[float]]
@@ -121,7 +119,7 @@ class Component:
     exporter traces with them and the run is checked against them. `calls` is how often one iteration must call it. A
     component with `repeated` is the denoiser: each of its calls is a denoising step of its own in the stage table. A
     component with `force_upcast` (diffusers' term) overflows in fp16. In an fp16 row it runs in fp32, in every backend
-    (`harness.precision.of_component`)."""
+    (`harness.numerics.precision.of_component`)."""
 
     name: str
     module: torch.nn.Module
@@ -224,7 +222,7 @@ class Protocol:
     A process takes samples until the 95 % interval of its own median is within ±`target_interval` of it (None: not
     asked for), but at least `min_samples` in `min_sample_time_s` and for at most `max_sample_time_s`. A process that
     met a busy machine is measured again up to `contended_retries` times. With `cold_cache` the caches are flushed
-    before each iteration (`harness.cold_cache`).
+    before each iteration (`harness.measuring.cold_cache`).
     """
 
     replicates: int = 3

@@ -8,7 +8,7 @@ a comparison has a failure or an error exactly where `exit_code` is not 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 from baselines.verdict import (
@@ -22,13 +22,13 @@ from baselines.verdict import (
     exit_code,
     no_pass,
 )
-from reports.sections.comparison import ranked
 from reports.wording import counted, listed
 
 Standing = Literal["failure", "error", "skipped", "passed"]
 TIMED: Final = frozenset({"noisy", "energy"})
 INVALID: Final = "health: invalid"  # begins the reason of a row that ran and gave, or was, something else
 REASON_CHARACTERS: Final = 300
+SEVERITY: Final = ("regressed", "missing", "not_comparable", "inconclusive", "improved", "new", "unchanged")
 
 
 def standing(verdict: Verdict, comparison: Comparison, strict: bool = False) -> Standing:
@@ -141,3 +141,8 @@ def _counted(number: int, one: str, many: str) -> str:
 
 def _rows(comparison: Comparison, which: Callable[[Verdict], bool]) -> int:
     return len({v.case_id for v in comparison.verdicts if v.gating and which(v)})
+
+
+def ranked(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The gravest outcome first, and within it the largest change."""
+    return sorted(verdicts, key=lambda v: (SEVERITY.index(v.outcome), -abs((v.ratio or 1.0) - 1.0), v.label, v.metric))

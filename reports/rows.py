@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from baselines.rules import set_tolerance
+from baselines.stored.rules import set_tolerance
 from harness.types import AXES, Metric
 from harness.units import MISSING
 from reports.section import ReportData

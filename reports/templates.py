@@ -11,7 +11,7 @@ from markupsafe import Markup
 HERE = Path(__file__).parent
 
 ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.FileSystemLoader([HERE, HERE / "sections"]),
+    loader=jinja2.FileSystemLoader([HERE / "page", HERE / "sections"]),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
@@ -26,4 +26,4 @@ def fragment(name: str, **values: Any) -> Markup:
 
 def asset(name: str) -> Markup:
     """A style sheet or script of this package, as it is."""
-    return Markup((HERE / name).read_text(encoding="utf-8"))
+    return Markup((HERE / "page" / name).read_text(encoding="utf-8"))

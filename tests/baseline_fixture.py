@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from baselines.compare import compare
-from baselines.store import Session
+from baselines.stored.compare import compare
+from baselines.stored.store import Session
 from baselines.verdict import Comparison, Verdict
 from harness.types import Case, Kind, Measurement, Metric, Protocol, Run
 

@@ -14,13 +14,13 @@ import tensorrt_fixture
 import torch
 
 import benches
-from baselines.fingerprint import fingerprint
+from baselines.stored.fingerprint import fingerprint
 from benches.preload import MODEL_LIBRARIES, QUANTISER
 from harness import suite
+from harness.processes.sweep import collect_environment, new_run, sweep
+from harness.processes.worker import Workers
 from harness.registry import BACKENDS
-from harness.sweep import collect_environment, new_run, sweep
 from harness.types import Case, Measurement, Run
-from harness.worker import Workers
 
 sys.path.insert(0, str(Path(__file__).parent))
 

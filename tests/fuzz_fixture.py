@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import baselines.store
+import baselines.stored.store
 from harness import storage
 
 # Of every type, and those at the borders of what a number or a text can be.
@@ -68,7 +68,7 @@ def _odd_bytes(rng: random.Random, value: str) -> tuple[bytes, ...]:
 
 def sound_run(folder: Path, run_id: str) -> Path:
     """A run folder with four rows of the shipped reference run: classifiers and a sampler, and controls."""
-    run = baselines.store.load(baselines.store.DEFAULT_ROOT / "reference" / "digits.json").run
+    run = baselines.stored.store.load(baselines.stored.store.DEFAULT_ROOT / "reference" / "digits.json").run
     wanted = [c for c in run.cases if c.model == "digits_vit" and c.batch_size == 32 and c.precision != "bf16"]
     chosen = [c for c in wanted if c.backend in ("eager", "tensorrt")][:3]
     chosen += [c for c in run.cases if c.model == "digits_dit"][:1]
@@ -159,7 +159,7 @@ def damaged_run(seed: int, run: Path, session: Path) -> str:
         document, what = changed(json.loads(session.read_text()), rng)
         with_seal = isinstance(document, dict) and "hash" in document and "\ud800" not in json.dumps(document)
         if with_seal and "ud800" not in json.dumps(document):
-            document["hash"] = baselines.store.seal(document)
+            document["hash"] = baselines.stored.store.seal(document)
         session.write_text(json.dumps(document))
         return f"{session.name}: {what}"
     path = run / rng.choice(("run.json", "comparison.json") if kind == "field" else names[1:3])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.paired import PairedRun
+from harness.paired.paired_run import PairedRun
 from harness.types import Protocol
 
 

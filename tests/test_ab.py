@@ -13,12 +13,12 @@ import pytest
 
 from baselines.paired.decision import RULE
 from baselines.verdict import CONTAMINATED, REGRESSED
-from benches import arms
-from benches.ab import decide
+from benches.ab import arms
+from benches.ab.driver import decide
+from benches.cli.ab import seconds
 from benches.failures import UsageError
-from benches.paired_commands import seconds
-from harness import paired
-from harness.turns import shared_cpus
+from harness.measuring.turns import shared_cpus
+from harness.paired import paired_run as paired
 from harness.types import Case
 
 HERE = Path(__file__).parent

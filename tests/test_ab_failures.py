@@ -14,7 +14,7 @@ import pytest
 from planted import LATE
 
 from baselines.verdict import BENCHMARK_ERROR, CONTAMINATED, NOT_COMPARABLE, REGRESSED
-from harness import paired
+from harness.paired import paired_run as paired
 
 HERE = Path(__file__).parent
 SUITE = (

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from conftest import QUICK
 
-from baselines import store
-from harness import agreement
+from baselines.stored import store
+from harness.measuring import agreement
 from harness.types import Case, Measurement, Run
 
 RunSuite = Callable[..., Run]

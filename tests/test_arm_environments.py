@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from test_arms import commit, git, loaded
 
-from benches import arm_environments, arms
-from benches.arm_environments import own_packages
+from benches.ab import arm_environments, arms
+from benches.ab.arm_environments import own_packages
 from benches.failures import UsageError
-from harness.arm_process import ArmFailed
-from harness.arms import Arm
+from harness.paired.arm_process import ArmFailed
+from harness.paired.arms import Arm
 from harness.types import Case
 
 FINDER = """

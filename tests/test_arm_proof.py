@@ -17,12 +17,14 @@ from paired_fixture import paired_run
 from test_arms import commit, git
 
 from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE, USAGE
-from benches import ab as ab_room
-from benches import arm_proof, arms, cli
+from benches import cli
+from benches.ab import arm_proof, arms
+from benches.ab import driver as ab_room
 from benches.failures import NotComparable
-from harness.arms import Arm, imported_code
-from harness.blocks import BlockJob, measure_block
-from harness.measure import Job
+from harness.paired.arms import Arm
+from harness.paired.blocks import BlockJob, measure_block
+from harness.processes.loaded_code import imported_code
+from harness.processes.measure import Job
 from harness.types import Case, Measurement, Protocol
 
 PLACE = Path("/cache/1/source")

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from benches import ab, arms
+from benches.ab import arms
+from benches.ab import driver as ab
 from benches.failures import NotComparable, UsageError
-from harness.arms import Arm, other_sampling, tree_digest
+from harness.paired.arms import Arm, other_sampling
+from harness.processes.endings import Reply
+from harness.processes.loaded_code import tree_digest
 from harness.types import Case, Protocol
-from harness.worker import Reply
 
 PYPROJECT = """
 [build-system]
@@ -71,7 +73,7 @@ def prepared(project: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[A
 def loaded(arm: Arm, project: Path, variables: tuple[str, ...] = ()) -> dict:
     """What the arm's interpreter says of itself, asked as the host is started: elsewhere, its own variables."""
     code = (
-        "import json; from harness.arms import loaded_code; import tinyproject;"
+        "import json; from harness.processes.loaded_code import loaded_code; import tinyproject;"
         f"print(json.dumps([loaded_code(('tinyproject', 'harness'), {variables!r}), tinyproject.SPEED]))"
     )
     done = subprocess.run(

@@ -20,9 +20,9 @@ from baseline_fixture import (
     stored,
 )
 
-from baselines.compare import compare
-from baselines.health import work_difference
-from baselines.rows import Row, rows_of
+from baselines.stored.compare import compare
+from baselines.stored.health import work_difference
+from baselines.stored.rows import Row, rows_of
 from baselines.verdict import exit_code
 from harness.types import Case, Measurement
 

@@ -19,14 +19,15 @@ from baseline_fixture import (
     stored,
 )
 
-from baselines.compare import compare
-from baselines.noisy import FULL_SESSIONS, SHARED_MACHINE_SD, discoveries, shift_of
+from baselines.stored.compare import compare
+from baselines.stored.noisy import FULL_SESSIONS, SHARED_MACHINE_SD, discoveries, shift_of
 from baselines.verdict import Comparison, exit_code
 from harness.types import Case
-from reports import gate, markdown
-from reports.annotations import github
-from reports.badge import badge
-from reports.junit import junit
+from reports import gate
+from reports.ci.annotations import github
+from reports.ci.badge import badge
+from reports.ci.junit import junit
+from reports.formats import markdown
 
 
 def test_four_sessions_by_hand() -> None:

@@ -14,8 +14,8 @@ from baseline_fixture import (
     stored,
 )
 
-from baselines.compare import compare
-from baselines.rules import mcnemar
+from baselines.stored.compare import compare
+from baselines.stored.rules import mcnemar
 from baselines.verdict import exit_code
 from harness.types import IDENTICAL, Run
 

@@ -24,12 +24,10 @@ from baseline_fixture import (
     stored,
 )
 
-from baselines import store
-from baselines.compare import compare, compare_stored
-from baselines.fingerprint import (
-    machine_key,
-)
-from baselines.store import BaselineRefused, Session
+from baselines.stored import store
+from baselines.stored.compare import compare, compare_stored
+from baselines.stored.fingerprint import machine_key
+from baselines.stored.store import BaselineRefused, Session
 from baselines.verdict import Comparison, Verdict, exit_code
 
 
@@ -220,7 +218,8 @@ def test_exit_code_of_a_refusal() -> None:
 
 
 def test_baselines_import_with_torch_absent() -> None:
-    code = "import sys; sys.modules['torch'] = None; import baselines.compare, baselines.store; print('fine')"
+    imports = "import baselines.stored.compare, baselines.stored.store"
+    code = f"import sys; sys.modules['torch'] = None; {imports}; print('fine')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("fine\n", 0), done.stderr
 

@@ -24,9 +24,9 @@ from baseline_fixture import (
     stored,
 )
 
-from baselines import store
-from baselines.compare import compare, compare_stored
-from baselines.fingerprint import (
+from baselines.stored import store
+from baselines.stored.compare import compare, compare_stored
+from baselines.stored.fingerprint import (
     differences,
     fingerprint,
     machine_key,
@@ -34,7 +34,7 @@ from baselines.fingerprint import (
     soft_differences,
     software_differences,
 )
-from baselines.store import BaselineRefused, find, save
+from baselines.stored.store import BaselineRefused, find, save
 from baselines.verdict import NOT_COMPARABLE, exit_code
 from harness.types import Run
 

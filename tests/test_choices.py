@@ -10,7 +10,7 @@ from reports_fixture import METRICS, make_run
 from harness.types import IDENTICAL, Case, Measurement, Metric, Run
 from reports.data import report_data
 from reports.section import NotShown, Section
-from reports.sections.choices import choices
+from reports.sections.trade_offs import choices
 
 PSNR = Metric(
     name="psnr_db", unit="dB", label="PSNR", better="higher", kind="quality_continuous", description="", summary="mean"

@@ -14,12 +14,13 @@ import pytest
 from comparison_fixture import GONE, SAME, SLOWER, UNDECIDED, every_state, paired
 
 from baselines.verdict import Comparison, exit_code
-from harness.environment import VERSION
-from reports import gate, markdown
-from reports.annotations import github
-from reports.artifacts import Targets, as_json, write
-from reports.badge import badge
-from reports.junit import junit
+from harness.processes.environment import VERSION
+from reports import gate
+from reports.ci.annotations import github
+from reports.ci.artifacts import Targets, as_json, write
+from reports.ci.badge import badge
+from reports.ci.junit import junit
+from reports.formats import markdown
 
 COMMENT = """\
 <!-- imgbench gate -->

@@ -16,7 +16,7 @@ import pytest
 from baseline_fixture import latency, measured, run_of
 from ci_fixture import ACTION, BASH, PAGE, ROOT, command, environment, snippets
 
-from baselines import store
+from baselines.stored import store
 from benches.cli import main, parser
 from harness import storage
 from harness.types import Run

@@ -12,7 +12,7 @@ import pytest
 from comparison_fixture import SAME, SLOWER, UNDECIDED, every_state, paired
 
 from harness import storage
-from reports.junit import junit
+from reports.ci.junit import junit
 
 JUNIT = """\
 <?xml version="1.0" encoding="UTF-8"?>

@@ -95,7 +95,7 @@ def test_an_installation_that_lacks_a_module_is_a_benchmark_error_in_every_comma
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(benches, "commands", raising=False)
-    monkeypatch.setitem(sys.modules, "benches.commands", None)  # what a missing pandas makes of it
+    monkeypatch.setitem(sys.modules, "benches.cli.run", None)  # what a missing pandas makes of it
     assert main(["list", "models"]) == BENCHMARK_ERROR
     assert "this is a defect of imgbench" in capsys.readouterr().err
 

@@ -12,10 +12,12 @@ import planted
 import pytest
 import torch
 
-from baselines.fingerprint import protocol_differences
-from harness import cold_cache, frames, measure, records, suite, worker
+from baselines.stored.fingerprint import protocol_differences
+from harness import frames, records, suite
 from harness.devices.cpu import Cpu
+from harness.measuring import cold_cache
 from harness.probes.latency import LATENCY
+from harness.processes import measure, worker
 from harness.timing import Timer
 from harness.types import Case, Protocol
 
@@ -178,7 +180,7 @@ def test_every_iteration_of_a_cold_row_is_flushed_and_a_sample(tmp_path: Path, m
 def test_what_the_flush_costs_counts_as_sampling_time() -> None:
     """The sampling of short iterations with long flushes ends at the protocol's time, not after a thousand times as
     long."""
-    from harness import sampling
+    from harness.measuring import sampling
 
     asked = replace(COLD, min_samples=2, warmup_max_s=1.0, max_sample_time_s=10.0, target_interval=1e-9)
     found = sampling.sample(lambda _loops: 1e-4, asked, shortest_s=0.0, whole_s=lambda _timed_s: 1.0)

@@ -20,10 +20,10 @@ from torch._dynamo.utils import counters
 from torch._inductor import async_compile, cudagraph_trees
 from torch._inductor import config as inductor
 
-from benches import doctor
+from benches.cli import doctor
 from harness.backends import Build, torch_compile
+from harness.backends.torch.compilation import Compilation, Counts
 from harness.backends.torch_compile import MaxAutotune, ReduceOverhead, TorchCompile, missing_compiler
-from harness.compilation import Compilation, Counts
 from harness.devices import cuda
 from harness.types import Component
 

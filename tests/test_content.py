@@ -8,7 +8,7 @@ import planted_states
 import pytest
 import torch
 
-from harness import content
+from harness.measuring import content
 from harness.types import Component, Run
 
 RunSuite = Callable[..., Run]

@@ -16,16 +16,17 @@ from unittest.mock import create_autospec
 import pytest
 import torch
 
-from benches import doctor
-from harness import contention, probes, sentinel, turns
+from benches.cli import doctor
+from harness import probes
 from harness.attempts import contended
 from harness.devices import cpu
-from harness.measure import Job, _found, measure
+from harness.measuring import contention, sentinel, turns
+from harness.measuring.repeatability import snapshot
+from harness.measuring.trial import Findings
+from harness.measuring.turns import Interleaving, _Players
 from harness.probes.latency import latency
-from harness.repeatability import snapshot
+from harness.processes.measure import Job, _found, measure
 from harness.timing import Timer, perf_counter
-from harness.trial import Findings
-from harness.turns import Interleaving, _Players
 from harness.types import Case, Protocol, Workload
 
 BUSY = {"elapsed_s": 0.9, "own_cpu_s": 0.9, "other_cpu_s": 0.6}

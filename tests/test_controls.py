@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from baseline_fixture import A, changed, latency, measured, run_of
 
-from baselines import store
-from baselines.compare import compare_stored
-from baselines.controls import busy_share, control_moved, control_words, sentinels_moved, tripped
+from baselines.stored import store
+from baselines.stored.compare import compare_stored
+from baselines.stored.controls import busy_share, control_moved, control_words, sentinels_moved, tripped
 from baselines.verdict import exit_code
 from harness.types import Case, Control, Measurement, Run
 

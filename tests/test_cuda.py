@@ -10,11 +10,11 @@ from unittest.mock import create_autospec
 import pytest
 import torch
 
-from harness import contention
 from harness.devices import cuda, nvml
+from harness.measuring import contention
+from harness.measuring.repeatability import snapshot
 from harness.probes.latency import latency
 from harness.probes.memory import memory
-from harness.repeatability import snapshot
 from harness.timing import Timer
 from harness.types import Case, Protocol, Workload
 

@@ -22,11 +22,13 @@ from test_onnx_families import networks, request_in
 from test_pipelines import UNET, case_of, workload_of
 
 from benches.models.networks import UNet
-from harness import onnx_export, onnx_proof
 from harness.backends import onnxruntime as backend
-from harness.onnx_export import OnnxFile
-from harness.onnx_proof import CUDA
-from harness.types import PRECISIONS, Component
+from harness.backends.onnx import export as onnx_export
+from harness.backends.onnx import proof as onnx_proof
+from harness.backends.onnx.export import OnnxFile
+from harness.backends.onnx.proof import CUDA
+from harness.numerics.precision import PRECISIONS
+from harness.types import Component
 
 pytestmark = [pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"), pytest.mark.usefixtures("one_thread")]
 

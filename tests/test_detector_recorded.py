@@ -15,7 +15,7 @@ import pytest
 from baselines.detector.drawn import LATENCY, stretches
 from baselines.detector.noise import NoiseModel, recorded
 from baselines.detector.recorded import Recording, RecordingRefused, from_run, joined, load, save
-from harness import paired
+from harness.paired import paired_run as paired
 from harness.types import Case, Measurement
 
 SMALL = NoiseModel(description="three rows", rows=3, samples=6)

@@ -19,7 +19,7 @@ from baselines.detector.rules import RULES
 from baselines.detector.table import OURS, ROWS_ALARMED, WHOLE_RUNS, by_row, evaluate, markdown, summary
 from baselines.paired import decision
 from baselines.paired.question import FAMILY_LEVEL
-from harness.pairs import RENEWAL, RENEWAL_APART
+from harness.paired.pairs import RENEWAL, RENEWAL_APART
 
 README = Path(baselines.__file__).parent / "README.md"
 SMALL = NoiseModel(description="three rows", rows=3, samples=6)
@@ -122,7 +122,8 @@ def test_all_pairs_together_decide_where_the_time_is_short(monkeypatch: pytest.M
 
 
 def test_offsets_of_servers_mislead_unless_servers_are_renewed_often() -> None:
-    """What `harness.pairs.RENEWAL_APART` is for: pairs of the same servers share an offset that they cannot show."""
+    """What `harness.paired.pairs.RENEWAL_APART` is for: pairs of the same servers share an offset that they cannot
+    show."""
     missed = {}
     for lifetime in (RENEWAL, RENEWAL_APART):
         model = replace(MODELS["server"], server=0.008, lifetime=lifetime, rows=4, samples=1, iteration=0.0)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from harness import cgroup, devices, precision
-from harness.devices import cpu
+from harness import devices
+from harness.devices import cgroup, cpu
+from harness.numerics import precision
 from harness.probes.energy import energy
 from harness.timing import Timer
 from harness.types import Case, Protocol

@@ -39,7 +39,15 @@ def test_files_that_the_readme_names_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["harness.types", "harness.labels", "harness.units", "harness.timing", "harness.stats", "harness.threads"]
+    "module",
+    [
+        "harness.types",
+        "harness.labels",
+        "harness.units",
+        "harness.timing",
+        "harness.stats",
+        "harness.processes.threads",
+    ],
 )
 def test_docstring_examples(module: str) -> None:
     found = doctest.testmod(importlib.import_module(module))

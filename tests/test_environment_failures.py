@@ -16,13 +16,16 @@ import baseline_fixture
 import pytest
 from conftest import PLUGINS, Silent
 
-from baselines.compare import compare
-from harness import causes, cgroup, endings, fork_server, sockets, storage
+from baselines.stored.compare import compare
+from harness import causes, storage
 from harness.causes import Cause
-from harness.sweep import StorageFailed, remaining, sweep
-from harness.turns import Referee
+from harness.devices import cgroup
+from harness.measuring import sockets
+from harness.measuring.turns import Referee
+from harness.processes import endings, fork_server
+from harness.processes.sweep import StorageFailed, remaining, sweep
+from harness.processes.worker import Workers
 from harness.types import Case, Control, Measurement, Protocol, Run
-from harness.worker import Workers
 
 RunSuite = Callable[..., Run]
 

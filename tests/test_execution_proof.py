@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import loading, onnx_proof
 from harness.backends import onnxruntime
+from harness.backends.onnx import proof as onnx_proof
 from harness.devices import device
-from harness.measure import Job, _build
+from harness.measuring import loading
+from harness.processes.measure import Job, _build
 from harness.registry import MODELS
 from harness.types import Case, Protocol, Run, Workload
 

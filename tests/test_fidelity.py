@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from harness import reference, reference_process
+from harness.measuring import reference, reference_process
+from harness.numerics.precision import PRECISIONS
 from harness.probes import fidelity
-from harness.types import PRECISIONS, Case, Protocol, Run
+from harness.types import Case, Protocol, Run
 
 RunSuite = Callable[..., Run]
 KINDS = ("logits", "images")

@@ -8,8 +8,10 @@ import re
 import pytest
 from reports_fixture import NO_ENERGY, doubled, make_comparison, make_run
 
-from reports import findings, fronts, terminal
+from reports import conclusions as findings
+from reports import pareto as fronts
 from reports.data import report_data
+from reports.formats import terminal
 from reports.rows import separable, visibly_worse
 from reports.section import ReportData
 

@@ -17,12 +17,15 @@ from test_pipelines import KINDS, case_of, stable_diffusion_xl
 from test_tensorrt_backend import FakeEngine
 
 from benches.models.pipelines import stable_diffusion_workload
-from harness import measure, onnx_export, precision, tensorrt_engine
 from harness.backends import cuda_graphs, eager, onnxruntime, openvino, tensorrt, torch_compile
-from harness.calibration import Recorded
+from harness.backends.onnx import export as onnx_export
+from harness.backends.onnx.export import OnnxFile
+from harness.backends.tensorrt import engine as tensorrt_engine
 from harness.devices.cpu import Cpu
-from harness.onnx_export import OnnxFile
-from harness.trial import output_fault
+from harness.measuring.trial import output_fault
+from harness.numerics import precision
+from harness.numerics.calibration import Recorded
+from harness.processes import measure
 from harness.types import Case, Component, Protocol, Workload
 
 QUICK = Protocol(warmup_min_s=0, warmup_max_s=0.01, min_samples=3, min_sample_time_s=0, max_sample_time_s=0.05)

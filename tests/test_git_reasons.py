@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from benches import arm_environments
+from benches.ab import arm_environments
 from benches.failures import UsageError
-from harness import environment
-from harness.sweep import new_run
+from harness.processes import environment
+from harness.processes.sweep import new_run
 from harness.types import Protocol, Suite
-from reports import benchmark_json
+from reports.formats import benchmark_json
 
 DUBIOUS = "fatal: detected dubious ownership in repository at '/x'\nTo add an exception for this directory, call: ..."
 

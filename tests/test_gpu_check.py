@@ -15,7 +15,7 @@ import torch
 
 from benches import gpu_check
 from benches.gpu_check import LeftOut, sensor_process, sensors
-from harness.trial import Findings
+from harness.measuring.trial import Findings
 
 
 def test_without_nvml_its_own_checks_are_left_out_and_torchs_figures_are_checked(

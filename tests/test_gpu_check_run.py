@@ -15,9 +15,10 @@ import torch
 from gpu_check_fixture import H100, T4, ended, measured, sound
 
 import benches
-import harness.measure
+import harness.processes.measure
 from baselines.verdict import Comparison, Verdict
-from benches import ab, gpu_check
+from benches import gpu_check
+from benches.ab import driver as ab
 from benches.gpu_check import __main__ as command
 from benches.gpu_check import (
     block,
@@ -43,12 +44,14 @@ from benches.gpu_check import (
 from benches.gpu_check import rows as room
 from benches.gpu_check.plan import Planned
 from benches.gpu_check.record import Writer
-from harness import optimizations, suite, tensorrt_engine
-from harness.endings import Reply
-from harness.measure import Job, Outcome
+from harness import suite
+from harness.backends.tensorrt import engine as tensorrt_engine
+from harness.measuring.trial import Mismatch
+from harness.numerics import optimizations
+from harness.processes.endings import Reply
+from harness.processes.measure import Job, Outcome
 from harness.registry import BACKENDS, MODELS
 from harness.timing import Timer
-from harness.trial import Mismatch
 from harness.types import Case, Measurement, Workload
 
 benches.load_plugins()
@@ -181,7 +184,7 @@ def test_the_inspectors_text_of_the_first_engine_is_kept_also_where_its_row_is_i
 
         monkeypatch.setattr(tensorrt_engine, "plan", plan)
         with pytest.raises(Mismatch) as stopped:
-            harness.measure._build(job, device, lambda _phase: None)
+            harness.processes.measure._build(job, device, lambda _phase: None)
         return ended("invalid", str(stopped.value))
 
     file = SimpleNamespace(component="net", path=tmp_path)
@@ -632,8 +635,8 @@ HANGS = """
 import sys, time
 import benches
 from benches.gpu_check import header, long_work, plain_vit, plan, rows
-from harness.endings import Reply
-from harness.worker import Workers
+from harness.processes.endings import Reply
+from harness.processes.worker import Workers
 from benches.gpu_check import __main__ as command
 
 if __name__ == "__main__":
@@ -672,7 +675,7 @@ def test_the_program_ends_in_time_where_not_even_the_header_comes(tmp_path: Path
 def test_without_a_gpu_it_says_so_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.worker.Workers.call", lambda *_a: Reply(value="no driver"))
+    monkeypatch.setattr("harness.processes.worker.Workers.call", lambda *_a: Reply(value="no driver"))
     assert command.main(["--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().out == "no GPU to check: no driver\n"
     assert list((tmp_path / "out").iterdir()) == []
@@ -765,7 +768,7 @@ def test_the_header_has_what_the_laws_need(monkeypatch: pytest.MonkeyPatch) -> N
     properties = SimpleNamespace(name="NVIDIA H100 PCIe", multi_processor_count=132, L2_cache_size=52_428_800)
     found = {"device_name": "NVIDIA H100 80GB HBM3", "gpus": [{"uuid": "GPU-1"}]}
     monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: None)
-    monkeypatch.setattr("harness.environment.collect", lambda _argument: found)
+    monkeypatch.setattr("harness.processes.environment.collect", lambda _argument: found)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _index: properties)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(header, "nvidia_smi", lambda uuid: f"of {uuid}")
@@ -783,7 +786,7 @@ def test_the_header_has_what_the_laws_need(monkeypatch: pytest.MonkeyPatch) -> N
     def broken(_argument: object) -> None:
         raise OSError("NVML: GPU is lost")
 
-    monkeypatch.setattr("harness.environment.collect", broken)
+    monkeypatch.setattr("harness.processes.environment.collect", broken)
     lost: Any = header.collect()
     assert lost["environment"] == {"device_name": "NVIDIA H100 PCIe", "error": "OSError: NVML: GPU is lost"}
     assert lost["capability"] == [9, 0]
@@ -807,9 +810,9 @@ import benches
 benches.load_plugins()
 from benches.gpu_check import QUICK, exports, rows
 import benches.gpu_check.plugin
-from harness.measure import Job
+from harness.processes.measure import Job
 from harness.types import Case
-from harness.worker import measure_job
+from harness.processes.worker import measure_job
 
 folder = Path(sys.argv[1])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness import injection
+from harness.measuring import injection
 
 
 class Clock:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from build_request_fixture import build_request
 
-from harness import onnx_export
+from harness.backends.onnx import export as onnx_export
 from harness.backends.onnxruntime import OnnxRuntime, OnnxRuntimeTensorRT, _on_stream, _stream, bound
 from harness.types import Component
 

@@ -14,13 +14,15 @@ import pytest
 import torch
 from torch.autograd.profiler_util import FunctionEvent
 
-from harness import measure, probes, sentinel, worker
+from harness import probes
 from harness.devices.cpu import Cpu
-from harness.endings import Reply
+from harness.measuring import sentinel
+from harness.measuring.trial import Findings, Trial
 from harness.probes import Probe, kernels
+from harness.processes import measure, worker
+from harness.processes.endings import Reply
 from harness.registry import PROBES
 from harness.timing import FakeClock, Timer
-from harness.trial import Findings, Trial
 from harness.types import Case, Component, Measurement, Protocol
 
 FLASH = "void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128, 128, 4, cutlass::bfloat16_t>>"

@@ -16,19 +16,19 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats as scipy_stats
 
-import baselines.store
+import baselines.stored.store
 import harness.stats
 import harness.types
 from harness import frames
 from harness.types import Run
-from reports import benchmark_json, terminal
+from reports.formats import benchmark_json, terminal
 
-REFERENCE = baselines.store.DEFAULT_ROOT / "reference" / "digits.json"
+REFERENCE = baselines.stored.store.DEFAULT_ROOT / "reference" / "digits.json"
 
 
 @cache
 def stored() -> Run:
-    return baselines.store.load(REFERENCE).run
+    return baselines.stored.store.load(REFERENCE).run
 
 
 def with_rows(count: int) -> Run:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from harness import linear_use, precision, quantisation, share
-from harness.calibration import Recorded
-from harness.linear_use import Left, Range
+from harness.numerics import linear_use, precision, quantisation, share
+from harness.numerics.calibration import Recorded
+from harness.numerics.linear_use import Left, Range
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIDE = 32

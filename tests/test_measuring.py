@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from harness import probes, sampling, stats, tolerance, units
+from harness import probes, stats, units
 from harness.derived import DERIVED, summarise
+from harness.measuring import sampling
+from harness.measuring.sampling import MIN_TIMED_S, sample
+from harness.measuring.trial import Counter, Mismatch, digest, output_fault
+from harness.measuring.turns import Interleaving
+from harness.numerics import tolerance
 from harness.probes import fidelity, latency
-from harness.sampling import MIN_TIMED_S, sample
 from harness.timing import FakeClock, Timer
-from harness.trial import Counter, Mismatch, digest, output_fault
-from harness.turns import Interleaving
 from harness.types import IDENTICAL, Case, Component, Metric, Protocol, Workload
 
 PROTOCOL = Protocol(

@@ -23,8 +23,8 @@ from nvml_fixture import (
     installed,
 )
 
-from harness import contention
 from harness.devices import neighbours, nvml
+from harness.measuring import contention
 
 pytestmark = pytest.mark.skipif(GCC is None, reason=NO_GCC)
 

@@ -9,9 +9,9 @@ import pytest
 from nvml_fixture import GCC, GPU_IS_LOST, NO_GCC, Stub, meter
 
 from harness.devices import SensorLost, nvml
+from harness.measuring.trial import Findings
 from harness.probes.energy import energy
 from harness.timing import Timer
-from harness.trial import Findings
 from harness.types import Case, Protocol
 
 pytestmark = pytest.mark.skipif(GCC is None, reason=NO_GCC)

@@ -10,9 +10,9 @@ import torch
 from build_request_fixture import build_request
 from torch import nn
 
-from harness import measure
 from harness.backends.eager import Eager, cast_all, execution_device, offloaded
-from harness.calibration import Recorded
+from harness.numerics.calibration import Recorded
+from harness.processes import measure
 from harness.types import Component
 
 GPU = torch.device("meta")

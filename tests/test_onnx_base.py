@@ -19,11 +19,11 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from test_onnx_export import Network, Skipping, export, images, nodes, readers_of_rounded_values
 
-from harness import onnx_base
 from harness.backends import BuildRequest
-from harness.calibration import Recorded
-from harness.onnx_export import OnnxFile
-from harness.tolerance import relative_errors, tolerance
+from harness.backends.onnx import base as onnx_base
+from harness.backends.onnx.export import OnnxFile
+from harness.numerics.calibration import Recorded
+from harness.numerics.tolerance import relative_errors, tolerance
 from harness.types import Component
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,11 +16,14 @@ import torch
 from build_request_fixture import build_request
 from onnx import numpy_helper
 
-from harness import measure, onnx_export, onnx_static, saturation
 from harness.backends import BuildRequest
+from harness.backends.onnx import export as onnx_export
+from harness.backends.onnx import static as onnx_static
+from harness.backends.onnx.export import OnnxFile
 from harness.backends.onnxruntime import _recipe
-from harness.calibration import Recorded
-from harness.onnx_export import OnnxFile
+from harness.numerics import saturation
+from harness.numerics.calibration import Recorded
+from harness.processes import measure
 from harness.types import Case, Component
 
 Tensors = tuple[torch.Tensor, ...]

@@ -19,11 +19,13 @@ import torch
 from build_request_fixture import build_request
 from onnx.reference import ReferenceEvaluator
 
-from harness import onnx_export, onnx_rewrites, onnx_static
 from harness.backends import BuildRequest
-from harness.calibration import Calls, Recorded
+from harness.backends.onnx import export as onnx_export
+from harness.backends.onnx import rewrites as onnx_rewrites
+from harness.backends.onnx import static as onnx_static
+from harness.numerics.calibration import Calls, Recorded
+from harness.numerics.tolerance import relative_errors, tolerance
 from harness.registry import MODELS
-from harness.tolerance import relative_errors, tolerance
 from harness.types import Case, Component
 
 pytestmark = pytest.mark.usefixtures("one_thread")

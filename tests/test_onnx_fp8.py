@@ -13,8 +13,9 @@ from onnx import TensorProto, numpy_helper
 from test_onnx_base import answer
 from test_onnx_export import Network, export, images, nodes, readers_of_rounded_values, request_in
 
-from harness import onnx_base, onnx_export
-from harness.onnx_export import OnnxFile
+from harness.backends.onnx import base as onnx_base
+from harness.backends.onnx import export as onnx_export
+from harness.backends.onnx.export import OnnxFile
 from harness.types import Component
 
 CALLS = [(images(2, seed),) for seed in range(1, 5)]

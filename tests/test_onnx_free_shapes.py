@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_onnx_export import Network, export, images, request_in, run
 
-from harness import onnx_export
+from harness.backends.onnx import export as onnx_export
 from harness.types import Component, Unsupported
 
 

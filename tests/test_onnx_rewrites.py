@@ -13,7 +13,8 @@ import torch
 from build_request_fixture import build_request
 from onnx import TensorProto, helper
 
-from harness import onnx_export, onnx_rewrites
+from harness.backends.onnx import export as onnx_export
+from harness.backends.onnx import rewrites as onnx_rewrites
 from harness.types import Component
 
 TIES = np.array([[3, 9, 9, 1], [7, 7, 7, 7], [-5, -9, -2, -2]])  # the lowest index counts

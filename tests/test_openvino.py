@@ -9,8 +9,8 @@ import pytest
 import torch
 from test_onnx_export import request_in
 
-from harness import onnx_export
 from harness.backends import openvino
+from harness.backends.onnx import export as onnx_export
 from harness.registry import BACKENDS
 from harness.types import Component
 

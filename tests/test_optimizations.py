@@ -9,8 +9,9 @@ import torch
 from conftest import QUICK
 from torch.nn import functional
 
-from harness import attention, optimizations, suite
-from harness.optimizations import OPTIMIZATIONS, canonical
+from harness import suite
+from harness.numerics import attention, optimizations
+from harness.numerics.optimizations import OPTIMIZATIONS, canonical
 from harness.types import Case, Component, Run, Unsupported
 
 RunSuite = Callable[..., Run]

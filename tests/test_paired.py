@@ -14,7 +14,7 @@ from baselines.paired.decision import PairedDecision
 from baselines.paired.preflight import judged, other_outputs, outputs_in_words, usable
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.robust import hodges_lehmann, signed_rank_p, trimmed
-from harness.paired import PairedRun, row_of
+from harness.paired.paired_run import PairedRun, row_of
 from harness.types import Case, Measurement, Metric
 
 

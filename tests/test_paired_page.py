@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from paired_fixture import paired_run
 
-from baselines.paired.judge import PairedJudge
+from baselines.paired.decider import PairedJudge
 from baselines.paired.verdicts import comparison
 from baselines.verdict import Comparison
-from harness.paired import CONTROL_GROUP, Block, PairedRow, PairedRun, row_of
-from harness.turns import Interleaving
+from harness.measuring.turns import Interleaving
+from harness.paired.paired_run import CONTROL_GROUP, Block, PairedRow, PairedRun, row_of
 from harness.types import Case, Measurement
-from reports import paired_page
+from reports.page import paired_page
 
 COUNTS = Interleaving(warmups=1, turns=4, samples=1, discarded=0)
 HOSTILE = "</script><script>alert(1)</script>"

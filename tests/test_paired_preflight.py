@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from paired_fixture import paired_run
 
-from baselines.paired.judge import PairedJudge
+from baselines.paired.decider import PairedJudge
 from baselines.paired.preflight import PROCESSES, judged, undecided_memory, usable
 from baselines.paired.verdicts import comparison
 from baselines.verdict import NOT_COMPARABLE, NOTHING_MEASURED, Verdict, exit_code
-from harness.paired import PairedRun, row_of
+from harness.paired.paired_run import PairedRun, row_of
 from harness.types import Case, Measurement, Metric
 
 CASE = Case(model="m")

@@ -9,8 +9,8 @@ from paired_fixture import paired_run
 from test_paired_page import judged as judge_of
 from test_paired_page import rows
 
+from baselines.paired.decider import PairedJudge
 from baselines.paired.decision import PairedDecision
-from baselines.paired.judge import PairedJudge
 from baselines.paired.metrics import PAIRED_METRICS
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.verdicts import NO_LARGER, _outcome, comparison
@@ -24,8 +24,9 @@ from baselines.verdict import (
     Verdict,
     exit_code,
 )
-from harness.turns import Interleaving
-from reports import gate, terminal
+from harness.measuring.turns import Interleaving
+from reports import gate
+from reports.formats import terminal
 
 P95 = "latency_p95_s"
 QUIET = (0.001, -0.001, 0.002, -0.002, 0.0, 0.001, -0.001, 0.0)

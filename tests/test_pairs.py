@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from paired_fixture import paired_run
 
-from harness.blocks import SENTINEL_ROW, BlockResult
-from harness.pair_length import TURN_S, Estimate, interleaved, seconds_in_pair
-from harness.paired import row_of
-from harness.pairs import Pairs, Servers
-from harness.preflight import with_counts
+from harness.paired.blocks import SENTINEL_ROW, BlockResult
+from harness.paired.pair_duration import TURN_S, Estimate, interleaved, seconds_in_pair
+from harness.paired.paired_run import row_of
+from harness.paired.pairs import Pairs, Servers
+from harness.paired.preflight import with_counts
+from harness.processes.endings import Reply
 from harness.timing import perf_counter
 from harness.types import Case, Measurement
-from harness.worker import Reply
 
 ONE: Any = "server"
 TWO: Any = "another server"

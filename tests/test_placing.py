@@ -12,9 +12,9 @@ from planted import workload
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness import calibration
 from harness.backends.eager import cast_all
 from harness.devices import cuda
+from harness.numerics import calibration
 from harness.types import Case, Component, Workload
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -66,7 +66,7 @@ def test_whatever_moves_a_network_casts_it_too(wanted: str, tmp_path: Path, monk
         return real(module, *wanted, **named)
 
     monkeypatch.setattr(nn.Module, "to", to)
-    monkeypatch.setattr("harness.quantisation.quantise", lambda module, *_: module)
+    monkeypatch.setattr("harness.numerics.quantisation.quantise", lambda module, *_: module)
     ran: set[torch.dtype] = set()
     net.module.register_forward_pre_hook(lambda _module, inputs: ran.update(x.dtype for x in inputs))
     request = build_request(tmp_path, precision=wanted, calibration=lambda: calibration.recorded(around(net), "cpu"))

@@ -16,8 +16,10 @@ import torch
 import benches
 from benches.cli import main
 from benches.failures import UsageError
-from harness import onnx_export, precision, storage, suite
-from harness.precision import NotOneTensor
+from harness import storage, suite
+from harness.backends.onnx import export as onnx_export
+from harness.numerics import precision
+from harness.numerics.precision import NotOneTensor
 from harness.registry import MODELS, BadEntry, DuplicateName, ModelRegistry, built
 from harness.types import Case, Component, Model
 

@@ -10,9 +10,10 @@ import pytest
 
 import benches
 from harness.derived import DERIVED
+from harness.numerics.precision import PRECISIONS
 from harness.registry import BACKENDS, MODELS, PROBES, SCHEDULERS, DuplicateName, Registry, UnknownName
 from harness.suite import check
-from harness.types import PRECISIONS, Case
+from harness.types import Case
 
 ROOT = Path(__file__).parent.parent
 benches.load_plugins()
@@ -82,6 +83,7 @@ def test_reports_and_baselines_import_with_torch_absent() -> None:
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name.split('.')[0] == 'torch': raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Absent())\n"
-        "import baselines.compare, baselines.store, reports.page, reports.markdown, reports.terminal, harness.frames"
+        "import baselines.stored.compare, baselines.stored.store, reports.page.page\n"
+        "import reports.formats.markdown, reports.formats.terminal, harness.frames"
     )
     assert done.returncode == 0, done.stderr

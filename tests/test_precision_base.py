@@ -11,13 +11,15 @@ import torch
 from build_request_fixture import build_request
 from torch import nn
 
-from harness import onnx_proof, precision
 from harness.backends import onnxruntime, openvino, tensorrt
 from harness.backends.eager import Eager, cast_all
-from harness.calibration import Recorded
+from harness.backends.onnx import proof as onnx_proof
+from harness.numerics import precision
+from harness.numerics.calibration import Recorded
+from harness.numerics.precision import PRECISIONS
+from harness.numerics.tolerance import tolerance
 from harness.registry import BACKENDS
-from harness.tolerance import tolerance
-from harness.types import PRECISIONS, Component
+from harness.types import Component
 from reports import theme
 
 pytestmark = pytest.mark.usefixtures("one_thread")

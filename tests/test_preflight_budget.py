@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from paired_fixture import paired_run
 
-from harness import paired, preflight
-from harness import pairs as pairs_room
-from harness.blocks import BlockJob, BlockResult
-from harness.pair_length import Estimate, interleaved, seconds_in_pair
-from harness.paired import Block, PairedRow, row_of
-from harness.pairs import TOGETHER, Pairs, Servers
-from harness.turns import Interleaving
+from harness.measuring.turns import Interleaving
+from harness.paired import paired_run as paired
+from harness.paired import pairs as pairs_room
+from harness.paired import preflight
+from harness.paired.blocks import BlockJob, BlockResult
+from harness.paired.pair_duration import Estimate, interleaved, seconds_in_pair
+from harness.paired.paired_run import Block, PairedRow, row_of
+from harness.paired.pairs import TOGETHER, Pairs, Servers
+from harness.processes.endings import Reply
 from harness.types import Case, Measurement, Metric, Protocol
-from harness.worker import Reply
 
 TIMEOUT_S = 60.0
 

@@ -37,7 +37,7 @@ def test_both_arms_get_the_libraries_of_either() -> None:
 
 SCRIPT = """
 from pathlib import Path
-from harness.worker import Workers
+from harness.processes.worker import Workers
 from test_preload import imported
 if __name__ == "__main__":
     workers = Workers(("planted",), Path({folder!r}), ("sklearn.svm",))
@@ -88,7 +88,7 @@ def test_beside_a_gpu_nothing_is_imported_that_takes_cuda_from_the_workers(monke
     monkeypatch.setattr(preload, "gpu_here", lambda: True)
     chosen = libraries(EVERYTHING)
     assert {"timm", "torch._inductor.compile_fx"} <= set(chosen)
-    assert not poisoned(("harness.measure", *chosen, *benches.PLUGINS))
+    assert not poisoned(("harness.processes.measure", *chosen, *benches.PLUGINS))
     monkeypatch.setattr(preload, "gpu_here", lambda: False)
     assert poisoned(libraries([Case(model="digits_vit", precision="int8_dynamic")])), "then the list is needed no more"
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from harness import precision
-from harness.private_modules import SharedModule, private
+from harness.measuring.private_modules import SharedModule, private
+from harness.numerics import precision
 from harness.types import Component, Measurement, Run
 
 RunSuite = Callable[..., Run]

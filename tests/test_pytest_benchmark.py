@@ -18,15 +18,15 @@ from xml.etree import ElementTree
 import pytest
 
 import benches
-from benches import stepwise
-from benches.arms import OURS
+from benches.ab.arms import OURS
 from benches.cli import main
+from benches.pytest_plugin import sweep as stepwise
 from harness import storage, suite
-from harness.arms import source_digests
-from harness.sweep import Block, Site, new_run, sweep
+from harness.processes.loaded_code import source_digests
+from harness.processes.sweep import Block, Site, new_run, sweep
+from harness.processes.worker import Workers
 from harness.types import Case, Measurement, Run
-from harness.worker import Workers
-from reports import benchmark_json
+from reports.formats import benchmark_json
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -263,7 +263,7 @@ def test_plain_pytest_measures_nothing() -> None:
 
 
 def test_the_recorded_clock_plays_durations_exactly() -> None:
-    from benches import bench_suite
+    from benches.pytest_plugin import bench_suite
 
     assert doctest.testmod(bench_suite).attempted
     clock = bench_suite.RecordedClock()
@@ -275,9 +275,9 @@ def test_the_recorded_clock_plays_durations_exactly() -> None:
 
 def _unequal(samples: tuple[list[float], ...]) -> Run:
     """A stored run of one row whose processes took these samples."""
-    import baselines.store
+    import baselines.stored.store
 
-    run = baselines.store.load(baselines.store.DEFAULT_ROOT / "reference" / "digits.json").run
+    run = baselines.stored.store.load(baselines.stored.store.DEFAULT_ROOT / "reference" / "digits.json").run
     case = run.cases[0]
     first = next(m for m in run.measurements if m.case == case)
     measured = tuple(

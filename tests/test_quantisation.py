@@ -11,9 +11,9 @@ import torch
 from build_request_fixture import build_request
 from planted import workload
 
-from harness import calibration, precision, quantisation
 from harness.backends.eager import cast_all, read_back, saved_bytes
-from harness.linear_use import Left
+from harness.numerics import calibration, precision, quantisation
+from harness.numerics.linear_use import Left
 from harness.types import CalibrationData, Case, Component, Workload
 
 QUANTISED = ("int8_dynamic", "int8_dynamic_classic", "int8_static", "int8_weight_only")

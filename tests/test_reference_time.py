@@ -15,14 +15,15 @@ import torch
 from reports_fixture import make_run
 from test_fidelity import trial_of
 
-from baselines import admission
-from harness import reference, reference_process, worker
-from harness.endings import Reply
+from baselines.stored import admission
+from harness.measuring import reference, reference_process
 from harness.probes.fidelity import fidelity
 from harness.probes.quality import quality
+from harness.processes import worker
+from harness.processes.endings import Reply
 from harness.registry import PROBES
 from harness.types import Case, Protocol, Quality
-from reports import findings
+from reports import conclusions as findings
 from reports.data import report_data
 
 pytestmark = pytest.mark.usefixtures("registries")
@@ -106,7 +107,7 @@ def test_a_reference_on_the_rows_own_device_ends_between_two_calls(monkeypatch: 
             calls.append(number)
         return found
 
-    monkeypatch.setattr("harness.loading.built", lambda case: planted.workload(case, twice))
+    monkeypatch.setattr("harness.measuring.loading.built", lambda case: planted.workload(case, twice))
     monkeypatch.setattr(reference, "perf_counter", lambda: next(clock))
     with pytest.raises(reference.NoReference, match="on the row's device took more than 5 s"):
         reference.computed_on("cpu", CASE, "timed batch", 5.0)
@@ -145,7 +146,7 @@ def test_the_answer_comes_back_from_a_process(monkeypatch: pytest.MonkeyPatch) -
     stub = "; ".join(
         [
             "import pickle, sys",
-            "from harness.reference_process import Answer",
+            "from harness.measuring.reference_process import Answer",
             "order = pickle.load(sys.stdin.buffer)",
             "open(sys.argv[1], 'wb').write(pickle.dumps(Answer(weights_hash=order.case.model, mismatch=order.what)))",
         ]

@@ -23,8 +23,8 @@ from baseline_fixture import (
     run_of,
 )
 
-from baselines import store
-from baselines.compare import compare_stored
+from baselines.stored import store
+from baselines.stored.compare import compare_stored
 from baselines.verdict import exit_code
 from harness.types import Measurement, Run
 

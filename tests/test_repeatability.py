@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import measure, precision, process_settings
-from harness.repeatability import Mismatch, guarded, private_batch, repeat_error, same_values, snapshot
-from harness.tolerance import repeat_ceiling
+from harness.measuring import process_settings
+from harness.measuring.repeatability import Mismatch, guarded, private_batch, repeat_error, same_values, snapshot
+from harness.numerics import precision
+from harness.numerics.tolerance import repeat_ceiling
+from harness.processes import measure
 from harness.types import Case, Measurement, Protocol, Run
 
 RunSuite = Callable[..., Run]

@@ -26,8 +26,11 @@ from reports_fixture import (
 )
 
 from harness.units import format_value
-from reports import charts, fronts, markdown, page, theme
+from reports import charts, theme
+from reports import pareto as fronts
 from reports.data import RANDOM_WEIGHTS, report_data
+from reports.formats import markdown
+from reports.page import page
 from reports.rows import headed, measured, panels, records
 from reports.section import SECTIONS, NotShown, ReportData, Section
 from reports.sections import comparison, latency, memory, quality, samples, stages
@@ -42,7 +45,8 @@ class Absent:
             raise ImportError(f"{name} is absent")
 
 sys.meta_path.insert(0, Absent())
-from reports import markdown, page
+from reports.formats import markdown
+from reports.page import page
 print(len(page.SECTIONS))
 """
 CHROMIUM = Path("/usr/bin/chromium")

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from reports_fixture import make_run
 
-from benches import run_folders
+from benches.cli import run_folders
 from benches.failures import UsageError
-from harness import paired, storage
+from harness import storage
+from harness.paired import paired_run as paired
 
 
 def header(folder: Path, created: str | None, name: str = storage.RUN_FILE, mtime_s: float = 0.0) -> Path:

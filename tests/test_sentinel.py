@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from harness import measure, sentinel
 from harness.devices.cpu import Cpu
+from harness.measuring import sentinel
+from harness.processes import measure
 from harness.timing import Timer
 from harness.types import Case, Protocol
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baselines.rows import Row
-from baselines.set_distance import fid, judged, kid, paired_difference
+from baselines.stored.rows import Row
+from baselines.stored.set_distance import fid, judged, kid, paired_difference
 from benches.digits import data, quality
 from harness.picture_sets import decode, encode, kernel, picture_set
 from harness.types import Case, Measurement, Metric

@@ -11,9 +11,11 @@ import torch
 from build_request_fixture import build_request
 from torch import nn
 
-from harness import frames, onnx_export, precision, share
-from harness.calibration import Recorded
-from harness.share import Share
+from harness import frames
+from harness.backends.onnx import export as onnx_export
+from harness.numerics import precision, share
+from harness.numerics.calibration import Recorded
+from harness.numerics.share import Share
 from harness.types import Component, Run
 from reports.rows import warnings_of
 
@@ -66,7 +68,7 @@ def test_the_share_of_an_onnx_file(recipe: str, quantised: int, tmp_path: Path) 
     file = onnx_export.exported([Component(name="net", module=module, inputs=(x,))], request, recipe)[0]
     assert file.share.quantised == quantised
     assert file.share.elements - quantised == 96 + 32 + (420 if recipe == "fp32" else 0)
-    assert (share.of_files([file], recipe) == {}) == (recipe == "fp32")
+    assert (onnx_export.shares([file], recipe) == {}) == (recipe == "fp32")
 
 
 def test_a_matrix_that_two_products_share_is_transposed_once(tmp_path: Path) -> None:

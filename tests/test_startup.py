@@ -13,13 +13,13 @@ from build_request_fixture import build_request
 from conftest import QUICK
 
 from baselines.paired import metrics
-from harness import pair_length
 from harness.backends import Build, cached_before, note_built
 from harness.backends.eager import Eager
 from harness.devices import device
-from harness.measure import Job, measure
+from harness.measuring.trial import Findings, Startup
+from harness.paired import pair_duration as pair_length
 from harness.probes.startup import startup
-from harness.trial import Findings, Startup
+from harness.processes.measure import Job, measure
 from harness.types import Case, Protocol, Run
 
 RunSuite = Callable[..., Run]

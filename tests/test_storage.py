@@ -16,10 +16,10 @@ import pytest
 from conftest import PLUGINS, QUICK, Silent
 
 from harness import frames, storage
+from harness.processes.sweep import remaining, sweep
+from harness.processes.worker import Workers
 from harness.storage import RunBusy, UnreadableRun
-from harness.sweep import remaining, sweep
 from harness.types import AXES, Case, Measurement, Metric, Protocol, Run
-from harness.worker import Workers
 
 RunSuite = Callable[..., Run]
 LATENCY = Metric(name="latency_s", unit="s", label="Latency", better="lower", kind="noisy", description="seconds")

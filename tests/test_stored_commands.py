@@ -15,13 +15,13 @@ import pytest
 from baseline_fixture import B, latency, measured, run_of
 
 import benches
-from baselines import store
-from baselines.suspects import EXTRA
-from benches import commands
-from benches.arms import OURS
+from baselines.stored import store
+from baselines.stored.suspects import EXTRA
+from benches.ab.arms import OURS
 from benches.cli import main
+from benches.cli import run as commands
 from harness import storage
-from harness.arms import source_digests
+from harness.processes.loaded_code import source_digests
 from harness.types import Measurement, Run
 
 CASES = " - {model: planted_ok, batch_size: [64, 256]}\n"

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from reports_fixture import make_comparison, make_run
 
-from baselines.noisy import shift_of
-from baselines.rows import rows_of
-from baselines.suspects import EXTRA, suspects
+from baselines.stored.noisy import shift_of
+from baselines.stored.rows import rows_of
+from baselines.stored.suspects import EXTRA, suspects
 from baselines.verdict import Verdict
 from harness.types import Metric
 

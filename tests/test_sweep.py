@@ -10,9 +10,9 @@ from conftest import PLUGINS, QUICK, Silent
 
 from harness import storage
 from harness.attempts import contended
-from harness.sweep import Estimate, blocks, merged, sweep
+from harness.processes.sweep import Estimate, blocks, merged, sweep
+from harness.processes.worker import Workers
 from harness.types import Case, Measurement, Metric, Run
-from harness.worker import Workers
 
 CASES = [Case(model="m", batch_size=n) for n in range(1, 9)]
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from build_request_fixture import build_request
 
-from harness import tensorrt_engine
 from harness.backends import BuildRequest, tensorrt
-from harness.onnx_export import OnnxFile
-from harness.precision import recipe_of
-from harness.tensorrt_engine import Range
-from harness.tensorrt_layers import Layers
+from harness.backends.onnx.export import OnnxFile
+from harness.backends.tensorrt import engine as tensorrt_engine
+from harness.backends.tensorrt.engine import Range
+from harness.backends.tensorrt.layers import Layers
+from harness.numerics.precision import recipe_of
 from harness.timing import Timer
 from harness.types import Component
 

@@ -14,9 +14,10 @@ from unittest.mock import create_autospec
 import pytest
 import torch
 
-from harness import tensorrt_engine, tensorrt_log
-from harness.tensorrt_engine import Engine, EngineError
-from harness.tensorrt_layers import Layers
+from harness.backends.tensorrt import engine as tensorrt_engine
+from harness.backends.tensorrt import log as tensorrt_log
+from harness.backends.tensorrt.engine import Engine, EngineError
+from harness.backends.tensorrt.layers import Layers
 
 
 class Loaded:

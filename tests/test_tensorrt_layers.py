@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness import tensorrt_layers
-from harness.tensorrt_layers import Layers
+from harness.backends.tensorrt import layers as tensorrt_layers
+from harness.backends.tensorrt.layers import Layers
 
 
 def described(layers: list[Any]) -> Layers:

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from harness import tensorrt_engine, tensorrt_log
-from harness.endings import MAX_REASON, one_line
-from harness.out_of_memory import is_out_of_memory
-from harness.tensorrt_engine import Engine, EngineError, Places
+from harness.backends.tensorrt import engine as tensorrt_engine
+from harness.backends.tensorrt import log as tensorrt_log
+from harness.backends.tensorrt.engine import Engine, EngineError, Places
+from harness.causes import MAX_REASON, one_line
+from harness.measuring.out_of_memory import is_out_of_memory
 from harness.timing import Timer
 
 # From the texts in TensorRT's libraries and from published logs. This code has seen none of them on hardware.

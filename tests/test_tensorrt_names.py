@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import tensorrt_engine, tensorrt_log
 from harness.backends import tensorrt
+from harness.backends.tensorrt import engine as tensorrt_engine
+from harness.backends.tensorrt import log as tensorrt_log
 
 SOURCES = [Path(tensorrt_engine.__file__), Path(tensorrt_log.__file__), Path(tensorrt.__file__)]
-VARIABLES = {  # what a variable or attribute of harness.tensorrt_engine holds
+VARIABLES = {  # what a variable or attribute of harness.backends.tensorrt.engine holds
     "builder": "Builder",
     "network": "INetworkDefinition",
     "parser": "OnnxParser",

@@ -10,9 +10,10 @@ from unittest.mock import create_autospec
 import pytest
 import torch
 
-from harness import tensorrt_engine, tensorrt_log
-from harness.out_of_memory import is_out_of_memory
-from harness.tensorrt_engine import EngineError, Places, Plan, Range
+from harness.backends.tensorrt import engine as tensorrt_engine
+from harness.backends.tensorrt import log as tensorrt_log
+from harness.backends.tensorrt.engine import EngineError, Places, Plan, Range
+from harness.measuring.out_of_memory import is_out_of_memory
 from harness.timing import Timer
 
 

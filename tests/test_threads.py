@@ -10,9 +10,11 @@ import pytest
 from baseline_fixture import ENVIRONMENT, latency, measured, run_of
 
 from benches.cli import main
-from harness import cgroup, environment, frames, threads, worker
-from harness.measure import Job, Outcome
-from harness.threads import Allowed, Source, Threads, ThreadsRefused
+from harness import frames
+from harness.devices import cgroup
+from harness.processes import environment, threads, worker
+from harness.processes.measure import Job, Outcome
+from harness.processes.threads import Allowed, Source, Threads, ThreadsRefused
 from harness.types import Case, Measurement, Protocol
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_THREAD_LIMIT")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from reports_fixture import make_run
 
-from harness import throttling
 from harness.devices import nvml
+from harness.measuring import throttling
 from harness.storage import run_from_dict, run_to_dict
 from harness.types import Run
 from reports.data import report_data

@@ -8,8 +8,9 @@ from reports_fixture import make_run
 from rich.console import Console
 
 from harness import frames
-from reports import page, terminal
 from reports.data import report_data
+from reports.formats import terminal
+from reports.page import page
 
 
 def printed(facts: dict[str, float], width: int) -> str:

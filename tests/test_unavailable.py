@@ -11,14 +11,16 @@ import pytest
 import torch
 from build_request_fixture import build_request
 
-from benches import listing
-from harness import onnx_export, onnx_providers
+from benches.cli import listing
 from harness.backends import onnxruntime as backend
+from harness.backends.onnx import export as onnx_export
+from harness.backends.onnx import providers as onnx_providers
+from harness.backends.onnx.proof import CPU
 from harness.backends.onnxruntime import CUDA, TENSORRT
 from harness.devices import cuda
-from harness.onnx_proof import CPU
+from harness.numerics.precision import PRECISIONS
 from harness.registry import BACKENDS
-from harness.types import PRECISIONS, Component, Unsupported
+from harness.types import Component, Unsupported
 
 NO_GPU = "no NVIDIA GPU or driver answers, for this test"
 

@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from baselines.verdict import USAGE
-from benches import ab, commands, doctor
-from benches.cli import parser
-from harness import devices, environment
+from benches.ab import driver as ab
+from benches.cli import doctor, parser
+from benches.cli import run as commands
+from harness import devices
 from harness.devices import unmeasured
 from harness.devices.unmeasured import Accelerator
+from harness.processes import environment
 
 XPU = "this machine has an Intel GPU (XPU), which imgbench does not measure: it measures NVIDIA GPUs and CPUs"
 
@@ -142,7 +144,7 @@ def test_ab_says_so_before_it_measures(tmp_path: Path, monkeypatch: pytest.Monke
 def test_pytest_says_so_in_its_last_words() -> None:
     pytest.importorskip("pytest_benchmark")
     from benches import conftest
-    from benches.stepwise import STEPWISE
+    from benches.pytest_plugin.sweep import STEPWISE
 
     run = SimpleNamespace(environment={"device": "cpu", "unmeasured": ["xpu"]}, measurements=(), folder="runs/x")
     for device, told in ((None, [f"{XPU}; this run measures the CPU", "run runs/x"]), ("cpu", ["run runs/x"])):

@@ -9,10 +9,10 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from harness.optimizations import OPTIMIZATIONS, Optimization
+from harness.numerics.optimizations import OPTIMIZATIONS, Optimization
+from harness.processes.used_code import packages_of, used_code
 from harness.registry import BACKENDS, MODELS, SCHEDULERS
 from harness.types import Case, Component, Model
-from harness.used_code import packages_of, used_code
 
 CASE = Case(model="measured")
 PLUGINS = ("ours.models", "bench.models")

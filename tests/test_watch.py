@@ -13,11 +13,11 @@ import pytest
 import torch
 from nvml_fixture import GCC, GPU_IS_LOST, NO_GCC, Stub, gpu
 
-from harness import contention, throttling
 from harness.devices import cuda, nvml
 from harness.devices.watch import PERIOD_S, Watch
+from harness.measuring import contention, throttling
+from harness.measuring.repeatability import snapshot
 from harness.probes.latency import latency
-from harness.repeatability import snapshot
 from harness.timing import Timer
 from harness.types import Case, Protocol, Workload
 

@@ -10,15 +10,16 @@ import pytest
 from baseline_fixture import latency, measured, run_of, stored
 from conftest import PLUGINS, Silent
 
-from baselines import admission, sessions_in_words
-from baselines.compare import compare
-from baselines.rows import rows_of
+from baselines.stored import admission
+from baselines.stored import explanation as sessions_in_words
+from baselines.stored.compare import compare
+from baselines.stored.rows import rows_of
 from harness import storage, suite, weights
+from harness.processes.sweep import sweep
+from harness.processes.worker import Workers
 from harness.suite import SuiteError
-from harness.sweep import sweep
 from harness.types import Case, Measurement, Run
 from harness.weights import WeightsChanged
-from harness.worker import Workers
 
 RunSuite = Callable[..., Run]
 

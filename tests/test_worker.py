@@ -15,8 +15,8 @@ import torch
 from conftest import QUICK
 
 from harness import frames
-from harness.out_of_memory import is_out_of_memory
-from harness.tensorrt_engine import EngineError
+from harness.backends.tensorrt.engine import EngineError
+from harness.measuring.out_of_memory import is_out_of_memory
 from harness.types import Run
 
 HERE = Path(__file__).parent
@@ -145,7 +145,7 @@ def test_out_of_memory_is_known_by_whoever_says_it(error: Exception) -> None:
 
 CLASH = """
 from pathlib import Path
-from harness.worker import Workers
+from harness.processes.worker import Workers
 from test_worker import where
 if __name__ == "__main__":
     workers = Workers(("planted",), Path({logs!r}), ("timm",))
@@ -182,7 +182,7 @@ def test_a_fork_server_that_ends_is_a_reply_with_its_words(tmp_path: Path) -> No
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from harness.worker import Workers\n"
+        "from harness.processes.worker import Workers\n"
         "from test_worker import where\n"
         "if __name__ == '__main__':\n"
         f"    workers = Workers(('planted',), Path({str(tmp_path)!r}), ('broken_library',))\n"

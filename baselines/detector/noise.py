@@ -16,7 +16,7 @@ import numpy as np
 from baselines.detector.drawn import LATENCY, TAIL_LATENCY, Array, Drawn, Processes
 from baselines.detector.recorded import Block, Metadata, Recording, Row, RowSamples, rounded
 from baselines.paired.metrics import TAIL
-from harness.pairs import RENEWAL_APART
+from harness.paired.pairs import RENEWAL_APART
 from harness.stats import percentile_of
 
 ROWS_A_GROUP: Final = 4

@@ -27,8 +27,8 @@ import numpy as np
 
 from baselines.detector.drawn import LATENCY, Array, Drawn, PairSamples, picked, stretches
 from baselines.paired.metrics import TAIL
-from harness import paired
 from harness.attempts import contended
+from harness.paired import paired_run as paired
 from harness.stats import needed_for
 from harness.storage import record
 from harness.types import Measurement

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from baselines.families import Judged, settle
-from baselines.health import ROW_METRIC, row_verdict
-from baselines.judgement import Frame, Side, judge_row
-from baselines.rows import NOT_RUN, Row, row_from
+from baselines.stored.health import ROW_METRIC, row_verdict
+from baselines.stored.multiplicity import Judged, settle
+from baselines.stored.row_verdicts import Frame, Side, judge_row
+from baselines.stored.rows import NOT_RUN, Row, row_from
 from baselines.verdict import Verdict
-from harness.paired import PairedRow, PairedRun
+from harness.paired.paired_run import PairedRow, PairedRun
 from harness.types import Measurement, Metric, Run
 
 Found = Sequence[tuple[str, str, Measurement]]

@@ -7,14 +7,14 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
-from baselines.health import row_verdict
-from baselines.paired.judge import SENTINEL, PairedJudge
+from baselines.paired.decider import SENTINEL, PairedJudge
 from baselines.paired.metrics import PAIRED_METRICS, PairedMetric
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.robust import hodges_lehmann
-from baselines.rows import Row
+from baselines.stored.health import row_verdict
+from baselines.stored.rows import Row
 from baselines.verdict import Comparison, Outcome, Verdict
-from harness.paired import COPY, PairedRow
+from harness.paired.paired_run import COPY, PairedRow
 
 AS_THINGS_ARE = "as things are"  # an arm of which nothing was asked
 CHANGED = frozenset({"regressed", "improved"})

@@ -107,10 +107,10 @@ def _measured(out: Path, commit: str | None, began: float, writers: list[Writer]
     from benches.gpu_check.plan import everything
     from benches.gpu_check.rows import PLUGINS, Bench
     from benches.preload import libraries
+    from harness.processes.worker import Workers
     from harness.registry import MODELS
     from harness.storage import now
     from harness.timing import perf_counter
-    from harness.worker import Workers
 
     benches.load_plugins()
     out.mkdir(parents=True, exist_ok=True)

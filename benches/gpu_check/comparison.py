@@ -8,19 +8,20 @@ from typing import Final
 
 import benches
 from baselines.verdict import Comparison
-from benches import ab, arms
+from benches.ab import arms
+from benches.ab import driver as ab
 from benches.gpu_check import QUICK
 from benches.gpu_check.plan import LEAST_PAIRED_S, PAIRED_S, half
 from benches.gpu_check.record import Compared
 from benches.gpu_check.rows import PLUGIN, Bench
-from harness import threads
+from harness.causes import one_line
+from harness.processes import threads
 from harness.types import Case, Suite
-from harness.worker import one_line
 
 SLOWDOWN: Final = "busy=0.1"
 SPENT: Final = "no time was left"
 SEED: Final = 0
-# Energy is measured elsewhere. Windows of this length make the preflight of `benches.ab` leave it out.
+# Energy is measured elsewhere. Windows of this length make the preflight of `benches.ab.driver` leave it out.
 PROTOCOL: Final = replace(QUICK, energy_window_s=PAIRED_S)
 
 

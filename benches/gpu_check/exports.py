@@ -9,7 +9,7 @@ from typing import Final
 from benches.gpu_check import Check, Result
 from benches.gpu_check.plan import vit
 from benches.gpu_check.rows import Bench
-from harness import threads
+from harness.processes import threads
 from harness.timing import perf_counter
 
 NAME: Final = "ONNX export"

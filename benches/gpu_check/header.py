@@ -15,9 +15,9 @@ def collect(_argument: object = None, _report: object = None) -> dict[str, Any] 
     """Environment, compute capability, L2 size and the text of `nvidia-smi -q`; or why there is no GPU to check."""
     import torch
 
-    from harness import environment
+    from harness.causes import one_line
     from harness.devices import cuda
-    from harness.worker import one_line
+    from harness.processes import environment
 
     if reason := cuda.unavailable():
         return reason

@@ -17,8 +17,8 @@ from benches.gpu_check.record import Record
 from benches.gpu_check.verdict import CODES, Verdict
 from harness.registry import PROBES
 from harness.types import Metric, Run
-from reports import page
 from reports.data import report_data
+from reports.page import page
 from reports.section import SECTIONS, NotShown, Section
 
 

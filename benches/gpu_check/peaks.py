@@ -45,7 +45,7 @@ def gemm_peaks() -> Found:
     """FLOP/s by precision, and the reason for each precision in which this GPU or this torch cannot multiply."""
     import torch
 
-    from harness import precision
+    from harness.numerics import precision
 
     timer = Timer(torch.cuda.synchronize)
     peaks: dict[str, float] = {}

@@ -13,8 +13,8 @@ from benches.gpu_check import long_work as long_work
 from benches.gpu_check import plain_vit as plain_vit
 from benches.gpu_check.exports import EXPORTED
 from benches.gpu_check.two_loops import two_loops
-from harness import onnx_export
 from harness.backends import Build, BuildRequest
+from harness.backends.onnx import export as onnx_export
 from harness.probes import probe
 from harness.registry import BACKENDS, MODELS
 from harness.types import Component, Unsupported

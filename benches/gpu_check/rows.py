@@ -13,13 +13,13 @@ import benches
 from benches.gpu_check import QUICK, ROW_TIMEOUT_S, Check
 from benches.gpu_check.plan import Planned
 from benches.gpu_check.record import Row, Writer, log_end
-from harness import threads
-from harness.measure import Job
+from harness.backends.tensorrt.engine import ENGINES
+from harness.processes import threads
+from harness.processes.measure import Job
+from harness.processes.worker import Workers
 from harness.registry import PROBES
-from harness.tensorrt_engine import ENGINES
 from harness.timing import perf_counter
 from harness.types import Case, Measurement
-from harness.worker import Workers
 
 PLUGIN: Final = "benches.gpu_check.plugin"  # workers import it by name
 PLUGINS: Final = (*benches.PLUGINS, PLUGIN)

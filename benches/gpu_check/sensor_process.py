@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from benches.gpu_check import Check, Found, LeftOut
 from benches.gpu_check.sensors import CHECKS
+from harness.causes import one_line
 from harness.timing import perf_counter
-from harness.worker import one_line
 
 LONGEST_S: Final = 45.0  # for one check, including the start of its interpreter and of CUDA
 NO_ANSWER: Final = "no result"

@@ -171,7 +171,7 @@ def energy() -> Found:
 
 
 def state() -> Found:
-    from harness import contention
+    from harness.measuring import contention
 
     _own_gpu()
     device, work = _gemm()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import statistics
 from typing import Final
 
-from harness.trial import Findings, Trial
+from harness.measuring.trial import Findings, Trial
 
 STRETCH_S: Final = 0.05  # shortest duration of one loop: a synchronisation is then below a thousandth of it
 LONGEST: Final = 2000  # iterations in one loop

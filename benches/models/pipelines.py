@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from benches.models import networks, standins, truncation
+from benches.models import networks, truncation
+from benches.models import pipeline_border as standins
 from benches.models.stable_diffusion import UNGUIDED
 from benches.models.workloads import Batch, batch_of, facts
 from benches.schedulers import SCHEDULERS, build, settings_without_effect

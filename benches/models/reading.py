@@ -17,8 +17,8 @@ from typing import Any
 
 from benches.models import folders
 from harness import causes
-from harness.out_of_memory import is_out_of_memory
-from harness.worker import one_line
+from harness.causes import one_line
+from harness.measuring.out_of_memory import is_out_of_memory
 
 
 @contextmanager

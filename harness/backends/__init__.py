@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from harness import precision as precisions
-from harness.calibration import Recorded
-from harness.share import Shares
+from harness.numerics import precision as precisions
+from harness.numerics.calibration import Recorded
+from harness.numerics.share import Shares
 from harness.timing import Timer
 from harness.types import Component, Forward
 

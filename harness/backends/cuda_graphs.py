@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import precision, quantisation
 from harness.backends import Build, BuildRequest
 from harness.backends.eager import cast_all, read_back
+from harness.numerics import precision, quantisation
 from harness.registry import BACKENDS
 from harness.types import Component
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from harness import linear_use, precision, quantisation, share
 from harness.backends import Build, BuildRequest
-from harness.linear_use import Calls, Left, Observed
+from harness.numerics import linear_use, precision, quantisation, share
+from harness.numerics.linear_use import Calls, Left, Observed
 from harness.registry import BACKENDS
 from harness.types import Component
 

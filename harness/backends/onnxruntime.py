@@ -2,7 +2,8 @@
 
 A session has exactly one provider. Otherwise ONNX Runtime would silently place on the CPU what that provider cannot
 run. ONNX Runtime's own profile of one call, taken before anything is timed, says which provider ran each node. A node
-on another provider makes the row invalid. int8 is made by ONNX Runtime's quantiser (`harness.onnx_export`). Exported
+on another provider makes the row invalid. int8 is made by ONNX Runtime's quantiser (`harness.backends.onnx.export`).
+Exported
 files are shared by the processes of a case and by the backends that read ONNX, so only the first of them spends time on
 an export; its seconds are in every `build_s`.
 
@@ -22,11 +23,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from harness import onnx_export, onnx_proof, onnx_providers, precision, saturation, share
 from harness.backends import Build, BuildRequest, cached_before, cannot_import, missing_device, note_built
-from harness.onnx_export import OnnxFile
-from harness.onnx_proof import CPU, CUDA, TENSORRT, Profile
-from harness.quantisation import INT8_PRODUCTS
+from harness.backends.onnx import export as onnx_export
+from harness.backends.onnx import proof as onnx_proof
+from harness.backends.onnx import providers as onnx_providers
+from harness.backends.onnx.export import OnnxFile
+from harness.backends.onnx.proof import CPU, CUDA, TENSORRT, Profile
+from harness.numerics import precision, saturation
+from harness.numerics.quantisation import INT8_PRODUCTS
 from harness.registry import BACKENDS
 from harness.types import Component, Forward, Unsupported
 
@@ -106,7 +110,7 @@ class OnnxRuntime:
                 **_modes({r.precision for _, r in asked}, provider),
             },
             verify=lambda: onnx_proof.fault(profiles, provider, wanted, integer_layers),
-            shares=share.of_files(files, request.precision),
+            shares=onnx_export.shares(files, request.precision),
         )
 
     def session_providers(self, request: BuildRequest) -> list[str | tuple[str, dict[str, str]]]:
@@ -157,7 +161,7 @@ def without_kernel(files: Sequence[OnnxFile], wanted: str, provider: str) -> str
 
 
 def _recipe(wanted: str, provider: str) -> str:
-    """The name of the file to export, as `harness.onnx_export` has them."""
+    """The name of the file to export, as `harness.backends.onnx.export` has them."""
     if provider == CPU:
         narrow = onnx_export.for_cpu(wanted)
         return f"{narrow}_unsigned" if precision.recipe_of(wanted) == "int8_static" else narrow

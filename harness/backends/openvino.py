@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from harness import onnx_export, precision, saturation, share
 from harness.backends import Build, BuildRequest, cached_before, cannot_import, note_built
-from harness.onnx_export import OnnxFile
-from harness.precision import recipe_of
+from harness.backends.onnx import export as onnx_export
+from harness.backends.onnx.export import OnnxFile
+from harness.numerics import precision, saturation
+from harness.numerics.precision import recipe_of
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
 
@@ -91,7 +92,7 @@ class OpenVino:
                 **_modes(request.precision),
             },
             verify=lambda: _verify_all(nodes, precisions, {f.component: f.integer_layers for f in files}),
-            shares=share.of_files(files, request.precision),
+            shares=onnx_export.shares(files, request.precision),
         )
 
 

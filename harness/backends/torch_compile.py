@@ -25,10 +25,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness import optimizations, precision
 from harness.backends import Build, BuildRequest, missing_device, missing_package
 from harness.backends.eager import cast_all, read_back
-from harness.compilation import Compilation, Counts
+from harness.backends.torch.compilation import Compilation, Counts
+from harness.numerics import optimizations, precision
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
 

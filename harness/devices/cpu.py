@@ -16,8 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from harness import cgroup
-from harness.devices import EnergyMeter, SensorLost, Stopwatch
+from harness.devices import EnergyMeter, SensorLost, Stopwatch, cgroup
 from harness.timing import perf_counter
 from harness.types import Samples
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from harness.measuring.trial import Findings, Trial
 from harness.registry import PROBES
-from harness.trial import Findings, Trial
 from harness.types import Metric
 
 AFTER_SENTINEL: Final = 100

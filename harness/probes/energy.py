@@ -20,11 +20,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from harness.contention import ENERGY_PASS
 from harness.devices import EnergyMeter, SensorLost
 from harness.devices.power import PowerReadings
+from harness.measuring.contention import ENERGY_PASS
+from harness.measuring.trial import Findings, Trial
 from harness.probes import probe
-from harness.trial import Findings, Trial
 from harness.types import Kind, Metric
 
 SETTLE_S = 3.0

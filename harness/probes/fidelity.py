@@ -7,7 +7,8 @@ mean: 0 if they are equal, 1 for a constant image of that mean, about 1.4 for an
 row is invalid if the mean cosine is below its floor, the mean error above its ceiling, or the worst item's error above
 ITEM times that ceiling (at most LARGEST_ITEM: an unrelated image is wrong in any precision). The facts hold them all.
 
-The bounds are in `harness.tolerance`. Every process of a case is checked; the figures come from the first. Where the
+The bounds are in `harness.numerics.tolerance`. Every process of a case is checked; the figures come from the first.
+Where the
 reference is not computed within its time, all figures are missing with the reason, and the row has the warning
 `unchecked`.
 """
@@ -19,11 +20,11 @@ import statistics
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from harness import kept_outputs, reference
+from harness.measuring import kept_outputs, reference
+from harness.measuring.repeatability import repeat_error
+from harness.measuring.trial import Findings, Trial
+from harness.numerics.tolerance import Tolerance, relative_errors, tolerance
 from harness.probes import probe
-from harness.repeatability import repeat_error
-from harness.tolerance import Tolerance, relative_errors, tolerance
-from harness.trial import Findings, Trial
 from harness.types import IDENTICAL, Metric, Samples
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ An iteration of many calls (the steps of a diffusion model) may have 100,000 ker
 torch tens of seconds and gigabytes of memory. In that case one call of each network with its example inputs is profiled
 instead, and the fact `kernels_of` says so. The clocks of a GPU fall while the profiler starts, so iterations run inside
 the profiler for WARM_S seconds before the one that is kept. The row's measurement is sent before the probe begins
-(`harness.worker`). It remains valid if the probe fails, ends the process or takes too long.
+(`harness.processes.worker`). It remains valid if the probe fails, ends the process or takes too long.
 
 CUPTI sees the kernels of every library in the process, so ONNX Runtime's and TensorRT's too, and those of a replayed
 CUDA graph one by one. The names show which attention and which matrix product were chosen, and in which precision. On a
@@ -24,9 +24,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from harness import tensorrt_layers
+from harness.backends.tensorrt import layers as tensorrt_layers
+from harness.measuring.trial import Findings, Trial
 from harness.probes import AFTER_SENTINEL, probe
-from harness.trial import Findings, Trial
 
 MANY_CALLS: Final = 8  # of networks in one iteration
 WARM_S: Final = 0.2

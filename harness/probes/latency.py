@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from harness import cold_cache, contention, sampling, throttling
 from harness.devices.watch import Watch, beside
+from harness.measuring import cold_cache, contention, sampling, throttling
+from harness.measuring.repeatability import repeat_error
+from harness.measuring.trial import Findings, Trial, digest, output_fault
+from harness.numerics.tolerance import repeat_ceiling
 from harness.probes import probe
-from harness.repeatability import repeat_error
-from harness.tolerance import repeat_ceiling
-from harness.trial import Findings, Trial, digest, output_fault
 from harness.types import Metric
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any
 
 from harness.devices import Device
 from harness.devices.readings import Readings
+from harness.measuring.trial import Findings, Trial
 from harness.probes import probe
-from harness.trial import Findings, Trial
 from harness.types import Kind, Metric
 
 ITERATIONS = 2

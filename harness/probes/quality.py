@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import reference
+from harness.measuring import reference
+from harness.measuring.trial import Findings, Trial
 from harness.probes import probe
 from harness.probes.fidelity import AGREEMENT, agreement, without_class
-from harness.trial import Findings, Trial
 from harness.types import Quality
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def quality(trial: Trial) -> Findings:
 
 
 def _kept(judge: Quality, outputs: torch.Tensor) -> dict[str, Any]:
-    """What set distances are compared by later; baselines.set_distance reads it."""
+    """What set distances are compared by later; baselines.stored.set_distance reads it."""
     return {} if judge.keep is None else {"picture_set": dict(judge.keep(outputs))}
 
 

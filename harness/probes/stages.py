@@ -10,9 +10,9 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from harness import cold_cache
+from harness.measuring import cold_cache
+from harness.measuring.trial import Findings, Trial
 from harness.probes import probe
-from harness.trial import Findings, Trial
 from harness.types import Forward, Metric
 
 MIN_ITERATIONS = 3

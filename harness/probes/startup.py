@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from harness.measuring.trial import Findings, Trial
 from harness.probes import probe
-from harness.trial import Findings, Trial
 from harness.types import Metric
 
 LOAD = Metric(

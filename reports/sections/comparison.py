@@ -10,13 +10,13 @@ from baselines.verdict import OUTCOMES, Comparison, Verdict
 from harness.types import Metric
 from harness.units import MISSING, format_value
 from reports import charts, theme
-from reports.findings import comparison_sentence
+from reports.conclusions import comparison_sentence
+from reports.gate import ranked
 from reports.rows import grouped
 from reports.section import SECTIONS, Chart, NotShown, ReportData, Section
 from reports.templates import fragment
 from reports.wording import ratio_text
 
-SEVERITY = ("regressed", "missing", "not_comparable", "inconclusive", "improved", "new", "unchanged")
 MAX_ROWS = 60
 
 
@@ -53,11 +53,6 @@ def _charts(found: Comparison, metrics: Mapping[str, Metric]) -> list[Chart]:
 
 def _label(name: str, metrics: Mapping[str, Metric]) -> str:
     return metrics[name].label if name in metrics else name
-
-
-def ranked(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """The gravest outcome first, and within it the largest change."""
-    return sorted(verdicts, key=lambda v: (SEVERITY.index(v.outcome), -abs((v.ratio or 1.0) - 1.0), v.label, v.metric))
 
 
 def short(label: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from baselines.controls import control_words, sentinel_figures
+from baselines.stored.controls import control_words, sentinel_figures
 from harness.types import Run
 from harness.units import MISSING, format_value
 from reports.section import SECTIONS, NotShown, ReportData, Section

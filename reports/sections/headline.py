@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from reports import findings, fronts, theme
-from reports.fronts import Front
+from reports import conclusions as findings
+from reports import pareto as fronts
+from reports import theme
+from reports.pareto import Front
 from reports.rows import Row, engine
 from reports.section import SECTIONS, ReportData, Section
 from reports.templates import fragment

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reports import theme
-from reports.findings import status_counts, status_words
+from reports.conclusions import status_counts, status_words
 from reports.rows import Row, records, warnings_of
 from reports.section import SECTIONS, NotShown, ReportData, Section
 from reports.templates import fragment

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from harness.units import format_value
 from reports import charts, theme
-from reports.fronts import Front, fronts, per_image, point_name, point_value
+from reports.pareto import Front, fronts, per_image, point_name, point_value
 from reports.rows import Row, grouped, measured, variant
 from reports.section import SECTIONS, Chart, NotShown, ReportData, Section
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness import throttling
 from harness.frames import TOLERANCES
+from harness.measuring import throttling
 from harness.types import AXES, Measurement, Metric
 from reports import theme
 from reports.rows import QUALITY_FIRST, Row, records, varying

@@ -1,0 +1,225 @@
+"""A run against its stored sessions: one verdict a row and metric, and nothing that passes by being absent.
+
+comparison = compare_stored(run, root)     # this machine's sessions, else the shipped reference
+sys.exit(exit_code(comparison))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from baselines.stored import store
+from baselines.stored.controls import control_words, tripped
+from baselines.stored.fingerprint import (
+    differences,
+    machine_key,
+    protocol_differences,
+    soft_differences,
+    software_differences,
+)
+from baselines.stored.health import appeared, row_verdict
+from baselines.stored.multiplicity import Judged, settle
+from baselines.stored.row_verdicts import TIMED, Frame, Side, judge_row
+from baselines.stored.rows import NOT_RUN, Row, rows_of, under_ids_of
+from baselines.stored.store import BaselineRefused, Session
+from baselines.verdict import Comparison, Scope, Verdict
+from harness.types import Run
+
+MAX_AGE_DAYS: Final = 180.0
+DECIDED: Final = frozenset({"regressed", "improved", "unchanged", "inconclusive"})
+
+
+def compare_stored(
+    run: Run,
+    root: Path,
+    *,
+    planned: Collection[str] | None = None,
+    max_age_days: float = MAX_AGE_DAYS,
+    only: Collection[str] | None = None,
+    allow_new: bool = False,
+) -> Comparison:
+    """`run` against this machine's sessions; against the shipped reference where they are unlike or there are none.
+
+    Sessions that were saved more than `max_age_days` before the run are stale: they are left out, and where no other is
+    left nothing is compared. `only` names the sessions (by run id) that count, for deciding again as it was decided.
+    `allow_new` lets rows pass that the sessions do not know.
+    """
+    try:
+        own, reference = store.find(run, root), store.reference(root, run.suite)
+        own = [s for s in own if only is None or s.run.id in only]
+        others = [] if own or reference else store.elsewhere(run, root)
+    except BaselineRefused as refused:
+        return _refused(run, refused.reasons)
+    considered = tuple(s.run.id for s in own)
+    fresh = [s for s in own if not _stale(s, run, max_age_days)]
+    if own and not fresh:
+        age = f"its newest session was saved on {own[-1].saved[:10]}, more than {max_age_days:g} days before this run"
+        stale = _refused(run, [f"the baseline is stale: {age} (accept a newer one, or give --max-age)"], own[-1])
+        return replace(stale, max_age_days=max_age_days, considered=considered)
+    left_out = len(own) - len(fresh)
+    note = f"stale sessions left out: {left_out} (saved more than {max_age_days:g} days before this run)"
+    found = with_notes(_compare_own(run, fresh, reference, others, planned), [note] if left_out else [])
+    return replace(found, max_age_days=max_age_days, considered=considered, allow_new=allow_new)
+
+
+def with_notes(comparison: Comparison, notes: Sequence[str]) -> Comparison:
+    """The comparison with further notes at its end."""
+    return replace(comparison, notes=(*comparison.notes, *notes)) if notes else comparison
+
+
+def _compare_own(
+    run: Run, own: list[Session], reference: Session | None, others: list[Session], planned: Collection[str] | None
+) -> Comparison:
+    comparison = compare(run, own, planned=planned)
+    if not comparison.refused or reference is None:
+        return comparison if own or not others else _unlike(run, others[-1])
+    if not _hard(run, reference.run):
+        return compare(run, [reference], planned=planned)
+    note = [f"this machine's own baseline is unlike: {line}" for line in comparison.differences]
+    result = compare(run, [reference], scope="machine-independent", planned=planned)
+    return replace(result, notes=(*note, *result.notes))
+
+
+def _stale(session: Session, run: Run, max_age_days: float) -> bool:
+    """Whether the session is older than that; one whose time cannot be read is."""
+    saved, created = _time(session.saved), _time(run.created) or datetime.now(UTC)
+    return saved is None or (created - saved) / timedelta(days=1) > max_age_days
+
+
+def _time(stamp: str) -> datetime | None:
+    """The time of an ISO 8601 stamp, UTC where it names no zone; None where it is none."""
+    try:
+        found = datetime.fromisoformat(stamp)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def compare(
+    run: Run, sessions: Sequence[Session], *, scope: Scope = "all", planned: Collection[str] | None = None
+) -> Comparison:
+    """`run` against stored sessions of its suite, the newest of which says which rows must be there.
+
+    `planned` are the case ids that were asked for, where that is less than the suite (--only): rows of the baseline
+    outside of it are a note. Without it every row of the baseline that is absent here is `missing`.
+    """
+    sessions = sorted((s for s in sessions if s.run.suite == run.suite), key=lambda s: (s.saved, s.run.created))
+    if not sessions:
+        why = f"no baseline of suite {run.suite!r} for this machine ({machine_key(run.environment)})"
+        return replace(_refused(run, [why]), absent=True)
+    newest = sessions[-1]
+    unlike = _hard(run, newest.run)
+    usable = [s for s in sessions if not _hard(run, s.run)] if scope == "all" else [newest]
+    if not usable:
+        return replace(_refused(run, unlike, newest), differences=tuple(unlike))
+    usable, notes = _without_itself(run, usable)
+    frame = _frame(run, usable, scope)
+    judged, absent = _judge_rows(frame, planned)
+    judged += [(verdict, None) for verdict in _short(run, frame, {v.case_id for v, _ in judged})]
+    comparable = [s.run for s in usable] if scope == "all" else []
+    timed = any(verdict.kind in TIMED for verdict, _ in judged)
+    contaminated = tuple(tripped(run, comparable)) if timed else ()
+    return Comparison(
+        run_id=run.id,
+        suite=run.suite,
+        baseline=usable[-1].run.id,
+        scope=scope,
+        verdicts=tuple(disarmed(settle(judged), contaminated)),
+        differences=tuple(unlike) if scope != "all" else (),
+        sessions=len(usable),
+        notes=(*notes, *absent, *_notes(run, usable[-1].run, frame)),
+        contaminated=contaminated,
+        against=tuple(s.run.id for s in usable),
+    )
+
+
+def disarmed(verdicts: Sequence[Verdict], contaminated: Sequence[str]) -> list[Verdict]:
+    """The verdicts, those on times and energy undecided where the run is contaminated."""
+    if not contaminated:
+        return list(verdicts)
+    return [_undecided(v) if v.kind in TIMED and v.outcome in DECIDED else v for v in verdicts]
+
+
+def _undecided(verdict: Verdict) -> Verdict:
+    reason = f"contaminated run, not judged; it would read: {verdict.outcome}, {verdict.reason}"
+    return replace(verdict, outcome="inconclusive", reason=reason)
+
+
+def _frame(run: Run, sessions: list[Session], scope: Scope) -> Frame:
+    soft = [soft_differences(run.environment, s.run.environment) for s in sessions]
+    here = rows_of(run)
+    return Frame(
+        here=Side(run=run, rows=here),
+        stored=tuple(Side(run=s.run, rows=under_ids_of(here, rows_of(s.run))) for s in sessions),
+        scope=scope,
+        other_host="" if scope != "all" or not all(soft) else ", ".join(soft[-1]),
+    )
+
+
+def _judge_rows(frame: Frame, planned: Collection[str] | None) -> tuple[list[Judged], list[str]]:
+    """Verdicts of all rows, those of the baseline first; and a note on rows that were not asked for."""
+    judged: list[Judged] = []
+    unasked = 0
+    for case_id, there in frame.newest.rows.items():
+        here = frame.here.rows.get(case_id)
+        if planned is not None and case_id not in planned and (here is None or here.status == NOT_RUN):
+            unasked += 1
+            continue
+        judged += judge_row(frame, there, here or Row(case=there.case, status=NOT_RUN, reason=None))
+    new = [row for case_id, row in frame.here.rows.items() if case_id not in frame.newest.rows]
+    judged += [(appeared(row, frame.scope), None) for row in new]
+    return judged, [f"rows of the baseline that were not asked for in this run: {unasked}"] if unasked else []
+
+
+def _short(run: Run, frame: Frame, compared: Collection[str]) -> list[Verdict]:
+    """A verdict on each row that has fewer processes than were planned, as an interrupted or damaged run has: the one
+    that is missing may be the one that would have failed."""
+    planned, lost = run.protocol.replicates, f" ({'; '.join(run.problems)})" if run.problems else ""
+    return [
+        row_verdict(row, "missing", f"{len(row.processes)} of {planned} planned processes were measured{lost}")
+        for case_id, row in frame.here.rows.items()
+        if case_id in compared and row.ok and len(row.processes) < planned
+    ]
+
+
+def _hard(run: Run, other: Run) -> list[str]:
+    return differences(run.environment, other.environment) + protocol_differences(run.protocol, other.protocol)
+
+
+def _without_itself(run: Run, sessions: list[Session]) -> tuple[list[Session], list[str]]:
+    others = [s for s in sessions if s.run.id != run.id]
+    if len(others) == len(sessions):
+        return sessions, []
+    if others:
+        return others, ["this run is a stored session itself, and is left out of them"]
+    return sessions, ["this run is the only stored session: it is compared with itself"]
+
+
+def _notes(run: Run, baseline: Run, frame: Frame) -> list[str]:
+    software = software_differences(run.environment, baseline.environment)
+    host = [f"speed is advisory: {frame.other_host}"] if frame.other_host else []
+    renamed = len(frame.newest.rows.keys() - rows_of(baseline).keys())
+    paths = [f"rows whose weights are the baseline's under another path: {renamed}"] if renamed else []
+    control = control_words(run)
+    return [*host, *paths, *software, *([f"A/A control: {control}"] if control else [])]
+
+
+def _refused(run: Run, reasons: Sequence[str], newest: Session | None = None) -> Comparison:
+    return Comparison(
+        run_id=run.id,
+        suite=run.suite,
+        baseline=newest.run.id if newest else "",
+        scope="all",
+        refused=tuple(reasons),
+    )
+
+
+def _unlike(run: Run, other: Session) -> Comparison:
+    """Refused: only another machine has a baseline; with what differs from it."""
+    unlike = _hard(run, other.run)
+    first = f"no baseline of suite {run.suite!r} for this machine ({machine_key(run.environment)})"
+    return replace(_refused(run, [first, *unlike], other), differences=tuple(unlike))

@@ -1,0 +1,53 @@
+"""How a verdict on a time came about, step by step: the sessions' medians, this run's processes, and the threshold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from baselines.stored.noisy import ALPHA, D0, FULL_SESSIONS, quantile, shift_of
+from baselines.stored.row_verdicts import TIMED, Frame, Side, history
+from baselines.stored.rows import Groups, bad_values, process_value, rows_of, under_ids_of
+from baselines.verdict import Verdict
+from harness.types import Metric, Run
+from harness.units import format_value
+
+JUDGED = frozenset({"regressed", "improved", "unchanged", "inconclusive"})
+
+
+def lines(run: Run, sessions: Sequence[Run], verdict: Verdict) -> list[str]:
+    """The steps of one verdict; none where it is not on a time, or no rule was asked."""
+    metric = run.metrics.get(verdict.metric)
+    if verdict.kind not in TIMED or verdict.outcome not in JUDGED or metric is None or not sessions:
+        return []
+    rows = rows_of(run)
+    row = rows[verdict.case_id].quiet(run.protocol.replicates)
+    here = row.groups(metric.name)
+    frame = Frame(
+        here=Side(run=run, rows={row.case.id: row}),
+        stored=tuple(Side(run=s, rows=under_ids_of(rows, rows_of(s))) for s in sessions),
+        scope="all",
+    )
+    stored = history(frame, row, metric)
+    told = f" ({row.contended})" if row.contended else ""
+    found = [f"session {number} of {len(stored)}: {_values(metric, groups)}" for number, groups in enumerate(stored, 1)]
+    found.append(f"this run: {_values(metric, here)}{told}")
+    if metric.kind != "noisy" or not stored or bad_values(metric, here):
+        return found
+    shift = shift_of(metric, stored, here)
+    t = quantile(1 - ALPHA, shift.degrees)
+    spread = "between sessions" if shift.gating else f"assumed, below {FULL_SESSIONS} sessions"
+    found.append(
+        f"shift {math.expm1(shift.harm):+.2%} (+ worse); threshold {D0:.0%} + {t:.2f} x {shift.error:.2%} ({spread}) "
+        f"= {math.expm1(shift.threshold):.2%}; processes from {math.expm1(shift.mildest):+.2%} to "
+        f"{math.expm1(shift.gravest):+.2%}"
+    )
+    found.append(
+        f"p before the correction over all rows: worse {shift.p_value(1.0):.2g}, better {shift.p_value(-1.0):.2g}"
+    )
+    return found
+
+
+def _values(metric: Metric, groups: Groups) -> str:
+    values = [process_value(metric, g) for g in groups]
+    return ", ".join(format_value(v, metric.unit) for v in values) or "no value"

@@ -1,0 +1,222 @@
+"""What must be equal before two speeds may be compared, and what is only worth a note.
+
+Hard fields (CPU, GPU, driver major, versions that make the numbers, threads, flags, torch's settings, protocol) refuse
+a comparison of speed; `differences` lists them in words. Soft fields (host, kernel, GPU UUID, shortest sample) let it
+through as advisory. A machine that does not know its own CPU or GPU is only ever the same as itself: then the host hash
+decides.
+
+    differences(run.environment, session.run.environment)   # ["torch 2.14.1 here, 2.13.0 in the baseline"]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from harness.processes.environment import GPU_FLAGS, shortest_sample_s
+from harness.types import Protocol
+
+Fields = dict[str, Any]
+Environment = Mapping[str, Any]
+
+ABSENT = "absent"
+HARD_VERSIONS = {
+    "torch": "torch",
+    "onnxruntime": "onnxruntime",
+    "onnxruntime-gpu": "onnxruntime-gpu",
+    "openvino": "OpenVINO",
+}
+GPU_VERSIONS = {"tensorrt": "TensorRT", "tensorrt-cu13": "TensorRT for CUDA 13"}
+# A longer patience, an extra quality pass or a second attempt on a quieter machine changes no sample of a row.
+UNTIMED_PROTOCOL = frozenset({"timeout_s", "quality", "stages", "contended_retries"})
+GPU_FIELDS = {"name": "GPU model", "memory_bytes": "GPU memory", "power_limit_w": "GPU power limit", "mig": "GPU MIG"}
+KEY_DIGITS = 8
+SETTING = "torch setting "
+CHOICE = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")  # which of several GPUs is used
+
+
+def fingerprint(environment: Environment) -> str:
+    """12 hex digits over the hard fields; over the host as well where the machine does not know its own hardware."""
+    return _digest({**hard_fields(environment), **_host_if_unknown(environment)}, 12)
+
+
+def machine_key(environment: Environment) -> str:
+    """A readable folder name for the hardware alone: 'intel-xeon-8481c-2-cores-1a2b3c4d'.
+
+    Versions are left out, so that a baseline from before an upgrade is found, and refused with what differs.
+    """
+    fields = {**identity_fields(environment), **_host_if_unknown(environment)}
+    name = fields.get("GPU model") or fields["CPU model"] or "unknown"
+    cores = fields["CPU cores"]
+    count = len(cores) if isinstance(cores, list) else cores
+    parts = [_text(name), f"{count} cores" if count is not None else "", _digest(fields, KEY_DIGITS)]
+    return "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-")[:60] for part in parts if part)
+
+
+def differences(a: Environment, b: Environment) -> list[str]:
+    """Hard fields in which `a` (here) differs from `b` (the baseline), in words; empty where speed is comparable."""
+    a, b = _recorded_in_both(a, b)
+    here, there = hard_fields(a), hard_fields(b)
+    same_host = _host(a) is not None and _host(a) == _host(b)
+    known = {**identity_fields(a), **identity_fields(b)}
+    found = []
+    for name in dict.fromkeys([*here, *there]):
+        mine, theirs = here.get(name), there.get(name)
+        if name in known and (mine is None or theirs is None):
+            if not same_host:
+                found.append(_unknown(name, mine, theirs))
+        elif mine != theirs:
+            found.append(_words(name, mine, theirs))
+    return found
+
+
+def soft_differences(a: Environment, b: Environment) -> list[str]:
+    """Fields of the machine in which two sessions differ although their fingerprints agree: comparable, advisory."""
+    a, b = _recorded_in_both(a, b)
+    return _compare(soft_fields(a), soft_fields(b))
+
+
+def _recorded_in_both(a: Environment, b: Environment) -> tuple[Environment, Environment]:
+    """Both environments; without torch's settings and the variables of a GPU where one is from before they were
+    recorded, since what was set then is not known."""
+    if a.get("torch_settings") and b.get("torch_settings"):
+        return a, b
+    return _unset(a), _unset(b)
+
+
+def _unset(environment: Environment) -> Environment:
+    flags = environment.get("flags") or {}
+    return {**environment, "torch_settings": None, "flags": {n: v for n, v in flags.items() if n not in GPU_FLAGS}}
+
+
+def software_differences(a: Environment, b: Environment) -> list[str]:
+    """The commit and the packages outside the hard fields, in words: what a comparison is usually about."""
+    return _compare(_software(a), _software(b))
+
+
+def protocol_differences(a: Protocol, b: Protocol) -> list[str]:
+    """How the two were measured differently, in words: warm-up, samples, processes."""
+    here, there = ({k: v for k, v in asdict(p).items() if k not in UNTIMED_PROTOCOL} for p in (a, b))
+    return [f"protocol: {line}" for line in _compare(here, there)]
+
+
+def identity_fields(environment: Environment) -> Fields:
+    """What identifies the machine. None in any of them means that it is unknown."""
+    cpu = environment.get("cpu") or {}
+    cores = cpu.get("cores_allowed", cpu.get("logical_cores"))
+    fields: Fields = {
+        "device": environment.get("device"),
+        "CPU model": cpu.get("model"),
+        "CPU cores": list(cores) if isinstance(cores, list | tuple) else cores,
+    }
+    if environment.get("device") != "cpu":
+        gpus = environment.get("gpus") or []
+        fields |= {"GPU model": _each(gpus, "name"), "GPU memory": _each(gpus, "memory_bytes")}
+    return fields
+
+
+def hard_fields(environment: Environment) -> Fields:
+    """Name in words -> value of every field that a speed depends on. GPU fields only where a GPU was measured."""
+    cpu, versions = environment.get("cpu") or {}, environment.get("versions") or {}
+    fields = identity_fields(environment) | {"CPU instruction set": cpu.get("isa"), "CPU quota": cpu.get("quota")}
+    wanted = dict(HARD_VERSIONS)
+    if environment.get("device") != "cpu":
+        gpus = environment.get("gpus") or []
+        fields["GPU count"] = len(gpus)
+        fields |= {words: _each(gpus, key) for key, words in GPU_FIELDS.items()}
+        fields |= {"driver major": _major(environment.get("driver")), "CUDA": environment.get("cuda")}
+        wanted |= GPU_VERSIONS
+    fields |= {words: versions.get(package) for package, words in wanted.items()}
+    fields |= {"Python": _minor(environment.get("python")), "threads": environment.get("threads")}
+    fields |= _flags(environment) | _torch_settings(environment)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+
+
+def _flags(environment: Environment) -> Fields:
+    """Environment variables. Those of a GPU are included only where a GPU was measured. The choice of one among equal
+    GPUs is left out, because it is a soft field."""
+    flags = environment.get("flags") or {}
+    on_cpu = environment.get("device") == "cpu"
+    return {f"flag {n}": flags[n] for n in sorted(flags) if n not in CHOICE and not (on_cpu and n in GPU_FLAGS)}
+
+
+def _torch_settings(environment: Environment) -> Fields:
+    """torch's process-wide settings. On a CPU only deterministic algorithms matter, and only if they are on."""
+    settings = environment.get("torch_settings") or {}
+    if environment.get("device") == "cpu":
+        settings = {name: on for name, on in settings.items() if name == "deterministic_algorithms" and on}
+    return {f"{SETTING}{name}": settings[name] for name in sorted(settings)}
+
+
+def soft_fields(environment: Environment) -> Fields:
+    """Name in words -> value of the machine's fields that may move a speed a little."""
+    fields: Fields = {"host": _host(environment), "kernel": environment.get("kernel")}
+    fields["shortest sample"] = f"{1e3 * shortest_sample_s(environment):g} ms"
+    if environment.get("device") != "cpu":
+        fields["GPU UUID"] = _each(environment.get("gpus") or [], "uuid")
+        flags = environment.get("flags") or {}
+        fields |= {f"flag {name}": flags[name] for name in CHOICE if name in flags}
+    return fields
+
+
+def _software(environment: Environment) -> Fields:
+    git = environment.get("git") or {}
+    versions = environment.get("versions") or {}
+    others = {k: versions[k] for k in sorted(versions) if k not in {**HARD_VERSIONS, **GPU_VERSIONS}}
+    return {"git commit": git.get("commit"), "imgbench": environment.get("imgbench"), **others}
+
+
+def _compare(here: Fields, there: Fields) -> list[str]:
+    names = dict.fromkeys([*here, *there])
+    return [_words(n, here.get(n), there.get(n)) for n in names if here.get(n) != there.get(n)]
+
+
+def _words(name: str, here: object, there: object) -> str:
+    return f"{name} {_text(here)} here, {_text(there)} in the baseline"
+
+
+def _unknown(name: str, here: object, there: object) -> str:
+    where = (
+        "here and in the baseline" if here is None and there is None else "here" if here is None else "in the baseline"
+    )
+    return f"{name} unknown {where}: an unknown machine matches no other host"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ABSENT
+    if isinstance(value, list):
+        return ", ".join(_text(v) for v in value) or ABSENT
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _each(gpus: list[Mapping[str, Any]], key: str) -> list[Any] | None:
+    """One value a GPU; None where there is no GPU or one of them does not know."""
+    values = [gpu.get(key) for gpu in gpus]
+    return None if not values or None in values else values
+
+
+def _host(environment: Environment) -> str | None:
+    return environment.get("host_hash")
+
+
+def _host_if_unknown(environment: Environment) -> Fields:
+    unknown = None in identity_fields(environment).values()
+    return {"host": _host(environment)} if unknown else {}
+
+
+def _major(version: str | None) -> str | None:
+    return version.split(".")[0] if version else None
+
+
+def _minor(version: str | None) -> str | None:
+    return ".".join(version.split(".")[:2]) if version else None
+
+
+def _digest(fields: Fields, digits: int) -> str:
+    canonical = json.dumps(fields, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:digits]

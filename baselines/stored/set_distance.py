@@ -1,0 +1,145 @@
+"""FID and KID of two sets of the same seeds: does the difference stand out from the choice of the pictures?
+
+Picture i of both sets was asked for with the same prompt and seed, so the pictures are resampled together (a paired
+bootstrap, seeded): what all sets of so few pictures have in common, FID's bias of size above all, is in both and
+cancels in the difference.
+
+    regressed      the difference is beyond the tolerance, and its 99 % interval above 0
+    unchanged      the interval lies within the tolerance
+    inconclusive   neither
+
+FID is computed as Heusel et al. (NeurIPS 2017) do, KID as the unbiased estimate over all pictures (Binkowski et al.,
+ICLR 2018; torch-fidelity's mean over subsets has the same expectation).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from baselines.stored.rows import Row
+from baselines.stored.rules import Finding, percent, set_tolerance
+from baselines.verdict import Outcome
+from harness.picture_sets import Array, PictureSet, decode, kernel
+from harness.types import Metric
+
+FACT: Final = "picture_set"
+RESAMPLES: Final = 1000
+SEED: Final = 20
+CONFIDENCE: Final = 0.99
+SHOWN: Final = 0.95  # of the interval beside a ratio, as of every other metric
+FEWEST: Final = 10  # pictures: among fewer a resample may hold a single one
+# Of the figures that are compared. Linear algebra ends in other last bits with another BLAS or number of threads, and a
+# replay on another machine has to decide bit for bit the same.
+DIGITS: Final = 9
+
+Weights = Array
+Distance = Callable[[PictureSet, Weights], Array]
+
+
+def fid(pictures: PictureSet, weights: Weights) -> Array:
+    """The Frechet distance of each resample, (B,); `weights` (B, N) counts how often each picture is in it."""
+    count = weights.sum(axis=1)
+    means = weights @ pictures.features / count[:, None]  # (B, F)
+    spread = np.empty(len(weights))
+    for number, (row, mean) in enumerate(zip(weights, means, strict=True)):
+        centred = pictures.features - mean
+        covariance = (centred * row[:, None]).T @ centred / (row.sum() - 1)  # (F, F)
+        product = np.linalg.eigvalsh(pictures.root @ covariance @ pictures.root)
+        spread[number] = np.trace(covariance) - 2 * np.sqrt(np.maximum(product, 0.0)).sum()
+    distance = ((means - pictures.mean) ** 2).sum(axis=1)
+    return np.asarray(distance + spread + (pictures.root**2).sum())
+
+
+def kid(pictures: PictureSet, weights: Weights) -> Array:
+    """The unbiased squared maximum mean discrepancy of each resample, (B,), less the reference's own term, which is the
+    same in every set and leaves with the difference."""
+    own = kernel(pictures.features, pictures.features)
+    np.fill_diagonal(own, 0.0)
+    count = weights.sum(axis=1)
+    among = ((weights @ own) * weights).sum(axis=1) / (count**2 - (weights**2).sum(axis=1))
+    return np.asarray(among - 2 * weights @ pictures.cross / count)
+
+
+DISTANCES: Final[Mapping[str, Distance]] = {"fid": fid, "kid": kid}
+
+
+def judged(metric: Metric, there: Row, here: Row, baseline: float, candidate: float) -> Finding | None:
+    """The verdict by paired bootstrap on the figures `baseline` and `candidate`; None where a side did not keep its
+    pictures' features, or the metric is no distance that can be computed from them."""
+    sets = [_stored(row) for row in (there, here)]
+    distance = DISTANCES.get(metric.name)
+    if distance is None or sets[0] is None or sets[1] is None:
+        return None
+    try:
+        before, now = decode(sets[0]), decode(sets[1])
+    except (ValueError, KeyError, TypeError) as error:
+        return Finding(outcome="not_comparable", reason=f"the stored features cannot be read: {error}")
+    if before.features.shape != now.features.shape:
+        return Finding(
+            outcome="not_comparable",
+            reason=f"features of {now.features.shape} here, of {before.features.shape} in the baseline",
+        )
+    allowed = set_tolerance(baseline)
+    count = len(now.features)
+    if count < FEWEST:
+        told = f"{count} pictures are too few for an interval (at least {FEWEST})"
+        return Finding(outcome="inconclusive", reason=told, baseline=baseline, candidate=candidate)
+    found = paired_difference(distance, before, now)
+    decimals = DIGITS - 1 - math.floor(math.log10(max(abs(baseline), abs(candidate), allowed)))
+    return _finding(baseline, candidate, allowed, found.rounded(decimals), count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """now - before of a distance: the figure, its interval at CONFIDENCE, which decides, and at SHOWN."""
+
+    shift: float
+    deciding: tuple[float, float]
+    shown: tuple[float, float]
+
+    def rounded(self, decimals: int) -> Difference:
+        deciding, shown = ((round(low, decimals), round(high, decimals)) for low, high in (self.deciding, self.shown))
+        return Difference(shift=round(self.shift, decimals), deciding=deciding, shown=shown)
+
+
+def paired_difference(distance: Distance, before: PictureSet, now: PictureSet) -> Difference:
+    """now - before of a distance, the same pictures resampled in both."""
+    count = len(now.features)
+    weights = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(float)
+    whole = np.ones((1, count))
+    shift = float((distance(now, whole) - distance(before, whole))[0])
+    shifts = distance(now, weights) - distance(before, weights)
+    # The basic bootstrap: resamples spread around their own centre, the interval around the figure itself.
+    centred = shifts - shifts.mean()
+    tails = [np.quantile(centred, [(1 - level) / 2, (1 + level) / 2]) for level in (CONFIDENCE, SHOWN)]
+    deciding, shown = ((shift - float(high), shift - float(low)) for low, high in tails)
+    return Difference(shift=shift, deciding=deciding, shown=shown)
+
+
+def _finding(baseline: float, candidate: float, allowed: float, found: Difference, count: int) -> Finding:
+    shift, (low, high) = found.shift, found.deciding
+    outcome: Outcome = "inconclusive"
+    if -allowed <= low and high <= allowed:
+        outcome = "unchanged"
+    elif abs(shift) > allowed and (low > 0 or high < 0):
+        outcome = "regressed" if shift > 0 else "improved"
+    relative = f" ({percent(shift / abs(baseline))})" if baseline else ""
+    return Finding(
+        outcome=outcome,
+        reason=f"{shift:+.3g}{relative} [{low:+.3g}, {high:+.3g}] at 99 %, paired bootstrap of {count} pictures; "
+        f"tolerance {allowed:.3g}",
+        baseline=baseline,
+        candidate=candidate,
+        low=1 + found.shown[0] / baseline if baseline > 0 else None,
+        high=1 + found.shown[1] / baseline if baseline > 0 else None,
+        minimum_detectable=(allowed + (high - low) / 2) / abs(baseline) if baseline else None,
+    )
+
+
+def _stored(row: Row) -> Mapping[str, Any] | None:
+    return next((m.facts[FACT] for m in row.processes if m.facts.get(FACT)), None)

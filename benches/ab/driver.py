@@ -1,0 +1,277 @@
+"""`imgbench ab`: base against head, measured in one run, decided by the paired rule. Puts the rooms together.
+
+Order: arms prepared -> hosts started, each proves what it loaded -> preflight -> pairs until decided or the budget is
+spent -> comparison and artefacts -> exit code. The budget counts from the first host's start; making environments for
+git refs comes before it (it is done once and kept).
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import benches
+from baselines.paired import preflight as preflight_rules
+from baselines.paired import verdicts
+from baselines.paired.decider import PairedJudge, replayed
+from baselines.paired.decision import RULE
+from baselines.paired.metrics import PAIRED_METRICS
+from baselines.paired.preflight import Found
+from baselines.stored import fingerprint
+from baselines.verdict import Comparison
+from benches.ab import arm_proof
+from benches.ab import arms as arm_room
+from benches.failures import NotComparable
+from benches.preload import libraries
+from harness import storage
+from harness.devices import NoSuchDevice, unmeasured
+from harness.measuring.sentinel import NAMES as SENTINELS
+from harness.measuring.turns import Referee
+from harness.paired import paired_run as paired
+from harness.paired import preflight as preflight_room
+from harness.paired.arm_process import ArmProcess, Launch, close_all
+from harness.paired.arms import Arm, other_sampling
+from harness.paired.paired_run import PairedRun
+from harness.paired.pairs import Pairs, Servers
+from harness.processes.threads import Threads
+from harness.registry import PROBES
+from harness.timing import perf_counter
+from harness.types import Suite
+
+QUICK_PROBES = ("startup", "latency", "memory", "fidelity", "counts")
+MEMORY_PROBES = ("memory",)
+ENERGY_SHARE = 0.2
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the command line asks for. `plugins` are the user's own modules, `paths` where they are found. `apart` gives
+    each arm a fork server of its own even where they could share one."""
+
+    suite: Suite
+    base: Arm
+    head: Arm
+    budget_s: float
+    device: str | None
+    threads: Threads
+    seed: int
+    plugins: tuple[str, ...]
+    paths: tuple[str, ...]
+    project: Path
+    apart: bool = False
+
+
+def run(asked: Asked, folder: Path, say: Say) -> Comparison:
+    """Measures and decides. Raises ArmFailed, NotComparable and NoSuchDevice."""
+    measure(asked, folder, say, PairedJudge)
+    return decide(folder)
+
+
+def measure(asked: Asked, folder: Path, say: Say, judge: Callable[[PairedRun], PairedJudge]) -> None:
+    """Measures what `judge` wants into `folder`. Raises ArmFailed, NotComparable and NoSuchDevice."""
+    began = perf_counter()
+    with tempfile.TemporaryDirectory(prefix="imgbench-ab-") as scratch, closing(Referee(Path(scratch))) as referee:
+        servers = _servers(asked, folder, Path(scratch))
+        try:
+            header = _header(asked, folder, servers)
+            if asked.device is None and (told := unmeasured.at_the_start(header.environment)):
+                say(told)
+            pairs = Pairs(
+                run=header,
+                folder=folder,
+                servers=servers,
+                referee=referee,
+                plugins=(*benches.PLUGINS, *asked.plugins),
+                caches=Path(scratch) / "cache",
+                began=began,
+                say=say,
+            )
+            _preflight(pairs, asked, say)
+            ended = _measure(pairs, say, judge)
+        finally:
+            close_all(servers.all())
+    paired.write_header(folder, replace(pairs.run, finished=storage.now(), ended=ended))
+
+
+def decide(folder: Path) -> Comparison:
+    """The comparison of a stored paired run, from its raw values alone."""
+    header = paired.load(folder)
+    judge = replayed(header, paired.blocks(folder))
+    preflight = list(paired.preflight(folder))
+    found = verdicts.comparison(judge, preflight_rules.judged(header, preflight), header.ended or "interrupted")
+    return replace(found, notes=(*found.notes, preflight_rules.outputs_in_words(header, preflight), *header.notes))
+
+
+def _servers(asked: Asked, folder: Path, scratch: Path) -> Servers:
+    (scratch / "empty").mkdir()
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+
+    def started(arm: Arm) -> ArmProcess:
+        # A ref's own copy must not be shadowed by the working tree that the command was called in.
+        own = arm.folder is not None
+        launch = Launch(
+            arm=arm,
+            environment=arm_room.launch_environment(arm, asked.project, scratch / "ours"),
+            plugins=(*benches.PLUGINS, *asked.plugins),
+            preload=libraries(asked.suite.cases, asked.base.overrides, asked.head.overrides),
+            paths=() if own else asked.paths,
+            # A commit that has no plugins yet gets those of the working directory.
+            last_paths=(str(arm.folder), *asked.paths) if own else (),
+            logs=logs,
+            empty=scratch / "empty",
+        )
+        return ArmProcess(launch)
+
+    base = started(asked.base)
+    if asked.base.shares_server_with(asked.head) and not asked.apart:
+        return Servers(base=base, head=base, control=base)
+    head = started(asked.head)
+    return Servers(base=base, head=head, control=started(replace(asked.base, name="control")))
+
+
+def _header(asked: Asked, folder: Path, servers: Servers) -> PairedRun:
+    """The run's header, with what each arm says of itself. Refused where an arm did not load its own code."""
+    environments = [_ask(s, "environment", (asked.device, asked.threads.count)) for s in (servers.base, servers.head)]
+    variables = tuple(dict.fromkeys([*asked.base.environment, *asked.head.environment]))
+    modules = [plugin.split(".")[0] for plugin in asked.plugins]
+    packages = tuple(dict.fromkeys([*asked.base.packages, *asked.head.packages, *modules, *arm_room.OURS]))
+    loaded = [_ask(s, "loaded", (packages, variables)) for s in (servers.base, servers.head)]
+    refused = arm_room.refusal(asked.base, asked.head, loaded[0], loaded[1])
+    if not refused:
+        refused = other_sampling(*environments, cold_cache=asked.suite.protocol.cold_cache)
+    if refused:
+        raise NotComparable(refused)
+    rows = paired.rows_of(asked.suite.cases, asked.base.overrides, asked.head.overrides)
+    metrics = {m.name: m for p in sorted(PROBES.values(), key=lambda p: p.order) for m in p.metrics}
+    found = environments[0] | {"fingerprint": fingerprint.fingerprint(environments[0])}
+    found |= {"threads_from": str(asked.threads.source)}
+    header = PairedRun(
+        id=folder.name,
+        suite=asked.suite.name,
+        created=storage.now(),
+        seed=asked.seed,
+        budget_s=asked.budget_s,
+        device=found["device"],
+        threads=asked.threads.count,
+        arms=(asdict(asked.base), asdict(asked.head)),
+        loaded=(loaded[0], loaded[1]),
+        proof=tuple(arm_room.proof(asked.base, asked.head, loaded[0], loaded[1])),
+        environment=found,
+        protocol=replace(asked.suite.protocol, quality=False, stages=False, target_interval=None),
+        metrics=metrics | {asked.metric.name: asked.metric for asked in PAIRED_METRICS},
+        rows=rows,
+        sentinels=tuple(SENTINELS),
+        shared_server=servers.base is servers.head,
+        rule=RULE,
+    )
+    paired.write_header(folder, header)
+    return header
+
+
+def _ask(server: ArmProcess, command: str, argument: Any) -> dict[str, Any]:
+    """What an arm says of itself. Raises NotComparable, and NoSuchDevice for a device that is not here."""
+    reply = server.call(command, argument, 300.0)
+    if reply.value is None:
+        raise NotComparable(f"the {server.launch.arm.name} arm: {reply.reason}")
+    if isinstance(reply.value, str):
+        raise NoSuchDevice(reply.value)
+    return dict(reply.value)
+
+
+def _preflight(pairs: Pairs, asked: Asked, say: Say) -> None:
+    """Full measurements of both arms; rows that may be timed get their counts, the cheapest one is the A/A control.
+    Raises NotComparable where the work that was measured does not use an arm's project."""
+    probes, told = _probes(pairs.run)
+    pairs.run = replace(pairs.run, notes=told)
+    preflight_room.preflight(pairs, pairs.run.rows, probes)
+    found = list(paired.preflight(pairs.folder))
+    _prove_use(pairs, asked, found)
+    usable = preflight_rules.usable(pairs.run, found)
+    base = {row: m for row, arm, m in found if arm == "base" and row in usable}
+    rows = preflight_room.with_counts(pairs.run.rows, base)
+    cheap = min(base, key=lambda row: base[row].duration_s or 0.0, default=None)
+    pairs.run = replace(pairs.run, rows=rows, control=cheap)
+    pairs.expect({row: [m for name, _, m in found if name == row] for row in base})
+    paired.write_header(pairs.folder, pairs.run)
+    again = preflight_rules.undecided_memory(pairs.run, found)
+    doubtful = [row for row in rows if row.id in again]
+    for replicate in range(1, preflight_rules.PROCESSES):
+        preflight_room.preflight(pairs, doubtful, MEMORY_PROBES, replicate)
+    if doubtful:
+        say(f"memory measured in {preflight_rules.PROCESSES} processes: {len(doubtful)} rows")
+    differ = preflight_rules.other_outputs(pairs.run, found)
+    ordered = sorted(rows, key=lambda row: row.id not in differ)  # outputs that differ come first
+    chosen = [row for row in ordered if row.id in differ or (row.interleaving and not _same_code(pairs.run))]
+    brought = preflight_room.quality(pairs, chosen)
+    pairs.run = replace(pairs.run, metrics=pairs.run.metrics | brought)
+    paired.write_header(pairs.folder, pairs.run)
+
+
+def _prove_use(pairs: Pairs, asked: Asked, found: Found) -> None:
+    """Adds to the proof what the rows used of the project. Raises NotComparable where that is nothing."""
+    told: list[str] = []
+    for arm in (asked.base, asked.head):
+        if (refused := arm_proof.refusal(arm, found)) is not None:
+            raise NotComparable(refused)
+        told += arm_proof.proof(arm, found)
+    pairs.run = replace(pairs.run, proof=(*pairs.run.proof, *told))
+
+
+def _same_code(run: PairedRun) -> bool:
+    """Whether both arms are the same but for planted slow-downs: then equal outputs of one batch are equal outputs."""
+    base, head = ({k: v for k, v in arm.items() if k not in {"name", "text", "injections"}} for arm in run.arms)
+    return base == head
+
+
+def _probes(run: PairedRun) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(probes of the preflight, what is to be said of those left out): energy only where its windows fit. Where there
+    is no counter its probe takes no time and gives the reason."""
+    seconds = len(run.rows) * 2 * run.protocol.energy_window_s
+    if not run.environment.get("energy_counter") or seconds <= ENERGY_SHARE * run.budget_s:
+        return (*QUICK_PROBES, "energy"), ()
+    return QUICK_PROBES, (f"energy not measured: {seconds:.0f} s of windows are more than a fifth of the budget",)
+
+
+def _measure(pairs: Pairs, say: Say, judge: Callable[[PairedRun], PairedJudge]) -> str:
+    if not any(row.interleaving for row in pairs.run.rows):
+        return "budget" if pairs.left_s <= 0 else "nothing could be timed"
+    return pairs.measure(Reported(judge=judge(pairs.run), say=say, pairs=pairs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reported:
+    """A judge that also tells how it goes."""
+
+    judge: PairedJudge
+    say: Say
+    pairs: Pairs
+
+    @property
+    def phase(self) -> str:
+        return self.judge.phase
+
+    def wanted(self) -> set[str]:
+        return self.judge.wanted()
+
+    def add(self, first: paired.Block, second: paired.Block) -> None:
+        self.judge.add(first, second)
+        states = [q.state for q in self.judge.decision.questions.values() if q.leads]
+        settled = sum(state not in {"open", "suspect"} for state in states)
+        suspects = sum(state == "suspect" for state in states)
+        self.say(
+            f"{self.judge.phase} · {settled} of {len(states)} rows decided, {suspects} suspected · "
+            f"{self.pairs.elapsed_s:.0f} of {self.pairs.run.budget_s:.0f} s"
+        )
+
+
+def seed_of(given: int | None) -> int:
+    """The order's seed: the given one, else a new one, which is stored with the run."""
+    return random.SystemRandom().randrange(2**31) if given is None else given

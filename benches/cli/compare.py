@@ -1,0 +1,209 @@
+"""The commands of the stored rule: compare with stored sessions, measure suspects again, explain, replay."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import baselines.stored.compare
+import baselines.stored.store
+import benches
+from baselines.stored import explanation as sessions_in_words
+from baselines.stored import fingerprint
+from baselines.stored.suspects import suspects
+from baselines.verdict import FINE, NOT_COMPARABLE, Comparison, exit_code
+from benches.ab.arms import OURS
+from benches.cli.ab import (
+    COMPARISON_FILE,
+    as_json,
+    changes,
+    print_comparison,
+    row_named,
+    say,
+    seconds,
+    stored_json,
+    stored_text,
+    write_artifacts,
+)
+from benches.cli.run_folders import load_run
+from benches.failures import UsageError
+from benches.preload import libraries
+from harness import storage, streams, weights
+from harness.devices import NoSuchDevice
+from harness.processes.environment import host_hash
+from harness.processes.loaded_code import source_digests
+from harness.processes.sweep import EnvironmentFailed, StorageFailed, collect_environment, extend
+from harness.processes.threads import ThreadsRefused
+from harness.processes.worker import Workers
+from harness.registry import UnknownName
+from harness.timing import perf_counter
+from harness.types import Case, Run
+from harness.weights import WeightsChanged
+
+
+def compare(options: Namespace) -> int:
+    """Judges a run against the stored sessions; suspects are measured again first, where that can be done here."""
+    if options.json and options.annotations:
+        raise UsageError("compare: --json and --annotations both fill stdout; write the JSON with --json-file")
+    budget_s = seconds(options.budget, zero=True)
+    measured = load_run(options.run)
+    comparison = _against_store(measured, store_of(options), options.max_age, allow_new=options.allow_new)
+    if wanted := suspects(measured, comparison):
+        told = _measured_again(measured, wanted, budget_s, quiet=options.json)
+        measured = storage.load(Path(str(measured.folder)))
+        comparison = _against_store(measured, store_of(options), options.max_age, told, allow_new=options.allow_new)
+    _keep(measured, comparison)
+    write_artifacts(options, comparison)
+    if options.json:
+        say(streams.escaped(json.dumps(asdict(comparison), indent=1, ensure_ascii=False), sys.stdout))
+    else:
+        print_comparison(comparison)
+    code = exit_code(comparison, strict=options.strict)
+    return FINE if options.exit_zero else code
+
+
+def _keep(run: Run, comparison: Comparison) -> None:
+    """Stores the decision beside the run, for `replay`; a run that may only be read is compared all the same."""
+    try:
+        storage.write_atomically(Path(str(run.folder)) / COMPARISON_FILE, as_json(comparison))
+    except OSError as error:
+        streams.complain(f"the comparison is not kept: {error}")
+
+
+def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, quiet: bool) -> tuple[str, ...]:
+    """Adds processes of the suspected rows to the run; what came of it, in words."""
+    hint = _hint(run)
+    rows = f"{len(wanted)} suspected row{'s' if len(wanted) > 1 else ''}"
+    if budget_s == 0:
+        return (f"{rows} not measured again (--budget 0){hint}",)
+    if run.environment.get("host_hash") != host_hash():
+        return (f"{rows} not measured again: the run was made on another host{hint}",)
+    kept = run.environment.get("plugins", [])
+    plugins = (*benches.PLUGINS, *benches.modules(kept))
+    try:
+        benches.load_plugins(*kept)
+    except UsageError as error:
+        return (f"{rows} not measured again: {error}{hint}",)
+    if run.environment.get("sources") != source_digests((*OURS, *plugins)):
+        return (f"{rows} not measured again: the code is not, or is not known to be, that of the run{hint}",)
+    began, folder = perf_counter(), Path(str(run.folder))
+    planned = sum(wanted.values())
+    try:
+        with storage.locked(folder):
+            workers = Workers(plugins, folder / "logs", libraries(run.cases))
+            here = collect_environment(workers, run.environment["device"], run.environment["threads"])
+            if differ := changed(here, run.environment):
+                told = "; ".join(differ[:3])
+                return (f"{rows} not measured again, since the conditions are others now: {told}{hint}",)
+            if not quiet:
+                say(f"{rows}: measured again for at most {budget_s:.0f} s")
+            done = extend(
+                weights.checked(storage.load(folder)), wanted, workers, plugins, budget_s - (perf_counter() - began)
+            )
+    except (
+        EnvironmentFailed,
+        NoSuchDevice,
+        ThreadsRefused,
+        UnknownName,
+        WeightsChanged,
+        StorageFailed,
+        storage.RunBusy,
+        OSError,
+    ) as error:
+        return (f"{rows} not measured again: {error}{hint}",)
+    short = f" of {planned} planned ones (budget spent)" if done < planned else ""
+    return (f"{rows} measured again: {done} further processes{short}{hint}",)
+
+
+def _hint(run: Run) -> str:
+    """How the suspects could be decided for good: against the code itself."""
+    return f"; against another commit itself: imgbench ab {run.suite} --base ref=COMMIT"
+
+
+def explain(options: Namespace) -> int:
+    """Says in words how the verdicts of one row came about."""
+    run, comparison = _stored_comparison(options)
+    if comparison.refused:
+        for line in ("not compared:", *(f"  {reason}" for reason in comparison.refused)):
+            say(line)
+        return NOT_COMPARABLE
+    row = row_named(options.row, comparison.verdicts)
+    say(f"{row.label}  ({row.case_id})")
+    against = {s.run.id: s for s in baselines.stored.store.find(run, store_of(options))}
+    say(f"  against {comparison.baseline} ({comparison.scope}): {comparison.sessions} session(s)")
+    for verdict in (v for v in comparison.verdicts if v.case_id == row.case_id):
+        say(f"{verdict.metric}: {verdict.outcome}{'' if verdict.gating else ' (advisory)'}: {verdict.reason}")
+        used = [against[i].run for i in comparison.against if i in against]
+        for line in sessions_in_words.lines(run, used, verdict):
+            say(f"    {line}")
+    for line in (*comparison.contaminated, *comparison.notes):
+        say(f"  {line}")
+    return FINE
+
+
+def replay(options: Namespace) -> int:
+    """Decides again from the run's raw values and the same stored sessions, bit for bit the same or not."""
+    run = load_run(options.run)
+    stored = Path(str(run.folder)) / COMPARISON_FILE
+    if not stored.exists():
+        raise UsageError(f"{run.folder} holds no stored comparison (imgbench compare writes it)")
+    before, (_, again) = stored_text(stored), _stored_comparison(options)
+    if before == as_json(again):
+        say(f"{run.folder}: decided again from the raw values: bit for bit the same")
+        return FINE
+    say(f"{run.folder}: the raw values give another decision than the stored one")
+    for line in changes(stored_json(stored), json.loads(as_json(again))):
+        say(f"  {line}")
+    return NOT_COMPARABLE
+
+
+def _stored_comparison(options: Namespace) -> tuple[Run, Comparison]:
+    """The run, and what its raw values say now against the sessions that its stored comparison names."""
+    run = load_run(options.run)
+    path = Path(str(run.folder)) / COMPARISON_FILE
+    document = stored_json(path) if path.exists() else {}
+    only = tuple(document["considered"]) if "considered" in document else None
+    told = tuple(n for n in document.get("notes", ()) if "measured again" in n)
+    stored_age = document.get("max_age_days")
+    age = baselines.stored.compare.MAX_AGE_DAYS if stored_age is None else float(stored_age)
+    allow_new = bool(document.get("allow_new", False))
+    return run, _against_store(run, store_of(options), age, told, only, allow_new=allow_new)
+
+
+def compare_with_stored(measured: Run, root: Path) -> tuple[Comparison, ...]:
+    """The comparison with the stored baseline or the reference run; empty where neither is stored."""
+    comparison = _against_store(measured, root)
+    return () if comparison.absent else (comparison,)
+
+
+def changed(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    """Every condition in which a run that goes on would differ from its own header: machine, host, versions, commit."""
+    kinds = (fingerprint.differences, fingerprint.soft_differences, fingerprint.software_differences)
+    return [line.replace(" in the baseline", " in the run") for kind in kinds for line in kind(here, there)]
+
+
+def store_of(options: Namespace) -> Path:
+    """Where baselines are kept."""
+    return options.store or Path(os.environ.get("IMGBENCH_BASELINES") or baselines.stored.store.DEFAULT_ROOT)
+
+
+def _against_store(
+    measured: Run,
+    root: Path,
+    max_age_days: float = baselines.stored.compare.MAX_AGE_DAYS,
+    told: tuple[str, ...] = (),
+    only: tuple[str, ...] | None = None,
+    *,
+    allow_new: bool = False,
+) -> Comparison:
+    planned = {case.id for case in measured.cases} if measured.selection else None
+    found = baselines.stored.compare.compare_stored(
+        measured, root, planned=planned, max_age_days=max_age_days, only=only, allow_new=allow_new
+    )
+    return baselines.stored.compare.with_notes(found, told)

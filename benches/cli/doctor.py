@@ -1,0 +1,121 @@
+"""What this machine can measure, and what is missing for the rest: rows of (what, status, detail)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from harness import devices
+from harness.backends.torch_compile import missing_compiler
+from harness.devices import unmeasured
+from harness.numerics.precision import PRECISIONS
+from harness.processes import environment, threads
+from harness.registry import BACKENDS
+from harness.timing import perf_counter
+from harness.units import format_value
+
+WORK_S: Final = 0.1
+GPU_SOURCES: Final = {
+    "foreign_processes": "other processes",
+    "throttle_reasons": "throttle reasons",
+    "thermal_throttled_s": "time throttled by heat",
+}
+
+
+def findings() -> list[dict[str, Any]]:
+    """One row a capability, status "yes" or "no", with what was found or the reason why not. Raises ThreadsRefused."""
+    name = devices.default()
+    found = environment.collect((name, None))
+    device = devices.device(name)
+    return [
+        _row(
+            "device",
+            True,
+            f"{found['device_name']}, {format_value(found['memory_bytes'], 'B')}",
+        ),
+        *_unmeasured(found),
+        _threads(found),
+        _cuda(),
+        *_backends(name),
+        _energy(device.energy_meter()),
+        _memory(device),
+        *_neighbours(device),
+        _compiler("C++ compiler", "cpu", "for torch_compile on a CPU"),
+        _compiler("C compiler", "cuda", "for torch_compile on a GPU"),
+        _row("quality", True, "digits: data and trained weights are in the repository"),
+        *(_row(package, True, version) for package, version in found["versions"].items()),
+    ]
+
+
+def _row(what: str, works: bool, detail: str) -> dict[str, Any]:
+    return {"what": what, "status": "yes" if works else "no", "detail": detail}
+
+
+def _unmeasured(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row where the machine has an accelerator that imgbench does not measure."""
+    told = unmeasured.in_words(found["unmeasured"])
+    return [_row("other accelerators", False, told)] if told else []
+
+
+def _threads(found: Mapping[str, Any]) -> dict[str, Any]:
+    """How many threads a run uses here, and why; "no" if a variable asks for more than can run at once."""
+    told = [str(threads.in_words(found)), *threads.warnings(found["threads"], threads.allowed())]
+    return _row("threads", len(told) == 1, "; ".join(told))
+
+
+def _cuda() -> dict[str, Any]:
+    from harness.devices.cuda import unavailable
+
+    reason = unavailable()
+    return _row("CUDA", reason is None, reason or "a device answers")
+
+
+def _backends(device: str) -> list[dict[str, Any]]:
+    rows = []
+    for name, backend in BACKENDS.items():
+        reasons = {p: backend.unavailable(p, device) for p in PRECISIONS}
+        able = [p for p, reason in reasons.items() if reason is None]
+        rows.append(_row(f"backend {name}", bool(able), ", ".join(able) or str(reasons["fp32"])))
+    return rows
+
+
+def _compiler(what: str, device: str, purpose: str) -> dict[str, Any]:
+    reason = missing_compiler(device)
+    return _row(what, reason is None, reason or purpose)
+
+
+def _energy(meter: devices.EnergyMeter | str) -> dict[str, Any]:
+    return _row("energy", not isinstance(meter, str), meter if isinstance(meter, str) else meter.source)
+
+
+def _memory(device: devices.Device) -> dict[str, Any]:
+    device.reset_memory_peaks()
+    samples, missing = device.memory_peaks()
+    works = "peak_host_bytes" in samples
+    return _row("peak host memory", works, "VmHWM, reset before each pass" if works else missing["peak_host_bytes"])
+
+
+def _neighbours(device: devices.Device) -> list[dict[str, Any]]:
+    """What this machine tells of other processes, from a little work of our own that its counters must have seen."""
+    before, until = device.start_block(), perf_counter() + WORK_S
+    while perf_counter() < until:
+        pass
+    state = device.block_state(before)
+    told = {
+        "contention (CPU)": ("other_cpu_s", "/proc/stat", "/proc/stat does not count: a busy neighbour is not seen"),
+        "contention (PSI)": ("pressure_cpu_us", "/proc/pressure/cpu", "this kernel has no /proc/pressure"),
+    }
+    rows = [
+        _row(what, state[key] is not None, yes if state[key] is not None else no)
+        for what, (key, yes, no) in told.items()
+    ]
+    return [*rows, *_gpu_neighbours(state)]
+
+
+def _gpu_neighbours(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The GPU's row; none without a GPU."""
+    if (gpu := state.get("gpu")) is None:
+        return []
+    unseen = [words for key, words in GPU_SOURCES.items() if gpu.get(key) is None]
+    reason = gpu.get("unavailable") or f"the driver does not tell {', '.join(unseen)}"
+    return [_row("contention (GPU)", not unseen, reason if unseen else f"NVML: {', '.join(GPU_SOURCES.values())}")]

@@ -1,0 +1,136 @@
+"""What there is: rows for `imgbench list ...`, the same for people and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benches import suites
+from harness import devices
+from harness.derived import DERIVED
+from harness.numerics.optimizations import OPTIMIZATIONS
+from harness.numerics.precision import PRECISIONS
+from harness.registry import BACKENDS, MODELS, PROBES, SCHEDULERS
+from harness.types import Metric
+from harness.units import format_value
+
+Row = dict[str, Any]
+
+
+def rows(what: str, device: str | None = None) -> list[Row]:
+    """One mapping an entry of the registry named `what`, JSON types only."""
+    kinds = {
+        "suites": _suites,
+        "models": _models,
+        "schedulers": _schedulers,
+        "metrics": _metrics,
+        "optimizations": _optimizations,
+    }
+    return kinds.get(what, lambda: _backends(device or devices.default()))()
+
+
+def for_people(what: str, found: list[Row]) -> list[Row]:
+    """The same rows with nested values in words."""
+    if what == "backends":
+        return [
+            {
+                "name": r["name"],
+                "device": r["device"],
+                "precisions": ", ".join(p for p, reason in r["precisions"].items() if reason is None) or "none",
+                "why not the others": r["reason"]
+                or "; ".join(f"{p}: {reason}" for p, reason in r["precisions"].items() if reason),
+            }
+            for r in found
+        ]
+    if what == "optimizations":
+        return [{**r, "backends": ", ".join(r["backends"]), "devices": ", ".join(r["devices"])} for r in found]
+    if what == "models":
+        return [
+            {
+                "name": r["name"],
+                "family": r["family"],
+                "parameters": format_value(r["parameters"], "count"),
+                "weights": ", ".join(r["weights"]),
+                "axes": ", ".join(f"{k}={v}" for k, v in r["axes"].items()),
+            }
+            for r in found
+        ]
+    return found
+
+
+def _suites() -> list[Row]:
+    found = [suites.find(name) for name in suites.names()]
+    return [
+        {
+            "name": s.name,
+            "cases": len(s.cases),
+            "processes": s.protocol.replicates,
+            "description": s.description.strip(),
+        }
+        for s in found
+    ]
+
+
+def _models() -> list[Row]:
+    return [{"name": m.name, **m.info, "weights": list(m.weights), "axes": dict(m.axes)} for m in MODELS.values()]
+
+
+def _schedulers() -> list[Row]:
+    return [
+        {"name": name, "description": s.description, "model_calls_for_20_steps": s.evaluations(20)}
+        for name, s in SCHEDULERS.items()
+    ]
+
+
+def _optimizations() -> list[Row]:
+    return [
+        {
+            "name": name,
+            "description": entry.description,
+            "backends": sorted(entry.backends),
+            "devices": sorted(entry.devices),
+        }
+        for name, entry in OPTIMIZATIONS.items()
+    ]
+
+
+def _metrics() -> list[Row]:
+    measured = [m for p in sorted(PROBES.values(), key=lambda p: p.order) for m in p.metrics]
+    derived = [d.metric for d in DERIVED]
+    return [_metric(m) for m in (*measured, *derived)] + _stage_and_quality()
+
+
+def _metric(metric: Metric) -> Row:
+    return {
+        "name": metric.name,
+        "unit": metric.unit,
+        "better": metric.better,
+        "kind": metric.kind,
+        "description": metric.description,
+    }
+
+
+def _stage_and_quality() -> list[Row]:
+    from benches.models.digits import QUALITY_METRICS
+    from harness.probes.stages import component_metric
+
+    stages = [component_metric(name) for name in ("text_encoder", "unet", "transformer", "vae_decoder", "classifier")]
+    return [_metric(m) for m in (*stages, *QUALITY_METRICS)]
+
+
+def _backends(device: str) -> list[Row]:
+    found = []
+    for name, backend in BACKENDS.items():
+        precisions = {p: backend.unavailable(p, device) for p in PRECISIONS}
+        reasons = set(precisions.values())
+        found.append(
+            {
+                "name": name,
+                "label": backend.label,
+                "description": backend.description,
+                "device": device,
+                "available": None in reasons,
+                "reason": None if None in reasons else precisions["fp32"],
+                "precisions": precisions,
+            }
+        )
+    return found

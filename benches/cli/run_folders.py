@@ -1,0 +1,87 @@
+"""Run folders as a command line names them: a new one, a given one, or the newest one in a folder of runs.
+
+The newest is the one whose header says so: copies and downloaded artefacts of CI have the times of their copying.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benches.failures import UsageError
+from harness import storage, streams, strict_json
+from harness.paired import paired_run as paired
+from harness.types import Run
+
+SHOWN = 3  # problems of a run that are listed; the rest are counted
+
+
+def new_folder(root: Path, name: str) -> Path:
+    """A new, empty run folder below `root`, which no other command has too."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    root.mkdir(parents=True, exist_ok=True)
+    number = 0
+    while True:
+        folder = root / (f"{name}-{stamp}" + (f"-{number}" if number else ""))
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def load_run(path: Path) -> Run:
+    """The run in a folder, or the newest run of a folder of runs; parts that cannot be read are reported on stderr.
+    Raises UnreadableRun, and UsageError if there are only paired runs, which have commands of their own."""
+    found = path if (path / storage.RUN_FILE).exists() else _newest(path, storage.RUN_FILE)
+    if found is None and is_paired(path):
+        folder = paired_folder(path)
+        raise UsageError(
+            f"{folder} is a paired run (imgbench ab made it): imgbench report writes its page, imgbench explain "
+            "RUN ROW says how a row was decided, imgbench replay decides again"
+        )
+    run = storage.load(found or path)
+    if run.problems:
+        more = f" (and {len(run.problems) - SHOWN} more)" if len(run.problems) > SHOWN else ""
+        streams.complain(f"imgbench: {run.folder}: {'; '.join(run.problems[:SHOWN])}{more}")
+    return run
+
+
+def is_paired(path: Path) -> bool:
+    """Whether a RUN is a paired one; of a folder of runs its newest run counts."""
+    here = [name for name in (storage.RUN_FILE, paired.HEADER_FILE) if (path / name).exists()]
+    found = path if here else _newest(path, storage.RUN_FILE, paired.HEADER_FILE)
+    return found is not None and (found / paired.HEADER_FILE).exists()
+
+
+def paired_folder(path: Path) -> Path:
+    """A paired run's folder, or the newest one in a folder of runs. Raises UsageError."""
+    found = path if paired.is_paired(path) else _newest(path, paired.HEADER_FILE)
+    if found is None:
+        raise UsageError(f"{path} holds no paired run (imgbench ab writes them)")
+    return found
+
+
+def _newest(root: Path, *headers: str) -> Path | None:
+    """The folder in `root` whose header, a file of one of these names, was created last."""
+    found = [header for name in headers for header in root.glob(f"*/{name}")] if root.is_dir() else []
+    return max(found, key=_age).parent if found else None
+
+
+def _age(header: Path) -> tuple[str, int, str]:
+    """Sorts the runs of one second by their names, whose numbers grow: gate-…-9 before gate-…-10."""
+    name = header.parent.name
+    return _created(header), len(name), name
+
+
+def _created(header: Path) -> str:
+    """When the run began, ISO 8601 in UTC. One that cannot be read takes the file's time: it is refused if it is the
+    newest, and not passed over."""
+    try:
+        created = strict_json.read(header).get("created")
+    except (OSError, ValueError, AttributeError):
+        created = None
+    if isinstance(created, str) and created:
+        return created
+    return datetime.fromtimestamp(header.stat().st_mtime, UTC).isoformat(timespec="seconds")

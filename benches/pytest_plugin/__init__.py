@@ -1,0 +1,1 @@
+"""A suite's cases as benchmarks of pytest-benchmark."""

@@ -1,0 +1,80 @@
+"""A suite's cases as benchmarks of pytest-benchmark, one a case: `pytest benches --benchmark-only`.
+
+Each case is measured by the harness, in fresh worker processes. Its raw samples are then played back to the plugin's
+fixture, whose clock reads 0 when a round begins and the sample when it ends: what the plugin stores are our samples,
+to the last bit. A skipped case is a skipped test; failed, invalid, out of memory or timed out is a failed one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from benches.pytest_plugin.sweep import STEPWISE, StepwiseRun
+from harness.types import AXES, Case
+from reports.formats import benchmark_json
+
+
+class RecordedClock:
+    """A clock that plays recorded durations: 0 at the beginning of a round, the next duration at its end.
+
+    >>> clock = RecordedClock()
+    >>> clock.load([0.1, 0.3])
+    >>> begin, end = clock(), clock()
+    >>> end - begin
+    0.1
+    """
+
+    def __init__(self) -> None:
+        self.__name__ = benchmark_json.TIMER
+        self._readings: Iterator[float] = iter(())
+
+    def load(self, durations: Iterable[float]) -> None:
+        """Forgets what is left and plays these from now on."""
+        self._readings = (reading for duration in durations for reading in (0.0, duration))
+
+    def __call__(self) -> float:
+        return next(self._readings)
+
+
+CLOCK = RecordedClock()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test a case; its axes are the parameters, so that `--benchmark-group-by=param:backend` works."""
+    suite = metafunc.config.stash[STEPWISE].suite
+    options = benchmark_json.options(suite.protocol)
+    cases = [
+        pytest.param(
+            *case.axes().values(),
+            id=benchmark_json.name(case),
+            marks=pytest.mark.benchmark(timer=CLOCK, group=benchmark_json.group(case), **options),
+        )
+        for case in suite.cases
+    ]
+    metafunc.parametrize(AXES, cases)
+
+
+# A case that gave no samples leaves the fixture unused, which the test's own outcome says already.
+@pytest.mark.filterwarnings("ignore:Benchmark fixture was not used at all")
+@pytest.mark.usefixtures(*AXES)
+def test_latency(benchmark: Any, stepwise: StepwiseRun, request: pytest.FixtureRequest) -> None:
+    case = Case(**request.node.callspec.params)
+    run = stepwise.measure(case)
+    row = benchmark_json.records(run)[case.id]
+    if row["status"] == "skipped":
+        pytest.skip(row["reason"])
+    samples = benchmark_json.samples(run, case)
+    if not samples:
+        pytest.fail(f"{row['status']}: {row['reason'] or row['missing'].get('latency_s')}", pytrace=False)
+    CLOCK.load(samples)
+    benchmark.extra_info.update(benchmark_json.extra_info(run, case, row))
+    benchmark.pedantic(_play, rounds=len(samples), iterations=1, warmup_rounds=0)
+    if benchmark.enabled:
+        assert benchmark.stats.stats.data == samples, "pytest-benchmark stored other durations than were measured"
+
+
+def _play() -> None:
+    """What a round calls: nothing, since the clock already knows how long it took."""

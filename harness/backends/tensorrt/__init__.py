@@ -1,0 +1,196 @@
+"""TensorRT 11, native: each component's ONNX file built into an engine, and the engine called on torch's tensors.
+
+The precision is the ONNX file's (strongly typed networks); int8 and fp8 are by its Q/DQ nodes, and the rest is in the
+type that the precision names: fp32 for int8_static, fp16 for int8_static_fp16, bf16 for fp8_e4m3. What was built is
+read back: the types of inputs and layers from the engine, its hash and size. Not yet proven on hardware.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from harness.backends import Build, BuildRequest, cached_before, cannot_import, missing_device, note_built
+from harness.backends.onnx import export as onnx_export
+from harness.numerics import precision
+from harness.numerics.precision import DTYPES, recipe_of
+from harness.registry import BACKENDS
+from harness.types import Component, Forward
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.backends.tensorrt.engine import Engine, Range
+    from harness.backends.tensorrt.layers import Layers
+    from harness.numerics.quantisation import Recipe
+
+RECIPES: Final = {
+    "fp32": "fp32",
+    "tf32": "fp32",
+    "fp16": "fp16",
+    "bf16": "bf16",
+    "int8_static": "int8_static",
+    "int8_static_bf16": "int8_static_bf16",
+    "int8_static_fp16": "int8_static_fp16",
+    "fp8_e4m3": "fp8_e4m3",
+}
+INSPECTED: Final[Mapping[Recipe | None, str]] = {"int8_static": "Int8", "fp8_e4m3": "FP8"}  # the inspector's words
+NOT_HERE: Final[Mapping[Recipe | None, str]] = {
+    "int8_dynamic": "TensorRT takes the ranges of int8 from Q/DQ nodes in the file (int8_static), not while it runs",
+    "int8_dynamic_classic": "quantize_dynamic makes a torch module for a CPU, which TensorRT does not run",
+    "int8_weight_only": "there is no export of it for TensorRT: ONNX Runtime's is an operator of its own (MatMulNBits)",
+}
+FUSED: Final = 3  # quantised layers that one of the engine's may stand for: query, key and value as one product
+VERSION: Final = 11  # the first whose networks are strongly typed only
+LAYERS_KEPT: Final = 10
+LARGEST: Final = 4  # times the case's batch, where the engine is to serve a range of them
+SIDE: Final = 2  # from that part of the case's height and width to so many times them, likewise
+ALIGNED: Final = 8  # how often a diffusers U-Net halves: three times
+
+
+@BACKENDS.add("tensorrt")
+class TensorRT:
+    label = "TensorRT"
+    libraries: ClassVar[tuple[str, ...]] = onnx_export.LIBRARIES
+    description = "ONNX export built into native TensorRT engines (not yet proven on hardware)"
+
+    def unavailable(self, wanted: str, device: str) -> str | None:
+        if device != "cuda":
+            return "TensorRT needs an NVIDIA GPU; the device here is a CPU"
+        if reason := missing_device(device):
+            return reason
+        if reason := cannot_import("tensorrt", "TensorRT") or onnx_export.missing_package():
+            return reason
+        import tensorrt
+
+        if int(tensorrt.__version__.split(".")[0]) < VERSION:
+            return f"TensorRT {tensorrt.__version__} is older than {VERSION}, whose API this backend speaks"
+        if wanted not in RECIPES:
+            return NOT_HERE[recipe_of(wanted)]
+        return precision.too_old(wanted)
+
+    def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
+        """Exports, builds or loads every engine. Raises EngineError, and what the exporter raises."""
+        from harness.backends.tensorrt import engine as tensorrt_engine
+
+        cached, wanted = cached_before(request), request.precision  # no closure keeps the request and its torch modules
+        files = onnx_export.exported(components, request, RECIPES[wanted])
+        _off_the_gpu(components)
+        ranges = {c.name: _ranges(c, request.optimizations) for c in components}
+        engines_in, timings = request.exports / tensorrt_engine.ENGINES, request.cache / "timing.cache"
+        places = tensorrt_engine.Places(engines=engines_in, timings=timings)
+        plans = {
+            f.component: tensorrt_engine.plan(f.path, ranges[f.component], places, wanted == "tf32", request.timer)
+            for f in files
+        }
+        engines, load_s = request.timer.timed(lambda: {n: tensorrt_engine.Engine(p.path) for n, p in plans.items()})
+        note_built(request)
+        engine_s = sum(p.build_s for p in plans.values())
+        read = {c.name: (engines[c.name].input_dtypes(), engines[c.name].layers(*c.inputs)) for c in components}
+        quantised = {f.component: f.integer_layers for f in files}
+        precisions = precision.of_components(components, wanted)
+        export_s = sum(f.export_s for f in files)
+        return Build(
+            forwards={name: _forward(engine) for name, engine in engines.items()},
+            build_s=load_s + (0.0 if cached else engine_s + export_s),
+            keeps_modules=False,
+            cached=cached,
+            keeps=True,
+            weights_bytes=sum(f.weights_bytes for f in files),
+            disk_bytes=lambda: sum(p.size for p in plans.values()),
+            facts={
+                "engines": {name: p.digest for name, p in plans.items()},
+                "layer_types": {name: dict(layers.types) for name, (_, layers) in read.items()},
+                "engine_quantised_layers": {name: dict(layers.quantised) for name, (_, layers) in read.items()},
+                "slowest_layers_s": {c.name: _slowest(engines[c.name], c) for c in components},
+                "device_memory_bytes": sum(int(e.engine.device_memory_size_v2) for e in engines.values()),
+                **onnx_export.facts_of(files),
+                "engine_s": engine_s,
+                "load_s": load_s,
+            },
+            verify=lambda: _verify(read, precisions, quantised),
+            shares=onnx_export.shares(files, wanted),
+        )
+
+
+def _off_the_gpu(components: Sequence[Component]) -> None:
+    """Moves to the CPU the torch modules that calibration left on the GPU in fp32, and frees their memory, because the
+    builder tries only tactics that fit into the free memory."""
+    import torch
+
+    for component in components:
+        component.module.to("cpu")
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def _ranges(component: Component, optimizations: Sequence[str]) -> list[Range]:
+    """One profile range an input: the case's shape alone, or with a batch of 1 to LARGEST times the case's, or a height
+    and width of half to SIDE times."""
+    from harness.backends.tensorrt.engine import Range
+
+    found = []
+    for x in component.inputs:
+        free = onnx_export.free_axes(x, optimizations)
+        small, large = list(x.shape), list(x.shape)
+        for axis in free:
+            small[axis] = 1 if axis == 0 else _smallest_side(x.shape[axis])
+            large[axis] = x.shape[axis] * (LARGEST if axis == 0 else SIDE)
+        found.append(Range(minimum=tuple(small), optimum=tuple(x.shape), maximum=tuple(large)))
+    return found
+
+
+def _smallest_side(side: int) -> int:
+    """A SIDE-th of the case's side, rounded up to what the case's own side is a multiple of, up to
+    ALIGNED. A U-Net halves and doubles, and is exported for sides that it can halve as often."""
+    step = math.gcd(side, ALIGNED)
+    return math.ceil(side / SIDE / step) * step
+
+
+def _forward(engine: Engine) -> Forward:
+    def forward(*inputs: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        return engine(*inputs).to(torch.float32)
+
+    return forward
+
+
+def _slowest(engine: Engine, component: Component) -> dict[str, float]:
+    return dict(list(engine.layer_seconds(*component.inputs).items())[:LAYERS_KEPT])
+
+
+def _verify(
+    found: Mapping[str, tuple[Mapping[str, str], Layers]], precisions: Mapping[str, str], quantised: Mapping[str, int]
+) -> str | None:
+    """Why the engines are not of the precisions asked for, or None; `precisions` and `quantised` are by component.
+    Inputs and output must have the type of what is not quantised. Of int8_static and fp8_e4m3 as many layers must
+    compute in int8 or fp8 as were quantised, as far as fusing lets that be said."""
+    kind, total = None, 0
+    for name, (dtypes, layers) in found.items():
+        precision = precisions[name]
+        kind = INSPECTED.get(recipe_of(precision))
+        wanted = DTYPES[precision]
+        floating = {tensor: dtype for tensor, dtype in dtypes.items() if "float" in dtype}
+        wrong = {tensor: dtype for tensor, dtype in floating.items() if dtype != wanted}
+        if wrong:
+            return f"{precision} was asked for, but the engine of {name} takes or gives {wrong}"
+        if not layers.read:
+            return (
+                f"{precision}: the engine inspector's text names no known type in the engine of {name}, so that "
+                "nothing proves the types of its layers; the text is in the file .layers.json beside the engine"
+            )
+        if kind is None:
+            continue
+        count = layers.quantised.get(kind, 0)
+        total += count
+        if FUSED * count < quantised[name]:
+            return (
+                f"{precision}: {count} layers of the engine of {name} compute in {kind}, fewer than a third of "
+                f"its {quantised[name]} quantised ones"
+            )
+    if kind and not total:
+        return f"{precision} was asked for, but no layer of any engine computes in {kind}"
+    return None

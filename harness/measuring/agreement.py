@@ -1,0 +1,110 @@
+"""Checks that all processes of one row measured the same thing, by comparing each with the first.
+
+The weights on disk may have been replaced between two processes, a builder may load different ones each time, a library
+may choose another kernel. Pooling such processes gives a meaningless figure. So a process whose weights, work,
+precision or output differ from those of the first process of its row is `invalid`, and so is the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from harness.numerics.tolerance import repeat_ceiling
+from harness.types import Measurement
+
+# Facts that must be equal in all processes of a row, with their names in words.
+PROVEN: Final[Mapping[str, str]] = {
+    "weights_hash": "weights",
+    "work_hash": "work",
+    "output_shape": "output shapes",
+    "elements_by_dtype": "dtypes of the weights",
+    "component_precisions": "precisions of the networks",
+    "quantised_layers": "quantised layers",
+    "engine_quantised_layers": "quantised layers",
+    "int8_weights": "widths of int8 weights",
+    "providers": "execution providers",
+    "execution_devices": "execution devices",
+    "nodes": "nodes of the compiled networks",
+    "graph_optimization_level": "graph optimisation levels",
+    "mode": "compilation modes",
+    "calls_per_iteration": "calls of the networks",
+}
+ROUNDING: Final = 1e-5  # relative error from adding fp32 numbers in another order
+LONGEST: Final = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A fact in which two processes of a row disagree. `error` is the relative error between their outputs, where that
+    is what differs and it was measured."""
+
+    fact: str
+    first: Any
+    other: Any
+    error: float | None = None
+
+
+def difference(first: Measurement, other: Measurement) -> Difference | None:
+    """The first fact in which `other` differs from `first`, outputs last; None if they agree. A fact that either lacks
+    is not compared."""
+    for name in (*PROVEN, "output_hash"):
+        if name in first.facts and name in other.facts and first.facts[name] != other.facts[name]:
+            error = other.facts.get("first_process_error") if name == "output_hash" else None
+            return Difference(fact=name, first=first.facts[name], other=other.facts[name], error=error)
+    return None
+
+
+def checked(first: Measurement | None, other: Measurement, device: str, *, strict: bool = False) -> Measurement:
+    """`other`, made `invalid` if it measured something else than the first process of its row; `device`: cpu or cuda.
+
+    On a CPU, processes whose own iterations are bit-identical must agree with each other to within ROUNDING. On a GPU,
+    or if the iterations are not bit-identical, a difference that the row's precision explains is only a warning: the
+    other process may have chosen another kernel. So is a difference whose size nobody measured, except on a CPU where
+    `strict` asks for equality.
+    """
+    if first is None or first.status != "ok" or other.status not in {"ok", "invalid"}:
+        return other
+    found = difference(first, other)
+    if found is None or (other.status == "invalid" and found.fact == "output_hash"):
+        return other
+    if found.fact == "output_hash" and not _other_work(found, first, other, device, strict):
+        return replace(other, warnings=(*other.warnings, in_words(found)))
+    return replace(other, status="invalid", reason=in_words(found))
+
+
+def _other_work(found: Difference, first: Measurement, other: Measurement, device: str, strict: bool) -> bool:
+    repeats = not any("repeat_error" in m.facts for m in (first, other))
+    if device == "cpu" and repeats:
+        return strict if found.error is None else not found.error <= ROUNDING
+    ceiling = repeat_ceiling(other.case.precision, other.facts.get("output_kind", "logits"))
+    return found.error is not None and not found.error <= ceiling
+
+
+def in_words(found: Difference) -> str:
+    """How a process differs from the first one of its row, as a sentence."""
+    if found.fact == "output_hash":
+        how = " (not compared by value)" if found.error is None else f" (relative error {found.error:.2g})"
+        return f"the processes of this row gave different outputs{how}"
+    if isinstance(found.first, Mapping) and isinstance(found.other, Mapping):
+        keys = [k for k in dict.fromkeys([*found.first, *found.other]) if found.first.get(k) != found.other.get(k)]
+        shown = ", ".join(f"{k}: {_short(found.first.get(k))} and {_short(found.other.get(k))}" for k in keys[:3])
+    else:
+        shown = f"{_short(found.first)} and {_short(found.other)}"
+    return f"the processes of this row had different {PROVEN[found.fact]} ({found.fact}: {shown})"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    if len(text) == 64 and all(c in "0123456789abcdef" for c in text):
+        return text[:12]
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def firsts(measurements: Iterable[Measurement]) -> dict[str, Measurement]:
+    """Case id -> the ok measurement that the others are compared with: that of the lowest-numbered process."""
+    found: dict[str, Measurement] = {}
+    for m in sorted((m for m in measurements if m.status == "ok"), key=lambda m: m.replicate):
+        found.setdefault(m.case.id, m)
+    return found

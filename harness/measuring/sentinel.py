@@ -1,0 +1,50 @@
+"""Work of our own that runs none of the code under test: where it moves, the machine moved.
+
+A fixed matrix product (the cores) and a fixed copy (the memory): on a CPU of a size that does not fit a core's own
+caches, on a GPU of twice its L2, which may hold tens of megabytes. Where two arms take turns, the sentinels of both do
+so too. Not yet proven on a GPU.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Final
+
+from harness.devices import Device
+from harness.measuring import cold_cache
+from harness.measuring.turns import Turns
+from harness.timing import Timer
+
+NAMES: Final = ("gemm", "copy")
+SIZE: Final = 384
+COPIED_BYTES: Final = 16 * 2**20  # on a CPU; at least, on a GPU
+UNKNOWN_L2_BYTES: Final = 128 * 2**20  # where the driver does not tell: no NVIDIA GPU of 2025 has more
+TURNS: Final = 6
+REPEATS: Final = 5
+
+
+def measure(timer: Timer, device: Device, turns: Turns | None = None) -> dict[str, list[float]]:
+    """Median seconds of each sentinel in each of TURNS turns, the first repeat of each left out."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(SIZE, SIZE, generator=generator).to(device.torch_device)
+    source = torch.zeros(copied_bytes(device.name), dtype=torch.uint8, device=device.torch_device)
+    target, product = torch.empty_like(source), torch.empty_like(a)
+    work = {"gemm": lambda: torch.mm(a, a, out=product), "copy": lambda: target.copy_(source)}
+    found: dict[str, list[float]] = {name: [] for name in NAMES}
+    for _ in range(TURNS):
+        if turns is not None:
+            turns.pass_on()
+        for name in NAMES:
+            seconds = [timer.seconds(work[name]) for _ in range(REPEATS)]
+            found[name].append(statistics.median(seconds[1:]))
+    return found
+
+
+def copied_bytes(device: str) -> int:
+    """How much the copy on "cpu" or "cuda" copies."""
+    if device != "cuda":
+        return COPIED_BYTES
+    l2 = cold_cache.cache_bytes(device)
+    return max(COPIED_BYTES, 2 * (UNKNOWN_L2_BYTES if isinstance(l2, str) else l2))

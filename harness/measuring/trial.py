@@ -1,0 +1,162 @@
+"""A trial: one case, built, in one worker process. Probes get it and run its step.
+
+Every forward is counted and its shapes held against the component's example inputs, also while latency is measured
+(two additions a call), so that a pipeline that ran other steps, another batch or another size is found out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.backends import Build
+from harness.devices import Device
+from harness.measuring.turns import Interleaving, Turns
+from harness.timing import Timer
+from harness.types import Case, Component, Forward, Protocol, Samples, Workload
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.measuring.repeatability import Snapshot
+CONSTANT = 1e-6  # of an item's largest value: a smaller spread is rounding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Startup:
+    """Seconds before the first steady iteration, by part: load, build, capture of CUDA graphs (None where there are
+    none), first call."""
+
+    load_s: float
+    build_s: float
+    first_call_s: float
+    capture_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a probe found: samples by metric, and the reason for each of its metrics that it could not measure. `state`
+    is the machine's during its pass, where that decides whether its figures count (`harness.measuring.contention`)."""
+
+    samples: Samples = field(default_factory=dict)
+    warmup: Samples = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    invalid: str | None = None
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+class Mismatch(RuntimeError):
+    """What is about to run is not what was asked for: the row is `invalid`, with this as the reason."""
+
+
+class Counter:
+    """Counts the calls of each component. One with other shapes than the case's raises Mismatch before it is made: a
+    backend of fixed shapes would fail in words of its own, and that would read as a fault of the backend."""
+
+    def __init__(self, components: tuple[Component, ...], forwards: Mapping[str, Forward]) -> None:
+        self.calls = dict.fromkeys((c.name for c in components), 0)
+        self.iterations = 0
+        self._expected = {c.name: c.calls for c in components}
+        self.forwards = {c.name: self._counted(c, forwards[c.name]) for c in components}
+
+    def _counted(self, component: Component, forward: Forward) -> Forward:
+        name, shapes = component.name, [x.shape for x in component.inputs]
+
+        def counted(*inputs: torch.Tensor) -> torch.Tensor:
+            self.calls[name] += 1
+            if [x.shape for x in inputs] != shapes:
+                found, wanted = [tuple(x.shape) for x in inputs], [tuple(shape) for shape in shapes]
+                raise Mismatch(f"{name} was called with shapes {found} instead of {wanted}")
+            return forward(*inputs)
+
+        return counted
+
+    def mismatch(self) -> str | None:
+        """Why the calls are not as many as the case asks for, or None."""
+        for name, count in self.calls.items():
+            wanted = self._expected[name] * self.iterations
+            if count != wanted:
+                return f"{name} was called {count} times in {self.iterations} iterations, where {wanted} were asked for"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What a probe may use. `folder` is the run folder, and `report` tells the driver which phase begins. `turns` is
+    set if another process takes turns with this one on the machine, and `interleaving` says how. `first_output` (on the
+    CPU) and `batch_before` are the output and the input of the first iteration; `weights_hash` covers what was loaded
+    (`harness.measuring.content`). `reference_until` is the time by which an fp32 reference must be there, where it
+    has none of its own (`harness.processes.measure.Job`)."""
+
+    case: Case
+    replicate: int
+    workload: Workload
+    build: Build
+    device: Device
+    timer: Timer
+    protocol: Protocol
+    startup: Startup
+    folder: Path
+    counter: Counter
+    first_output: torch.Tensor
+    batch_before: Snapshot
+    weights_hash: str
+    turns: Turns | None = None
+    interleaving: Interleaving | None = None
+    plugins: tuple[str, ...] = ()
+    reference_until: float = math.inf
+    report: Callable[[str], None] = lambda _phase: None
+
+    def step(self, batch: Any = None) -> torch.Tensor:
+        """Runs one iteration over `batch` (the timed one unless given) and returns its output."""
+        self.counter.iterations += 1
+        given = self.workload.batch if batch is None else batch.to(self.device.torch_device)
+        return self.workload.iterate(self.counter.forwards, given)
+
+    def observed_step(self, observe: Any) -> torch.Tensor:
+        """One iteration of which `observe(name, forward)` may wrap each counted forward."""
+        self.counter.iterations += 1
+        forwards = {name: observe(name, forward) for name, forward in self.counter.forwards.items()}
+        return self.workload.iterate(forwards, self.workload.batch)
+
+
+def output_fault(output: torch.Tensor, workload: Workload) -> str | None:
+    """Why an output cannot be right (shape, NaN or infinity, constant items), or None.
+
+    An item with a single value is never called constant. Integers and booleans may be constant unless they are images:
+    the mask of an image without objects is.
+    """
+    import torch
+
+    if tuple(output.shape) != workload.output_shape:
+        return f"the output has shape {tuple(output.shape)} instead of {workload.output_shape}"
+    if output.numel() == 0:
+        return f"the output has shape {tuple(output.shape)}, which holds no value"
+    flat = output.detach().reshape(output.shape[0], -1)
+    may_be_constant = not output.is_floating_point() and workload.output_kind != "images"
+    flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
+    bad = int((~torch.isfinite(flat)).sum())
+    if bad:
+        return f"the output has {bad} values that are NaN or infinite"
+    if flat.shape[1] == 1 or may_be_constant:
+        return None
+    spread, scale = flat.amax(dim=1) - flat.amin(dim=1), flat.abs().amax(dim=1)
+    constant = int((spread <= CONSTANT * scale.clamp_max(1.0)).sum())
+    if constant:
+        return f"{constant} of {flat.shape[0]} outputs are constant"
+    return None
+
+
+def digest(output: torch.Tensor) -> str:
+    """Short SHA-256 of an output's bytes: equal exactly when two runs gave bit-identical results."""
+    import torch
+
+    raw = output.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # numpy has no bfloat16
+    return hashlib.sha256(raw.numpy().tobytes()).hexdigest()[:16]

@@ -1,0 +1,209 @@
+"""Two processes, one of each arm, that take turns on the machine: while one measures, the other one sleeps.
+
+The speed of a shared machine drifts: on two virtual cores, medians of neighbouring windows of 4 s differ by 4.5 % (sd),
+those of neighbouring windows of 50 ms by 2.1 %, and the mean of ten such differences by a third of that. So the two
+processes of a pair alternate every few iterations instead of one after the other, in the order ABBAABBA..., and what
+they share cancels. (Duet benchmarking, Bulej et al., ICPE 2020, does it with processes that run at the same time.)
+
+Both run on the same CPUs, as many as they have threads, the next ones in the next pair. A virtual CPU whose host core
+is busy with somebody else's work runs at two thirds of its speed for seconds, and no counter of the guest tells: of two
+processes that the kernel puts on a CPU each, one is then 1.4 times as slow in every one of its turns. Pairs of equal
+arms on a CPU each differed by 1.5 to 6 % (standard deviation by the MAD of twelve rows; one pair by 50 %), on the same
+one by 0.6 to 1.7 % (`imgbench selftest --record`).
+
+The driver is the referee: a worker asks for its next turn with (row, turn, its CPU seconds so far) and sleeps until it
+is granted. The one that is behind goes first, so rows stay aligned also where one arm fails.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Final
+
+from harness.devices.cpu import host_counters, host_difference
+from harness.measuring import sockets
+from harness.timing import perf_counter
+
+END: Final = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interleaving:
+    """How often a row changes hands: a turn of `warmups` iterations, then `turns` turns of `discarded` iterations that
+    warm the caches again and `samples` that count. Equal in both arms."""
+
+    warmups: int
+    turns: int
+    samples: int
+    discarded: int
+
+
+class Turns:
+    """The worker's side. It holds the turn from `begin_row` on, and gives it away with `pass_on`."""
+
+    def __init__(self, address: str, side: str) -> None:
+        connected = socket.socket(socket.AF_UNIX)
+        connected.connect(address)
+        self._referee = Connection(connected.detach())
+        self._referee.send(side)
+        self._row = self._turn = 0
+
+    def begin_row(self, row: int) -> None:
+        self._row, self._turn = row, -1
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Gives the turn away and sleeps until it comes back."""
+        self._turn += 1
+        self._referee.send((self._row, self._turn, _cpu_s()))
+        self._referee.recv()
+
+    def close(self) -> None:
+        """Leaves, with a last word on the CPU time used: what the end of this process costs is nobody's row."""
+        self._referee.send((END, 0, _cpu_s()))
+        self._referee.close()
+
+
+def _cpu_s() -> float:
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+class Referee:
+    """The driver's side: one socket for all pairs of a run, in `folder`, or in a folder of its own if the path would
+    be too long (`harness.measuring.sockets`)."""
+
+    def __init__(self, folder: Path) -> None:
+        short = sockets.folder(str(folder))
+        self._own = None if short == str(folder) else tempfile.TemporaryDirectory(prefix="imgbench-", dir=short)
+        self.address = str(Path(self._own.name if self._own else folder) / "turns.sock")
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(self.address)
+        self._socket.listen(8)
+
+    def run(
+        self, first: str, second: str, gone: Callable[[], bool], timeout_s: float
+    ) -> tuple[dict[int, dict[str, Any]], str | None]:
+        """Grants turns until both sides have gone: the machine's state by row, and the side that had the turn when
+        one of them vanished or time was up (None where both came to their end).
+
+        `gone` tells that a block has ended without ever asking for a turn. After `timeout_s` everybody is let go.
+        """
+        deadline = perf_counter() + timeout_s
+        players = _Players(first, second)
+        while perf_counter() < deadline and not (gone() and not players.connected):
+            ready = wait([self._socket, *players.connected.values()], timeout=0.05 if players.waiting_for_any else 1.0)
+            if self._socket in ready:
+                connection = Connection(self._socket.accept()[0].detach())
+                with suppress(EOFError, OSError):  # it ended before it said who it was
+                    players.connected[connection.recv()] = connection
+            players.listen([c for c in ready if isinstance(c, Connection)])
+            players.grant(everybody_here=len(players.connected) + len(players.left) == 2 or gone())
+            if len(players.left) == 2 or (players.left and not players.connected):
+                break
+        players.close()
+        late = players.holder if perf_counter() >= deadline else None
+        return players.states(), players.stuck or late
+
+    def forget_late_comers(self) -> None:
+        """Before the processes of a pair are started: who still knocks is of the pair before, killed after its time."""
+        while wait([self._socket], timeout=0):
+            self._socket.accept()[0].close()
+
+    def close(self) -> None:
+        self._socket.close()
+        if self._own is not None:
+            self._own.cleanup()
+
+
+def shared_cpus(pair: int, threads: int) -> tuple[int, ...]:
+    """The CPUs that both processes of a pair run on: `threads` of the allowed ones, others in the next pair. None where
+    that would be all of them, or where the system cannot bind a process."""
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if threads >= len(allowed):
+        return ()
+    return tuple(sorted(allowed[(pair * threads + i) % len(allowed)] for i in range(threads)))
+
+
+class _Players:
+    """Who is connected, who asks for a turn, who has it; and the machine's counters where a row begins and ends."""
+
+    def __init__(self, first: str, second: str) -> None:
+        self.sides = (first, second)
+        self.connected: dict[str, Connection] = {}
+        self.left: set[str] = set()
+        self.asking: dict[str, tuple[int, int]] = {}
+        self.cpu_s: dict[str, float] = dict.fromkeys(self.sides, 0.0)
+        self.holder: str | None = None
+        self.stuck: str | None = None
+        self._ended: set[str] = set()
+        self._marks: list[tuple[int, bool, dict[str, Any]]] = []
+        self._last: dict[str, Any] | None = None
+
+    @property
+    def waiting_for_any(self) -> bool:
+        return len(self.connected) + len(self.left) < 2
+
+    def listen(self, ready: list[Connection]) -> None:
+        for side in [s for s, c in self.connected.items() if c in ready]:
+            try:
+                row, turn, used = self.connected[side].recv()
+            except (EOFError, OSError):
+                if side not in self._ended:
+                    self.stuck = self.stuck or self.holder or side
+                self.connected.pop(side).close()
+                self.left.add(side)
+                self.asking.pop(side, None)
+            else:
+                self.cpu_s[side] = used
+                if row == END:
+                    self._ended.add(side)
+                    self._mark(END)
+                else:
+                    self.asking[side] = (row, turn)
+            if self.holder == side:
+                self.holder = None
+
+    def grant(self, *, everybody_here: bool) -> None:
+        """Gives the turn to the side that is behind; where they are level, in the order ABBA."""
+        if self.holder is not None or not everybody_here or set(self.asking) != set(self.connected) or not self.asking:
+            return
+        place = min(self.asking.values())
+        if (place[0], place[1] > 0) not in [(row, sampled) for row, sampled, _ in self._marks]:
+            self._mark(place[0], sampled=place[1] > 0)
+        level = [side for side in self.sides if self.asking.get(side) == place]
+        swapped = place[1] % 2 == 1
+        self.holder = level[-1] if swapped else level[0]
+        self.asking.pop(self.holder)
+        self.connected[self.holder].send(True)
+
+    def states(self) -> dict[int, dict[str, Any]]:
+        """What the machine did during each row, beside the two arms and this driver: from its first timed turn on, so
+        that a long build does not thin out what happened beside the samples; of a row that came to none, all of it."""
+        self._mark(END)
+        ends: list[Mapping[str, Any]] = [*(counters for *_, counters in self._marks[1:]), self._last or {}]
+        return {row: host_difference(begin, end) for (row, _, begin), end in zip(self._marks, ends, strict=True)}
+
+    def close(self) -> None:
+        for connection in self.connected.values():
+            connection.close()
+
+    def _mark(self, row: int, *, sampled: bool = False) -> None:
+        """The machine's counters now; the CPU time of both arms counts as our own. `sampled`: the row's timed turns
+        begin, and not its load. The first end is the end."""
+        if row == END and self._last is not None:
+            return
+        counters = host_counters()
+        counters["own_cpu_s"] += sum(self.cpu_s.values())
+        if row == END:
+            self._last = counters
+        else:
+            self._marks.append((row, sampled, counters))

@@ -1,0 +1,1 @@
+"""What changes the numbers that a network computes with: precisions, quantisation, attention, optimisations."""

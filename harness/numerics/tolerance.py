@@ -1,0 +1,81 @@
+"""How far an output may be from the fp32 eager output of the same seed, by precision and kind of output.
+
+Sampled images may drift along the trajectory without getting worse, so their bounds are wider, and the quality metrics
+judge the rest. The bounds are far above what was measured on a CPU with AVX-512, in all of its backends (the column
+`relative_error`, worst item, of `imgbench run precision`): digits_vit fp32 0.0000, fp16 0.0009, bf16 0.014, int8
+0.023; digits_dit and digits_sd at 10 steps fp32 0.0000, fp16 0.0007, bf16 0.0098, int8 0.033. With random weights
+(`imgbench run precision_full`): ViT-B/16 fp16 0.0011, bf16 0.0090, int8 0.044; DiT-S/2 at 2 steps fp32 0.0000, bf16
+0.032, int8 0.15. OpenVINO's bf16 has 0.029 there, and had 0.42, which is beyond its bound, when it rounded the angles
+of the timestep's sinusoid to bf16, and so 999 to 1000. fp8 and tf32 have bounds by their mantissas, not by measurement.
+
+int8 over bf16 or fp16 has the bounds of int8, because its errors are as far below them: digits_vit 0.026 over bf16 and
+0.016 over fp16, digits_dit at 10 steps 0.016 and 0.015, ViT-B/16 0.028 over bf16 (the worst recipe measured, eager,
+CPU).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.numerics.precision import BY_NAME
+
+if TYPE_CHECKING:
+    import torch
+
+COSINE_FLOORS = {  # features of a classifier without its last layer have those of logits
+    "logits": {"fp32": 0.9999, "tf32": 0.999, "fp16": 0.999, "bf16": 0.99, "int8": 0.95, "fp8": 0.95},
+    "images": {"fp32": 0.999, "tf32": 0.99, "fp16": 0.98, "bf16": 0.90, "int8": 0.80, "fp8": 0.80},
+}
+
+ERROR_CEILINGS = {  # of the mean over the items
+    "logits": {"fp32": 0.01, "tf32": 0.03, "fp16": 0.03, "bf16": 0.1, "int8": 0.3, "fp8": 0.3},
+    "images": {"fp32": 0.04, "tf32": 0.15, "fp16": 0.2, "bf16": 0.4, "int8": 0.6, "fp8": 0.6},
+}
+ITEM = 3.0
+LARGEST_ITEM = 0.9
+REPEAT_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """The bounds for a precision and an output kind: on two means over the items, and on the error of each item."""
+
+    cosine_floor: float
+    error_ceiling: float
+    item_error_ceiling: float
+
+
+def tolerance(precision: str, kind: str) -> Tolerance:
+    """The tolerance of "logits", "features" or "images" in a precision; all kinds of int8 have one."""
+    family, kind = BY_NAME[precision].tolerance, "logits" if kind == "features" else kind
+    ceiling = ERROR_CEILINGS[kind][family]
+    return Tolerance(
+        cosine_floor=COSINE_FLOORS[kind][family],
+        error_ceiling=ceiling,
+        item_error_ceiling=min(ITEM * ceiling, LARGEST_ITEM),
+    )
+
+
+def repeat_ceiling(precision: str, kind: str) -> float:
+    """The largest allowed relative error between two outputs of one network for one input: summing in another order
+    gives no more. It is a fraction of the tolerance of the precision."""
+    return REPEAT_SHARE * tolerance(precision, kind).error_ceiling
+
+
+def relative_errors(own: torch.Tensor, wanted: torch.Tensor) -> list[float]:
+    """By item, the norm of the difference over the norm of `wanted` around its mean. Equal shapes (N, ...).
+
+    Items of a single value are divided by the batch's root mean square, since one value has no spread; items with all
+    values equal are divided by their own norm. Equal items have the error 0.
+    """
+    import torch
+
+    a, b = own.double().reshape(len(own), -1), wanted.double().reshape(len(wanted), -1)  # (N, values of an item)
+    if b.shape[1] > 1:
+        length, spread = b.norm(dim=1), (b - b.mean(dim=1, keepdim=True)).norm(dim=1)
+        spread = torch.where(spread > 1e-12 * length, spread, length)
+    else:
+        spread = b.square().mean().sqrt().expand(len(b))
+    errors: list[float] = ((a - b).norm(dim=1) / spread.clamp_min(1e-12)).tolist()
+    return errors

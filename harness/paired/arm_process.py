@@ -1,0 +1,156 @@
+"""The driver's side of an arm: starts its host process, sends it blocks, renews it, and never waits for ever."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from harness.paired.arms import Arm
+from harness.processes.endings import Reply
+from harness.timing import perf_counter
+
+START_TIMEOUT_S = 180.0
+GRACE_S = 10.0
+
+
+class ArmFailed(RuntimeError):
+    """An arm cannot be installed or does not start, or its host died; `str()` is one line for the user."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What a host needs to start. `paths` go before everything on its sys.path (where the user's plugins are),
+    `last_paths` behind everything."""
+
+    arm: Arm
+    environment: dict[str, str]
+    plugins: tuple[str, ...]
+    preload: tuple[str, ...]
+    paths: tuple[str, ...]
+    last_paths: tuple[str, ...]
+    logs: Path
+    empty: Path
+
+
+class ArmProcess:
+    """One running host of an arm. `renewals` counts how often it was started anew, `start_s` how long that took."""
+
+    def __init__(self, launch: Launch) -> None:
+        self.launch = launch
+        self.renewals = -1
+        self.start_s = 0.0
+        self._began = 0.0
+        self._starting = 0
+        self._number = 0
+        self._replies: dict[int, Reply] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.renew()
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no host to ask."""
+        return self._process is None
+
+    def renew(self) -> None:
+        """A new interpreter with a new memory layout; the old one ends first."""
+        self.begin_renewal()
+        self.end_renewal()
+
+    def begin_renewal(self) -> None:
+        """Ends the old interpreter and lets a new one start; `end_renewal` waits until it is ready."""
+        self._began = perf_counter()
+        self.close()
+        mine, theirs = socket.socketpair()
+        alive_read, self._alive = os.pipe()
+        os.set_inheritable(alive_read, True)
+        theirs.set_inheritable(True)
+        log = self.launch.logs / f"{self.launch.arm.name}-host.log"
+        with log.open("ab") as file:
+            self._process = subprocess.Popen(
+                [self.launch.arm.python, "-m", "harness.arm_host", str(theirs.fileno()), str(alive_read)],
+                pass_fds=(theirs.fileno(), alive_read),
+                env=self.launch.environment,
+                cwd=self.launch.empty,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        theirs.close()
+        os.close(alive_read)
+        self._connection = Connection(mine.detach())
+        self.renewals += 1
+        logs = self.launch.logs / self.launch.arm.name
+        started = (self.launch.plugins, str(logs), self.launch.preload, self.launch.paths, self.launch.last_paths)
+        self._starting = self.begin("start", started)
+
+    def end_renewal(self) -> None:
+        """Waits for the new interpreter. Raises ArmFailed where it does not start."""
+        reply = self.result(self._starting, START_TIMEOUT_S)
+        if reply.status != "ok":
+            raise ArmFailed(f"the {self.launch.arm.name} arm does not start: {reply.reason}")
+        self.start_s = perf_counter() - self._began
+
+    def call(self, command: str, argument: Any, timeout_s: float) -> Reply:
+        """The host's reply. Raises ArmFailed where the host died."""
+        return self.result(self.begin(command, argument), timeout_s)
+
+    def begin(self, command: str, argument: Any) -> int:
+        """Sends a command and returns its number; `result` waits for what it gives."""
+        self._number += 1
+        try:
+            self._connection.send((self._number, command, argument))
+        except OSError:
+            raise ArmFailed(f"the {self.launch.arm.name} arm's host ended{self._last_words()}") from None
+        return self._number
+
+    def result(self, number: int, timeout_s: float) -> Reply:
+        """What command `number` gave; a time-out ends the host. Raises ArmFailed where the host died."""
+        deadline = perf_counter() + timeout_s + GRACE_S
+        while not self.ready(number):
+            if perf_counter() >= deadline:
+                self.close()
+                return Reply(status="timeout", reason=f"no answer after {timeout_s:g} s")
+            self._receive(min(1.0, timeout_s))
+        return self._replies.pop(number)
+
+    def ready(self, number: int) -> bool:
+        """Whether the reply to `number` is here. Raises ArmFailed where the host died."""
+        if number not in self._replies:
+            self._receive(0.0)
+        return number in self._replies
+
+    def _receive(self, timeout_s: float) -> None:
+        try:
+            while self._connection.poll(timeout_s):
+                number, reply = self._connection.recv()
+                self._replies[number] = reply
+                timeout_s = 0.0
+        except (EOFError, OSError):
+            raise ArmFailed(f"the {self.launch.arm.name} arm's host ended{self._last_words()}") from None
+
+    def close(self) -> None:
+        """Ends the host and its fork server; workers of it die with them."""
+        if self._process is None:
+            return
+        os.close(self._alive)
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def _last_words(self) -> str:
+        log = self.launch.logs / f"{self.launch.arm.name}-host.log"
+        text = " ".join(log.read_text(encoding="utf-8", errors="replace").split()) if log.exists() else ""
+        return f"; its last words: {text[-400:]}" if text else ""
+
+
+def close_all(processes: Sequence[ArmProcess]) -> None:
+    for process in dict.fromkeys(processes):
+        process.close()

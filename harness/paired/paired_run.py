@@ -1,0 +1,219 @@
+"""The nouns of a paired run: rows with a case for each arm, blocks, the plan, and the folder they are stored in.
+
+    runs/<id>/ab.json           schema, arms, what each arm loaded, rows, protocol, budget, seed, environment
+    runs/<id>/preflight.jsonl   one full measurement of each row and arm: outputs, memory, counts
+    runs/<id>/blocks.jsonl      one block a line, in order of time, with all raw samples
+
+Format history: 1 (0.2.0) first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from harness import storage, strict_json
+from harness.files import append_line
+from harness.measuring.turns import Interleaving
+from harness.storage import UnreadableRun, record
+from harness.stored_types import Environment, check
+from harness.types import Case, Measurement, Metric, Protocol
+
+SCHEMA: Final = 1
+HEADER_FILE: Final = "ab.json"
+BLOCKS_FILE: Final = "blocks.jsonl"
+PREFLIGHT_FILE: Final = "preflight.jsonl"
+CONTROL_GROUP: Final = "control"
+COPY: Final = "A/A"
+
+Side = Literal["base", "head", "control"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedRow:
+    """One question: the same work in both arms. `group` shares a process. `interleaving` is None where it is not timed
+    (one arm failed in the preflight)."""
+
+    id: str
+    label: str
+    base: Case
+    head: Case
+    group: str
+    interleaving: Interleaving | None = None
+
+    def case(self, side: Side) -> Case:
+        return self.head if side == "head" else self.base
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One process of one arm. `measurements` by row id; `elapsed_s` is the time of the run at its end.
+
+    The two blocks of a pair take turns; `slot` 0 has the first one. `server` counts the fork servers of the run, which
+    are renewed now and then.
+    """
+
+    pair: int
+    slot: int
+    arm: Side
+    group: str
+    phase: str
+    server: int
+    started: str
+    elapsed_s: float
+    measurements: dict[str, Measurement]
+    sentinel: dict[str, list[float]] = field(default_factory=dict)
+    sentinel_contended: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedRun:
+    """The header of a paired run. `arms` and `loaded` are (base, head): what was asked for, and what was loaded.
+    `rule` is the version of the rule that decided it."""
+
+    id: str
+    suite: str
+    created: str
+    seed: int
+    budget_s: float
+    device: str
+    threads: int
+    arms: tuple[dict[str, Any], dict[str, Any]]
+    loaded: tuple[dict[str, Any], dict[str, Any]]
+    proof: tuple[str, ...]
+    environment: dict[str, Any]
+    protocol: Protocol
+    metrics: dict[str, Metric]
+    rows: tuple[PairedRow, ...]
+    control: str | None = None
+    sentinels: tuple[str, ...] = ()
+    shared_server: bool = True
+    finished: str | None = None
+    ended: str | None = None
+    notes: tuple[str, ...] = ()
+    rule: int = 1
+
+
+def row_of(base: Case, head: Case) -> PairedRow:
+    """The row that holds `base` against `head`; its label names the axes in which they differ."""
+    if base == head:
+        return PairedRow(id=base.id, label=base.label, base=base, head=head, group=_group(base))
+    changed = [str(value) for axis, value in head.axes().items() if value != base.axes()[axis]]
+    label = f"{base.label} → {' · '.join(changed)}"
+    return PairedRow(id=f"{base.id}-vs-{head.id}", label=label, base=base, head=head, group=_group(base))
+
+
+def rows_of(cases: Sequence[Case], base: Mapping[str, Any], head: Mapping[str, Any]) -> tuple[PairedRow, ...]:
+    """A row for each case with the axes that each arm replaces; cases that become equal make one row."""
+    rows = (row_of(case.with_(**base), case.with_(**head)) for case in cases)
+    return tuple({row.id: row for row in rows}.values())
+
+
+def _group(case: Case) -> str:
+    return case.model if case.model.startswith(f"{case.weights}_") else f"{case.model} ({case.weights})"
+
+
+def write_header(folder: Path, run: PairedRun) -> None:
+    """Replaces ab.json atomically."""
+    text = json.dumps({"schema": SCHEMA, **asdict(run)}, indent=1, ensure_ascii=False, allow_nan=False)
+    storage.write_atomically(folder / HEADER_FILE, text)
+
+
+def append_block(folder: Path, block: Block) -> None:
+    measured = {row: storage.measurement_to_dict(m) for row, m in block.measurements.items()}
+    append_line(folder / BLOCKS_FILE, {**_shallow(block), "measurements": measured})
+
+
+def append_preflight(folder: Path, row: str, side: Side, measurement: Measurement) -> None:
+    append_line(
+        folder / PREFLIGHT_FILE,
+        {"row": row, "arm": side, "measurement": storage.measurement_to_dict(measurement)},
+    )
+
+
+def is_paired(folder: Path) -> bool:
+    return (folder / HEADER_FILE).exists()
+
+
+def load(folder: Path) -> PairedRun:
+    """The header of a paired run's folder. Raises UnreadableRun."""
+    path = folder / HEADER_FILE
+    try:
+        document = strict_json.read(path)
+        check(document, Mapping[str, Any], "header")
+        if document.pop("schema", None) != SCHEMA:
+            raise ValueError(f"not schema {SCHEMA}, which this version reads")
+        document["protocol"] = record(Protocol, document["protocol"])
+        document["metrics"] = storage.metrics_from_dict(document["metrics"])
+        document["rows"] = tuple(_row(entry, f"rows[{i}]") for i, entry in enumerate(document["rows"]))
+        for name in ("arms", "loaded", "proof", "sentinels", "notes"):
+            document[name] = tuple(document.get(name, ()))
+        run = record(PairedRun, document, "paired run")
+        check(run.environment, Environment, "environment")
+        return run
+    except OSError as error:
+        raise UnreadableRun(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnreadableRun(f"{path}: {_problem(error)}") from None
+
+
+def blocks(folder: Path) -> Iterator[Block]:
+    """Every stored block in order of time; a last half line is left out. Raises UnreadableRun on any other bad line."""
+    for where, entry in _lines(folder / BLOCKS_FILE):
+        try:
+            check(entry, Mapping[str, Any], "block")
+            measured = {row: storage.measurement_from_dict(m) for row, m in entry["measurements"].items()}
+            block = record(Block, {**entry, "measurements": measured})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnreadableRun(f"{where}: of another version? {_problem(error)}") from None
+        yield block
+
+
+def preflight(folder: Path) -> Iterator[tuple[str, Side, Measurement]]:
+    """(row id, arm, measurement) of the preflight, in order of time."""
+    for where, entry in _lines(folder / PREFLIGHT_FILE):
+        try:
+            check(entry, Mapping[str, Any], "preflight")
+            check(entry["row"], str, "row")
+            check(entry["arm"], Side, "arm")
+            found = entry["row"], entry["arm"], storage.measurement_from_dict(entry["measurement"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnreadableRun(f"{where}: {_problem(error)}") from None
+        yield found
+
+
+def _shallow(block: Block) -> dict[str, Any]:
+    return {name: value for name, value in vars(block).items() if name != "measurements"}
+
+
+def _row(entry: Mapping[str, Any], where: str) -> PairedRow:
+    check(entry, Mapping[str, Any], where)
+    interleaving = entry["interleaving"] and record(Interleaving, entry["interleaving"], f"{where}.interleaving")
+    cases = {arm: record(Case, entry[arm], f"{where}.{arm}") for arm in ("base", "head")}
+    return record(PairedRow, {**entry, **cases, "interleaving": interleaving}, where)
+
+
+def _problem(error: Exception) -> str:
+    return f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """(file name and line number, document) of every line."""
+    if not path.exists() and not path.is_symlink():
+        return
+    if not path.is_file():
+        raise UnreadableRun(f"{path}: is no file")
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            document = strict_json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                return
+            raise UnreadableRun(f"{path} line {number}: {error}") from None
+        yield f"{path} line {number}", document

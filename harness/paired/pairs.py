@@ -1,0 +1,326 @@
+"""Measures pairs of blocks, base against head, until the judge has decided or the budget is spent.
+
+A round is one pair of each group of rows that still needs one. The two processes of a pair take turns
+(`harness.measuring.turns`); of each two consecutive pairs of a group one begins with the base, the other with the
+head, in random order. Every round also measures the A/A control: a row of the base arm against a second copy of itself.
+
+All processes of one fork server share its memory layout, so servers are renewed every RENEWAL rounds. Where the arms
+have a server each, the difference of the two layouts is an offset of all their pairs, which no number of pairs of the
+same servers shows: they are renewed every RENEWAL_APART rounds, so that it becomes noise between pairs. Where the
+offsets of the servers have a standard deviation of 0.8 % and the processes one of 0.5 %, renewal every 8 rounds calls a
+row that is 3 % slower unchanged in 143 of 1,000 runs; renewal every 2 rounds does so in 4 (100 runs of each are in
+`tests/test_detector_table.py`). There the fresh
+pairs of a suspicion begin with new servers, too.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from harness import storage
+from harness.measuring import agreement, contention
+from harness.measuring.turns import Referee, shared_cpus
+from harness.paired import paired_run as paired
+from harness.paired.arm_process import ArmProcess
+from harness.paired.blocks import SENTINEL_ROW, BlockJob, BlockResult
+from harness.paired.pair_duration import Estimate, seconds_in_pair
+from harness.paired.paired_run import CONTROL_GROUP, COPY, Block, PairedRow, PairedRun, Side
+from harness.processes.endings import Reply
+from harness.processes.measure import Job
+from harness.timing import perf_counter
+from harness.types import Case, Measurement
+
+RENEWAL: Final = 8
+RENEWAL_APART: Final = 2
+BLOCK_PROBES: Final = ("startup", "latency")
+PATIENCE: Final = 5.0  # times what a pair is expected to take
+WORTH: Final = 3.0  # servers are not renewed for what is less than this many times the renewal
+BLOCK_FACTS: Final = (
+    "work_hash",
+    "weights_hash",
+    "output_hash",
+    "output_shape",
+    "output_kind",
+    "repeat_error",
+    "loops",
+    "turns",
+    "injected",
+    "imported",
+)
+TOGETHER: Final = "both arms of a pair are in memory at once; each had enough when it was measured alone"
+
+
+class Judge(Protocol):
+    """Who decides. Rows that are not wanted are left out of the next blocks."""
+
+    @property
+    def phase(self) -> str: ...
+    def wanted(self) -> set[str]: ...
+    def add(self, first: Block, second: Block) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Servers:
+    """The host of each arm; `control` serves the second copy of the base."""
+
+    base: ArmProcess
+    head: ArmProcess
+    control: ArmProcess
+
+    def of(self, side: Side) -> ArmProcess:
+        return {"base": self.base, "head": self.head, "control": self.control}[side]
+
+    def all(self) -> list[ArmProcess]:
+        return list(dict.fromkeys((self.base, self.head, self.control)))
+
+    def due(self, rounds: int, *, another_phase: bool = False) -> list[ArmProcess]:
+        """The servers that are renewed after so many rounds; those of arms apart in another phase, too, so that a
+        suspicion's fresh pairs have fresh ones. The control's own decides about no row: it lives on."""
+        if rounds % RENEWAL == 0:
+            return self.all()
+        apart = self.base is not self.head
+        return [self.base, self.head] if apart and (another_phase or rounds % RENEWAL_APART == 0) else []
+
+
+def renew(servers: Sequence[ArmProcess]) -> None:
+    """All of them anew, side by side."""
+    for server in servers:
+        server.begin_renewal()
+    for server in servers:
+        server.end_renewal()
+
+
+@dataclass(kw_only=True)
+class Pairs:
+    """The measuring side of one paired run. `began` is the clock when the budget began to count."""
+
+    run: PairedRun
+    folder: Path
+    servers: Servers
+    referee: Referee
+    plugins: tuple[str, ...]
+    caches: Path
+    began: float
+    say: Callable[[str], None]
+    _orders: dict[str, list[bool]] = field(default_factory=dict)
+    _counts: dict[str, int] = field(default_factory=dict)
+    _estimate: Estimate = field(default_factory=Estimate)
+    _broken: dict[str, str] = field(default_factory=dict)
+    _proofs: dict[tuple[str, Side], Measurement] = field(default_factory=dict)
+
+    @property
+    def elapsed_s(self) -> float:
+        return perf_counter() - self.began
+
+    @property
+    def left_s(self) -> float:
+        return self.run.budget_s - self.elapsed_s
+
+    def measure(self, judge: Judge) -> str:
+        """Rounds until nothing is wanted or no further pair fits into the budget; why it ended."""
+        rounds, phase = 0, judge.phase
+        while wanted := self._groups(judge.wanted()):
+            if rounds and self.left_s > WORTH * self._renewal_s():
+                renew(self.servers.due(rounds, another_phase=judge.phase != phase))
+            phase = judge.phase
+            fitted = [self._pair(group, rows, judge) for group, rows in wanted.items()]
+            if not any(fitted):
+                return "budget"
+            rounds += 1
+        return "decided"
+
+    def _groups(self, wanted: set[str]) -> dict[str, list[PairedRow]]:
+        """Rows to measure by group. A wanted control without any wanted row still gets its pairs."""
+        usable = [row for row in self.run.rows if row.id not in self._broken]
+        groups: dict[str, list[PairedRow]] = {}
+        for row in usable:
+            if row.id in wanted:
+                groups.setdefault(row.group, []).append(row)
+        control = next((row for row in usable if row.id == self.run.control), None)
+        if control is not None and wanted:
+            only_sentinels = not groups and COPY not in wanted
+            groups[control.group if only_sentinels else CONTROL_GROUP] = [control]
+        return groups
+
+    def _pair(self, group: str, rows: Sequence[PairedRow], judge: Judge) -> bool:
+        """One pair of blocks, stored and judged; False where it did not fit into what is left of the budget."""
+        expected = self._estimate.seconds(group, [row.id for row in rows])
+        if expected > self.left_s:
+            return False
+        number = self._counts.get(group, 0)
+        sides = self.sides(group, "control" if group == CONTROL_GROUP else "head")
+        shuffled = random.Random(f"{self.run.seed}-{group}-{number}").sample(list(rows), len(rows))
+        started = self.elapsed_s
+        blocks = self._together(sides, number, group, shuffled, judge.phase, expected)
+        if not blocks:
+            return False
+        self._estimate.add(group, self.elapsed_s - started, blocks)
+        for block in blocks:
+            paired.append_block(self.folder, block)
+        judge.add(*blocks)
+        return True
+
+    def sides(self, group: str, other: Side) -> tuple[Side, Side]:
+        """The order of the next pair of a group; `other` is who stands against the base."""
+        number = self._counts.get(group, 0)
+        self._counts[group] = number + 1
+        return ("base", other) if self._base_first(group, number) else (other, "base")
+
+    def _base_first(self, group: str, number: int) -> bool:
+        """Random permuted ABBA: two consecutive pairs have both orders, in random order."""
+        orders = self._orders.setdefault(group, [])
+        while len(orders) <= number:
+            first = random.Random(f"{self.run.seed}-{group}-order-{len(orders)}").random() < 0.5
+            orders += [first, not first]
+        return orders[number]
+
+    def _together(
+        self, sides: tuple[Side, Side], number: int, group: str, rows: Sequence[PairedRow], phase: str, expected: float
+    ) -> list[Block]:
+        """Both blocks of a pair, side by side and in turns; the first of `sides` has the first turn. Empty where the
+        end of the budget cut them off: that is nobody's failure."""
+        patience, left_s = max(self.run.protocol.timeout_s, PATIENCE * expected), max(self.left_s, 0.0)
+        started, timeout = storage.now(), min(patience, left_s)
+        self.referee.forget_late_comers()
+        asked = [self._begin(side, number, group, rows, timeout) for side in sides]
+
+        def gone() -> bool:
+            return any(self.servers.of(side).ready(number) for side, number in zip(sides, asked, strict=True))
+
+        states, stuck = self.referee.run(*sides, gone, timeout)
+        replies = [self.servers.of(s).result(request, timeout) for s, request in zip(sides, asked, strict=True)]
+        if left_s < patience and any(reply.status == "timeout" for reply in replies):
+            return []
+        culprit = stuck if any(s == stuck and not r.value for s, r in zip(sides, replies, strict=True)) else None
+        blocks = []
+        for slot, (side, reply) in enumerate(zip(sides, replies, strict=True)):
+            server = self.servers.of(side)
+            victim = culprit not in {None, side}
+            blocks.append(
+                Block(
+                    pair=number,
+                    slot=slot,
+                    arm=side,
+                    group=group,
+                    phase=phase,
+                    server=server.renewals,
+                    started=started,
+                    elapsed_s=self.elapsed_s,
+                    measurements=self._measurements(side, rows, reply, states, victim=victim),
+                    sentinel=reply.value.sentinel if reply.value else {},
+                    sentinel_contended=self._sentinel_contended(states),
+                )
+            )
+            if reply.status == "timeout":
+                server.renew()
+        return blocks
+
+    def _sentinel_contended(self, states: Mapping[int, Mapping[str, Any]]) -> str | None:
+        """Why the machine was not quiet during the sentinel. The referee reads no GPU; that one was measured decides
+        how much of the CPU others may use (`harness.measuring.contention`)."""
+        state = states.get(SENTINEL_ROW, {})
+        return contention.contended({**state, "gpu": {}} if self.run.device == "cuda" else state)
+
+    def _begin(self, side: Side, number: int, group: str, rows: Sequence[PairedRow], timeout: float) -> int:
+        jobs = [self.job(row, side, number) for row in rows]
+        jobs = [replace(j, protocol=replace(j.protocol, timeout_s=timeout / len(jobs))) for j in jobs]
+        cpus = shared_cpus(number, self.run.threads)
+        packages, address = self.packages(side), self.referee.address
+        block = BlockJob(
+            jobs=tuple(jobs),
+            sentinel=group != CONTROL_GROUP,  # the control's pair is one itself
+            referee=address,
+            side=side,
+            cpus=cpus,
+            packages=packages,
+        )
+        return self.servers.of(side).begin("block", block)
+
+    def proven(self, row: PairedRow, side: Side, measurement: Measurement) -> Measurement:
+        """The measurement, made `invalid` if it disagrees with the first one of this row and arm
+        (`harness.measuring.agreement`), with which all others are compared."""
+        arm: Side = "head" if side == "head" else "base"
+        first = self._proofs.get((row.id, arm))
+        if first is None and measurement.status == "ok":
+            self._proofs[row.id, arm] = measurement
+        return agreement.checked(first, measurement, self.run.device, strict=True)
+
+    def packages(self, side: Side) -> tuple[str, ...]:
+        """Those of the project under test in the code of this side."""
+        return tuple(self.run.arms[1 if side == "head" else 0].get("packages", ()))
+
+    def expect(self, alone: Mapping[str, Sequence[Measurement]]) -> None:
+        """Takes what the preflight of both arms says of the seconds that a row will need in a pair."""
+        for row in self.run.rows:
+            if row.interleaving is not None and row.id in alone:
+                self._estimate.expect(row.id, sum(seconds_in_pair(m, row.interleaving) for m in alone[row.id]))
+
+    def _measurements(
+        self,
+        side: Side,
+        rows: Sequence[PairedRow],
+        reply: Reply,
+        states: Mapping[int, Mapping[str, Any]],
+        *,
+        victim: bool,
+    ) -> dict[str, Measurement]:
+        """What the block gave by row. Where it ended early, the row in which it did so failed, and the others have
+        nothing in this pair; where it only waited for the other arm's turn to end (`victim`), no row of it failed."""
+        result: BlockResult = reply.value or BlockResult()
+        measured = [
+            _of_pair(self.proven(row, side, m), states.get(i))
+            for i, (row, m) in enumerate(zip(rows, result.measurements, strict=False))
+        ]
+        found = {row.id: m for row, m in zip(rows, measured, strict=False)}
+        if reply.value is None and not victim:
+            guilty = [row for row in rows if row.case(side).id == reply.phase] or rows
+            status: Any = reply.status if reply.status != "ok" else "failed"
+            reason = reply.reason or "the block's process gave no result"
+            found |= {
+                r.id: Measurement(case=r.case(side), replicate=0, status=status, reason=reason, cause=reply.cause)
+                for r in guilty
+            }
+        short = {name: m for name, m in found.items() if m.status == "oom"}
+        found |= {name: replace(m, reason=f"{m.reason}; {TOGETHER}") for name, m in short.items()}
+        for name, measurement in found.items():
+            if measurement.status != "ok":
+                self._broken[name] = f"{side}: {measurement.status}: {measurement.reason}"
+        return found
+
+    def job(self, row: PairedRow, side: Side, number: int) -> Job:
+        """The timed pass of one row."""
+        case = row.case(side)
+        return Job(
+            case=case,
+            replicate=number,
+            protocol=self.run.protocol,
+            device=self.run.device,
+            folder=self.folder,
+            cache=self.cache(side, case),
+            threads=self.run.threads,
+            plugins=self.plugins,
+            only=BLOCK_PROBES,
+            injections=tuple(self.run.arms[1 if side == "head" else 0]["injections"]),
+            interleaving=row.interleaving,
+        )
+
+    def cache(self, side: Side, case: Case) -> Path:
+        """Where compiled kernels and exports of one case are kept: each arm has its own."""
+        return self.caches / ("head" if side == "head" else "base") / case.id
+
+    def _renewal_s(self) -> float:
+        """Seconds that starting the servers took last time; they start side by side."""
+        return max(server.start_s for server in self.servers.all())
+
+
+def _of_pair(measurement: Measurement, state: Mapping[str, Any] | None) -> Measurement:
+    """The measurement with the machine's state as the referee saw it (the other arm is no stranger), and with the
+    facts that prove its work; the rest is the same in every block and in the preflight."""
+    facts = {k: v for k, v in measurement.facts.items() if k in BLOCK_FACTS}
+    kept = tuple(w for w in measurement.warnings if not w.startswith("contended"))
+    seen = {**measurement.state, **(state or {}), "peers": 1}
+    return replace(measurement, facts=facts, state=seen, warnings=(*kept, *contention.warnings(seen)))

@@ -1,0 +1,308 @@
+"""Measures every case of a suite, process by process, into a run folder; resumes what is missing.
+
+The first process of every case comes first, in the suite's order (so that a sweep that is stopped early has each row),
+then the further ones, each round in a shuffled order, so that slow minutes of a shared machine do not all hit one row.
+At the end of each round stands the A/A control: the cheapest row twice more, as two rows of the same code. At the end
+of all, processes that met a busy machine are measured again (`harness.attempts`). A failure of the environment (a
+full disk, a kill from outside) is not a result: it is stored, and measured again when the run is resumed.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from harness import attempts, storage, weights
+from harness.devices import NoSuchDevice
+from harness.measuring import agreement
+from harness.measuring.kept_outputs import FOLDER as REFERENCES
+from harness.processes import threads as thread_rule
+from harness.processes.environment import collect_or_reason
+from harness.processes.estimate import Block as Block
+from harness.processes.estimate import Estimate as Estimate
+from harness.processes.measure import Job
+from harness.processes.worker import Workers
+from harness.registry import MODELS, PROBES
+from harness.timing import perf_counter
+from harness.types import Case, Control, Measurement, Metric, Run, Suite
+
+ENVIRONMENT_TIMEOUT_S = 300.0
+SHUFFLE_SEED = 20
+BUSY_IN_A_ROW = 3
+CONTROL_PROBES = ("startup", "latency")
+
+
+class Listener(Protocol):
+    """Who is told how a sweep goes on."""
+
+    def begin(self, total: int, left: int) -> None: ...
+    def start(self, case: Case, replicate: int, seconds_left: float | None) -> None: ...
+    def skip(self, case: Case, replicate: int) -> None: ...
+    def phase(self, phase: str) -> None: ...
+    def end(self, measurement: Measurement) -> None: ...
+
+
+class EnvironmentFailed(RuntimeError):
+    """The conditions of the run could not be read, so nothing may be measured; `str()` is one line for the user."""
+
+
+class StorageFailed(RuntimeError):
+    """Nothing can be written any more, so the sweep ended; what was measured is kept. `str()` is one line."""
+
+
+def collect_environment(workers: Workers, device: str | None, threads: int | None = None) -> dict[str, Any]:
+    """The environment, read in a worker. Raises EnvironmentFailed, ThreadsRefused for a variable that holds no number,
+    and NoSuchDevice for a device that is not here."""
+    thread_rule.chosen(threads)  # here, since a worker's exceptions do not reach its caller
+    thread_rule.allowed()
+    asked = (device, threads)
+    reply = workers.call(collect_or_reason, asked, ENVIRONMENT_TIMEOUT_S, "environment", lambda _phase: None)
+    if reply.value is None:
+        raise EnvironmentFailed(f"cannot read the environment: {reply.reason}")
+    if isinstance(reply.value, str):
+        raise NoSuchDevice(reply.value)
+    return dict(reply.value)
+
+
+def new_run(suite: Suite, folder: Path, found: dict[str, Any], selection: str | None = None) -> Run:
+    """Writes the header of a new run folder and returns the run, still without measurements. Folders of weights are
+    resolved and read here (`harness.weights`). Raises WeightsChanged."""
+    run = Run(
+        id=folder.name,
+        suite=suite.name,
+        description=suite.description,
+        protocol=suite.protocol,
+        environment=found,
+        metrics={m.name: m for p in sorted(PROBES.values(), key=lambda p: p.order) for m in p.metrics},
+        models={case.model: MODELS[case.model].info for case in suite.cases},
+        weights=weights.recorded(suite.cases),
+        cases=suite.cases,
+        measurements=(),
+        created=storage.now(),
+        selection=selection,
+        folder=str(folder),
+    )
+    storage.create(folder, run)
+    return run
+
+
+def blocks(cases: Sequence[Case], replicates: int) -> list[Block]:
+    """Every (case, process) in the order of measurement."""
+    rounds = [list(cases)]
+    shuffle = random.Random(SHUFFLE_SEED)
+    for _ in range(1, replicates):
+        rounds.append(shuffle.sample(list(cases), len(cases)))
+    return [Block(case=case, replicate=i) for i, cases_ in enumerate(rounds) for case in cases_]
+
+
+def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener, *, retry_failed: bool = False) -> Run:
+    """Measures what `run` still lacks and returns the whole run. KeyboardInterrupt leaves a run that resumes.
+
+    A case whose process did not end well is not measured again in further processes: its row has its reason already.
+    Earlier failures of the environment are measured again, and with `retry_failed` all failures. Raises StorageFailed
+    if nothing can be written any more.
+    """
+    folder = Path(str(run.folder))
+    left = remaining(run, retry_failed=retry_failed)
+    estimate = Estimate(run.measurements)
+    total = len(blocks(run.cases, run.protocol.replicates))
+    settled = _settled(run, retry_failed)
+    listener.begin(total, len(left))
+    with tempfile.TemporaryDirectory(prefix="imgbench-") as cache:
+        site = _site(run, workers, plugins, cache, listener.phase)
+        for number, block in enumerate(left):
+            if block.case.id in settled:
+                listener.skip(block.case, block.replicate)
+            else:
+                listener.start(block.case, block.replicate, estimate.seconds(left[number:], settled))
+                attempt = attempts.next_attempt(run, block.case.id, block.replicate)
+                run, measurement = measure_block(block, run, site, attempt)
+                estimate.add(measurement)
+                if measurement.status != "ok":
+                    settled.add(block.case.id)
+                listener.end(measurement)
+                stop_without_storage(measurement)
+            if number + 1 == len(left) or left[number + 1].replicate > block.replicate:
+                control(block.replicate, storage.load(folder), site)
+        for number in range(run.protocol.replicates):
+            control(number, storage.load(folder), site)  # what a kill between a round and its control left out
+        _again(storage.load(folder), site, listener)
+    return finish(folder)
+
+
+def stop_without_storage(measurement: Measurement) -> None:
+    """Raises StorageFailed if a measurement failed because of a disk on which the next one would fail, too."""
+    if measurement.cause is not None and measurement.cause.of_storage:
+        raise StorageFailed(str(measurement.reason))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Where blocks are measured: the workers with their plugins, and a cache that the blocks of a run share. `firsts`
+    are the measurements, by case id, with which the further processes of a row are compared."""
+
+    workers: Workers
+    plugins: Sequence[str]
+    cache: Path
+    report: Callable[[str], None]
+    firsts: dict[str, Measurement] = field(default_factory=dict)
+
+
+def _site(run: Run, workers: Workers, plugins: Sequence[str], cache: str, report: Callable[[str], None]) -> Site:
+    """Where a run goes on: its further processes are compared with those that it has."""
+    firsts = agreement.firsts(run.measurements)
+    return Site(workers=workers, plugins=plugins, cache=Path(cache), report=report, firsts=firsts)
+
+
+def control(number: int, run: Run, site: Site) -> None:
+    """One process of each side of the A/A control that round `number` lacks, in random order; none where no row is
+    ok."""
+    good = [m for m in run.measurements if m.status == "ok" and m.replicate == 0]
+    if not good:
+        return
+    case = run.controls[0].measurement.case if run.controls else min(good, key=lambda m: m.duration_s or 0.0).case
+    sides: list[Literal["a", "b"]] = ["a", "b"]
+    told = [c for c in run.controls if c.measurement.replicate == number]
+    done = {c.side for c in told if not attempts.of_environment(c.measurement)}
+    for side in [s for s in random.Random(f"{run.id}-{number}").sample(sides, 2) if s not in done]:
+        attempt = max((c.measurement.attempt for c in told if c.side == side), default=-1) + 1
+        site.report("A/A control")
+        job = replace(_job(Block(case=case, replicate=number), run, site), only=CONTROL_PROBES)
+        outcome = site.workers.measure(job, site.report, case.id)
+        measurement = replace(outcome.measurement, case=case, attempt=attempt)
+        storage.append_control(Path(str(run.folder)), Control(side=side, measurement=measurement))
+        stop_without_storage(measurement)
+
+
+def _again(run: Run, site: Site, listener: Listener) -> None:
+    """Measures again what met a busy machine, until an attempt was quiet, as often as the protocol says. After
+    BUSY_IN_A_ROW busy attempts in a row the machine is taken to stay so."""
+    busy = 0
+    while todo := attempts.again(run.measurements, run.superseded, run.protocol.contended_retries):
+        listener.begin(len(todo), len(todo))
+        for measurement, attempt in todo:
+            if busy == BUSY_IN_A_ROW:
+                return
+            listener.start(measurement.case, measurement.replicate, None)
+            listener.phase("again: the machine was busy")
+            block = Block(case=measurement.case, replicate=measurement.replicate)
+            run, found = measure_block(block, run, site, attempt)
+            busy = busy + 1 if attempts.contended(found) else 0
+            listener.end(found)
+            stop_without_storage(found)
+        run = storage.load(Path(str(run.folder)))
+
+
+def extend(run: Run, wanted: Mapping[Case, int], workers: Workers, plugins: Sequence[str], seconds: float) -> int:
+    """Adds further processes of some cases to a finished run, in turns, while they fit into `seconds`; how many.
+
+    They are measured as the first ones were, without what only a first process does (quality, stages). The run's
+    folder must be locked, and `run` be read from it since.
+    """
+    began, done = perf_counter(), 0
+    expected = {case: _later_s(run, case) for case in wanted}
+    counts = {case: 1 + max(m.replicate for m in run.measurements if m.case == case) for case in wanted}
+    with tempfile.TemporaryDirectory(prefix="imgbench-") as cache:
+        site = _site(run, workers, plugins, cache, lambda _phase: None)
+        for number in range(max(wanted.values(), default=0)):
+            for case in [c for c, count in wanted.items() if number < count]:
+                if perf_counter() - began + expected[case] > seconds:
+                    continue
+                run, found = measure_block(Block(case=case, replicate=counts[case] + number), run, site)
+                stop_without_storage(found)
+                done += 1
+    shutil.rmtree(Path(str(run.folder)) / REFERENCES, ignore_errors=True)
+    return done
+
+
+def _later_s(run: Run, case: Case) -> float:
+    """Seconds of the longest later process of a case; of its first one where there is no later one."""
+    mine = [m for m in run.measurements if m.case == case]
+    return max(m.duration_s or 0.0 for m in [m for m in mine if m.replicate > 0] or mine)
+
+
+def measure_block(block: Block, run: Run, site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
+    """Measures one block into the run's folder: the run, with metrics that were new in its header, and the measurement,
+    which is `invalid` if it disagrees with the first one of its row (`harness.measuring.agreement`).
+
+    The run does not hold the measurement; the folder does.
+    """
+    folder = Path(str(run.folder))
+    outcome = site.workers.measure(_job(block, run, site), site.report, block.case.id)
+    run = _with_metrics(run, outcome.metrics, folder)
+    first = site.firsts.get(block.case.id)
+    found = replace(outcome.measurement, case=block.case, attempt=attempt)
+    measurement = agreement.checked(first, found, run.environment["device"])
+    if measurement.status == "ok":
+        site.firsts.setdefault(block.case.id, measurement)
+    storage.append(folder, measurement)
+    return run, measurement
+
+
+def finish(folder: Path) -> Run:
+    """Stamps the run as finished, removes what only its blocks needed, and returns the whole run. A run with
+    blocks left, because the environment failed, is not finished: resume it first."""
+    run = storage.load(folder)
+    if remaining(run):
+        return run
+    storage.write_header(folder, replace(run, finished=storage.now()))
+    shutil.rmtree(folder / REFERENCES, ignore_errors=True)
+    return storage.load(folder)
+
+
+def remaining(run: Run, *, retry_failed: bool = False) -> list[Block]:
+    """The blocks that a run still lacks: never measured, failed because of the environment, or with `retry_failed`
+    failed for any reason; none for a case with another failure."""
+    done = {(m.case.id, m.replicate) for m in run.measurements if not attempts.to_retry(m, retry_failed)}
+    settled = _settled(run, retry_failed)
+    planned = blocks(run.cases, run.protocol.replicates)
+    extra = [m for m in run.measurements if m.replicate >= run.protocol.replicates]  # of `extend`
+    planned += [Block(case=m.case, replicate=m.replicate) for m in extra]
+    return [b for b in planned if (b.case.id, b.replicate) not in done and b.case.id not in settled]
+
+
+def _settled(run: Run, retry_failed: bool) -> set[str]:
+    """Ids of the cases that failed and are not measured again."""
+    return {m.case.id for m in run.measurements if m.status != "ok" and not attempts.to_retry(m, retry_failed)}
+
+
+def _job(block: Block, run: Run, site: Site) -> Job:
+    return Job(
+        case=weights.built_case(block.case, run),
+        replicate=block.replicate,
+        protocol=run.protocol,
+        device=run.environment["device"],
+        folder=Path(str(run.folder)),
+        cache=site.cache / block.case.id,
+        threads=run.environment["threads"],
+        plugins=tuple(site.plugins),
+    )
+
+
+def _with_metrics(run: Run, found: Sequence[Metric], folder: Path) -> Run:
+    """The run with the metrics of a new model in its header, which is rewritten before their first samples."""
+    if all(m.name in run.metrics for m in found):
+        return run
+    run = replace(run, metrics={m.name: m for m in merged(run.metrics.values(), found)})
+    storage.write_header(folder, run)
+    return run
+
+
+def merged(known: Iterable[Metric], found: Sequence[Metric]) -> list[Metric]:
+    """`known` with what is new in `found`, each new one before the metric that follows it there, so that the stages of
+    all models stand in the order in which they run."""
+    ordered = list(known)
+    names = [m.name for m in ordered]
+    following: str | None = None
+    for metric in reversed(found):
+        if metric.name not in names:
+            place = names.index(following) if following is not None else len(names)
+            names.insert(place, metric.name)
+            ordered.insert(place, metric)
+        following = metric.name
+    return ordered

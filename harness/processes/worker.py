@@ -1,0 +1,325 @@
+"""One fresh process for each block of measurement, and a status for every way in which it can end.
+
+A fork server with the libraries imported and no device touched gives a process in about 0.2 s. The worker leads a
+process group of its own (a hang is killed with its children), dies with its parent, ignores Ctrl-C (the parent
+decides), and writes what libraries print to a log file. A Python error comes back as a failed measurement; a
+segfault, a kill and a time-out are detected by the parent. A failure of the environment (a full disk, a kill from
+outside, a dead fork server) gets its cause (`harness.causes`) and is not a result of the row.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import importlib
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from harness import causes, storage
+from harness.causes import Cause, one_line, sentence
+from harness.devices import cgroup
+from harness.measuring import reference
+from harness.measuring.out_of_memory import is_out_of_memory
+from harness.measuring.parent_process import die_with
+from harness.measuring.sockets import NoSocketFolder
+from harness.measuring.turns import Turns
+from harness.processes import endings, fork_server
+from harness.processes import threads as thread_rule
+from harness.processes.endings import Reply
+from harness.processes.measure import Job, Outcome, measure
+from harness.timing import perf_counter
+from harness.types import Measurement, Unsupported
+
+PRELOAD = ("torch", "harness.processes.measure")
+REFERENCE_GRACE_S = 60.0  # to load the model of a reference, and to end a process of its own
+LAST_S = 120.0  # for what a worker does once its measurement is kept
+
+Report = Callable[[str], None]
+
+
+class Line:
+    """The worker's end of the pipe. A call tells the phase that begins; `keep` sends a result that stands if this
+    process gives no other one."""
+
+    def __init__(self, sender: Connection) -> None:
+        self._sender = sender
+
+    def __call__(self, phase: str) -> None:
+        self._sender.send(("phase", phase))
+
+    def keep(self, value: Any) -> None:
+        self._sender.send(("kept", value))
+
+
+class Workers:
+    """Runs functions in fresh processes of one fork server.
+
+    `plugins` are modules that fill the registries; `preload` are libraries that the models use. Both are imported
+    once, in the fork server: what is missing there costs every worker its import.
+    """
+
+    def __init__(self, plugins: Sequence[str], logs: Path, preload: Sequence[str] = ()) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([*PRELOAD, *preload, *plugins])
+        self._plugins = tuple(plugins)
+        self._starting = threading.Lock()
+        self.logs = logs
+
+    def measure(self, job: Job, report: Report, name: str | None = None) -> Outcome:
+        """The outcome of `job`, whatever happens to its process; `name` names its log (the case's id). Raises
+        KeyboardInterrupt after killing it."""
+        started, clock = storage.now(), perf_counter()
+        log = f"{name or job.case.id}.{job.replicate}"
+        extends = job.reference_until_s is None
+        reply = self.call(measure_job, job, job.protocol.timeout_s, log, report, reference_extends=extends)
+        outcome = reply.value or _ended(job, reply.status, reply.reason, reply.cause)
+        if reply.kept is not None:
+            outcome = _without_the_rest(reply.kept, reply.reason)
+        stamped = replace(outcome.measurement, started=started, duration_s=perf_counter() - clock)
+        return replace(outcome, measurement=stamped)
+
+    def call(
+        self,
+        function: Callable[..., Any],
+        argument: Any,
+        timeout_s: float,
+        name: str,
+        report: Report,
+        *,
+        reference_extends: bool = True,
+    ) -> Reply:
+        """`function(argument, report)` in a fresh process, killed after `timeout_s` seconds without a result. With
+        `reference_extends` the time in which it computes an fp32 reference does not count."""
+        imports, log = self.logs / "imports.log", self.logs / f"{name}.log"
+        kills_before = cgroup.oom_kills()
+        try:
+            process, receiver = self._start(function, argument, imports, log)
+        except (EOFError, OSError, NoSocketFolder) as error:
+            return endings.not_started(error, cgroup.oom_kills() > kills_before, imports)
+        kept: list[Any] = []
+        try:
+            reply = _receive(receiver, timeout_s, report, kept.append, reference_extends=reference_extends)
+        finally:
+            _end(process)
+            receiver.close()
+        if reply is None:
+            reply = endings.died(process.exitcode, log, cgroup.oom_kills() > kills_before)
+        if reply.status == "ok":
+            _remove_empty(log, imports)
+        elif kept:
+            reply = replace(reply, kept=kept[-1])
+        return reply
+
+    def _start(
+        self, function: Callable[..., Any], argument: Any, imports: Path, log: Path
+    ) -> tuple[ForkServerProcess, Connection]:
+        """The worker process and the pipe end that receives its messages. Raises OSError, and EOFError if the fork
+        server dies: its imports failed, it could not fork, or it was killed."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        receiver, sender = self._context.Pipe(duplex=False)
+        try:
+            process = self._context.Process(target=_main, args=(sender, function, argument, self._plugins, str(log)))
+            with self._starting:
+                fork_server.start(imports)
+                process.start()
+        except BaseException:
+            receiver.close()
+            raise
+        finally:
+            sender.close()
+        return process, receiver
+
+
+def _remove_empty(*logs: Path) -> None:
+    """Removes empty logs; a folder that has vanished or become read-only does not affect the result."""
+    for log in logs:
+        with suppress(OSError):
+            if log.stat().st_size == 0:
+                log.unlink()
+
+
+def measure_job(job: Job, report: Report, turns: Turns | None = None) -> Outcome:
+    """Runs in the worker: the outcome, or the failed one that says why. The one broad except is here."""
+    import torch
+
+    from harness import devices
+    from harness.measuring.trial import Mismatch
+
+    kept: list[Outcome] = []
+
+    def keep(outcome: Outcome) -> None:
+        kept.append(_warned(job, outcome))
+        if isinstance(report, Line):
+            report.keep(kept[-1])
+
+    torch.set_num_threads(job.threads)
+    try:
+        return _warned(job, measure(job, devices.device(job.device), report, turns, keep))
+    except Exception as error:
+        with suppress(OSError):  # the log may be on the disk that is full
+            traceback.print_exc()
+        if kept:
+            return _without_the_rest(kept[-1], one_line(error))
+        if isinstance(error, Unsupported):
+            return _ended(job, "skipped", str(error))
+        if isinstance(error, Mismatch):
+            return _ended(job, "invalid", str(error))
+        if is_out_of_memory(error):
+            return _ended(job, "oom", one_line(error))
+        cause = _cause(error, job)
+        return _ended(job, "failed", sentence(cause, one_line(error)) if cause else one_line(error), cause)
+
+
+def _warned(job: Job, outcome: Outcome) -> Outcome:
+    """The outcome, with a warning if the row was measured with more threads than can run at once."""
+    found = outcome.measurement
+    if found.status != "ok":
+        return outcome
+    told = thread_rule.warnings(job.threads, thread_rule.allowed())
+    return replace(outcome, measurement=replace(found, warnings=(*found.warnings, *told)))
+
+
+def _cause(error: BaseException, job: Job) -> Cause | None:
+    """The environment's part in an error, or None. If the error has no errno, the machine is checked."""
+    weights = Path(job.case.weights)
+    if weights.is_absolute() and not weights.is_dir():
+        return Cause.WEIGHTS_GONE
+    return causes.of_error(error) or causes.of_folders(endings.written(job.folder, job.cache.parent))
+
+
+def _without_the_rest(outcome: Outcome, reason: str | None) -> Outcome:
+    """An outcome whose last probes did not come to their end, with the reason as the fact of each."""
+    measured = outcome.measurement
+    missing = {f"{name}_missing": reason for name in outcome.unfinished}
+    return replace(outcome, measurement=replace(measured, facts={**measured.facts, **missing}), unfinished=())
+
+
+def _ended(job: Job, status: Any, reason: str | None, cause: Cause | None = None) -> Outcome:
+    ended = Measurement(case=job.case, replicate=job.replicate, status=status, reason=reason, cause=cause)
+    return Outcome(measurement=ended)
+
+
+def _main(sender: Connection, function: Callable[..., Any], argument: Any, plugins: tuple[str, ...], log: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setsid()
+    _die_with_parent()
+    try:
+        _redirect_output(log)
+        for plugin in plugins:
+            importlib.import_module(plugin)
+    except OSError as error:
+        if cause := causes.of_error(error):
+            sender.send(("ended", Reply(status="failed", reason=sentence(cause, one_line(error)), cause=cause)))
+            sender.close()
+            return
+        raise
+    # The libraries' objects live as long as the process: walking them cost 0.14 s in every garbage collection.
+    gc.freeze()
+    result = function(argument, Line(sender))
+    sender.send(("done", result))
+    sender.close()
+
+
+def _die_with_parent() -> None:
+    """Asks the kernel for SIGKILL when the command ends, however it ends, also while this process hangs in C code.
+
+    The parent holds the other end of the sentinel pipe, and the kernel signals its closing (O_ASYNC). The fork server
+    outlives the command while a worker runs, so a parent-death signal would not do.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        die_with(parent.sentinel)
+
+
+def _redirect_output(log: str) -> None:
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    # In any locale: what a model prints must not make its row fail.
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    faulthandler.enable(sys.stderr)
+
+
+def _receive(
+    receiver: Connection,
+    timeout_s: float,
+    report: Report,
+    keep: Callable[[Any], None] = lambda _value: None,
+    *,
+    reference_extends: bool = True,
+) -> Reply | None:
+    """The worker's result; a time-out; or None where the worker died without a message. `keep` is called with a result
+    that is valid if no other one follows; the worker then has at most LAST_S seconds left."""
+    patience, phase, late = Patience(timeout_s), "start", f"no result after {timeout_s:g} s; it was in phase"
+    while True:
+        left = patience.left_s
+        if left <= 0 or not receiver.poll(left):
+            return Reply(status="timeout", reason=f"{late} {phase!r}")
+        try:
+            kind, value = receiver.recv()
+        except (EOFError, OSError, pickle.UnpicklingError):  # gone, also in the middle of a message
+            return None
+        if kind == "done":
+            return Reply(value=value)
+        if kind == "ended":
+            ended: Reply = value
+            return ended
+        if kind == "kept":
+            keep(value)
+            patience.end_within(LAST_S)
+            late = "no end in time; it was in phase"
+            continue
+        phase = value
+        if reference_extends:
+            patience.enter(phase)
+        report(phase)
+
+
+class Patience:
+    """How long a worker may take: `timeout_s` for its own work, and as long again for each fp32 reference that it
+    computes. Its own time is paused meanwhile. The worker ends a slow reference itself; the grace period is for one
+    that it cannot end."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._deadline = perf_counter() + timeout_s
+        self._kept_s: float | None = None
+
+    def end_within(self, seconds: float) -> None:
+        """From now on it may take `seconds`, or less where it has less left."""
+        self._deadline = min(self._deadline, perf_counter() + seconds)
+
+    @property
+    def left_s(self) -> float:
+        return self._deadline - perf_counter()
+
+    def enter(self, phase: str) -> None:
+        if phase == reference.BEGUN:
+            self._kept_s = self.left_s
+            self._deadline = perf_counter() + self._timeout_s + REFERENCE_GRACE_S
+        elif phase == reference.ENDED and self._kept_s is not None:
+            self._deadline, self._kept_s = perf_counter() + self._kept_s, None
+
+
+def _end(process: Any) -> None:
+    """Waits a little for a clean end, then kills the worker's whole process group; one that hangs in a driver, where no
+    signal reaches it, is left."""
+    process.join(timeout=5)
+    if process.is_alive() or process.exitcode == fork_server.LOST:  # then it may still be running
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.join(timeout=60)  # the kernel may need long to give back tens of gigabytes

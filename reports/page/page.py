@@ -1,0 +1,180 @@
+"""ReportData -> one HTML file that loads nothing from anywhere.
+
+    from reports.page import page
+    page.write(path, page.build([run], comparisons))
+
+The same data give the same bytes: there is no clock, no random id and no set order in here.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+import reports.sections  # noqa: F401  registers the sections
+from baselines.verdict import Comparison
+from harness.processes import threads
+from harness.types import Run
+from harness.units import format_duration
+from reports import theme
+from reports.data import report_data
+from reports.section import SECTIONS, Chart, NotShown, ReportData, Section
+from reports.sections.environment import utc
+from reports.templates import asset, fragment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swatch:
+    """An entry of a chart's legend: the traces of one name are shown and hidden together."""
+
+    name: str
+    label: str
+    colour: str
+    symbol: str
+    dash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnChart:
+    """A chart as the template prints it; `figure` is JSON that is safe inside a script element."""
+
+    id: str
+    chart: Chart
+    height: int
+    swatches: tuple[Swatch, ...]
+    figure: Markup
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnSection:
+    id: str
+    section: Section
+    charts: tuple[DrawnChart, ...]
+
+
+def build(runs: Sequence[Run], comparisons: Sequence[Comparison] = ()) -> str:
+    """The whole report of one or several runs."""
+    return render(report_data(runs, comparisons))
+
+
+def render(data: ReportData) -> str:
+    """The page with every section that has something to show, and the reasons of those that have not."""
+    made = {name: make(data) for name, make in SECTIONS.items()}
+    return assembled(
+        made,
+        title=" and ".join(dict.fromkeys(run.suite for run in data.runs)) or "no run",
+        eyebrow="Benchmark report",
+        descriptions=list(dict.fromkeys(run.description for run in data.runs if run.description)),
+        runs=[run_facts(run, name) for run, name in zip(data.runs, data.aliases, strict=True)],
+    )
+
+
+def assembled(made: Mapping[str, Section | NotShown | None], **head: Any) -> str:
+    """The page of these sections, in their order; `head` is what stands above them: title, eyebrow, descriptions,
+    runs."""
+    drawn, absent = _sections(made)
+    return str(
+        fragment(
+            "page.html",
+            **head,
+            sections=drawn,
+            absent=absent,
+            light=Markup(theme.css_variables(theme.LIGHT)),
+            dark=Markup(theme.css_variables(theme.DARK)),
+            font=Markup(theme.FONT),
+            mono=Markup(theme.MONO),
+            style=asset("page.css"),
+            script=asset("page.js") + asset("table.js"),
+            plotly=Markup(get_plotlyjs()) if any(d.charts for d in drawn) else Markup(),
+        )
+    )
+
+
+def write(path: Path, page: str) -> None:
+    """Writes the page; the same bytes on every system."""
+    Path(path).write_text(page, encoding="utf-8", newline="\n")
+
+
+def _sections(made: Mapping[str, Section | NotShown | None]) -> tuple[list[DrawnSection], list[NotShown]]:
+    shown = sorted(
+        ((name, s) for name, s in made.items() if isinstance(s, Section)), key=lambda item: (item[1].order, item[0])
+    )
+    absent = [
+        s or NotShown(title=name.replace("_", " ").capitalize(), reason="no data for it")
+        for name, s in made.items()
+        if not isinstance(s, Section)
+    ]
+    return [
+        DrawnSection(
+            id=name, section=s, charts=tuple(_drawn(c, f"{name}-{i}") for i, c in enumerate(s.figures, start=1))
+        )
+        for name, s in shown
+    ], absent
+
+
+def _drawn(chart: Chart, name: str) -> DrawnChart:
+    figure = go.Figure(chart.figure)
+    swatches = _swatches(figure)
+    figure.update_layout(showlegend=False)
+    height = int(figure.layout.height or 380)
+    return DrawnChart(id=f"chart-{name}", chart=chart, height=height, swatches=swatches, figure=script_json(figure))
+
+
+def script_json(figure: go.Figure) -> Markup:
+    """The figure as JSON that cannot end the script element around it."""
+    document = str(figure.to_json())
+    return Markup(document.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def _swatches(figure: go.Figure) -> tuple[Swatch, ...]:
+    found: dict[str, Swatch] = {}
+    for trace in figure.data:
+        if not trace.name or trace.showlegend is False or trace.name in found:
+            continue
+        look = json.loads(trace.to_json())
+        marker, line = look.get("marker", {}), look.get("line", {})
+        found[trace.name] = Swatch(
+            name=trace.name,
+            label=html.unescape(trace.name),
+            colour=_colour(marker.get("color") or line.get("color")),
+            symbol="bar" if trace.type == "bar" else str(marker.get("symbol", "line")),
+            dash=str(line.get("dash", "solid")) if "lines" in str(look.get("mode")) else "",
+        )
+    return tuple(found.values()) if len(found) > 1 else ()
+
+
+def _colour(value: Any) -> str:
+    return value if isinstance(value, str) else theme.NEUTRAL
+
+
+def run_facts(run: Run, name: str) -> dict[str, Any]:
+    """The facts about one run at the top of the page."""
+    environment = run.environment
+    git = environment.get("git") or {}
+    commit = str(git.get("commit") or "")[:10] + (" with changes" if git.get("dirty") else "")
+    if git.get("reason"):
+        commit = f"unknown: {git['reason']}"
+    versions = environment.get("versions") or {}
+    seconds = sum(m.duration_s or 0.0 for m in run.measurements)
+    facts = {
+        "Device": environment.get("device_name") or environment.get("device"),
+        "Threads": threads.in_words(environment),
+        "Measured": utc(run.created) or None,
+        "Time measuring": format_duration(seconds) if seconds else None,
+        "torch": versions.get("torch"),
+        "Commit": commit or None,
+        "Processes a row": run.protocol.replicates,
+        "Caches": "flushed before each iteration" if run.protocol.cold_cache else None,
+    }
+    return {
+        "name": name, "id": run.id, "problems": run.problems, "unfinished": run.finished is None,
+        "facts": [(key, str(value)) for key, value in facts.items() if value is not None],
+    }  # fmt: skip
