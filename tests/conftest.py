@@ -22,7 +22,7 @@ from harness.processes.worker import Workers
 from harness.registry import BACKENDS
 from harness.types import Case, Measurement, Run
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "fixtures"))
 
 PLUGINS = (*benches.PLUGINS, "planted", "planted_states")
 # Without a target a process that cannot learn its median on a busy machine does not take samples for half a minute.

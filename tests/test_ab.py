@@ -43,7 +43,7 @@ def ab(folder: Path, *arguments: str, shell: str = "{}") -> subprocess.Completed
         "150s",
         *arguments,
     ]
-    environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}
+    environment = os.environ | {"PYTHONPATH": f"{HERE / 'fixtures'}{os.pathsep}{HERE.parent}"}
     return subprocess.run(
         ["sh", "-c", shell.format(" ".join(command))],
         env=environment,

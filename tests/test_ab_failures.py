@@ -30,7 +30,7 @@ def started(folder: Path, *arguments: str, budget: str = "150s", before: str = "
     """`imgbench ab` on the suite in `folder`, in a session of its own."""
     (folder / "late.yaml").write_text(SUITE)
     command = f"{sys.executable} -m benches.cli ab late.yaml --plugin planted --budget {budget} {' '.join(arguments)}"
-    environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}", TOKEN: str(folder)}
+    environment = os.environ | {"PYTHONPATH": f"{HERE / 'fixtures'}{os.pathsep}{HERE.parent}", TOKEN: str(folder)}
     environment["PLANTED_MARK"] = str(folder / "mark")
     return subprocess.Popen(
         ["sh", "-c", f"{before} exec {command}"],

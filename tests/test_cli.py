@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import benches
+import benches.cli
 from baselines.verdict import BENCHMARK_ERROR
 from benches.cli import main, parser
 from harness import storage
@@ -22,7 +22,7 @@ from harness.types import Run
 
 RunSuite = Callable[..., Run]
 HERE = Path(__file__).parent
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(HERE)}
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(HERE / "fixtures")}
 
 
 def imgbench(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -94,7 +94,7 @@ def test_usage_errors_of_the_parser_exit_with_64(capsys: pytest.CaptureFixture[s
 def test_an_installation_that_lacks_a_module_is_a_benchmark_error_in_every_command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(benches, "commands", raising=False)
+    monkeypatch.delattr(benches.cli, "run", raising=False)
     monkeypatch.setitem(sys.modules, "benches.cli.run", None)  # what a missing pandas makes of it
     assert main(["list", "models"]) == BENCHMARK_ERROR
     assert "this is a defect of imgbench" in capsys.readouterr().err

@@ -50,7 +50,7 @@ def test_a_worker_finds_imported_what_was_asked_for_and_only_that(tmp_path: Path
     """In a process of its own: a process has one fork server, and that of the tests has everything."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(folder=str(tmp_path)))
-    there = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent)))}
+    there = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE / "fixtures", HERE.parent)))}
     done = subprocess.run([sys.executable, str(script)], env=there, capture_output=True, text=True, check=False)
     assert done.stdout == "['sklearn.svm']\n", done.stderr
 

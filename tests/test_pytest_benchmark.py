@@ -56,7 +56,11 @@ class Session:
 
 def pytest_benches(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """In the repository, with the suite and the plugin from the environment, and all its files in `folder`."""
-    variables = {"IMGBENCH_SUITE": str(folder / "planted.yaml"), "IMGBENCH_PLUGINS": "planted", "PYTHONPATH": str(HERE)}
+    variables = {
+        "IMGBENCH_SUITE": str(folder / "planted.yaml"),
+        "IMGBENCH_PLUGINS": "planted",
+        "PYTHONPATH": str(HERE / "fixtures"),
+    }
     options = [f"--imgbench-out={folder / 'runs'}", f"--benchmark-storage={folder / 'storage'}"]
     command = [sys.executable, "-m", "pytest", "benches", "--benchmark-only", "-p", "no:cacheprovider", *options]
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST_")}

@@ -26,7 +26,7 @@ PROTOCOL = (
 def imgbench(
     *arguments: str, cwd: Path, before: Callable[[], None] | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join((str(HERE), str(HERE.parent)))
+    paths = os.pathsep.join((str(HERE / "fixtures"), str(HERE.parent)))
     command = [sys.executable, "-m", "benches.cli", "run", "--plugin", "planted", "--no-report", *arguments]
     environment = os.environ | {"PYTHONPATH": paths, "PYTHONSAFEPATH": "1"} | variables
     return subprocess.run(

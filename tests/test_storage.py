@@ -168,7 +168,7 @@ def test_kill_9_in_the_middle_then_resume(tmp_path: Path) -> None:
         "target_interval: null}\n"
         "cases:\n - {model: planted_ok, batch_size: [1, 2, 3]}\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent / "fixtures")}
     command = [sys.executable, "-m", "benches.cli", "run", "--plugin", "planted", "--no-report"]
     begun = subprocess.Popen(
         [*command, str(suite_file), "--out", str(tmp_path / "runs")], env=environment, stdout=subprocess.DEVNULL

@@ -87,8 +87,8 @@ def test_a_false_suspicion_is_taken_back_and_nothing_is_thrown_away(
 @pytest.mark.quiet
 def test_a_suspect_is_measured_again_by_a_command_of_its_own(disturbed: Path, tmp_path: Path) -> None:
     """As a user types it: a process that has read no registry, in the folder where the run's own plugin lies."""
-    here = Path(__file__).parent
-    environment = os.environ | {"IMGBENCH_BASELINES": str(tmp_path / "store"), "PYTHONPATH": str(here.parent)}
+    here = Path(__file__).parent / "fixtures"
+    environment = os.environ | {"IMGBENCH_BASELINES": str(tmp_path / "store"), "PYTHONPATH": str(here.parents[1])}
 
     def compared(folder: Path) -> tuple[int, str]:
         command = [sys.executable, "-P", "-m", "benches.cli", "compare", str(disturbed), "--json"]

@@ -101,7 +101,7 @@ def test_a_run_whose_log_has_no_room_is_measured_to_its_end(tmp_path: Path, stor
         "min_sample_time_s: 0.01, target_interval: null}\ncases: [{model: planted_ok}]\n"
     )
     line = f"$IMGBENCH run {suite} --plugin planted --no-report --out {tmp_path / 'runs'} >/dev/full"
-    done = shell(line, stored, PYTHONPATH=f"{REPOSITORY}{os.pathsep}{Path(__file__).parent}")
+    done = shell(line, stored, PYTHONPATH=f"{REPOSITORY}{os.pathsep}{Path(__file__).parent / 'fixtures'}")
     assert (done.returncode, done.stderr) == (20, b"imgbench: stdout: No space left on device\n")
     (folder,) = (tmp_path / "runs").iterdir()
     run = storage.load(folder)
