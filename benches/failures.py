@@ -8,7 +8,7 @@ from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE, USAGE
 from harness.causes import one_line
 from harness.devices import NoSuchDevice
 from harness.measuring.sockets import NoSocketFolder
-from harness.paired.arm_process import ArmFailed
+from harness.paired.hosts import ArmFailed
 from harness.processes.sweep import EnvironmentFailed, StorageFailed
 from harness.processes.threads import ThreadsRefused
 from harness.registry import UnknownName

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.measuring.parent_process import die_with
-from harness.paired.blocks import BlockJob, measure_block
+from harness.paired.paired_process import BlockJob, measure_block
 from harness.processes.endings import Reply
 from harness.processes.environment import collect_or_reason
 from harness.processes.loaded_code import loaded_code

@@ -20,8 +20,8 @@ import pandas as pd
 
 from harness import stats
 from harness.derived import DERIVED, Estimate, summarise
+from harness.identical_outputs import identical_outputs
 from harness.processes import threads
-from harness.same_outputs import same_outputs
 from harness.types import AXES, Case, Measurement, Metric, Run
 
 NOT_RUN = "not_run"
@@ -64,7 +64,7 @@ def cases_frame(run: Run, shown: Collection[str] | None = None) -> pd.DataFrame:
     """
     spread = {name: _spread(run, name) for name, metric in run.metrics.items() if metric.kind == "noisy"}
     metrics = [name for name in metrics_of(run) if shown is None or name in shown]
-    same = {case_id: found.warning for case_id, found in same_outputs(run).items()}
+    same = {case_id: found.warning for case_id, found in identical_outputs(run).items()}
     rows = [_row(run, case, run.by_case.get(case.id, ()), spread, metrics, same.get(case.id)) for case in run.cases]
     present = {key for row in rows for key in row}
     columns = [*LEADING]

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from harness.causes import Cause
-from harness.shown import shown
+from harness.quoting import quoted
 from harness.stored_types import Environment, Facts, State, check, hints
 from harness.types import Case, Control, Measurement, Metric, Protocol
 
@@ -49,7 +49,7 @@ def _check_time(text: str, where: str) -> None:
         datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(
-            f"{where}: {shown(text)} must be a time as ISO 8601 has it (2026-01-02T03:04:05+00:00)"
+            f"{where}: {quoted(text)} must be a time as ISO 8601 has it (2026-01-02T03:04:05+00:00)"
         ) from None
 
 
@@ -58,7 +58,7 @@ def metrics_from_dict(entries: Mapping[str, Any]) -> dict[str, Metric]:
     found = {name: record(Metric, entry, f"metrics.{name}") for name, entry in entries.items()}
     for name, metric in found.items():
         if metric.name != name:
-            raise ValueError(f"metrics.{name}.name: {shown(metric.name)} must be {shown(name)}")
+            raise ValueError(f"metrics.{name}.name: {quoted(metric.name)} must be {quoted(name)}")
     return found
 
 
@@ -75,7 +75,7 @@ def record(cls: type[T], entry: Mapping[str, Any], where: str = "") -> T:
     and for a value of the wrong type; `where` is the record's path, for the message."""
     path = where or cls.__name__.lower()
     if not isinstance(entry, Mapping):
-        raise ValueError(f"{path}: {shown(entry)} must be a mapping")
+        raise ValueError(f"{path}: {quoted(entry)} must be a mapping")
     kinds = hints(cls)
     unknown = set(entry) - {f.name for f in fields(cls)}  # type: ignore[arg-type]
     if unknown:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, Final, Generic, TypeVar
 
-from harness.shown import shown
+from harness.quoting import quoted
 from harness.types import AXES, Case, Model, Workload
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ class Registry(Mapping[str, T], Generic[T]):
             return self._entries[name]
         except (KeyError, TypeError):
             near = nearest(name, list(self._entries))
-            raise UnknownName(f"unknown {self.noun} {shown(name)}; {near}") from None
+            raise UnknownName(f"unknown {self.noun} {quoted(name)}; {near}") from None
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

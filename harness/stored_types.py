@@ -16,7 +16,7 @@ from dataclasses import is_dataclass
 from functools import cache
 from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from harness.shown import shown
+from harness.quoting import quoted
 
 Texts = dict[str, str]
 _REAL = {float, int}
@@ -243,4 +243,4 @@ def _words(kind: Any) -> str:
 
 
 def _refuse(value: Any, wanted: str, where: str) -> None:
-    raise ValueError(f"{where}: {shown(value)} must be {wanted}")
+    raise ValueError(f"{where}: {quoted(value)} must be {wanted}")

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from harness.shown import LONGEST, shown
+from harness.quoting import LONGEST, quoted
 
 TAG: Final = "tag:yaml.org,2002:"
 DECIMAL: Final = re.compile(r"[-+]?(0|[1-9][0-9]*|0x[0-9a-fA-F]+)")
@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
         if isinstance(node, yaml.ScalarNode) and node.style is None and getattr(event, "tag", None) is None:
             node.tag, problem = _meaning(node.value, node.tag)
             if problem and len(node.value) > LONGEST:
-                raise NotYaml(f"{self._where(node)}{shown(node.value)} is too long for a number; write less")
+                raise NotYaml(f"{self._where(node)}{quoted(node.value)} is too long for a number; write less")
             if problem:
                 raise NotYaml(f"{self._where(node)}{problem}")
         if isinstance(node, yaml.ScalarNode):
@@ -66,7 +66,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key_node, yaml.ScalarNode):
                 raise NotYaml(f"line {key_node.start_mark.line + 1}: a key must be plain text")
             if key_node.value in seen:
-                raise NotYaml(f"line {key_node.start_mark.line + 1}: {shown(key_node.value)} stands twice")
+                raise NotYaml(f"line {key_node.start_mark.line + 1}: {quoted(key_node.value)} stands twice")
             seen.add(key_node.value)
         return super().construct_mapping(node, deep=deep)
 

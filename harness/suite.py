@@ -23,11 +23,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from harness import row_defaults, strict_yaml, weights
+from harness import axis_defaults, strict_yaml, weights
 from harness.numerics.optimizations import canonical
 from harness.numerics.precision import PRECISIONS
+from harness.quoting import quoted
 from harness.registry import BACKENDS, MODELS, SCHEDULERS, UnknownName, nearest
-from harness.shown import shown
 from harness.types import AXES, Case, Model, Protocol, Suite
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,79}")
@@ -77,10 +77,10 @@ def parse(text: str, default_name: str = "suite") -> Suite:
         raise SuiteError(f"a suite is a mapping with `cases:`, not {_kind(document)}")
     for key in document:
         if key not in SUITE_FIELDS:
-            raise SuiteError(f"unknown field {shown(key)}; {nearest(key, list(SUITE_FIELDS))}")
+            raise SuiteError(f"unknown field {quoted(key)}; {nearest(key, list(SUITE_FIELDS))}")
     name = document.get("name", default_name)
     if not isinstance(name, str) or not SAFE_NAME.fullmatch(name):
-        raise SuiteError(f"name: {shown(name)} must be letters, digits, '_', '-', '+' or '.', 80 at most")
+        raise SuiteError(f"name: {quoted(name)} must be letters, digits, '_', '-', '+' or '.', 80 at most")
     return Suite(
         name=name,
         description=_description(document.get("description")),
@@ -92,7 +92,7 @@ def parse(text: str, default_name: str = "suite") -> Suite:
 
 def _description(value: Any) -> str:
     if value is not None and not isinstance(value, str):
-        raise SuiteError(f"description: {shown(value)} must be text; write it in quotes")
+        raise SuiteError(f"description: {quoted(value)} must be text; write it in quotes")
     return value or ""
 
 
@@ -146,11 +146,11 @@ def _text(value: Any) -> str:
 
 def _protocol(entry: Any) -> Protocol:
     if not isinstance(entry, dict):
-        raise SuiteError(f"protocol: {shown(entry)} must be a mapping")
+        raise SuiteError(f"protocol: {quoted(entry)} must be a mapping")
     known: dict[str, Any] = {f.name: f.default for f in fields(Protocol)}
     for key, value in entry.items():
         if key not in known:
-            raise SuiteError(f"protocol: unknown field {shown(key)}; {nearest(key, list(known))}")
+            raise SuiteError(f"protocol: unknown field {quoted(key)}; {nearest(key, list(known))}")
         expected = type(known[key])
         if key in OPTIONAL and value is None:
             continue
@@ -160,7 +160,7 @@ def _protocol(entry: Any) -> Protocol:
             fits = _is_number(value) and (expected is float or isinstance(value, int))
         if not fits:
             wanted = f"{_article(expected)}, like the default {known[key]!r}"
-            raise SuiteError(f"protocol.{key}: {shown(value)} must be {wanted}")
+            raise SuiteError(f"protocol.{key}: {quoted(value)} must be {wanted}")
     protocol = Protocol(**entry)
     for key in ("replicates", "min_samples", "warmup_min_iterations", "timeout_s", "target_interval"):
         if getattr(protocol, key) is not None and getattr(protocol, key) <= 0:
@@ -218,7 +218,7 @@ def _cases(entries: Any) -> tuple[Case, ...]:
 
 def _matrix(entry: Any) -> Iterable[Case]:
     if not isinstance(entry, dict):
-        raise SuiteError(f"{shown(entry)} must be a mapping of axes")
+        raise SuiteError(f"{quoted(entry)} must be a mapping of axes")
     if "model" not in entry:
         raise SuiteError("has no `model`")
     words = {word for name in _values("model", entry["model"], ()) for word in weights.keywords(_model(name))}
@@ -236,7 +236,7 @@ def _matrix(entry: Any) -> Iterable[Case]:
         if not hits:
             yield case
     if unused:
-        raise SuiteError(f"exclude: {shown(_plain(excluded[unused[0]]))} excludes no case")
+        raise SuiteError(f"exclude: {quoted(_plain(excluded[unused[0]]))} excludes no case")
 
 
 def _is_one_of(axis: str, found: Mapping[str, Any], values: list[Any], given: Mapping[str, Any]) -> bool:
@@ -254,7 +254,7 @@ def _model(name: Any) -> Model:
 def _values(name: Any, value: Any, words: Collection[str]) -> list[Any]:
     """The values of an axis, weight folders with normalised paths; `words` are the keywords of `weights` here."""
     if name not in AXES:
-        raise SuiteError(f"unknown axis {shown(name)}; {nearest(name, [*AXES, _REPEATED])}")
+        raise SuiteError(f"unknown axis {quoted(name)}; {nearest(name, [*AXES, _REPEATED])}")
     if isinstance(value, list) and not value:
         raise SuiteError(f"{name}: an empty list; give at least one value")
     listed = value if isinstance(value, list) else [value]
@@ -269,15 +269,15 @@ def _plain(rule: Mapping[str, list[Any]]) -> dict[str, Any]:
 
 def _excluded(rules: Any, axes: Mapping[str, list[Any]], words: Collection[str]) -> list[dict[str, list[Any]]]:
     if not isinstance(rules, list) or not all(isinstance(rule, dict) and rule for rule in rules):
-        raise SuiteError(f"exclude: {shown(rules)} must be a list of mappings")
+        raise SuiteError(f"exclude: {quoted(rules)} must be a list of mappings")
     for rule in rules:
         for axis in rule:
             if axis not in AXES:
-                raise SuiteError(f"exclude: unknown axis {shown(axis)}; {nearest(axis, sorted(axes))}")
+                raise SuiteError(f"exclude: unknown axis {quoted(axis)}; {nearest(axis, sorted(axes))}")
             for value in _values(axis, rule[axis], words):
                 if axis in axes and not any(value == v and type(value) is type(v) for v in axes[axis]):
                     near = nearest(value, [str(v) for v in axes[axis]])
-                    raise SuiteError(f"exclude: {axis} {shown(value)} is not in this entry; {near}")
+                    raise SuiteError(f"exclude: {axis} {quoted(value)} is not in this entry; {near}")
     return [{axis: _values(axis, value, words) for axis, value in rule.items()} for rule in rules]
 
 
@@ -289,7 +289,7 @@ def _validated(model: Model, given: Mapping[str, Any]) -> Case:
             raise SuiteError(f"{axis}: model {model.name!r} has no such axis; it has {', '.join(allowed)}")
     named = given.get("weights", model.weights[0])
     _check_value(model, "weights", named)
-    model = row_defaults.of_folder(model, named)
+    model = axis_defaults.of_folder(model, named)
     values = {"weights": named, **model.axes, **given}
     for axis, value in values.items():
         try:
@@ -299,7 +299,7 @@ def _validated(model: Model, given: Mapping[str, Any]) -> Case:
                 raise
             raise SuiteError(f"the default that model {model.name!r} declares does not fit: {error}") from None
     if values.get("guidance_scale") is not None:
-        values["guidance_scale"] = row_defaults.guidance(model, values["guidance_scale"])
+        values["guidance_scale"] = axis_defaults.guidance(model, values["guidance_scale"])
     values["optimizations"] = canonical(values.get("optimizations"))
     return Case(**values)
 
@@ -308,11 +308,11 @@ def _check_value(model: Model, axis: str, value: Any) -> None:
     if axis in model.axes and value is None and model.axes[axis] is None:
         return
     if axis in _POSITIVE_INTEGERS and not (_is_number(value) and isinstance(value, int) and value >= 1):
-        raise SuiteError(f"{axis}: {shown(value)} must be a whole number from 1 to {MAX_INTEGER}")
+        raise SuiteError(f"{axis}: {quoted(value)} must be a whole number from 1 to {MAX_INTEGER}")
     if axis == "seed" and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31):
-        raise SuiteError(f"seed: {shown(value)} must be a whole number from 0 to 2147483647")
+        raise SuiteError(f"seed: {quoted(value)} must be a whole number from 0 to 2147483647")
     if axis == "guidance_scale" and not _is_number(value):
-        raise SuiteError(f"guidance_scale: {shown(value)} must be a number from 0 to {MAX_INTEGER}")
+        raise SuiteError(f"guidance_scale: {quoted(value)} must be a number from 0 to {MAX_INTEGER}")
     if axis == "prompt":
         _check_prompt(value)
     if axis == "image_size":
@@ -323,7 +323,7 @@ def _check_value(model: Model, axis: str, value: Any) -> None:
         _check_weights(model, value)
     names = {"precision": list(PRECISIONS), "backend": list(BACKENDS), "scheduler": list(SCHEDULERS)}.get(axis)
     if names is not None and value not in names:
-        raise SuiteError(f"{axis}: unknown {axis} {shown(value)}; {nearest(value, names)}")
+        raise SuiteError(f"{axis}: unknown {axis} {quoted(value)}; {nearest(value, names)}")
 
 
 def _check_optimizations(value: Any) -> None:
@@ -336,11 +336,11 @@ def _check_optimizations(value: Any) -> None:
 def _check_prompt(value: Any) -> None:
     """Refuses control characters except line breaks and tabs: no tokenizer needs them, and terminals obey them."""
     if not isinstance(value, str) or not value.strip():
-        raise SuiteError(f"prompt: {shown(value)} must be text")
+        raise SuiteError(f"prompt: {quoted(value)} must be text")
     for place, character in enumerate(value, start=1):
         if unicodedata.category(character) in {"Cc", "Cs"} and character not in "\n\t":
             raise SuiteError(
-                f"prompt: {shown(value)} has the control character U+{ord(character):04X} at place {place}; "
+                f"prompt: {quoted(value)} has the control character U+{ord(character):04X} at place {place}; "
                 "leave it out"
             )
 
@@ -364,7 +364,7 @@ def _check_weights(model: Model, value: Any) -> None:
     if value in keywords:
         return
     if not isinstance(value, str) or not value:
-        raise SuiteError(f"weights: {shown(value)} must be text; {nearest(value, keywords)}")
+        raise SuiteError(f"weights: {quoted(value)} must be text; {nearest(value, keywords)}")
     try:
         is_folder = Path(value).expanduser().is_dir()
     except (OSError, RuntimeError, ValueError):
@@ -372,4 +372,4 @@ def _check_weights(model: Model, value: Any) -> None:
     if "folder" in model.weights and is_folder:
         return
     what = "is a folder, which this model does not take" if is_folder else "is neither a known keyword nor a folder"
-    raise SuiteError(f"weights: {shown(value)} {what}; {nearest(value, keywords)}")
+    raise SuiteError(f"weights: {quoted(value)} {what}; {nearest(value, keywords)}")

@@ -15,8 +15,8 @@ from test_arms import commit, git, loaded
 from benches.ab import arm_environments, arms
 from benches.ab.arm_environments import own_packages
 from benches.failures import UsageError
-from harness.paired.arm_process import ArmFailed
 from harness.paired.arms import Arm
+from harness.paired.hosts import ArmFailed
 from harness.types import Case
 
 FINDER = """

@@ -22,7 +22,7 @@ from benches.ab import arm_proof, arms
 from benches.ab import driver as ab_room
 from benches.failures import NotComparable
 from harness.paired.arms import Arm
-from harness.paired.blocks import BlockJob, measure_block
+from harness.paired.paired_process import BlockJob, measure_block
 from harness.processes.loaded_code import imported_code
 from harness.processes.measure import Job
 from harness.types import Case, Measurement, Protocol

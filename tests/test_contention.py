@@ -20,7 +20,7 @@ from benches.cli import doctor
 from harness import probes
 from harness.attempts import contended
 from harness.devices import cpu
-from harness.measuring import contention, sentinel, turns
+from harness.measuring import contention, control_workload, turns
 from harness.measuring.repeatability import snapshot
 from harness.measuring.trial import Findings
 from harness.measuring.turns import Interleaving, _Players
@@ -302,7 +302,7 @@ def test_a_real_busy_loop_is_seen() -> None:
 
 def test_a_sentinel_that_met_a_busy_machine_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cpu.Cpu, "block_state", lambda _self, _before: {**BUSY})
-    monkeypatch.setattr(sentinel, "measure", lambda *_: {"gemm": [0.01]})
+    monkeypatch.setattr(control_workload, "measure", lambda *_: {"gemm": [0.01]})
     job = Job(
         case=Case(model="planted_ok", image_size=8),
         replicate=1,

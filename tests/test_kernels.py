@@ -16,7 +16,7 @@ from torch.autograd.profiler_util import FunctionEvent
 
 from harness import probes
 from harness.devices.cpu import Cpu
-from harness.measuring import sentinel
+from harness.measuring import control_workload
 from harness.measuring.trial import Findings, Trial
 from harness.probes import Probe, kernels
 from harness.processes import measure, worker
@@ -232,7 +232,7 @@ def test_it_is_the_last_thing_that_the_first_process_does(
 ) -> None:
     """The probe also runs after the sentinel, which CUPTI would slow down in this process only."""
     done: list[str] = []
-    monkeypatch.setattr(sentinel, "measure", lambda *_: done.append("sentinel") or {})
+    monkeypatch.setattr(control_workload, "measure", lambda *_: done.append("sentinel") or {})
     job = job_of(tmp_path, replicate)
     monkeypatch.setattr(Cpu, "energy_meter", lambda _self: "none")
     found = measure.measure(job, Cpu(), done.append).measurement

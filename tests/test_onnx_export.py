@@ -21,7 +21,7 @@ from harness.backends.onnx import export as onnx_export
 from harness.backends.onnx import static as onnx_static
 from harness.backends.onnx.export import OnnxFile
 from harness.backends.onnxruntime import _recipe
-from harness.numerics import saturation
+from harness.numerics import int8_saturation
 from harness.numerics.calibration import Recorded
 from harness.processes import measure
 from harness.types import Case, Component
@@ -174,12 +174,12 @@ def test_weights_have_seven_bits_where_kernels_saturate(
     machine: str, cpuinfo: str, bits: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr(saturation, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(int8_saturation, "CPUINFO", tmp_path / "cpuinfo")
     if cpuinfo:
         (tmp_path / "cpuinfo").write_text(cpuinfo)
     suffix = "_7bit" if bits == 7 else ""
-    assert saturation.weight_bits() == bits
-    assert ("VNNI" in saturation.in_words(bits)) == (bits == 7)
+    assert int8_saturation.weight_bits() == bits
+    assert ("VNNI" in int8_saturation.in_words(bits)) == (bits == 7)
     assert onnx_export.for_cpu("int8_dynamic") == f"int8_dynamic{suffix}"
     assert _recipe("int8_static", "CPUExecutionProvider") == f"int8_static{suffix}_unsigned"
     assert _recipe("int8_static", "TensorrtExecutionProvider") == "int8_static"

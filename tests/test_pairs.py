@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from paired_fixture import paired_run
 
-from harness.paired.blocks import SENTINEL_ROW, BlockResult
 from harness.paired.pair_duration import TURN_S, Estimate, interleaved, seconds_in_pair
+from harness.paired.paired_process import SENTINEL_ROW, BlockResult
 from harness.paired.paired_run import row_of
 from harness.paired.pairs import Pairs, Servers
 from harness.paired.preflight import with_counts

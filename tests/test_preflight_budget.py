@@ -14,8 +14,8 @@ from harness.measuring.turns import Interleaving
 from harness.paired import paired_run as paired
 from harness.paired import pairs as pairs_room
 from harness.paired import preflight
-from harness.paired.blocks import BlockJob, BlockResult
 from harness.paired.pair_duration import Estimate, interleaved, seconds_in_pair
+from harness.paired.paired_process import BlockJob, BlockResult
 from harness.paired.paired_run import Block, PairedRow, row_of
 from harness.paired.pairs import TOGETHER, Pairs, Servers
 from harness.processes.endings import Reply

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from benches.failures import UsageError
-from harness.paired.arm_process import ArmFailed
+from harness.paired.hosts import ArmFailed
 from harness.processes.environment import NO_GIT
 from harness.processes.threads import ASKING
 

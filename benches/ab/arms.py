@@ -28,8 +28,8 @@ from harness import strict_yaml
 from harness.measuring.injection import InjectionError
 from harness.measuring.injection import parse as parse_injection
 from harness.numerics.optimizations import canonical
-from harness.paired.arm_process import ArmFailed
 from harness.paired.arms import Arm
+from harness.paired.hosts import ArmFailed
 from harness.registry import MODELS, nearest
 from harness.suite import check
 from harness.types import AXES, Case

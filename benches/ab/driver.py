@@ -30,12 +30,12 @@ from benches.failures import NotComparable
 from benches.preload import libraries
 from harness import storage
 from harness.devices import NoSuchDevice, unmeasured
-from harness.measuring.sentinel import NAMES as SENTINELS
+from harness.measuring.control_workload import NAMES as SENTINELS
 from harness.measuring.turns import Referee
 from harness.paired import paired_run as paired
 from harness.paired import preflight as preflight_room
-from harness.paired.arm_process import ArmProcess, Launch, close_all
 from harness.paired.arms import Arm, other_sampling
+from harness.paired.hosts import ArmProcess, Launch, close_all
 from harness.paired.paired_run import PairedRun
 from harness.paired.pairs import Pairs, Servers
 from harness.processes.threads import Threads

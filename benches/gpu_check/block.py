@@ -8,7 +8,7 @@ from benches.gpu_check import LEAST_S, ROW_TIMEOUT_S
 from benches.gpu_check.plan import half
 from benches.gpu_check.record import log_end
 from benches.gpu_check.rows import Bench
-from harness.paired.blocks import BlockJob, measure_block
+from harness.paired.paired_process import BlockJob, measure_block
 from harness.types import Case
 
 PROBES: Final = ("startup", "latency")

@@ -29,7 +29,7 @@ from harness.backends.onnx import proof as onnx_proof
 from harness.backends.onnx import providers as onnx_providers
 from harness.backends.onnx.export import OnnxFile
 from harness.backends.onnx.proof import CPU, CUDA, TENSORRT, Profile
-from harness.numerics import precision, saturation
+from harness.numerics import int8_saturation, precision
 from harness.numerics.quantisation import INT8_PRODUCTS
 from harness.registry import BACKENDS
 from harness.types import Component, Forward, Unsupported
@@ -172,7 +172,7 @@ def _modes(precisions: Collection[str], provider: str) -> dict[str, str]:
     """The types in which a row computes, as far as the precisions of its components do not show them."""
     recipes = {precision.recipe_of(own) for own in precisions}
     if provider == CPU and recipes & INT8_PRODUCTS:
-        return {"int8_weights": saturation.in_words(saturation.weight_bits())}
+        return {"int8_weights": int8_saturation.in_words(int8_saturation.weight_bits())}
     if provider == TENSORRT and ({"fp32", "tf32"} & set(precisions) or "int8_static" in recipes):
         return {"tf32": "allowed, by TensorRT's default, in what is left in fp32"}
     return {}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from harness.backends import Build, BuildRequest, cached_before, cannot_import, note_built
 from harness.backends.onnx import export as onnx_export
 from harness.backends.onnx.export import OnnxFile
-from harness.numerics import precision, saturation
+from harness.numerics import int8_saturation, precision
 from harness.numerics.precision import recipe_of
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
@@ -99,7 +99,7 @@ class OpenVino:
 def _modes(precision: str) -> dict[str, str]:
     if recipe_of(precision) != "int8_static":
         return {}
-    return {"int8_weights": saturation.in_words(saturation.weight_bits())}
+    return {"int8_weights": int8_saturation.in_words(int8_saturation.weight_bits())}
 
 
 def _compiled(file: OnnxFile, request: BuildRequest) -> Any:

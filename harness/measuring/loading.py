@@ -9,8 +9,8 @@ import random
 from dataclasses import dataclass, replace
 
 from harness import registry
-from harness.measuring import content
-from harness.measuring.private_modules import private
+from harness.measuring import content_hashes
+from harness.measuring.module_copies import private
 from harness.measuring.repeatability import private_batch
 from harness.types import Case, Workload
 
@@ -40,7 +40,7 @@ def own(workload: Workload) -> Loaded:
     """The workload with networks and a batch that it shares with no other row. Raises SharedModule."""
     source = workload.identity.get("weights_hash")
     components = private(workload.components)
-    found = content.weights_hash(components)
+    found = content_hashes.weights_hash(components)
     identity = {**workload.identity, "weights_hash": found}
     mine = replace(workload, components=components, batch=private_batch(workload.batch), identity=identity)
     return Loaded(workload=mine, weights_hash=found, weights_source=None if source is None else str(source))

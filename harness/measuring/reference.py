@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from harness.files import write_atomically
-from harness.measuring import kept_outputs, reference_process
+from harness.measuring import output_files, reference_process
 from harness.measuring.out_of_memory import is_out_of_memory
 from harness.measuring.trial import Mismatch, Trial
 from harness.timing import perf_counter
@@ -75,7 +75,7 @@ def output(trial: Trial, what: What, own: Callable[[], torch.Tensor]) -> torch.T
     """
     path = _path(trial.folder, trial.case, what)
     if path.exists():
-        return kept_outputs.load(path)
+        return output_files.load(path)
     if is_reference(trial.case):
         _keep(path, Origin(weights_hash=trial.weights_hash), own())
     elif (origin := _origin(trial, what)) is not None and origin.missing is not None:
@@ -89,7 +89,7 @@ def output(trial: Trial, what: What, own: Callable[[], torch.Tensor]) -> torch.T
             raise
         finally:
             trial.report(ENDED)
-    return kept_outputs.load(path)
+    return output_files.load(path)
 
 
 def _keep(path: Path, origin: Origin, found: torch.Tensor | None = None) -> None:
@@ -99,7 +99,7 @@ def _keep(path: Path, origin: Origin, found: torch.Tensor | None = None) -> None
     told = {name: value for name, value in asdict(origin).items() if value is not None}  # older versions read it, too
     write_atomically(path.with_suffix(".json"), json.dumps(told))
     if found is not None:
-        kept_outputs.save(path, found)
+        output_files.save(path, found)
 
 
 def told(trial: Trial, what: What) -> tuple[str, ...]:
@@ -158,7 +158,7 @@ def computed_on(device: str, wanted: Case, what: What, limit_s: float = float("i
     `limit_s` seconds."""
     import torch
 
-    from harness.measuring import content, loading
+    from harness.measuring import content_hashes, loading
     from harness.measuring.repeatability import private_batch
     from harness.numerics import attention, precision
 
@@ -180,10 +180,10 @@ def computed_on(device: str, wanted: Case, what: What, limit_s: float = float("i
     with precision.applied("fp32"), attention.torchs_own():
         modules = {c.name: precision.cast(c.module.to(device), "fp32").eval() for c in workload.components}
         forwards = {n: in_time(_on_copies(precision.bordered(m, "fp32", device))) for n, m in modules.items()}
-        before = [content.checksum(m) for m in modules.values()]
+        before = [content_hashes.checksum(m) for m in modules.values()]
         batches = [private_batch(batch).to(device) for batch in batches]
         found = torch.cat([workload.iterate(forwards, batch).cpu() for batch in batches])
-        if [content.checksum(m) for m in modules.values()] != before:
+        if [content_hashes.checksum(m) for m in modules.values()] != before:
             raise Mismatch("the network changes its own weights while it runs, so that there is no fp32 reference")
     return found, loaded.weights_hash
 
@@ -195,4 +195,4 @@ def _on_copies(forward: Forward) -> Forward:
 
 def _path(folder: Path, case: Case, what: What) -> Path:
     canonical = json.dumps([reference_case(case).axes(), what], sort_keys=True)
-    return folder / kept_outputs.FOLDER / f"{hashlib.sha256(canonical.encode()).hexdigest()[:16]}.npy"
+    return folder / output_files.FOLDER / f"{hashlib.sha256(canonical.encode()).hexdigest()[:16]}.npy"

@@ -92,8 +92,8 @@ class Trial:
     """What a probe may use. `folder` is the run folder, and `report` tells the driver which phase begins. `turns` is
     set if another process takes turns with this one on the machine, and `interleaving` says how. `first_output` (on the
     CPU) and `batch_before` are the output and the input of the first iteration; `weights_hash` covers what was loaded
-    (`harness.measuring.content`). `reference_until` is the time by which an fp32 reference must be there, where it
-    has none of its own (`harness.processes.measure.Job`)."""
+    (`harness.measuring.content_hashes`). `reference_until` is the time by which an fp32 reference must be there, where
+    it has none of its own (`harness.processes.measure.Job`)."""
 
     case: Case
     replicate: int

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.numerics import attention, precision
+from harness.quoting import quoted
 from harness.registry import Registry, nearest
-from harness.shown import shown
 from harness.types import Case, Component, Unsupported
 
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ def canonical(value: Any) -> str | None:
     if value is None or value == NONE:
         return None
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{shown(value)} must be {NONE} or names joined by '+': {', '.join(OPTIMIZATIONS)}")
+        raise ValueError(f"{quoted(value)} must be {NONE} or names joined by '+': {', '.join(OPTIMIZATIONS)}")
     found = sorted(part.strip() for part in value.split("+"))
     groups: dict[str, str] = {}
     for name in found:
         if name not in OPTIMIZATIONS:
-            raise ValueError(f"unknown optimisation {shown(name)}; {nearest(name, list(OPTIMIZATIONS))}")
+            raise ValueError(f"unknown optimisation {quoted(name)}; {nearest(name, list(OPTIMIZATIONS))}")
         group = OPTIMIZATIONS[name].group
         if group in groups:
             twice = groups[group] == name

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from harness import storage
-from harness.measuring import agreement, contention
+from harness.measuring import contention, process_agreement
 from harness.measuring.turns import Referee, shared_cpus
 from harness.paired import paired_run as paired
-from harness.paired.arm_process import ArmProcess
-from harness.paired.blocks import SENTINEL_ROW, BlockJob, BlockResult
+from harness.paired.hosts import ArmProcess
 from harness.paired.pair_duration import Estimate, seconds_in_pair
+from harness.paired.paired_process import SENTINEL_ROW, BlockJob, BlockResult
 from harness.paired.paired_run import CONTROL_GROUP, COPY, Block, PairedRow, PairedRun, Side
 from harness.processes.endings import Reply
 from harness.processes.measure import Job
@@ -242,12 +242,12 @@ class Pairs:
 
     def proven(self, row: PairedRow, side: Side, measurement: Measurement) -> Measurement:
         """The measurement, made `invalid` if it disagrees with the first one of this row and arm
-        (`harness.measuring.agreement`), with which all others are compared."""
+        (`harness.measuring.process_agreement`), with which all others are compared."""
         arm: Side = "head" if side == "head" else "base"
         first = self._proofs.get((row.id, arm))
         if first is None and measurement.status == "ok":
             self._proofs[row.id, arm] = measurement
-        return agreement.checked(first, measurement, self.run.device, strict=True)
+        return process_agreement.checked(first, measurement, self.run.device, strict=True)
 
     def packages(self, side: Side) -> tuple[str, ...]:
         """Those of the project under test in the code of this side."""

@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from harness.paired import paired_run as paired
-from harness.paired.blocks import BlockJob, BlockResult
 from harness.paired.pair_duration import interleaved
+from harness.paired.paired_process import BlockJob, BlockResult
 from harness.paired.paired_run import PairedRow, Side
 from harness.paired.pairs import Pairs
 from harness.processes.measure import Job

@@ -20,7 +20,7 @@ import statistics
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from harness.measuring import kept_outputs, reference
+from harness.measuring import output_files, reference
 from harness.measuring.repeatability import repeat_error
 from harness.measuring.trial import Findings, Trial
 from harness.numerics.tolerance import Tolerance, relative_errors, tolerance
@@ -123,11 +123,11 @@ def fidelity(trial: Trial) -> Findings:
 
 def _against_the_first(trial: Trial, own: torch.Tensor) -> dict[str, float]:
     """The largest relative error of an item against the output of the first process of the case, which stores it."""
-    path = trial.folder / kept_outputs.FOLDER / f"{trial.case.id}.npy"
+    path = trial.folder / output_files.FOLDER / f"{trial.case.id}.npy"
     if not path.exists():
-        kept_outputs.save(path, own)
+        output_files.save(path, own)
         return {}
-    return {"first_process_error": repeat_error([kept_outputs.load(path), own.float()])}
+    return {"first_process_error": repeat_error([output_files.load(path), own.float()])}
 
 
 def closeness(own: torch.Tensor, wanted: torch.Tensor, kind: str) -> tuple[dict[str, list[float]], dict[str, str]]:

@@ -22,13 +22,13 @@ from harness.backends import Build, BuildRequest
 from harness.devices import Device
 from harness.measuring import (
     cold_cache,
-    content,
+    content_hashes,
     contention,
+    control_workload,
     injection,
     loading,
     process_settings,
     repeatability,
-    sentinel,
 )
 from harness.measuring.loading import Loaded
 from harness.measuring.out_of_memory import is_out_of_memory
@@ -37,7 +37,7 @@ from harness.measuring.trial import Counter, Findings, Mismatch, Startup, Trial
 from harness.measuring.turns import Interleaving, Turns
 from harness.numerics import calibration, optimizations, precision, share
 from harness.probes.stages import component_metric, sum_warning
-from harness.processes.used_code import packages_of
+from harness.processes.used_packages import packages_of
 from harness.registry import BACKENDS
 from harness.timing import Timer, perf_counter
 from harness.types import Case, Component, Forward, Measurement, Metric, Protocol, Workload
@@ -142,13 +142,13 @@ def _give_back(device: Device) -> None:
 
 def _sentinel(job: Job, device: Device) -> dict[str, Any]:
     """Work of our own at the end of a whole pass, after everything that it could disturb
-    (`harness.measuring.sentinel`), and why
+    (`harness.measuring.control_workload`), and why
     it met a busy machine, where it did. Beside a model that leaves no memory for it there is none, with the reason."""
     if job.only is not None:
         return {}
     before = device.start_block()
     try:
-        found = sentinel.measure(Timer(device.synchronize), device)
+        found = control_workload.measure(Timer(device.synchronize), device)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -285,7 +285,7 @@ def _settings_kept() -> Iterator[Settings]:
 
 def _own_weights(components: Sequence[Component]) -> dict[str, str]:
     """Network -> checksum of its parameters as they run; the checksum of nothing if the backend runs no such module."""
-    return {c.name: content.checksum(c.module) for c in components}
+    return {c.name: content_hashes.checksum(c.module) for c in components}
 
 
 def _fault(trial: Trial, settings: Settings, weights: Mapping[str, str]) -> str | None:
@@ -349,7 +349,7 @@ def _networks_hash(case: Case, components: Sequence[Component], weights_hash: st
     Such cases differ at most in the sampler's settings: with any other difference, a builder may make another network
     without any attribute showing it. Networks that cannot be pickled are shared with no other case."""
     shapes = {c.name: [(list(x.shape), str(x.dtype)) for x in c.inputs] for c in components}
-    networks = content.networks_hash(components) or f"{weights_hash} of {_calls_hash(case)}"
+    networks = content_hashes.networks_hash(components) or f"{weights_hash} of {_calls_hash(case)}"
     of_sampler = {"backend", "precision", "scheduler", "num_steps", "guidance_scale", "prompt"}
     axes = {axis: value for axis, value in case.axes().items() if axis not in of_sampler}
     return work_hash({"networks": networks, "axes": axes, "shapes": shapes})

@@ -19,13 +19,13 @@ from typing import Any, Literal, Protocol
 
 from harness import attempts, storage, weights
 from harness.devices import NoSuchDevice
-from harness.measuring import agreement
-from harness.measuring.kept_outputs import FOLDER as REFERENCES
+from harness.measuring import process_agreement
+from harness.measuring.output_files import FOLDER as REFERENCES
 from harness.processes import threads as thread_rule
 from harness.processes.environment import collect_or_reason
-from harness.processes.estimate import Block as Block
-from harness.processes.estimate import Estimate as Estimate
 from harness.processes.measure import Job
+from harness.processes.remaining_time import Block as Block
+from harness.processes.remaining_time import Estimate as Estimate
 from harness.processes.worker import Workers
 from harness.registry import MODELS, PROBES
 from harness.timing import perf_counter
@@ -155,7 +155,7 @@ class Site:
 
 def _site(run: Run, workers: Workers, plugins: Sequence[str], cache: str, report: Callable[[str], None]) -> Site:
     """Where a run goes on: its further processes are compared with those that it has."""
-    firsts = agreement.firsts(run.measurements)
+    firsts = process_agreement.firsts(run.measurements)
     return Site(workers=workers, plugins=plugins, cache=Path(cache), report=report, firsts=firsts)
 
 
@@ -228,7 +228,7 @@ def _later_s(run: Run, case: Case) -> float:
 
 def measure_block(block: Block, run: Run, site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
     """Measures one block into the run's folder: the run, with metrics that were new in its header, and the measurement,
-    which is `invalid` if it disagrees with the first one of its row (`harness.measuring.agreement`).
+    which is `invalid` if it disagrees with the first one of its row (`harness.measuring.process_agreement`).
 
     The run does not hold the measurement; the folder does.
     """
@@ -237,7 +237,7 @@ def measure_block(block: Block, run: Run, site: Site, attempt: int = 0) -> tuple
     run = _with_metrics(run, outcome.metrics, folder)
     first = site.firsts.get(block.case.id)
     found = replace(outcome.measurement, case=block.case, attempt=attempt)
-    measurement = agreement.checked(first, found, run.environment["device"])
+    measurement = process_agreement.checked(first, found, run.environment["device"])
     if measurement.status == "ok":
         site.firsts.setdefault(block.case.id, measurement)
     storage.append(folder, measurement)

@@ -8,10 +8,9 @@ for ONNX Runtime's CPU kernels) and fp8_e4m3 (the same in fp8 for TensorRT, `har
 these files
 is in fp32, but for int8_weight_only and int8_static with the suffix _fp16 or _bf16 and for fp8_e4m3, which is over bf16
 (`harness.backends.onnx.base`). `for_cpu` names the form of a recipe with weights of 7 bits, where this CPU needs it
-(`harness.numerics.saturation`). Every file passes onnx.checker with full shape inference before anybody may run it.
-Files are
-kept by recipe and by the work's hash (calibrated ones also by what the case asks of its networks), with the seconds
-that they took beside them.
+(`harness.numerics.int8_saturation`). Every file passes onnx.checker with full shape inference before anybody may run
+it. Files are kept by recipe and by the work's hash (calibrated ones also by what the case asks of its networks), with
+the seconds that they took beside them.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from harness.backends.onnx import base as onnx_base
 from harness.backends.onnx import fp8 as onnx_fp8
 from harness.backends.onnx import rewrites as onnx_rewrites
 from harness.backends.onnx import static as onnx_static
-from harness.numerics import saturation, share
+from harness.numerics import int8_saturation, share
 from harness.numerics.precision import (
     BY_NAME,
     DTYPES,
@@ -114,7 +113,7 @@ def free_axes(x: torch.Tensor, optimizations: Sequence[str]) -> tuple[int, ...]:
 def for_cpu(recipe: str) -> str:
     """The recipe whose weights do not make the integer kernels of this CPU saturate: int8_dynamic or int8_dynamic_7bit.
     Any other than int8_dynamic and int8_static is itself."""
-    saturating = recipe in {"int8_dynamic", "int8_static"} and saturation.weight_bits() == 7
+    saturating = recipe in {"int8_dynamic", "int8_static"} and int8_saturation.weight_bits() == 7
     return f"{recipe}{SEVEN_BITS}" if saturating else recipe
 
 

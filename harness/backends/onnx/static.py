@@ -28,7 +28,7 @@ def quantise(
     kinds: Sequence[str] = HEAVY,
 ) -> None:
     """Writes the Q/DQ form of the fp32 file `plain`; ranges are the largest values seen in `calls`, the network's
-    inputs. `large`: weights beside the file; `narrow`: weights of 7 bits (`harness.numerics.saturation`); `kinds`:
+    inputs. `large`: weights beside the file; `narrow`: weights of 7 bits (`harness.numerics.int8_saturation`); `kinds`:
     operators whose inputs become int8."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from harness import storage
-from harness.measuring import sentinel
+from harness.measuring import control_workload
 from harness.measuring.turns import Turns
 from harness.processes.measure import Job
-from harness.processes.used_code import used_code
+from harness.processes.used_packages import used_packages
 from harness.processes.worker import measure_job
 from harness.timing import Timer, perf_counter
 from harness.types import Measurement, Metric
@@ -63,7 +63,7 @@ def measure_block(block: BlockJob, report: Callable[[str], None]) -> BlockResult
     turns = Turns(block.referee, block.side) if block.referee else None
     if turns is not None:
         turns.begin_row(SENTINEL_ROW)
-    found = sentinel.measure(Timer(device.synchronize), device, turns) if block.sentinel else {}
+    found = control_workload.measure(Timer(device.synchronize), device, turns) if block.sentinel else {}
     measurements: list[Measurement] = []
     metrics: dict[str, Metric] = {}
     for number, each in enumerate(block.jobs):
@@ -79,7 +79,7 @@ def measure_block(block: BlockJob, report: Callable[[str], None]) -> BlockResult
         facts = measured.facts
         if block.packages:
             classes = facts.get("layers_from", ())
-            facts = {**facts, "imported": used_code(each.case, classes, block.packages, each.plugins, before)}
+            facts = {**facts, "imported": used_packages(each.case, classes, block.packages, each.plugins, before)}
         timed = replace(measured, started=started, duration_s=perf_counter() - clock)
         measurements.append(replace(timed, state=state, facts=facts))
     if turns is not None:

@@ -21,7 +21,7 @@ _LONG = {"prompt": "another prompt", "weights": "other weights"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SameOutput:
+class IdenticalOutput:
     """A row has the same output as the row `other`, from which it differs in `axes`, and as `more` further rows."""
 
     other: Case
@@ -38,7 +38,7 @@ class SameOutput:
         )
 
 
-def same_outputs(run: Run) -> dict[str, SameOutput]:
+def identical_outputs(run: Run) -> dict[str, IdenticalOutput]:
     """Case id -> the rows that have the same output; rows with a unique output are left out."""
     groups: dict[tuple[Any, ...], list[Measurement]] = {}
     for measurement in _first_of_each_case(run.measurements):
@@ -49,7 +49,7 @@ def same_outputs(run: Run) -> dict[str, SameOutput]:
     return {case_id: found for group in groups.values() for case_id, found in _in_group(group)}
 
 
-def _in_group(group: list[Measurement]) -> Iterable[tuple[str, SameOutput]]:
+def _in_group(group: list[Measurement]) -> Iterable[tuple[str, IdenticalOutput]]:
     by_claim: dict[tuple[Any, ...], list[Case]] = {}
     for measurement in group:
         by_claim.setdefault(_claim(measurement), []).append(measurement.case)
@@ -61,7 +61,7 @@ def _in_group(group: list[Measurement]) -> Iterable[tuple[str, SameOutput]]:
         other = firsts[leading[0] if claim != leading[0] else leading[1]]
         for case in cases:
             axes = tuple(a for a in AXES_THAT_CHANGE_OUTPUTS if getattr(case, a) != getattr(other, a))
-            yield case.id, SameOutput(other=other, axes=axes, more=len(group) - len(cases) - 1)
+            yield case.id, IdenticalOutput(other=other, axes=axes, more=len(group) - len(cases) - 1)
 
 
 def _claim(measurement: Measurement) -> tuple[Any, ...]:

@@ -25,7 +25,7 @@ def packages_of(components: Sequence[Component]) -> list[str]:
     return sorted({type(layer).__module__.split(".")[0] for layer in layers})
 
 
-def used_code(
+def used_packages(
     case: Case, classes: Iterable[str], packages: Sequence[str], plugins: Sequence[str], before: Sequence[str]
 ) -> dict[str, str]:
     """Those of `packages` that measuring `case` used: name -> file or folder.

@@ -13,10 +13,10 @@ _REPR.maxlong = 30
 _REPR.maxlevel = 3
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """repr, cut in its middle.
 
-    >>> shown([1, "x" * 200])[:50]
+    >>> quoted([1, "x" * 200])[:50]
     "[1, 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
     """
     return _REPR.repr(value)

@@ -11,7 +11,7 @@ import pytest
 from conftest import QUICK
 
 from baselines.stored import store
-from harness.measuring import agreement
+from harness.measuring import process_agreement
 from harness.types import Case, Measurement, Run
 
 RunSuite = Callable[..., Run]
@@ -34,38 +34,44 @@ def process(replicate: int = 0, status: Any = "ok", **facts: Any) -> Measurement
     ],
 )
 def test_a_process_that_proves_something_else_is_invalid(facts: dict[str, Any], words: str) -> None:
-    found = agreement.checked(process(), process(1, **facts), "cpu")
+    found = process_agreement.checked(process(), process(1, **facts), "cpu")
     assert found.status == "invalid"
     with pytest.raises(AssertionError, match=f"^the processes of this row {words}$"):
         raise AssertionError(found.reason)
 
 
-@pytest.mark.parametrize("name", agreement.PROVEN)
+@pytest.mark.parametrize("name", process_agreement.PROVEN)
 def test_every_fact_that_proves_the_work_is_held_against_the_first(name: str) -> None:
-    found = agreement.checked(process(**{name: {"classifier": 1}}), process(1, **{name: {"classifier": 2}}), "cuda")
+    found = process_agreement.checked(
+        process(**{name: {"classifier": 1}}), process(1, **{name: {"classifier": 2}}), "cuda"
+    )
     assert found.status == "invalid"
     assert f"{name}: classifier: 1 and 2" in str(found.reason)
 
 
 def test_facts_that_one_process_alone_has_are_not_compared() -> None:
-    assert agreement.checked(process(nodes={"a": 1}), process(1), "cpu").status == "ok"
+    assert process_agreement.checked(process(nodes={"a": 1}), process(1), "cpu").status == "ok"
 
 
 def test_on_a_gpu_outputs_that_rounding_explains_are_a_warning_and_others_invalid() -> None:
-    close = agreement.checked(process(), process(1, output_hash="p", first_process_error=1e-5), "cuda")
+    close = process_agreement.checked(process(), process(1, output_hash="p", first_process_error=1e-5), "cuda")
     assert (close.status, close.warnings) == (
         "ok",
         ("the processes of this row gave different outputs (relative error 1e-05)",),
     )
-    far = agreement.checked(process(), process(1, output_hash="p", first_process_error=0.2), "cuda")
+    far = process_agreement.checked(process(), process(1, output_hash="p", first_process_error=0.2), "cuda")
     assert far.status == "invalid"
-    unknown = agreement.checked(process(), process(1, output_hash="p", first_process_error=float("nan")), "cuda")
+    unknown = process_agreement.checked(
+        process(), process(1, output_hash="p", first_process_error=float("nan")), "cuda"
+    )
     assert unknown.status == "invalid"
 
 
 def test_an_output_that_was_not_compared_by_value_is_other_work_only_where_equality_is_asked_for() -> None:
     """The first output is gone when further processes are added to a finished run; `ab` never keeps one."""
-    loose, strict = (agreement.checked(process(), process(1, output_hash="p"), "cpu", strict=s) for s in (False, True))
+    loose, strict = (
+        process_agreement.checked(process(), process(1, output_hash="p"), "cpu", strict=s) for s in (False, True)
+    )
     assert (loose.status, strict.status) == ("ok", "invalid")
     assert loose.warnings == ("the processes of this row gave different outputs (not compared by value)",)
     assert strict.reason == loose.warnings[0]
@@ -75,31 +81,31 @@ def test_a_measurement_of_an_older_version_is_compared_too() -> None:
     first, other = (
         replace(m, facts={"output_hash": m.facts["output_hash"]}) for m in (process(), process(1, output_hash="p"))
     )
-    assert agreement.checked(first, other, "cuda").status == "ok"
+    assert process_agreement.checked(first, other, "cuda").status == "ok"
 
 
 def test_on_a_cpu_the_order_of_a_sum_is_a_warning() -> None:
-    found = agreement.checked(process(), process(1, output_hash="p", first_process_error=1e-7), "cpu")
+    found = process_agreement.checked(process(), process(1, output_hash="p", first_process_error=1e-7), "cpu")
     assert found.status == "ok"
     assert found.warnings == ("the processes of this row gave different outputs (relative error 1e-07)",)
 
 
 def test_a_row_that_does_not_repeat_itself_to_the_last_bit_need_not_between_processes() -> None:
     jitter = process(1, output_hash="p", first_process_error=1e-6, repeat_error=1e-6)
-    assert agreement.checked(process(), jitter, "cpu").status == "ok"
+    assert process_agreement.checked(process(), jitter, "cpu").status == "ok"
 
 
 def test_other_weights_are_named_also_where_the_output_is_invalid_already() -> None:
-    found = agreement.checked(process(), process(1, "invalid", weights_hash="v", output_hash="p"), "cpu")
+    found = process_agreement.checked(process(), process(1, "invalid", weights_hash="v", output_hash="p"), "cpu")
     assert str(found.reason).startswith("the processes of this row had different weights")
-    other = agreement.checked(process(), process(1, "invalid", output_hash="p"), "cpu")
+    other = process_agreement.checked(process(), process(1, "invalid", output_hash="p"), "cpu")
     assert other.reason == "planted"
-    failed = agreement.checked(process(), process(1, "failed", weights_hash="v"), "cpu")
+    failed = process_agreement.checked(process(), process(1, "failed", weights_hash="v"), "cpu")
     assert failed.reason == "planted"
 
 
 def test_the_lowest_process_that_is_ok_is_the_first() -> None:
-    found = agreement.firsts([process(2), process(0, "failed"), process(1)])
+    found = process_agreement.firsts([process(2), process(0, "failed"), process(1)])
     assert [m.replicate for m in found.values()] == [1]
 
 

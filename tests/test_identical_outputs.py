@@ -8,7 +8,7 @@ import baseline_fixture
 import pytest
 
 from harness.frames import cases_frame
-from harness.same_outputs import same_outputs
+from harness.identical_outputs import identical_outputs
 from harness.types import Case, Measurement, Run
 
 BASE = Case(model="sd15", scheduler="ddim", num_steps=4, guidance_scale=4.0, prompt="a cat", image_size=64)
@@ -30,37 +30,37 @@ def run_of(*measurements: Measurement) -> Run:
 )
 def test_another_thing_asked_for_and_one_output_is_a_warning_of_both_rows(axis: str, value: Any) -> None:
     first, second = row(), row(**{axis: value})
-    found = same_outputs(run_of(first, second))
+    found = identical_outputs(run_of(first, second))
     assert {found[m.case.id].axes for m in (first, second)} == {(axis,)}
     assert found[first.case.id].other == second.case
     warnings = cases_frame(run_of(first, second))["warnings"]
     assert [text.split(":")[0] for text in warnings] == ["same output"] * 2
     assert all(f"the difference in {axis} changed nothing" in text for text in warnings)
-    assert same_outputs(run_of(first, row(output="other", **{axis: value}))) == {}
+    assert identical_outputs(run_of(first, row(output="other", **{axis: value}))) == {}
 
 
 @pytest.mark.parametrize(
     "axes", [{"backend": "onnxruntime"}, {"precision": "bf16"}, {"optimizations": "channels_last"}, {"model": "sd21"}]
 )
 def test_backends_precisions_optimizations_and_models_are_not_compared(axes: dict[str, Any]) -> None:
-    assert same_outputs(run_of(row(), row(**axes))) == {}
-    assert len(same_outputs(run_of(row(), row(**axes), row(scheduler="euler")))) == 2
+    assert identical_outputs(run_of(row(), row(**axes))) == {}
+    assert len(identical_outputs(run_of(row(), row(**axes), row(scheduler="euler")))) == 2
 
 
 def test_a_seed_and_weights_count_where_the_rows_say_that_the_work_is_another() -> None:
-    assert same_outputs(run_of(row(), row(seed=1))) == {}
-    assert same_outputs(run_of(row(), row(weights="/copy/of/the/same"))) == {}
-    assert len(same_outputs(run_of(row(), row(seed=1, work="w2")))) == 2
-    assert len(same_outputs(run_of(row(), row(weights="/others", weights_hash="h2", work="w2")))) == 2
+    assert identical_outputs(run_of(row(), row(seed=1))) == {}
+    assert identical_outputs(run_of(row(), row(weights="/copy/of/the/same"))) == {}
+    assert len(identical_outputs(run_of(row(), row(seed=1, work="w2")))) == 2
+    assert len(identical_outputs(run_of(row(), row(weights="/others", weights_hash="h2", work="w2")))) == 2
 
 
 def test_rows_that_did_not_end_well_are_not_compared() -> None:
-    assert same_outputs(run_of(row(), row(scheduler="euler", status="invalid"))) == {}
+    assert identical_outputs(run_of(row(), row(scheduler="euler", status="invalid"))) == {}
 
 
 def test_many_rows_name_one_and_count_the_others() -> None:
     names = ("ddim", "euler", "heun", "lms")
-    found = same_outputs(run_of(*(row(scheduler=name) for name in names)))
+    found = identical_outputs(run_of(*(row(scheduler=name) for name in names)))
     assert len(found) == 4
     assert {f.more for f in found.values()} == {2}
     assert found[BASE.id].warning == (
@@ -71,5 +71,5 @@ def test_many_rows_name_one_and_count_the_others() -> None:
 
 def test_what_a_user_writes_cannot_split_a_warning() -> None:
     """Warnings of a row are joined by a semicolon."""
-    found = same_outputs(run_of(row(prompt="a; b"), row(prompt="c; d")))
+    found = identical_outputs(run_of(row(prompt="a; b"), row(prompt="c; d")))
     assert all(";" not in f.warning for f in found.values())

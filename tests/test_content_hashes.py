@@ -8,7 +8,7 @@ import planted_states
 import pytest
 import torch
 
-from harness.measuring import content
+from harness.measuring import content_hashes
 from harness.types import Component, Run
 
 RunSuite = Callable[..., Run]
@@ -20,66 +20,68 @@ def component(module: torch.nn.Module) -> tuple[Component]:
 
 def test_equal_values_have_one_hash_whoever_loaded_them_and_one_value_more_has_another() -> None:
     first, again, other = (planted_states.Fresh(seed) for seed in (1, 1, 2))
-    assert content.weights_hash(component(first)) == content.weights_hash(component(again))
-    assert content.weights_hash(component(first)) != content.weights_hash(component(other))
+    assert content_hashes.weights_hash(component(first)) == content_hashes.weights_hash(component(again))
+    assert content_hashes.weights_hash(component(first)) != content_hashes.weights_hash(component(other))
     with torch.no_grad():
         again.head.weight[0, 0] += 1e-6
-    assert content.weights_hash(component(first)) != content.weights_hash(component(again))
+    assert content_hashes.weights_hash(component(first)) != content_hashes.weights_hash(component(again))
 
 
 def test_a_memory_format_is_no_other_value() -> None:
     module = torch.nn.Conv2d(3, 4, 3)
-    before = content.weights_hash(component(module))
-    assert content.weights_hash(component(module.to(memory_format=torch.channels_last))) == before
+    before = content_hashes.weights_hash(component(module))
+    assert content_hashes.weights_hash(component(module.to(memory_format=torch.channels_last))) == before
 
 
 def test_buffers_of_the_state_dict_and_plain_tensors_are_weights_and_caches_are_not() -> None:
     module = torch.nn.BatchNorm1d(3)
     module.register_buffer("cache", torch.zeros(3), persistent=False)
     module.scales = [torch.ones(3)]
-    whole = content.weights_hash(component(module))
+    whole = content_hashes.weights_hash(component(module))
     module.cache.add_(1.0)
-    assert content.weights_hash(component(module)) == whole
+    assert content_hashes.weights_hash(component(module)) == whole
     module.running_mean.add_(1.0)
-    other = content.weights_hash(component(module))
+    other = content_hashes.weights_hash(component(module))
     module.scales[0].add_(1.0)
-    assert len({whole, other, content.weights_hash(component(module))}) == 3
+    assert len({whole, other, content_hashes.weights_hash(component(module))}) == 3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8, torch.bool, torch.complex64])
 def test_a_checksum_sees_one_value_that_changed(dtype: torch.dtype) -> None:
     module = torch.nn.Module()
     module.weight = torch.nn.Parameter(torch.ones(7, 3).to(dtype), requires_grad=False)
-    before = content.checksum(module)
-    assert content.checksum(module) == before
+    before = content_hashes.checksum(module)
+    assert content_hashes.checksum(module) == before
     module.weight.data[3, 1] = 0
-    assert content.checksum(module) != before
+    assert content_hashes.checksum(module) != before
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.int8, torch.bool])
 def test_every_dtype_has_a_digest_and_no_two_share_one(dtype: torch.dtype) -> None:
     ones = torch.ones(4)
-    assert content.tensor_digest(ones.to(dtype)) != content.tensor_digest(ones)
-    assert content.tensor_digest(ones.to(dtype)) == content.tensor_digest(ones.to(dtype))
+    assert content_hashes.tensor_digest(ones.to(dtype)) != content_hashes.tensor_digest(ones)
+    assert content_hashes.tensor_digest(ones.to(dtype)) == content_hashes.tensor_digest(ones.to(dtype))
 
 
 def test_a_tensor_without_values_or_of_one_value_has_a_digest() -> None:
-    assert content.tensor_digest(torch.tensor(1.0)) != content.tensor_digest(torch.tensor(2.0))
-    assert content.tensor_digest(torch.empty(3, device="meta")) != content.tensor_digest(torch.empty(4, device="meta"))
-    assert content.tensor_digest(torch.empty(0))
+    assert content_hashes.tensor_digest(torch.tensor(1.0)) != content_hashes.tensor_digest(torch.tensor(2.0))
+    assert content_hashes.tensor_digest(torch.empty(3, device="meta")) != content_hashes.tensor_digest(
+        torch.empty(4, device="meta")
+    )
+    assert content_hashes.tensor_digest(torch.empty(0))
 
 
 def test_a_plain_attribute_makes_another_network_of_the_same_weights() -> None:
     one, same, other = (component(planted_states.Scaled(factor)) for factor in (1.0, 1.0, 2.0))
-    assert content.weights_hash(one) == content.weights_hash(other)
-    assert content.networks_hash(one) == content.networks_hash(same)
-    assert content.networks_hash(one) != content.networks_hash(other)
+    assert content_hashes.weights_hash(one) == content_hashes.weights_hash(other)
+    assert content_hashes.networks_hash(one) == content_hashes.networks_hash(same)
+    assert content_hashes.networks_hash(one) != content_hashes.networks_hash(other)
 
 
 def test_of_a_network_that_cannot_be_pickled_nothing_is_said() -> None:
     module = planted_states.Fresh()
     module.activation = lambda x: x
-    assert content.networks_hash(component(module)) is None
+    assert content_hashes.networks_hash(component(module)) is None
 
 
 @pytest.mark.parametrize("model", ["planted_by_seed", "planted_scaled_by_seed", "planted_scaled_by_global"])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from harness.measuring.private_modules import SharedModule, private
+from harness.measuring.module_copies import SharedModule, private
 from harness.numerics import precision
 from harness.types import Component, Measurement, Run
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.numerics.optimizations import OPTIMIZATIONS, Optimization
-from harness.processes.used_code import packages_of, used_code
+from harness.processes.used_packages import packages_of, used_packages
 from harness.registry import BACKENDS, MODELS, SCHEDULERS
 from harness.types import Case, Component, Model
 
@@ -44,7 +44,7 @@ def model(module: str) -> Model:
 
 def used(case: Case = CASE, classes: tuple[str, ...] = (), package: str = "tiny", *fresh: str) -> dict[str, str]:
     before = [*(name for name in sys.modules if name not in BEFORE and name not in fresh), *BEFORE]
-    return used_code(case, classes, (package,), PLUGINS, before)
+    return used_packages(case, classes, (package,), PLUGINS, before)
 
 
 def test_what_a_plugin_imports_is_no_proof_that_it_was_measured() -> None:
