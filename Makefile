@@ -1,6 +1,7 @@
 # make bench   set up, run the suite `digits` on the device at hand, compare, write the report
 # make test    set up, run the tests
 # make check   lint, types, import layers
+# make docs    write the generated tables of docs/, and build the pages into build/docs
 # make gpu-check   on a machine with a GPU: everything that needs one, in at most 8 minutes; needs no network
 #                  OUT=folder for the record, PYTHON=interpreter, VERIFY=record to judge a record on any machine
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -10,7 +11,7 @@ SUITE ?= digits
 STAMP := $(VENV)/.installed
 EXPORT_ENV := PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 
-.PHONY: bench test check gpu-check setup clean
+.PHONY: bench test check docs gpu-check setup clean
 
 setup: $(STAMP)
 
@@ -33,6 +34,11 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m benches.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Works offline. It uses the Python that PYTHON names, else the environment of `make setup`, else the first Python 3.11
 # or newer on the PATH that has torch, whatever its name. Any Python with numpy and scipy can judge a record.
