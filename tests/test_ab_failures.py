@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from planted import LATE
+from paired_fixture import QUIET
+from planted import BREAKS
 
-from baselines.verdict import BENCHMARK_ERROR, CONTAMINATED, NOT_COMPARABLE, REGRESSED
+from baselines.paired.decider import PairedJudge
+from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE, REGRESSED, Comparison, exit_code
+from benches.ab import driver
+from benches.cli import main, parser
+from benches.cli.ab import asked_of, suite_of
+from harness.measuring import turns
 from harness.paired import paired_run as paired
+from harness.paired.paired_run import Block, PairedRun
 
 HERE = Path(__file__).parent
-SUITE = (
-    "name: late\nprotocol: {replicates: 1, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, "
-    "min_sample_time_s: 0.01, timeout_s: 30}\ncases:\n"
-    " - {model: planted_ok, batch_size: 64}\n - {model: planted_late, batch_size: 64}\n"
-)
+LATE = ("kill", "nan", "hang", "base")
+PROTOCOL = "protocol: {warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, min_sample_time_s: 0.01, timeout_s: 20}"
+SUITE = f"{PROTOCOL}\ncases: [{{model: planted_ok, batch_size: 64}}]\n"
 INTERRUPTED = 130
 TOKEN = "IMGBENCH_TEST_FOLDER"
+ROUNDS = 2
 
 
-def started(folder: Path, *arguments: str, budget: str = "150s", before: str = "") -> subprocess.Popen[str]:
+def started(folder: Path, before: str = "") -> subprocess.Popen[str]:
     """`imgbench ab` on the suite in `folder`, in a session of its own."""
-    (folder / "late.yaml").write_text(SUITE)
-    command = f"{sys.executable} -m benches.cli ab late.yaml --plugin planted --budget {budget} {' '.join(arguments)}"
+    (folder / "suite.yaml").write_text(SUITE)
+    command = f"{sys.executable} -m benches.cli ab suite.yaml --plugin planted --budget 300s"
     environment = os.environ | {"PYTHONPATH": f"{HERE / 'fixtures'}{os.pathsep}{HERE.parent}", TOKEN: str(folder)}
-    environment["PLANTED_MARK"] = str(folder / "mark")
     return subprocess.Popen(
         ["sh", "-c", f"{before} exec {command}"],
         env=environment,
@@ -44,44 +50,89 @@ def started(folder: Path, *arguments: str, budget: str = "150s", before: str = "
     )
 
 
-def broken(folder: Path, arm: str, how: str, *arguments: str) -> tuple[int, str, dict[str, list[tuple[str, str]]]]:
-    """(exit code, output, {model: [(metric, outcome)]}) of a run whose `arm` breaks in the pairs of one row."""
-    seed = next(seed for seed, name in LATE.items() if name == how)
-    process = started(folder, f"--{arm} seed={seed}", "--json-file ab.json", *arguments)
-    output, _ = process.communicate(timeout=200)
-    found: dict[str, list[tuple[str, str]]] = {}
-    for verdict in json.loads((folder / "ab.json").read_text())["verdicts"]:
-        model = verdict["case_id"].split("-")[0]
-        found.setdefault(model, []).append((verdict["metric"], verdict["outcome"]))
-    assert (folder / "mark").stat().st_size > 2, f"nothing broke: the row was never built a third time\n{output}"
-    return process.returncode, output, found
+class Brief(PairedJudge):
+    """Lets the rows break now that each has been measured alone, and ends after ROUNDS pairs of the sound one."""
+
+    def __init__(self, run: PairedRun) -> None:
+        super().__init__(run)
+        Path(os.environ[BREAKS]).touch()
+        self.pairs: Counter[str] = Counter()
+
+    def wanted(self) -> set[str]:
+        return {row.id for row in self.run.rows if self.pairs["planted_ok"] < ROUNDS} - self.broken.keys()
+
+    def add(self, first: Block, second: Block) -> None:
+        super().add(first, second)
+        if first.group != paired.CONTROL_GROUP:
+            self.pairs.update({row.split("-")[0] for row in first.measurements | second.measurements})
 
 
-@pytest.mark.parametrize("how", ["kill", "nan"])
-def test_a_head_that_breaks_in_a_pair_is_a_regression_and_the_other_row_goes_on(how: str, tmp_path: Path) -> None:
-    code, output, found = broken(tmp_path, "head", how)
-    assert code == REGRESSED, output
-    assert ("row", "regressed") in found["planted_late"]
-    assert "latency_s" not in dict(found["planted_late"])
-    assert dict(found["planted_ok"])["latency_s"] in {"unchanged", "inconclusive"}
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Comparison]:
+    """A paired run on a quiet machine of a sound row, and of one that breaks in each way of LATE in its first pair."""
+    folder = tmp_path_factory.mktemp("broken")
+    models = ", ".join(["planted_ok", *(f"planted_late_{name}" for name in LATE)])
+    (folder / "late.yaml").write_text(f"{PROTOCOL}\ncases: [{{model: [{models}], batch_size: 64}}]\n")
+    options = parser().parse_args(["ab", str(folder / "late.yaml"), "--plugin", "planted", "--budget", "10m"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(HERE / "fixtures"))
+        patch.setenv(BREAKS, str(folder / "breaks"))
+        patch.setattr(turns, "host_difference", lambda _before, _after: QUIET)
+        asked = asked_of(options, suite_of(options), ("", "seed=1"), 0, folder)
+        driver.measure(asked, folder / "run", lambda _text: None, Brief)
+    return folder / "run", driver.decide(folder / "run")
 
 
-def test_a_base_that_breaks_leaves_nothing_to_compare_with(tmp_path: Path) -> None:
-    code, output, found = broken(tmp_path, "base", "error")
-    assert code in {NOT_COMPARABLE, CONTAMINATED}, output
-    assert ("row", "not_comparable") in found["planted_late"]
+def of_rows(found: Comparison, *names: str) -> Comparison:
+    """The comparison of these rows alone."""
+    return replace(found, verdicts=tuple(v for v in found.verdicts if v.case_id.split("-")[0] in names))
 
 
-def test_a_hang_costs_one_time_out_and_its_server(tmp_path: Path) -> None:
-    code, output, found = broken(tmp_path, "head", "hang", "--budget 100s")
-    assert code == REGRESSED, output
-    assert ("row", "regressed") in found["planted_late"]
-    assert "timeout" in output
-    assert dict(found["planted_ok"])["latency_s"] in {"unchanged", "inconclusive"}
+def outcomes(found: Comparison, name: str) -> dict[str, str]:
+    return {v.metric: v.outcome for v in of_rows(found, name).verdicts}
 
 
-def test_an_interrupted_run_keeps_its_pairs_and_leaves_no_process(tmp_path: Path) -> None:
-    process = started(tmp_path, budget="300s")
+@pytest.mark.parametrize("how", ["kill", "nan", "hang"])
+def test_a_head_that_breaks_in_a_pair_is_a_regression(how: str, broken: tuple[Path, Comparison]) -> None:
+    _, found = broken
+    row = f"planted_late_{how}"
+    assert outcomes(found, row)["row"] == "regressed"
+    assert "latency_s" not in outcomes(found, row)
+    assert exit_code(of_rows(found, "planted_ok", row)) == REGRESSED
+
+
+def test_the_other_rows_go_on(broken: tuple[Path, Comparison]) -> None:
+    folder, found = broken
+    measured = [
+        m.status
+        for block in paired.blocks(folder)
+        for row, m in block.measurements.items()
+        if row.startswith("planted_ok-") and block.group != paired.CONTROL_GROUP
+    ]
+    assert measured == ["ok"] * 2 * ROUNDS
+    (latency,) = [v for v in of_rows(found, "planted_ok").verdicts if v.metric == "latency_s"]
+    assert (latency.pairs, latency.dropped) == (ROUNDS, 0)
+
+
+def test_a_base_that_breaks_leaves_nothing_to_compare_with(broken: tuple[Path, Comparison]) -> None:
+    _, found = broken
+    assert outcomes(found, "planted_late_base")["row"] == "not_comparable"
+    assert exit_code(of_rows(found, "planted_ok", "planted_late_base")) == NOT_COMPARABLE
+
+
+def test_a_hang_costs_one_time_out_and_its_server(broken: tuple[Path, Comparison]) -> None:
+    folder, found = broken
+    blocks = list(paired.blocks(folder))
+    hung = [m for b in blocks for row, m in b.measurements.items() if "hang" in row and m.status != "ok"]
+    assert [m.status for m in hung] == ["timeout"]
+    assert {b.server for b in blocks} > {0}
+    assert "timeout" in next(v.reason for v in of_rows(found, "planted_late_hang").verdicts if v.metric == "row")
+
+
+def test_an_interrupted_run_keeps_its_pairs_and_leaves_no_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = started(tmp_path)
     stored = wait_for_blocks(tmp_path, process)
     assert not all_gone(tmp_path, within_s=0.5)
     os.kill(process.pid, signal.SIGINT)
@@ -90,21 +141,13 @@ def test_an_interrupted_run_keeps_its_pairs_and_leaves_no_process(tmp_path: Path
     assert "imgbench replay" in output
     assert "Traceback" not in output
     assert all_gone(tmp_path)
-    folder = stored.parent
-    assert len(list(paired.blocks(folder))) >= 2
-    again = subprocess.run(
-        [sys.executable, "-m", "benches.cli", "replay", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=HERE.parent,
-    )
-    assert again.returncode == 0, again.stderr
-    assert '"verdicts"' in again.stdout
+    assert len(list(paired.blocks(stored.parent))) >= 2
+    assert main(["replay", str(stored.parent)]) == 0
+    assert '"verdicts"' in capsys.readouterr().out
 
 
 def test_a_killed_run_leaves_no_process_and_readable_blocks(tmp_path: Path) -> None:
-    process = started(tmp_path, budget="300s")
+    process = started(tmp_path)
     stored = wait_for_blocks(tmp_path, process)
     assert not all_gone(tmp_path, within_s=0.5)
     os.kill(process.pid, signal.SIGKILL)
