@@ -12,6 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from baselines.wording import ReasonKind
+from harness.reasons import Reason
+
 Outcome = Literal["regressed", "improved", "unchanged", "inconclusive", "not_comparable", "missing", "new"]
 Scope = Literal["all", "machine-independent"]
 Rule = Literal["stored", "paired"]
@@ -59,7 +62,7 @@ class Verdict:
     kind: str
     unit: str
     outcome: Outcome
-    reason: str
+    reason: Reason
     baseline: float | None = None
     candidate: float | None = None
     ratio: float | None = None
@@ -89,14 +92,14 @@ class Comparison:
     baseline: str
     scope: Scope
     verdicts: tuple[Verdict, ...] = ()
-    differences: tuple[str, ...] = ()
-    refused: tuple[str, ...] = ()
+    differences: tuple[Reason, ...] = ()
+    refused: tuple[Reason, ...] = ()
     sessions: int = 0
-    notes: tuple[str, ...] = ()
+    notes: tuple[Reason, ...] = ()
     absent: bool = False
     rule: Rule = "stored"
     arms: tuple[str, str] | None = None
-    contaminated: tuple[str, ...] = ()
+    contaminated: tuple[Reason, ...] = ()
     against: tuple[str, ...] = ()
     max_age_days: float | None = None
     considered: tuple[str, ...] = ()
@@ -104,10 +107,10 @@ class Comparison:
     error: bool = False
 
 
-def busy_rows(comparison: Comparison) -> dict[str, str]:
-    """Label -> reason of the rows whose gating speed is undecided because the machine was busy: no pass of theirs."""
+def contended_rows(comparison: Comparison) -> dict[str, Reason]:
+    """Label -> contention of the rows whose gating speed is undecided because of it: no pass of theirs."""
     gating = (v for v in comparison.verdicts if v.gating and v.outcome == "inconclusive")
-    return {v.label: v.reason.partition(";")[0] for v in gating if v.reason.startswith("contended: ")}
+    return {v.label: v.reason.data["contention"] for v in gating if v.reason.kind == ReasonKind.CONTENDED_ROW}
 
 
 def same_arms(comparison: Comparison) -> bool:
@@ -150,7 +153,7 @@ def exit_code(comparison: Comparison, strict: bool = False) -> int:
     outcomes = {v.outcome for v in gating}
     if "regressed" in outcomes:
         return REGRESSED
-    if comparison.contaminated or busy_rows(comparison):
+    if comparison.contaminated or contended_rows(comparison):
         return CONTAMINATED
     if not _anything_measured(comparison):
         return NOTHING_MEASURED

@@ -23,8 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from baselines.paired.verdicts import NO_LARGER
 from baselines.verdict import Comparison, Verdict
+from baselines.wording import ReasonKind
 from harness.stats import wilson
 from harness.storage import UnreadableRun, record
 from harness.types import Case
@@ -104,7 +104,7 @@ def trial(plan: str, planted: Sequence[str], comparison: Comparison, conditions:
 
 def _called_equal(verdict: Verdict, large: bool) -> bool:
     """Unchanged; of a slow-down above LARGE also where the verdict says that there is none so large."""
-    return verdict.outcome == "unchanged" or (large and verdict.reason.startswith(NO_LARGER))
+    return verdict.outcome == "unchanged" or (large and verdict.reason.kind == ReasonKind.NO_LARGER)
 
 
 def trials(

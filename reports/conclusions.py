@@ -257,7 +257,7 @@ def _trust(data: ReportData) -> Iterator[str]:
 def comparison_sentence(found: Comparison) -> str:
     """'Against the baseline x: 1 regressed, 20 unchanged.'"""
     if found.refused:
-        return f"**Not compared** with the baseline {found.baseline}: {'; '.join(found.refused)}."
+        return f"**Not compared** with the baseline {found.baseline}: {'; '.join(map(str, found.refused))}."
     words = listed(outcomes_text(found.verdicts), limit=9)
     return f"Against the baseline **{found.baseline}**: {words or 'no verdict'}."
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
+from baselines.stored.health import invalid_now
 from baselines.verdict import (
     CONTAMINATED,
     INCONCLUSIVE,
@@ -18,7 +19,7 @@ from baselines.verdict import (
     NOTHING_MEASURED,
     Comparison,
     Verdict,
-    busy_rows,
+    contended_rows,
     exit_code,
     no_pass,
 )
@@ -26,7 +27,7 @@ from reports.wording import counted, listed
 
 Standing = Literal["failure", "error", "skipped", "passed"]
 TIMED: Final = frozenset({"noisy", "energy"})
-INVALID: Final = "health: invalid"  # begins the reason of a row that ran and gave, or was, something else
+INVALID: Final = "invalid"  # the family of rows that ran and gave, or were, something else
 REASON_CHARACTERS: Final = 300
 SEVERITY: Final = ("regressed", "missing", "not_comparable", "inconclusive", "improved", "new", "unchanged")
 
@@ -47,9 +48,9 @@ def whole(comparison: Comparison, strict: bool = False) -> tuple[tuple[str, str]
     """(kind, reason) of everything that makes the gate red and that no single verdict tells."""
     if comparison.refused:
         kind = "benchmark error" if comparison.error else "no baseline" if comparison.absent else "refused"
-        return tuple((kind, reason) for reason in comparison.refused)
-    found = [("contaminated", reason) for reason in comparison.contaminated]
-    found += [("contaminated", f"{label}: {reason}") for label, reason in busy_rows(comparison).items()]
+        return tuple((kind, str(reason)) for reason in comparison.refused)
+    found = [("contaminated", str(reason)) for reason in comparison.contaminated]
+    found += [("contaminated", f"{label}: {reason}") for label, reason in contended_rows(comparison).items()]
     code = exit_code(comparison, strict=strict)
     if code == NOTHING_MEASURED:
         found.append(("nothing measured", "no row of this run has a value"))
@@ -79,7 +80,7 @@ def sentence(comparison: Comparison, strict: bool = False) -> str:
         return "No answer: there is no baseline to compare with yet."
     if comparison.refused:
         happened = "the benchmark broke" if comparison.error else "nothing was compared"
-        return f"No answer: {happened}: {shortened('; '.join(comparison.refused))}."
+        return f"No answer: {happened}: {shortened('; '.join(map(str, comparison.refused)))}."
     if worse := _worse(comparison):
         return f"Red: {listed(worse, limit=9)}."
     if code == CONTAMINATED:
@@ -97,9 +98,9 @@ def sentence(comparison: Comparison, strict: bool = False) -> str:
     return f"Green: not slower ({counted(len(not_slower), 'row')}, each within what it could see)."
 
 
-def shortened(text: str, limit: int = REASON_CHARACTERS) -> str:
+def shortened(text: object, limit: int = REASON_CHARACTERS) -> str:
     """At most `limit` characters, on one line."""
-    line = " ".join(text.split())
+    line = " ".join(str(text).split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
@@ -130,7 +131,7 @@ def _worse(comparison: Comparison) -> list[str]:
 def _family(verdict: Verdict) -> str:
     if verdict.kind.startswith("quality"):
         return "quality"
-    if verdict.kind == "health" and verdict.reason.startswith(INVALID):
+    if verdict.kind == "health" and invalid_now(verdict):
         return INVALID
     return verdict.kind if verdict.kind in {"health", "noisy"} else verdict.metric
 

@@ -150,7 +150,7 @@ def test_all_pairs_count_only_where_the_fresh_ones_bear_it_out() -> None:
 
 
 def test_a_metric_that_rides_along_is_confirmed_by_fresh_pairs_alone() -> None:
-    tail = Question(key=Key(row="row", metric="latency_p95_s"), sensitivity=Sensitivity(), leads=False)
+    tail = Question(key=Key(row="row", metric="latency_p95_s"), sensitivity=Sensitivity(), primary=False)
     decision = PairedDecision([question("row"), tail])
     rng = np.random.default_rng(5)
     while decision.wanted():
@@ -165,7 +165,7 @@ def test_a_metric_that_rides_along_is_confirmed_by_fresh_pairs_alone() -> None:
 def test_a_suspected_tail_does_not_hold_up_the_latencies() -> None:
     """A tail that is noisy enough to stay suspected for long: of a row that is slower, and of one that is not."""
     names = ("slower", "equal", "noisy")
-    tails = [Question(key=Key(row=n, metric="latency_p95_s"), sensitivity=Sensitivity(), leads=False) for n in names]
+    tails = [Question(key=Key(row=n, metric="latency_p95_s"), sensitivity=Sensitivity(), primary=False) for n in names]
     decision = PairedDecision([*(question(n) for n in names), *tails])
     rng = np.random.default_rng(3)
     rounds = 0
@@ -175,7 +175,7 @@ def test_a_suspected_tail_does_not_hold_up_the_latencies() -> None:
             decision.record(row, {"latency_s": float(latency), "latency_p95_s": float(rng.normal(0.03, 0.03))})
         rounds += 1
         decision.advance(rounds / 60)
-    states = {q.key.row: q.state for q in decision.questions.values() if q.leads}
+    states = {q.key.row: q.state for q in decision.questions.values() if q.primary}
     assert states["slower"] == "regressed"
     assert states["equal"] == "unchanged"
     noisy = decision.questions[Key(row="noisy", metric="latency_s")]

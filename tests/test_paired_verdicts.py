@@ -36,7 +36,7 @@ def asked(metric: str = P95) -> list[Question]:
     """The latency of one row, and a metric that rides along."""
     known = {entry.metric.name: entry for entry in PAIRED_METRICS}
     return [
-        Question(key=Key(row="row", metric=name), sensitivity=known[name].sensitivity, leads=known[name].leads)
+        Question(key=Key(row="row", metric=name), sensitivity=known[name].sensitivity, primary=known[name].primary)
         for name in ("latency_s", metric)
     ]
 
@@ -85,7 +85,7 @@ def test_an_unchanged_tail_hears_the_fresh_pairs_of_its_rows_latency_too() -> No
 def test_a_tail_that_only_leans_takes_no_time_from_a_suspected_latency(latency: float, wanted: set[str]) -> None:
     known = {entry.metric.name: entry for entry in PAIRED_METRICS}
     questions = [
-        Question(key=Key(row=row, metric=name), sensitivity=known[name].sensitivity, leads=known[name].leads)
+        Question(key=Key(row=row, metric=name), sensitivity=known[name].sensitivity, primary=known[name].primary)
         for row in ("slow", "other")
         for name in ("latency_s", P95)
     ]
@@ -135,7 +135,7 @@ def test_a_tail_that_nobody_waits_for_is_still_heard_with_the_pairs_of_its_rows_
 def test_a_control_that_leant_and_leans_no_more_holds_up_nothing_and_can_still_alarm() -> None:
     latency, _ = asked()
     key = Key(row="A/A", metric="latency_s")
-    control = Question(key=key, sensitivity=Sensitivity(), leads=False, control=True)
+    control = Question(key=key, sensitivity=Sensitivity(), primary=False, control=True)
     decision = PairedDecision([latency, control])
     for value in QUIET:
         decision.record("A/A", {"latency_s": 0.05 + value})
@@ -191,7 +191,7 @@ def test_pairs_are_counted_by_row_whatever_they_were_measured_for() -> None:
 
 
 def shifted(values: tuple[float, ...], sensitivity: Sensitivity, shift: float) -> Question:
-    question = Question(key=Key(row="row", metric=P95), sensitivity=sensitivity, leads=False)
+    question = Question(key=Key(row="row", metric=P95), sensitivity=sensitivity, primary=False)
     question.screened = [shift + value for value in values]
     question.screen()
     return question

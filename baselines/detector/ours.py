@@ -67,7 +67,7 @@ def outcomes(decision: PairedDecision) -> dict[str, str]:
     for question in decision.questions.values():
         if question.state in {"regressed", "improved"}:
             found[question.key.row] = question.state
-        elif question.leads:
+        elif question.primary:
             unchanged = question.state == "unchanged" or (question.state == "dropped" and question.within_guarantee())
             found.setdefault(question.key.row, "unchanged" if unchanged else "inconclusive")
     return found
@@ -76,12 +76,12 @@ def outcomes(decision: PairedDecision) -> dict[str, str]:
 def _record(decision: PairedDecision, drawn: Drawn, row: str, pair: int) -> None:
     shifts = {metric: float(values[pair]) for (its_row, metric), values in drawn.shifts.items() if its_row == row}
     contended = any(math.isnan(value) for value in shifts.values())
-    decision.record(row, shifts, "contended" if contended else None)
+    decision.record(row, shifts, kept=not contended)
 
 
 def _questions(drawn: Drawn) -> list[Question]:
     return [
-        Question(key=Key(row=row, metric=asked.metric.name), sensitivity=asked.sensitivity, leads=asked.leads)
+        Question(key=Key(row=row, metric=asked.metric.name), sensitivity=asked.sensitivity, primary=asked.primary)
         for row in drawn.groups
         for asked in PAIRED_METRICS
         if (row, asked.metric.name) in drawn.shifts

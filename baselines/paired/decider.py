@@ -1,14 +1,15 @@
 """Feeds the blocks of a paired run to the decision, as they come in or as they were stored: the same either way.
 
-judge = PairedJudge(run)
-judge.add(base_block, head_block)     # either order
-judge.wanted(), judge.phase           # what is measured next
+decider = PairedDecider(run)
+decider.add(base_block, head_block)   # either order
+decider.wanted(), decider.phase       # what is measured next
 """
 
 from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -16,24 +17,27 @@ from baselines.paired.decision import PairedDecision
 from baselines.paired.metrics import PAIRED_METRICS, mean_shift
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.robust import trimmed
-from harness.attempts import contended
+from baselines.stored.measured import contention
+from baselines.wording import ReasonKind, because
 from harness.paired.paired_run import CONTROL_GROUP, COPY, Block, PairedRun
+from harness.reasons import Reason, of
 from harness.types import Measurement
 
 SENTINEL: Final = "sentinel"
 CONTROL_SENSITIVITY: Final = Sensitivity(guarantee=0.025, floor=0.01)
 
 
-class PairedJudge:
-    """The decision on one paired run. `broken`: by row, the arm that failed and why (the row is asked no more)."""
+class PairedDecider:
+    """The decision on one paired run. `broken`: by row, the arm that failed and its status (the row is asked no more).
+    `contentions`: by row, why pairs were left out."""
 
     def __init__(self, run: PairedRun) -> None:
         self.run = run
         self.decision = PairedDecision(_questions(run))
-        self.broken: dict[str, tuple[str, str]] = {}
+        self.broken: dict[str, tuple[str, Reason]] = {}
         self.figures: dict[Key, list[tuple[float, float]]] = {}
         self.slots: list[float] = []
-        self.drops: dict[str, list[str]] = {}
+        self.contentions: dict[str, list[Reason]] = {}
         self._known = [row.id for row in run.rows]
 
     @property
@@ -55,23 +59,23 @@ class PairedJudge:
         self.decision.advance(min(1.0, max(first.elapsed_s, second.elapsed_s) / self.run.budget_s))
 
     def _row(self, row: str, base: Measurement | None, head: Measurement | None, *, base_first: bool) -> None:
-        """One pair of one row. A side is None where its process ended in another row or waiting for its turn."""
+        """One pair of one row. An arm is None where its process ended in another row or waiting for its turn."""
         for arm, measurement in (("base", base), ("head", head)):
             if measurement is None:
                 continue
             if measurement.status != "ok":
-                self._break(row, arm, f"{measurement.status}: {measurement.reason}")
+                self._break(row, arm, _status(measurement))
             elif no_time := _no_time(measurement):
                 self._break(row, arm, no_time)
         if row in self.broken:
-            if row == COPY:  # both sides of the control are the base arm of its row
+            if row == COPY:  # both processes of the control are the base arm of its row
                 self._break(str(self.run.control), "base", self.broken[row][1])
             return
         if base is None or head is None:
             return
-        reason = contended(base) or contended(head)
+        reason = contention(base) or contention(head)
         if reason is not None:
-            self.drops.setdefault(row, []).append(reason)
+            self.contentions.setdefault(row, []).append(reason)
         shifts = {}
         for asked in PAIRED_METRICS:
             there, here, shift = asked.figure(base), asked.figure(head), asked.shift(base, head)
@@ -82,25 +86,29 @@ class PairedJudge:
                 self.figures.setdefault(Key(row=row, metric=asked.metric.name), []).append((there, here))
         if reason is None and "latency_s" in shifts:
             self.slots.append(shifts["latency_s"] if base_first else -shifts["latency_s"])
-        self.decision.record(row, shifts, reason)
+        self.decision.record(row, shifts, kept=reason is None)
 
-    def _break(self, row: str, arm: str, reason: str) -> None:
-        self.broken.setdefault(row, (arm, reason))
+    def _break(self, row: str, arm: str, status: Reason) -> None:
+        self.broken.setdefault(row, (arm, status))
         self.decision.abandon(row)
 
     def _sentinels(self, base: Block, head: Block) -> None:
-        """The sentinel of both blocks: work that no arm can change, judged as any row."""
-        reason = base.sentinel_contended or head.sentinel_contended
+        """The sentinel of both blocks: work that no arm can change, decided as any row."""
+        quiet = base.sentinel_contended is None and head.sentinel_contended is None
         for name in sorted(base.sentinel.keys() & head.sentinel.keys()):
             shift = mean_shift(base.sentinel[name], head.sentinel[name])
-            self.decision.record(f"{SENTINEL} {name}", {name: shift}, reason)
+            self.decision.record(f"{SENTINEL} {name}", {name: shift}, kept=quiet)
+
+    def left_out(self, row: str) -> dict[str, int]:
+        """How many pairs of a row were left out, by the reason in words."""
+        return dict(Counter(str(reason) for reason in self.contentions.get(row, ())))
 
     def mean_shift(self) -> tuple[float, float, float] | None:
         """(mean shift of latency over all rows, low, high) at 95 %, + is worse: what moves every row a little.
 
         Rows of one process share its luck, so the standard errors are added as if they were one.
         """
-        found = [q.best() if len(q.best()) >= 8 else q.screened for q in self.decision.questions.values() if q.leads]
+        found = [q.best() if len(q.best()) >= 8 else q.screened for q in self.decision.questions.values() if q.primary]
         estimates = [trimmed(values) for values in found if len(values) >= 8]
         if not estimates:
             return None
@@ -109,13 +117,21 @@ class PairedJudge:
         return mean, mean - 1.96 * error, mean + 1.96 * error
 
 
-def _no_time(measurement: Measurement) -> str | None:
-    """Why the latency of a block cannot be a time, None where it can."""
+def _status(measurement: Measurement) -> Reason:
+    reason = None if measurement.reason is None else of(measurement.reason)
+    return because(ReasonKind.ROW_STATUS, status=measurement.status, reason=reason)
+
+
+def _no_time(measurement: Measurement) -> Reason | None:
+    """The status of a block whose latency cannot be a time, None where it can."""
     bad = [v for v in measurement.samples.get("latency_s", []) if not (math.isfinite(v) and v > 0)]
-    return f"invalid: latency_s holds {bad[0]:g}, which is no duration" if bad else None
+    if not bad:
+        return None
+    reason = because(ReasonKind.NO_DURATION, metric="latency_s", value=f"{bad[0]:g}")
+    return because(ReasonKind.ROW_STATUS, status="invalid", reason=reason)
 
 
-class Recorder(PairedJudge):
+class Recorder(PairedDecider):
     """Wants every row until the budget is spent: for recordings of noise, in which no row may leave because of its
     values."""
 
@@ -127,9 +143,9 @@ class Recorder(PairedJudge):
         return {row.id for row in self.run.rows if row.interleaving} - self.broken.keys()
 
 
-def replayed(run: PairedRun, blocks: Iterable[Block]) -> PairedJudge:
-    """The judge after all stored blocks, exactly as it stood when they were measured."""
-    judge = PairedJudge(run)
+def replayed(run: PairedRun, blocks: Iterable[Block]) -> PairedDecider:
+    """The decider after all stored blocks, exactly as it stood when they were measured."""
+    decider = PairedDecider(run)
     waiting: dict[tuple[str, int], Block] = {}
     for block in blocks:
         key = (block.group, block.pair)
@@ -137,9 +153,9 @@ def replayed(run: PairedRun, blocks: Iterable[Block]) -> PairedJudge:
         if first is None:
             waiting[key] = block
         else:
-            judge.add(first, block)
-    judge.decision.close()
-    return judge
+            decider.add(first, block)
+    decider.decision.close()
+    return decider
 
 
 def _questions(run: PairedRun) -> list[Question]:
@@ -151,12 +167,12 @@ def _questions(run: PairedRun) -> list[Question]:
                 Question(
                     key=Key(row=row, metric=asked.metric.name),
                     sensitivity=asked.sensitivity,
-                    leads=asked.leads and not control,
+                    primary=asked.primary and not control,
                     control=control,
                 )
             )
     sentinels: Mapping[str, Sensitivity] = dict.fromkeys(run.sentinels, CONTROL_SENSITIVITY)
     return found + [
-        Question(key=Key(row=f"{SENTINEL} {n}", metric=n), sensitivity=s, leads=False, control=True)
+        Question(key=Key(row=f"{SENTINEL} {n}", metric=n), sensitivity=s, primary=False, control=True)
         for n, s in sentinels.items()
     ]

@@ -9,11 +9,11 @@ Rounds. A round screens every open question; when all are screened, or SCREEN_SH
 and there are suspects, the suspects are confirmed on fresh pairs. They are then the family: Holm's step-down over their
 p-values at FRESH_LEVEL / 2^round, so that all rounds together stay below FRESH_LEVEL. The family is fixed by the
 screening pairs alone, and this alarm by fresh pairs alone, so looking early costs nothing. What is still open when the
-suspects are settled, or a mere leaning has had its look, is screened on in a further round.
+suspects are settled, or a merely likely shift has had its look, is screened on in a further round.
 
 All pairs. The same test over the screening and the fresh pairs together may raise the alarm as well, at POOLED_LEVEL
-over all rows of the run, since a suspect was chosen by some of these pairs; and only where the fresh ones alone bear it
-out. Both levels together are FAMILY_LEVEL. It needs 8 fresh pairs where the fresh ones alone need 16: with time for 12
+over all rows of the run, since a suspect was chosen by some of these pairs; and only where the fresh ones alone support
+it. Both levels together are FAMILY_LEVEL. It needs 8 fresh pairs where the fresh ones alone need 16: with time for 12
 rounds of pairs of all rows, at least a quarter more of the resampled runs catch +5 % (`tests/test_detector_table.py`
 compares), and equal code alarms in none (`imgbench selftest --recorded FILE --rounds 12`). With more than 27 rows the
 first look cannot pass, and a suspicion that came after 64 pairs is confirmed sooner by the fresh pairs alone.
@@ -32,11 +32,11 @@ from typing import Final
 from baselines.paired.question import CONFIRM_LOOKS, FRESH_LEVEL, POOLED_LEVEL, SCREEN_LOOKS, Key, Phase, Question
 from baselines.verdict import CONTAMINATED_SHARE
 
-# 2: all pairs together may alarm, the outermost quarter of the turns is left out. 3: what rides along, or is a control,
-# holds up the run only while its fresh pairs lean.
+# 2: all pairs together may alarm, the outermost quarter of the turns is left out. 3: the run waits for a secondary
+# metric or a control only while its fresh pairs make a shift likely.
 RULE: Final = 4
 SCREEN_SHARE: Final = 0.4
-HOPELESS_AFTER: Final = 1 / 3  # of the budget: where most pairs met a busy machine until then, the rest is not spent
+HOPELESS_AFTER: Final = 1 / 3  # of the budget: where most pairs were contended until then, the rest is not spent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,23 +62,23 @@ class PairedDecision:
         self.round = 1
         self.gave_up = False
         self._began = 0.0
-        self._rows = {q.key.row for q in questions if q.leads}
+        self._rows = {q.key.row for q in questions if q.primary}
         self._kept: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
 
     def wanted(self) -> set[str]:
         """Rows (and controls) that need further pairs in this phase; empty when the run is decided."""
         if self.phase == "screen":
-            return {q.key.row for q in self.questions.values() if q.leads and q.state == "open"}
+            return {q.key.row for q in self.questions.values() if q.primary and q.state == "open"}
         if self.phase == "confirm":
             return {q.key.row for q in self.questions.values() if self._waits(q)}
         return set()
 
-    def record(self, row: str, shifts: Mapping[str, float], dropped: str | None = None) -> None:
-        """One pair of one row: the log ratio of each metric (+ is worse), or the reason why the pair is left out."""
-        (self._kept if dropped is None else self._dropped)[row] += 1
+    def record(self, row: str, shifts: Mapping[str, float], *, kept: bool = True) -> None:
+        """One pair of one row: the log ratio of each metric (+ is worse); one that is not `kept` is only counted."""
+        (self._kept if kept else self._dropped)[row] += 1
         for question in (q for q in self._of(row) if q.takes(self.phase)):
-            if dropped is not None:
+            if not kept:
                 question.dropped += 1
             elif question.key.metric in shifts:
                 question.record(shifts[question.key.metric])
@@ -98,7 +98,7 @@ class PairedDecision:
         if self.phase == "confirm":
             for question in self.questions.values():
                 question.confirm()
-                if question.leads or question.control:
+                if question.primary or question.control:
                     question.pool(self._sharing(question))
             for number in range(1, self.round + 1):
                 self._holm(number, control=False)
@@ -123,22 +123,22 @@ class PairedDecision:
 
     def _waits(self, question: Question) -> bool:
         """Whether the run stays in the confirmation for this question. What a look suspected of a latency is confirmed
-        to its end. What only leant at the end of the screening, controls, and metrics that ride along wait for one look
+        to its end. What was only likely at the end of the screening, controls, and secondary metrics wait for one look
         a round, so that open latencies are screened on meanwhile; not at all where their row's latency has alarmed, and
-        no longer once their fresh pairs have faded: what comes for other questions is heard all the same. (Where every
-        latency waits for one look a round, less is caught.)"""
-        if question.state != "suspect" or (question.leads and not question.leaning):
+        no longer once their fresh pairs make a shift unlikely: pairs that come for other questions still count. (Where
+        every latency waits for one look a round, less is caught.)"""
+        if question.state != "suspect" or (question.primary and not question.only_likely):
             return question.state == "suspect"
-        if question.rests:
+        if question.deferred:
             return False
-        settled = any(q.leads and q.state in {"regressed", "improved"} for q in self._of(question.key.row))
-        if settled and not question.leads:
+        settled = any(q.primary and q.state in {"regressed", "improved"} for q in self._of(question.key.row))
+        if settled and not question.primary:
             return False
         looks = CONFIRM_LOOKS[: self.round] if self._open() else CONFIRM_LOOKS
         return len(question.confirmed) < looks[-1]
 
     def _open(self) -> bool:
-        return any(q.leads and q.state == "open" for q in self.questions.values())
+        return any(q.primary and q.state == "open" for q in self.questions.values())
 
     def _screening_over(self, spent: float) -> bool:
         if not self._open():
@@ -146,18 +146,18 @@ class PairedDecision:
         suspects = any(self._waits(q) for q in self.questions.values())
         share = self._began + SCREEN_SHARE * (1 - self._began)
         first_looks = all(
-            len(q.screened) >= SCREEN_LOOKS[0] for q in self.questions.values() if q.leads and q.state == "open"
+            len(q.screened) >= SCREEN_LOOKS[0] for q in self.questions.values() if q.primary and q.state == "open"
         )
         return suspects and first_looks and spent >= share
 
     def _begin_confirming(self) -> None:
-        first = [q for q in self.questions.values() if q.leads or q.control]
+        first = [q for q in self.questions.values() if q.primary or q.control]
         for question in first:
-            question.suspect_if_leaning()
-        # A start-up or a tail leans one way in most rows: to confirm those would take the time of suspected latencies.
-        if not any(q.leads and q.state == "suspect" for q in first):
+            question.suspect_if_likely()
+        # A start-up or a tail is likely to shift in most rows: confirming all takes the time of suspected latencies.
+        if not any(q.primary and q.state == "suspect" for q in first):
             for question in self.questions.values():
-                question.suspect_if_leaning()
+                question.suspect_if_likely()
         for question in self.questions.values():
             if question.state == "suspect" and question.family is None:
                 question.family = self.round
@@ -165,7 +165,7 @@ class PairedDecision:
 
     def _sharing(self, question: Question) -> int:
         """How many questions share the test of all pairs with this one: the rows, or the controls."""
-        return len(self._rows) if question.leads else sum(q.control for q in self.questions.values())
+        return len(self._rows) if question.primary else sum(q.control for q in self.questions.values())
 
     def _holm(self, number: int, *, control: bool) -> None:
         """Alarms of one round: Holm's step-down over all of its suspects, settled ones included. Controls, whose alarm

@@ -1,7 +1,7 @@
 """What the pairs are asked about: how a block becomes one figure of each metric, and how small a shift counts.
 
-Latency leads: its questions ask for pairs. The tail and the start-up ride along on the same pairs; they are noisier by
-nature (a percentile of few samples; one start a process), so they are asked for larger shifts.
+Latency is the primary metric: its questions ask for pairs. The tail and the start-up are secondary metrics of the same
+pairs. They are noisier by nature (a percentile of few samples; one start a process), so only larger shifts count.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class PairedMetric:
 
     metric: Metric
     sensitivity: Sensitivity
-    leads: bool
+    primary: bool
     figure: Callable[[Measurement], float | None]
     short: str
     samples: int = 1
@@ -92,7 +92,7 @@ PAIRED_METRICS: Final = (
     PairedMetric(
         metric=_metric("latency_s", "Latency p50", "median seconds of one iteration in a block"),
         sensitivity=Sensitivity(guarantee=0.025, floor=0.01),
-        leads=True,
+        primary=True,
         figure=_median,
         short="p50",
         by_turns=True,
@@ -100,7 +100,7 @@ PAIRED_METRICS: Final = (
     PairedMetric(
         metric=_metric("latency_p95_s", "Latency p95", "95th percentile (Harrell-Davis) of a block's iterations"),
         sensitivity=Sensitivity(guarantee=0.10, floor=0.04),
-        leads=False,
+        primary=False,
         figure=_tail,
         short="p95",
         samples=needed_for(TAIL),
@@ -108,7 +108,7 @@ PAIRED_METRICS: Final = (
     PairedMetric(
         metric=_metric("startup_s", "Start-up", "seconds to load, build with a warm cache, and call once"),
         sensitivity=Sensitivity(guarantee=0.10, floor=0.04),
-        leads=False,
+        primary=False,
         figure=_start,
         short="start-up",
     ),

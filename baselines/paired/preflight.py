@@ -9,40 +9,42 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from baselines.stored.health import ROW_METRIC, row_verdict
-from baselines.stored.multiplicity import Judged, settle
-from baselines.stored.row_verdicts import Frame, Side, judge_row
+from baselines.stored.health import ROW_METRIC, row_status, row_verdict
+from baselines.stored.measured import unknown_name
+from baselines.stored.multiplicity import Decided, corrected
+from baselines.stored.row_verdicts import Compared, RunRows, row_verdicts
 from baselines.stored.rows import NOT_RUN, Row, row_from
 from baselines.verdict import Verdict
+from baselines.wording import ReasonKind, because
 from harness.paired.paired_run import PairedRow, PairedRun
+from harness.reasons import Reason
 from harness.types import Measurement, Metric, Run
 
 Found = Sequence[tuple[str, str, Measurement]]
 
 PROCESSES: Final = 3  # the near-exact rule takes the largest of three processes
-UNKNOWN_THERE: Final = "UnknownName: "  # the base's code has no such model, backend or axis
 JUDGED: Final = {"quality", "quality_conditions"}  # facts of the quality probe: judged, or why there is no judge
 
 
-def judged(run: PairedRun, found: Found) -> list[Verdict]:
+def verdicts(run: PairedRun, found: Found) -> list[Verdict]:
     """Verdicts of every row that need no pairs, under the row's own id and label."""
     by_row: dict[str, list[Verdict]] = {row.id: [] for row in run.rows}
-    sides = {row.id: (_row(row, found, "base"), _row(row, found, "head")) for row in run.rows}
-    asked: list[tuple[PairedRow, Judged]] = []
+    arms = {row.id: (_row(row, found, "base"), _row(row, found, "head")) for row in run.rows}
+    decided: list[tuple[PairedRow, Decided]] = []
     for row in run.rows:
-        there, here = sides[row.id]
+        there, here = arms[row.id]
         if (told := _without_base(there, here)) is not None:
             by_row[row.id] = [told]
             continue
-        frame = Frame(here=_side(run, row, here), stored=(_side(run, row, there),), scope="all")
-        asked += [(row, judged) for judged in judge_row(frame, there, here) if judged[0].kind != "noisy"]
-    # Alarms by chance are held against all rows of the run, as those of stored sessions are.
-    for (row, _), verdict in zip(asked, settle([judged for _, judged in asked]), strict=True):
-        there, here = sides[row.id]
+        compared = Compared(candidate=_run_rows(run, row, here), sessions=(_run_rows(run, row, there),), scope="all")
+        decided += [(row, each) for each in row_verdicts(compared, there, here) if each[0].kind != "noisy"]
+    # Alarms are corrected for all rows of the run, as those of stored sessions are.
+    for (row, _), verdict in zip(decided, corrected([each for _, each in decided]), strict=True):
+        there, here = arms[row.id]
         by_row[row.id].append(_few_processes(_one_window(verdict, there, here), there, here))
     for row in run.rows:
         if by_row[row.id] and by_row[row.id][0].metric != ROW_METRIC:
-            by_row[row.id] += _unjudged(*sides[row.id])
+            by_row[row.id] += _unjudged(*arms[row.id])
     return [verdict for row in run.rows for verdict in _named(row, by_row[row.id])]
 
 
@@ -53,45 +55,47 @@ def _without_base(there: Row, here: Row) -> Verdict | None:
     it needs is not on this machine, whichever code runs.
     """
     if NOT_RUN in (there.status, here.status):
-        return row_verdict(here, "inconclusive", "budget: the run ended before both arms had measured this row once")
+        return row_verdict(here, "inconclusive", because(ReasonKind.PREFLIGHT_CUT_OFF))
     if there.ok:
         return None
-    base = f"{there.status}: {there.reason}"
-    if here.ok and (there.status == "skipped" or str(there.reason).startswith(UNKNOWN_THERE)):
-        return row_verdict(here, "new", f"only the head has this row; base {base}", gating=False)
+    base, head = row_status(there), row_status(here)
+    if here.ok and (there.status == "skipped" or unknown_name(there.reason)):
+        return row_verdict(here, "new", because(ReasonKind.ONLY_IN_HEAD, base=base), gating=False)
     if here.ok and there.processes:
-        return row_verdict(here, "not_comparable", f"the base arm broke in one of its processes: {base}")
+        return row_verdict(here, "not_comparable", because(ReasonKind.BASE_BROKEN, base=base))
     if here.ok:
-        return row_verdict(here, "improved", f"health: ok in the head; base {base}", gating=False)
+        return row_verdict(here, "improved", because(ReasonKind.HEALTHY_IN_HEAD, base=base), gating=False)
     if there.status == here.status == "skipped":
-        return row_verdict(here, "unchanged", f"skipped in both arms: {here.reason}", gating=False)
+        return row_verdict(here, "unchanged", because(ReasonKind.SKIPPED_IN_BOTH, head=head), gating=False)
     if there.status != "skipped":
-        return row_verdict(
-            here, "not_comparable", f"broken in both arms: base {base}; head {here.status}: {here.reason}"
-        )
+        return row_verdict(here, "not_comparable", because(ReasonKind.BROKEN_IN_BOTH, base=base, head=head))
     return None
 
 
 def _one_window(verdict: Verdict, there: Row, here: Row) -> Verdict:
-    """Energy decides nothing here: each arm has one window of it, so what two of them differ by is not known. Beside
-    somebody else's work it says nothing at all, whichever arm that befell."""
+    """Energy decides nothing here: each arm has one window of it, so what two of them differ by is not known. Where one
+    of the windows was contended, the row is undecided."""
     if verdict.kind != "energy":
         return verdict
-    if (busy := there.contended or here.contended) is not None:
-        told = f"{busy}; it would read: {verdict.outcome}"
-        return replace(verdict, outcome="inconclusive", reason=told, gating=False)
-    return replace(verdict, reason=f"{verdict.reason}; advisory: one window an arm", gating=False)
+    if (contention := there.contention or here.contention) is not None:
+        reason = because(ReasonKind.CONTENDED_ROW, contention=contention, would_read=_would_read(verdict))
+        return replace(verdict, outcome="inconclusive", reason=reason, gating=False)
+    return replace(verdict, reason=because(ReasonKind.ONE_WINDOW, reason=verdict.reason), gating=False)
+
+
+def _would_read(verdict: Verdict) -> Reason:
+    return because(ReasonKind.WOULD_READ, outcome=verdict.outcome, reason=verdict.reason)
 
 
 def _few_processes(verdict: Verdict, there: Row, here: Row) -> Verdict:
-    """A near-exact figure that moved is judged by the largest of PROCESSES, and fewer of them decide nothing."""
+    """A near-exact figure that moved is decided by the largest of PROCESSES, and fewer of them decide nothing."""
     if verdict.kind != "near_exact" or verdict.outcome not in {"regressed", "improved"}:
         return verdict
     fewest = min(len(row.groups(verdict.metric)) for row in (there, here))
     if fewest >= PROCESSES:
         return verdict
-    told = f"budget: {fewest} of {PROCESSES} processes an arm; it would read: {verdict.outcome}, {verdict.reason}"
-    return replace(verdict, outcome="inconclusive", reason=told)
+    reason = because(ReasonKind.FEW_PROCESSES, processes=fewest, needed=PROCESSES, would_read=_would_read(verdict))
+    return replace(verdict, outcome="inconclusive", reason=reason)
 
 
 def other_outputs(run: PairedRun, found: Found) -> set[str]:
@@ -100,15 +104,12 @@ def other_outputs(run: PairedRun, found: Found) -> set[str]:
     return {name for name, (there, here) in rows.items() if there.ok and here.ok and _differ(there, here)}
 
 
-def outputs_in_words(run: PairedRun, found: Found) -> str:
+def outputs(run: PairedRun, found: Found) -> Reason:
     """In how many rows the timed batch gave the same outputs in both arms, and in how many the quality was judged."""
     differ, same = other_outputs(run, found), usable(run, found)
     rows = {row.id: [_row(row, found, arm) for arm in ("base", "head")] for row in run.rows}
     judged_rows = sum(all(_judged(row) for row in both) for both in rows.values())
-    words = (
-        f"outputs of the timed batch bit for bit the same in both arms: {len(same - differ)} of {len(run.rows)} rows"
-    )
-    return f"{words}; quality judged in both arms: {judged_rows} rows"
+    return because(ReasonKind.OUTPUTS, same=len(same - differ), rows=len(run.rows), judged=judged_rows)
 
 
 def _judged(row: Row) -> bool:
@@ -127,19 +128,19 @@ def _unjudged(there: Row, here: Row) -> list[Verdict]:
     judged_both = all(any(JUDGED & m.facts.keys() for m in row.processes) for row in (there, here))
     if judged_both:
         return []
-    reason = "the outputs differ, and judging them did not end within the share of the budget that it may take"
-    return [replace(row_verdict(here, "inconclusive", reason), metric="quality", kind="quality_set")]
+    whole = row_verdict(here, "inconclusive", because(ReasonKind.OUTPUTS_NOT_JUDGED))
+    return [replace(whole, metric="quality", kind="quality_set")]
 
 
 def usable(run: PairedRun, found: Found) -> set[str]:
     """Rows that may be timed: ok in both arms, with the same work."""
-    settled = {v.case_id for v in judged(run, found) if v.metric == "row"}
+    settled = {v.case_id for v in verdicts(run, found) if v.metric == "row"}
     return {row.id for row in run.rows if row.id not in settled}
 
 
 def undecided_memory(run: PairedRun, found: Found) -> set[str]:
     """Rows whose near-exact metrics differ after one process an arm: the rule wants the largest of three."""
-    return {v.case_id for v in judged(run, found) if v.kind == "near_exact" and v.outcome not in {"unchanged"}}
+    return {v.case_id for v in verdicts(run, found) if v.kind == "near_exact" and v.outcome not in {"unchanged"}}
 
 
 def _row(row: PairedRow, found: Found, arm: str) -> Row:
@@ -147,7 +148,7 @@ def _row(row: PairedRow, found: Found, arm: str) -> Row:
     return row_from(case, [m for name, side, m in found if name == row.id and side == arm])
 
 
-def _side(run: PairedRun, row: PairedRow, one: Row) -> Side:
+def _run_rows(run: PairedRun, row: PairedRow, one: Row) -> RunRows:
     metrics: dict[str, Metric] = run.metrics
     shell = Run(
         id=run.id,
@@ -158,9 +159,9 @@ def _side(run: PairedRun, row: PairedRow, one: Row) -> Side:
         cases=(one.case,),
         measurements=one.processes,
     )
-    # The two arms of a row may be two cases: each side answers to both ids.
-    return Side(run=shell, rows={row.base.id: one, row.head.id: one})
+    # The two arms of a row may be two cases: each arm answers to both ids.
+    return RunRows(run=shell, rows={row.base.id: one, row.head.id: one})
 
 
-def _named(row: PairedRow, verdicts: Iterable[Verdict]) -> list[Verdict]:
-    return [replace(v, case_id=row.id, label=row.label) for v in verdicts]
+def _named(row: PairedRow, found: Iterable[Verdict]) -> list[Verdict]:
+    return [replace(v, case_id=row.id, label=row.label) for v in found]

@@ -5,16 +5,16 @@
         98 % one-sided excludes 0, and |mean| > guarantee / 3         -> suspect
     confirm a suspect on fresh pairs, looks at 16, 32, 64, 120:
         exact signed-rank test of  side * d - floor > 0, Bonferroni over the looks (Holm over the suspects: `decision`)
-        upper 99 % bound < guarantee                                  -> the suspicion is dropped
-        a metric that rides along, or a control, leans no more        -> the run waits for it no longer (leaning: half
+        upper 99 % bound < guarantee                                  -> the suspicion is withdrawn
+        a shift of a secondary metric, or of a control, is not likely -> the run waits for it no longer (likely: half
                                        the guarantee or more, and the 80 % one-sided interval excludes 0)
     or on all pairs, looks at 16, 20, 24, 32, 64, 128 of both phases together:
-        the same test, Bonferroni over looks, sides and rows (no row was chosen: each has the test), and at least 8
-        fresh pairs, which alone bear it out at 2.5 %: the 95 % interval that is shown of them is beyond the floor
-    a metric that rides along keeps its pairs after `unchanged`: they may take it back, and never raise a suspicion
+        the same test, Bonferroni over looks, directions and rows (no row was chosen: each has the test), and at least 8
+        fresh pairs, which alone reject at 2.5 %: the 95 % interval that is shown of them is beyond the floor
+    a secondary metric keeps its pairs after `unchanged`: they may take it back, and never raise a suspicion
 
 `d` is ln(head / base), turned so that + is worse. A pair is left out only by criteria that were fixed beforehand
-(a busy machine), never by its own value.
+(contention), never by its own value.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ SCREEN_LOOKS: Final = (8, 12, 20, 32, 64, 128)
 CONFIRM_LOOKS: Final = (16, 32, 64, 120)
 POOLED_LOOKS: Final = (16, 20, 24, 32, 64, 128)
 FEWEST_FRESH: Final = 8
-BORNE_OUT: Final = 0.025  # by the fresh pairs alone, where all pairs together raise the alarm
+SUPPORT_LEVEL: Final = 0.025  # of the fresh pairs alone, where all pairs together raise the alarm
 UNCHANGED_CONFIDENCE: Final = 0.99
 SUSPECT_CONFIDENCE: Final = 0.98
-LEANING_CONFIDENCE: Final = 0.80
+LIKELY_CONFIDENCE: Final = 0.80
 FUTILE_CONFIDENCE: Final = 0.99
 SHOWN_CONFIDENCE: Final = 0.95
 FAMILY_LEVEL: Final = 0.01  # of any alarm in a run
@@ -62,14 +62,15 @@ class Key:
 
 @dataclass(kw_only=True)
 class Question:
-    """A question and what has been learnt of it so far. `leads`: it asks for pairs itself; others ride along.
-    `p_value` is that of the fresh pairs, `pooled_p_value` that of all pairs; both over all looks, the second over both
-    sides and `rows`, too, which share the test. `leaning`: only that made it a suspect; `faded`: at their last look the
-    fresh pairs did not lean to its side."""
+    """A question and what has been learnt of it so far. `primary`: it asks for pairs itself; secondary metrics are
+    measured on the same pairs. `p_value` is that of the fresh pairs, `pooled_p_value` that of all pairs; both over all
+    looks, the second over both directions and `rows`, too, which share the test. `only_likely`: at the end of the
+    screening a shift was likely, and no look had suspected it; `unlikely`: at their last look the fresh pairs did not
+    make a shift in its direction likely."""
 
     key: Key
     sensitivity: Sensitivity
-    leads: bool = True
+    primary: bool = True
     control: bool = False
     state: State = "open"
     screened: list[float] = field(default_factory=list)
@@ -79,8 +80,8 @@ class Question:
     family: int | None = None
     pooled_p_value: float | None = None
     by_all_pairs: bool = False
-    leaning: bool = False
-    faded: bool = False
+    only_likely: bool = False
+    unlikely: bool = False
     looks: list[str] = field(default_factory=list)
     _looked: int = 0
     _confirm_looked: int = 0
@@ -91,15 +92,15 @@ class Question:
         while its row is screened on."""
         if phase == "done":
             return False
-        rides = self.state == "unchanged" and not self.leads
-        return rides or self.state == "suspect" or (self.state == "open" and phase == "screen")
+        checked = self.state == "unchanged" and not self.primary
+        return checked or self.state == "suspect" or (self.state == "open" and phase == "screen")
 
     def record(self, shift: float) -> None:
         """One pair: of a suspect a fresh one."""
         (self.confirmed if self.state == "suspect" else self.screened).append(shift)
 
     @property
-    def side(self) -> float:
+    def direction(self) -> float:
         """+1 where the suspicion is that head is worse, -1 where it is better."""
         return 1.0 if trimmed(self.screened).mean >= 0 else -1.0
 
@@ -120,17 +121,17 @@ class Question:
             self.state = "undecided"
         self.looks.append(f"screen, {count} pairs: {_percent(found, low, high)} (99 %): {self.state}")
 
-    def suspect_if_leaning(self) -> None:
+    def suspect_if_likely(self) -> None:
         """At the end of the screening time: a shift that is already likely goes on to be confirmed."""
         if self.state != "open" or len(self.screened) < SCREEN_LOOKS[0]:
             return
-        if self._leans(trimmed(self.screened)):
-            self.state, self.leaning = "suspect", True
-            self.looks.append(f"screen ended after {len(self.screened)} pairs, leaning: suspect")
+        if self._likely(trimmed(self.screened)):
+            self.state, self.only_likely = "suspect", True
+            self.looks.append(f"screen ended after {len(self.screened)} pairs, a shift is likely: suspect")
 
-    def _leans(self, found: Trimmed) -> bool:
+    def _likely(self, found: Trimmed) -> bool:
         """Whether a shift of half the guarantee or more is seen, and none is unlikely."""
-        return abs(found.mean) > self.sensitivity.guarantee / 2 and found.lower(LEANING_CONFIDENCE) > 0
+        return abs(found.mean) > self.sensitivity.guarantee / 2 and found.lower(LIKELY_CONFIDENCE) > 0
 
     def confirm(self) -> None:
         """Looks at the fresh pairs: the p-value so far, and whether the suspicion is futile."""
@@ -138,7 +139,7 @@ class Question:
         if self.state != "suspect" or count <= self._confirm_looked:
             return
         self._confirm_looked = count
-        turned = [self.side * d for d in self.confirmed[:count]]
+        turned = [self.direction * d for d in self.confirmed[:count]]
         raw = signed_rank_p([d - self.sensitivity.floor for d in turned])
         self.p_value = min(self.p_value if self.p_value is not None else 1.0, raw * len(CONFIRM_LOOKS), 1.0)
         found = trimmed(turned)
@@ -146,34 +147,34 @@ class Question:
         self.looks.append(
             f"confirm, {count} fresh pairs: p = {raw:.2g} at this look, {self.p_value:.2g} over all looks"
         )
-        self.faded = not (found.mean > 0 and self._leans(found))
+        self.unlikely = not (found.mean > 0 and self._likely(found))
         if self.p_value > FAMILY_LEVEL and upper < self.sensitivity.guarantee:
             self._drop()
 
     def pool(self, rows: int) -> None:
         """Looks at all pairs of a suspect, which is one of `rows`. The p-value counts only where the fresh pairs alone
-        bear it out: what the screening pairs met is no evidence alone."""
+        support it: the screening pairs made it a suspect, so they are no evidence alone."""
         count = _reached(len(self.screened) + len(self.confirmed), POOLED_LOOKS)
         if self.state != "suspect" or count <= self._pooled_looked:
             return
         self._pooled_looked = count
-        beyond = [self.side * d - self.sensitivity.floor for d in [*self.screened, *self.confirmed][:count]]
+        beyond = [self.direction * d - self.sensitivity.floor for d in [*self.screened, *self.confirmed][:count]]
         fresh = beyond[len(self.screened) :]
         if len(fresh) < FEWEST_FRESH:
             return
         raw, alone = signed_rank_p(beyond), signed_rank_p(fresh)
-        factors = f"{len(POOLED_LOOKS)} looks x 2 sides x {rows} rows"
+        factors = f"{len(POOLED_LOOKS)} looks x 2 directions x {rows} rows"
         self.looks.append(
             f"both phases, {count} pairs: p = {raw:.2g} (x {factors}); the {len(fresh)} fresh ones alone "
-            f"{'bear it out' if alone <= BORNE_OUT else 'do not bear it out'} (p = {alone:.2g})"
+            f"{'support it' if alone <= SUPPORT_LEVEL else 'do not support it'} (p = {alone:.2g})"
         )
-        if alone <= BORNE_OUT:
+        if alone <= SUPPORT_LEVEL:
             least = 1.0 if self.pooled_p_value is None else self.pooled_p_value
             self.pooled_p_value = min(least, raw * 2 * len(POOLED_LOOKS) * rows)
 
     def alarm(self, why: str, *, by_all_pairs: bool = False) -> None:
         """The family's test has passed: this is a change."""
-        self.state, self.by_all_pairs = "regressed" if self.side > 0 else "improved", by_all_pairs
+        self.state, self.by_all_pairs = "regressed" if self.direction > 0 else "improved", by_all_pairs
         self.looks.append(f"{self.state}: {why}")
 
     @property
@@ -182,14 +183,14 @@ class Question:
         return self.pooled_p_value if self.by_all_pairs else self.p_value
 
     @property
-    def rests(self) -> bool:
-        """A suspicion that nobody waits for: it rides along, or is a control, and its fresh pairs do not lean."""
-        return self.state == "suspect" and self.faded and not self.leads
+    def deferred(self) -> bool:
+        """A suspicion that the run does not wait for: of a secondary metric or a control, and unlikely by now."""
+        return self.state == "suspect" and self.unlikely and not self.primary
 
     @property
-    def laid_aside(self) -> bool:
-        """A suspicion that the fresh pairs did not bear out."""
-        return self.state == "dropped" or self.rests
+    def withdrawn(self) -> bool:
+        """A suspicion that the fresh pairs did not support."""
+        return self.state == "dropped" or self.deferred
 
     def abandon(self) -> None:
         """No pair of it can be had any more."""
@@ -203,10 +204,10 @@ class Question:
 
     def _drop(self) -> None:
         self.state = "dropped"
-        self.looks.append("the fresh pairs do not bear the suspicion out")
+        self.looks.append("the fresh pairs do not support the suspicion")
 
     def within_guarantee(self) -> bool:
-        """Whether a dropped suspicion may be called unchanged: the fresh pairs alone show it."""
+        """Whether a withdrawn suspicion may be called unchanged: the fresh pairs alone show it."""
         return len(self.confirmed) >= 4 and self.lies_within(self.sensitivity.guarantee)
 
     def lies_within(self, limit: float) -> bool:
@@ -228,7 +229,7 @@ class Question:
         return found.mean, *found.interval(SHOWN_CONFIDENCE)
 
     def still_unchanged(self) -> bool:
-        """Whether all pairs bear out what the first ones showed: a metric that rides along gets more after its look."""
+        """Whether all pairs show what the first ones did: a secondary metric gets more of them after its look."""
         return self.lies_within(self.sensitivity.guarantee)
 
     def detectable(self) -> float | None:

@@ -6,45 +6,52 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
-from baselines.paired.decider import SENTINEL, PairedJudge
+from baselines.paired.decider import SENTINEL, PairedDecider
 from baselines.paired.metrics import PAIRED_METRICS, PairedMetric
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.robust import hodges_lehmann
 from baselines.stored.health import row_verdict
+from baselines.stored.measured import most_frequent
 from baselines.stored.rows import Row
 from baselines.verdict import Comparison, Outcome, Verdict
+from baselines.wording import ReasonKind, because
 from harness.paired.paired_run import COPY, PairedRow
+from harness.reasons import Reason, stated
 
-AS_THINGS_ARE = "as things are"  # an arm of which nothing was asked
-CHANGED = frozenset({"regressed", "improved"})
-FEWEST = 4  # pairs that an estimate needs
-UNCHANGED = Sensitivity().guarantee  # what "unchanged" means, whichever metric says it
-GAVE_UP = "stopped early, since most pairs met a busy machine"
-# Why a question is open still, by what ended the measuring.
-OPEN = {"budget": "budget spent", "decided": "too noisy for the pairs that the rest needed"}
-NO_LARGER = "no change above"  # begins the reason of what is neither called unchanged nor left open
+AS_THINGS_ARE: Final = "as things are"  # an arm of which nothing was asked
+CHANGED: Final = frozenset({"regressed", "improved"})
+FEWEST: Final = 4  # pairs that an estimate needs
+UNCHANGED: Final = Sensitivity().guarantee  # what "unchanged" means, whichever metric says it
+# Why the measuring ended, as the header of a paired run stores it.
+ENDED: Final = {
+    "budget": ReasonKind.ENDED_BUDGET,
+    "decided": ReasonKind.ENDED_DECIDED,
+    "interrupted": ReasonKind.ENDED_INTERRUPTED,
+    "nothing could be timed": ReasonKind.ENDED_NOTHING_TIMED,
+}
 
 
-def comparison(judge: PairedJudge, preflight: Sequence[Verdict], ended: str) -> Comparison:
+def comparison(decider: PairedDecider, preflight: Sequence[Verdict], ended: str) -> Comparison:
     """The whole: verdicts of the preflight (outputs, memory, counts, health), then of the pairs. `ended` says why the
-    measuring ended, by the keys of OPEN or in its own words."""
-    run = judge.run
-    ended = GAVE_UP if judge.decision.gave_up else ended
-    contaminated = tuple(contamination(judge))
+    measuring ended: a key of ENDED, or another text."""
+    run = decider.run
+    why = _ended(decider, ended)
+    contaminated = tuple(contentions(decider))
     settled = {v.case_id for v in preflight if v.metric == "row"}
     verdicts = []
     for row in run.rows:
         verdicts += [v for v in preflight if v.case_id == row.id]
         if row.id in settled:
             continue
-        broken = judge.broken.get(row.id)
+        broken = decider.broken.get(row.id)
         if broken is not None:
             verdicts.append(_broken(row, *broken))
         for asked in PAIRED_METRICS:
-            question = judge.decision.questions.get(Key(row=row.id, metric=asked.metric.name))
+            question = decider.decision.questions.get(Key(row=row.id, metric=asked.metric.name))
             if question is not None and (broken is None or question.state in CHANGED):  # what was confirmed stays so
-                verdicts.append(_verdict(judge, row, asked, question, ended, contaminated))
+                verdicts.append(_verdict(decider, row, asked, question, why, contended=bool(contaminated)))
     return Comparison(
         run_id=run.id,
         suite=run.suite,
@@ -54,80 +61,82 @@ def comparison(judge: PairedJudge, preflight: Sequence[Verdict], ended: str) -> 
         rule="paired",
         arms=(run.arms[0]["text"] or AS_THINGS_ARE, run.arms[1]["text"] or AS_THINGS_ARE),
         contaminated=contaminated,
-        notes=(*run.proof, *notes(judge, ended)),
+        notes=(*map(stated, run.proof), *notes(decider, why)),
     )
 
 
-def contamination(judge: PairedJudge) -> list[str]:
-    """Why speed may not be judged: too many pairs on a busy machine, or a control that moved."""
+def _ended(decider: PairedDecider, ended: str) -> Reason:
+    if decider.decision.gave_up:
+        return because(ReasonKind.ENDED_GAVE_UP)
+    return because(ENDED[ended]) if ended in ENDED else stated(ended)
+
+
+def contentions(decider: PairedDecider) -> list[Reason]:
+    """Why speed may not be judged: too many contended pairs, or a control that moved."""
     found = []
-    count = judge.decision.count()
+    count = decider.decision.count()
     if count.contaminated:
-        reasons = [reason for row in judge.drops.values() for reason in row]
-        usual = statistics.mode(r.split(":", 1)[-1].strip() for r in reasons) if reasons else ""
-        all_pairs = count.kept + count.dropped
+        reasons = [reason for row in decider.contentions.values() for reason in row]
         found.append(
-            f"contended: {count.dropped} of {all_pairs} pairs ({count.dropped / all_pairs:.0%}) met a busy machine"
-            f"{f' (such as: {usual})' if usual else ''}"
+            because(
+                ReasonKind.CONTENDED_PAIRS,
+                dropped=count.dropped,
+                pairs=count.kept + count.dropped,
+                example=most_frequent(reasons) if reasons else None,
+            )
         )
-    for question in judge.decision.questions.values():
+    for question in decider.decision.questions.values():
         if question.control and question.state in CHANGED:
-            shift, low, high = question.estimate()
-            what = "the same code against itself" if question.key.row == COPY else "work that no arm can change"
             found.append(
-                f"control {question.key.row} ({question.key.metric}) moved by {shift:+.1%} [{low:+.1%}, {high:+.1%}]: "
-                f"{what} differs between the arms"
+                because(
+                    ReasonKind.PAIRED_CONTROL_MOVED,
+                    row=question.key.row,
+                    metric=question.key.metric,
+                    **_estimated(question.estimate()),
+                    same_code=question.key.row == COPY,
+                )
             )
     return found
 
 
-def notes(judge: PairedJudge, ended: str) -> list[str]:
+def notes(decider: PairedDecider, ended: Reason) -> list[Reason]:
     """What a reader must know of the run as a whole."""
-    count = judge.decision.count()
-    found = [
-        f"{count.kept} pairs of fresh processes over all rows, {count.dropped} dropped (busy machine); ended: {ended}"
-    ]
-    if len(judge.slots) >= 4:
-        centre, low, high = hodges_lehmann(judge.slots[:500])
-        found.append(
-            f"slot effect: the second of a pair is {centre:+.2%} [{low:+.2%}, {high:+.2%}] slower than the first"
-        )
-    if (mean := judge.mean_shift()) is not None:
-        found.append(
-            f"mean shift of latency over all rows: {mean[0]:+.2%} [{mean[1]:+.2%}, {mean[2]:+.2%}] "
-            "(advisory: it decides nothing)"
-        )
-    for question in judge.decision.questions.values():
+    count = decider.decision.count()
+    found = [because(ReasonKind.PAIR_COUNTS, kept=count.kept, dropped=count.dropped, ended=ended)]
+    if len(decider.slots) >= FEWEST:
+        found.append(because(ReasonKind.SLOT_EFFECT, **_estimated(hodges_lehmann(decider.slots[:500]))))
+    if (mean := decider.mean_shift()) is not None:
+        found.append(because(ReasonKind.MEAN_SHIFT, **_estimated(mean)))
+    for question in decider.decision.questions.values():
         if question.control and (question.key.row.startswith(SENTINEL) or question.key.metric == "latency_s"):
-            found.append(f"control {question.key.row}: {_state_words(question)}")
+            found.append(_control(question))
     return found
 
 
-def _state_words(question: Question) -> str:
-    values = question.best()
-    if len(values) < FEWEST:
-        return f"{len(values)} pairs, too few to tell"
-    shift, low, high = question.estimate()
-    word = "moved" if question.state in CHANGED else "did not move"
-    return f"{word}: {shift:+.2%} [{low:+.2%}, {high:+.2%}] over {len(values)} pairs"
+def _control(question: Question) -> Reason:
+    row, pairs = question.key.row, len(question.best())
+    if pairs < FEWEST:
+        return because(ReasonKind.CONTROL_PAIRS_TOO_FEW, row=row, pairs=pairs)
+    moved = question.state in CHANGED
+    return because(ReasonKind.CONTROL_PAIRS, row=row, moved=moved, **_estimated(question.estimate()), pairs=pairs)
+
+
+def _estimated(estimate: tuple[float, float, float]) -> dict[str, float]:
+    return dict(zip(("shift", "low", "high"), estimate, strict=True))
 
 
 def _verdict(
-    judge: PairedJudge,
-    row: PairedRow,
-    asked: PairedMetric,
-    question: Question,
-    ended: str,
-    contaminated: tuple[str, ...],
+    decider: PairedDecider, row: PairedRow, asked: PairedMetric, question: Question, ended: Reason, *, contended: bool
 ) -> Verdict:
     outcome, reason = _outcome(question, ended)
-    if not asked.leads and not question.screened:
-        reason = _no_value(judge, row, asked) or reason
-    gating = asked.leads or outcome != "inconclusive" or _suspected(question)
-    if contaminated:
-        outcome, reason = "inconclusive", f"contaminated run, not judged; it would read: {outcome}, {reason}"
+    if not asked.primary and not question.screened:
+        reason = _no_value(decider, row, asked) or reason
+    gating = asked.primary or outcome != "inconclusive" or _suspected(question)
+    if contended:
+        would_read = because(ReasonKind.WOULD_READ, outcome=outcome, reason=reason)
+        outcome, reason = "inconclusive", because(ReasonKind.CONTENDED_RUN, would_read=would_read)
     estimate = question.estimate() if len(question.best()) >= FEWEST else None
-    figures = judge.figures.get(question.key, [])
+    figures = decider.figures.get(question.key, [])
     detectable = question.detectable()
     return Verdict(
         case_id=row.id,
@@ -150,65 +159,56 @@ def _verdict(
     )
 
 
-def _outcome(question: Question, ended: str) -> tuple[Outcome, str]:
-    sensitivity, count = question.sensitivity, len(question.screened)
-    fresh = len(question.confirmed)
+def _outcome(question: Question, ended: Reason) -> tuple[Outcome, Reason]:
+    guarantee, floor = question.sensitivity.guarantee, question.sensitivity.floor
+    pairs, fresh = len(question.screened), len(question.confirmed)
     if question.state in CHANGED:
-        beyond = f"beyond {sensitivity.floor:.0%} (p = {question.deciding_p_value:.1g})"
-        told = f"confirmed on {fresh} fresh ones {beyond}"
-        if question.by_all_pairs:
-            told = f"{fresh} fresh ones bear it out, and all {count + fresh} together lie {beyond}"
-        return "regressed" if question.state == "regressed" else "improved", f"suspected after {count} pairs, {told}"
+        kind = ReasonKind.CONFIRMED_BY_ALL_PAIRS if question.by_all_pairs else ReasonKind.CONFIRMED
+        reason = because(kind, pairs=pairs, fresh=fresh, floor=floor, p_value=question.deciding_p_value)
+        return "regressed" if question.state == "regressed" else "improved", reason
     if question.state == "unchanged" and not question.still_unchanged():
-        return "inconclusive", f"first pairs lay within ±{sensitivity.guarantee:.1%}; all {count} leave more possible"
+        return "inconclusive", because(ReasonKind.LATER_PAIRS_WIDER, guarantee=guarantee, pairs=pairs)
     if question.state == "unchanged":
-        return _no_change(question, f"within ±{UNCHANGED:.1%} at 99 % after {count} pairs", f"after {count} pairs")
-    if question.laid_aside:
-        if question.within_guarantee():
-            suspected = f"suspected after {count} pairs"
-            told = f"{suspected}; {fresh} fresh ones lie within ±{UNCHANGED:.1%}"
-            return _no_change(question, told, f"{suspected}, {fresh} fresh ones")
-        return "inconclusive", f"suspected after {count} pairs; {fresh} fresh ones neither confirm it nor rule it out"
-    why = OPEN.get(ended, ended)
+        if question.lies_within(UNCHANGED):
+            return "unchanged", because(ReasonKind.WITHIN_GUARANTEE, guarantee=UNCHANGED, pairs=pairs)
+        return "inconclusive", because(ReasonKind.NO_LARGER, guarantee=guarantee, pairs=pairs)
+    if question.withdrawn:
+        if not question.within_guarantee():
+            return "inconclusive", because(ReasonKind.SUSPICION_OPEN, pairs=pairs, fresh=fresh)
+        if question.lies_within(UNCHANGED):
+            return "unchanged", because(ReasonKind.SUSPICION_WITHDRAWN, pairs=pairs, fresh=fresh, guarantee=UNCHANGED)
+        return "inconclusive", because(ReasonKind.NO_LARGER, guarantee=guarantee, pairs=pairs, fresh=fresh)
     if question.state == "suspect":
-        return "inconclusive", f"{why}: suspected after {count} pairs, {fresh} fresh ones are too few to confirm it"
-    if count == 0:
-        return "inconclusive", f"{why}: no pair was measured"
-    return "inconclusive", f"{why}: {count} pairs neither show a change nor rule one out"
-
-
-def _no_change(question: Question, unchanged: str, pairs: str) -> tuple[Outcome, str]:
-    """A shift inside the metric's own guarantee is unchanged only where it is also inside UNCHANGED, so that the word
-    means the same for each metric."""
-    if question.lies_within(UNCHANGED):
-        return "unchanged", unchanged
-    guarantee = question.sensitivity.guarantee
-    return "inconclusive", f"{NO_LARGER} {guarantee:.0%}; smaller ones cannot be excluded ({pairs})"
+        return "inconclusive", because(ReasonKind.SUSPICION_UNSETTLED, ended=ended, pairs=pairs, fresh=fresh)
+    if pairs == 0:
+        return "inconclusive", because(ReasonKind.NO_PAIR, ended=ended)
+    return "inconclusive", because(ReasonKind.PAIRS_UNDECIDED, ended=ended, pairs=pairs)
 
 
 def _suspected(question: Question) -> bool:
     """Whether a suspicion was raised that the fresh pairs neither confirmed nor ruled out."""
-    if question.laid_aside:
+    if question.withdrawn:
         return not question.within_guarantee()
     return question.state == "suspect"
 
 
-def _no_value(judge: PairedJudge, row: PairedRow, asked: PairedMetric) -> str | None:
+def _no_value(decider: PairedDecider, row: PairedRow, asked: PairedMetric) -> Reason | None:
     """Why no pair of a row gave a metric its value; None where no pair was measured at all."""
     samples = row.interleaving.turns * row.interleaving.samples if row.interleaving else 0
     if samples < asked.samples:
-        return f"too few samples in a block for a {asked.short} ({samples} of {asked.samples})"
-    measured = any(key.row == row.id for key in judge.figures)
-    return f"no block gave a {asked.short}" if measured else None
+        return because(ReasonKind.TOO_FEW_SAMPLES, figure=asked.short, samples=samples, needed=asked.samples)
+    measured = any(key.row == row.id for key in decider.figures)
+    return because(ReasonKind.NO_FIGURE, figure=asked.short) if measured else None
 
 
-def _broken(row: PairedRow, arm: str, reason: str) -> Verdict:
+def _broken(row: PairedRow, arm: str, status: Reason) -> Verdict:
     """A row that failed while its pairs were measured: the head's failure is a regression with no statistics.
 
     Not so where the memory ran out: which of the two arms it hits when both are in memory at once is chance, and each
     of them had enough when it was alone.
     """
-    where = Row(case=row.base, status="failed", reason=reason)
-    outcome: Outcome = "regressed" if arm == "head" and not reason.startswith("oom:") else "not_comparable"
-    verdict = row_verdict(where, outcome, f"health: {arm} failed in a block: {reason}")
+    where = Row(case=row.base, status="failed", reason=None)
+    regressed = arm == "head" and status.data["status"] != "oom"
+    reason = because(ReasonKind.BROKEN_IN_BLOCK, arm=arm, status=status)
+    verdict = row_verdict(where, "regressed" if regressed else "not_comparable", reason)
     return replace(verdict, case_id=row.id, label=row.label)

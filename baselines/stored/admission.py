@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from baselines.stored.controls import tripped
+from baselines.stored.measured import unchecked
 from baselines.stored.rows import NOT_RUN, Row, bad_values, rows_of, under_ids_of
-from harness.types import IDENTICAL, Run
+from harness.types import Run
 
 SHOWN = 5
 
@@ -53,19 +54,17 @@ def _not_ok(rows: dict[str, Row]) -> list[str]:
 
 def _unchecked(rows: dict[str, Row]) -> list[str]:
     """Rows whose output was not compared with an fp32 reference: they may be fast and wrong."""
-    told = [
-        i for i, r in rows.items() if r.ok and any(w.startswith("unchecked:") for m in r.processes for w in m.warnings)
-    ]
+    told = [case_id for case_id, row in rows.items() if row.ok and any(map(unchecked, row.processes))]
     return _shown("not compared with fp32 eager (force accepts it)", told)
 
 
 def _contended(run: Run) -> list[str]:
-    """A run of which so much met a busy machine, or whose control moved so far, that its speed is no baseline."""
+    """A run of which so much was contended, or whose control moved so far, that its speed is no baseline."""
     return [f"{reason} (force accepts it)" for reason in tripped(run)]
 
 
 def _removed(rows: dict[str, Row], newest: Run | None) -> list[str]:
-    """Rows and judged metrics that would silently leave the gate, as after a run with --only or without quality."""
+    """Rows and compared metrics that would silently leave the gate, as after a run with --only or without quality."""
     before = under_ids_of(rows, rows_of(newest)) if newest else {}
     gone = [i for i, row in before.items() if row.ok and (i not in rows or not rows[i].ok)]
     kept = [(i, row, rows[i]) for i, row in before.items() if i not in gone and row.ok]
@@ -73,13 +72,13 @@ def _removed(rows: dict[str, Row], newest: Run | None) -> list[str]:
         f"{name} of {case_id}"
         for case_id, then, now in kept
         for name in then.metrics()
-        if name not in now.metrics() and now.missing(name) != IDENTICAL and _judged(newest, name)
+        if name not in now.metrics() and not now.identical(name) and _compared(newest, name)
     ]
     return _shown("measured in the newest baseline and not here (force accepts it)", [*gone, *dropped])
 
 
-def _judged(run: Run | None, name: str) -> bool:
-    """Whether the run describes the metric as one that is judged."""
+def _compared(run: Run | None, name: str) -> bool:
+    """Whether the run describes the metric as one that is compared, and not only shown."""
     return run is not None and name in run.metrics and run.metrics[name].kind != "advisory"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from baselines.stored import store
-from baselines.stored.controls import control_words, tripped
+from baselines.stored.controls import control, tripped
 from baselines.stored.fingerprint import (
     differences,
     machine_key,
@@ -22,11 +22,13 @@ from baselines.stored.fingerprint import (
     software_differences,
 )
 from baselines.stored.health import appeared, row_verdict
-from baselines.stored.multiplicity import Judged, settle
-from baselines.stored.row_verdicts import TIMED, Frame, Side, judge_row
+from baselines.stored.multiplicity import Decided, corrected
+from baselines.stored.row_verdicts import TIMED, Compared, RunRows, row_verdicts
 from baselines.stored.rows import NOT_RUN, Row, rows_of, under_ids_of
 from baselines.stored.store import BaselineRefused, Session
 from baselines.verdict import Comparison, Scope, Verdict
+from baselines.wording import ReasonKind, because
+from harness.reasons import Reason, stated
 from harness.types import Run
 
 MAX_AGE_DAYS: Final = 180.0
@@ -53,20 +55,20 @@ def compare_stored(
         own = [s for s in own if only is None or s.run.id in only]
         others = [] if own or reference else store.elsewhere(run, root)
     except BaselineRefused as refused:
-        return _refused(run, refused.reasons)
+        return _refused(run, [stated(line) for line in refused.reasons])
     considered = tuple(s.run.id for s in own)
     fresh = [s for s in own if not _stale(s, run, max_age_days)]
     if own and not fresh:
-        age = f"its newest session was saved on {own[-1].saved[:10]}, more than {max_age_days:g} days before this run"
-        stale = _refused(run, [f"the baseline is stale: {age} (accept a newer one, or give --max-age)"], own[-1])
+        reason = because(ReasonKind.STALE_BASELINE, saved=own[-1].saved[:10], days=max_age_days)
+        stale = _refused(run, [reason], own[-1])
         return replace(stale, max_age_days=max_age_days, considered=considered)
     left_out = len(own) - len(fresh)
-    note = f"stale sessions left out: {left_out} (saved more than {max_age_days:g} days before this run)"
-    found = with_notes(_compare_own(run, fresh, reference, others, planned), [note] if left_out else [])
+    notes = [because(ReasonKind.STALE_SESSIONS, sessions=left_out, days=max_age_days)] if left_out else []
+    found = with_notes(_compare_own(run, fresh, reference, others, planned), notes)
     return replace(found, max_age_days=max_age_days, considered=considered, allow_new=allow_new)
 
 
-def with_notes(comparison: Comparison, notes: Sequence[str]) -> Comparison:
+def with_notes(comparison: Comparison, notes: Sequence[Reason]) -> Comparison:
     """The comparison with further notes at its end."""
     return replace(comparison, notes=(*comparison.notes, *notes)) if notes else comparison
 
@@ -79,7 +81,7 @@ def _compare_own(
         return comparison if own or not others else _unlike(run, others[-1])
     if not _hard(run, reference.run):
         return compare(run, [reference], planned=planned)
-    note = [f"this machine's own baseline is unlike: {line}" for line in comparison.differences]
+    note = [because(ReasonKind.OWN_BASELINE_UNLIKE, difference=each) for each in comparison.differences]
     result = compare(run, [reference], scope="machine-independent", planned=planned)
     return replace(result, notes=(*note, *result.notes))
 
@@ -109,35 +111,34 @@ def compare(
     """
     sessions = sorted((s for s in sessions if s.run.suite == run.suite), key=lambda s: (s.saved, s.run.created))
     if not sessions:
-        why = f"no baseline of suite {run.suite!r} for this machine ({machine_key(run.environment)})"
-        return replace(_refused(run, [why]), absent=True)
+        return replace(_refused(run, [_no_baseline(run)]), absent=True)
     newest = sessions[-1]
     unlike = _hard(run, newest.run)
     usable = [s for s in sessions if not _hard(run, s.run)] if scope == "all" else [newest]
     if not usable:
         return replace(_refused(run, unlike, newest), differences=tuple(unlike))
     usable, notes = _without_itself(run, usable)
-    frame = _frame(run, usable, scope)
-    judged, absent = _judge_rows(frame, planned)
-    judged += [(verdict, None) for verdict in _short(run, frame, {v.case_id for v, _ in judged})]
+    compared = _compared(run, usable, scope)
+    decided, absent = _decide_rows(compared, planned)
+    decided += [(verdict, None) for verdict in _short(run, compared, {v.case_id for v, _ in decided})]
     comparable = [s.run for s in usable] if scope == "all" else []
-    timed = any(verdict.kind in TIMED for verdict, _ in judged)
+    timed = any(verdict.kind in TIMED for verdict, _ in decided)
     contaminated = tuple(tripped(run, comparable)) if timed else ()
     return Comparison(
         run_id=run.id,
         suite=run.suite,
         baseline=usable[-1].run.id,
         scope=scope,
-        verdicts=tuple(disarmed(settle(judged), contaminated)),
+        verdicts=tuple(disarmed(corrected(decided), contaminated)),
         differences=tuple(unlike) if scope != "all" else (),
         sessions=len(usable),
-        notes=(*notes, *absent, *_notes(run, usable[-1].run, frame)),
+        notes=(*notes, *absent, *_notes(run, usable[-1].run, compared)),
         contaminated=contaminated,
         against=tuple(s.run.id for s in usable),
     )
 
 
-def disarmed(verdicts: Sequence[Verdict], contaminated: Sequence[str]) -> list[Verdict]:
+def disarmed(verdicts: Sequence[Verdict], contaminated: Sequence[Reason]) -> list[Verdict]:
     """The verdicts, those on times and energy undecided where the run is contaminated."""
     if not contaminated:
         return list(verdicts)
@@ -145,70 +146,81 @@ def disarmed(verdicts: Sequence[Verdict], contaminated: Sequence[str]) -> list[V
 
 
 def _undecided(verdict: Verdict) -> Verdict:
-    reason = f"contaminated run, not judged; it would read: {verdict.outcome}, {verdict.reason}"
-    return replace(verdict, outcome="inconclusive", reason=reason)
+    would_read = because(ReasonKind.WOULD_READ, outcome=verdict.outcome, reason=verdict.reason)
+    return replace(verdict, outcome="inconclusive", reason=because(ReasonKind.CONTENDED_RUN, would_read=would_read))
 
 
-def _frame(run: Run, sessions: list[Session], scope: Scope) -> Frame:
+def _compared(run: Run, sessions: list[Session], scope: Scope) -> Compared:
     soft = [soft_differences(run.environment, s.run.environment) for s in sessions]
     here = rows_of(run)
-    return Frame(
-        here=Side(run=run, rows=here),
-        stored=tuple(Side(run=s.run, rows=under_ids_of(here, rows_of(s.run))) for s in sessions),
+    return Compared(
+        candidate=RunRows(run=run, rows=here),
+        sessions=tuple(RunRows(run=s.run, rows=under_ids_of(here, rows_of(s.run))) for s in sessions),
         scope=scope,
-        other_host="" if scope != "all" or not all(soft) else ", ".join(soft[-1]),
+        other_host=() if scope != "all" or not all(soft) else tuple(soft[-1]),
     )
 
 
-def _judge_rows(frame: Frame, planned: Collection[str] | None) -> tuple[list[Judged], list[str]]:
+def _decide_rows(compared: Compared, planned: Collection[str] | None) -> tuple[list[Decided], list[Reason]]:
     """Verdicts of all rows, those of the baseline first; and a note on rows that were not asked for."""
-    judged: list[Judged] = []
+    decided: list[Decided] = []
     unasked = 0
-    for case_id, there in frame.newest.rows.items():
-        here = frame.here.rows.get(case_id)
+    for case_id, there in compared.newest.rows.items():
+        here = compared.candidate.rows.get(case_id)
         if planned is not None and case_id not in planned and (here is None or here.status == NOT_RUN):
             unasked += 1
             continue
-        judged += judge_row(frame, there, here or Row(case=there.case, status=NOT_RUN, reason=None))
-    new = [row for case_id, row in frame.here.rows.items() if case_id not in frame.newest.rows]
-    judged += [(appeared(row, frame.scope), None) for row in new]
-    return judged, [f"rows of the baseline that were not asked for in this run: {unasked}"] if unasked else []
+        decided += row_verdicts(compared, there, here or Row(case=there.case, status=NOT_RUN, reason=None))
+    new = [row for case_id, row in compared.candidate.rows.items() if case_id not in compared.newest.rows]
+    decided += [(appeared(row, compared.scope), None) for row in new]
+    return decided, [because(ReasonKind.ROWS_NOT_ASKED_FOR, rows=unasked)] if unasked else []
 
 
-def _short(run: Run, frame: Frame, compared: Collection[str]) -> list[Verdict]:
+def _short(run: Run, compared: Compared, decided: Collection[str]) -> list[Verdict]:
     """A verdict on each row that has fewer processes than were planned, as an interrupted or damaged run has: the one
     that is missing may be the one that would have failed."""
-    planned, lost = run.protocol.replicates, f" ({'; '.join(run.problems)})" if run.problems else ""
+    planned, problems = run.protocol.replicates, list(run.problems)
     return [
-        row_verdict(row, "missing", f"{len(row.processes)} of {planned} planned processes were measured{lost}")
-        for case_id, row in frame.here.rows.items()
-        if case_id in compared and row.ok and len(row.processes) < planned
+        row_verdict(
+            row,
+            "missing",
+            because(ReasonKind.PROCESSES_MISSING, measured=len(row.processes), planned=planned, problems=problems),
+        )
+        for case_id, row in compared.candidate.rows.items()
+        if case_id in decided and row.ok and len(row.processes) < planned
     ]
 
 
-def _hard(run: Run, other: Run) -> list[str]:
+def _hard(run: Run, other: Run) -> list[Reason]:
     return differences(run.environment, other.environment) + protocol_differences(run.protocol, other.protocol)
 
 
-def _without_itself(run: Run, sessions: list[Session]) -> tuple[list[Session], list[str]]:
+def _without_itself(run: Run, sessions: list[Session]) -> tuple[list[Session], list[Reason]]:
     others = [s for s in sessions if s.run.id != run.id]
     if len(others) == len(sessions):
         return sessions, []
     if others:
-        return others, ["this run is a stored session itself, and is left out of them"]
-    return sessions, ["this run is the only stored session: it is compared with itself"]
+        return others, [because(ReasonKind.LEFT_OUT_ITSELF)]
+    return sessions, [because(ReasonKind.COMPARED_WITH_ITSELF)]
 
 
-def _notes(run: Run, baseline: Run, frame: Frame) -> list[str]:
-    software = software_differences(run.environment, baseline.environment)
-    host = [f"speed is advisory: {frame.other_host}"] if frame.other_host else []
-    renamed = len(frame.newest.rows.keys() - rows_of(baseline).keys())
-    paths = [f"rows whose weights are the baseline's under another path: {renamed}"] if renamed else []
-    control = control_words(run)
-    return [*host, *paths, *software, *([f"A/A control: {control}"] if control else [])]
+def _notes(run: Run, baseline: Run, compared: Compared) -> list[Reason]:
+    found = []
+    if compared.other_host:
+        found.append(because(ReasonKind.SPEED_ADVISORY, differences=list(compared.other_host)))
+    if renamed := len(compared.newest.rows.keys() - rows_of(baseline).keys()):
+        found.append(because(ReasonKind.WEIGHTS_MOVED, rows=renamed))
+    found += software_differences(run.environment, baseline.environment)
+    if (told := control(run)) is not None:
+        found.append(because(ReasonKind.CONTROL_NOTE, control=told))
+    return found
 
 
-def _refused(run: Run, reasons: Sequence[str], newest: Session | None = None) -> Comparison:
+def _no_baseline(run: Run) -> Reason:
+    return because(ReasonKind.NO_BASELINE, suite=run.suite, machine=machine_key(run.environment))
+
+
+def _refused(run: Run, reasons: Sequence[Reason], newest: Session | None = None) -> Comparison:
     return Comparison(
         run_id=run.id,
         suite=run.suite,
@@ -221,5 +233,4 @@ def _refused(run: Run, reasons: Sequence[str], newest: Session | None = None) ->
 def _unlike(run: Run, other: Session) -> Comparison:
     """Refused: only another machine has a baseline; with what differs from it."""
     unlike = _hard(run, other.run)
-    first = f"no baseline of suite {run.suite!r} for this machine ({machine_key(run.environment)})"
-    return replace(_refused(run, [first, *unlike], other), differences=tuple(unlike))
+    return replace(_refused(run, [_no_baseline(run), *unlike], other), differences=tuple(unlike))

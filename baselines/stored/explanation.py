@@ -6,30 +6,30 @@ import math
 from collections.abc import Sequence
 
 from baselines.stored.noisy import ALPHA, D0, FULL_SESSIONS, quantile, shift_of
-from baselines.stored.row_verdicts import TIMED, Frame, Side, history
+from baselines.stored.row_verdicts import TIMED, Compared, RunRows, history
 from baselines.stored.rows import Groups, bad_values, process_value, rows_of, under_ids_of
 from baselines.verdict import Verdict
 from harness.types import Metric, Run
 from harness.units import format_value
 
-JUDGED = frozenset({"regressed", "improved", "unchanged", "inconclusive"})
+DECIDED = frozenset({"regressed", "improved", "unchanged", "inconclusive"})
 
 
 def lines(run: Run, sessions: Sequence[Run], verdict: Verdict) -> list[str]:
     """The steps of one verdict; none where it is not on a time, or no rule was asked."""
     metric = run.metrics.get(verdict.metric)
-    if verdict.kind not in TIMED or verdict.outcome not in JUDGED or metric is None or not sessions:
+    if verdict.kind not in TIMED or verdict.outcome not in DECIDED or metric is None or not sessions:
         return []
     rows = rows_of(run)
     row = rows[verdict.case_id].quiet(run.protocol.replicates)
     here = row.groups(metric.name)
-    frame = Frame(
-        here=Side(run=run, rows={row.case.id: row}),
-        stored=tuple(Side(run=s, rows=under_ids_of(rows, rows_of(s))) for s in sessions),
+    compared = Compared(
+        candidate=RunRows(run=run, rows={row.case.id: row}),
+        sessions=tuple(RunRows(run=s, rows=under_ids_of(rows, rows_of(s))) for s in sessions),
         scope="all",
     )
-    stored = history(frame, row, metric)
-    told = f" ({row.contended})" if row.contended else ""
+    stored = history(compared, row, metric)
+    told = f" ({row.contention})" if row.contention else ""
     found = [f"session {number} of {len(stored)}: {_values(metric, groups)}" for number, groups in enumerate(stored, 1)]
     found.append(f"this run: {_values(metric, here)}{told}")
     if metric.kind != "noisy" or not stored or bad_values(metric, here):

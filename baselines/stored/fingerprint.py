@@ -5,7 +5,7 @@ a comparison of speed; `differences` lists them in words. Soft fields (host, ker
 through as advisory. A machine that does not know its own CPU or GPU is only ever the same as itself: then the host hash
 decides.
 
-    differences(run.environment, session.run.environment)   # ["torch 2.14.1 here, 2.13.0 in the baseline"]
+    differences(run.environment, session.run.environment)   # [torch 2.14.1 here, 2.13.0 in the baseline]
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from baselines.wording import ReasonKind, because, value_text
 from harness.processes.environment import GPU_FLAGS, shortest_sample_s
+from harness.reasons import Reason
 from harness.types import Protocol
 
 Fields = dict[str, Any]
 Environment = Mapping[str, Any]
 
-ABSENT = "absent"
 HARD_VERSIONS = {
     "torch": "torch",
     "onnxruntime": "onnxruntime",
@@ -53,12 +54,12 @@ def machine_key(environment: Environment) -> str:
     name = fields.get("GPU model") or fields["CPU model"] or "unknown"
     cores = fields["CPU cores"]
     count = len(cores) if isinstance(cores, list) else cores
-    parts = [_text(name), f"{count} cores" if count is not None else "", _digest(fields, KEY_DIGITS)]
+    parts = [value_text(name), f"{count} cores" if count is not None else "", _digest(fields, KEY_DIGITS)]
     return "-".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-")[:60] for part in parts if part)
 
 
-def differences(a: Environment, b: Environment) -> list[str]:
-    """Hard fields in which `a` (here) differs from `b` (the baseline), in words; empty where speed is comparable."""
+def differences(a: Environment, b: Environment) -> list[Reason]:
+    """Hard fields in which `a` (here) differs from `b` (the baseline); empty where speed is comparable."""
     a, b = _recorded_in_both(a, b)
     here, there = hard_fields(a), hard_fields(b)
     same_host = _host(a) is not None and _host(a) == _host(b)
@@ -68,13 +69,13 @@ def differences(a: Environment, b: Environment) -> list[str]:
         mine, theirs = here.get(name), there.get(name)
         if name in known and (mine is None or theirs is None):
             if not same_host:
-                found.append(_unknown(name, mine, theirs))
+                found.append(because(ReasonKind.FIELD_UNKNOWN, name=name, here=mine is None, there=theirs is None))
         elif mine != theirs:
-            found.append(_words(name, mine, theirs))
+            found.append(_differs(name, mine, theirs))
     return found
 
 
-def soft_differences(a: Environment, b: Environment) -> list[str]:
+def soft_differences(a: Environment, b: Environment) -> list[Reason]:
     """Fields of the machine in which two sessions differ although their fingerprints agree: comparable, advisory."""
     a, b = _recorded_in_both(a, b)
     return _compare(soft_fields(a), soft_fields(b))
@@ -93,15 +94,15 @@ def _unset(environment: Environment) -> Environment:
     return {**environment, "torch_settings": None, "flags": {n: v for n, v in flags.items() if n not in GPU_FLAGS}}
 
 
-def software_differences(a: Environment, b: Environment) -> list[str]:
-    """The commit and the packages outside the hard fields, in words: what a comparison is usually about."""
+def software_differences(a: Environment, b: Environment) -> list[Reason]:
+    """The commit and the packages outside the hard fields: what a comparison is usually about."""
     return _compare(_software(a), _software(b))
 
 
-def protocol_differences(a: Protocol, b: Protocol) -> list[str]:
-    """How the two were measured differently, in words: warm-up, samples, processes."""
-    here, there = ({k: v for k, v in asdict(p).items() if k not in UNTIMED_PROTOCOL} for p in (a, b))
-    return [f"protocol: {line}" for line in _compare(here, there)]
+def protocol_differences(a: Protocol, b: Protocol) -> list[Reason]:
+    """How the two were measured differently: warm-up, samples, processes."""
+    here, there = ({f"protocol: {k}": v for k, v in asdict(p).items() if k not in UNTIMED_PROTOCOL} for p in (a, b))
+    return _compare(here, there)
 
 
 def identity_fields(environment: Environment) -> Fields:
@@ -170,28 +171,13 @@ def _software(environment: Environment) -> Fields:
     return {"git commit": git.get("commit"), "imgbench": environment.get("imgbench"), **others}
 
 
-def _compare(here: Fields, there: Fields) -> list[str]:
+def _compare(here: Fields, there: Fields) -> list[Reason]:
     names = dict.fromkeys([*here, *there])
-    return [_words(n, here.get(n), there.get(n)) for n in names if here.get(n) != there.get(n)]
+    return [_differs(n, here.get(n), there.get(n)) for n in names if here.get(n) != there.get(n)]
 
 
-def _words(name: str, here: object, there: object) -> str:
-    return f"{name} {_text(here)} here, {_text(there)} in the baseline"
-
-
-def _unknown(name: str, here: object, there: object) -> str:
-    where = (
-        "here and in the baseline" if here is None and there is None else "here" if here is None else "in the baseline"
-    )
-    return f"{name} unknown {where}: an unknown machine matches no other host"
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ABSENT
-    if isinstance(value, list):
-        return ", ".join(_text(v) for v in value) or ABSENT
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _differs(name: str, here: object, there: object) -> Reason:
+    return because(ReasonKind.FIELD_DIFFERS, name=name, here=here, there=there)
 
 
 def _each(gpus: list[Mapping[str, Any]], key: str) -> list[Any] | None:

@@ -11,7 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.attempts import contended, of_environment
+from baselines.stored.measured import contention, identical
+from baselines.wording import ReasonKind, because, field_differs
+from harness.attempts import of_environment
+from harness.reasons import Reason
 from harness.types import Case, Measurement, Metric, Run
 
 NOT_RUN = "not_run"
@@ -19,6 +22,14 @@ SEVERITY = ("invalid", "failed", "oom", "timeout", "skipped", "ok")
 POSITIVE_KINDS = frozenset({"noisy", "energy", "near_exact"})
 
 Groups = list[list[float]]
+
+
+class FactVaries(ValueError):
+    """The processes of one row disagree about a fact; `reason` names it."""
+
+    def __init__(self, name: str) -> None:
+        self.reason = because(ReasonKind.FACT_VARIES, name=name)
+        super().__init__(str(self.reason))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +50,14 @@ class Row:
         return [m.samples[metric] for m in self.processes if m.samples.get(metric)]
 
     def quiet(self, least: int) -> Row:
-        """The row without processes that met a busy machine, where at least `least` are left; else the row itself."""
-        calm = tuple(m for m in self.processes if contended(m) is None)
-        return replace(self, processes=calm) if len(calm) >= least else self
+        """The row without its contended processes, where at least `least` are left; else the row itself."""
+        quiet = tuple(m for m in self.processes if contention(m) is None)
+        return replace(self, processes=quiet) if len(quiet) >= least else self
 
     @property
-    def contended(self) -> str | None:
+    def contention(self) -> Reason | None:
         """Why the machine was not quiet during one of its processes."""
-        return next((reason for m in self.processes if (reason := contended(m))), None)
+        return next((reason for m in self.processes if (reason := contention(m))), None)
 
     def metrics(self) -> list[str]:
         """Names of the metrics that this row has samples of."""
@@ -56,11 +67,15 @@ class Row:
         """Why the row has no value of `metric`; None where nothing was said."""
         return next((m.missing[metric] for m in self.processes if metric in m.missing), None)
 
+    def identical(self, metric: str) -> bool:
+        """Whether the row has no value of `metric` because its outputs are bit-identical to the reference."""
+        return identical(self.missing(metric)) and not self.groups(metric)
+
     def fact(self, name: str) -> Any:
-        """The one value of a fact; None where it is not recorded. Raises ValueError where processes disagree."""
+        """The one value of a fact; None where it is not recorded. Raises FactVaries where processes disagree."""
         found = [m.facts[name] for m in self.processes if name in m.facts]
         if any(value != found[0] for value in found[1:]):
-            raise ValueError(f"{name} differs between the processes of one row")
+            raise FactVaries(name)
         return found[0] if found else None
 
 
@@ -110,15 +125,16 @@ def row_from(case: Case, measurements: Sequence[Measurement]) -> Row:
     return Row(case=case, status=worst.status, reason=worst.reason, processes=tuple(good))
 
 
-def bad_values(metric: Metric, groups: Sequence[Sequence[float]]) -> str | None:
-    """Why these samples cannot be compared: not finite, or zero where only a positive value means anything."""
+def bad_values(metric: Metric, groups: Sequence[Sequence[float]], *, here: bool = True) -> Reason | None:
+    """Why these samples, of this run or else of the baseline, cannot be compared: not finite, or zero where only a
+    positive value means anything."""
     values = [v for group in groups for v in group]
     if not values:
-        return "no samples"
+        return because(ReasonKind.NO_SAMPLES, here=here)
     wrong = [v for v in values if not math.isfinite(v)]
     if not wrong and metric.kind in POSITIVE_KINDS:
         wrong = [v for v in values if v <= 0]
-    return f"{metric.name} holds the value {wrong[0]:g}" if wrong else None
+    return because(ReasonKind.BAD_VALUE, metric=metric.name, value=f"{wrong[0]:g}", here=here) if wrong else None
 
 
 def process_value(metric: Metric, values: Sequence[float]) -> float:
@@ -130,9 +146,9 @@ def process_value(metric: Metric, values: Sequence[float]) -> float:
     return statistics.median(values) if metric.summary == "median" else math.fsum(values) / len(values)
 
 
-def metric_differences(here: Metric, there: Metric) -> list[str]:
-    """What makes two metrics of one name incomparable, in words."""
+def metric_differences(here: Metric, there: Metric) -> list[Reason]:
+    """What makes two metrics of one name incomparable."""
     pairs: Mapping[str, tuple[object, object]] = {
         name: (getattr(here, name), getattr(there, name)) for name in ("unit", "better", "kind", "summary")
     }
-    return [f"{name} {a} here, {b} in the baseline" for name, (a, b) in pairs.items() if a != b]
+    return [field_differs(name, a, b) for name, (a, b) in pairs.items() if a != b]

@@ -1,7 +1,7 @@
 """One function a metric kind: what the stored sessions and this run say about one metric of one row.
 
 A rule gets values that are already known to be comparable (same work, unit and conditions; finite, and positive where
-that matters) and returns a Finding. README.md has the same rules as a table.
+that matters) and returns a RuleResult. README.md has the same rules as a table.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from scipy.special import betaincinv
 from baselines.stored.noisy import FULL_SESSIONS, GUARANTEE, Shift, shift_of
 from baselines.stored.rows import Groups, process_value
 from baselines.verdict import Outcome
+from baselines.wording import ReasonKind, because
+from harness.reasons import Reason
 from harness.types import Kind, Metric
-from harness.units import format_value
 
 ENERGY_TOLERANCE: Final = 0.10
 NEAR_EXACT_SHARE: Final = 0.005
@@ -33,7 +34,6 @@ HIGHER_FLOOR: Final = 0.01
 LOWER_SHARE: Final = 0.25
 MCNEMAR_LEVEL: Final = 0.01
 ITEM_GUARANTEE: Final = 0.05  # net share of the items that `unchanged` excludes
-IDENTICAL_SAMPLES: Final = "bit-identical"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +50,11 @@ class Evidence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class RuleResult:
     """A verdict without its row. The p-values are set where chance decides, for the correction over all rows."""
 
     outcome: Outcome
-    reason: str
+    reason: Reason
     baseline: float | None = None
     candidate: float | None = None
     low: float | None = None
@@ -65,35 +65,40 @@ class Finding:
     p_better: float | None = None
 
 
-def judge(evidence: Evidence) -> Finding:
-    """The verdict of the metric's own kind; bit-identical samples end the matter."""
-    finding = RULES[evidence.metric.kind](evidence)
-    if evidence.here != evidence.newest or finding.outcome == "not_comparable":
-        return finding
-    return Finding(
+def decide(evidence: Evidence) -> RuleResult:
+    """The result of the rule of the metric's kind; bit-identical samples are unchanged whatever the rule says."""
+    result = RULES[evidence.metric.kind](evidence)
+    if evidence.here != evidence.newest or result.outcome == "not_comparable":
+        return result
+    return RuleResult(
         outcome="unchanged",
-        reason=IDENTICAL_SAMPLES,
-        baseline=finding.candidate,
-        candidate=finding.candidate,
-        minimum_detectable=finding.minimum_detectable,
-        gating=finding.gating,
+        reason=because(ReasonKind.BIT_IDENTICAL),
+        baseline=result.candidate,
+        candidate=result.candidate,
+        minimum_detectable=result.minimum_detectable,
+        gating=result.gating,
     )
 
 
-def noisy(evidence: Evidence) -> Finding:
+def noisy(evidence: Evidence) -> RuleResult:
     """The session rule of `baselines.stored.noisy`; its alarm still has to pass the correction over all rows."""
     metric, shift = evidence.metric, shift_of(evidence.metric, evidence.sessions, evidence.here)
     turn = -1.0 if metric.better == "higher" else 1.0
     low, high = sorted(math.exp(turn * bound) for bound in shift.interval())
     detectable, beyond = (abs(math.expm1(turn * size)) for size in (shift.detectable, shift.threshold))
-    outcome, note = _shift_outcome(shift)
-    word = "beyond" if abs(shift.harm) > shift.threshold else "within"
-    count = f"{shift.sessions} session{'s' if shift.sessions > 1 else ''}"
-    advisory = "" if shift.gating else f"advisory: {shift.sessions} of {FULL_SESSIONS} sessions; "
-    return Finding(
+    outcome, undecided = _shift_outcome(shift)
+    return RuleResult(
         outcome=outcome,
-        reason=f"{advisory}{percent(math.expm1(turn * shift.harm))}, {word} the noise of {count} ({share(beyond)}); "
-        f"a change below {share(detectable)} may go unseen{note}",
+        reason=because(
+            ReasonKind.SESSION_SHIFT,
+            change=math.expm1(turn * shift.harm),
+            threshold=beyond,
+            beyond=abs(shift.harm) > shift.threshold,
+            detectable=detectable,
+            sessions=shift.sessions,
+            needed=None if shift.gating else FULL_SESSIONS,
+            undecided=undecided,
+        ),
         baseline=math.exp(statistics.fmean(math.log(_middle(metric, groups)) for groups in evidence.sessions)),
         candidate=_middle(metric, evidence.here),
         low=low,
@@ -105,38 +110,34 @@ def noisy(evidence: Evidence) -> Finding:
     )
 
 
-def _shift_outcome(shift: Shift) -> tuple[Outcome, str]:
-    """The outcome of one row on its own, and a note."""
+def _shift_outcome(shift: Shift) -> tuple[Outcome, Reason | None]:
+    """The outcome of one row on its own, and why it is undecided."""
     if abs(shift.harm) > shift.threshold:
         worse = shift.harm > 0
         if shift.agreed(1.0 if worse else -1.0):
-            return ("regressed" if worse else "improved"), ""
-        return "inconclusive", "; the processes of this run disagree: measure again"
+            return ("regressed" if worse else "improved"), None
+        return "inconclusive", because(ReasonKind.PROCESSES_DISAGREE)
     if shift.excluded:
-        return "unchanged", ""
-    return "inconclusive", f"; {share(GUARANTEE)} is not excluded"
+        return "unchanged", None
+    return "inconclusive", because(ReasonKind.CHANGE_NOT_EXCLUDED, size=GUARANTEE)
 
 
-def exact(evidence: Evidence) -> Finding:
+def exact(evidence: Evidence) -> RuleResult:
     """Equality. A change where neither direction is better means that other work was done."""
     here, there = (sorted({v for g in groups for v in g}) for groups in (evidence.here, evidence.newest))
     if len(here) > 1 or len(there) > 1:
-        varies = ", ".join(f"{v:g}" for v in (here if len(here) > 1 else there))
-        return Finding(outcome="not_comparable", reason=f"an exact value varies within one run: {varies}")
+        varies = because(ReasonKind.EXACT_VALUE_VARIES, values=here if len(here) > 1 else there)
+        return RuleResult(outcome="not_comparable", reason=varies)
     if here == there:
-        return Finding(outcome="unchanged", reason="equal", baseline=there[0], candidate=here[0])
-    unit = evidence.metric.unit
-    texts = [format_value(value, unit, 6) for value in (there[0], here[0])]
-    if texts[0] == texts[1]:
-        texts = [f"{value:.17g} {unit}" for value in (there[0], here[0])]
-    words = f"changed from {texts[0]} to {texts[1]}"
-    outcome, note = direction(evidence.metric, here[0] - there[0])
+        return RuleResult(outcome="unchanged", reason=because(ReasonKind.EQUAL), baseline=there[0], candidate=here[0])
+    outcome, kind = direction(evidence.metric, here[0] - there[0]), ReasonKind.EXACT_VALUE_CHANGED
     if outcome == "inconclusive":
-        outcome, note = "not_comparable", ": not the same work"
-    return Finding(outcome=outcome, reason=words + note, baseline=there[0], candidate=here[0])
+        outcome, kind = "not_comparable", ReasonKind.EXACT_VALUE_OF_OTHER_WORK
+    reason = because(kind, there=there[0], here=here[0], unit=evidence.metric.unit)
+    return RuleResult(outcome=outcome, reason=reason, baseline=there[0], candidate=here[0])
 
 
-def near_exact(evidence: Evidence) -> Finding:
+def near_exact(evidence: Evidence) -> RuleResult:
     """Largest over the processes against that of the newest session; beyond 0.5 %, 2 MiB, and what the processes of one
     stored session usually differ by. What the sessions differ by among themselves was accepted, and is no noise."""
     metric = evidence.metric
@@ -148,32 +149,38 @@ def near_exact(evidence: Evidence) -> Finding:
     return tolerance(metric, there, here, max(NEAR_EXACT_SHARE * there, floor, spread))
 
 
-def energy(evidence: Evidence) -> Finding:
+def energy(evidence: Evidence) -> RuleResult:
     """Median over processes against the median over sessions; beyond 10 %."""
     there, here = _medians(evidence)
     return tolerance(evidence.metric, there, here, ENERGY_TOLERANCE * abs(there))
 
 
-def quality_item(evidence: Evidence) -> Finding:
+def quality_item(evidence: Evidence) -> RuleResult:
     """Exact McNemar over the same items in the same order; its alarm is corrected over all rows."""
     here, there = evidence.here[0], evidence.newest[0]
     if len(here) != len(there):
-        return Finding(outcome="not_comparable", reason=f"{len(here)} items here, {len(there)} in the baseline")
+        counts = because(ReasonKind.ITEM_COUNTS_DIFFER, here=len(here), there=len(there))
+        return RuleResult(outcome="not_comparable", reason=counts)
     if {*here, *there} - {0.0, 1.0}:
-        return Finding(outcome="not_comparable", reason="an item is neither 0 nor 1")
+        return RuleResult(outcome="not_comparable", reason=because(ReasonKind.ITEM_NOT_BINARY))
     bad, good = (1.0, 0.0) if evidence.metric.better == "lower" else (0.0, 1.0)
     lost = sum(a == bad and b == good for a, b in zip(here, there, strict=True))
     won = sum(a == good and b == bad for a, b in zip(here, there, strict=True))
     p = mcnemar(lost, won)
-    baseline, flips, excluded = math.fsum(there) / len(there), lost + won, largest_change(lost, won, len(here))
-    outcome: Outcome = "unchanged" if excluded <= ITEM_GUARANTEE else "inconclusive"
+    baseline, possible = math.fsum(there) / len(there), largest_change(lost, won, len(here))
+    outcome: Outcome = "unchanged" if possible <= ITEM_GUARANTEE else "inconclusive"
     if p <= MCNEMAR_LEVEL:
         outcome = "regressed" if lost > won else "improved"
-    open_still = f"; a change of {share(excluded)} is not excluded" if outcome == "inconclusive" else ""
-    return Finding(
+    return RuleResult(
         outcome=outcome,
-        reason=f"{flips} of {len(here)} items flipped ({share(flips / len(here))}): {lost} lost, {won} won; "
-        f"McNemar p = {p:.2g}{open_still}",
+        reason=because(
+            ReasonKind.ITEMS_FLIPPED,
+            lost=lost,
+            won=won,
+            items=len(here),
+            p_value=p,
+            possible=possible if outcome == "inconclusive" else None,
+        ),
         baseline=baseline,
         candidate=math.fsum(here) / len(here),
         minimum_detectable=ITEMS_NEEDED / len(here) / baseline if baseline and len(here) >= ITEMS_NEEDED else None,
@@ -182,7 +189,7 @@ def quality_item(evidence: Evidence) -> Finding:
     )
 
 
-def quality_set(evidence: Evidence) -> Finding:
+def quality_set(evidence: Evidence) -> RuleResult:
     """FID, KID of equal conditions; beyond 10 %, and beyond 0.005 where the figure itself is near zero."""
     there, here = (process_value(evidence.metric, groups[0]) for groups in (evidence.newest, evidence.here))
     return tolerance(evidence.metric, there, here, set_tolerance(there))
@@ -193,13 +200,14 @@ def set_tolerance(there: float) -> float:
     return max(SET_SHARE * abs(there), SET_FLOOR)
 
 
-def quality_continuous(evidence: Evidence) -> Finding:
+def quality_continuous(evidence: Evidence) -> RuleResult:
     """PSNR beyond 0.5 dB (all above 60 dB alike); a score beyond 0.01; an error (lower is better) beyond 25 %."""
     metric = evidence.metric
     there, here = (process_value(metric, groups[0]) for groups in (evidence.newest, evidence.here))
     if metric.unit == "dB":
         if min(there, here) >= INDISTINGUISHABLE_DB:
-            return Finding(outcome="unchanged", reason="both above 60 dB", baseline=there, candidate=here)
+            reason = because(ReasonKind.INDISTINGUISHABLE, decibel=INDISTINGUISHABLE_DB)
+            return RuleResult(outcome="unchanged", reason=reason, baseline=there, candidate=here)
         change = min(here, INDISTINGUISHABLE_DB) - min(there, INDISTINGUISHABLE_DB)
         return tolerance(metric, there, here, DECIBEL, change=change)
     allowed = LOWER_SHARE * abs(there) if metric.better == "lower" else HIGHER_FLOOR
@@ -208,16 +216,21 @@ def quality_continuous(evidence: Evidence) -> Finding:
 
 def tolerance(
     metric: Metric, there: float, here: float, allowed: float, *, change: float | None = None, gating: bool = True
-) -> Finding:
+) -> RuleResult:
     """`here` against `there` with an allowed absolute change; a change of exactly `allowed` is still allowed."""
     change = here - there if change is None else change
-    relative = percent(change / abs(there)) if there and metric.unit != "dB" else f"{change:+.3g} {metric.unit}"
-    outcome, note = direction(metric, change) if abs(change) > allowed else ("unchanged", "")
-    allowed_text = share(allowed / abs(there)) if there and metric.unit != "dB" else format_value(allowed, metric.unit)
-    word = "within" if outcome == "unchanged" else "beyond"
-    return Finding(
-        outcome=outcome,
-        reason=f"{relative}, {word} the tolerance of {allowed_text}{note}",
+    within = abs(change) <= allowed
+    return RuleResult(
+        outcome="unchanged" if within else direction(metric, change),
+        reason=because(
+            ReasonKind.TOLERANCE,
+            there=there,
+            change=change,
+            allowed=allowed,
+            unit=metric.unit,
+            within=within,
+            directed=within or metric.better is not None,
+        ),
         baseline=there,
         candidate=here,
         minimum_detectable=allowed / abs(there) if there else None,
@@ -225,11 +238,11 @@ def tolerance(
     )
 
 
-def direction(metric: Metric, change: float) -> tuple[Outcome, str]:
-    """What a real change means, and a note; inconclusive where neither direction is better."""
+def direction(metric: Metric, change: float) -> Outcome:
+    """What a real change means; inconclusive where neither direction is better."""
     if metric.better is None:
-        return "inconclusive", "; neither direction is better"
-    return ("regressed", "") if (change > 0) == (metric.better == "lower") else ("improved", "")
+        return "inconclusive"
+    return "regressed" if (change > 0) == (metric.better == "lower") else "improved"
 
 
 def mcnemar(lost: int, won: int) -> float:
@@ -258,16 +271,6 @@ def largest_change(lost: int, won: int, items: int) -> float:
     return max(0.0, 2 * bound - 1) * flips / items
 
 
-def percent(change: float) -> str:
-    """A change as text: 0.123 -> '+12.3 %'."""
-    return f"{change * 100:+.1f} %"
-
-
-def share(part: float) -> str:
-    """A size as text: 0.123 -> '12.3 %'."""
-    return f"{part * 100:.1f} %"
-
-
 def _middle(metric: Metric, groups: Groups) -> float:
     return statistics.median(process_value(metric, values) for values in groups)
 
@@ -280,7 +283,7 @@ def _medians(evidence: Evidence) -> tuple[float, float]:
 # The fewest flips, all one way, that reach MCNEMAR_LEVEL: 2 * 0.5 ** 8 = 0.8 %.
 ITEMS_NEEDED: Final = next(n for n in range(1, 64) if mcnemar(n, 0) <= MCNEMAR_LEVEL)
 
-RULES: Final[Mapping[Kind, Callable[[Evidence], Finding]]] = {
+RULES: Final[Mapping[Kind, Callable[[Evidence], RuleResult]]] = {
     "noisy": noisy,
     "exact": exact,
     "near_exact": near_exact,

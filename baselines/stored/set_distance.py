@@ -22,8 +22,9 @@ from typing import Any, Final
 import numpy as np
 
 from baselines.stored.rows import Row
-from baselines.stored.rules import Finding, percent, set_tolerance
+from baselines.stored.rules import RuleResult, set_tolerance
 from baselines.verdict import Outcome
+from baselines.wording import ReasonKind, because
 from harness.picture_sets import Array, PictureSet, decode, kernel
 from harness.types import Metric
 
@@ -68,9 +69,9 @@ def kid(pictures: PictureSet, weights: Weights) -> Array:
 DISTANCES: Final[Mapping[str, Distance]] = {"fid": fid, "kid": kid}
 
 
-def judged(metric: Metric, there: Row, here: Row, baseline: float, candidate: float) -> Finding | None:
-    """The verdict by paired bootstrap on the figures `baseline` and `candidate`; None where a side did not keep its
-    pictures' features, or the metric is no distance that can be computed from them."""
+def by_bootstrap(metric: Metric, there: Row, here: Row, baseline: float, candidate: float) -> RuleResult | None:
+    """The result of a paired bootstrap for the figures `baseline` and `candidate`; None where one of the runs did not
+    keep its pictures' features, or the metric is no distance that can be computed from them."""
     sets = [_stored(row) for row in (there, here)]
     distance = DISTANCES.get(metric.name)
     if distance is None or sets[0] is None or sets[1] is None:
@@ -78,20 +79,18 @@ def judged(metric: Metric, there: Row, here: Row, baseline: float, candidate: fl
     try:
         before, now = decode(sets[0]), decode(sets[1])
     except (ValueError, KeyError, TypeError) as error:
-        return Finding(outcome="not_comparable", reason=f"the stored features cannot be read: {error}")
+        return RuleResult(outcome="not_comparable", reason=because(ReasonKind.SET_UNREADABLE, error=str(error)))
     if before.features.shape != now.features.shape:
-        return Finding(
-            outcome="not_comparable",
-            reason=f"features of {now.features.shape} here, of {before.features.shape} in the baseline",
-        )
+        shapes = {"here": list(now.features.shape), "there": list(before.features.shape)}
+        return RuleResult(outcome="not_comparable", reason=because(ReasonKind.SET_SHAPES_DIFFER, **shapes))
     allowed = set_tolerance(baseline)
     count = len(now.features)
     if count < FEWEST:
-        told = f"{count} pictures are too few for an interval (at least {FEWEST})"
-        return Finding(outcome="inconclusive", reason=told, baseline=baseline, candidate=candidate)
+        reason = because(ReasonKind.SET_TOO_SMALL, pictures=count, needed=FEWEST)
+        return RuleResult(outcome="inconclusive", reason=reason, baseline=baseline, candidate=candidate)
     found = paired_difference(distance, before, now)
     decimals = DIGITS - 1 - math.floor(math.log10(max(abs(baseline), abs(candidate), allowed)))
-    return _finding(baseline, candidate, allowed, found.rounded(decimals), count)
+    return _result(baseline, candidate, allowed, found.rounded(decimals), count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,18 +120,24 @@ def paired_difference(distance: Distance, before: PictureSet, now: PictureSet) -
     return Difference(shift=shift, deciding=deciding, shown=shown)
 
 
-def _finding(baseline: float, candidate: float, allowed: float, found: Difference, count: int) -> Finding:
+def _result(baseline: float, candidate: float, allowed: float, found: Difference, count: int) -> RuleResult:
     shift, (low, high) = found.shift, found.deciding
     outcome: Outcome = "inconclusive"
     if -allowed <= low and high <= allowed:
         outcome = "unchanged"
     elif abs(shift) > allowed and (low > 0 or high < 0):
         outcome = "regressed" if shift > 0 else "improved"
-    relative = f" ({percent(shift / abs(baseline))})" if baseline else ""
-    return Finding(
+    return RuleResult(
         outcome=outcome,
-        reason=f"{shift:+.3g}{relative} [{low:+.3g}, {high:+.3g}] at 99 %, paired bootstrap of {count} pictures; "
-        f"tolerance {allowed:.3g}",
+        reason=because(
+            ReasonKind.SET_CHANGED,
+            shift=shift,
+            baseline=baseline,
+            low=low,
+            high=high,
+            pictures=count,
+            allowed=allowed,
+        ),
         baseline=baseline,
         candidate=candidate,
         low=1 + found.shown[0] / baseline if baseline > 0 else None,

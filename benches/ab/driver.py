@@ -18,7 +18,7 @@ from typing import Any
 import benches
 from baselines.paired import preflight as preflight_rules
 from baselines.paired import verdicts
-from baselines.paired.decider import PairedJudge, replayed
+from baselines.paired.decider import PairedDecider, replayed
 from baselines.paired.decision import RULE
 from baselines.paired.metrics import PAIRED_METRICS
 from baselines.paired.preflight import Found
@@ -39,6 +39,7 @@ from harness.paired.hosts import ArmProcess, Launch, close_all
 from harness.paired.paired_run import PairedRun
 from harness.paired.pairs import Pairs, Servers
 from harness.processes.threads import Threads
+from harness.reasons import stated
 from harness.registry import PROBES
 from harness.timing import perf_counter
 from harness.types import Suite
@@ -68,14 +69,22 @@ class Asked:
     apart: bool = False
 
 
-def run(asked: Asked, folder: Path, say: Say) -> Comparison:
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """A paired run that is decided: its decider, which has seen every pair, and the comparison that came of it."""
+
+    decider: PairedDecider
+    comparison: Comparison
+
+
+def run(asked: Asked, folder: Path, say: Say) -> Decided:
     """Measures and decides. Raises ArmFailed, NotComparable and NoSuchDevice."""
-    measure(asked, folder, say, PairedJudge)
-    return decide(folder)
+    return decided(measure(asked, folder, say, PairedDecider), folder)
 
 
-def measure(asked: Asked, folder: Path, say: Say, judge: Callable[[PairedRun], PairedJudge]) -> None:
-    """Measures what `judge` wants into `folder`. Raises ArmFailed, NotComparable and NoSuchDevice."""
+def measure(asked: Asked, folder: Path, say: Say, deciding: Callable[[PairedRun], PairedDecider]) -> PairedDecider:
+    """Measures what a decider of the run wants into `folder`; the decider, closed. Raises ArmFailed, NotComparable and
+    NoSuchDevice."""
     began = perf_counter()
     with tempfile.TemporaryDirectory(prefix="imgbench-ab-") as scratch, closing(Referee(Path(scratch))) as referee:
         servers = _servers(asked, folder, Path(scratch))
@@ -94,19 +103,27 @@ def measure(asked: Asked, folder: Path, say: Say, judge: Callable[[PairedRun], P
                 say=say,
             )
             _preflight(pairs, asked, say)
-            ended = _measure(pairs, say, judge)
+            decider = deciding(pairs.run)
+            ended = _measure(pairs, say, decider)
         finally:
             close_all(servers.all())
-    paired.write_header(folder, replace(pairs.run, finished=storage.now(), ended=ended))
+    decider.run = replace(pairs.run, finished=storage.now(), ended=ended)
+    decider.decision.close()
+    paired.write_header(folder, decider.run)
+    return decider
 
 
-def decide(folder: Path) -> Comparison:
-    """The comparison of a stored paired run, from its raw values alone."""
-    header = paired.load(folder)
-    judge = replayed(header, paired.blocks(folder))
-    preflight = list(paired.preflight(folder))
-    found = verdicts.comparison(judge, preflight_rules.judged(header, preflight), header.ended or "interrupted")
-    return replace(found, notes=(*found.notes, preflight_rules.outputs_in_words(header, preflight), *header.notes))
+def decide(folder: Path) -> Decided:
+    """Decides a stored paired run from its raw values alone."""
+    return decided(replayed(paired.load(folder), paired.blocks(folder)), folder)
+
+
+def decided(decider: PairedDecider, folder: Path) -> Decided:
+    """The comparison of a run whose every pair `decider` has seen; its preflight is read from `folder`."""
+    header, preflight = decider.run, list(paired.preflight(folder))
+    found = verdicts.comparison(decider, preflight_rules.verdicts(header, preflight), header.ended or "interrupted")
+    notes = (*found.notes, preflight_rules.outputs(header, preflight), *map(stated, header.notes))
+    return Decided(decider=decider, comparison=replace(found, notes=notes))
 
 
 def _servers(asked: Asked, folder: Path, scratch: Path) -> Servers:
@@ -240,34 +257,34 @@ def _probes(run: PairedRun) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return QUICK_PROBES, (f"energy not measured: {seconds:.0f} s of windows are more than a fifth of the budget",)
 
 
-def _measure(pairs: Pairs, say: Say, judge: Callable[[PairedRun], PairedJudge]) -> str:
+def _measure(pairs: Pairs, say: Say, decider: PairedDecider) -> str:
     if not any(row.interleaving for row in pairs.run.rows):
         return "budget" if pairs.left_s <= 0 else "nothing could be timed"
-    return pairs.measure(Reported(judge=judge(pairs.run), say=say, pairs=pairs))
+    return pairs.measure(Reported(decider=decider, say=say, pairs=pairs))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reported:
-    """A judge that also tells how it goes."""
+    """A decider that also tells how it goes."""
 
-    judge: PairedJudge
+    decider: PairedDecider
     say: Say
     pairs: Pairs
 
     @property
     def phase(self) -> str:
-        return self.judge.phase
+        return self.decider.phase
 
     def wanted(self) -> set[str]:
-        return self.judge.wanted()
+        return self.decider.wanted()
 
     def add(self, first: paired.Block, second: paired.Block) -> None:
-        self.judge.add(first, second)
-        states = [q.state for q in self.judge.decision.questions.values() if q.leads]
+        self.decider.add(first, second)
+        states = [q.state for q in self.decider.decision.questions.values() if q.primary]
         settled = sum(state not in {"open", "suspect"} for state in states)
         suspects = sum(state == "suspect" for state in states)
         self.say(
-            f"{self.judge.phase} · {settled} of {len(states)} rows decided, {suspects} suspected · "
+            f"{self.decider.phase} · {settled} of {len(states)} rows decided, {suspects} suspected · "
             f"{self.pairs.elapsed_s:.0f} of {self.pairs.run.budget_s:.0f} s"
         )
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
 
 import benches
 import reports.formats.terminal
-from baselines.paired.decider import replayed
 from baselines.paired.decision import RULE
 from baselines.paired.verdicts import AS_THINGS_ARE
 from baselines.verdict import BENCHMARK_ERROR, FINE, MEANINGS, NOT_COMPARABLE, USAGE, Comparison, Verdict, exit_code
@@ -23,36 +20,19 @@ from benches.ab import arms
 from benches.ab import driver as ab_room
 from benches.cli.run_folders import new_folder, paired_folder
 from benches.failures import NotComparable, UsageError
-from harness import storage, streams, strict_json
+from harness import storage, streams
 from harness import suite as suite_room
 from harness.paired import paired_run as paired
 from harness.processes import progress, threads
-from harness.stored_types import check
+from harness.reasons import stated
 from harness.types import Suite
 from reports.ci import artifacts
+from reports.formats import comparison_json
 from reports.page import page, paired_page
 
 COMPARISON_FILE = "comparison.json"
 REPORT_FILE = "report.html"
 UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
-
-
-class StoredVerdict(TypedDict):
-    """The keys of a stored verdict that are read."""
-
-    case_id: str
-    metric: str
-    outcome: str
-
-
-class StoredComparison(TypedDict, total=False):
-    """The keys of a stored comparison that are read."""
-
-    considered: list[str]
-    notes: list[str]
-    max_age_days: float | None
-    allow_new: bool
-    verdicts: list[StoredVerdict]
 
 
 def ab(options: Namespace) -> int:
@@ -94,7 +74,7 @@ def unanswered(suite: Suite, texts: tuple[str, str], error: Exception) -> Compar
         scope="all",
         rule="paired",
         arms=arms_in_words,
-        refused=(failures.text(error),),
+        refused=(stated(failures.text(error)),),
         error=failures.exit_code(error) == BENCHMARK_ERROR,
     )
 
@@ -126,7 +106,7 @@ def asked_of(
     )
 
 
-def measured(asked: ab_room.Asked, folder: Path) -> Comparison:
+def measured(asked: ab_room.Asked, folder: Path) -> ab_room.Decided:
     """One paired run into `folder`; an interrupted one keeps its blocks."""
     try:
         with storage.locked(folder), progress.status(progress.console()) as tell:
@@ -137,12 +117,13 @@ def measured(asked: ab_room.Asked, folder: Path) -> Comparison:
         raise
 
 
-def finish(options: Namespace, comparison: Comparison, folder: Path) -> int:
+def finish(options: Namespace, decided: ab_room.Decided, folder: Path) -> int:
     """Writes every artefact, prints the verdicts, and only then decides the exit code."""
+    comparison = decided.comparison
     print_comparison(comparison)
     write_artifacts(options, comparison)
-    storage.write_atomically(folder / COMPARISON_FILE, as_json(comparison))
-    report = write_page(folder, folder / REPORT_FILE, strict=options.strict)
+    storage.write_atomically(folder / COMPARISON_FILE, comparison_json.text(comparison, strict=options.strict))
+    report = write_page(decided, folder / REPORT_FILE, strict=options.strict)
     code = exit_code(comparison, strict=options.strict)
     say(f"exit code {code}: {MEANINGS[code]}")
     say(f"report {report}")
@@ -150,11 +131,9 @@ def finish(options: Namespace, comparison: Comparison, folder: Path) -> int:
     return FINE if options.exit_zero else code
 
 
-def write_page(folder: Path, path: Path, *, strict: bool = False) -> Path:
-    """The HTML page of a stored paired run."""
-    header = paired.load(folder)
-    judge = replayed(header, paired.blocks(folder))
-    page.write(path, paired_page.build(judge, ab_room.decide(folder), strict=strict))
+def write_page(decided: ab_room.Decided, path: Path, *, strict: bool = False) -> Path:
+    """The HTML page of a paired run."""
+    page.write(path, paired_page.build(decided.decider, decided.comparison, strict=strict))
     return path
 
 
@@ -174,72 +153,45 @@ def write_artifacts(options: Namespace, comparison: Comparison) -> None:
 
 def explain(options: Namespace) -> int:
     """Says in words how the verdicts of one row came about."""
-    folder = paired_folder(options.run)
-    header = paired.load(folder)
-    judge = replayed(header, paired.blocks(folder))
-    comparison = ab_room.decide(folder)
+    decided = ab_room.decide(paired_folder(options.run))
+    decider, comparison = decided.decider, decided.comparison
+    proof = decider.run.proof
     row = row_named(options.row, comparison.verdicts)
     say(f"{row.label}  ({row.case_id})")
-    for line in header.proof:
+    for line in proof:
         say(f"  {line}")
     for verdict in (v for v in comparison.verdicts if v.case_id == row.case_id):
         say(f"{verdict.metric}: {verdict.outcome}{'' if verdict.gating else ' (advisory)'}: {verdict.reason}")
-        for question in judge.decision.questions.values():
+        for question in decider.decision.questions.values():
             if (question.key.row, question.key.metric) == (verdict.case_id, verdict.metric):
                 for look in question.looks:
                     say(f"    {look}")
-    for reason in dict.fromkeys(judge.drops.get(row.case_id, [])):
-        say(f"  pairs dropped: {judge.drops[row.case_id].count(reason)} x {reason}")
-    for line in (*comparison.contaminated, *comparison.notes[len(header.proof) :]):
-        say(f"  {line}")
+    for contention, number in decider.left_out(row.case_id).items():
+        say(f"  pairs left out: {number} x {contention}")
+    for reason in (*comparison.contaminated, *comparison.notes[len(proof) :]):
+        say(f"  {reason}")
     return FINE
 
 
 def replay(options: Namespace) -> int:
     """Decides again from the raw blocks, and compares with what was decided then, bit for bit."""
     folder = paired_folder(options.run)
-    again = as_json(ab_room.decide(folder))
-    stored = folder / COMPARISON_FILE
-    if not stored.exists():
-        say(again)
+    decided = ab_room.decide(folder)
+    path = folder / COMPARISON_FILE
+    if not path.exists():
+        say(comparison_json.text(decided.comparison))
         say(f"{folder} holds no stored decision: this is the one that its blocks give")
         return FINE
-    if stored_text(stored) == again:
+    changes = comparison_json.changes(comparison_json.read(path), decided.comparison)
+    if not changes:
         say(f"{folder}: decided again from the raw values: bit for bit the same")
         return FINE
     say(f"{folder}: the raw values give another decision than the stored one")
-    if (rule := paired.load(folder).rule) != RULE:
+    if (rule := decided.decider.run.rule) != RULE:
         say(f"  it was decided by version {rule} of the rule, and this is version {RULE}")
-    for line in changes(stored_json(stored), json.loads(again)):
+    for line in changes:
         say(f"  {line}")
     return NOT_COMPARABLE
-
-
-def stored_json(path: Path) -> dict[str, Any]:
-    """A stored comparison. Raises UnreadableRun."""
-    try:
-        found = strict_json.read(path)
-    except OSError as error:
-        raise storage.UnreadableRun(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise storage.UnreadableRun(f"{path}: {error}") from None
-    if not isinstance(found, dict):
-        raise storage.UnreadableRun(f"{path}: not a comparison")
-    try:
-        check(found, StoredComparison, "comparison")
-    except ValueError as error:
-        raise storage.UnreadableRun(f"{path}: {error}") from None
-    return found
-
-
-def stored_text(path: Path) -> str:
-    """The text of a stored comparison. Raises UnreadableRun if the file does not hold one."""
-    stored_json(path)
-    return path.read_text(encoding="utf-8")
-
-
-def as_json(comparison: Comparison) -> str:
-    return json.dumps(asdict(comparison), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def seconds(text: str, *, zero: bool = False) -> float:
@@ -266,10 +218,10 @@ def cache_root() -> Path:
 
 def print_comparison(comparison: Comparison) -> None:
     progress.console().print(reports.formats.terminal.verdicts(comparison))
-    for line in comparison.notes:
-        say(line)
-    for line in comparison.contaminated:
-        say(f"contaminated: {line}")
+    for note in comparison.notes:
+        say(str(note))
+    for reason in comparison.contaminated:
+        say(f"the run is contended: {reason}")
     say(reports.formats.terminal.headline(comparison))
 
 
@@ -293,19 +245,3 @@ def row_named(asked: str, verdicts: Sequence[Verdict]) -> Verdict:
         return found[0]
     listed = "\n  ".join(f"{v.case_id}  {v.label}" for v in found or rows)
     raise UsageError(f"explain: {asked!r} names {len(found)} rows; give one of\n  {listed}")
-
-
-def changes(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """The fields in which two stored comparisons differ, in words."""
-    found = [
-        f"{k}: {there.get(k)!r} stored, {here.get(k)!r} now"
-        for k in here
-        if k != "verdicts" and there.get(k) != here[k]
-    ]
-    stored = {(v["case_id"], v["metric"]): v for v in there.get("verdicts", [])}
-    for verdict in here["verdicts"]:
-        before = stored.get((verdict["case_id"], verdict["metric"]))
-        if before != verdict:
-            outcome = before["outcome"] if before else "absent"
-            found.append(f"{verdict['label']} {verdict['metric']}: {outcome} stored, {verdict['outcome']} now")
-    return found

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,14 @@ from baselines.stored import explanation as sessions_in_words
 from baselines.stored import fingerprint
 from baselines.stored.suspects import suspects
 from baselines.verdict import FINE, NOT_COMPARABLE, Comparison, exit_code
+from baselines.wording import ReasonKind, because, counted
 from benches.ab.arms import OURS
 from benches.cli.ab import (
     COMPARISON_FILE,
-    as_json,
-    changes,
     print_comparison,
     row_named,
     say,
     seconds,
-    stored_json,
-    stored_text,
     write_artifacts,
 )
 from benches.cli.run_folders import load_run
@@ -41,57 +37,63 @@ from harness.processes.loaded_code import source_digests
 from harness.processes.sweep import EnvironmentFailed, StorageFailed, collect_environment, extend
 from harness.processes.threads import ThreadsRefused
 from harness.processes.worker import Workers
+from harness.reasons import Reason, stated
 from harness.registry import UnknownName
 from harness.timing import perf_counter
 from harness.types import Case, Run
 from harness.weights import WeightsChanged
+from reports.formats import comparison_json
 
 
 def compare(options: Namespace) -> int:
-    """Judges a run against the stored sessions; suspects are measured again first, where that can be done here."""
+    """Compares a run with the stored sessions; suspects are measured again first, where that can be done here."""
     if options.json and options.annotations:
         raise UsageError("compare: --json and --annotations both fill stdout; write the JSON with --json-file")
     budget_s = seconds(options.budget, zero=True)
     measured = load_run(options.run)
     comparison = _against_store(measured, store_of(options), options.max_age, allow_new=options.allow_new)
     if wanted := suspects(measured, comparison):
-        told = _measured_again(measured, wanted, budget_s, quiet=options.json)
+        told = (_measured_again(measured, wanted, budget_s, quiet=options.json),)
         measured = storage.load(Path(str(measured.folder)))
         comparison = _against_store(measured, store_of(options), options.max_age, told, allow_new=options.allow_new)
-    _keep(measured, comparison)
+    _keep(measured, comparison, strict=options.strict)
     write_artifacts(options, comparison)
     if options.json:
-        say(streams.escaped(json.dumps(asdict(comparison), indent=1, ensure_ascii=False), sys.stdout))
+        say(streams.escaped(comparison_json.text(comparison, strict=options.strict).rstrip(), sys.stdout))
     else:
         print_comparison(comparison)
     code = exit_code(comparison, strict=options.strict)
     return FINE if options.exit_zero else code
 
 
-def _keep(run: Run, comparison: Comparison) -> None:
+def _keep(run: Run, comparison: Comparison, *, strict: bool) -> None:
     """Stores the decision beside the run, for `replay`; a run that may only be read is compared all the same."""
     try:
-        storage.write_atomically(Path(str(run.folder)) / COMPARISON_FILE, as_json(comparison))
+        storage.write_atomically(
+            Path(str(run.folder)) / COMPARISON_FILE, comparison_json.text(comparison, strict=strict)
+        )
     except OSError as error:
         streams.complain(f"the comparison is not kept: {error}")
 
 
-def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, quiet: bool) -> tuple[str, ...]:
-    """Adds processes of the suspected rows to the run; what came of it, in words."""
-    hint = _hint(run)
-    rows = f"{len(wanted)} suspected row{'s' if len(wanted) > 1 else ''}"
+def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, quiet: bool) -> Reason:
+    """Adds processes of the suspected rows to the run; what came of it."""
+
+    def refused(reason: Reason) -> Reason:
+        return because(ReasonKind.NOT_MEASURED_AGAIN, rows=len(wanted), reason=reason, suite=run.suite)
+
     if budget_s == 0:
-        return (f"{rows} not measured again (--budget 0){hint}",)
+        return refused(because(ReasonKind.NO_BUDGET))
     if run.environment.get("host_hash") != host_hash():
-        return (f"{rows} not measured again: the run was made on another host{hint}",)
+        return refused(because(ReasonKind.ANOTHER_HOST))
     kept = run.environment.get("plugins", [])
     plugins = (*benches.PLUGINS, *benches.modules(kept))
     try:
         benches.load_plugins(*kept)
     except UsageError as error:
-        return (f"{rows} not measured again: {error}{hint}",)
+        return refused(stated(str(error)))
     if run.environment.get("sources") != source_digests((*OURS, *plugins)):
-        return (f"{rows} not measured again: the code is not, or is not known to be, that of the run{hint}",)
+        return refused(because(ReasonKind.OTHER_CODE))
     began, folder = perf_counter(), Path(str(run.folder))
     planned = sum(wanted.values())
     try:
@@ -99,9 +101,9 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
             workers = Workers(plugins, folder / "logs", libraries(run.cases))
             here = collect_environment(workers, run.environment["device"], run.environment["threads"])
             if differ := changed(here, run.environment):
-                told = "; ".join(differ[:3])
-                return (f"{rows} not measured again, since the conditions are others now: {told}{hint}",)
+                return refused(because(ReasonKind.OTHER_CONDITIONS_NOW, differences=differ[:3]))
             if not quiet:
+                rows = counted(len(wanted), "suspected row")
                 say(f"{rows}: measured again for at most {budget_s:.0f} s")
             done = extend(
                 weights.checked(storage.load(folder)), wanted, workers, plugins, budget_s - (perf_counter() - began)
@@ -116,19 +118,15 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
         storage.RunBusy,
         OSError,
     ) as error:
-        return (f"{rows} not measured again: {error}{hint}",)
-    short = f" of {planned} planned ones (budget spent)" if done < planned else ""
-    return (f"{rows} measured again: {done} further processes{short}{hint}",)
-
-
-def _hint(run: Run) -> str:
-    """How the suspects could be decided for good: against the code itself."""
-    return f"; against another commit itself: imgbench ab {run.suite} --base ref=COMMIT"
+        return refused(stated(str(error)))
+    return because(ReasonKind.MEASURED_AGAIN, rows=len(wanted), processes=done, planned=planned, suite=run.suite)
 
 
 def explain(options: Namespace) -> int:
     """Says in words how the verdicts of one row came about."""
-    run, comparison = _stored_comparison(options)
+    run = load_run(options.run)
+    path = Path(str(run.folder)) / COMPARISON_FILE
+    comparison = _decided_again(run, comparison_json.read(path) if path.exists() else None, options)
     if comparison.refused:
         for line in ("not compared:", *(f"  {reason}" for reason in comparison.refused)):
             say(line)
@@ -142,38 +140,36 @@ def explain(options: Namespace) -> int:
         used = [against[i].run for i in comparison.against if i in against]
         for line in sessions_in_words.lines(run, used, verdict):
             say(f"    {line}")
-    for line in (*comparison.contaminated, *comparison.notes):
-        say(f"  {line}")
+    for note in (*comparison.contaminated, *comparison.notes):
+        say(f"  {note}")
     return FINE
 
 
 def replay(options: Namespace) -> int:
     """Decides again from the run's raw values and the same stored sessions, bit for bit the same or not."""
     run = load_run(options.run)
-    stored = Path(str(run.folder)) / COMPARISON_FILE
-    if not stored.exists():
+    path = Path(str(run.folder)) / COMPARISON_FILE
+    if not path.exists():
         raise UsageError(f"{run.folder} holds no stored comparison (imgbench compare writes it)")
-    before, (_, again) = stored_text(stored), _stored_comparison(options)
-    if before == as_json(again):
+    stored = comparison_json.read(path)
+    changes = comparison_json.changes(stored, _decided_again(run, stored, options))
+    if not changes:
         say(f"{run.folder}: decided again from the raw values: bit for bit the same")
         return FINE
     say(f"{run.folder}: the raw values give another decision than the stored one")
-    for line in changes(stored_json(stored), json.loads(as_json(again))):
+    for line in changes:
         say(f"  {line}")
     return NOT_COMPARABLE
 
 
-def _stored_comparison(options: Namespace) -> tuple[Run, Comparison]:
-    """The run, and what its raw values say now against the sessions that its stored comparison names."""
-    run = load_run(options.run)
-    path = Path(str(run.folder)) / COMPARISON_FILE
-    document = stored_json(path) if path.exists() else {}
-    only = tuple(document["considered"]) if "considered" in document else None
-    told = tuple(n for n in document.get("notes", ()) if "measured again" in n)
-    stored_age = document.get("max_age_days")
-    age = baselines.stored.compare.MAX_AGE_DAYS if stored_age is None else float(stored_age)
-    allow_new = bool(document.get("allow_new", False))
-    return run, _against_store(run, store_of(options), age, told, only, allow_new=allow_new)
+def _decided_again(run: Run, stored: comparison_json.StoredComparison | None, options: Namespace) -> Comparison:
+    """What the run's raw values say now against the sessions that its stored comparison names."""
+    if stored is None:
+        return _against_store(run, store_of(options))
+    age = baselines.stored.compare.MAX_AGE_DAYS if stored.max_age_days is None else stored.max_age_days
+    return _against_store(
+        run, store_of(options), age, stored.measured_again, stored.considered, allow_new=stored.allow_new
+    )
 
 
 def compare_with_stored(measured: Run, root: Path) -> tuple[Comparison, ...]:
@@ -182,10 +178,11 @@ def compare_with_stored(measured: Run, root: Path) -> tuple[Comparison, ...]:
     return () if comparison.absent else (comparison,)
 
 
-def changed(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+def changed(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Reason]:
     """Every condition in which a run that goes on would differ from its own header: machine, host, versions, commit."""
     kinds = (fingerprint.differences, fingerprint.soft_differences, fingerprint.software_differences)
-    return [line.replace(" in the baseline", " in the run") for kind in kinds for line in kind(here, there)]
+    found = [reason for kind in kinds for reason in kind(here, there)]
+    return [replace(r, kind=ReasonKind.FIELD_CHANGED) if r.kind == ReasonKind.FIELD_DIFFERS else r for r in found]
 
 
 def store_of(options: Namespace) -> Path:
@@ -197,7 +194,7 @@ def _against_store(
     measured: Run,
     root: Path,
     max_age_days: float = baselines.stored.compare.MAX_AGE_DAYS,
-    told: tuple[str, ...] = (),
+    told: tuple[Reason, ...] = (),
     only: tuple[str, ...] | None = None,
     *,
     allow_new: bool = False,

@@ -20,6 +20,7 @@ import reports.page.page
 from baselines.stored import controls, fingerprint
 from baselines.verdict import BENCHMARK_ERROR, FINE, NOTHING_MEASURED
 from benches import failures, suites
+from benches.ab import driver
 from benches.ab.arms import OURS
 from benches.cli import INTERRUPTED, listing
 from benches.cli import ab as paired_commands
@@ -58,7 +59,7 @@ def run(options: Namespace) -> int:
         return FINE
     folder = Path(str(finished.folder))
     _print_table(finished)
-    if control := controls.control_words(finished):
+    if control := controls.control(finished):
         _say(f"A/A control: {control}")
     if not options.no_report:
         comparisons = compare_with_stored(finished, store_of(options))
@@ -87,7 +88,7 @@ def _paired_report(options: Namespace) -> int:
     if len(options.runs) > 1:
         raise UsageError("report: a paired run has a page of its own; give it alone")
     folder = paired_folder(options.runs[0])
-    _say(str(paired_commands.write_page(folder, options.out or folder / REPORT_FILE)))
+    _say(str(paired_commands.write_page(driver.decide(folder), options.out or folder / REPORT_FILE)))
     return FINE
 
 
@@ -239,7 +240,7 @@ def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
         stored = weights.checked(stored)
         workers = Workers(plugins, folder / "logs", libraries(stored.cases))
         here = collect_environment(workers, stored.environment["device"], stored.environment["threads"])
-        differ = changed(here, stored.environment)
+        differ = [str(reason) for reason in changed(here, stored.environment)]
         if stored.environment.get("sources") not in (None, source_digests((*OURS, *plugins))):
             differ.append("the source is not that which the run was begun with")
         if differ:

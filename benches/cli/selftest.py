@@ -17,13 +17,14 @@ from baselines.paired.decider import Recorder
 from baselines.verdict import FINE, Comparison
 from benches import selftest as room
 from benches.ab import driver as ab_room
-from benches.cli.ab import COMPARISON_FILE, as_json, asked_of, measured, say, suite_of
+from benches.cli.ab import COMPARISON_FILE, asked_of, measured, say, suite_of
 from benches.cli.run_folders import new_folder
 from benches.failures import UsageError
 from harness import storage
 from harness.paired import paired_run as paired
 from harness.processes import progress
 from harness.timing import perf_counter
+from reports.formats import comparison_json
 
 
 def selftest(options: Namespace) -> int:
@@ -46,11 +47,11 @@ def _trials(options: Namespace) -> int:
         asked = replace(asked_of(options, suite, ("", arm), None, Path.cwd()), apart=options.apart)
         folder = new_folder(options.out, f"selftest-{suite.name}")
         began = perf_counter()
-        found = measured(asked, folder)
-        elapsed = perf_counter() - began
-        storage.write_atomically(folder / COMPARISON_FILE, as_json(found))
+        decided = measured(asked, folder)
+        elapsed, found = perf_counter() - began, decided.comparison
+        storage.write_atomically(folder / COMPARISON_FILE, comparison_json.text(found))
         say(f"{arm or room.NOTHING}: {reports.formats.terminal.headline(found)}  ({folder})")
-        return found, _conditions(paired.load(folder), elapsed)
+        return found, _conditions(decided.decider.run, elapsed)
 
     found = room.stored(options.history) if options.history else []
     plans = options.plan or room.PLANS

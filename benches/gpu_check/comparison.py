@@ -58,7 +58,7 @@ def paired(bench: Bench, capability: tuple[int, int], until_s: float) -> None:
     folder = bench.folder / "ab"
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        found = ab.run(asked, folder, lambda _text: None)
+        found = ab.run(asked, folder, lambda _text: None).comparison
     except Exception as error:
         bench.writer.comparison((), one_line(error))
         return
@@ -75,7 +75,7 @@ def compared(found: Comparison, slowed: str) -> tuple[Compared, ...]:
             planted=case_id == slowed,
             outcome=v.outcome,
             ratio=v.ratio,
-            reason=v.reason,
+            reason=str(v.reason),
         )
         for case_id, v in {**whole, **latency}.items()
     )

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from baselines.verdict import MEANINGS, Comparison, exit_code
+from baselines.verdict import Comparison
 from harness import storage
-from harness.processes.environment import VERSION
 from reports.ci.annotations import github
 from reports.ci.badge import badge
 from reports.ci.junit import junit
-from reports.formats import markdown
-from reports.gate import sentence
+from reports.formats import comparison_json, markdown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +38,7 @@ def write(comparison: Comparison, targets: Targets, say: Callable[[str], None], 
         (targets.markdown, lambda: markdown.comparison(comparison) + "\n"),
         (targets.comment, lambda: markdown.pull_request_comment(comparison, strict=strict)),
         (targets.badge, lambda: badge(comparison)),
-        (targets.json, lambda: as_json(comparison, strict=strict)),
+        (targets.json, lambda: comparison_json.text(comparison, strict=strict)),
     ]
     tasks: list[Callable[[], None]] = [partial(_replace, path, text) for path, text in texts if path is not None]
     if targets.step_summary is not None:
@@ -58,19 +53,6 @@ def write(comparison: Comparison, targets: Targets, say: Callable[[str], None], 
         say(line)
     if problems:
         raise problems[0]
-
-
-def as_json(comparison: Comparison, *, strict: bool = False) -> str:
-    """The whole comparison with the exit code that it stands for. A value that is not finite is null."""
-    code = exit_code(comparison, strict=strict)
-    document = {
-        "imgbench": VERSION,
-        "exit_code": code,
-        "meaning": MEANINGS[code],
-        "sentence": sentence(comparison, strict),
-        **asdict(comparison),
-    }
-    return json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _replace(path: Path, text: Callable[[], str]) -> None:
@@ -88,11 +70,3 @@ def _append_summary(path: Path, comparison: Comparison) -> None:
 
 def _encodable(text: str) -> str:
     return text.encode(errors="replace").decode()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

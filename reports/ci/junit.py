@@ -57,8 +57,8 @@ def _properties(suite: ElementTree.Element, comparison: Comparison) -> None:
     told = [("run", comparison.run_id), ("baseline", comparison.baseline), ("rule", comparison.rule)]
     if comparison.arms:
         told += [("base", comparison.arms[0]), ("head", comparison.arms[1])]
-    told += [("difference", line) for line in comparison.differences]
-    told += [("note", line) for line in comparison.notes]
+    told += [("difference", str(reason)) for reason in comparison.differences]
+    told += [("note", str(reason)) for reason in comparison.notes]
     properties = ElementTree.SubElement(suite, "properties")
     for name, value in told:
         ElementTree.SubElement(properties, "property", {"name": name, "value": _clean(value) or "none"})
@@ -87,10 +87,10 @@ def _case(suite: ElementTree.Element, verdict: Verdict, comparison: Comparison, 
     case = ElementTree.SubElement(suite, "testcase", attributes)
     standing = gate.standing(verdict, comparison, strict)
     if standing == "skipped":
-        message = verdict.reason if verdict.outcome == "inconclusive" else f"contaminated run: {verdict.reason}"
+        message = str(verdict.reason) if verdict.outcome == "inconclusive" else f"contended run: {verdict.reason}"
         ElementTree.SubElement(case, "skipped", {"message": _clean(message)})
     elif standing != "passed":
-        _tell(case, standing, verdict.outcome, verdict.reason)
+        _tell(case, standing, verdict.outcome, str(verdict.reason))
 
 
 def _tell(case: ElementTree.Element, tag: str, kind: str, reason: str) -> None:

@@ -110,7 +110,7 @@ def _longest(made: Callable[[int], str], fits: Callable[[str], bool], most: int)
 
 def _counted(found: Comparison) -> str:
     if found.refused:
-        return f"**Not compared**: {'; '.join(found.refused)}."
+        return f"**Not compared**: {'; '.join(map(str, found.refused))}."
     return findings.comparison_sentence(found)
 
 

@@ -136,7 +136,7 @@ def headline(comparison: Comparison) -> str:
     "compared with digits-20261122 (all, 1 session): 2 regressed, 140 unchanged"
     """
     if comparison.refused:
-        return f"not compared: {'; '.join(comparison.refused)}"
+        return f"not compared: {'; '.join(map(str, comparison.refused))}"
     told = ", ".join(outcomes_text(comparison.verdicts)) or "nothing to compare"
     if comparison.rule == "paired":
         disarmed = "CONTAMINATED, speed is not judged: " if comparison.contaminated else ""

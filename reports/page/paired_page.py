@@ -1,6 +1,6 @@
 """The page of a paired run: what it says, each row's shift, what the controls did, how each verdict came about.
 
-    page.write(path, paired_page.build(judge, comparison))
+    page.write(path, paired_page.build(decider, comparison))
 
 Shifts are ln(head / base) of latency, shown in percent, + is slower.
 """
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from baselines.paired.decider import SENTINEL, PairedJudge
+from baselines.paired.decider import SENTINEL, PairedDecider
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.verdicts import AS_THINGS_ARE
 from baselines.verdict import MEANINGS, Comparison, Verdict, exit_code, same_arms
@@ -47,16 +47,16 @@ class Line:
     told: str
 
 
-def build(judge: PairedJudge, comparison: Comparison, *, strict: bool = False) -> str:
-    """The whole page, from a judge that has seen every block and the comparison that came of it."""
-    run = judge.run
-    lines = _lines(judge, comparison)
+def build(decider: PairedDecider, comparison: Comparison, *, strict: bool = False) -> str:
+    """The whole page, from a decider that has seen every block and the comparison that came of it."""
+    run = decider.run
+    lines = _lines(decider, comparison)
     made: dict[str, Section | NotShown | None] = {
         "verdict": _verdict(comparison, strict),
         "shifts": _shifts(lines),
         "verdicts": _verdicts(comparison, run),
         "pairs": _pairs(lines),
-        "how": _how(judge, comparison),
+        "how": _how(decider, comparison),
         "environment": _environment(run),
     }
     return assembled(
@@ -64,7 +64,7 @@ def build(judge: PairedJudge, comparison: Comparison, *, strict: bool = False) -
         title=f"{comparison.suite}: {'the same arm twice (A/A)' if same_arms(comparison) else 'base against head'}",
         eyebrow="Paired comparison",
         descriptions=[f"base: {run.arms[0]['text'] or AS_THINGS_ARE}; head: {run.arms[1]['text'] or AS_THINGS_ARE}"],
-        runs=[_facts(judge)],
+        runs=[_facts(decider)],
     )
 
 
@@ -153,7 +153,7 @@ def _pairs(lines: Sequence[Line]) -> Section | NotShown:
     figure.update_xaxes(title_text="head against base (%), + is slower", ticksuffix=" %")
     note = (
         "One mark is one pair of fresh processes. Screening pairs raise a suspicion; fresh pairs, measured after it, "
-        "have to confirm it, alone or together with the others. Pairs that met a busy machine are left out."
+        "have to confirm it, alone or together with the others. Contended pairs are left out."
     )
     return Section(order=30, title="Every pair", note=note, figures=(Chart(title="Latency", figure=figure, wide=True),))
 
@@ -168,16 +168,15 @@ def _verdicts(comparison: Comparison, run: PairedRun) -> Section:
     return Section(order=20, title="Verdicts", note=note, html=content)
 
 
-def _how(judge: PairedJudge, comparison: Comparison) -> Section:
+def _how(decider: PairedDecider, comparison: Comparison) -> Section:
     rows = []
-    for row in judge.run.rows:
+    for row in decider.run.rows:
         steps = []
         for verdict in (v for v in comparison.verdicts if v.case_id == row.id):
-            question = judge.decision.questions.get(Key(row=row.id, metric=verdict.metric))
+            question = decider.decision.questions.get(Key(row=row.id, metric=verdict.metric))
             looks = question.looks if question is not None else []
-            steps.append((f"{verdict.metric}: {verdict.outcome.replace('_', ' ')}", verdict.reason, looks))
-        drops = judge.drops.get(row.id, [])
-        dropped = [f"{drops.count(reason)} pairs left out: {reason}" for reason in dict.fromkeys(drops)]
+            steps.append((f"{verdict.metric}: {verdict.outcome.replace('_', ' ')}", str(verdict.reason), looks))
+        dropped = [f"{number} pairs left out: {reason}" for reason, number in decider.left_out(row.id).items()]
         rows.append({"label": row.label, "steps": steps, "dropped": dropped})
     content = fragment("paired_how.html", rows=rows)
     return Section(order=40, title="How each verdict came about", html=content)
@@ -191,8 +190,8 @@ def _environment(run: PairedRun) -> Section:
     return Section(order=90, title="Environment", html=content)
 
 
-def _facts(judge: PairedJudge) -> dict[str, Any]:
-    run, count = judge.run, judge.decision.count()
+def _facts(decider: PairedDecider) -> dict[str, Any]:
+    run, count = decider.run, decider.decision.count()
     facts = {
         "Device": run.environment.get("device_name") or run.device,
         "Threads": threads.in_words(run.environment) or run.threads,
@@ -209,13 +208,13 @@ def _facts(judge: PairedJudge) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _lines(judge: PairedJudge, comparison: Comparison) -> list[Line]:
+def _lines(decider: PairedDecider, comparison: Comparison) -> list[Line]:
     """The rows that were timed in the suite's order, then the controls."""
     verdicts = {v.case_id: v for v in comparison.verdicts if v.metric == LATENCY}
-    questions = judge.decision.questions
+    questions = decider.decision.questions
     found = []
-    labels = short_labels(judge.run.rows)
-    for row in judge.run.rows:
+    labels = short_labels(decider.run.rows)
+    for row in decider.run.rows:
         question, verdict = questions.get(Key(row=row.id, metric=LATENCY)), verdicts.get(row.id)
         if question is not None and verdict is not None:
             found.append(Line(label=labels[row.id], question=question, outcome=verdict.outcome, told=_told(verdict)))

@@ -123,7 +123,7 @@ def _row(verdict: Verdict, metrics: Mapping[str, Metric]) -> dict[str, str]:
         "candidate": format_value(verdict.candidate, verdict.unit),
         "ratio": _ratio(verdict),
         "seen": MISSING if seen is None else f"{seen:.1%}",
-        "reason": verdict.reason + ("" if verdict.gating else " (advisory)"),
+        "reason": f"{verdict.reason}{'' if verdict.gating else ' (advisory)'}",
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from baselines.stored.controls import control_words, sentinel_figures
+from baselines.stored.controls import control, sentinel_figures
 from harness.types import Run
 from harness.units import MISSING, format_value
 from reports.section import SECTIONS, NotShown, ReportData, Section
@@ -66,7 +66,7 @@ def _run_facts(run: Run) -> dict[str, str]:
     return {
         "created": utc(run.created) or MISSING,
         "finished": utc(run.finished or "") or "not finished",
-        "A/A control": control_words(run) or "none",
+        "A/A control": str(control(run) or "none"),
         "measured again": f"{len(run.superseded)} processes that met a busy machine" if run.superseded else "nothing",
         **sentinels,
     }

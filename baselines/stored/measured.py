@@ -1,0 +1,60 @@
+"""What a measurement says of itself, as far as a comparison decides by it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any, Final
+
+from harness.attempts import contended
+from harness.reasons import STATED, Reason, of
+from harness.types import IDENTICAL, Measurement
+
+UNKNOWN_NAME: Final = "unknown_name"  # the code has no such model, backend or axis
+UNCHECKED: Final = "unchecked"  # the output was not compared with an fp32 reference
+IDENTICAL_OUTPUTS: Final = "identical"  # a metric has no value, since the outputs are those of the reference
+# How a reason begins that an older version stored as text.
+TEXTS: Final = {UNKNOWN_NAME: "UnknownName: ", UNCHECKED: "unchecked:", IDENTICAL_OUTPUTS: IDENTICAL}
+
+
+def contention(measurement: Measurement) -> Reason | None:
+    """Why the machine was not quiet during the measurement; None where it was."""
+    found = contended(measurement)
+    return None if found is None else of(found)
+
+
+def most_frequent(reasons: Sequence[Reason]) -> Reason:
+    """The first reason of the kind that occurs most often."""
+    usual = statistics.mode(reason.kind for reason in reasons)
+    return next(reason for reason in reasons if reason.kind == usual)
+
+
+def unchecked(measurement: Measurement) -> bool:
+    """Whether the output was not compared with an fp32 reference: it may be fast and wrong."""
+    return any(_is(of(warning), UNCHECKED) for warning in measurement.warnings)
+
+
+def unknown_name(reason: Reason | str | None) -> bool:
+    """Whether a row failed because its code has no such model, backend or axis."""
+    return reason is not None and _is(of(reason), UNKNOWN_NAME)
+
+
+def identical(reason: Reason | str | None) -> bool:
+    """Whether a metric has no value because the outputs are bit-identical to the reference."""
+    return reason is not None and _is(of(reason), IDENTICAL_OUTPUTS)
+
+
+def same_reason(one: Reason, other: Reason) -> bool:
+    """Whether two rows are as they are for the same reason. The texts are compared where an older version stored one of
+    them as text."""
+    if one.kind != other.kind or one.data.keys() != other.data.keys():
+        return STATED in {*one.data, *other.data} and str(one) == str(other)
+    return all(_same_value(value, other.data[name]) for name, value in one.data.items())
+
+
+def _same_value(one: Any, other: Any) -> bool:
+    return same_reason(one, other) if isinstance(one, Reason) and isinstance(other, Reason) else bool(one == other)
+
+
+def _is(reason: Reason, kind: str) -> bool:
+    return reason.kind == kind or (reason.kind == STATED and str(reason).startswith(TEXTS[kind]))

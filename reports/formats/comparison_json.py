@@ -1,0 +1,176 @@
+"""A comparison as JSON: the one form of `comparison.json`, `--json` and `--json-file`.
+
+    comparison_json.text(comparison)           # of a Comparison
+    stored = comparison_json.read(path)        # what a replay needs of a stored one
+    comparison_json.changes(stored, again)     # [] where it is decided again as it was
+
+Sentences stand under `reason`, `notes`, `contaminated`, `refused` and `differences`; beside them, under `cause` and
+`causes`, are their kinds and data, by which a replay compares. A number that is not finite is null.
+
+Format history: 1 had sentences alone, and no key `schema`. 2 adds kinds and data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, TypedDict
+
+from baselines.verdict import MEANINGS, Comparison, Verdict, exit_code
+from baselines.wording import ReasonKind
+from harness import reasons, strict_json
+from harness.processes.environment import VERSION
+from harness.reasons import Reason
+from harness.storage import UnreadableRun
+from harness.stored_types import check
+from reports.gate import sentence
+
+SCHEMA: Final = 2
+READ: Final = (1, 2)
+REASONED: Final = ("differences", "refused", "notes", "contaminated")  # the fields that hold several reasons
+# What a replay does not compare: what the command or the version adds, and every sentence.
+NOT_DECIDED: Final = frozenset({"schema", "imgbench", "exit_code", "meaning", "sentence", "verdicts", *REASONED})
+MEASURED_AGAIN: Final = frozenset({ReasonKind.MEASURED_AGAIN, ReasonKind.NOT_MEASURED_AGAIN})
+
+
+class StoredVerdict(TypedDict):
+    """The keys of a stored verdict that must be there."""
+
+    case_id: str
+    metric: str
+    outcome: str
+
+
+class Document(TypedDict, total=False):
+    """The keys of a stored comparison that are read."""
+
+    schema: int
+    considered: list[str]
+    notes: list[str]
+    causes: dict[str, list[dict[str, Any]]]
+    max_age_days: float | None
+    allow_new: bool
+    verdicts: list[StoredVerdict]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredComparison:
+    """A stored comparison: the document, and what deciding it again needs. `considered` is None where it names no
+    sessions; `measured_again` are its notes on suspects, which the run itself does not tell."""
+
+    document: Mapping[str, Any]
+    schema: int
+    considered: tuple[str, ...] | None
+    measured_again: tuple[Reason, ...]
+    max_age_days: float | None
+    allow_new: bool
+
+
+def text(comparison: Comparison, *, strict: bool = False) -> str:
+    """The JSON text, which ends a line."""
+    return json.dumps(document(comparison, strict=strict), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def document(comparison: Comparison, *, strict: bool = False) -> dict[str, Any]:
+    """The comparison as JSON values, with the exit code that it stands for."""
+    code = exit_code(comparison, strict=strict)
+    several = {name: getattr(comparison, name) for name in REASONED}
+    found: dict[str, Any] = {
+        "schema": SCHEMA,
+        "imgbench": VERSION,
+        "exit_code": code,
+        "meaning": MEANINGS[code],
+        "sentence": sentence(comparison, strict),
+        **{field.name: getattr(comparison, field.name) for field in fields(comparison)},
+        **{name: [str(reason) for reason in given] for name, given in several.items()},
+        "causes": {name: [reason.to_json() for reason in given] for name, given in several.items()},
+        "verdicts": [_verdict(verdict) for verdict in comparison.verdicts],
+    }
+    finite: dict[str, Any] = _finite(found)
+    return finite
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    values = {field.name: getattr(verdict, field.name) for field in fields(verdict)}
+    return {**values, "reason": str(verdict.reason), "cause": verdict.reason.to_json()}
+
+
+def read(path: Path) -> StoredComparison:
+    """A stored comparison of this version or an earlier one. Raises UnreadableRun."""
+    try:
+        found = strict_json.read(path)
+        check(found, Document, "comparison")
+        schema = found.get("schema", 1)
+        if schema not in READ:
+            raise ValueError(f"schema {schema!r}; this version reads {' and '.join(map(str, READ))}")
+        return StoredComparison(
+            document=found,
+            schema=schema,
+            considered=tuple(found["considered"]) if "considered" in found else None,
+            measured_again=tuple(note for note in _notes(found, schema) if note.kind in MEASURED_AGAIN),
+            max_age_days=found.get("max_age_days"),
+            allow_new=bool(found.get("allow_new", False)),
+        )
+    except OSError as error:
+        raise UnreadableRun(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UnreadableRun(f"{path}: {error}") from None
+
+
+def _notes(found: Mapping[str, Any], schema: int) -> Iterator[Reason]:
+    """The notes of a stored comparison. Version 1 stored the text alone, in which one of them is recognised."""
+    if schema == 1:
+        yield from (
+            reasons.stated(note, ReasonKind.MEASURED_AGAIN if "measured again" in note else reasons.STATED)
+            for note in found.get("notes", ())
+        )
+    else:
+        yield from map(reasons.from_json, found.get("causes", {}).get("notes", ()))
+
+
+def changes(stored: StoredComparison, again: Comparison) -> list[str]:
+    """Every field that is decided otherwise now, in words; empty where nothing is. Sentences do not count."""
+    now = json.loads(text(again))
+    there, here = (_decided(found, stored.schema) for found in (stored.document, now))
+    told = [f"{name}: {there.get(name)!r} stored, {here[name]!r} now" for name in here if there.get(name) != here[name]]
+    before, after = (_by_metric(found, stored.schema) for found in (stored.document, now))
+    labels = {(v["case_id"], v["metric"]): v["label"] for v in now["verdicts"]}
+    for key, verdict in after.items():
+        if key not in before:
+            told.append(f"{labels[key]} {key[1]}: absent stored, {verdict['outcome']} now")
+        told += [
+            f"{labels[key]} {key[1]}: {name} {before[key].get(name)!r} stored, {value!r} now"
+            for name, value in verdict.items()
+            if key in before and before[key].get(name) != value
+        ]
+    return told + [
+        f"{case_id} {metric}: {before[case_id, metric]['outcome']} stored, absent now"
+        for case_id, metric in before.keys() - after.keys()
+    ]
+
+
+def _decided(found: Mapping[str, Any], schema: int) -> dict[str, Any]:
+    """The fields of a document that are decided; of reasons that have no kind how many there are."""
+    values = {name: value for name, value in found.items() if name not in NOT_DECIDED and name != "causes"}
+    if schema == 1:
+        return values | {name: len(found.get(name, ())) for name in REASONED if name != "notes"}
+    return values | found["causes"]
+
+
+def _by_metric(found: Mapping[str, Any], schema: int) -> dict[tuple[str, str], dict[str, Any]]:
+    left_out = {"reason", "cause"} if schema == 1 else {"reason"}
+    return {
+        (verdict["case_id"], verdict["metric"]): {k: v for k, v in verdict.items() if k not in left_out}
+        for verdict in found.get("verdicts", ())
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
