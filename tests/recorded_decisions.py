@@ -25,21 +25,22 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from baselines import store
 from baselines.admission import objections
 from baselines.compare import compare_stored
-from baselines.detector.recorded import load as load_recording
 from baselines.store import BaselineRefused
 from baselines.suspects import suspects
+from harness.sweep import remaining
+from reports.artifacts import Targets
+from reports.artifacts import write as write_artifacts
+
+from baselines import store
+from baselines.detector.recorded import load as load_recording
 from baselines.verdict import exit_code
 from benches import cli, selftest
 from benches.ab import decide
 from harness import storage
 from harness.storage import UnreadableRun
-from harness.sweep import remaining
 from harness.types import Measurement
-from reports.artifacts import Targets
-from reports.artifacts import write as write_artifacts
 
 HERE = Path(__file__).parent
 CORPUS = HERE / "recorded" / "schema_1"
