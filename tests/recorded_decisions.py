@@ -25,22 +25,21 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from baselines.admission import objections
-from baselines.compare import compare_stored
-from baselines.store import BaselineRefused
-from baselines.suspects import suspects
-from harness.sweep import remaining
-from reports.artifacts import Targets
-from reports.artifacts import write as write_artifacts
-
-from baselines import store
 from baselines.detector.recorded import load as load_recording
+from baselines.stored import store
+from baselines.stored.admission import objections
+from baselines.stored.compare import compare_stored
+from baselines.stored.store import BaselineRefused
+from baselines.stored.suspects import suspects
 from baselines.verdict import exit_code
 from benches import cli, selftest
-from benches.ab import decide
+from benches.ab.driver import decide
 from harness import storage
+from harness.processes.sweep import remaining
 from harness.storage import UnreadableRun
 from harness.types import Measurement
+from reports.ci.artifacts import Targets
+from reports.ci.artifacts import write as write_artifacts
 
 HERE = Path(__file__).parent
 CORPUS = HERE / "recorded" / "schema_1"
@@ -258,12 +257,12 @@ def _paired(folder: Path) -> dict[str, Any]:
     stored = (folder / "comparison.json").exists()
     found: dict[str, Any] = {"stored": stored, "replay": code}
     try:
-        comparison = decide(folder)
+        comparison = decide(folder).comparison
     except UnreadableRun:
         return found | {"unreadable": True}
     document = json.loads(json.dumps(asdict(comparison)))
     if not stored:  # then `replay` prints the decision
-        assert json.JSONDecoder().raw_decode(said[said.index("{") :])[0] == document
+        assert _comparison(json.JSONDecoder().raw_decode(said[said.index("{") :])[0]) == _comparison(document)
     found |= _comparison(document)
     for strict in (False, True):
         with tempfile.TemporaryDirectory() as kept:
