@@ -15,7 +15,7 @@ from baselines.paired.decision import RULE
 from baselines.verdict import CONTAMINATED, REGRESSED
 from benches.ab import arms
 from benches.ab.driver import decide
-from benches.cli.ab import seconds
+from benches.cli.arguments import seconds
 from benches.failures import UsageError
 from harness.measuring.turns import shared_cpus
 from harness.paired import paired_run as paired

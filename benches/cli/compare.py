@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from argparse import Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,18 +17,11 @@ from baselines.stored import fingerprint
 from baselines.stored.suspects import suspects
 from baselines.verdict import FINE, NOT_COMPARABLE, Comparison, exit_code
 from benches.ab.arms import OURS
-from benches.cli.ab import (
-    COMPARISON_FILE,
-    as_json,
-    changes,
-    print_comparison,
-    row_named,
-    say,
-    seconds,
-    stored_json,
-    stored_text,
-    write_artifacts,
-)
+from benches.cli import ci
+from benches.cli.arguments import add_store, seconds, store_of
+from benches.cli.ci import write_artifacts
+from benches.cli.decisions import COMPARISON_FILE, as_json, changes, row_named, stored_json, stored_text
+from benches.cli.printing import print_comparison, say, say_json
 from benches.cli.run_folders import load_run
 from benches.failures import UsageError
 from benches.preload import libraries
@@ -47,7 +38,21 @@ from harness.types import Case, Run
 from harness.weights import WeightsChanged
 
 
-def compare(options: Namespace) -> int:
+def arguments(command: ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a folder of runs (its newest)")
+    command.add_argument("--strict", action="store_true", help="inconclusive verdicts exit with 11, new metrics 12")
+    command.add_argument("--allow-new", action="store_true", help="rows and metrics that no session knows are no error")
+    command.add_argument("--exit-zero", action="store_true", help="advisory: always exit with 0")
+    command.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    command.add_argument("--budget", default="2m", metavar="TIME", help="to measure suspects again (2m; 0: do not)")
+    command.add_argument(
+        "--max-age", type=_days, default=180.0, metavar="DAYS", help="older sessions are stale and do not count (180)"
+    )
+    ci.arguments(command)
+    add_store(command)
+
+
+def run(options: Namespace) -> int:
     """Judges a run against the stored sessions; suspects are measured again first, where that can be done here."""
     if options.json and options.annotations:
         raise UsageError("compare: --json and --annotations both fill stdout; write the JSON with --json-file")
@@ -61,7 +66,7 @@ def compare(options: Namespace) -> int:
     _keep(measured, comparison)
     write_artifacts(options, comparison)
     if options.json:
-        say(streams.escaped(json.dumps(asdict(comparison), indent=1, ensure_ascii=False), sys.stdout))
+        say_json(asdict(comparison))
     else:
         print_comparison(comparison)
     code = exit_code(comparison, strict=options.strict)
@@ -188,11 +193,6 @@ def changed(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
     return [line.replace(" in the baseline", " in the run") for kind in kinds for line in kind(here, there)]
 
 
-def store_of(options: Namespace) -> Path:
-    """Where baselines are kept."""
-    return options.store or Path(os.environ.get("IMGBENCH_BASELINES") or baselines.stored.store.DEFAULT_ROOT)
-
-
 def _against_store(
     measured: Run,
     root: Path,
@@ -207,3 +207,10 @@ def _against_store(
         measured, root, planned=planned, max_age_days=max_age_days, only=only, allow_new=allow_new
     )
     return baselines.stored.compare.with_notes(found, told)
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 <= days < float("inf"):
+        raise ArgumentTypeError(f"{text!r} must be a number of days, 0 or more")
+    return days
