@@ -11,7 +11,7 @@ import pytest
 
 import benches
 from benches import suites
-from benches.cli import device_name, positive
+from benches.cli.arguments import device_name, positive
 from benches.failures import KNOWN, exit_code, text
 from benches.pytest_plugin.sweep import STEPWISE, StepwiseRun
 from harness.devices import unmeasured

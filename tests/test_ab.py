@@ -17,7 +17,7 @@ from baselines.verdict import NOT_COMPARABLE, REGRESSED
 from benches.ab import arms
 from benches.ab.driver import decide
 from benches.cli import main
-from benches.cli.ab import seconds
+from benches.cli.arguments import seconds
 from benches.failures import UsageError
 from harness.measuring.turns import shared_cpus
 from harness.paired import paired_run as paired

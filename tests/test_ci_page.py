@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ci_fixture import ACTION, BASH, PAGE, ROOT, command, environment, snippets
 
 from baselines.verdict import MEANINGS
 from benches.cli import parser
+from benches.cli.commands import COMMANDS
 
 
 def job(name: str) -> Any:
@@ -110,7 +112,9 @@ def test_the_comment_is_made_once_and_then_rewritten(known: str, tmp_path: Path)
 
 
 def test_every_option_that_writes_is_on_the_page() -> None:
-    group = next(g for g in _subparser("ab")._action_groups if g.title == "for CI")
+    declared = ArgumentParser()
+    COMMANDS["ab"].arguments(declared)
+    group = next(g for g in declared._action_groups if g.title == "for CI")
     options = [option for action in group._group_actions for option in action.option_strings]
     assert len(options) == 7
     assert [option for option in options if f"`{option}" not in PAGE] == []
@@ -120,8 +124,3 @@ def test_the_command_for_any_other_ci_parses() -> None:
     (line,) = [s for s in snippets("sh") if s.startswith("imgbench ab")]
     words = line.replace("\\\n", " ").replace('"ref=$(git merge-base origin/main HEAD)"', "ref=x").split()
     assert parser().parse_args(words[1:]).json_file == Path("comparison.json")
-
-
-def _subparser(name: str) -> Any:
-    action: Any = next(a for a in parser()._actions if a.dest == "command")
-    return action.choices[name]

@@ -91,11 +91,11 @@ def test_usage_errors_of_the_parser_exit_with_64(capsys: pytest.CaptureFixture[s
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_an_installation_that_lacks_a_module_is_a_benchmark_error_in_every_command(
+def test_an_installation_that_lacks_a_module_is_a_benchmark_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(benches.cli, "run", raising=False)
-    monkeypatch.setitem(sys.modules, "benches.cli.run", None)  # what a missing pandas makes of it
+    monkeypatch.delattr(benches.cli, "listing", raising=False)
+    monkeypatch.setitem(sys.modules, "benches.cli.listing", None)  # what a missing library makes of it
     assert main(["list", "models"]) == BENCHMARK_ERROR
     assert "this is a defect of imgbench" in capsys.readouterr().err
 

@@ -18,8 +18,7 @@ import benches
 from baselines.stored import store
 from baselines.stored.suspects import EXTRA
 from benches.ab.arms import OURS
-from benches.cli import main
-from benches.cli import run as commands
+from benches.cli import compare, main
 from harness import storage
 from harness.processes.loaded_code import source_digests
 from harness.types import Measurement, Run
@@ -228,7 +227,7 @@ def test_a_broken_pipe_elsewhere_than_to_a_reader_is_no_pass(monkeypatch: pytest
     def broken(_options: object) -> int:
         raise BrokenPipeError
 
-    monkeypatch.setitem(commands.COMMANDS, "compare", broken)
+    monkeypatch.setattr(compare, "run", broken)
     assert main(["compare", "runs"]) == 20
 
 

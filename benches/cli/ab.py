@@ -3,39 +3,62 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
-from argparse import Namespace
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 
 import benches
-import reports.formats.terminal
 from baselines.paired.decision import RULE
 from baselines.paired.verdicts import AS_THINGS_ARE
-from baselines.verdict import BENCHMARK_ERROR, FINE, MEANINGS, NOT_COMPARABLE, USAGE, Comparison, Verdict, exit_code
+from baselines.verdict import BENCHMARK_ERROR, FINE, MEANINGS, NOT_COMPARABLE, USAGE, Comparison, exit_code
 from benches import failures, suites
 from benches.ab import arms
 from benches.ab import driver as ab_room
-from benches.cli.run_folders import new_folder, paired_folder
-from benches.failures import NotComparable, UsageError
+from benches.cli import ci
+from benches.cli.arguments import add_device, positive, seconds
+from benches.cli.ci import write_artifacts
+from benches.cli.decisions import COMPARISON_FILE, row_named
+from benches.cli.printing import print_comparison, say
+from benches.cli.run_folders import REPORT_FILE, new_folder, paired_folder
+from benches.failures import NotComparable
 from harness import storage, streams
 from harness import suite as suite_room
 from harness.paired import paired_run as paired
 from harness.processes import progress, threads
 from harness.reasons import stated
 from harness.types import Suite
-from reports.ci import artifacts
 from reports.formats import comparison_json
 from reports.page import page, paired_page
 
-COMPARISON_FILE = "comparison.json"
-REPORT_FILE = "report.html"
-UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
+
+def arguments(command: ArgumentParser) -> None:
+    command.add_argument(
+        "suite", metavar="SUITE", help="a built-in suite's name (gate is made for this), or a YAML file"
+    )
+    for name in ("base", "head"):
+        command.add_argument(
+            f"--{name}",
+            action="append",
+            metavar="ARM",
+            help="comma-separated: ref=GITREF, python=PATH, env:NAME=VALUE, AXIS=VALUE, inject:KIND=SIZE "
+            "(default: things as they are)",
+        )
+    command.add_argument("--budget", default="10m", metavar="TIME", help="at most this long, as 90s, 10m, 1h (10m)")
+    command.add_argument("--project", type=Path, metavar="FOLDER", help="git repository of ref= (default: here)")
+    command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
+    command.add_argument("--only", metavar="AXIS=VALUE,...", help="only these cases; a|b allows several values")
+    add_device(command, "default: cuda where there is one, else cpu")
+    command.add_argument(
+        "--threads", type=positive, metavar="N", help="CPU threads (default: one fewer than cores and CPU quota allow)"
+    )
+    command.add_argument("--seed", type=int, metavar="N", help="of the random order (default: a new one, stored)")
+    command.add_argument("--strict", action="store_true", help="inconclusive verdicts exit with 11")
+    command.add_argument("--exit-zero", action="store_true", help="advisory: always exit with 0")
+    ci.arguments(command)
 
 
-def ab(options: Namespace) -> int:
+def run(options: Namespace) -> int:
     """Measures base against head; the last line of stdout is the run folder. Whatever error ends the measuring, but for
     a wrong command line, the artefacts say so too. Raises UsageError, NoSuchDevice, ArmFailed and NotComparable."""
     benches.load_plugins()
@@ -137,20 +160,6 @@ def write_page(decided: ab_room.Decided, path: Path, *, strict: bool = False) ->
     return path
 
 
-def write_artifacts(options: Namespace, comparison: Comparison) -> None:
-    """What the options for CI ask for."""
-    targets = artifacts.Targets(
-        junit=options.junit,
-        markdown=options.markdown,
-        comment=options.comment,
-        badge=options.badge,
-        json=options.json_file,
-        step_summary=options.step_summary,
-        annotations=options.annotations,
-    )
-    artifacts.write(comparison, targets, say, strict=options.strict)
-
-
 def explain(options: Namespace) -> int:
     """Says in words how the verdicts of one row came about."""
     decided = ab_room.decide(paired_folder(options.run))
@@ -168,7 +177,7 @@ def explain(options: Namespace) -> int:
                     say(f"    {look}")
     for contention, number in decider.left_out(row.case_id).items():
         say(f"  pairs left out: {number} x {contention}")
-    for reason in (*comparison.contaminated, *comparison.notes[len(proof) :]):
+    for reason in (*comparison.contended, *comparison.notes[len(proof) :]):
         say(f"  {reason}")
     return FINE
 
@@ -194,17 +203,6 @@ def replay(options: Namespace) -> int:
     return NOT_COMPARABLE
 
 
-def seconds(text: str, *, zero: bool = False) -> float:
-    """Seconds of a duration such as "90", "90s", "10m", "1h" or "1h30m"; 0 only where `zero` allows it."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text or not all(u for _, u in parts[:-1]):
-        raise UsageError(f"--budget: {text!r} must be a duration such as 90s, 10m or 1h30m")
-    total = sum(float(number) * UNITS[unit] for number, unit in parts)
-    if total <= 0 and not zero:
-        raise UsageError("--budget: must be more than 0")
-    return total
-
-
 def cache_root() -> Path:
     """Where environments of git refs are kept."""
     given = os.environ.get("IMGBENCH_CACHE")
@@ -216,32 +214,8 @@ def cache_root() -> Path:
         return Path(tempfile.gettempdir()) / f"imgbench-{os.getuid()}"
 
 
-def print_comparison(comparison: Comparison) -> None:
-    progress.console().print(reports.formats.terminal.verdicts(comparison))
-    for note in comparison.notes:
-        say(str(note))
-    for reason in comparison.contaminated:
-        say(f"the run is contended: {reason}")
-    say(reports.formats.terminal.headline(comparison))
-
-
-def say(text: str) -> None:
-    progress.console().out(text, highlight=False)
-
-
 def suite_of(options: Namespace) -> Suite:
     """The suite that is asked for, folders of weights by their absolute paths, which are part of a row's id."""
     chosen = suites.find(options.suite)
     cases = suite_room.only(chosen.cases, options.only) if options.only else chosen.cases
     return replace(chosen, cases=tuple(c.with_(weights=arms.in_full(c.weights, [c])) for c in cases))
-
-
-def row_named(asked: str, verdicts: Sequence[Verdict]) -> Verdict:
-    """The row that `asked` names: its id, or a part of its id or label that only one row has."""
-    rows = list({v.case_id: v for v in verdicts}.values())
-    exact = [v for v in rows if asked in {v.case_id, v.label}]
-    found = exact or [v for v in rows if asked in v.case_id or asked in v.label]
-    if len(found) == 1:
-        return found[0]
-    listed = "\n  ".join(f"{v.case_id}  {v.label}" for v in found or rows)
-    raise UsageError(f"explain: {asked!r} names {len(found)} rows; give one of\n  {listed}")

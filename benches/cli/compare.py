@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from argparse import Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +17,11 @@ from baselines.stored.suspects import suspects
 from baselines.verdict import FINE, NOT_COMPARABLE, Comparison, exit_code
 from baselines.wording import ReasonKind, because, counted
 from benches.ab.arms import OURS
-from benches.cli.ab import (
-    COMPARISON_FILE,
-    print_comparison,
-    row_named,
-    say,
-    seconds,
-    write_artifacts,
-)
+from benches.cli import ci
+from benches.cli.arguments import add_store, seconds, store_of
+from benches.cli.ci import write_artifacts
+from benches.cli.decisions import COMPARISON_FILE, row_named
+from benches.cli.printing import print_comparison, say, say_json
 from benches.cli.run_folders import load_run
 from benches.failures import UsageError
 from benches.preload import libraries
@@ -45,7 +40,21 @@ from harness.weights import WeightsChanged
 from reports.formats import comparison_json
 
 
-def compare(options: Namespace) -> int:
+def arguments(command: ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a folder of runs (its newest)")
+    command.add_argument("--strict", action="store_true", help="inconclusive verdicts exit with 11, new metrics 12")
+    command.add_argument("--allow-new", action="store_true", help="rows and metrics that no session knows are no error")
+    command.add_argument("--exit-zero", action="store_true", help="advisory: always exit with 0")
+    command.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    command.add_argument("--budget", default="2m", metavar="TIME", help="to measure suspects again (2m; 0: do not)")
+    command.add_argument(
+        "--max-age", type=_days, default=180.0, metavar="DAYS", help="older sessions are stale and do not count (180)"
+    )
+    ci.arguments(command)
+    add_store(command)
+
+
+def run(options: Namespace) -> int:
     """Compares a run with the stored sessions; suspects are measured again first, where that can be done here."""
     if options.json and options.annotations:
         raise UsageError("compare: --json and --annotations both fill stdout; write the JSON with --json-file")
@@ -59,7 +68,7 @@ def compare(options: Namespace) -> int:
     _keep(measured, comparison, strict=options.strict)
     write_artifacts(options, comparison)
     if options.json:
-        say(streams.escaped(comparison_json.text(comparison, strict=options.strict).rstrip(), sys.stdout))
+        say_json(comparison_json.document(comparison, strict=options.strict))
     else:
         print_comparison(comparison)
     code = exit_code(comparison, strict=options.strict)
@@ -140,7 +149,7 @@ def explain(options: Namespace) -> int:
         used = [against[i].run for i in comparison.against if i in against]
         for line in sessions_in_words.lines(run, used, verdict):
             say(f"    {line}")
-    for note in (*comparison.contaminated, *comparison.notes):
+    for note in (*comparison.contended, *comparison.notes):
         say(f"  {note}")
     return FINE
 
@@ -185,11 +194,6 @@ def changed(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Reason]:
     return [replace(r, kind=ReasonKind.FIELD_CHANGED) if r.kind == ReasonKind.FIELD_DIFFERS else r for r in found]
 
 
-def store_of(options: Namespace) -> Path:
-    """Where baselines are kept."""
-    return options.store or Path(os.environ.get("IMGBENCH_BASELINES") or baselines.stored.store.DEFAULT_ROOT)
-
-
 def _against_store(
     measured: Run,
     root: Path,
@@ -204,3 +208,10 @@ def _against_store(
         measured, root, planned=planned, max_age_days=max_age_days, only=only, allow_new=allow_new
     )
     return baselines.stored.compare.with_notes(found, told)
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 <= days < float("inf"):
+        raise ArgumentTypeError(f"{text!r} must be a number of days, 0 or more")
+    return days

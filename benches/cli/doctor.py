@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from typing import Any, Final
 
+import benches
+from baselines.verdict import FINE
+from benches.cli.printing import print_rows, say_json
 from harness import devices
 from harness.backends.torch_compile import missing_compiler
 from harness.devices import unmeasured
@@ -20,6 +24,16 @@ GPU_SOURCES: Final = {
     "throttle_reasons": "throttle reasons",
     "thermal_throttled_s": "time throttled by heat",
 }
+
+
+def arguments(command: ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true")
+
+
+def run(options: Namespace) -> int:
+    benches.load_plugins()
+    (say_json if options.json else print_rows)(findings())
+    return FINE
 
 
 def findings() -> list[dict[str, Any]]:

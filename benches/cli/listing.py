@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
+import benches
+from baselines.verdict import FINE
 from benches import suites
+from benches.cli.arguments import add_device
+from benches.cli.printing import print_rows, say_json
 from harness import devices
 from harness.derived import DERIVED
 from harness.numerics.optimizations import OPTIMIZATIONS
@@ -14,6 +19,22 @@ from harness.types import Metric
 from harness.units import format_value
 
 Row = dict[str, Any]
+
+
+def arguments(command: ArgumentParser) -> None:
+    command.add_argument("what", choices=["suites", "models", "backends", "schedulers", "optimizations", "metrics"])
+    add_device(command, "whose backends (default: the device at hand)")
+    command.add_argument("--json", action="store_true")
+
+
+def run(options: Namespace) -> int:
+    benches.load_plugins()
+    found = rows(options.what, options.device)
+    if options.json:
+        say_json(found)
+    else:
+        print_rows(for_people(options.what, found))
+    return FINE
 
 
 def rows(what: str, device: str | None = None) -> list[Row]:

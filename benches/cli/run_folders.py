@@ -13,6 +13,7 @@ from harness import storage, streams, strict_json
 from harness.paired import paired_run as paired
 from harness.types import Run
 
+REPORT_FILE = "report.html"
 SHOWN = 3  # problems of a run that are listed; the rest are counted
 
 

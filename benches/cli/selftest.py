@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,10 @@ from baselines.paired.decider import Recorder
 from baselines.verdict import FINE, Comparison
 from benches import selftest as room
 from benches.ab import driver as ab_room
-from benches.cli.ab import COMPARISON_FILE, asked_of, measured, say, suite_of
+from benches.cli.ab import asked_of, measured, suite_of
+from benches.cli.arguments import add_device, count, positive
+from benches.cli.decisions import COMPARISON_FILE
+from benches.cli.printing import say
 from benches.cli.run_folders import new_folder
 from benches.failures import UsageError
 from harness import storage
@@ -27,7 +30,31 @@ from harness.timing import perf_counter
 from reports.formats import comparison_json
 
 
-def selftest(options: Namespace) -> int:
+def arguments(command: ArgumentParser) -> None:
+    command.add_argument("suite", nargs="?", default="gate", metavar="SUITE", help="default: gate")
+    command.add_argument(
+        "--trials", type=count, default=1, metavar="N", help="runs of each plan (1; 0: count the kept ones)"
+    )
+    command.add_argument("--history", type=Path, metavar="FILE", help="keep the trials here, and count those of before")
+    command.add_argument("--record", type=Path, metavar="FILE", help="one A/A run in full, added to this recording")
+    command.add_argument("--conditions", default="", metavar="TEXT", help="what else the machine did, for --record")
+    command.add_argument("--recorded", type=Path, metavar="FILE", help="judge N resampled runs of this recording")
+    command.add_argument(
+        "--rounds", type=positive, default=32, metavar="N", help="budget of a resampled run: pairs of every row (32)"
+    )
+    command.add_argument("--apart", action="store_true", help="a fork server for each arm, as two git refs have")
+    command.add_argument("--plan", action="append", metavar="PLAN", help=f"default: {', '.join(room.PLANS)}")
+    command.add_argument("--rows", type=positive, default=1, metavar="N", help="slow rows of a planted run (1)")
+    command.add_argument("--budget", default="5m", metavar="TIME", help="of each run (5m)")
+    command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
+    command.add_argument("--only", metavar="AXIS=VALUE,...", help="only these cases; a|b allows several values")
+    add_device(command, "default: cuda where there is one, else cpu")
+    command.add_argument(
+        "--threads", type=positive, metavar="N", help="CPU threads (default: one fewer than cores and CPU quota allow)"
+    )
+
+
+def run(options: Namespace) -> int:
     """Runs the trials, records noise, or judges recorded noise; the exit code is 0 whatever was found."""
     how = [name for name in ("record", "recorded") if getattr(options, name)]
     if options.trials == 0 and not options.history:

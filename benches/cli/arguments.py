@@ -1,0 +1,81 @@
+"""Arguments that several commands share, and their types."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import baselines.stored.store
+from baselines.verdict import USAGE
+from benches.failures import UsageError
+from harness import devices
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with the exit code of measurement.md for usage errors (its own 2 is what make returns)."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"imgbench: {message}\n")
+
+
+def add_device(parser: argparse.ArgumentParser, words: str) -> None:
+    parser.add_argument("--device", type=device_name, choices=devices.DEVICES, help=words)
+
+
+def add_plugin(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        metavar="MODULE",
+        help="import a module, or a .py file, that registers models, backends, probes or commands",
+    )
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", type=Path, metavar="FOLDER", help="where baselines are kept (default: baselines)")
+
+
+def store_of(options: argparse.Namespace) -> Path:
+    """Where baselines are kept."""
+    return options.store or Path(os.environ.get("IMGBENCH_BASELINES") or baselines.stored.store.DEFAULT_ROOT)
+
+
+def device_name(text: str) -> str:
+    """The name of a device that imgbench knows, as an argument's type."""
+    if text not in devices.DEVICES:
+        raise argparse.ArgumentTypeError(devices.unknown(text))
+    return text
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more, as an argument's type."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be 1 or more")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number of 0 or more, as an argument's type."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, 0 or more")
+    return number
+
+
+def seconds(text: str, *, zero: bool = False) -> float:
+    """Seconds of a duration such as "90", "90s", "10m", "1h" or "1h30m"; 0 only where `zero` allows it."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text or not all(u for _, u in parts[:-1]):
+        raise UsageError(f"--budget: {text!r} must be a duration such as 90s, 10m or 1h30m")
+    total = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if total <= 0 and not zero:
+        raise UsageError("--budget: must be more than 0")
+    return total

@@ -1,0 +1,71 @@
+"""The registry of commands: each is declared in its own module, and a plugin adds one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benches.cli import main
+from benches.cli.commands import COMMANDS
+
+GREETING = """
+from benches.cli.commands import COMMANDS
+
+
+@COMMANDS.add("greet")
+class Greet:
+    help = "greet somebody"
+
+    def arguments(self, parser):
+        parser.add_argument("name")
+        parser.add_argument("--loud", action="store_true")
+
+    def run(self, options):
+        print(f"hello {options.name}{'!' if options.loud else ''}")
+        return 11
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that adds the command `greet`, which is forgotten afterwards."""
+    monkeypatch.setattr(COMMANDS, "_entries", dict(COMMANDS._entries))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "greeting_plugin", raising=False)
+    path = tmp_path / "greeting_plugin.py"
+    path.write_text(GREETING)
+    return path
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_plugin_adds_a_command(before: bool, plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named, command = ["--plugin", str(plugin)], ["greet", "Ada", "--loud"]
+    assert main([*named, *command] if before else [*command, *named]) == 11
+    assert capsys.readouterr().out == "hello Ada!\n"
+
+
+def test_the_help_lists_a_command_of_a_plugin(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([f"--plugin={plugin}", "--help"])
+    assert ended.value.code == 0
+    assert "greet somebody" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["--help", "show"])
+def test_only_the_module_of_the_chosen_command_is_imported(command: str) -> None:
+    code = f"""
+import sys
+from benches.cli import main
+try:
+    main([{command!r}, "nowhere"])
+except SystemExit:
+    pass
+print(*(n.removeprefix("benches.cli.") for n in sys.modules if n.startswith("benches.cli.")), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = set(done.stderr.splitlines()[-1].split())
+    shared = {"arguments", "commands", "printing", "run_folders"}
+    assert modules - shared == ({"show"} if command == "show" else set())
