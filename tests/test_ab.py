@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from baselines.paired.decision import RULE
-from baselines.verdict import CONTAMINATED, REGRESSED
+from baselines.verdict import CONTENDED, REGRESSED
 from benches.ab import arms
 from benches.ab.driver import decide
 from benches.cli.ab import seconds
@@ -66,7 +66,7 @@ def test_a_planted_slow_down_is_red_or_the_gate_is_disarmed(
     slowed: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     folder, done = slowed
-    assert done.returncode in {REGRESSED, CONTAMINATED}, done.stdout + done.stderr
+    assert done.returncode in {REGRESSED, CONTENDED}, done.stdout + done.stderr
     document = json.loads((folder / "ab.json").read_text())
     timed = {v["case_id"]: v["outcome"] for v in document["verdicts"] if v["metric"] == "latency_s"}
     slow = next(outcome for case, outcome in timed.items() if "b256" in case)

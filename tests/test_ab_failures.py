@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from planted import LATE
 
-from baselines.verdict import BENCHMARK_ERROR, CONTAMINATED, NOT_COMPARABLE, REGRESSED
+from baselines.verdict import BENCHMARK_ERROR, CONTENDED, NOT_COMPARABLE, REGRESSED
 from harness.paired import paired_run as paired
 
 HERE = Path(__file__).parent
@@ -68,7 +68,7 @@ def test_a_head_that_breaks_in_a_pair_is_a_regression_and_the_other_row_goes_on(
 
 def test_a_base_that_breaks_leaves_nothing_to_compare_with(tmp_path: Path) -> None:
     code, output, found = broken(tmp_path, "base", "error")
-    assert code in {NOT_COMPARABLE, CONTAMINATED}, output
+    assert code in {NOT_COMPARABLE, CONTENDED}, output
     assert ("row", "not_comparable") in found["planted_late"]
 
 

@@ -168,7 +168,7 @@ def explain(options: Namespace) -> int:
                     say(f"    {look}")
     for contention, number in decider.left_out(row.case_id).items():
         say(f"  pairs left out: {number} x {contention}")
-    for reason in (*comparison.contaminated, *comparison.notes[len(proof) :]):
+    for reason in (*comparison.contended, *comparison.notes[len(proof) :]):
         say(f"  {reason}")
     return FINE
 
@@ -220,7 +220,7 @@ def print_comparison(comparison: Comparison) -> None:
     progress.console().print(reports.formats.terminal.verdicts(comparison))
     for note in comparison.notes:
         say(str(note))
-    for reason in comparison.contaminated:
+    for reason in comparison.contended:
         say(f"the run is contended: {reason}")
     say(reports.formats.terminal.headline(comparison))
 

@@ -140,7 +140,7 @@ def explain(options: Namespace) -> int:
         used = [against[i].run for i in comparison.against if i in against]
         for line in sessions_in_words.lines(run, used, verdict):
             say(f"    {line}")
-    for note in (*comparison.contaminated, *comparison.notes):
+    for note in (*comparison.contended, *comparison.notes):
         say(f"  {note}")
     return FINE
 
