@@ -1,7 +1,7 @@
 """What a comparison says: one verdict for each row and metric, and the exit code of the whole.
 
 Exit codes: 0 fine, 10 regressed, 11 inconclusive (only with strict), 12 not comparable or no baseline, 13 nothing
-measured, 14 contaminated (the machine was not quiet enough to judge speed), 15 quality regressed. 2 is what make itself
+measured, 14 contended (the machine was not quiet enough to judge speed), 15 quality regressed. 2 is what make itself
 returns, so it is never used.
 
 A verdict on a whole row (broken, vanished, new, other work) has the metric "row", the kind "health", and no values.
@@ -20,7 +20,7 @@ Scope = Literal["all", "machine-independent"]
 Rule = Literal["stored", "paired"]
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 
-FINE, REGRESSED, INCONCLUSIVE, NOT_COMPARABLE, NOTHING_MEASURED, CONTAMINATED, QUALITY_REGRESSED = (
+FINE, REGRESSED, INCONCLUSIVE, NOT_COMPARABLE, NOTHING_MEASURED, CONTENDED, QUALITY_REGRESSED = (
     0,
     10,
     11,
@@ -30,14 +30,14 @@ FINE, REGRESSED, INCONCLUSIVE, NOT_COMPARABLE, NOTHING_MEASURED, CONTAMINATED, Q
     15,
 )
 BENCHMARK_ERROR, USAGE = 20, 64
-CONTAMINATED_SHARE = 0.20  # of the pairs or rows of a run that met a busy machine: more disarms the gate
+CONTENDED_SHARE = 0.20  # of the pairs or rows of a run that met a busy machine: more disarms the gate
 MEANINGS = {
     FINE: "fine",
     REGRESSED: "regressed",
     INCONCLUSIVE: "inconclusive (strict)",
     NOT_COMPARABLE: "not comparable, or no baseline",
     NOTHING_MEASURED: "nothing measured",
-    CONTAMINATED: "contaminated: the machine was not quiet enough to judge speed",
+    CONTENDED: "contended: the machine was not quiet enough to judge speed",
     QUALITY_REGRESSED: "quality regressed",
     BENCHMARK_ERROR: "benchmark error",
     USAGE: "usage",
@@ -81,7 +81,7 @@ class Comparison:
     the baseline comes from another machine; `differences` lists the fields that make speed incomparable; `refused`
     is the reason why nothing at all was compared (then `verdicts` is empty); `absent` tells that there simply is no
     baseline yet, and `error` that the benchmark itself broke. `rule` "paired" is `imgbench ab`: base and head measured
-    in one run, `arms` says what each of them is and `baseline` names the base. `contaminated` gives the reasons why
+    in one run, `arms` says what each of them is and `baseline` names the base. `contended` gives the reasons why
     speed may not be judged (a busy machine, a control that moved): its timed verdicts are then inconclusive already,
     and the gate says 14. `against` names the stored sessions that were used, oldest first, none of which was older than
     `max_age_days`; `considered` names all that were there. `allow_new` tells that rows and metrics which the sessions
@@ -99,7 +99,7 @@ class Comparison:
     absent: bool = False
     rule: Rule = "stored"
     arms: tuple[str, str] | None = None
-    contaminated: tuple[Reason, ...] = ()
+    contended: tuple[Reason, ...] = ()
     against: tuple[str, ...] = ()
     max_age_days: float | None = None
     considered: tuple[str, ...] = ()
@@ -153,8 +153,8 @@ def exit_code(comparison: Comparison, strict: bool = False) -> int:
     outcomes = {v.outcome for v in gating}
     if "regressed" in outcomes:
         return REGRESSED
-    if comparison.contaminated or contended_rows(comparison):
-        return CONTAMINATED
+    if comparison.contended or contended_rows(comparison):
+        return CONTENDED
     if not _anything_measured(comparison):
         return NOTHING_MEASURED
     if any(no_pass(v, comparison, strict) for v in comparison.verdicts):

@@ -311,7 +311,7 @@ def _no_larger(guarantee: float, pairs: int, fresh: int | None = None) -> str:
 
 def _contended_pairs(dropped: int, pairs: int, example: Reason | None = None) -> str:
     told = f' (for example "{example}")' if example is not None else ""
-    return f"contended: {dropped} of {pairs} pairs ({dropped / pairs:.0%}) met contention on the machine{told}"
+    return f"{dropped} of {pairs} pairs ({dropped / pairs:.0%}) were contended{told}"
 
 
 def _paired_control_moved(row: str, metric: str, shift: float, low: float, high: float, same_code: bool) -> str:
@@ -347,7 +347,9 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.NO_CONDITIONS: lambda here: f"no quality conditions are recorded {'here' if here else 'in the baseline'}",
     K.SEVERAL: _joined,
     K.METRIC_NOT_DESCRIBED: lambda metric: f"{metric} is not described in either run",
-    K.METRIC_NEW: lambda reason=None: f"the baseline has no value of it{f' ({reason})' if reason is not None else ''}",
+    K.METRIC_NEW: lambda reason=None: (
+        f"the baseline has no value of this metric{f' ({reason})' if reason is not None else ''}"
+    ),
     K.NO_VALUE: lambda: "there is no value, and no reason is recorded",
     K.NO_SAMPLES: lambda here: f"there are no samples {'here' if here else 'in the baseline'}",
     K.BAD_VALUE: lambda metric, value, here: (
@@ -386,7 +388,7 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.CONTENDED_ROW: lambda contention, would_read: f"{contention}; {would_read}",
     K.CONTENDED_RUN: lambda would_read: f"the run is contended, so its speed is not judged; {would_read}",
     K.CONTENDED_ROWS: lambda contended, rows, example: (
-        f'contended: {contended} of {rows} rows met contention on the machine (for example "{example}")'
+        f'{contended} of {rows} rows were contended (for example "{example}")'
     ),
     K.CONTROL: _control,
     K.CONTROL_TOO_FEW: lambda label: f"{label} against itself: too few processes to tell",
@@ -418,7 +420,7 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.OTHER_CONDITIONS_NOW: lambda differences: f"the conditions are others now: {_joined(differences)}",
     K.ENDED_BUDGET: lambda: "the budget is spent",
     K.ENDED_DECIDED: lambda: "the rule asked for no further pair",
-    K.ENDED_GAVE_UP: lambda: "the run stopped early, since most pairs met contention on the machine",
+    K.ENDED_GAVE_UP: lambda: "the run stopped early, because most pairs were contended",
     K.ENDED_INTERRUPTED: lambda: "the run was interrupted",
     K.ENDED_NOTHING_TIMED: lambda: "nothing could be timed",
     K.CONFIRMED: lambda pairs, fresh, floor, p_value: (
@@ -448,11 +450,12 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
         f"too few samples in a block for a {figure} ({samples} of {needed})"
     ),
     K.NO_FIGURE: lambda figure: f"no block gave a {figure}",
-    K.BROKEN_IN_BLOCK: lambda arm, status: f"the row of the {arm} {status} (while pairs were measured)",
+    K.BROKEN_IN_BLOCK: lambda arm, status: f"while pairs were measured, the row of the {arm} {status}",
     K.CONTENDED_PAIRS: _contended_pairs,
     K.PAIRED_CONTROL_MOVED: _paired_control_moved,
     K.PAIR_COUNTS: lambda kept, dropped, ended: (
-        f"{kept} pairs of fresh processes over all rows, {dropped} left out (contended); the measuring ended: {ended}"
+        f"{kept} pairs of fresh processes over all rows, {dropped} left out because of contention; "
+        f"the measuring ended: {ended}"
     ),
     K.SLOT_EFFECT: lambda shift, low, high: (
         f"slot effect: the second process of a pair is slower than the first by {interval(shift, low, high)}"
@@ -464,7 +467,7 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.CONTROL_PAIRS_TOO_FEW: lambda row, pairs: f"control {row}: {counted(pairs, 'pair')}, too few to tell",
     K.PREFLIGHT_CUT_OFF: lambda: "the budget was spent before both arms had measured this row once",
     K.ONLY_IN_HEAD: lambda base: f"only the head has this row; in the base it {base}",
-    K.BASE_BROKEN: lambda base: f"one of the base's processes did not succeed: the row {base}",
+    K.BASE_BROKEN: lambda base: f"in one of the base's processes the row {base}",
     K.HEALTHY_IN_HEAD: lambda base: f"the row is ok in the head; in the base it {base}",
     K.SKIPPED_IN_BOTH: lambda head: f"in both arms the row {head}",
     K.BROKEN_IN_BOTH: lambda base, head: f"no arm has a result: in the base the row {base}; in the head it {head}",

@@ -95,7 +95,7 @@ def trial(plan: str, planted: Sequence[str], comparison: Comparison, conditions:
         alarms=tuple(sorted(alarms)),
         caught=tuple(row for row in planted if row in regressed),
         missed=tuple(row for row in planted if row in equal),
-        contaminated=bool(comparison.contaminated),
+        contaminated=bool(comparison.contended),
         rows=len(latency),
         unchanged=sum(v.outcome == "unchanged" for v in latency),
         conditions=conditions,
@@ -155,7 +155,7 @@ def _read(path: Path, number: int, line: str) -> Trial:
 def line(found: Sequence[Trial]) -> str:
     """What the trials showed, in one line: alarms of A/A runs, then the share of planted rows that were caught.
 
-    Contaminated runs are counted apart, since nothing is decided in them.
+    Contended runs are counted apart, since nothing is decided in them.
     """
     if not found:
         return "no trial yet"

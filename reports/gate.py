@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from baselines.stored.health import invalid_now
 from baselines.verdict import (
-    CONTAMINATED,
+    CONTENDED,
     INCONCLUSIVE,
     NOT_COMPARABLE,
     NOTHING_MEASURED,
@@ -39,7 +39,7 @@ def standing(verdict: Verdict, comparison: Comparison, strict: bool = False) -> 
         return "failure"
     if no_pass(verdict, comparison, strict):
         return "error"
-    if verdict.outcome == "inconclusive" or (comparison.contaminated and verdict.kind in TIMED):
+    if verdict.outcome == "inconclusive" or (comparison.contended and verdict.kind in TIMED):
         return "skipped"
     return "passed"
 
@@ -49,8 +49,8 @@ def whole(comparison: Comparison, strict: bool = False) -> tuple[tuple[str, str]
     if comparison.refused:
         kind = "benchmark error" if comparison.error else "no baseline" if comparison.absent else "refused"
         return tuple((kind, str(reason)) for reason in comparison.refused)
-    found = [("contaminated", str(reason)) for reason in comparison.contaminated]
-    found += [("contaminated", f"{label}: {reason}") for label, reason in contended_rows(comparison).items()]
+    found = [("contended", str(reason)) for reason in comparison.contended]
+    found += [("contended", f"{label}: {reason}") for label, reason in contended_rows(comparison).items()]
     code = exit_code(comparison, strict=strict)
     if code == NOTHING_MEASURED:
         found.append(("nothing measured", "no row of this run has a value"))
@@ -83,7 +83,7 @@ def sentence(comparison: Comparison, strict: bool = False) -> str:
         return f"No answer: {happened}: {shortened('; '.join(map(str, comparison.refused)))}."
     if worse := _worse(comparison):
         return f"Red: {listed(worse, limit=9)}."
-    if code == CONTAMINATED:
+    if code == CONTENDED:
         return "No answer: the machine was not quiet enough to judge speed. That is no pass: run it again."
     if code == NOTHING_MEASURED:
         return "No answer: nothing was measured."

@@ -119,7 +119,7 @@ def test_replay_is_bit_for_bit_and_sees_an_edited_value(
     told = capsys.readouterr().out
     assert "another decision" in told
     assert f"decided by version 1 of the rule, and this is version {RULE}" in told
-    assert decide(run).arms == ("as things are", "inject:busy=0.5@*b256*")
+    assert decide(run).comparison.arms == ("as things are", "inject:busy=0.5@*b256*")
 
 
 @pytest.mark.parametrize(

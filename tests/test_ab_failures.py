@@ -15,7 +15,7 @@ import pytest
 from paired_fixture import QUIET
 from planted import BREAKS
 
-from baselines.paired.decider import PairedJudge
+from baselines.paired.decider import PairedDecider
 from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE, REGRESSED, Comparison, exit_code
 from benches.ab import driver
 from benches.cli import main, parser
@@ -50,7 +50,7 @@ def started(folder: Path, before: str = "") -> subprocess.Popen[str]:
     )
 
 
-class Brief(PairedJudge):
+class Brief(PairedDecider):
     """Lets the rows break now that each has been measured alone, and ends after ROUNDS pairs of the sound one."""
 
     def __init__(self, run: PairedRun) -> None:
@@ -80,7 +80,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Comparison]:
         patch.setattr(turns, "host_difference", lambda _before, _after: QUIET)
         asked = asked_of(options, suite_of(options), ("", "seed=1"), 0, folder)
         driver.measure(asked, folder / "run", lambda _text: None, Brief)
-    return folder / "run", driver.decide(folder / "run")
+    return folder / "run", driver.decide(folder / "run").comparison
 
 
 def of_rows(found: Comparison, *names: str) -> Comparison:
@@ -126,7 +126,7 @@ def test_a_hang_costs_one_time_out_and_its_server(broken: tuple[Path, Comparison
     hung = [m for b in blocks for row, m in b.measurements.items() if "hang" in row and m.status != "ok"]
     assert [m.status for m in hung] == ["timeout"]
     assert {b.server for b in blocks} > {0}
-    assert "timeout" in next(v.reason for v in of_rows(found, "planted_late_hang").verdicts if v.metric == "row")
+    assert "timeout" in next(str(v.reason) for v in of_rows(found, "planted_late_hang").verdicts if v.metric == "row")
 
 
 def test_an_interrupted_run_keeps_its_pairs_and_leaves_no_process(

@@ -18,12 +18,14 @@ from baseline_fixture import (
     run_of,
     sessions_of,
     stored,
+    texts,
 )
 
 from baselines.stored.compare import compare
 from baselines.stored.health import work_difference
 from baselines.stored.rows import Row, rows_of
 from baselines.verdict import exit_code
+from baselines.wording import STATUSES
 from harness.types import Case, Measurement
 
 
@@ -41,7 +43,7 @@ def test_zero_and_non_finite_are_never_a_pass(value: float, side: str) -> None:
     then, now = (bad, good) if side == "then" else (good, bad)
     comparison = compare(run_of(measured(now)), stored(run_of(measured(then))))
     assert only(comparison).outcome == "not_comparable"
-    assert f"latency_s holds the value {value:g}" in only(comparison).reason
+    assert f"latency_s holds the value {value:g}" in str(only(comparison).reason)
     assert exit_code(comparison) == 12
 
 
@@ -56,7 +58,7 @@ def test_zero_and_non_finite_are_never_a_pass(value: float, side: str) -> None:
 def test_another_meaning_of_a_metric(change: dict[str, Any], words: str) -> None:
     metrics = {**METRICS, "latency_s": replace(METRICS["latency_s"], **change)}
     comparison = compare(run_of(measured(latency(1, 1, 1)), metrics=metrics), sessions_of(1.0))
-    assert (only(comparison).outcome, only(comparison).reason, only(comparison).gating) == (
+    assert (only(comparison).outcome, str(only(comparison).reason), only(comparison).gating) == (
         "not_comparable",
         words,
         True,
@@ -68,13 +70,13 @@ def test_another_meaning_of_a_metric(change: dict[str, Any], words: str) -> None
     [
         ({"work_hash": "w2", "identity": {"steps": 10}}, "other work: steps 10 here, 20 in the baseline"),
         ({"work_hash": "w2"}, "other work: work identity w2 here, w1 in the baseline"),
-        ({"work_hash": None}, "no work identity recorded here"),
+        ({"work_hash": None}, "no identity of the work is recorded here"),
     ],
 )
 def test_other_work(facts: dict[str, Any], words: str) -> None:
     comparison = compare(run_of(measured(latency(1, 1, 1), **facts)), sessions_of(1.0))
     assert (only(comparison).metric, only(comparison).outcome) == ("row", "not_comparable")
-    assert only(comparison).reason == words
+    assert str(only(comparison).reason) == words
     assert exit_code(comparison) == 12
 
 
@@ -84,9 +86,9 @@ def test_a_network_in_another_precision_is_other_work_where_the_rows_ask_for_the
     before, now = measured(latency(1, 1, 1), fp16), measured(latency(2, 2, 2), fp16, **vae)
     comparison = compare(run_of(now), stored(run_of(before)))
     assert (only(comparison).metric, only(comparison).outcome) == ("row", "not_comparable")
-    assert only(comparison).reason == "other work: vae in fp32 here, in fp16 in the baseline"
+    assert str(only(comparison).reason) == "other work: vae in fp32 here, in fp16 in the baseline"
     back = compare(run_of(before), stored(run_of(now)))
-    assert only(back).reason == "other work: vae in fp16 here, in fp32 in the baseline"
+    assert str(only(back).reason) == "other work: vae in fp16 here, in fp32 in the baseline"
     assert only(compare(run_of(now), stored(run_of(now)))).outcome == "unchanged"
     both = stored(run_of(before), run_of(now))
     assert only(compare(run_of(now), both)).baseline == 2.0, "the session of other work gives no time"
@@ -116,9 +118,18 @@ def test_a_metric_that_is_gone_is_missing_with_its_reason() -> None:
     then = run_of(measured({**latency(1, 1, 1), "energy_per_image_j": [1.0]}))
     now = run_of(measured(latency(1, 1, 1), missing={"energy_per_image_j": "no RAPL"}))
     gone = compare(now, stored(then)).verdicts[1]
-    assert (gone.metric, gone.outcome, gone.reason, gone.gating) == ("energy_per_image_j", "missing", "no RAPL", True)
+    assert (gone.metric, gone.outcome, str(gone.reason), gone.gating) == (
+        "energy_per_image_j",
+        "missing",
+        "no RAPL",
+        True,
+    )
     back = compare(then, stored(now)).verdicts[1]
-    assert (back.outcome, back.reason, back.gating) == ("new", "not in the baseline (no RAPL)", False)
+    assert (back.outcome, str(back.reason), back.gating) == (
+        "new",
+        "the baseline has no value of this metric (no RAPL)",
+        False,
+    )
 
 
 def test_a_removed_row_is_missing_unless_it_was_not_asked_for() -> None:
@@ -129,7 +140,7 @@ def test_a_removed_row_is_missing_unless_it_was_not_asked_for() -> None:
     assert exit_code(comparison) == 12
     filtered = compare(now, stored(both), planned=[A.id])
     assert exit_code(filtered) == 0
-    assert filtered.notes == ("rows of the baseline that were not asked for in this run: 1",)
+    assert texts(filtered.notes) == ["rows of the baseline that were not asked for in this run: 1"]
 
 
 def test_a_renamed_row_is_missing_and_new() -> None:
@@ -142,7 +153,7 @@ def test_a_new_row_is_no_pass_until_it_is_accepted_or_allowed() -> None:
     now = run_of([*measured(latency(1, 1, 1)), *measured(latency(1, 1, 1), case=B)])
     comparison = compare(now, sessions_of(1.0))
     (new,) = [v for v in comparison.verdicts if v.outcome == "new"]
-    assert "imgbench baseline save" in new.reason
+    assert "imgbench baseline save" in str(new.reason)
     assert (exit_code(comparison), exit_code(comparison, strict=True)) == (12, 12)
     allowed = replace(comparison, allow_new=True)
     assert (exit_code(allowed), exit_code(allowed, strict=True)) == (0, 0)
@@ -169,7 +180,7 @@ def test_a_new_failure_is_a_regression(status: str) -> None:
     comparison = compare(run_of(broken(status)), sessions_of(1.0))
     verdict = only(comparison)
     assert (verdict.outcome, verdict.gating) == ("regressed", True)
-    assert verdict.reason == f"health: {status}: boom; in the baseline ok"
+    assert str(verdict.reason) == f"in this run the row {STATUSES[status]}: boom; in the baseline it is ok"
     assert exit_code(comparison) == 10
 
 

@@ -22,6 +22,7 @@ from baseline_fixture import (
     run_of,
     sessions_of,
     stored,
+    texts,
 )
 
 from baselines.stored import store
@@ -29,11 +30,14 @@ from baselines.stored.compare import compare, compare_stored
 from baselines.stored.fingerprint import machine_key
 from baselines.stored.store import BaselineRefused, Session
 from baselines.verdict import Comparison, Verdict, exit_code
+from harness.reasons import stated
 
 
 def test_no_baseline(tmp_path: Path) -> None:
     comparison = compare_stored(good_run(), tmp_path)
-    assert comparison.refused == (f"no baseline of suite 'digits' for this machine ({machine_key(ENVIRONMENT)})",)
+    assert texts(comparison.refused) == [
+        f"no baseline of suite 'digits' exists for this machine ({machine_key(ENVIRONMENT)})"
+    ]
     assert exit_code(comparison) == 12
 
 
@@ -41,7 +45,8 @@ def test_other_versions_refuse_with_what_differs(tmp_path: Path) -> None:
     store.save(good_run(), "before the upgrade", tmp_path)
     upgraded = replace(good_run("now"), environment=changed(ENVIRONMENT, ("versions", "torch"), "2.14.1"))
     comparison = compare_stored(upgraded, tmp_path)
-    assert comparison.refused == comparison.differences == ("torch 2.14.1 here, 2.13.0 in the baseline",)
+    assert comparison.refused == comparison.differences
+    assert texts(comparison.refused) == ["torch 2.14.1 here, 2.13.0 in the baseline"]
     assert exit_code(comparison) == 12
 
 
@@ -49,14 +54,14 @@ def test_other_machine_refuses_with_what_differs(tmp_path: Path) -> None:
     store.save(good_run(), "here", tmp_path)
     elsewhere = replace(good_run("now"), environment=changed(ENVIRONMENT, ("cpu", "model"), "AMD EPYC"))
     comparison = compare_stored(elsewhere, tmp_path)
-    assert comparison.refused[0].startswith("no baseline of suite 'digits' for this machine (amd-epyc")
-    assert comparison.differences == ("CPU model AMD EPYC here, Intel(R) Xeon(R) 8481C in the baseline",)
+    assert str(comparison.refused[0]).startswith("no baseline of suite 'digits' exists for this machine (amd-epyc")
+    assert texts(comparison.differences) == ["CPU model AMD EPYC here, Intel(R) Xeon(R) 8481C in the baseline"]
 
 
 def test_other_protocol_refuses(tmp_path: Path) -> None:
     store.save(good_run(), "here", tmp_path)
     comparison = compare_stored(replace(good_run("now"), protocol=replace(PROTOCOL, min_samples=99)), tmp_path)
-    assert comparison.refused == ("protocol: min_samples 99 here, 10 in the baseline",)
+    assert texts(comparison.refused) == ["protocol: min_samples 99 here, 10 in the baseline"]
 
 
 def test_reference_of_another_machine_leaves_speed_out(tmp_path: Path) -> None:
@@ -66,7 +71,7 @@ def test_reference_of_another_machine_leaves_speed_out(tmp_path: Path) -> None:
     now = run_of(measured({**samples, **latency(9, 9, 9), "fid": [20.0], "psnr_db": [20.0]}), environment=other)
     comparison = compare_stored(now, tmp_path)
     assert comparison.scope == "machine-independent"
-    assert comparison.differences == ("CPU model AMD EPYC here, Intel(R) Xeon(R) 8481C in the baseline",)
+    assert texts(comparison.differences) == ["CPU model AMD EPYC here, Intel(R) Xeon(R) 8481C in the baseline"]
     assert [(v.metric, v.outcome, v.gating) for v in comparison.verdicts] == [
         ("parameters", "unchanged", True),
         ("fid", "regressed", True),
@@ -88,7 +93,9 @@ def test_unlike_own_baseline_falls_back_to_the_reference(tmp_path: Path) -> None
     store.save_reference(replace(old, id="shipped"), "shipped", tmp_path)
     comparison = compare_stored(good_run("now"), tmp_path)
     assert comparison.scope == "machine-independent"
-    assert comparison.notes == ("this machine's own baseline is unlike: torch 2.13.0 here, 2.12.0 in the baseline",)
+    assert texts(comparison.notes) == [
+        "this machine's own baseline is unlike: torch 2.13.0 here, 2.12.0 in the baseline"
+    ]
 
 
 @pytest.mark.parametrize(("status", "outcome", "gating"), [("failed", "regressed", True), ("oom", "missing", False)])
@@ -103,7 +110,7 @@ def test_another_host_is_advisory() -> None:
     comparison = compare(run, sessions)
     assert only(comparison).outcome == "regressed"
     assert only(comparison).gating is False
-    assert "speed is advisory: host host-b here, host-a in the baseline" in comparison.notes
+    assert "speed is advisory: host host-b here, host-a in the baseline" in texts(comparison.notes)
     assert exit_code(comparison) == 0
 
 
@@ -121,7 +128,7 @@ def test_times_of_a_gpu_are_advisory_against_samples_of_another_length() -> None
     for sessions, environment in ((old, NOW_ON_A_GPU), (new, GPU_ENVIRONMENT)):
         comparison = compare(run_of(measured(latency(2, 2, 2)), environment=environment), sessions)
         assert (only(comparison).outcome, only(comparison).gating) == ("regressed", False)
-        assert only(comparison).reason.startswith("advisory: shortest sample ")
+        assert str(only(comparison).reason).startswith("advisory: shortest sample ")
         assert exit_code(comparison) == 0
     alike = compare(run_of(measured(latency(2, 2, 2)), environment=GPU_ENVIRONMENT), old)
     assert exit_code(alike) == 10, "two runs from before are judged as they were"
@@ -167,7 +174,7 @@ def test_a_run_is_not_compared_with_itself_where_there_is_another() -> None:
     assert compare(run, sessions).baseline == "s0"
     alone = compare(run, sessions[1:])
     assert only(alone).outcome == "unchanged"
-    assert alone.notes == ("this run is the only stored session: it is compared with itself",)
+    assert texts(alone.notes) == ["this run is the only stored session: it is compared with itself"]
 
 
 def said(outcome: Any, kind: str = "noisy", gating: bool = True) -> Verdict:
@@ -179,7 +186,7 @@ def said(outcome: Any, kind: str = "noisy", gating: bool = True) -> Verdict:
         kind=kind,
         unit="s",
         outcome=outcome,
-        reason="r",
+        reason=stated("r"),
         candidate=value,
         gating=gating,
     )
@@ -229,6 +236,6 @@ def test_a_run_of_contended_rows_is_no_baseline_unless_forced(tmp_path: Path) ->
     busy = replace(
         run, measurements=tuple(replace(m, warnings=("contended: other processes used 90%",)) for m in run.measurements)
     )
-    with pytest.raises(BaselineRefused, match="contended: 1 of 1 rows met a busy machine"):
+    with pytest.raises(BaselineRefused, match="1 of 1 rows were contended"):
         store.save(busy, "a reason", tmp_path)
     assert store.save(busy, "a reason", tmp_path, force=True).path is not None

@@ -15,12 +15,13 @@ from comparison_fixture import GONE, SAME, SLOWER, UNDECIDED, every_state, paire
 
 from baselines.verdict import Comparison, exit_code
 from harness.processes.environment import VERSION
+from harness.reasons import stated
 from reports import gate
 from reports.ci.annotations import github
-from reports.ci.artifacts import Targets, as_json, write
+from reports.ci.artifacts import Targets, write
 from reports.ci.badge import badge
 from reports.ci.junit import junit
-from reports.formats import markdown
+from reports.formats import comparison_json, markdown
 
 COMMENT = """\
 <!-- imgbench gate -->
@@ -29,7 +30,7 @@ COMMENT = """\
 
 ### Comparison with base (ref=main)
 
-**Contaminated: contended: 9 of 20 pairs**
+**The run is contended: 9 of 20 pairs**
 
 Against the baseline **base (ref=main)**: 1 regressed.
 
@@ -45,13 +46,13 @@ confirmed on 16 fresh pairs |
 
 
 def test_the_comment_to_the_letter() -> None:
-    found = paired(SLOWER, contaminated=("contended: 9 of 20 pairs",))
+    found = paired(SLOWER, contended=(stated("9 of 20 pairs"),))
     assert markdown.pull_request_comment(found) == COMMENT
     assert markdown.step_summary(found) == COMMENT.split("\n\n", 2)[2]
 
 
 def test_annotations_to_the_letter() -> None:
-    advisory = replace(SLOWER, gating=False, metric="load_s", reason="100 %\r\nslower: a, b")
+    advisory = replace(SLOWER, gating=False, metric="load_s", reason=stated("100 %\r\nslower: a, b"))
     assert github(paired(advisory, GONE, UNDECIDED, SLOWER)) == (
         "::error title=imgbench%3A regressed%3A latency_s::vit · batch 1: confirmed on 16 fresh pairs\n"
         "::error title=imgbench%3A missing%3A row::sd: no such row\n"
@@ -61,7 +62,7 @@ def test_annotations_to_the_letter() -> None:
     assert (
         github(paired(SAME)) == "::notice title=imgbench::Green: not slower (1 row, each within what it could see).\n"
     )
-    assert github(paired(UNDECIDED, contaminated=("busy",))) == "::error title=imgbench%3A contaminated::busy\n"
+    assert github(paired(UNDECIDED, contended=(stated("busy"),))) == "::error title=imgbench%3A contaminated::busy\n"
 
 
 def test_a_comma_and_a_colon_in_a_title_are_escaped() -> None:
@@ -87,7 +88,7 @@ def test_ten_errors_and_ten_warnings_a_step_and_the_last_counts_the_rest() -> No
         (paired(SLOWER, replace(SLOWER, kind="quality_set", case_id="x")), "quality regressed in 1 row", "red"),
         (paired(SAME, UNDECIDED), "1 of 2 rows not slower", "yellow"),
         (paired(UNDECIDED), "inconclusive", "yellow"),
-        (paired(UNDECIDED, contaminated=("busy",)), "contaminated", "yellow"),
+        (paired(UNDECIDED, contended=(stated("busy"),)), "contended", "yellow"),
         (paired(refused=("none",), absent=True), "no baseline", "lightgrey"),
         (paired(refused=("other GPU",)), "not comparable", "lightgrey"),
         (paired(refused=("no pip",), error=True), "error", "lightgrey"),
@@ -156,9 +157,11 @@ def test_no_artefact_is_ever_greener_or_redder_than_the_exit_code() -> None:
 
 
 def test_a_contaminated_run_passes_no_timed_verdict() -> None:
-    found = paired(SAME, replace(SAME, metric="weights_bytes", kind="exact"), contaminated=("busy", "control moved"))
+    found = paired(
+        SAME, replace(SAME, metric="weights_bytes", kind="exact"), contended=(stated("busy"), stated("control moved"))
+    )
     told = {case.get("name"): case for case in ElementTree.fromstring(junit(found).encode()).iter("testcase")}
-    assert told["latency_s"].find("skipped").get("message") == "contaminated run: within ±2.5 %"
+    assert told["latency_s"].find("skipped").get("message") == "contended run: within ±2.5 %"
     assert list(told["weights_bytes"]) == []
     assert "weights_bytes: unchanged: within ±2.5 %" in junit(found)
     error = told["gate"].find("error")
@@ -167,7 +170,9 @@ def test_a_contaminated_run_passes_no_timed_verdict() -> None:
 
 @pytest.mark.parametrize("limited", [markdown.step_summary, markdown.pull_request_comment])
 def test_thousands_of_verdicts_are_cut_at_whole_rows_the_gravest_first(limited: Callable[..., str]) -> None:
-    many = [replace(SAME, case_id=f"s{i}", label=f"größe {i} 数字 🐢" * 4, reason="ü" * 200) for i in range(6000)]
+    many = [
+        replace(SAME, case_id=f"s{i}", label=f"größe {i} 数字 🐢" * 4, reason=stated("ü" * 200)) for i in range(6000)
+    ]
     grave = [replace(SLOWER, case_id=f"g{i}", label=f"grave {i} 数字") for i in range(20)]
     text = limited(paired(*many, *grave, replace(GONE, case_id="gone")))
     limit = 65_536 if limited is markdown.pull_request_comment else 2**20
@@ -188,7 +193,7 @@ def test_gating_regressions_stand_before_advisory_ones() -> None:
 
 
 def test_text_that_never_ends_keeps_the_limits_too() -> None:
-    endless = paired(SLOWER, notes=("n" * 10**6,) * 90, contaminated=("c" * 10**6,) * 90)
+    endless = paired(SLOWER, notes=(stated("n" * 10**6),) * 90, contended=(stated("c" * 10**6),) * 90)
     assert len(markdown.pull_request_comment(endless)) <= 65_536
     assert "| regressed | vit · batch 1 |" in markdown.step_summary(endless)
     refused = paired(refused=("x" * 10**7,))
@@ -205,13 +210,13 @@ def test_the_marker_of_a_comment_is_one_html_comment() -> None:
 
 def test_the_json_is_the_whole_comparison_and_has_no_nan() -> None:
     strange = replace(SLOWER, ratio=math.nan, high=math.inf, low=-math.inf)
-    document = json.loads(as_json(paired(strange)), parse_constant=lambda name: pytest.fail(name))
+    document = json.loads(comparison_json.text(paired(strange)), parse_constant=lambda name: pytest.fail(name))
     assert (document["imgbench"], document["exit_code"], document["meaning"]) == (VERSION, 10, "regressed")
     assert document["sentence"] == "Red: 1 row is slower."
     assert document["arms"] == ["ref=main", "ref=HEAD"]
     (told,) = document["verdicts"]
     assert (told["ratio"], told["low"], told["high"], told["pairs"]) == (None, None, None, 24)
-    assert json.loads(as_json(paired(UNDECIDED), strict=True))["exit_code"] == 11
+    assert json.loads(comparison_json.text(paired(UNDECIDED), strict=True))["exit_code"] == 11
 
 
 def test_the_summary_fits_beside_what_its_file_holds_already(tmp_path: Path) -> None:
@@ -240,7 +245,7 @@ def test_an_arm_that_could_not_be_had_leaves_every_file_and_no_row(tmp_path: Pat
     """pip may say anything, at any length: control characters, Markdown, workflow commands."""
     said: list[str] = []
     told = "pip:\x1b[31m |no| **such** <package>\r\n::error::not ours\n" + "x" * 10**6
-    broken = paired(refused=(told,), error=True, run_id="", notes=(), baseline="base (ref=main)")
+    broken = paired(refused=(stated(told),), error=True, run_id="", notes=(), baseline="base (ref=main)")
     names = ("junit", "markdown", "comment", "badge", "json", "step_summary")
     write(broken, Targets(**{name: tmp_path / name for name in names}, annotations=True), said.append)
     assert [line.split(" ")[0] for line in said] == ["::error"], "a line of pip's is no command of ours"
@@ -255,14 +260,14 @@ def test_an_arm_that_could_not_be_had_leaves_every_file_and_no_row(tmp_path: Pat
 
 def test_half_a_character_is_no_reason_to_write_nothing(tmp_path: Path) -> None:
     names = ("junit", "markdown", "comment", "badge", "json", "step_summary")
-    half = paired(replace(SLOWER, label="\ud83d", reason="\udc22"), suite="\ud83d")
+    half = paired(replace(SLOWER, label="\ud83d", reason=stated("\udc22")), suite="\ud83d")
     write(half, Targets(**{name: tmp_path / name for name in names}), pytest.fail)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
     assert all(path.read_text(encoding="utf-8") for path in tmp_path.iterdir())
 
 
 def test_contaminated_disarms_speed_and_nothing_else() -> None:
-    busy = {"contaminated": ("busy",)}
+    busy = {"contended": (stated("busy"),)}
     assert exit_code(paired(replace(SLOWER, outcome="inconclusive"), **busy)) == 14
     assert exit_code(paired(replace(SLOWER, outcome="missing"), replace(SLOWER, outcome="inconclusive"), **busy)) == 14
     assert exit_code(paired(replace(SLOWER, outcome="regressed", kind="quality_set"), **busy)) == 15
@@ -286,7 +291,7 @@ def test_every_file_is_written_and_the_summary_is_appended(tmp_path: Path) -> No
     assert (tmp_path / "summary.md").read_text().startswith("before\n### Comparison with base")
     document = json.loads((tmp_path / "c.json").read_text())
     assert (document["exit_code"], document["meaning"], len(document["verdicts"])) == (10, "regressed", 1)
-    assert said == ["::error title=imgbench%3A regressed%3A latency_s::vit · batch 1: " + SLOWER.reason]
+    assert said == ["::error title=imgbench%3A regressed%3A latency_s::vit · batch 1: " + str(SLOWER.reason)]
 
 
 def test_no_end_of_a_line_that_anybody_knows_begins_a_command_of_its_own(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from comparison_fixture import SAME, SLOWER, UNDECIDED, every_state, paired
 
 from harness import storage
+from harness.reasons import stated
 from reports.ci.junit import junit
 
 JUNIT = """\
@@ -57,10 +58,10 @@ def test_the_time_stamp_is_that_of_writing_and_names_no_zone() -> None:
 def test_junit_counts_and_places_every_outcome() -> None:
     found = paired(
         SLOWER,
-        replace(SLOWER, outcome="inconclusive", case_id="b", label="b", reason="so it is"),
-        replace(SLOWER, outcome="missing", case_id="c", label="c", reason="so it is"),
-        replace(SLOWER, outcome="unchanged", case_id="d", label="d", reason="so it is"),
-        replace(SLOWER, outcome="regressed", case_id="e", label="e", reason="so it is", gating=False),
+        replace(SLOWER, outcome="inconclusive", case_id="b", label="b", reason=stated("so it is")),
+        replace(SLOWER, outcome="missing", case_id="c", label="c", reason=stated("so it is")),
+        replace(SLOWER, outcome="unchanged", case_id="d", label="d", reason=stated("so it is")),
+        replace(SLOWER, outcome="regressed", case_id="e", label="e", reason=stated("so it is"), gating=False),
     )
     suite = ElementTree.fromstring(junit(found).split("\n", 1)[1])[0]
     assert {k: suite.get(k) for k in ("tests", "failures", "errors", "skipped")} == {
@@ -222,7 +223,7 @@ def test_the_other_schema_objects_too() -> None:
 
 def test_characters_that_xml_cannot_hold_are_gone() -> None:
     bad = "".join(map(chr, [0, 7, 8, 11, 12, 14, 27, 31, 0xD800, 0xFFFE, 0xFFFF]))
-    hostile = replace(SLOWER, label=f'a{bad}"<&>', reason=f"]]> {bad} tab\t", metric=f"m{bad}")
+    hostile = replace(SLOWER, label=f'a{bad}"<&>', reason=stated(f"]]> {bad} tab\t"), metric=f"m{bad}")
     xml = junit(paired(hostile, suite=bad, notes=(bad,)))
     case = ElementTree.fromstring(xml.encode())[0].findall("testcase")[1]
     assert case.get("classname") == "a" + "�" * len(bad) + '"<&>'

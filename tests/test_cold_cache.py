@@ -200,7 +200,8 @@ def test_a_cold_run_is_compared_with_no_warm_one_and_says_so() -> None:
     chosen = suite.parse("protocol: {cold_cache: true}\ncases: [{model: planted_ok}]")
     warm = suite.parse("cases: [{model: planted_ok}]").protocol
     assert (chosen.protocol.cold_cache, warm.cold_cache) == (True, False)
-    assert protocol_differences(chosen.protocol, warm) == ["protocol: cold_cache True here, False in the baseline"]
+    (told,) = protocol_differences(chosen.protocol, warm)
+    assert str(told) == "protocol: cold_cache True here, False in the baseline"
     stored = {"replicates": 3}  # by a version without the field
     assert records.protocol_from_dict(stored).cold_cache is False
     run: Any = SimpleNamespace(environment={}, protocol=chosen.protocol)

@@ -11,7 +11,7 @@ from baseline_fixture import A, changed, latency, measured, run_of
 
 from baselines.stored import store
 from baselines.stored.compare import compare_stored
-from baselines.stored.controls import busy_share, control_moved, control_words, sentinels_moved, tripped
+from baselines.stored.controls import control, control_moved, rows_contended, sentinels_moved, tripped
 from baselines.verdict import exit_code
 from harness.types import Case, Control, Measurement, Run
 
@@ -37,7 +37,7 @@ def run_with(control: tuple[Control, ...] = (), gemm: float | None = None, run_i
 def test_a_control_that_does_not_move_says_what_the_noise_allows() -> None:
     run = run_with(sides([0.100, 0.101, 0.100], [0.101, 0.100, 0.100]))
     assert control_moved(run) is None
-    assert "against itself: +0.0% (3 processes a side; the noise of this run allows -" in str(control_words(run))
+    assert "against itself: +0.0% (3 processes a row; the noise of this run allows -" in str(control(run))
 
 
 def test_a_control_that_moved_disarms_speed_and_nothing_else(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_control_that_moved_disarms_speed_and_nothing_else(tmp_path: Path) -> 
         store.save(run_with(run_id=f"s{number}"), "as ever", tmp_path)
     moved = run_with(sides([0.100, 0.101, 0.100], [0.125, 0.126, 0.125]))
     found = compare_stored(moved, tmp_path)
-    assert "the A/A control moved" in found.contaminated[0]
+    assert "the A/A control moved" in str(found.contended[0])
     assert {v.outcome for v in found.verdicts if v.kind == "noisy"} == {"inconclusive"}
     assert exit_code(found) == 14
 
@@ -67,8 +67,10 @@ def test_a_fifth_of_the_rows_may_meet_a_busy_machine_and_no_more() -> None:
     def busy(count: int) -> Run:
         return run_of([replace(m, warnings=BUSY) if m.case.batch_size <= count else m for m in rows])
 
-    assert busy_share(busy(2)) is None
-    assert str(busy_share(busy(3))).startswith("contended: 3 of 10 rows met a busy machine (such as: other processes")
+    assert rows_contended(busy(2)) is None
+    assert str(rows_contended(busy(3))).startswith(
+        '3 of 10 rows were contended (for example "contended: other processes'
+    )
 
 
 def test_a_machine_of_another_speed_is_told_from_slower_code(tmp_path: Path) -> None:
@@ -76,7 +78,7 @@ def test_a_machine_of_another_speed_is_told_from_slower_code(tmp_path: Path) -> 
     assert sentinels_moved(run_with(gemm=0.0101), sessions) == []
     assert sentinels_moved(run_with(gemm=0.0130), sessions[:3]) == []  # three sessions do not know their spread
     (reason,) = sentinels_moved(run_with(gemm=0.0130), sessions)
-    assert "the sentinel gemm took +27" in reason
+    assert "the sentinel gemm took +27" in str(reason)
     for session in sessions:
         store.save(session, "as ever", tmp_path)
     slow = run_with(gemm=0.0130)

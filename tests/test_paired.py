@@ -11,7 +11,9 @@ from scipy import stats
 
 from baselines.paired import verdicts
 from baselines.paired.decision import PairedDecision
-from baselines.paired.preflight import judged, other_outputs, outputs_in_words, usable
+from baselines.paired.preflight import other_outputs, usable
+from baselines.paired.preflight import outputs as outputs_note
+from baselines.paired.preflight import verdicts as preflight_verdicts
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.robust import hodges_lehmann, signed_rank_p, trimmed
 from harness.paired.paired_run import PairedRun, row_of
@@ -201,14 +203,14 @@ def test_a_row_that_fails_does_not_hold_up_the_others(after: int) -> None:
 def test_dropped_pairs_are_counted_and_say_nothing() -> None:
     decision = PairedDecision([question("row")])
     for _ in range(20):
-        decision.record("row", {"latency_s": 0.5}, "contended: somebody")
+        decision.record("row", {"latency_s": 0.5}, kept=False)
         decision.advance(0.0)
     for _ in range(8):
         decision.record("row", {"latency_s": 0.0})
         decision.advance(0.0)
     found = next(iter(decision.questions.values()))
     assert (found.state, found.dropped, len(found.screened)) == ("unchanged", 20, 8)
-    assert decision.count().contaminated
+    assert decision.count().contended
 
 
 def test_a_run_without_time_is_open_and_says_what_it_could_see() -> None:
@@ -248,7 +250,7 @@ def preflight(head_calls: float) -> tuple[PairedRun, list[tuple[str, str, Measur
 @pytest.mark.parametrize(("head_calls", "outcome"), [(3.0, "unchanged"), (4.0, "not_comparable")])
 def test_arms_of_two_cases_are_compared_with_each_other(head_calls: float, outcome: str) -> None:
     run, found = preflight(head_calls)
-    verdicts = judged(run, found)
+    verdicts = preflight_verdicts(run, found)
     assert [(v.metric, v.outcome) for v in verdicts] == [("model_calls", outcome)]
     assert verdicts[0].case_id == run.rows[0].id
     assert (verdicts[0].baseline, verdicts[0].candidate) == (3.0, head_calls)
@@ -272,24 +274,24 @@ def outputs(head_hash: str, *judged_as: list[float]) -> tuple[PairedRun, list[tu
 def test_equal_outputs_need_no_judge() -> None:
     run, found = outputs("a")
     assert other_outputs(run, found) == set()
-    assert outputs_in_words(run, found) == (
+    assert str(outputs_note(run, found)) == (
         "outputs of the timed batch bit for bit the same in both arms: 1 of 1 rows; quality judged in both arms: 0 rows"
     )
-    assert [v.metric for v in judged(run, found)] == ["model_calls"]
+    assert [v.metric for v in preflight_verdicts(run, found)] == ["model_calls"]
 
 
 def test_other_outputs_that_nobody_judged_are_no_pass_of_quality() -> None:
     run, found = outputs("b")
     assert other_outputs(run, found) == {run.rows[0].id}
-    told = {v.metric: v for v in judged(run, found)}
+    told = {v.metric: v for v in preflight_verdicts(run, found)}
     assert told["quality"].outcome == "inconclusive"
-    assert "did not end within the share of the budget" in told["quality"].reason
+    assert "did not end within the share of the budget" in str(told["quality"].reason)
 
 
 @pytest.mark.parametrize(("wrong", "outcome"), [(0, "unchanged"), (20, "regressed")])
 def test_other_outputs_are_judged_by_the_items(wrong: int, outcome: str) -> None:
     run, found = outputs("b", [1.0] * 40, [0.0] * wrong + [1.0] * (40 - wrong))
-    told = {v.metric: v.outcome for v in judged(run, found)}
+    told = {v.metric: v.outcome for v in preflight_verdicts(run, found)}
     assert told == {"model_calls": "unchanged", "top1": outcome}
     assert usable(run, found) == {run.rows[0].id}
 
@@ -298,7 +300,7 @@ def test_a_row_that_breaks_in_the_head_is_not_timed() -> None:
     run, found = preflight(3.0)
     broken = Measurement(case=run.rows[0].head, replicate=0, status="failed", reason="it broke")
     found = [found[0], (run.rows[0].id, "head", broken)]
-    assert [(v.metric, v.outcome) for v in judged(run, found)] == [("row", "regressed")]
+    assert [(v.metric, v.outcome) for v in preflight_verdicts(run, found)] == [("row", "regressed")]
     assert usable(run, found) == set()
 
 

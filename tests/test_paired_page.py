@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from paired_fixture import paired_run
 
-from baselines.paired.decider import PairedJudge
+from baselines.paired.decider import PairedDecider
 from baselines.paired.verdicts import comparison
 from baselines.verdict import Comparison
 from harness.measuring.turns import Interleaving
 from harness.paired.paired_run import CONTROL_GROUP, Block, PairedRow, PairedRun, row_of
+from harness.reasons import stated
 from harness.types import Case, Measurement
 from reports.page import paired_page
 
@@ -41,9 +42,9 @@ def run_of(planned: tuple[PairedRow, ...]) -> PairedRun:
 
 def judged(
     planned: tuple[PairedRow, ...], pairs: int, slow: float = 1.0, *, busy: bool = False, broken: str = ""
-) -> PairedJudge:
+) -> PairedDecider:
     """A judge after `pairs` pairs; the head of the first row is `slow` times as slow."""
-    judge = PairedJudge(run_of(planned))
+    judge = PairedDecider(run_of(planned))
     rng = np.random.default_rng(0)
     for number in range(pairs):
         for group in ("vit", CONTROL_GROUP):
@@ -82,7 +83,7 @@ def judged(
     return judge
 
 
-def page(judge: PairedJudge, found: Comparison | None = None) -> str:
+def page(judge: PairedDecider, found: Comparison | None = None) -> str:
     return paired_page.build(judge, found or comparison(judge, [], "decided"))
 
 
@@ -101,7 +102,7 @@ def test_a_slow_row_is_the_first_thing_it_says_and_the_first_row_of_the_chart() 
     assert worst["y"] == [0.0]
     assert worst["x"][0] == pytest.approx(5.0, abs=0.5)
     assert {t["name"] for t in forest["data"]} == {"regressed", "unchanged", "control"}
-    assert "suspected after 8 pairs, 8 fresh ones bear it out, and all 16 together lie beyond 1%" in html
+    assert "suspected after 8 pairs, 8 fresh ones support it, and all 16 together lie beyond 1%" in html
     assert "screen, 8 pairs: shift" in html
 
 
@@ -118,7 +119,7 @@ def test_every_row_and_control_has_its_place() -> None:
 def test_a_busy_machine_is_said_first_and_no_row_is_green() -> None:
     html = page(judged(rows(2), 12, busy=True))
     assert "the machine was not quiet enough to judge speed" in html
-    assert "contaminated: contended: " in html
+    assert "the run is contended: " in html
     assert "pairs left out: contended: other processes used 60% of a core" in html
     assert "unchanged</span>" not in html
 
@@ -135,7 +136,9 @@ def test_rows_that_broke_and_runs_without_a_pair_have_a_page_too() -> None:
 
 def test_it_loads_nothing_and_escapes_what_it_is_given() -> None:
     judge = judged(rows(1), 10)
-    html = page(judge, replace(comparison(judge, [], "decided"), notes=(HOSTILE,), contaminated=(HOSTILE,)))
+    html = page(
+        judge, replace(comparison(judge, [], "decided"), notes=(stated(HOSTILE),), contended=(stated(HOSTILE),))
+    )
     assert HOSTILE not in html
     markup = re.sub(r"<script.*?</script>", "", html, flags=re.S)  # plotly.js itself names sites that it never loads
     assert not re.search(r'(src|href)="https?:', markup)

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from paired_fixture import paired_run
 
-from baselines.paired.decider import PairedJudge
-from baselines.paired.preflight import PROCESSES, judged, undecided_memory, usable
+from baselines.paired.decider import PairedDecider
+from baselines.paired.preflight import PROCESSES, undecided_memory, usable, verdicts
 from baselines.paired.verdicts import comparison
 from baselines.verdict import NOT_COMPARABLE, NOTHING_MEASURED, Verdict, exit_code
+from baselines.wording import ReasonKind
 from harness.paired.paired_run import PairedRun, row_of
 from harness.types import Case, Measurement, Metric
 
@@ -46,7 +47,7 @@ def only(base: dict[str, Any] | None, head: dict[str, Any] | None) -> Verdict:
     """The one verdict on the row, which is then not timed."""
     run, found = preflight(base, head)
     assert usable(run, found) == set()
-    (told,) = judged(run, found)
+    (told,) = verdicts(run, found)
     assert told.metric == "row"
     return told
 
@@ -57,31 +58,31 @@ def test_a_row_that_was_not_reached_in_both_arms_is_undecided_and_gates(
 ) -> None:
     told = only(base, head)
     assert (told.outcome, told.gating) == ("inconclusive", True)
-    assert told.reason.startswith("budget: ")
+    assert told.reason.kind == ReasonKind.PREFLIGHT_CUT_OFF
 
 
 @pytest.mark.parametrize(("base", "head"), [(FAILED, FAILED), (FAILED, SKIPPED)])
 def test_a_row_that_is_broken_in_both_arms_is_no_pass(base: dict[str, Any], head: dict[str, Any]) -> None:
     told = only(base, head)
     assert (told.outcome, told.gating) == ("not_comparable", True)
-    assert base["reason"] in told.reason
-    assert head["reason"] in told.reason
+    assert base["reason"] in str(told.reason)
+    assert head["reason"] in str(told.reason)
     run, found = preflight(base, head)
-    assert exit_code(comparison(PairedJudge(run), judged(run, found), "decided")) == NOT_COMPARABLE
+    assert exit_code(comparison(PairedDecider(run), verdicts(run, found), "decided")) == NOT_COMPARABLE
 
 
 def test_a_row_that_is_skipped_in_both_arms_is_no_finding_and_no_measurement() -> None:
     told = only(SKIPPED, SKIPPED)
     assert (told.outcome, told.gating) == ("unchanged", False)
     run, found = preflight(SKIPPED, SKIPPED)
-    assert exit_code(comparison(PairedJudge(run), judged(run, found), "decided")) == NOTHING_MEASURED
+    assert exit_code(comparison(PairedDecider(run), verdicts(run, found), "decided")) == NOTHING_MEASURED
 
 
 @pytest.mark.parametrize(("base", "outcome"), [(FAILED, "improved"), (UNKNOWN, "new"), (SKIPPED, "new")])
 def test_what_only_the_head_can_do_is_no_alarm(base: dict[str, Any], outcome: str) -> None:
     told = only(base, OK)
     assert (told.outcome, told.gating) == (outcome, False)
-    assert base["reason"] in told.reason
+    assert base["reason"] in str(told.reason)
 
 
 @pytest.mark.parametrize(("base", "head", "outcome"), [(OK, FAILED, "regressed"), (OK, SKIPPED, "missing")])
@@ -93,7 +94,7 @@ def test_what_only_the_base_could_do_is(base: dict[str, Any], head: dict[str, An
 def test_a_base_that_breaks_in_one_of_its_processes_is_not_improved_upon() -> None:
     run, found = preflight(OK, OK)
     found.append((run.rows[0].id, "base", Measurement(case=CASE, replicate=1, status="failed", reason="it broke")))
-    (told,) = judged(run, found)
+    (told,) = verdicts(run, found)
     assert (told.outcome, told.gating) == ("not_comparable", True)
 
 
@@ -104,21 +105,21 @@ def with_values(metric: str, there: float, here: float) -> tuple[PairedRun, Foun
 
 @pytest.mark.parametrize(("here", "outcome"), [(1.0, "unchanged"), (2.0, "regressed"), (0.5, "improved")])
 def test_energy_of_one_window_an_arm_is_advisory(here: float, outcome: str) -> None:
-    (told,) = judged(*with_values(ENERGY.name, 1.0, here))
+    (told,) = verdicts(*with_values(ENERGY.name, 1.0, here))
     assert (told.outcome, told.gating) == (outcome, False)
-    assert told.reason.endswith("advisory: one window an arm")
+    assert str(told.reason).endswith("advisory: one window an arm")
 
 
 def test_memory_that_moved_is_not_decided_by_fewer_processes_than_the_rule_takes() -> None:
     run, found = with_values(MEMORY.name, 1e9, 2e9)
-    (told,) = judged(run, found)
+    (told,) = verdicts(run, found)
     assert (told.outcome, told.gating) == ("inconclusive", True)
-    assert told.reason.startswith("budget: 1 of 3 processes an arm; it would read: regressed")
+    assert str(told.reason).startswith("the budget allowed 1 of 3 processes an arm; it would read: regressed")
     assert undecided_memory(run, found) == {run.rows[0].id}
     again = [(row, side, m) for row, side, m in found for _ in range(PROCESSES)]
-    assert [v.outcome for v in judged(run, again)] == ["regressed"]
+    assert [v.outcome for v in verdicts(run, again)] == ["regressed"]
     run, found = with_values(MEMORY.name, 1e9, 1e9)
-    assert [v.outcome for v in judged(run, found)] == ["unchanged"]
+    assert [v.outcome for v in verdicts(run, found)] == ["unchanged"]
 
 
 def test_items_that_flip_in_one_of_many_rows_are_held_against_all_of_them() -> None:
@@ -134,6 +135,6 @@ def test_items_that_flip_in_one_of_many_rows_are_held_against_all_of_them() -> N
             for number, row in enumerate(rows)
             for side, values in (("base", right), ("head", other if number else flipped))
         ]
-        told = judged(run, found)
+        told = verdicts(run, found)
         assert [v.case_id for v in told] == [row.id for row in rows]
         assert (told[0].outcome, {v.outcome for v in told[1:]} <= {"unchanged"}) == (outcome, True)

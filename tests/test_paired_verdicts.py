@@ -9,13 +9,13 @@ from paired_fixture import paired_run
 from test_paired_page import judged as judge_of
 from test_paired_page import rows
 
-from baselines.paired.decider import PairedJudge
+from baselines.paired.decider import PairedDecider
 from baselines.paired.decision import PairedDecision
 from baselines.paired.metrics import PAIRED_METRICS
 from baselines.paired.question import Key, Question, Sensitivity
-from baselines.paired.verdicts import NO_LARGER, _outcome, comparison
+from baselines.paired.verdicts import _outcome, comparison
 from baselines.verdict import (
-    CONTAMINATED,
+    CONTENDED,
     FINE,
     INCONCLUSIVE,
     NOT_COMPARABLE,
@@ -24,7 +24,9 @@ from baselines.verdict import (
     Verdict,
     exit_code,
 )
+from baselines.wording import ReasonKind, because
 from harness.measuring.turns import Interleaving
+from harness.reasons import stated
 from reports import gate
 from reports.formats import terminal
 
@@ -32,8 +34,14 @@ P95 = "latency_p95_s"
 QUIET = (0.001, -0.001, 0.002, -0.002, 0.0, 0.001, -0.001, 0.0)
 
 
+def outcome_of(question: Question) -> tuple[str, str]:
+    """The outcome and its sentence, where the rule asked for no further pair."""
+    outcome, reason = _outcome(question, because(ReasonKind.ENDED_DECIDED))
+    return outcome, str(reason)
+
+
 def asked(metric: str = P95) -> list[Question]:
-    """The latency of one row, and a metric that rides along."""
+    """The latency of one row, and a secondary metric."""
     known = {entry.metric.name: entry for entry in PAIRED_METRICS}
     return [
         Question(key=Key(row="row", metric=name), sensitivity=known[name].sensitivity, primary=known[name].primary)
@@ -55,9 +63,9 @@ def test_a_tail_that_was_called_unchanged_is_taken_back_where_later_pairs_do_not
     for value in (0.5, 0.6, -0.4, 0.3):
         measured(decision, latency=0.0, other=value)
     assert len(tail.screened) == 12
-    assert (tail.state, _outcome(tail, "decided")) == (
+    assert (tail.state, outcome_of(tail)) == (
         "unchanged",
-        ("inconclusive", "first pairs lay within ±10.0%; all 12 leave more possible"),
+        ("inconclusive", "the first pairs lay within ±10.0%; all 12 together leave more possible"),
     )
 
 
@@ -68,7 +76,7 @@ def test_pairs_after_an_unchanged_tail_never_make_it_a_suspect() -> None:
         measured(decision, latency=0.1 if number % 2 else -0.1, other=value if number < 8 else 0.5)
     assert tail.state == "unchanged"
     assert tail.confirmed == []
-    assert _outcome(tail, "decided")[0] == "inconclusive"
+    assert outcome_of(tail)[0] == "inconclusive"
 
 
 def test_an_unchanged_tail_hears_the_fresh_pairs_of_its_rows_latency_too() -> None:
@@ -113,9 +121,9 @@ def test_the_run_waits_for_a_tail_only_while_its_fresh_pairs_lean_to_its_side(fr
     if fresh > 0:
         assert (tail.state, count > 16) == ("regressed", True)
     else:
-        assert (tail.rests, count) == (True, 16)
+        assert (tail.deferred, count) == (True, 16)
         told = "suspected after 8 pairs; 16 fresh ones neither confirm it nor rule it out"
-        assert _outcome(tail, "decided") == ("inconclusive", told)
+        assert outcome_of(tail) == ("inconclusive", told)
 
 
 def test_a_tail_that_nobody_waits_for_is_still_heard_with_the_pairs_of_its_rows_latency() -> None:
@@ -126,7 +134,7 @@ def test_a_tail_that_nobody_waits_for_is_still_heard_with_the_pairs_of_its_rows_
     for number in range(32):
         way = 1 if number % 2 else -1
         measured(decision, latency=0.2 * way, other=0.5 * way if number < 16 else 0.6)
-        assert tail.rests == (16 <= number + 1 < 32)
+        assert tail.deferred == (16 <= number + 1 < 32)
     assert len(tail.confirmed) == 32
     assert tail.p_value is not None
     assert tail.p_value < 1
@@ -146,10 +154,10 @@ def test_a_control_that_leant_and_leans_no_more_holds_up_nothing_and_can_still_a
         number = len(control.confirmed)
         decision.record("A/A", {"latency_s": 0.1 if number % 2 else -0.1})
         decision.advance(0.0)
-    assert (control.rests, len(control.confirmed), decision.phase) == (True, 16, "done")
+    assert (control.deferred, len(control.confirmed), decision.phase) == (True, 16, "done")
     control.confirmed += [0.05] * 48
     control.confirm()
-    assert not control.rests
+    assert not control.deferred
     assert control.p_value is not None
     assert control.p_value < 0.01
 
@@ -183,10 +191,10 @@ def test_pairs_are_counted_by_row_whatever_they_were_measured_for() -> None:
         measured(decision, latency=value, other=0.2 + value)
     assert (latency.state, tail.state) == ("unchanged", "suspect")
     for number in range(20):
-        decision.record("row", {P95: 0.04}, "contended: somebody" if number % 4 == 0 else None)
+        decision.record("row", {P95: 0.04}, kept=number % 4 > 0)
     count = decision.count()
     assert (count.kept, count.dropped) == (23, 5)
-    assert not count.contaminated
+    assert not count.contended
     assert (latency.dropped, tail.dropped) == (0, 5)
 
 
@@ -200,9 +208,9 @@ def shifted(values: tuple[float, ...], sensitivity: Sensitivity, shift: float) -
 def test_unchanged_means_the_same_for_every_metric() -> None:
     loose = Sensitivity(guarantee=0.10, floor=0.04)
     same, five = shifted(QUIET, loose, 0.0), shifted(QUIET, loose, 0.05)
-    assert _outcome(same, "decided") == ("unchanged", "within ±2.5% at 99 % after 8 pairs")
+    assert outcome_of(same) == ("unchanged", "within ±2.5% at 99 % after 8 pairs")
     five.state = "unchanged"
-    outcome, reason = _outcome(five, "decided")
+    outcome, reason = outcome_of(five)
     assert outcome == "inconclusive"
     assert reason == "no change above 10%; smaller ones cannot be excluded (after 8 pairs)"
 
@@ -211,12 +219,12 @@ def test_a_dropped_suspicion_is_unchanged_in_the_same_sense() -> None:
     question = shifted(QUIET, Sensitivity(guarantee=0.10, floor=0.04), 0.2)
     assert question.state == "suspect"
     question.state, question.confirmed = "dropped", [0.04 + value for value in QUIET * 2]
-    outcome, reason = _outcome(question, "decided")
+    outcome, reason = outcome_of(question)
     assert outcome == "inconclusive"
-    assert reason.startswith(f"{NO_LARGER} 10%")
+    assert reason.startswith("no change above 10%")
 
 
-def judge_with(state: str, values: tuple[float, ...]) -> PairedJudge:
+def judge_with(state: str, values: tuple[float, ...]) -> PairedDecider:
     """A judge of one row whose latency is unchanged and whose p95 is in `state` with these screening pairs."""
     planned = tuple(
         replace(row, interleaving=Interleaving(warmups=1, turns=4, samples=6, discarded=0)) for row in rows(1)
@@ -251,13 +259,13 @@ def test_a_tail_of_too_few_samples_says_so() -> None:
     found = comparison(judge_of(rows(1), 12), [], "decided")  # four samples a block
     told = verdict_of(found, P95)
     assert (told.outcome, told.gating, told.pairs) == ("inconclusive", False, 0)
-    assert told.reason == "too few samples in a block for a p95 (4 of 20)"
-    assert verdict_of(found, "startup_s").reason == "no block gave a start-up"
+    assert str(told.reason) == "too few samples in a block for a p95 (4 of 20)"
+    assert str(verdict_of(found, "startup_s").reason) == "no block gave a start-up"
 
 
 def test_values_of_the_preflight_alone_are_nothing_measured() -> None:
     told = Verdict(
-        case_id="a", label="a", metric="params", kind="exact", unit="1", outcome="unchanged", reason="equal",
+        case_id="a", label="a", metric="params", kind="exact", unit="1", outcome="unchanged", reason=stated("equal"),
         baseline=1.0, candidate=1.0,
     )  # fmt: skip
     found = comparison(judge_of(rows(1), 0), [replace(told, case_id=rows(1)[0].id)], "budget")
@@ -270,10 +278,12 @@ def test_values_of_the_preflight_alone_are_nothing_measured() -> None:
 
 def test_memory_that_runs_out_in_company_is_nobodys_regression() -> None:
     judge = judge_of(rows(1), 0)
-    judge.broken[rows(1)[0].id] = ("head", "oom: killed by the kernel; both arms of a pair are in memory at once")
+    together = stated("both arms of a pair are in memory at once")
+    out_of_memory = because(ReasonKind.ROW_STATUS, status="oom", reason=together)
+    judge.broken[rows(1)[0].id] = ("head", out_of_memory)
     told = verdict_of(comparison(judge, [], "decided"), "row")
     assert told.outcome == "not_comparable"
-    assert "both arms of a pair are in memory at once" in told.reason
+    assert "both arms of a pair are in memory at once" in str(told.reason)
 
 
 def test_the_same_arm_twice_is_called_so_and_the_mean_shift_decides_nothing() -> None:
@@ -282,13 +292,15 @@ def test_the_same_arm_twice_is_called_so_and_the_mean_shift_decides_nothing() ->
     assert terminal.headline(found).startswith("head against base: ")
     same = replace(found, arms=("as things are", "as things are"))
     assert terminal.headline(same).startswith("A/A, both arms are the same: ")
-    assert any(note.startswith("mean shift") and "advisory: it decides nothing" in note for note in found.notes)
+    assert any(
+        note.kind == ReasonKind.MEAN_SHIFT and "advisory: it decides nothing" in str(note) for note in found.notes
+    )
 
 
 def test_a_busy_machine_stays_the_answer_where_no_pair_was_kept() -> None:
     found = comparison(judge_of(rows(2), 12, busy=True), [], "decided")
-    assert exit_code(found) == CONTAMINATED
+    assert exit_code(found) == CONTENDED
 
 
 def test_a_run_without_rows_measured_nothing() -> None:
-    assert exit_code(comparison(PairedJudge(paired_run()), [], "decided")) == NOTHING_MEASURED
+    assert exit_code(comparison(PairedDecider(paired_run()), [], "decided")) == NOTHING_MEASURED

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from baselines.paired.verdicts import NO_LARGER
 from baselines.verdict import Comparison, Verdict
+from baselines.wording import ReasonKind, because
 from benches.selftest import NOTHING, Conditions, append, details, line, stored, trials
+from harness.reasons import Reason, stated
 from harness.storage import UnreadableRun
 from harness.types import Case
 
@@ -19,13 +20,20 @@ CASES = (Case(model="planted_ok"), Case(model="planted_ok", batch_size=2))
 
 def verdict(case: Case, outcome: Any, metric: str = "latency_s") -> Verdict:
     return Verdict(
-        case_id=case.id, label=case.label, metric=metric, kind="noisy", unit="s", outcome=outcome, reason="", pairs=24
+        case_id=case.id,
+        label=case.label,
+        metric=metric,
+        kind="noisy",
+        unit="s",
+        outcome=outcome,
+        reason=stated(""),
+        pairs=24,
     )
 
 
-def comparison(*verdicts: Verdict, contaminated: tuple[str, ...] = ()) -> Comparison:
+def comparison(*verdicts: Verdict, contended: tuple[Reason, ...] = ()) -> Comparison:
     return Comparison(
-        run_id="r", suite="s", baseline="b", scope="all", rule="paired", verdicts=verdicts, contaminated=contaminated
+        run_id="r", suite="s", baseline="b", scope="all", rule="paired", verdicts=verdicts, contended=contended
     )
 
 
@@ -78,7 +86,7 @@ def test_the_line_counts_alarms_catches_misses_and_disarmed_runs() -> None:
             comparison(verdict(CASES[0], "improved")),  # A/A: an alarm, in the other direction
             comparison(verdict(CASES[0], "regressed"), verdict(CASES[1], "regressed")),  # caught, and one elsewhere
             comparison(verdict(CASES[0], "unchanged")),
-            comparison(verdict(CASES[1], "inconclusive"), contaminated=("busy",)),
+            comparison(verdict(CASES[1], "inconclusive"), contended=(stated("busy"),)),
         ]
     )
     found = list(trials((NOTHING, "busy=0.05"), 2, CASES, lambda _arm: (next(answers), HERE)))
@@ -129,7 +137,9 @@ def test_plans_stand_in_the_line_by_their_size_under_their_published_names() -> 
 
 
 def test_a_large_slow_start_is_missed_where_none_so_large_is_said_to_be_there() -> None:
-    said = replace(verdict(CASES[0], "inconclusive", "startup_s"), reason=f"{NO_LARGER} 10 %")
+    said = replace(
+        verdict(CASES[0], "inconclusive", "startup_s"), reason=because(ReasonKind.NO_LARGER, guarantee=0.1, pairs=8)
+    )
     for plan, missed in (("startup=0.3", True), ("startup=0.05", False)):
         (found,) = trials((plan,), 1, CASES, lambda _arm: (comparison(said), HERE))
         assert bool(found.missed) is missed

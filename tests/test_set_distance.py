@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from baselines.stored.rows import Row
-from baselines.stored.set_distance import fid, judged, kid, paired_difference
+from baselines.stored.set_distance import by_bootstrap, fid, kid, paired_difference
 from benches.digits import data, quality
 from harness.picture_sets import decode, encode, kernel, picture_set
 from harness.types import Case, Measurement, Metric
@@ -31,7 +31,7 @@ def distance(features: np.ndarray) -> float:
 
 def verdict(before: np.ndarray, now: np.ndarray) -> Any:
     there, here = (row(encode(features, REFERENCE)) for features in (before, now))
-    return judged(FID, there, here, distance(before), distance(now))
+    return by_bootstrap(FID, there, here, distance(before), distance(now))
 
 
 def test_fid_and_kid_are_those_of_torch_fidelity() -> None:
@@ -57,7 +57,7 @@ def test_worse_pictures_regress_and_better_ones_improve() -> None:
     worse = PICTURES + 0.4
     assert verdict(PICTURES, worse).outcome == "regressed"
     assert verdict(worse, PICTURES).outcome == "improved"
-    assert "paired bootstrap of 200 pictures" in verdict(PICTURES, worse).reason
+    assert "paired bootstrap of 200 pictures" in str(verdict(PICTURES, worse).reason)
 
 
 def test_rounding_is_no_change() -> None:
@@ -101,11 +101,11 @@ def test_another_linear_algebra_decides_bit_for_bit_the_same(monkeypatch: pytest
     assert len(differences) == 2, "the planted bits do change the raw figures"
     stored = [row(encode(features, REFERENCE)) for features in (PICTURES, now)]
     assert here.baseline is not None
-    assert judged(FID, stored[0], stored[1], here.baseline, here.candidate) == here
+    assert by_bootstrap(FID, stored[0], stored[1], here.baseline, here.candidate) == here
 
 
 def test_without_features_there_is_no_interval() -> None:
-    assert judged(FID, row(None), row(encode(PICTURES, REFERENCE)), 1.0, 1.0) is None
+    assert by_bootstrap(FID, row(None), row(encode(PICTURES, REFERENCE)), 1.0, 1.0) is None
 
 
 def test_features_beyond_half_precision_are_kept_all_the_same() -> None:
@@ -115,13 +115,13 @@ def test_features_beyond_half_precision_are_kept_all_the_same() -> None:
 
 def test_features_that_cannot_be_read_are_no_pass() -> None:
     good, bad = encode(PICTURES, REFERENCE), {**encode(PICTURES, REFERENCE), "root": "edited"}
-    found = judged(FID, row(good), row(bad), 1.0, 1.0)
+    found = by_bootstrap(FID, row(good), row(bad), 1.0, 1.0)
     assert found is not None
     assert found.outcome == "not_comparable"
 
 
 def test_sets_of_other_sizes_are_not_comparable() -> None:
-    found = judged(FID, row(encode(PICTURES[:100], REFERENCE)), row(encode(PICTURES, REFERENCE)), 1.0, 1.0)
+    found = by_bootstrap(FID, row(encode(PICTURES[:100], REFERENCE)), row(encode(PICTURES, REFERENCE)), 1.0, 1.0)
     assert found is not None
     assert found.outcome == "not_comparable"
 
@@ -141,7 +141,7 @@ def test_what_is_stored_is_read_back_and_nothing_else() -> None:
 def test_a_handful_of_pictures_has_no_interval() -> None:
     found = verdict(PICTURES[:4], PICTURES[4:8])
     assert (found.outcome, found.low, found.high) == ("inconclusive", None, None)
-    assert found.reason == "4 pictures are too few for an interval (at least 10)"
+    assert str(found.reason) == "4 pictures are too few for an interval (at least 10)"
 
 
 def test_the_interval_beside_the_ratio_is_of_95_percent_and_the_deciding_one_wider() -> None:

@@ -70,7 +70,7 @@ def test_a_false_suspicion_is_taken_back_and_nothing_is_thrown_away(
     """Both first processes of the row were disturbed (here: by us); eight further ones of the same code are not."""
     code, out = told(capsys, "compare", str(disturbed), "--budget", "0")
     assert code == 10, out
-    assert "not measured again (--budget 0)" in out
+    assert "not measured again: --budget is 0" in out
     before = storage.load(disturbed)
     code, out = told(capsys, "compare", str(disturbed), "--budget", "100s")
     assert f"measured again: {EXTRA} further processes" in out, out

@@ -12,12 +12,15 @@ from baselines.stored.noisy import shift_of
 from baselines.stored.rows import rows_of
 from baselines.stored.suspects import EXTRA, suspects
 from baselines.verdict import Verdict
+from baselines.wording import ReasonKind, because
+from harness.reasons import Reason, stated
 from harness.types import Metric
 
+NO_REASON = stated("")
 LATENCY = Metric(name="latency_s", unit="s", label="", better="lower", kind="noisy", description="")
 
 
-def verdict(case_id: str, outcome: Any, reason: str = "", kind: str = "noisy") -> Verdict:
+def verdict(case_id: str, outcome: Any, reason: Reason = NO_REASON, kind: str = "noisy") -> Verdict:
     return Verdict(case_id=case_id, label="", metric="latency_s", kind=kind, unit="s", outcome=outcome, reason=reason)
 
 
@@ -25,9 +28,10 @@ def test_what_is_called_changed_or_suspected_is_measured_again_and_nothing_else(
     run = make_run()
     ok = [row for row in rows_of(run).values() if row.ok][:4]
     ids = [row.case.id for row in ok]
+    suspect = because(ReasonKind.SUSPECT, reason=NO_REASON, outcome="regressed", comparisons=40)
     verdicts = (
         verdict(ids[0], "regressed"),
-        verdict(ids[1], "inconclusive", "+9 %; suspect (regressed), but among 40 comparisons"),
+        verdict(ids[1], "inconclusive", suspect),
         verdict(ids[2], "unchanged"),
         verdict(ids[3], "regressed", kind="exact"),
     )

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from baselines.paired.question import CONFIRM_LOOKS, FRESH_LEVEL, POOLED_LEVEL, SCREEN_LOOKS, Key, Phase, Question
-from baselines.verdict import CONTAMINATED_SHARE
+from baselines.verdict import CONTENDED_SHARE
 
 # 2: all pairs together may alarm, the outermost quarter of the turns is left out. 3: the run waits for a secondary
 # metric or a control only while its fresh pairs make a shift likely.
@@ -47,8 +47,8 @@ class Count:
     dropped: int
 
     @property
-    def contaminated(self) -> bool:
-        return self.dropped > CONTAMINATED_SHARE * (self.kept + self.dropped)
+    def contended(self) -> bool:
+        return self.dropped > CONTENDED_SHARE * (self.kept + self.dropped)
 
 
 class PairedDecision:

@@ -38,7 +38,7 @@ def comparison(decider: PairedDecider, preflight: Sequence[Verdict], ended: str)
     measuring ended: a key of ENDED, or another text."""
     run = decider.run
     why = _ended(decider, ended)
-    contaminated = tuple(contentions(decider))
+    contended = tuple(contentions(decider))
     settled = {v.case_id for v in preflight if v.metric == "row"}
     verdicts = []
     for row in run.rows:
@@ -51,7 +51,7 @@ def comparison(decider: PairedDecider, preflight: Sequence[Verdict], ended: str)
         for asked in PAIRED_METRICS:
             question = decider.decision.questions.get(Key(row=row.id, metric=asked.metric.name))
             if question is not None and (broken is None or question.state in CHANGED):  # what was confirmed stays so
-                verdicts.append(_verdict(decider, row, asked, question, why, contended=bool(contaminated)))
+                verdicts.append(_verdict(decider, row, asked, question, why, contended=bool(contended)))
     return Comparison(
         run_id=run.id,
         suite=run.suite,
@@ -60,7 +60,7 @@ def comparison(decider: PairedDecider, preflight: Sequence[Verdict], ended: str)
         verdicts=tuple(verdicts),
         rule="paired",
         arms=(run.arms[0]["text"] or AS_THINGS_ARE, run.arms[1]["text"] or AS_THINGS_ARE),
-        contaminated=contaminated,
+        contended=contended,
         notes=(*map(stated, run.proof), *notes(decider, why)),
     )
 
@@ -75,7 +75,7 @@ def contentions(decider: PairedDecider) -> list[Reason]:
     """Why speed may not be judged: too many contended pairs, or a control that moved."""
     found = []
     count = decider.decision.count()
-    if count.contaminated:
+    if count.contended:
         reasons = [reason for row in decider.contentions.values() for reason in row]
         found.append(
             because(

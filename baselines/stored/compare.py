@@ -123,24 +123,24 @@ def compare(
     decided += [(verdict, None) for verdict in _short(run, compared, {v.case_id for v, _ in decided})]
     comparable = [s.run for s in usable] if scope == "all" else []
     timed = any(verdict.kind in TIMED for verdict, _ in decided)
-    contaminated = tuple(tripped(run, comparable)) if timed else ()
+    contended = tuple(tripped(run, comparable)) if timed else ()
     return Comparison(
         run_id=run.id,
         suite=run.suite,
         baseline=usable[-1].run.id,
         scope=scope,
-        verdicts=tuple(disarmed(corrected(decided), contaminated)),
+        verdicts=tuple(disarmed(corrected(decided), contended)),
         differences=tuple(unlike) if scope != "all" else (),
         sessions=len(usable),
         notes=(*notes, *absent, *_notes(run, usable[-1].run, compared)),
-        contaminated=contaminated,
+        contended=contended,
         against=tuple(s.run.id for s in usable),
     )
 
 
-def disarmed(verdicts: Sequence[Verdict], contaminated: Sequence[Reason]) -> list[Verdict]:
-    """The verdicts, those on times and energy undecided where the run is contaminated."""
-    if not contaminated:
+def disarmed(verdicts: Sequence[Verdict], contended: Sequence[Reason]) -> list[Verdict]:
+    """The verdicts, those on times and energy undecided where the run is contended."""
+    if not contended:
         return list(verdicts)
     return [_undecided(v) if v.kind in TIMED and v.outcome in DECIDED else v for v in verdicts]
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from baselines.stored.measured import contention, most_frequent
 from baselines.stored.noisy import D0, FULL_SESSIONS, quantile, within_sd
-from baselines.verdict import CONTAMINATED_SHARE
+from baselines.verdict import CONTENDED_SHARE
 from baselines.wording import ReasonKind, because
 from harness.reasons import Reason
 from harness.types import Measurement, Run
@@ -34,7 +34,7 @@ def rows_contended(run: Run) -> Reason | None:
     """The reason where too many rows shared the machine with somebody else, after they were measured again."""
     ok = {m.case.id for m in run.measurements if m.status == "ok"}
     met = {m.case.id: reason for m in run.measurements if m.status == "ok" and (reason := contention(m))}
-    if len(met) <= CONTAMINATED_SHARE * len(ok):
+    if len(met) <= CONTENDED_SHARE * len(ok):
         return None
     example = most_frequent(list(met.values()))
     return because(ReasonKind.CONTENDED_ROWS, contended=len(met), rows=len(ok), example=example)

@@ -21,7 +21,7 @@ EXTRA: Final = 8
 
 def suspects(run: Run, comparison: Comparison) -> dict[Case, int]:
     """Further processes by case; empty where nothing is suspected, or speed is not judged, or they were had already."""
-    if comparison.scope != "all" or comparison.refused or comparison.contaminated:
+    if comparison.scope != "all" or comparison.refused or comparison.contended:
         return {}
     rows = rows_of(run)
     found = {}

@@ -24,7 +24,7 @@ def github(comparison: Comparison, *, strict: bool = False) -> str:
     warnings = [
         _told(v)
         for v, standing in verdicts
-        if (v.gating and standing == "skipped" and not comparison.contaminated)
+        if (v.gating and standing == "skipped" and not comparison.contended)
         or (not v.gating and v.outcome == "regressed" and standing == "passed")
     ]
     green = exit_code(comparison, strict=strict) == FINE

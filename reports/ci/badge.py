@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from baselines.verdict import CONTAMINATED, FINE, NOTHING_MEASURED, QUALITY_REGRESSED, REGRESSED, Comparison, exit_code
+from baselines.verdict import CONTENDED, FINE, NOTHING_MEASURED, QUALITY_REGRESSED, REGRESSED, Comparison, exit_code
 from reports import gate
 from reports.wording import counted
 
@@ -28,8 +28,8 @@ def _state(comparison: Comparison) -> tuple[str, str]:
         return f"quality regressed in {counted(len(rows), 'row')}", "red"
     if code == REGRESSED:
         return f"regressed in {counted(len({v.case_id for v in regressed}), 'row')}", "red"
-    if code == CONTAMINATED:
-        return "contaminated", "yellow"
+    if code == CONTENDED:
+        return "contended", "yellow"
     if code == NOTHING_MEASURED:
         return "nothing measured", "lightgrey"
     if code != FINE:

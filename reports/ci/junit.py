@@ -3,7 +3,7 @@
     regressed                 failure                   (advisory ones pass)
     missing, not comparable   error: a row that is not there is no pass; and so is one that the baseline does not know
     inconclusive              skipped, with the reason
-    contaminated              every timed verdict skipped, and the test case `gate` in error
+    contended run             every timed verdict skipped, and the test case `gate` in error
     refused, no baseline      the test case `gate` in error, and no other
     strict, nothing measured  the test case `gate` in error
 

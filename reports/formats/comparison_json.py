@@ -30,7 +30,8 @@ from reports.gate import sentence
 
 SCHEMA: Final = 2
 READ: Final = (1, 2)
-REASONED: Final = ("differences", "refused", "notes", "contaminated")  # the fields that hold several reasons
+# The keys that hold several reasons, and their fields.
+REASONED: Final = {"differences": "differences", "refused": "refused", "notes": "notes", "contaminated": "contended"}
 # What a replay does not compare: what the command or the version adds, and every sentence.
 NOT_DECIDED: Final = frozenset({"schema", "imgbench", "exit_code", "meaning", "sentence", "verdicts", *REASONED})
 MEASURED_AGAIN: Final = frozenset({ReasonKind.MEASURED_AGAIN, ReasonKind.NOT_MEASURED_AGAIN})
@@ -77,16 +78,17 @@ def text(comparison: Comparison, *, strict: bool = False) -> str:
 def document(comparison: Comparison, *, strict: bool = False) -> dict[str, Any]:
     """The comparison as JSON values, with the exit code that it stands for."""
     code = exit_code(comparison, strict=strict)
-    several = {name: getattr(comparison, name) for name in REASONED}
+    values = {field.name: getattr(comparison, field.name) for field in fields(comparison)}
+    several = {key: values.pop(name) for key, name in REASONED.items()}
     found: dict[str, Any] = {
         "schema": SCHEMA,
         "imgbench": VERSION,
         "exit_code": code,
         "meaning": MEANINGS[code],
         "sentence": sentence(comparison, strict),
-        **{field.name: getattr(comparison, field.name) for field in fields(comparison)},
-        **{name: [str(reason) for reason in given] for name, given in several.items()},
-        "causes": {name: [reason.to_json() for reason in given] for name, given in several.items()},
+        **values,
+        **{key: [str(reason) for reason in given] for key, given in several.items()},
+        "causes": {key: [reason.to_json() for reason in given] for key, given in several.items()},
         "verdicts": [_verdict(verdict) for verdict in comparison.verdicts],
     }
     finite: dict[str, Any] = _finite(found)

@@ -115,7 +115,7 @@ def _counted(found: Comparison) -> str:
 
 
 def _alarms(found: Comparison) -> list[str]:
-    return [f"**Contaminated: {escaped(shortened(reason, NOTE_CHARACTERS))}**" for reason in found.contaminated]
+    return [f"**The run is contended: {escaped(shortened(reason, NOTE_CHARACTERS))}**" for reason in found.contended]
 
 
 def _verdict_cells(v: Verdict) -> list[str]:

@@ -139,7 +139,7 @@ def headline(comparison: Comparison) -> str:
         return f"not compared: {'; '.join(map(str, comparison.refused))}"
     told = ", ".join(outcomes_text(comparison.verdicts)) or "nothing to compare"
     if comparison.rule == "paired":
-        disarmed = "CONTAMINATED, speed is not judged: " if comparison.contaminated else ""
+        disarmed = "the run is contended, so speed is not judged: " if comparison.contended else ""
         what = "A/A, both arms are the same" if same_arms(comparison) else "head against base"
         return f"{what}: {disarmed}{told}"
     sessions = f"{comparison.sessions} session{'s' if comparison.sessions != 1 else ''}"

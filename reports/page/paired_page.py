@@ -74,7 +74,7 @@ def _verdict(comparison: Comparison, strict: bool) -> Section:
         "paired_verdict.html",
         sentence=gate.sentence(comparison, strict),
         code=f"exit code {code}: {MEANINGS[code]}",
-        contaminated=comparison.contaminated,
+        contended=comparison.contended,
         notes=comparison.notes,
     )
     return Section(order=0, title="What it says", html=content)

@@ -105,7 +105,7 @@ def printed(found: Comparison, metrics: Mapping[str, Metric]) -> dict[str, objec
         "title": f"{found.run_id} against {found.baseline}",
         "scope": found.scope,
         "sessions": found.sessions,
-        "notes": (*(f"contaminated: {reason}" for reason in found.contaminated), *found.notes),
+        "notes": (*(f"the run is contended: {reason}" for reason in found.contended), *found.notes),
         "differences": found.differences,
         "telling": [row for row in rows if row["outcome"] != "unchanged"],
         "unchanged": [row for row in rows if row["outcome"] == "unchanged"],
