@@ -18,7 +18,7 @@ import torch
 import yaml
 from fuzz_fixture import sound_run
 
-from benches import docs
+from benches import docs, suites
 from benches.cli import main, parser
 from harness import suite
 from harness.registry import BACKENDS, MODELS, built
@@ -60,6 +60,16 @@ def names(cells: str) -> list[str]:
 
 def test_the_readme_fits_on_a_page() -> None:
     assert len(TEXTS["README.md"].splitlines()) <= 130
+
+
+def test_the_rows_of_the_readme_are_rows_of_the_whole_table() -> None:
+    shown, whole = (
+        re.findall(r"^    (digits_.+)$", TEXTS[page], re.MULTILINE) for page in ("README.md", "docs/quickstart.md")
+    )
+    assert len(shown) == 10
+    assert set(shown) <= set(whole)
+    assert len(whole) == len(suites.find("digits").cases) == 39
+    assert "ten of its 39 rows" in TEXTS["README.md"]
 
 
 def test_generated_tables_are_those_of_the_registries_and_the_parser() -> None:
