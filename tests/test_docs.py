@@ -20,6 +20,7 @@ from fuzz_fixture import sound_run
 
 from benches import docs, suites
 from benches.cli import main, parser
+from benches.digits import card
 from harness import suite
 from harness.registry import BACKENDS, MODELS, built
 from harness.types import AXES, STATUSES, Kind
@@ -27,8 +28,9 @@ from harness.types import AXES, STATUSES, Kind
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-POINTERS = [ROOT / name for name in ("CONTRIBUTING.md", "baselines/README.md", "benches/gpu_check/README.md")]
-TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in (*PAGES, *POINTERS)}
+CARD = "benches/digits/weights/README.md"
+OTHERS = [ROOT / name for name in ("CONTRIBUTING.md", "baselines/README.md", "benches/gpu_check/README.md", CARD)]
+TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in (*PAGES, *OTHERS)}
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", flags=re.DOTALL | re.MULTILINE)
 COMMANDS = {"run", "report", "compare", "ab", "explain", "replay", "selftest", "baseline", "export", "show", "list"}
 
@@ -268,6 +270,13 @@ def test_the_model_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     output = workload.iterate({c.name: c.module for c in workload.components}, workload.batch)
     assert output.shape == workload.output_shape == (8, 10)
     assert torch.isfinite(output).all()
+
+
+def test_the_model_card_is_what_the_training_writes() -> None:
+    """Its figures come from a training; all lines without one are those of the template."""
+    fixed = [line for line in card.CARD.splitlines() if "{" not in line]
+    assert len(fixed) > 10
+    assert [line for line in fixed if line not in TEXTS[CARD].splitlines()] == []
 
 
 def test_words_that_the_glossary_rejects_are_not_used() -> None:
