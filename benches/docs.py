@@ -156,21 +156,20 @@ def commands() -> str:
 
 
 def subcommands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
-    """Name, help and parser of each subcommand, with its arguments declared."""
-    (action,) = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
-    helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
-    for name, found in action.choices.items():
-        with suppress(SystemExit), redirect_stdout(io.StringIO()):
-            found.parse_args(["--help"])
-        yield name, helps[name], found
+    """Name, help and parser of each subcommand, with its arguments declared; nothing if the parser has none."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
+            for name, found in action.choices.items():
+                with suppress(SystemExit), redirect_stdout(io.StringIO()):
+                    found.parse_args(["--help"])
+                yield name, helps[name], found
 
 
 def _command(words: str, told: str, parser: argparse.ArgumentParser) -> str:
     text = f"## {words}\n\n{_sentence(told)}\n"
-    if any(isinstance(a, argparse._SubParsersAction) for a in parser._actions):
-        return "\n".join(
-            [text, *(_command(f"{words} {name}", told, found) for name, told, found in subcommands(parser))]
-        )
+    if inner := [_command(f"{words} {name}", said, found) for name, said, found in subcommands(parser)]:
+        return "\n".join([text, *inner])
     rows = [(_name(a), _values(a), a.help) for a in parser._actions if not isinstance(a, argparse._HelpAction)]
     return f"{text}\n{table(('argument', 'value', 'what it does'), rows)}"
 

@@ -1,9 +1,8 @@
-"""reports/CI.md says what is so: its codes, its workflows and its commands."""
+"""docs/ci.md says what is so: its workflows, its options and its commands."""
 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -14,7 +13,6 @@ import pytest
 import yaml
 from ci_fixture import ACTION, BASH, PAGE, ROOT, command, environment, snippets
 
-from baselines.verdict import MEANINGS
 from benches.cli import parser
 from benches.cli.commands import COMMANDS
 
@@ -22,11 +20,6 @@ from benches.cli.commands import COMMANDS
 def job(name: str) -> Any:
     (text,) = [text for text in snippets("yaml") if text.startswith(f"  {name}:")]
     return yaml.safe_load(text)[name]
-
-
-def test_the_exit_codes_are_those_of_the_code() -> None:
-    table = PAGE.split("## Exit codes")[1].split("\n## ")[0]
-    assert {int(code): text for code, text in re.findall(r"^\| (\d+) \| ([^|]+) \|", table, flags=re.M)} == MEANINGS
 
 
 def test_the_workflow_parses_and_gives_the_action_only_its_inputs() -> None:

@@ -21,7 +21,7 @@ from baselines.paired import decision
 from baselines.paired.question import FAMILY_LEVEL
 from harness.paired.pairs import RENEWAL, RENEWAL_APART
 
-README = Path(baselines.__file__).parent / "README.md"
+ROOT = Path(baselines.__file__).parents[1]
 SMALL = NoiseModel(description="three rows", rows=3, samples=6)
 
 
@@ -88,7 +88,8 @@ def cells(text: str) -> list[list[str]]:
 
 
 def test_the_published_table_has_every_column_and_tool_that_the_command_prints(recording: Recording) -> None:
-    section = README.read_text(encoding="utf-8").split("\n## The error rates of `ab`")[1].split("\n## ")[0]
+    page = (ROOT / "docs" / "methodology.md").read_text(encoding="utf-8")
+    section = page.split("\n## The error rates of `ab`")[1].split("\n## ")[0]
     published = cells("| rule |" + section.split("| rule |")[1].split("\n\n")[0])
     printed = cells(markdown(summary(evaluate(recording, RULES, runs=1, ours=Ours(rounds=2)))))
     assert published[0] == printed[0]
@@ -111,7 +112,7 @@ def test_pooling_and_single_processes_alarm_on_equal_code() -> None:
 
 def test_all_pairs_together_decide_where_the_time_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `PairedDecision` has its second test for: fresh pairs alone need 16, on top of 8 that raised a suspicion."""
-    source = recordings.load(README.parent / "recorded" / "gate-one-server.json.gz")
+    source = recordings.load(ROOT / "baselines" / "recorded" / "gate-one-server.json.gz")
     caught = []
     for fresh, pooled in ((FAMILY_LEVEL, 0.0), (decision.FRESH_LEVEL, decision.POOLED_LEVEL)):
         monkeypatch.setattr(decision, "FRESH_LEVEL", fresh)

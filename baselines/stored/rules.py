@@ -1,7 +1,7 @@
 """One function a metric kind: what the stored sessions and this run say about one metric of one row.
 
 A rule gets values that are already known to be comparable (same work, unit and conditions; finite, and positive where
-that matters) and returns a RuleResult. README.md has the same rules as a table.
+that matters) and returns a RuleResult. docs/comparing.md has the same rules as a table.
 """
 
 from __future__ import annotations

@@ -12,36 +12,36 @@ from benches.digits import data, evaluate, quality, train
 
 CARD = """# Digits: the embedded models
 
-Made by `python -m benches.digits.train` (seed {seed}; steps: {steps}) from the
-scans of handwritten digits that scikit-learn carries (E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten
-Digits", UCI, 1998), enlarged from 8x8 to 32x32. Of the 1,797 scans {train:,} train everything here; {held_out} are held
-out. sha256 of the data and the split:
+`python -m benches.digits.train` trains these models (seed {seed}; steps: {steps}). The
+data are the scans of handwritten digits that scikit-learn contains (E. Alpaydin, C. Kaynak, "Optical Recognition of
+Handwritten Digits", UCI, 1998), enlarged from 8x8 to 32x32. Of the 1,797 scans, {train:,} train everything here, and
+{held_out} are held out. The sha256 of the data and the split is
 `{data_hash}`.
-Licence: Apache-2.0, as the rest of the project.
+The licence is Apache-2.0, as that of the whole project.
 
 | folder | what | library class | MB |
 |---|---|---|--:|
 | `vit` | classifier | timm `VisionTransformer` | {vit_size:.2f} |
-| `dit` | generator, by class | diffusers `DiTPipeline` | {dit_size:.2f} |
-| `sd` | generator, by words | diffusers `StableDiffusionPipeline` | {sd_size:.2f} |
-| `extractor` | features of the set distances | `benches.digits.extractor.Network` | {extractor_size:.2f} |
+| `dit` | generator, conditioned on the class | diffusers `DiTPipeline` | {dit_size:.2f} |
+| `sd` | generator, conditioned on text | diffusers `StableDiffusionPipeline` | {sd_size:.2f} |
+| `extractor` | features of FID and KID | `benches.digits.extractor.Network` | {extractor_size:.2f} |
 
 ## Measured quality
 
-`python -m benches.digits.evaluate`: {count} pictures a row, {each} of each digit, noise seed 0, fp32. "Recognised" is
-the share that a support vector machine, fitted on the raw training scans and no part of training, reads as the digit
-asked for; of the real held-out digits it reads {judge:.1%}. FID and KID compare with the {train:,} training scans
-on the extractor's 48 standardised features, and are comparable with nothing else. The last line is what {floor} real
-held-out digits get. A generator may come below it: guidance makes a set less varied, and FID is raised by the scatter
-of a small set.
+`python -m benches.digits.evaluate` measures the table: {count} images per row, {each} of each digit, noise seed 0,
+fp32. "Recognised" is the share of images in which a support vector machine sees the requested digit. It is fitted on
+the raw training scans and is no part of the training. It recognises {recognised:.1%} of the real held-out digits. FID
+and KID compare with the {train:,} training scans in the extractor's 48 standardised features. They are comparable with no
+other FID or KID. The last line is that of {floor} real held-out digits. A generator may be below it: guidance makes a set
+less varied, and the scatter of a small set raises FID.
 
 {table}
 
 ## Limits
 
-Models of 1,400 small scans: the generators know ten digits, and ten English number words in a few templates. They
-show what a change to a sampler, a precision or a kernel does to a picture; they say nothing about how good large
-models are.
+The models are trained on 1,400 small scans. The generators know ten digits, and ten English number words in a few
+templates. They show what a change to a sampler, a precision or a kernel does to an image. They show nothing about the
+quality of large models.
 """
 
 
@@ -66,7 +66,7 @@ def write(
         count=pictures,
         each=pictures // 10,
         floor=quality.COUNT,
-        judge=sum(right) / len(right),
+        recognised=sum(right) / len(right),
         table=table,
         **{f"{name}_size": megabytes(folder / name) for name in ("vit", "dit", "sd", "extractor")},
     )

@@ -1,4 +1,4 @@
-"""Everything that CI wants of a comparison, written before the exit code is decided; CI.md says what is what."""
+"""Everything that CI wants of a comparison, written before the exit code is decided; docs/ci.md describes the files."""
 
 from __future__ import annotations
 
