@@ -18,8 +18,8 @@ import onnx
 import pytest
 import torch
 from build_request_fixture import build_request
-from test_onnx_families import networks, request_in
-from test_pipelines import UNET, case_of, workload_of
+from families_fixture import networks, request_in
+from pipelines_fixture import UNET, case_of, workload_of
 
 from benches.models.networks import UNet
 from harness.backends import onnxruntime as backend

@@ -16,8 +16,7 @@ import pytest
 import torch
 from build_request_fixture import build_request
 from onnx import TensorProto, numpy_helper
-from onnx.reference import ReferenceEvaluator
-from test_onnx_export import Network, Skipping, export, images, nodes, readers_of_rounded_values
+from onnx_fixture import Network, Skipping, answer, export, images, nodes, readers_of_rounded_values
 
 from harness.backends import BuildRequest
 from harness.backends.onnx import base as onnx_base
@@ -63,15 +62,6 @@ def request(folder: Path, kind: type[torch.nn.Module] = Network) -> BuildRequest
 
 def exported(folder: Path, recipe: str, kind: type[torch.nn.Module] = Network) -> OnnxFile:
     return export(component(kind), recipe, request(folder, kind))
-
-
-def answer(file: OnnxFile, x: torch.Tensor) -> torch.Tensor:
-    model = onnx.load(file.path)
-    (given,) = model.graph.input
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type)
-    (found,) = ReferenceEvaluator(model).run(None, {given.name: x.numpy().astype(dtype)})
-    assert found.dtype == dtype
-    return torch.from_numpy(found.astype(np.float32))
 
 
 def types(file: OnnxFile) -> dict[str, int]:

@@ -10,8 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
-from test_onnx_base import answer
-from test_onnx_export import Network, export, images, nodes, readers_of_rounded_values, request_in
+from onnx_fixture import Network, answer, export, images, nodes, readers_of_rounded_values, request_in
 
 from harness.backends.onnx import base as onnx_base
 from harness.backends.onnx import export as onnx_export

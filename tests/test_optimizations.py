@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import QUICK
+from suite_fixture import QUICK
 from torch.nn import functional
 
 from harness import suite

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from conftest import PLUGINS, QUICK, Silent
+from suite_fixture import PLUGINS, QUICK, Silent
 
 from harness import storage
 from harness.attempts import contended
