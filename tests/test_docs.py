@@ -1,10 +1,13 @@
-"""The documentation cannot drift: every command, model, backend and metric is in the README, and its examples run."""
+"""The documentation cannot drift: every command, model and backend is in it, and every command that it shows exists."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
 import re
+import shlex
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ from harness.registry import BACKENDS, MODELS, SCHEDULERS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CODE_BLOCK = re.compile(r"^ *```[^\n]*\n(.*?)^ *```$|^\n((?:    [^\n]*\n)+)", re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:
@@ -25,6 +30,43 @@ def commands() -> list[str]:
 def test_every_command_has_help_and_is_in_the_readme(command: str) -> None:
     assert f"imgbench {command}" in README
     assert command in parser().format_help()
+
+
+def shown(program: str) -> Iterator[str]:
+    """The arguments of each call of `program` in the documentation: a line of a code block, or a span of code."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\|", "|")
+        blocks = "\n".join(fenced or indented for fenced, indented in CODE_BLOCK.findall(text)).replace("\\\n", " ")
+        yield from re.findall(rf"^ *{program} (.+)$", blocks, re.MULTILINE)
+        yield from re.findall(rf"`{program} ([^`\n]+)`", text)
+
+
+def written_out(arguments: str) -> Iterator[list[str]]:
+    """The calls that a line of the documentation stands for: `a|b` is either, and `...` is whatever comes."""
+    words = [word for word in shlex.split(arguments, comments=True) if word != "..."]
+    if arguments.split("#")[0].rstrip().endswith("..."):
+        words.append("whatever")
+    yield from map(list, product(*(word.split("|") for word in words)))
+
+
+def test_every_command_that_is_shown_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    calls = [call for arguments in shown("imgbench") for call in written_out(arguments)]
+    assert len(calls) > 20
+    refused = {}
+    for call in (call for call in calls if call not in [[name] for name in commands()]):  # a mere name is no call
+        try:
+            parser().parse_args(call)
+        except SystemExit as ended:
+            if ended.code:
+                refused[" ".join(call)] = capsys.readouterr().err
+    assert refused == {}
+
+
+def test_every_target_that_is_shown_is_in_the_makefile() -> None:
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    named = {word for arguments in shown("make") for word in arguments.split("#")[0].split() if "=" not in word}
+    assert named
+    assert named - set(targets) == set()
 
 
 def test_every_registered_name_is_in_the_readme() -> None:

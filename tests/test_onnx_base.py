@@ -86,6 +86,7 @@ def test_every_float_of_the_file_is_in_the_base_type(recipe: str, folder: Path) 
 def test_a_scale_has_the_type_of_what_is_rounded(recipe: str, folder: Path) -> None:
     file = exported(folder, recipe)
     found = types(file)
+    assert nodes(file, "QuantizeLinear")
     for node in nodes(file, "QuantizeLinear"):
         assert [found[name] for name in (*node.input, *node.output)] == [BASES[recipe]] * 2 + [NARROW[recipe]] * 2
     for node in nodes(file, "DequantizeLinear"):

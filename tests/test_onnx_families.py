@@ -37,7 +37,9 @@ def test_every_network_can_be_had_in_half_precision(model: str, kept_exports: Pa
     references = {c.name: answer(c) for c in components}
     for precision, kind in KINDS.items():
         casts = [replace(c, module=copy.deepcopy(c.module)) for c in components]
-        for file in onnx_export.exported(casts, request_in(kept_exports / model, precision), precision):
+        files = onnx_export.exported(casts, request_in(kept_exports / model, precision), precision)
+        assert [file.component for file in files] == [c.name for c in components]
+        for file in files:
             graph = onnx.load(file.path).graph  # checked, with full shape inference, by the export
             assert not [n for n in graph.node if n.op_type == "Einsum"], file.component
             assert kind in {t.data_type for t in graph.initializer}

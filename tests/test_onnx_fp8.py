@@ -52,7 +52,9 @@ def test_one_scale_a_tensor_and_the_largest_value_reaches_the_largest_number(
     file = export(component, "fp8_e4m3", request_in(folder, CALLS))
     integers = export(component, "int8_static", request_in(folder, CALLS))
     tensors = stored(file)
-    for node in [*nodes(file, "QuantizeLinear"), *nodes(file, "DequantizeLinear")]:
+    quantising, restoring = nodes(file, "QuantizeLinear"), nodes(file, "DequantizeLinear")
+    assert len(restoring) > len(quantising) > 0
+    for node in [*quantising, *restoring]:
         assert list(tensors[node.input[1]].dims) == []
         assert tensors[node.input[2]].data_type == TensorProto.FLOAT8E4M3FN
         assert not node.attribute

@@ -62,6 +62,7 @@ def test_what_cannot_be_had_says_why() -> None:
 
 
 def test_every_optimisation_says_what_it_is() -> None:
+    assert OPTIMIZATIONS
     for entry in OPTIMIZATIONS.values():
         assert entry.description
         assert entry.backends
