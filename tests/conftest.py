@@ -12,6 +12,7 @@ import nvml_fixture
 import pytest
 import tensorrt_fixture
 import torch
+from suite_fixture import PLUGINS, QUICK, Silent
 
 import benches
 from baselines.stored.fingerprint import fingerprint
@@ -20,31 +21,11 @@ from harness import suite
 from harness.processes.sweep import collect_environment, new_run, sweep
 from harness.processes.worker import Workers
 from harness.registry import BACKENDS
-from harness.types import Case, Measurement, Run
+from harness.types import Run
 
 sys.path.insert(0, str(Path(__file__).parent / "fixtures"))
 
-PLUGINS = (*benches.PLUGINS, "planted", "planted_states")
 # Without a target a process that cannot learn its median on a busy machine does not take samples for half a minute.
-QUICK = (
-    "{replicates: 1, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, min_sample_time_s: 0.01, "
-    "target_interval: null, contended_retries: 0, timeout_s: 60}"
-)
-
-
-class Silent:
-    """A listener that keeps what it hears."""
-
-    def __init__(self) -> None:
-        self.heard: list[Measurement] = []
-
-    def begin(self, total: int, left: int) -> None: ...
-    def start(self, case: Case, replicate: int, seconds_left: float | None) -> None: ...
-    def skip(self, case: Case, replicate: int) -> None: ...
-    def phase(self, phase: str) -> None: ...
-
-    def end(self, measurement: Measurement) -> None:
-        self.heard.append(measurement)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,8 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from paired_fixture import QUIET
-from planted import BREAKS
+from planted import BREAKS, QUIET
 
 from baselines.paired.decider import PairedDecider
 from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE, REGRESSED, Comparison, exit_code

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_arms import commit, git, loaded
+from project_fixture import commit, git, loaded
 
 from benches.ab import arm_environments, arms
 from benches.ab.arm_environments import own_packages

@@ -14,7 +14,7 @@ import planted
 import pytest
 import torch
 from paired_fixture import paired_run
-from test_arms import commit, git
+from project_fixture import commit, git
 
 from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE, USAGE
 from benches import cli

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from project_fixture import commit, git, loaded
 
 from benches.ab import arms
 from benches.ab import driver as ab
@@ -21,30 +20,6 @@ from harness.paired.arms import Arm, other_sampling
 from harness.processes.endings import Reply
 from harness.processes.loaded_code import tree_digest
 from harness.types import Case, Protocol
-
-PYPROJECT = """
-[build-system]
-requires = ["setuptools"]
-build-backend = "setuptools.build_meta"
-[project]
-name = "tinyproject"
-version = "{version}"
-[tool.setuptools]
-packages = ["tinyproject"]
-"""
-
-
-def git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.com", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def commit(folder: Path, version: str) -> None:
-    (folder / "tinyproject").mkdir(exist_ok=True)
-    (folder / "tinyproject" / "__init__.py").write_text(f"SPEED = {version!r}\n")
-    (folder / "pyproject.toml").write_text(PYPROJECT.format(version=version))
-    git(folder, "add", "-A")
-    git(folder, "commit", "-qm", version)
 
 
 @pytest.fixture(scope="module")
@@ -68,24 +43,6 @@ def prepared(project: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[A
     )
     assert len(said) == 2
     return base, head, cache
-
-
-def loaded(arm: Arm, project: Path, variables: tuple[str, ...] = ()) -> dict:
-    """What the arm's interpreter says of itself, asked as the host is started: elsewhere, its own variables."""
-    code = (
-        "import json; from harness.processes.loaded_code import loaded_code; import tinyproject;"
-        f"print(json.dumps([loaded_code(('tinyproject', 'harness'), {variables!r}), tinyproject.SPEED]))"
-    )
-    done = subprocess.run(
-        [arm.python, "-c", code],
-        env=arms.launch_environment(arm, project, Path(arm.python).parents[2] / "ours"),
-        cwd="/",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found, speed = json.loads(done.stdout)
-    return found | {"speed": speed}
 
 
 @pytest.mark.slow

@@ -179,7 +179,9 @@ def violations(element: ElementTree.Element, schema: Mapping[str, Rules]) -> lis
 
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_junit_keeps_the_rules_of_the_schemas(schema: str) -> None:
-    for found, strict in every_state():
+    states = list(every_state())
+    assert states
+    for found, strict in states:
         document = ElementTree.fromstring(junit(found, strict=strict).encode())
         assert violations(document, SCHEMAS[schema]) == []
         suite = document[0]

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import create_autospec
 
 import pytest
 import torch
 from build_request_fixture import build_request
+from cuda_graphs_fixture import Graph
 
 from harness.backends.cuda_graphs import CudaGraphs
 from harness.backends.torch_compile import ReduceOverhead
 from harness.probes.memory import memory
 from harness.types import Component
-
-STREAM, GRAPH = torch.cuda.Stream, torch.cuda.CUDAGraph  # the real ones, to make specs of
-
-
-class Graph:
-    """`torch.cuda.CUDAGraph` over an autospec: a replay recomputes the captured output from the captured inputs."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.graph = create_autospec(GRAPH, instance=True)
-        self.stream = create_autospec(STREAM, instance=True)
-        self.capturing = False
-        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self.graph)
-        monkeypatch.setattr(torch.cuda, "Stream", lambda: self.stream)
-        monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: create_autospec(STREAM, instance=True))
-        monkeypatch.setattr(torch.cuda, "stream", lambda _stream: self._nothing())
-        monkeypatch.setattr(torch.cuda, "graph", lambda _graph: self._capture())
-
-    @contextmanager
-    def _nothing(self) -> Iterator[None]:
-        yield
-
-    @contextmanager
-    def _capture(self) -> Iterator[None]:
-        self.capturing = True
-        yield
-        self.capturing = False
 
 
 class Doubling(torch.nn.Module):

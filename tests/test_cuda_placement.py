@@ -18,8 +18,8 @@ import onnx
 import pytest
 import torch
 from build_request_fixture import build_request
-from test_onnx_families import networks, request_in
-from test_pipelines import UNET, case_of, workload_of
+from families_fixture import networks, request_in
+from pipelines_fixture import UNET, case_of, workload_of
 
 from benches.models.networks import UNet
 from harness.backends import onnxruntime as backend
@@ -126,7 +126,7 @@ def test_what_is_refused_in_bf16_cannot_be_opened(stubs: Path, kept_exports: Pat
     files = exported(components("digits_sd"), kept_exports / "digits_sd", "bf16")
     refused = [f for f in files if backend.without_kernel([f], "bf16", CUDA)]
     assert [f.component for f in refused] == ["unet", "vae_decoder"]
-    for session in opened(stubs, refused):
+    for _, session in zip(refused, opened(stubs, refused), strict=True):
         assert "Provider type for Resize node" in session["error"]
 
 

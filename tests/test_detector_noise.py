@@ -64,10 +64,12 @@ def test_heavy_tails_are_those_of_t_with_two_degrees() -> None:
 
 def test_a_coarse_clock_gives_equal_samples() -> None:
     run = MODELS["quantised"].draw(np.random.default_rng(7), 16)
+    assert run.shifts
     assert all(np.ptp(values) == 0 for values in run.shifts.values())
     assert all(np.ptp(process) == 0 for process in run.base["row 03"])
 
 
 def test_a_seed_gives_the_same_noise() -> None:
     first, second = (MODELS["very noisy"].draw(np.random.default_rng(8), 10) for _ in range(2))
+    assert first.shifts.keys() == second.shifts.keys() != set()
     assert all(np.array_equal(first.shifts[key], second.shifts[key]) for key in first.shifts)

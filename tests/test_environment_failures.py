@@ -14,7 +14,7 @@ from pathlib import Path
 
 import baseline_fixture
 import pytest
-from conftest import PLUGINS, Silent
+from suite_fixture import PLUGINS, Silent
 
 from baselines.stored.compare import compare
 from harness import causes, storage

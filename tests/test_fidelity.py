@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from trial_fixture import trial_of
 
 from harness.measuring import reference, reference_process
 from harness.numerics.precision import PRECISIONS
 from harness.probes import fidelity
-from harness.types import Case, Protocol, Run
+from harness.types import Case, Run
 
 RunSuite = Callable[..., Run]
 KINDS = ("logits", "images")
@@ -121,23 +121,6 @@ def test_the_worst_item_is_named_and_the_tolerance_stands_in_the_facts(run_suite
     assert sound.facts["item_error_ceiling"] == pytest.approx(0.3)
     assert len(sound.samples["relative_error"]) == 10
     assert max(sound.samples["relative_error"]) < 0.1
-
-
-def trial_of(case: Case, folder: Path, device: str, phases: list[str] | None = None) -> Any:
-    """The parts of a trial that `reference` needs."""
-    return SimpleNamespace(
-        case=case,
-        folder=folder,
-        device=SimpleNamespace(torch_device=device),
-        weights_hash="w",
-        protocol=Protocol(timeout_s=5.0),
-        reference_until=float("inf"),
-        plugins=("plugin",),
-        report=(phases if phases is not None else []).append,
-        replicate=0,
-        step=lambda: torch.ones(1, 3),
-        workload=SimpleNamespace(output_kind="logits", quality=None),
-    )
 
 
 NO_ROOM = [

@@ -12,9 +12,9 @@ import onnx
 import pytest
 import torch
 from build_request_fixture import build_request
-from test_cuda_graphs import Graph
-from test_pipelines import KINDS, case_of, stable_diffusion_xl
-from test_tensorrt_backend import FakeEngine
+from cuda_graphs_fixture import Graph
+from pipelines_fixture import KINDS, case_of, stable_diffusion_xl
+from tensorrt_fixture import FakeEngine
 
 from benches.models.pipelines import stable_diffusion_workload
 from harness.backends import cuda_graphs, eager, onnxruntime, openvino, tensorrt, torch_compile

@@ -425,8 +425,8 @@ def test_a_planted_tenth_must_be_found_as_about_a_tenth(ratio: float | None, res
 COMMITTED = sorted((Path(baselines.__file__).parent / "recorded").glob("gpu-check-*.json.gz"))
 
 
-@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.name)
-def test_every_committed_record_can_be_judged(path: Path) -> None:
-    found = verdict.judged(record.read(path))
-    assert found.word in verdict.CODES
-    assert found.found
+@pytest.mark.skipif(not COMMITTED, reason="no record of the GPU check is committed")
+def test_every_committed_record_can_be_judged() -> None:
+    for found in map(verdict.judged, map(record.read, COMMITTED)):
+        assert found.word in verdict.CODES
+        assert found.found

@@ -72,4 +72,5 @@ def test_many_rows_name_one_and_count_the_others() -> None:
 def test_what_a_user_writes_cannot_split_a_warning() -> None:
     """Warnings of a row are joined by a semicolon."""
     found = identical_outputs(run_of(row(prompt="a; b"), row(prompt="c; d")))
+    assert found
     assert all(";" not in f.warning for f in found.values())

@@ -254,10 +254,10 @@ def test_faults_of_outputs_of_every_kind(output: torch.Tensor, kind: Any, fault:
 
 
 def test_a_digest_is_of_the_bytes_whatever_the_dtype() -> None:
-    values = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    values = torch.tensor([[0.0, 2.0], [3.0, 4.0]])
     for dtype in (torch.float32, torch.bfloat16, torch.int64, torch.bool):
         assert digest(values.to(dtype)) == digest(values.to(dtype).clone())
-        assert dtype == torch.bool or digest(values.to(dtype)) != digest(values.flip(0).to(dtype))
+        assert digest(values.to(dtype)) != digest(values.flip(0).to(dtype))
     assert digest(values) == hashlib.sha256(values.numpy().tobytes()).hexdigest()[:16]
 
 

@@ -16,8 +16,7 @@ import pytest
 import torch
 from build_request_fixture import build_request
 from onnx import TensorProto, numpy_helper
-from onnx.reference import ReferenceEvaluator
-from test_onnx_export import Network, Skipping, export, images, nodes, readers_of_rounded_values
+from onnx_fixture import Network, Skipping, answer, export, images, nodes, readers_of_rounded_values
 
 from harness.backends import BuildRequest
 from harness.backends.onnx import base as onnx_base
@@ -65,15 +64,6 @@ def exported(folder: Path, recipe: str, kind: type[torch.nn.Module] = Network) -
     return export(component(kind), recipe, request(folder, kind))
 
 
-def answer(file: OnnxFile, x: torch.Tensor) -> torch.Tensor:
-    model = onnx.load(file.path)
-    (given,) = model.graph.input
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(given.type.tensor_type.elem_type)
-    (found,) = ReferenceEvaluator(model).run(None, {given.name: x.numpy().astype(dtype)})
-    assert found.dtype == dtype
-    return torch.from_numpy(found.astype(np.float32))
-
-
 def types(file: OnnxFile) -> dict[str, int]:
     """ONNX's element type of every tensor of the graph, by the inference of the checker."""
     graph = onnx.shape_inference.infer_shapes(onnx.load(file.path), check_type=True, strict_mode=True).graph
@@ -96,6 +86,7 @@ def test_every_float_of_the_file_is_in_the_base_type(recipe: str, folder: Path) 
 def test_a_scale_has_the_type_of_what_is_rounded(recipe: str, folder: Path) -> None:
     file = exported(folder, recipe)
     found = types(file)
+    assert nodes(file, "QuantizeLinear")
     for node in nodes(file, "QuantizeLinear"):
         assert [found[name] for name in (*node.input, *node.output)] == [BASES[recipe]] * 2 + [NARROW[recipe]] * 2
     for node in nodes(file, "DequantizeLinear"):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -13,68 +11,22 @@ import onnxruntime
 import openvino
 import pytest
 import torch
-from build_request_fixture import build_request
 from onnx import numpy_helper
+from onnx_fixture import Network, Skipping, export, images, nodes, readers_of_rounded_values, request_in, run
 
-from harness.backends import BuildRequest
 from harness.backends.onnx import export as onnx_export
 from harness.backends.onnx import static as onnx_static
 from harness.backends.onnx.export import OnnxFile
 from harness.backends.onnxruntime import _recipe
 from harness.numerics import int8_saturation
-from harness.numerics.calibration import Recorded
 from harness.processes import measure
 from harness.types import Case, Component
-
-Tensors = tuple[torch.Tensor, ...]
-
-
-class Network(torch.nn.Module):
-    """A convolution that reads the input, two linear layers, and a product of two activations between them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.patches = torch.nn.Conv2d(1, 32, 4, stride=4)
-        self.inner = torch.nn.Linear(32, 32)
-        self.timestep_embedder = torch.nn.Linear(32, 32)
-        self.head = torch.nn.Linear(32, 10)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = self.patches(images).flatten(2).transpose(1, 2)  # (n, 4, 32)
-        x = self.inner(x).relu() + self.timestep_embedder(x.mean(dim=1)).tanh()[:, None]
-        mixed = (x @ x.transpose(1, 2)).softmax(-1) @ x  # (n, 4, 32)
-        return self.head(mixed.mean(dim=1))
-
-
-def images(n: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture
 def component() -> Component:
     torch.manual_seed(0)
     return Component(name="net", module=Network().eval(), inputs=(images(2),))
-
-
-def request_in(folder: Path, calls: Sequence[Tensors] = (), *optimizations: str, work: str = "w") -> BuildRequest:
-    recorded = Recorded(calls={"net": calls}, source="pictures")
-    return build_request(
-        folder, exports=folder / "exports", work=lambda: work, optimizations=optimizations, calibration=lambda: recorded
-    )
-
-
-def export(component: Component, recipe: str, request: BuildRequest) -> OnnxFile:
-    (found,) = onnx_export.exported([component], request, recipe)
-    return found
-
-
-def run(file: OnnxFile, x: torch.Tensor) -> torch.Tensor:
-    session = onnxruntime.InferenceSession(str(file.path), providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
-
-
-def nodes(file: OnnxFile, kind: str) -> list[Any]:
-    return [node for node in onnx.load(file.path).graph.node if node.op_type == kind]
 
 
 @pytest.mark.parametrize("recipe", ["fp32", "int8_dynamic", "int8_weight_only", "int8_static"])
@@ -229,37 +181,6 @@ def test_files_are_shared_by_recipe_and_work(component: Component, tmp_path: Pat
 def test_bytes_of_elements_know_half_a_byte() -> None:
     kinds = [onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16, onnx.TensorProto.INT8, onnx.TensorProto.INT4]
     assert [onnx_export.element_bytes(kind) for kind in kinds] == [4, 2, 1, 0.5]
-
-
-class Skipping(torch.nn.Module):
-    """The way up of a U-Net: two branches of different range joined, read by a norm and by a shortcut."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.deep = torch.nn.Conv2d(1, 16, 3, padding=1), torch.nn.Conv2d(16, 16, 3, padding=1)
-        self.norm, self.wide = torch.nn.GroupNorm(32, 32), torch.nn.Conv2d(32, 16, 3, padding=1)
-        self.shortcut = torch.nn.Conv2d(32, 16, 1)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        x = self.first(images)  # (n, 16, h, w)
-        joined = torch.cat([x, 100 * self.deep(x).relu()], dim=1)  # (n, 32, h, w)
-        return self.wide(self.norm(joined)) + self.shortcut(joined) / 100
-
-
-def readers_of_rounded_values(file: OnnxFile) -> set[str]:
-    """Kinds of nodes that read an activation after its rounding, but for what a convolution gives."""
-    graph = onnx.load(file.path).graph
-    made_by = {output: node for node in graph.node for output in node.output}
-    found = set()
-    for node in graph.node:
-        for name in node.input:
-            rounding = made_by.get(name)
-            if rounding is None or rounding.op_type != "DequantizeLinear" or rounding.input[0] not in made_by:
-                continue
-            source = made_by.get(made_by[rounding.input[0]].input[0])
-            if source is None or source.op_type != "Conv":
-                found.add(node.op_type)
-    return found
 
 
 def test_a_norm_beside_a_quantised_layer_reads_what_was_not_rounded(tmp_path: Path) -> None:

@@ -16,40 +16,19 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from build_request_fixture import build_request
+from families_fixture import networks, request_in
 from onnx.reference import ReferenceEvaluator
 
-from harness.backends import BuildRequest
 from harness.backends.onnx import export as onnx_export
 from harness.backends.onnx import rewrites as onnx_rewrites
 from harness.backends.onnx import static as onnx_static
-from harness.numerics.calibration import Calls, Recorded
 from harness.numerics.tolerance import relative_errors, tolerance
-from harness.registry import MODELS
-from harness.types import Case, Component
+from harness.types import Component
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-BLOCKS = 2
 INTEGERS = {onnx.TensorProto.INT64, onnx.TensorProto.BOOL}
 SINUSOID = 128  # elements: the frequencies of a timestep's sinusoid, which torch computes in fp32
 KINDS = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}
-
-
-def networks(model: str) -> list[Component]:
-    """The model's networks, transformers cut to BLOCKS blocks: they are all alike, and each takes seconds."""
-    case = Case(model=model, weights="digits", batch_size=2, **MODELS[model].axes)
-    found = list(MODELS[model].build(case).components)
-    for component in found:
-        for owner in list(component.module.modules()):
-            for name in ("blocks", "transformer_blocks"):
-                if isinstance(blocks := getattr(owner, name, None), torch.nn.ModuleList | torch.nn.Sequential):
-                    setattr(owner, name, blocks[:BLOCKS])
-    return found
-
-
-def request_in(folder: Path, precision: str, calls: Calls | None = None) -> BuildRequest:
-    changes = {"calibration": lambda: Recorded(calls=calls, source="its inputs")} if calls else {}
-    return build_request(folder, precision=precision, exports=folder / "exports", **changes)
 
 
 @pytest.mark.parametrize("model", ["digits_vit", "digits_dit", "digits_sd"])
@@ -58,7 +37,9 @@ def test_every_network_can_be_had_in_half_precision(model: str, kept_exports: Pa
     references = {c.name: answer(c) for c in components}
     for precision, kind in KINDS.items():
         casts = [replace(c, module=copy.deepcopy(c.module)) for c in components]
-        for file in onnx_export.exported(casts, request_in(kept_exports / model, precision), precision):
+        files = onnx_export.exported(casts, request_in(kept_exports / model, precision), precision)
+        assert [file.component for file in files] == [c.name for c in components]
+        for file in files:
             graph = onnx.load(file.path).graph  # checked, with full shape inference, by the export
             assert not [n for n in graph.node if n.op_type == "Einsum"], file.component
             assert kind in {t.data_type for t in graph.initializer}

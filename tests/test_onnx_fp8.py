@@ -10,8 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
-from test_onnx_base import answer
-from test_onnx_export import Network, export, images, nodes, readers_of_rounded_values, request_in
+from onnx_fixture import Network, answer, export, images, nodes, readers_of_rounded_values, request_in
 
 from harness.backends.onnx import base as onnx_base
 from harness.backends.onnx import export as onnx_export
@@ -53,7 +52,9 @@ def test_one_scale_a_tensor_and_the_largest_value_reaches_the_largest_number(
     file = export(component, "fp8_e4m3", request_in(folder, CALLS))
     integers = export(component, "int8_static", request_in(folder, CALLS))
     tensors = stored(file)
-    for node in [*nodes(file, "QuantizeLinear"), *nodes(file, "DequantizeLinear")]:
+    quantising, restoring = nodes(file, "QuantizeLinear"), nodes(file, "DequantizeLinear")
+    assert len(restoring) > len(quantising) > 0
+    for node in [*quantising, *restoring]:
         assert list(tensors[node.input[1]].dims) == []
         assert tensors[node.input[2]].data_type == TensorProto.FLOAT8E4M3FN
         assert not node.attribute

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_onnx_export import Network, export, images, request_in, run
+from onnx_fixture import Network, export, images, request_in, run
 
 from harness.backends.onnx import export as onnx_export
 from harness.types import Component, Unsupported

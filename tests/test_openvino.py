@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_onnx_export import request_in
+from onnx_fixture import request_in
 
 from harness.backends import openvino
 from harness.backends.onnx import export as onnx_export

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import QUICK
+from suite_fixture import QUICK
 from torch.nn import functional
 
 from harness import suite
@@ -62,6 +62,7 @@ def test_what_cannot_be_had_says_why() -> None:
 
 
 def test_every_optimisation_says_what_it_is() -> None:
+    assert OPTIMIZATIONS
     for entry in OPTIMIZATIONS.values():
         assert entry.description
         assert entry.backends

@@ -179,9 +179,7 @@ def test_a_suspected_tail_does_not_hold_up_the_latencies() -> None:
         decision.advance(rounds / 60)
     states = {q.key.row: q.state for q in decision.questions.values() if q.primary}
     assert states["slower"] == "regressed"
-    assert states["equal"] == "unchanged"
-    noisy = decision.questions[Key(row="noisy", metric="latency_s")]
-    assert noisy.state == "unchanged" or len(noisy.screened) >= 32
+    assert (states["equal"], states["noisy"]) == ("unchanged", "unchanged")
     slower = decision.questions[Key(row="slower", metric="latency_p95_s")]
     assert len(slower.confirmed) <= 16
 

@@ -6,81 +6,18 @@ import json
 import re
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from paired_fixture import paired_run
+from paired_fixture import judged, rows
 
 from baselines.paired.decider import PairedDecider
 from baselines.paired.verdicts import comparison
 from baselines.verdict import Comparison
-from harness.measuring.turns import Interleaving
-from harness.paired.paired_run import CONTROL_GROUP, Block, PairedRow, PairedRun, row_of
+from harness.paired.paired_run import row_of
 from harness.reasons import stated
-from harness.types import Case, Measurement
+from harness.types import Case
 from reports.page import paired_page
 
-COUNTS = Interleaving(warmups=1, turns=4, samples=1, discarded=0)
 HOSTILE = "</script><script>alert(1)</script>"
-
-
-def rows(count: int) -> tuple[PairedRow, ...]:
-    cases = [Case(model="vit", batch_size=i + 1) for i in range(count)]
-    return tuple(replace(row_of(case, case), interleaving=COUNTS) for case in cases)
-
-
-def run_of(planned: tuple[PairedRow, ...]) -> PairedRun:
-    return paired_run(
-        arms=({"text": ""}, {"text": "inject:busy=0.05"}),
-        proof=("base: its own code", "head: its own code"),
-        environment={"device": "cpu", "cpu": {"model": "a CPU"}, "versions": {"torch": "2"}},
-        rows=planned,
-        control=planned[0].id if planned else None,
-        sentinels=("gemm",),
-        finished="2026-01-02T03:14:05+00:00",
-    )
-
-
-def judged(
-    planned: tuple[PairedRow, ...], pairs: int, slow: float = 1.0, *, busy: bool = False, broken: str = ""
-) -> PairedDecider:
-    """A judge after `pairs` pairs; the head of the first row is `slow` times as slow."""
-    judge = PairedDecider(run_of(planned))
-    rng = np.random.default_rng(0)
-    for number in range(pairs):
-        for group in ("vit", CONTROL_GROUP):
-            blocks = []
-            measured = planned if group == "vit" else planned[:1]
-            for slot, arm in enumerate(("base", "head" if group == "vit" else "control")):
-                found = {}
-                for row in measured:
-                    factor = slow if arm == "head" and row is planned[0] else 1.0
-                    seconds = (0.01 * factor * np.exp(rng.normal(0, 0.004, 4))).tolist()
-                    failed = {"status": "failed", "reason": broken} if broken and arm == "head" else {"status": "ok"}
-                    found[row.id] = Measurement(
-                        case=row.base,
-                        replicate=number,
-                        samples={} if broken and arm == "head" else {"latency_s": seconds},
-                        facts={"turns": 4},
-                        warnings=("contended: other processes used 60% of a core",) if busy else (),
-                        **failed,  # type: ignore[arg-type]
-                    )
-                blocks.append(
-                    Block(
-                        pair=number,
-                        slot=slot,
-                        arm=arm,  # type: ignore[arg-type]
-                        group=group,
-                        phase=judge.phase,
-                        server=0,
-                        started="",
-                        elapsed_s=4.0 * number,
-                        measurements=found,
-                        sentinel={"gemm": [0.001, 0.001, 0.001, 0.001]},
-                    )
-                )
-            judge.add(*blocks)
-    judge.decision.close()
-    return judge
 
 
 def page(judge: PairedDecider, found: Comparison | None = None) -> str:

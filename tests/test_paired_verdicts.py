@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from paired_fixture import paired_run
-from test_paired_page import judged as judge_of
-from test_paired_page import rows
+from paired_fixture import judged as judge_of
+from paired_fixture import paired_run, rows
 
 from baselines.paired.decider import PairedDecider
 from baselines.paired.decision import PairedDecision

@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pipelines_fixture import (
+    KINDS,
+    PROMPTS,
+    TRAINING,
+    case_of,
+    dit,
+    stable_diffusion,
+    workload_of,
+)
 
 import baselines
 import benches.models  # noqa: F401  (fills the registry)
@@ -23,116 +31,6 @@ from harness.types import Case, Workload
 
 # diffusers passes arrays to numpy in a way that numpy 2 deprecates; nothing here can change it.
 pytestmark = [pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"), pytest.mark.usefixtures("one_thread")]
-
-PROMPTS = ["a cat", "a dog on a mat", "rain", "the sea"]
-TRAINING = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-TEXT = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "projection_dim": 32,
-    "eos_token_id": 2,
-}
-UNET = {
-    "sample_size": 8,
-    "block_out_channels": (16, 32),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 1,
-    "cross_attention_dim": 32,
-    "attention_head_dim": 4,
-    "norm_num_groups": 8,
-}
-NO_SAFETY_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-
-
-def stable_diffusion(tokenizer: Any = None) -> Any:
-    """64 px and any other multiple of 8."""
-    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-
-    from benches.models.tokenizer import WordTokenizer
-
-    torch.manual_seed(0)
-    return StableDiffusionPipeline(
-        vae=vae(),
-        text_encoder=text_encoder("CLIPTextModel"),
-        tokenizer=tokenizer or WordTokenizer(),
-        unet=UNet2DConditionModel(**UNET).eval(),
-        scheduler=DDIMScheduler(**TRAINING, clip_sample=False),
-        **NO_SAFETY_CHECKER,
-    )
-
-
-def stable_diffusion_xl() -> Any:
-    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-
-    from benches.models.tokenizer import WordTokenizer
-
-    torch.manual_seed(0)
-    both = {"cross_attention_dim": 64, "addition_embed_type": "text_time", "addition_time_embed_dim": 8}
-    return StableDiffusionXLPipeline(
-        vae=vae(),
-        text_encoder=text_encoder("CLIPTextModel"),
-        text_encoder_2=text_encoder("CLIPTextModelWithProjection"),
-        tokenizer=WordTokenizer(),
-        tokenizer_2=WordTokenizer(pad_id=0),
-        unet=UNet2DConditionModel(**{**UNET, **both, "projection_class_embeddings_input_dim": 8 * 6 + 32}).eval(),
-        scheduler=EulerDiscreteScheduler(**TRAINING),
-        add_watermarker=False,
-    )
-
-
-def dit(classes: int = 1000) -> Any:
-    """32 px alone."""
-    from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel
-
-    transformer = DiTTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        num_layers=2,
-        sample_size=4,
-        out_channels=8,
-        num_embeds_ada_norm=classes,
-    ).eval()
-    weights.fill(transformer)
-    torch.manual_seed(0)
-    return DiTPipeline(transformer, vae(), DDIMScheduler(clip_sample=False))
-
-
-def vae() -> Any:
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        block_out_channels=(16, 16, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        norm_num_groups=8,
-    ).eval()
-
-
-def text_encoder(class_name: str) -> Any:
-    import transformers
-
-    return getattr(transformers, class_name)(transformers.CLIPTextConfig(**TEXT)).eval()
-
-
-KINDS: dict[str, tuple[Callable[[], Any], Callable[..., Workload], list[Any], int]] = {
-    "sd": (stable_diffusion, stable_diffusion_workload, PROMPTS, 64),
-    "sdxl": (stable_diffusion_xl, stable_diffusion_workload, PROMPTS, 64),
-    "dit": (dit, dit_workload, [1, 7, 207, 999], 32),
-}
-
-
-def case_of(kind: str, **axes: Any) -> Case:
-    base = {"batch_size": 2, "scheduler": "ddim", "num_steps": 3, "guidance_scale": 4.0, "image_size": KINDS[kind][3]}
-    return Case(**{"model": kind, **base, **axes})
-
-
-def workload_of(kind: str, case: Case) -> Workload:
-    make, workload, asked, _ = KINDS[kind]
-    return workload(make(), case, asked, "random-0")
 
 
 def run(workload: Workload, batch: Any = None) -> torch.Tensor:

@@ -24,6 +24,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_backend_runs_a_precision_or_says_why_not() -> None:
+    assert BACKENDS["eager"].unavailable("fp32", "cpu") is None
     for name, backend in BACKENDS.items():
         for precision in PRECISIONS:
             reason = backend.unavailable(precision, "cpu")

@@ -38,7 +38,7 @@ def test_both_arms_get_the_libraries_of_either() -> None:
 SCRIPT = """
 from pathlib import Path
 from harness.processes.worker import Workers
-from test_preload import imported
+from worker_calls import imported
 if __name__ == "__main__":
     workers = Workers(("planted",), Path({folder!r}), ("sklearn.svm",))
     names = ("sklearn.svm", "timm", "diffusers")
@@ -50,13 +50,9 @@ def test_a_worker_finds_imported_what_was_asked_for_and_only_that(tmp_path: Path
     """In a process of its own: a process has one fork server, and that of the tests has everything."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(folder=str(tmp_path)))
-    there = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE / "fixtures", HERE.parent)))}
+    there = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (HERE / "fixtures", HERE.parent)))}
     done = subprocess.run([sys.executable, str(script)], env=there, capture_output=True, text=True, check=False)
     assert done.stdout == "['sklearn.svm']\n", done.stderr
-
-
-def imported(names: tuple[str, ...], _report: object) -> list[str]:
-    return [name for name in names if name in sys.modules]
 
 
 EVERYTHING = [

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import QUICK
+from suite_fixture import QUICK
 
 from baselines.stored import store
 from harness.measuring import process_agreement

@@ -95,7 +95,7 @@ def session(tmp_path_factory: pytest.TempPathFactory, workers: Workers, machine:
 
 def _exported(folder: Path, workers: Workers, machine: dict) -> dict[str, Any]:
     """A run of the same suite by `sweep`, through `imgbench export`."""
-    from conftest import PLUGINS, Silent
+    from suite_fixture import PLUGINS, Silent
 
     started = new_run(suite.read(folder / "planted.yaml"), folder / "swept", machine)
     sweep(started, workers, PLUGINS, Silent())

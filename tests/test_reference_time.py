@@ -13,7 +13,7 @@ import planted
 import pytest
 import torch
 from reports_fixture import make_run
-from test_fidelity import trial_of
+from trial_fixture import trial_of
 
 from baselines.stored import admission
 from harness.measuring import reference, reference_process

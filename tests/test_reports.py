@@ -203,7 +203,9 @@ class TestPage:
         assert "<script>alert" not in own
         assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in own
         assert "<b>bold</b>" not in own
-        for document in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', own, flags=re.DOTALL):
+        documents = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', own, flags=re.DOTALL)
+        assert documents
+        for document in documents:
             assert "<" not in document
             assert document.endswith("}")
 

@@ -63,6 +63,7 @@ def test_scales_input_is_true_of_the_class(name: str) -> None:
 
 
 def test_entries_describe_themselves() -> None:
+    assert SCHEDULERS
     for name, entry in SCHEDULERS.items():
         assert isinstance(entry, Scheduler)
         assert entry.name == name
@@ -115,8 +116,7 @@ def test_a_name_fixes_every_solver_setting_whatever_the_models_own_scheduler_is(
     own = {**TRAINING, "_class_name": own_class}
     plain = settings(name, own)
     assert settings(name, {**own, **SOLVER_SETTINGS}) == plain
-    for setting, value in SCHEDULERS[name].config.items():
-        assert plain[setting] == value
+    assert plain | dict(SCHEDULERS[name].config) == plain
 
 
 def test_three_names_of_one_class_are_three_solvers_on_a_folder_that_has_its_own() -> None:

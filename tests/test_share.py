@@ -142,6 +142,7 @@ def test_rows_say_how_much_of_them_is_quantised(run_suite: RunSuite) -> None:
     quantised = 2 * 32 * 64 + 32 * 10
     elements = quantised + 4 * 32 * 32 + 3 * 4 * 4 * 32
     words = "3 of 4; 1 left: nn.MultiheadAttention reads its weight without calling the layer"
+    assert len(run.measurements) == 8
     for m in run.measurements[1:5]:
         row = rows["planted_attention", "eager", m.case.precision]
         assert (row.status, row.quantised_share) == ("ok", quantised / elements), row.reason

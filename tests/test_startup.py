@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from build_request_fixture import build_request
-from conftest import QUICK
+from suite_fixture import QUICK
 
 from baselines.paired import metrics
 from harness.backends import Build, cached_before, note_built

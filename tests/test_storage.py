@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from conftest import PLUGINS, QUICK, Silent
+from suite_fixture import PLUGINS, QUICK, Silent
 
 from harness import frames, storage
 from harness.processes.sweep import remaining, sweep

@@ -156,6 +156,7 @@ def test_only_filters_by_axis_and_says_what_there_is() -> None:
 def test_every_built_in_suite_is_valid() -> None:
     from benches import suites
 
+    assert "digits" in suites.names()
     for name in suites.names():
         assert suites.find(name).name == name
 

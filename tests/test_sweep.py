@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from conftest import PLUGINS, QUICK, Silent
+from suite_fixture import PLUGINS, QUICK, Silent
 
 from harness import storage
 from harness.attempts import contended
@@ -58,6 +58,7 @@ def test_a_process_that_met_a_busy_machine_is_measured_again_and_both_attempts_a
     retrying = QUICK.replace("contended_retries: 0", "contended_retries: 2")
     run = run_suite(" - {model: planted_ok, batch_size: [1, 2]}\n", retrying)
     assert [c.side for c in run.controls] in (["a", "b"], ["b", "a"])
+    assert len(run.measurements) == 2
     assert all(set(m.state["sentinel"]) == {"gemm", "copy"} for m in run.measurements)
     folder = Path(str(run.folder))
     busy = [
@@ -72,5 +73,6 @@ def test_a_process_that_met_a_busy_machine_is_measured_again_and_both_attempts_a
     assert all(m in everything for m in busy)
     assert {m.attempt for m in everything} >= {0, 1}
     assert again.finished is not None
+    assert len(again.measurements) == 2
     for measurement in again.measurements:
         assert measurement.attempt > 0 or contended(measurement)

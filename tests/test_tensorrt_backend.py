@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from build_request_fixture import build_request
+from tensorrt_fixture import FakeEngine
 
 from harness.backends import BuildRequest, tensorrt
 from harness.backends.onnx.export import OnnxFile
 from harness.backends.tensorrt import engine as tensorrt_engine
 from harness.backends.tensorrt.engine import Range
-from harness.backends.tensorrt.layers import Layers
 from harness.numerics.precision import recipe_of
 from harness.timing import Timer
 from harness.types import Component
@@ -24,27 +23,6 @@ def request(tmp_path: Path, precision: str, optimizations: tuple[str, ...] = ())
     return build_request(
         tmp_path, precision=precision, device="cuda", cache=tmp_path / "case", optimizations=optimizations
     )
-
-
-class FakeEngine:
-    """What the backend asks an engine, without one."""
-
-    engine = SimpleNamespace(device_memory_size_v2=1024)
-
-    def __init__(self, dtypes: dict[str, str], types: dict[str, int], **quantised: int) -> None:
-        self.dtypes, self.found = dtypes, Layers(types=types, quantised=quantised)
-
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return inputs[0].half()
-
-    def input_dtypes(self) -> dict[str, str]:
-        return self.dtypes
-
-    def layers(self, *_inputs: torch.Tensor) -> Layers:
-        return self.found
-
-    def layer_seconds(self, *_inputs: torch.Tensor) -> dict[str, float]:
-        return {f"layer {i}": 1.0 / (i + 1) for i in range(20)}
 
 
 def built(

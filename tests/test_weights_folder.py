@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from baseline_fixture import latency, measured, run_of, stored
-from conftest import PLUGINS, Silent
+from suite_fixture import PLUGINS, Silent
 
 from baselines.stored import admission
 from baselines.stored import explanation as sessions_in_words

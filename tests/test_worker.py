@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 import planted
 import pytest
 import torch
-from conftest import QUICK
+from suite_fixture import QUICK
 
 from harness import frames
 from harness.backends.tensorrt.engine import EngineError
@@ -146,22 +145,18 @@ def test_out_of_memory_is_known_by_whoever_says_it(error: Exception) -> None:
 CLASH = """
 from pathlib import Path
 from harness.processes.worker import Workers
-from test_worker import where
+from worker_calls import where
 if __name__ == "__main__":
     workers = Workers(("planted",), Path({logs!r}), ("timm",))
     print(workers.call(where, "timm", 60.0, "where", lambda _phase: None).value)
 """
 
 
-def where(name: str, _report: object) -> str:
-    return str(importlib.import_module(name).__file__)
-
-
 def in_a_folder(folder: Path, logs: Path) -> subprocess.CompletedProcess[str]:
     """What a worker says when the command is called in `folder`, in a process with a fork server of its own."""
     script = logs / "script.py"
     script.write_text(CLASH.format(logs=str(logs)))
-    there = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (HERE, HERE.parent)))}
+    there = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (HERE / "fixtures", HERE.parent)))}
     return subprocess.run(
         [sys.executable, str(script)], env=there, capture_output=True, text=True, check=False, cwd=folder
     )
@@ -183,14 +178,14 @@ def test_a_fork_server_that_ends_is_a_reply_with_its_words(tmp_path: Path) -> No
     script.write_text(
         "from pathlib import Path\n"
         "from harness.processes.worker import Workers\n"
-        "from test_worker import where\n"
+        "from worker_calls import where\n"
         "if __name__ == '__main__':\n"
         f"    workers = Workers(('planted',), Path({str(tmp_path)!r}), ('broken_library',))\n"
         "    for _ in range(2):\n"
         "        reply = workers.call(where, 'timm', 60.0, 'where', lambda _phase: None)\n"
         "        print(reply.status, reply.reason)\n"
     )
-    there = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, HERE, HERE.parent)))}
+    there = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, HERE / "fixtures", HERE.parent)))}
     done = subprocess.run([sys.executable, str(script)], env=there, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     assert len(lines) == 2, done.stderr

@@ -20,7 +20,7 @@ from typing import Any
 import baselines.store
 import numpy as np
 from baseline_fixture import ENVIRONMENT, GPU_ENVIRONMENT, METRICS, MIB, PROTOCOL, changed, measured, metric, run_of
-from baselines.paired.judge import PairedJudge
+from baselines.paired.judge import PairedDecider
 from benches.paired_commands import as_json
 from harness.precision import upcast_warnings
 from harness.reference import ON_CPU, NoReference
@@ -821,7 +821,7 @@ def ab(
                     continue
                 one = Measurement(**{"case": cases[row], "replicate": number, "status": "ok", **fields})
                 paired.append_preflight(folder, ids[row], arm, one)  # type: ignore[arg-type]
-    judge = PairedJudge(run)
+    judge = PairedDecider(run)
     by_id = {ids[row]: row for row in cases}
     pair, elapsed = 0, 0.0
     while (wanted := judge.wanted()) and pair < pairs and elapsed < budget:
