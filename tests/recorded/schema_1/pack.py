@@ -8,6 +8,7 @@ The measured runs become stored sessions and get their stored decisions here, by
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import tarfile
@@ -29,9 +30,8 @@ def main() -> None:
         shutil.copytree(planted, root, dirs_exist_ok=True)
         for folder in sorted(path for path in measured.iterdir() if path.is_dir()):
             (run,) = folder.iterdir()
-            copied(
-                run, root / ("paired" if folder.name.startswith("ab-") else "runs") / f"measured-{folder.name}", paths
-            )
+            kind = "paired" if (run / "ab.json").exists() else "runs"
+            copied(run, root / kind / folder.name.replace("ab-measured", "measured"), paths)
         stored(root)
         with tarfile.open(HERE / "corpus.tar.xz", "w:xz", preset=9) as packed:
             for path in sorted(root.rglob("*")):
@@ -47,6 +47,7 @@ def copied(run: Path, to: Path, paths: list[list[str]]) -> None:
             text = (run / name).read_text(encoding="utf-8")
             for found, shown in paths:
                 text = text.replace(found, shown)
+            text = re.sub("/tmp/imgbench-ab-[a-z0-9_]+", "/tmp/imgbench-ab", text)
             (to / name).write_text(text, encoding="utf-8")
 
 
@@ -55,10 +56,11 @@ def stored(root: Path) -> None:
     store, runs = root / "stores" / "measured", root / "runs"
     store.mkdir()
     for number in range(1, 5):
-        save = ["baseline", "save", str(runs / f"measured-session-{number}"), "--reason", "measured", "--force"]
+        save = ["baseline", "save", str(runs / f"session-{number}"), "--reason", "measured", "--force"]
         assert cli.main([*save, "--store", str(store)]) == 0
     compared = json.loads((root / "compared.json").read_text())
-    for run in sorted(runs.glob("measured-*")):
+    planted = {entry["run"] for entry in compared.values()}
+    for run in sorted(path for path in runs.iterdir() if path.name not in planted):
         compared[run.name] = {"run": run.name, "store": "measured", "options": []}
         cli.main(["compare", str(run), "--store", str(store), "--budget", "0"])
     (root / "compared.json").write_text(json.dumps(compared, indent=1))
