@@ -41,7 +41,11 @@ def main() -> int:
     asked.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is out of date")
     check = asked.parse_args().check
     benches.load_plugins()
-    outdated = {page: text for page, text in generated(sorted(DOCS.glob("*.md"))) if text != page.read_text("utf-8")}
+    pages = sorted(DOCS.glob("*.md"))
+    if not pages:
+        print(f"{DOCS} has no pages: the documentation is written in a checkout of imgbench", file=sys.stderr)
+        return 1
+    outdated = {page: text for page, text in generated(pages) if text != page.read_text("utf-8")}
     for page, text in outdated.items():
         if not check:
             page.write_text(text, encoding="utf-8")

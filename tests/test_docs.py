@@ -96,6 +96,15 @@ def test_an_edited_table_is_out_of_date_and_an_unknown_one_is_an_error(tmp_path:
         list(docs.generated([page]))
 
 
+def test_without_pages_nothing_is_up_to_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(docs, "DOCS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["docs", "--check"])
+    assert docs.main() == 1
+    assert "has no pages" in capsys.readouterr().err
+
+
 def test_a_cell_keeps_the_table_whole() -> None:
     assert docs.table(("a", "b"), [("x|y\nz", None)]) == "| a | b |\n| --- | --- |\n| x\\|y z | – |\n"
 

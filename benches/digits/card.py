@@ -30,10 +30,10 @@ The licence is Apache-2.0, as that of the whole project.
 
 `python -m benches.digits.evaluate` measures the table: {count} images per row, {each} of each digit, noise seed 0,
 fp32. "Recognised" is the share of images in which a support vector machine sees the requested digit. It is fitted on
-the raw training scans and is no part of the training. It recognises {recognised:.1%} of the real held-out digits. FID
-and KID compare with the {train:,} training scans in the extractor's 48 standardised features. They are comparable with no
-other FID or KID. The last line is that of {floor} real held-out digits. A generator may be below it: guidance makes a set
-less varied, and the scatter of a small set raises FID.
+the raw training scans and is no part of the training. It recognises {recognised:.1%} of the real held-out digits.
+FID and KID compare with the {train:,} training scans in the extractor's 48 standardised features. They are comparable
+with no other FID or KID. The last line is that of {floor} real held-out digits. A generator may be below it: guidance
+makes a set less varied, and the scatter of a small set raises FID.
 
 {table}
 
