@@ -25,8 +25,7 @@ from typing import Any
 
 from harness import row_defaults, strict_yaml, weights
 from harness.numerics.optimizations import canonical
-from harness.numerics.precision import PRECISIONS
-from harness.registry import BACKENDS, MODELS, SCHEDULERS, UnknownName, nearest
+from harness.registry import BACKENDS, MODELS, PRECISIONS, SCHEDULERS, UnknownName, nearest
 from harness.shown import shown
 from harness.types import AXES, Case, Model, Protocol, Suite
 
@@ -321,9 +320,9 @@ def _check_value(model: Model, axis: str, value: Any) -> None:
         _check_optimizations(value)
     if axis == "weights":
         _check_weights(model, value)
-    names = {"precision": list(PRECISIONS), "backend": list(BACKENDS), "scheduler": list(SCHEDULERS)}.get(axis)
-    if names is not None and value not in names:
-        raise SuiteError(f"{axis}: unknown {axis} {shown(value)}; {nearest(value, names)}")
+    known = {"precision": PRECISIONS, "backend": BACKENDS, "scheduler": SCHEDULERS}.get(axis)
+    if known is not None and value not in list(known):
+        raise SuiteError(f"{axis}: unknown {axis} {shown(value)}; {nearest(value, list(known))}")
 
 
 def _check_optimizations(value: Any) -> None:

@@ -27,7 +27,7 @@ from harness.backends.onnx import export as onnx_export
 from harness.backends.onnx import proof as onnx_proof
 from harness.backends.onnx.export import OnnxFile
 from harness.backends.onnx.proof import CUDA
-from harness.numerics.precision import PRECISIONS
+from harness.registry import PRECISIONS
 from harness.types import Component
 
 pytestmark = [pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"), pytest.mark.usefixtures("one_thread")]

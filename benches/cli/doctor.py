@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from harness import devices
+from harness import backends, devices
 from harness.backends.torch_compile import missing_compiler
 from harness.devices import unmeasured
-from harness.numerics.precision import PRECISIONS
 from harness.processes import environment, threads
-from harness.registry import BACKENDS
+from harness.registry import BACKENDS, PRECISIONS
 from harness.timing import perf_counter
 from harness.units import format_value
 
@@ -72,10 +71,10 @@ def _cuda() -> dict[str, Any]:
 
 def _backends(device: str) -> list[dict[str, Any]]:
     rows = []
-    for name, backend in BACKENDS.items():
-        reasons = {p: backend.unavailable(p, device) for p in PRECISIONS}
+    for name in BACKENDS:
+        reasons = {p: backends.unavailable(name, p, device) for p in PRECISIONS}
         able = [p for p, reason in reasons.items() if reason is None]
-        rows.append(_row(f"backend {name}", bool(able), ", ".join(able) or str(reasons["fp32"])))
+        rows.append(_row(f"backend {name}", bool(able), ", ".join(able) or str(next(iter(reasons.values())))))
     return rows
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from benches import suites
-from harness import devices
+from harness import backends, devices
 from harness.derived import DERIVED
-from harness.numerics.optimizations import OPTIMIZATIONS
-from harness.numerics.precision import PRECISIONS
-from harness.registry import BACKENDS, MODELS, PROBES, SCHEDULERS
+from harness.registry import BACKENDS, MODELS, OPTIMIZATIONS, PRECISIONS, PROBES, SCHEDULERS
 from harness.types import Metric
 from harness.units import format_value
 
@@ -86,8 +84,8 @@ def _optimizations() -> list[Row]:
         {
             "name": name,
             "description": entry.description,
-            "backends": sorted(entry.backends),
-            "devices": sorted(entry.devices),
+            "backends": list(entry.backends),
+            "devices": list(entry.devices),
         }
         for name, entry in OPTIMIZATIONS.items()
     ]
@@ -120,16 +118,16 @@ def _stage_and_quality() -> list[Row]:
 def _backends(device: str) -> list[Row]:
     found = []
     for name, backend in BACKENDS.items():
-        precisions = {p: backend.unavailable(p, device) for p in PRECISIONS}
-        reasons = set(precisions.values())
+        precisions = {p: backends.unavailable(name, p, device) for p in PRECISIONS}
+        available = None in precisions.values()
         found.append(
             {
                 "name": name,
                 "label": backend.label,
                 "description": backend.description,
                 "device": device,
-                "available": None in reasons,
-                "reason": None if None in reasons else precisions["fp32"],
+                "available": available,
+                "reason": None if available else next(iter(precisions.values())),
                 "precisions": precisions,
             }
         )
