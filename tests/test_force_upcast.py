@@ -16,7 +16,7 @@ from test_cuda_graphs import Graph
 from test_pipelines import KINDS, case_of, stable_diffusion_xl
 from test_tensorrt_backend import FakeEngine
 
-from benches.models.pipelines import stable_diffusion_workload
+from benches.models.stable_diffusion import stable_diffusion_workload
 from harness.backends import cuda_graphs, eager, onnxruntime, openvino, tensorrt, torch_compile
 from harness.backends.onnx import export as onnx_export
 from harness.backends.onnx.export import OnnxFile

@@ -24,6 +24,9 @@ from baselines.verdict import BENCHMARK_ERROR, USAGE
 from harness import streams
 
 INTERRUPTED = 130
+LISTED = (
+    "suites", "models", "backends", "precisions", "schedulers", "optimizations", "metrics", "devices", "gpus",
+)  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
@@ -253,7 +256,7 @@ def _show(command: argparse.ArgumentParser) -> None:
 
 
 def _list(command: argparse.ArgumentParser) -> None:
-    command.add_argument("what", choices=["suites", "models", "backends", "schedulers", "optimizations", "metrics"])
+    command.add_argument("what", choices=LISTED)
     command.add_argument(
         "--device", type=device_name, choices=_devices(), help="whose backends (default: the device at hand)"
     )
@@ -279,9 +282,9 @@ def _store(command: argparse.ArgumentParser) -> None:
 
 
 def _devices() -> tuple[str, ...]:
-    from harness.devices import DEVICES
+    from harness.registry import DEVICES
 
-    return DEVICES
+    return tuple(DEVICES)
 
 
 def _version() -> str:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from harness import backends, devices
 from harness.backends.torch_compile import missing_compiler
-from harness.devices import unmeasured
+from harness.devices import gpus, unmeasured
 from harness.processes import environment, threads
 from harness.registry import BACKENDS, PRECISIONS
 from harness.timing import perf_counter
@@ -32,6 +32,7 @@ def findings() -> list[dict[str, Any]]:
             True,
             f"{found['device_name']}, {format_value(found['memory_bytes'], 'B')}",
         ),
+        *_gpus(found),
         *_unmeasured(found),
         _threads(found),
         _cuda(),
@@ -48,6 +49,16 @@ def findings() -> list[dict[str, Any]]:
 
 def _row(what: str, works: bool, detail: str) -> dict[str, Any]:
     return {"what": what, "status": "yes" if works else "no", "detail": detail}
+
+
+def _gpus(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each GPU that is measured: what its maker publishes about it."""
+    named = [str(gpu["name"]) for gpu in found["gpus"]]
+    known = {name: gpus.find(name) for name in named}
+    return [
+        _row("GPU", gpu is not None, f"no published figures of {name} are known" if gpu is None else gpu.in_words())
+        for name, gpu in known.items()
+    ]
 
 
 def _unmeasured(found: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 from benches import suites
 from harness import backends, devices
 from harness.derived import DERIVED
-from harness.registry import BACKENDS, MODELS, OPTIMIZATIONS, PRECISIONS, PROBES, SCHEDULERS
+from harness.registry import BACKENDS, DEVICES, GPUS, MODELS, OPTIMIZATIONS, PRECISIONS, PROBES, SCHEDULERS
 from harness.types import Metric
 from harness.units import format_value
 
@@ -22,6 +22,9 @@ def rows(what: str, device: str | None = None) -> list[Row]:
         "schedulers": _schedulers,
         "metrics": _metrics,
         "optimizations": _optimizations,
+        "precisions": _precisions,
+        "devices": _devices,
+        "gpus": _gpus,
     }
     return kinds.get(what, lambda: _backends(device or devices.default()))()
 
@@ -91,6 +94,19 @@ def _optimizations() -> list[Row]:
     ]
 
 
+def _precisions() -> list[Row]:
+    return [{"name": name, "description": p.description, "weights": p.weights} for name, p in PRECISIONS.items()]
+
+
+def _devices() -> list[Row]:
+    reasons = {name: device.unavailable() for name, device in DEVICES.items()}
+    return [{"name": name, "available": reason is None, "reason": reason} for name, reason in reasons.items()]
+
+
+def _gpus() -> list[Row]:
+    return [{"name": name, "description": gpu.in_words(), "source": gpu.source} for name, gpu in GPUS.items()]
+
+
 def _metrics() -> list[Row]:
     measured = [m for p in sorted(PROBES.values(), key=lambda p: p.order) for m in p.metrics]
     derived = [d.metric for d in DERIVED]
@@ -109,9 +125,11 @@ def _metric(metric: Metric) -> Row:
 
 def _stage_and_quality() -> list[Row]:
     from benches.models.digits import QUALITY_METRICS
+    from benches.models.pipeline import PIPELINES
     from harness.probes.stages import component_metric
 
-    stages = [component_metric(name) for name in ("text_encoder", "unet", "transformer", "vae_decoder", "classifier")]
+    networks = dict.fromkeys(network.name for pipeline in PIPELINES.values() for network in pipeline.networks)
+    stages = [component_metric(name) for name in (*networks, "classifier")]
     return [_metric(m) for m in (*stages, *QUALITY_METRICS)]
 
 

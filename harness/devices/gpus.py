@@ -1,8 +1,8 @@
 """What makers publish about their GPUs: memory, bandwidth, power and dense peaks. Hints beside measured figures.
 
 Adding a GPU is one record here, or in a plugin: `register(Gpu(name="...", ...))`. The figures are the dense ones of the
-maker's document, with fp32 accumulation where it tells that apart. A clock above that of the data sheet can exceed them,
-and under full load most GPUs stay below them.
+maker's document, with fp32 accumulation where it tells that apart. A clock above that of the data sheet can exceed
+them, and under full load most GPUs stay below them.
 
     gpus.find("NVIDIA H100 80GB HBM3").in_words()
     # H100 SXM: 80 GB, 3350 GB/s, 700 W, dense bf16 989.4 TFLOP/s (data sheet)
