@@ -183,7 +183,8 @@ def _check_part(folder: Path, name: str, library: str, class_name: str) -> None:
 def _check_tokenizer(part: Path) -> None:
     read_json(part / "tokenizer_config.json")
     whole = (part / "tokenizer.json").is_file()
-    if not whole and not ((part / "vocab.json").is_file() and (part / "merges.txt").is_file()):
+    pieces = (part / "spiece.model").is_file()  # a T5 tokenizer
+    if not whole and not pieces and not ((part / "vocab.json").is_file() and (part / "merges.txt").is_file()):
         missing = "neither tokenizer.json nor vocab.json with merges.txt is there"
         raise FolderError(f"{part}: {missing}: copy the whole model")
 

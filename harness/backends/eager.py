@@ -143,7 +143,7 @@ def execution_device(device: str) -> torch.device:
     Where they differ ("cuda" is not "cuda:0"), it moves the network again, parameter by parameter."""
     import torch
 
-    return torch.device(device, 0) if device == "cuda" else torch.device(device)
+    return torch.device(device) if device == "cpu" else torch.device(device, 0)
 
 
 def offloaded(modules: Sequence[torch.nn.Module], how: str, device: torch.device) -> Callable[[], None]:

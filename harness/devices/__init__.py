@@ -13,6 +13,10 @@ from typing import Any, Final, Protocol
 from harness.registry import DEVICES
 from harness.types import Samples
 
+__all__ = [
+    "DEVICES", "Device", "EnergyMeter", "NoSuchDevice", "SensorLost", "Stopwatch", "default", "device", "unknown",
+]  # fmt: skip
+
 REGISTERED: Final = ("cpu", "cuda", "gpus")  # the files of this package that fill a registry
 
 

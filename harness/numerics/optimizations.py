@@ -85,13 +85,13 @@ def canonical(value: Any) -> str | None:
 
 
 def unavailable(case: Case, device: str) -> str | None:
-    """Why one of the case's optimisations cannot be had with its backend on "cpu" or "cuda", or None."""
+    """Why one of the case's optimisations cannot be had with its backend on `device`, or None."""
     for name in names(case):
         entry = OPTIMIZATIONS[name]
         if case.backend not in entry.backends:
             return f"{name} is for {', '.join(entry.backends)}, not for {case.backend}"
         if device not in entry.devices:
-            return f"{name} needs an NVIDIA GPU; the device here is a CPU"
+            return f"{name} needs an NVIDIA GPU; the device here is {'a CPU' if device == 'cpu' else device}"
     return None
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from harness.numerics import quantisation
 from harness.numerics.linear_use import NO_RANGES, Ranges
 from harness.numerics.precisions import Precision
-from harness.registry import PRECISIONS
+from harness.registry import DEVICES, PRECISIONS
 
 if TYPE_CHECKING:
     import torch
@@ -46,12 +46,11 @@ def rest_of(precision: str) -> str:
 
 
 def unsupported_by_torch(precision: str, device: str) -> str | None:
-    """Why torch cannot run `precision` on "cpu" or "cuda" here; None where it can."""
-    from harness.devices import cuda
-
+    """Why torch cannot run `precision` on `device` here; None where it can."""
     wanted: Precision = PRECISIONS[precision]
-    if device == "cuda" and (reason := cuda.unavailable()):
-        return reason
+    missing: str | None = DEVICES[device].unavailable()
+    if missing:
+        return missing
     if wanted.quantiser is not None and (reason := wanted.quantiser.unsupported(device)):
         return reason
     if device != "cuda" and wanted.needs_gpu:
