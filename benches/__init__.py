@@ -13,7 +13,8 @@ SUFFIX = ".py"
 
 
 def load_plugins(*further: str) -> None:
-    """Fills the registries of models, schedulers, backends and probes. Cheap: nothing heavy is imported.
+    """Fills the registries of models, pipelines, schedulers, devices, precisions, optimisations, backends and probes.
+    Cheap: nothing heavy is imported.
 
     `further` are the user's own modules, by name (searched in the working directory first) or by file path. Raises
     UsageError for one that cannot be imported.

@@ -24,9 +24,9 @@ from typing import Any, Final
 import benches
 from baselines.verdict import MEANINGS
 from benches import cli
-from harness.numerics.precision import BY_NAME, Precision
+from harness.numerics.precisions import Precision
 from harness.numerics.tolerance import tolerance
-from harness.registry import BACKENDS
+from harness.registry import BACKENDS, PRECISIONS
 from harness.types import Protocol
 from harness.units import format_value
 
@@ -126,12 +126,14 @@ def backends() -> str:
 
 def precisions() -> str:
     bounds = [f"{bound}, {kind}" for bound in ("cosine floor", "error ceiling") for kind in OUTPUTS]
-    rows = [(f"`{p.name}`", p.stored, p.activations, _needs(p), *_bounds(p)) for p in BY_NAME.values()]
-    return table(("precision", "weights", "activations", "needs", *bounds), rows)
+    rows = [
+        (f"`{p.name}`", p.description, p.weights, p.activations, _needs(p), *_bounds(p)) for p in PRECISIONS.values()
+    ]
+    return table(("precision", "what it is", "weights", "activations", "needs", *bounds), rows)
 
 
 def _needs(precision: Precision) -> str:
-    gpu = "an NVIDIA GPU" if precision.gpu_only else ""
+    gpu = "an NVIDIA GPU" if precision.needs_gpu else ""
     if precision.capability is None:
         return gpu
     return f"{gpu or 'on a GPU'} of compute capability {'.'.join(map(str, precision.capability))} or newer"

@@ -11,9 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from harness.backends.onnx import export as onnx_export
-from harness.numerics.precision import QUANTISED
-from harness.registry import BACKENDS, MODELS
+from harness.registry import BACKENDS, MODELS, PRECISIONS
 from harness.types import Case
 
 MODEL_LIBRARIES: Final = (
@@ -24,12 +22,10 @@ MODEL_LIBRARIES: Final = (
     "sklearn.svm",
     "torch_fidelity",
 )
-QUANTISER: Final = "torchao.quantization"
-# Modules that do not ask for CUDA when they are imported. One that does (torchao asks for a capability, diffusers for
-# an accelerator) leaves every process forked afterwards without CUDA: "Cannot re-initialize CUDA in forked subprocess".
-LEAVE_CUDA_ALONE: Final = frozenset(
-    {"timm", "sklearn.svm", "sklearn.datasets", "torch_fidelity", "onnxruntime", *onnx_export.LIBRARIES}
-)
+# Models' modules that do not ask for CUDA when they are imported. One that does (torchao asks for a capability,
+# diffusers for an accelerator) leaves every process forked afterwards without CUDA: "Cannot re-initialize CUDA in
+# forked subprocess". What a backend names in its `libraries` may not ask for CUDA.
+LEAVE_CUDA_ALONE: Final = frozenset({"timm", "sklearn.svm", "sklearn.datasets", "torch_fidelity"})
 GPU_FILES: Final = ("/dev/nvidiactl", "/dev/dxg")  # Linux, WSL
 
 
@@ -42,11 +38,16 @@ def libraries(cases: Iterable[Case], *overrides: Mapping[str, Any]) -> tuple[str
     asked = [case.with_(**changed) for case in cases for changed in (overrides or ({},))]
     found: list[str] = []
     for case in asked:
-        own = MODELS[case.model].libraries
-        found += MODEL_LIBRARIES if own is None else own
+        own, quantiser = MODELS[case.model].libraries, PRECISIONS[case.precision].quantiser
+        found += _allowed(MODEL_LIBRARIES if own is None else own)
         found += getattr(BACKENDS[case.backend], "libraries", ())
-        found += [QUANTISER] if case.precision in QUANTISED else []
-    return tuple(name for name in dict.fromkeys(found) if not gpu_here() or name in LEAVE_CUDA_ALONE)
+        found += _allowed(() if quantiser is None else quantiser.libraries)
+    return tuple(dict.fromkeys(found))
+
+
+def _allowed(names: Iterable[str]) -> list[str]:
+    """Those of `names` that may be imported before a fork on this machine."""
+    return [name for name in names if not gpu_here() or name in LEAVE_CUDA_ALONE]
 
 
 def gpu_here() -> bool:

@@ -133,6 +133,10 @@ def built(case: Case) -> Workload:
 
 
 MODELS = ModelRegistry("model")
+PRECISIONS: Registry[Any] = Registry("precision")
+OPTIMIZATIONS: Registry[Any] = Registry("optimisation")
+DEVICES: Registry[Any] = Registry("device")
+GPUS: Registry[Any] = Registry("GPU")
 SCHEDULERS: Registry[Any] = Registry("scheduler")
 BACKENDS: Registry[Any] = Registry("backend")
 PROBES: Registry[Any] = Registry("probe")

@@ -25,9 +25,8 @@ from typing import Any
 
 from harness import axis_defaults, strict_yaml, weights
 from harness.numerics.optimizations import canonical
-from harness.numerics.precision import PRECISIONS
 from harness.quoting import quoted
-from harness.registry import BACKENDS, MODELS, SCHEDULERS, UnknownName, nearest
+from harness.registry import BACKENDS, MODELS, PRECISIONS, SCHEDULERS, UnknownName, nearest
 from harness.types import AXES, Case, Model, Protocol, Suite
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,79}")
@@ -321,9 +320,9 @@ def _check_value(model: Model, axis: str, value: Any) -> None:
         _check_optimizations(value)
     if axis == "weights":
         _check_weights(model, value)
-    names = {"precision": list(PRECISIONS), "backend": list(BACKENDS), "scheduler": list(SCHEDULERS)}.get(axis)
-    if names is not None and value not in names:
-        raise SuiteError(f"{axis}: unknown {axis} {quoted(value)}; {nearest(value, names)}")
+    known = {"precision": PRECISIONS, "backend": BACKENDS, "scheduler": SCHEDULERS}.get(axis)
+    if known is not None and value not in list(known):
+        raise SuiteError(f"{axis}: unknown {axis} {quoted(value)}; {nearest(value, list(known))}")
 
 
 def _check_optimizations(value: Any) -> None:

@@ -1,7 +1,8 @@
 """One palette for every chart and for the page, so that a backend looks the same wherever it appears.
 
-A backend is a hue, a precision is a marker and a dash: both stay apart in grey print and for colour-blind readers
-(hues after Okabe & Ito 2008, darkened or lightened to at least 3:1 on both the light and the dark page).
+A backend is a hue, a precision is a marker and a dash: both stay apart in grey print and for colour-blind readers (hues
+after Okabe & Ito 2008, darkened or lightened to at least 3:1 on both the light and the dark page). Backends and
+precisions declare their own.
 """
 
 from __future__ import annotations
@@ -11,53 +12,10 @@ from collections.abc import Mapping
 
 import plotly.graph_objects as go
 
-BACKENDS: Mapping[str, str] = {
-    "eager": "#2f7ec7",
-    "torch_compile": "#d9641e",
-    "onnxruntime": "#0f9b72",
-    "cuda_graphs": "#8a6fd6",
-    "tensorrt": "#c2589a",
-    "openvino": "#a8842c",
-    "torch_compile_max_autotune": "#b4584e",
-    "torch_compile_reduce_overhead": "#7d8794",
-    "onnxruntime_tensorrt": "#3a9fb5",
-}
-SPARE = ("#6f8f3a", "#5563c1", "#8c5a2b", "#4a8a8a", "#99577a")
+from harness.registry import BACKENDS, PRECISIONS
 
-SYMBOLS: Mapping[str, str] = {
-    "fp32": "circle",
-    "tf32": "hexagon",
-    "bf16": "diamond",
-    "fp16": "square",
-    "int8_dynamic": "triangle-up",
-    "int8_dynamic_classic": "triangle-down",
-    "int8_static": "star",
-    "int8_weight_only": "pentagon",
-    "int8_dynamic_bf16": "triangle-left",
-    "int8_dynamic_fp16": "triangle-right",
-    "int8_static_bf16": "hexagram",
-    "int8_static_fp16": "star-diamond",
-    "int8_weight_only_bf16": "hexagon2",
-    "int8_weight_only_fp16": "octagon",
-    "fp8_e4m3": "cross",
-}
-DASHES: Mapping[str, str] = {
-    "fp32": "solid",
-    "tf32": "longdash",
-    "bf16": "dash",
-    "fp16": "dashdot",
-    "int8_dynamic": "dot",
-    "int8_dynamic_classic": "2px,6px",
-    "int8_static": "8px,2px,2px,2px",
-    "int8_weight_only": "4px,8px",
-    "int8_dynamic_bf16": "2px,4px",
-    "int8_dynamic_fp16": "2px,10px",
-    "int8_static_bf16": "12px,2px,2px,2px",
-    "int8_static_fp16": "8px,2px,2px,2px,2px,2px",
-    "int8_weight_only_bf16": "4px,4px",
-    "int8_weight_only_fp16": "4px,12px",
-    "fp8_e4m3": "longdashdot",
-}
+UNKNOWN_SYMBOL = "star"
+SPARE = ("#6f8f3a", "#5563c1", "#8c5a2b", "#4a8a8a", "#99577a")
 
 STATUSES: Mapping[str, str] = {
     "ok": "#1f9d63",
@@ -125,17 +83,19 @@ TEMPLATE = go.layout.Template(
 
 
 def backend_colour(backend: str) -> str:
-    """The colour of a backend; one that the palette does not name gets a spare colour by its name."""
-    return BACKENDS.get(backend) or SPARE[zlib.crc32(backend.encode()) % len(SPARE)]
+    """The colour that a backend declares; one that declares none, or is not known here, has a spare one by its name."""
+    declared: str | None = getattr(BACKENDS.get(backend), "colour", None)
+    return declared or SPARE[zlib.crc32(backend.encode()) % len(SPARE)]
 
 
 def precision_symbol(precision: str, second_run: bool = False) -> str:
     """The marker of a precision, hollow for every run after the first."""
-    return SYMBOLS.get(precision, "star") + ("-open" if second_run else "")
+    declared: str = PRECISIONS[precision].symbol if precision in PRECISIONS else UNKNOWN_SYMBOL
+    return declared + ("-open" if second_run else "")
 
 
 def precision_dash(precision: str) -> str:
-    return DASHES.get(precision, "solid")
+    return PRECISIONS[precision].dash if precision in PRECISIONS else "solid"
 
 
 def stage_colour(index: int, name: str) -> str:

@@ -16,7 +16,7 @@ from suite_fixture import PLUGINS, QUICK, Silent
 
 import benches
 from baselines.stored.fingerprint import fingerprint
-from benches.preload import MODEL_LIBRARIES, QUANTISER
+from benches.preload import MODEL_LIBRARIES
 from harness import suite
 from harness.processes.sweep import collect_environment, new_run, sweep
 from harness.processes.worker import Workers
@@ -40,7 +40,7 @@ def registries() -> None:
 def workers(registries: None, tmp_path_factory: pytest.TempPathFactory) -> Workers:
     """One fork server for all tests, with all that any of them uses."""
     backends = [name for backend in BACKENDS.values() for name in getattr(backend, "libraries", ())]
-    return Workers(PLUGINS, tmp_path_factory.mktemp("logs"), (*MODEL_LIBRARIES, QUANTISER, *backends))
+    return Workers(PLUGINS, tmp_path_factory.mktemp("logs"), (*MODEL_LIBRARIES, "torchao.quantization", *backends))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import torch
 
 from baselines.stored.fingerprint import protocol_differences
 from harness import frames, records, suite
+from harness.devices import cpu
 from harness.devices.cpu import Cpu
 from harness.measuring import cold_cache
 from harness.probes.latency import LATENCY
@@ -87,16 +88,16 @@ def cpu_with(folder: Path, cpu: int, caches: list[tuple[str, str, str, str]]) ->
 
 def test_the_last_level_caches_of_all_allowed_cpus_count_once_each(tmp_path: Path) -> None:
     own = [("1", "Data", "0", "32K"), ("1", "Instruction", "0", "64K"), ("2", "Unified", "0", "1024K")]
-    for cpu in (0, 1):
-        cpu_with(tmp_path, cpu, [*own, ("3", "Unified", "0-1", "32M")])
+    for number in (0, 1):
+        cpu_with(tmp_path, number, [*own, ("3", "Unified", "0-1", "32M")])
     cpu_with(tmp_path, 2, [*own, ("3", "Unified", "2-3", "16384K")])
-    assert cold_cache.last_level_bytes(tmp_path, (0, 1)) == 32 * 2**20
-    assert cold_cache.last_level_bytes(tmp_path, (0, 1, 2)) == 48 * 2**20
-    assert cold_cache.last_level_bytes(tmp_path, (0, 3)) == (
+    assert cpu.last_level_bytes(tmp_path, (0, 1)) == 32 * 2**20
+    assert cpu.last_level_bytes(tmp_path, (0, 1, 2)) == 48 * 2**20
+    assert cpu.last_level_bytes(tmp_path, (0, 3)) == (
         f"the kernel does not list the caches of CPU 3 ({tmp_path}/cpu3/cache)"
     )
     cpu_with(tmp_path, 4, [("3", "Unified", "4", "unknown")])
-    assert "caches of CPU 4" in str(cold_cache.last_level_bytes(tmp_path, (4,)))
+    assert "caches of CPU 4" in str(cpu.last_level_bytes(tmp_path, (4,)))
 
 
 def test_a_gpu_is_asked_for_its_l2(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +111,7 @@ def test_a_gpu_is_asked_for_its_l2(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_buffer_of_twice_the_cache_is_written_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cold_cache, "cache_bytes", lambda _device: 4096)
     freed: list[str] = []
-    monkeypatch.setattr(cold_cache, "_give_back", freed.append)
+    monkeypatch.setattr(Cpu, "release_memory", lambda self: freed.append(self.name))
     trial: Any = SimpleNamespace(protocol=COLD, device=Cpu())
     with cold_cache.flushed(trial) as flush:
         assert flush is not None

@@ -21,13 +21,14 @@ from build_request_fixture import build_request
 from families_fixture import networks, request_in
 from pipelines_fixture import UNET, case_of, workload_of
 
-from benches.models.networks import UNet
+from benches.models.networks import wrapped
+from benches.models.stable_diffusion import unet as unet_forward
 from harness.backends import onnxruntime as backend
 from harness.backends.onnx import export as onnx_export
 from harness.backends.onnx import proof as onnx_proof
 from harness.backends.onnx.export import OnnxFile
 from harness.backends.onnx.proof import CUDA
-from harness.numerics.precision import PRECISIONS
+from harness.registry import PRECISIONS
 from harness.types import Component
 
 pytestmark = [pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"), pytest.mark.usefixtures("one_thread")]
@@ -50,7 +51,7 @@ def sd21() -> list[Component]:
     torch.manual_seed(0)
     unet = UNet2DConditionModel(**UNET, use_linear_projection=True)
     inputs = (torch.randn(2, 4, 8, 8), torch.zeros(2, dtype=torch.int64), torch.randn(2, 77, 32))
-    return [Component(name="unet", module=UNet(unet), inputs=inputs)]
+    return [Component(name="unet", module=wrapped(unet_forward, unet), inputs=inputs)]
 
 
 def sdxl() -> list[Component]:

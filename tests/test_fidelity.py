@@ -11,8 +11,8 @@ import torch
 from trial_fixture import trial_of
 
 from harness.measuring import reference, reference_process
-from harness.numerics.precision import PRECISIONS
 from harness.probes import fidelity
+from harness.registry import PRECISIONS
 from harness.types import Case, Run
 
 RunSuite = Callable[..., Run]

@@ -16,7 +16,7 @@ from cuda_graphs_fixture import Graph
 from pipelines_fixture import KINDS, case_of, stable_diffusion_xl
 from tensorrt_fixture import FakeEngine
 
-from benches.models.pipelines import stable_diffusion_workload
+from benches.models.stable_diffusion import stable_diffusion_workload
 from harness.backends import cuda_graphs, eager, onnxruntime, openvino, tensorrt, torch_compile
 from harness.backends.onnx import export as onnx_export
 from harness.backends.onnx.export import OnnxFile

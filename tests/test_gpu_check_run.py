@@ -351,16 +351,18 @@ def test_the_flops_of_the_vits_are_those_that_torch_counts() -> None:
 
 def test_the_flops_of_the_denoisers_are_those_that_torch_counts() -> None:
     from benches.models import architectures
-    from benches.models import networks as wrappers
+    from benches.models.dit import transformer
+    from benches.models.networks import wrapped
+    from benches.models.stable_diffusion import unet as unet_forward
 
     with torch.device("meta"):
         ticks = torch.zeros(1, dtype=torch.int64)
         entry = architectures.read("sd15")["networks"]["unet"]
-        unet = wrappers.UNet(architectures.build_network(entry))
+        unet = wrapped(unet_forward, architectures.build_network(entry))
         inputs = (torch.randn(1, 4, 64, 64), ticks, torch.randn(1, 77, 768))
         assert flops_of(unet, *inputs) == plan.FLOPS["check_sd15_unet"]
         entry = architectures.read("dit_xl_2")["networks"]["transformer"]
-        dit = wrappers.DiT(architectures.build_network(entry))
+        dit = wrapped(transformer, architectures.build_network(entry))
         assert flops_of(dit, torch.randn(1, 4, 32, 32), ticks, ticks) == plan.FLOPS["check_dit_xl_2"]
 
 
@@ -370,7 +372,7 @@ def test_a_denoiser_alone_is_called_once_with_all_its_inputs(monkeypatch: pytest
             return latents * ticks[:, None, None, None] + text.mean()
 
     monkeypatch.setattr("benches.models.architectures.build_network", lambda _entry: Small())
-    monkeypatch.setattr("benches.models.networks.UNet", lambda module: module)
+    monkeypatch.setattr("benches.models.networks.wrapped", lambda _forward, module: module)
     workload = networks.sd15_unet(Case(model="check_sd15_unet", batch_size=2, image_size=512))
     assert [tuple(x.shape) for x in workload.components[0].inputs] == [(2, 4, 64, 64), (2,), (2, 77, 768)]
     output = workload.iterate({"unet": workload.components[0].module}, workload.batch.to("cpu"))

@@ -19,6 +19,7 @@ from harness.measuring.trial import Counter, Mismatch, digest, output_fault
 from harness.measuring.turns import Interleaving
 from harness.numerics import tolerance
 from harness.probes import fidelity, latency
+from harness.registry import PRECISIONS
 from harness.timing import FakeClock, Timer
 from harness.types import IDENTICAL, Case, Component, Metric, Protocol, Workload
 
@@ -276,7 +277,7 @@ def test_the_cosine_of_images_tells_a_wrong_picture_from_a_right_one() -> None:
         "another order": right.flip(0),
         "another seed": torch.rand(4, 3, 8, 8, generator=generator) * 0.3 + 0.6,
     }
-    floor = min(tolerance.COSINE_FLOORS["images"].values())
+    floor = min(tolerance.tolerance(name, "images").cosine_floor for name in PRECISIONS)
     for name, images in wrong.items():
         raw = torch.nn.functional.cosine_similarity(images.flatten(), right.flatten(), dim=0)
         samples, _ = fidelity.closeness(images, right, "images")

@@ -224,13 +224,14 @@ def test_inference_mode_is_in_force() -> None:
 def vae(side: int = 16) -> torch.nn.Module:
     from diffusers import AutoencoderKL
 
-    from benches.models.networks import VaeDecoder
+    from benches.models.networks import wrapped
+    from benches.models.pipeline import decode
 
     made = AutoencoderKL(
         block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, sample_size=side,
     )  # fmt: skip
-    return VaeDecoder(made)
+    return wrapped(decode, made)
 
 
 def test_a_vae_is_sliced_and_tiled_where_there_is_something_to_divide() -> None:
@@ -249,14 +250,15 @@ def test_a_vae_is_sliced_and_tiled_where_there_is_something_to_divide() -> None:
 def test_projections_are_fused_once_and_give_the_same_answer() -> None:
     from diffusers import DiTTransformer2DModel
 
-    from benches.models.networks import DiT
+    from benches.models.dit import transformer as forward
+    from benches.models.networks import wrapped
 
     torch.manual_seed(0)
     transformer = DiTTransformer2DModel(
         num_attention_heads=2, attention_head_dim=8, in_channels=4, num_layers=2, sample_size=8, patch_size=2,
         norm_num_groups=1, num_embeds_ada_norm=1000,
     )  # fmt: skip
-    module = DiT(transformer)
+    module = wrapped(forward, transformer)
     inputs = (torch.randn(2, 4, 8, 8), torch.tensor([5, 5]), torch.tensor([1, 2]))
     with torch.no_grad():
         before = module(*inputs)

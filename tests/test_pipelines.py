@@ -23,7 +23,8 @@ from pipelines_fixture import (
 import baselines
 import benches.models  # noqa: F401  (fills the registry)
 from benches.models import networks, weights
-from benches.models.pipelines import dit_workload, stable_diffusion_workload
+from benches.models.dit import dit_workload
+from benches.models.stable_diffusion import stable_diffusion_workload
 from benches.models.workloads import item_seeds
 from benches.schedulers import SCHEDULERS, build
 from harness.registry import MODELS

@@ -10,8 +10,7 @@ import pytest
 
 import benches
 from harness.derived import DERIVED
-from harness.numerics.precision import PRECISIONS
-from harness.registry import BACKENDS, MODELS, PROBES, SCHEDULERS, DuplicateName, Registry, UnknownName
+from harness.registry import BACKENDS, MODELS, PRECISIONS, PROBES, SCHEDULERS, DuplicateName, Registry, UnknownName
 from harness.suite import check
 from harness.types import Case
 

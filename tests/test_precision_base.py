@@ -16,9 +16,8 @@ from harness.backends.eager import Eager, cast_all
 from harness.backends.onnx import proof as onnx_proof
 from harness.numerics import precision
 from harness.numerics.calibration import Recorded
-from harness.numerics.precision import PRECISIONS
 from harness.numerics.tolerance import tolerance
-from harness.registry import BACKENDS
+from harness.registry import BACKENDS, PRECISIONS
 from harness.types import Component
 from reports import theme
 
@@ -42,8 +41,8 @@ def recorded() -> Recorded:
 
 def test_the_six_are_among_the_precisions_and_have_a_marker_and_a_dash_of_their_own() -> None:
     assert set(OVER) < set(PRECISIONS)
-    assert set(PRECISIONS) == theme.SYMBOLS.keys() == theme.DASHES.keys()
-    assert len(set(theme.SYMBOLS.values())) == len(set(theme.DASHES.values())) == len(PRECISIONS)
+    for look in (theme.precision_symbol, theme.precision_dash):
+        assert len({look(name) for name in PRECISIONS}) == len(PRECISIONS)
 
 
 @pytest.mark.parametrize("wanted", OVER)

@@ -11,12 +11,13 @@ import pytest
 
 import benches
 from benches import preload
-from benches.preload import MODEL_LIBRARIES, QUANTISER, libraries
+from benches.preload import MODEL_LIBRARIES, libraries
 from harness.devices import NoSuchDevice, device
 from harness.registry import BACKENDS
 from harness.types import Case
 
 HERE = Path(__file__).parent
+QUANTISER = "torchao.quantization"
 PLANTED = Case(model="planted_ok")
 
 

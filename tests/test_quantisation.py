@@ -225,7 +225,7 @@ def test_what_multiplies_no_integers_on_a_gpu_is_not_left_for_its_rows(
     monkeypatch.setattr(quantisation, "on_gpu", lambda _layer: True)
     module = Conditioned()
     ranges = quantisation.ranges_of(module, [(torch.randn(2, 2, 32), torch.randn(2, 32))])
-    assert quantisation.left_out(module, wanted, ranges) == {}  # type: ignore[arg-type]
+    assert quantisation.left_out(module, wanted, ranges) == {}
 
 
 @pytest.mark.parametrize("wanted", ["int8_dynamic", "int8_static", "int8_dynamic_bf16", "int8_static_fp16"])

@@ -18,8 +18,7 @@ from harness.backends.onnx import providers as onnx_providers
 from harness.backends.onnx.proof import CPU
 from harness.backends.onnxruntime import CUDA, TENSORRT
 from harness.devices import cuda
-from harness.numerics.precision import PRECISIONS
-from harness.registry import BACKENDS
+from harness.registry import BACKENDS, PRECISIONS
 from harness.types import Component, Unsupported
 
 NO_GPU = "no NVIDIA GPU or driver answers, for this test"

@@ -13,6 +13,7 @@ import baselines.stored.store
 from baselines.verdict import USAGE
 from benches.failures import UsageError
 from harness import devices
+from harness.registry import DEVICES
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 
@@ -26,7 +27,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_device(parser: argparse.ArgumentParser, words: str) -> None:
-    parser.add_argument("--device", type=device_name, choices=devices.DEVICES, help=words)
+    parser.add_argument("--device", type=device_name, choices=tuple(DEVICES), help=words)
 
 
 def add_plugin(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +50,7 @@ def store_of(options: argparse.Namespace) -> Path:
 
 def device_name(text: str) -> str:
     """The name of a device that imgbench knows, as an argument's type."""
-    if text not in devices.DEVICES:
+    if text not in DEVICES:
         raise argparse.ArgumentTypeError(devices.unknown(text))
     return text
 

@@ -9,12 +9,11 @@ from typing import Any, Final
 import benches
 from baselines.verdict import FINE
 from benches.cli.printing import print_rows, say_json
-from harness import devices
+from harness import backends, devices
 from harness.backends.torch_compile import missing_compiler
-from harness.devices import unmeasured
-from harness.numerics.precision import PRECISIONS
+from harness.devices import gpus, unmeasured
 from harness.processes import environment, threads
-from harness.registry import BACKENDS
+from harness.registry import BACKENDS, PRECISIONS
 from harness.timing import perf_counter
 from harness.units import format_value
 
@@ -47,6 +46,7 @@ def findings() -> list[dict[str, Any]]:
             True,
             f"{found['device_name']}, {format_value(found['memory_bytes'], 'B')}",
         ),
+        *_gpus(found),
         *_unmeasured(found),
         _threads(found),
         _cuda(),
@@ -63,6 +63,16 @@ def findings() -> list[dict[str, Any]]:
 
 def _row(what: str, works: bool, detail: str) -> dict[str, Any]:
     return {"what": what, "status": "yes" if works else "no", "detail": detail}
+
+
+def _gpus(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each GPU that is measured: what its maker publishes about it."""
+    named = [str(gpu["name"]) for gpu in found["gpus"]]
+    known = {name: gpus.find(name) for name in named}
+    return [
+        _row("GPU", gpu is not None, f"no published figures of {name} are known" if gpu is None else gpu.in_words())
+        for name, gpu in known.items()
+    ]
 
 
 def _unmeasured(found: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -86,10 +96,10 @@ def _cuda() -> dict[str, Any]:
 
 def _backends(device: str) -> list[dict[str, Any]]:
     rows = []
-    for name, backend in BACKENDS.items():
-        reasons = {p: backend.unavailable(p, device) for p in PRECISIONS}
+    for name in BACKENDS:
+        reasons = {p: backends.unavailable(name, p, device) for p in PRECISIONS}
         able = [p for p, reason in reasons.items() if reason is None]
-        rows.append(_row(f"backend {name}", bool(able), ", ".join(able) or str(reasons["fp32"])))
+        rows.append(_row(f"backend {name}", bool(able), ", ".join(able) or str(next(iter(reasons.values())))))
     return rows
 
 

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import Any
+from typing import Any, Final
 
 import benches
 from baselines.verdict import FINE
 from benches import suites
 from benches.cli.arguments import add_device
 from benches.cli.printing import print_rows, say_json
-from harness import devices
+from harness import backends, devices
 from harness.derived import DERIVED
-from harness.numerics.optimizations import OPTIMIZATIONS
-from harness.numerics.precision import PRECISIONS
-from harness.registry import BACKENDS, MODELS, PROBES, SCHEDULERS
+from harness.registry import BACKENDS, DEVICES, GPUS, MODELS, OPTIMIZATIONS, PRECISIONS, PROBES, SCHEDULERS
 from harness.types import Metric
 from harness.units import format_value
 
 Row = dict[str, Any]
 
+LISTED: Final = (
+    *("suites", "models", "backends", "precisions", "schedulers", "optimizations", "metrics", "devices", "gpus"),
+)
+
 
 def arguments(command: ArgumentParser) -> None:
-    command.add_argument("what", choices=["suites", "models", "backends", "schedulers", "optimizations", "metrics"])
+    command.add_argument("what", choices=LISTED)
     add_device(command, "whose backends (default: the device at hand)")
     command.add_argument("--json", action="store_true")
 
@@ -45,6 +47,9 @@ def rows(what: str, device: str | None = None) -> list[Row]:
         "schedulers": _schedulers,
         "metrics": _metrics,
         "optimizations": _optimizations,
+        "precisions": _precisions,
+        "devices": _devices,
+        "gpus": _gpus,
     }
     return kinds.get(what, lambda: _backends(device or devices.default()))()
 
@@ -107,11 +112,24 @@ def _optimizations() -> list[Row]:
         {
             "name": name,
             "description": entry.description,
-            "backends": sorted(entry.backends),
-            "devices": sorted(entry.devices),
+            "backends": list(entry.backends),
+            "devices": list(entry.devices),
         }
         for name, entry in OPTIMIZATIONS.items()
     ]
+
+
+def _precisions() -> list[Row]:
+    return [{"name": name, "description": p.description, "weights": p.weights} for name, p in PRECISIONS.items()]
+
+
+def _devices() -> list[Row]:
+    reasons = {name: device.unavailable() for name, device in DEVICES.items()}
+    return [{"name": name, "available": reason is None, "reason": reason} for name, reason in reasons.items()]
+
+
+def _gpus() -> list[Row]:
+    return [{"name": name, "description": gpu.in_words(), "source": gpu.source} for name, gpu in GPUS.items()]
 
 
 def _metrics() -> list[Row]:
@@ -132,25 +150,27 @@ def _metric(metric: Metric) -> Row:
 
 def _stage_and_quality() -> list[Row]:
     from benches.models.digits import QUALITY_METRICS
+    from benches.models.pipeline import PIPELINES
     from harness.probes.stages import component_metric
 
-    stages = [component_metric(name) for name in ("text_encoder", "unet", "transformer", "vae_decoder", "classifier")]
+    networks = dict.fromkeys(network.name for pipeline in PIPELINES.values() for network in pipeline.networks)
+    stages = [component_metric(name) for name in (*networks, "classifier")]
     return [_metric(m) for m in (*stages, *QUALITY_METRICS)]
 
 
 def _backends(device: str) -> list[Row]:
     found = []
     for name, backend in BACKENDS.items():
-        precisions = {p: backend.unavailable(p, device) for p in PRECISIONS}
-        reasons = set(precisions.values())
+        precisions = {p: backends.unavailable(name, p, device) for p in PRECISIONS}
+        available = None in precisions.values()
         found.append(
             {
                 "name": name,
                 "label": backend.label,
                 "description": backend.description,
                 "device": device,
-                "available": None in reasons,
-                "reason": None if None in reasons else precisions["fp32"],
+                "available": available,
+                "reason": None if available else next(iter(precisions.values())),
                 "precisions": precisions,
             }
         )

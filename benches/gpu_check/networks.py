@@ -30,35 +30,36 @@ class Inputs:
 
 def sd15_unet(case: Case) -> Workload:
     """Latents float32 (N, 4, 64, 64), ticks (N,) and text (N, 77, 768) -> the prediction (N, 4, 64, 64)."""
-    from benches.models import networks
+    from benches.models.stable_diffusion import unet
 
     latents, text = _normal(case, 4, 64, 64), _normal(case, 77, 768)
-    return _alone(case, "sd15", "unet", networks.UNet, (latents, _ticks(case), text), (4, 64, 64))
+    return _alone(case, "sd15", "unet", unet, (latents, _ticks(case), text), (4, 64, 64))
 
 
 def dit_xl_2(case: Case) -> Workload:
     """Latents float32 (N, 4, 32, 32), ticks (N,) and labels (N,) -> the prediction (N, 8, 32, 32)."""
     import torch
 
-    from benches.models import networks
+    from benches.models.dit import transformer
 
     labels = torch.arange(case.batch_size) * 37 % 1000
     inputs = (_normal(case, 4, 32, 32), _ticks(case), labels)
-    return _alone(case, "dit_xl_2", "transformer", networks.DiT, inputs, (8, 32, 32))
+    return _alone(case, "dit_xl_2", "transformer", transformer, inputs, (8, 32, 32))
 
 
 def _alone(
-    case: Case, architecture: str, network: str, wrapper: Any, inputs: tuple[torch.Tensor, ...], shape: tuple[int, ...]
+    case: Case, architecture: str, network: str, forward: Any, inputs: tuple[torch.Tensor, ...], shape: tuple[int, ...]
 ) -> Workload:
-    """The workload of one network of a bundled architecture; `shape` is that of one item's output."""
+    """The workload of one network of a bundled architecture, called as `forward` says; `shape` is that of one item's
+    output."""
     import torch
 
-    from benches.models import architectures
+    from benches.models import architectures, networks
     from benches.models.weights import RANDOM_SEED, random_module
     from benches.models.workloads import facts
 
     entry = architectures.read(architecture)["networks"][network]
-    module = wrapper(random_module(functools.partial(architectures.build_network, entry)))
+    module = networks.wrapped(forward, random_module(functools.partial(architectures.build_network, entry)))
     components = (Component(name=network, module=module, inputs=inputs),)
 
     @torch.no_grad()

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benches.gpu_check import BUDGET_S, LEAST_S, must_run
-from harness.numerics.optimizations import OPTIMIZATIONS
-from harness.numerics.precision import PRECISIONS
-from harness.registry import MODELS
+from harness.registry import MODELS, OPTIMIZATIONS, PRECISIONS
 from harness.types import Case
 
 DEVICE_UNTIL_S: Final = 85.0  # the checks of the device, and the export beside them

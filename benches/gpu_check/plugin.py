@@ -39,6 +39,7 @@ class ExportOnly:
 
     label = "ONNX export"
     description = "for GPU checks: exports on the CPU, and leaves the file to other rows"
+    precisions = ("fp32", "bf16", "fp16")
 
     def unavailable(self, wanted: str, device: str) -> str | None:
         return onnx_export.missing_package()

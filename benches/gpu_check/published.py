@@ -3,12 +3,11 @@ batch sizes and clocks differ. A figure is compared only with the same GPU.
 
 Sources: timm's results/benchmark-infer-amp-nchw-*.csv (images/s, amp fp16, of pytorch-image-models); diffusers'
 docs/torch2.0.md at 54cddc1e (it/s of SD 1.5 at 512 px, fp16, one image with guidance, so two rows of the U-Net a step,
-scheduler and host included); dense peaks and bandwidths of the manufacturers' data sheets.
+scheduler and host included); dense peaks and bandwidths of the makers' data sheets (`harness.devices.gpus`).
 """
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Final
 
 from benches.gpu_check import must_run
 from benches.gpu_check.record import Record
+from harness.devices import gpus
 
 TIMM: Final = "timm, amp nchw"
 DIFFUSERS: Final = "diffusers torch2.0.md"
@@ -55,21 +55,6 @@ FIGURES: Final = (
         for row, value in ((must_run.UNET, eager), ("unet torch_compile", compiled))
     ),
 )
-OTHER_CHIPS: Final = frozenset({"D", "Laptop", "Max", "Ti", "SUPER"})  # in names that are otherwise alike
-# GPU -> (16-bit TFLOP/s with fp32 accumulation, GB/s).
-SHEETS: Final = {
-    "H100 80GB HBM3": (989.4, 3350.0),
-    "H100 PCIe": (756.0, 2039.0),
-    "H200": (989.4, 4800.0),
-    "A100-SXM4-80GB": (312.0, 2039.0),
-    "A100-SXM4-40GB": (312.0, 1555.0),
-    "RTX 4090": (165.2, 1008.0),
-    "L40S": (362.0, 864.0),
-    "L4": (121.0, 300.0),
-    "A10G": (70.0, 600.0),
-    "A10": (125.0, 600.0),
-    "T4": (65.0, 320.0),
-}
 
 
 def lines(record: Record) -> Iterator[str]:
@@ -77,27 +62,22 @@ def lines(record: Record) -> Iterator[str]:
     name = str((record.header.get("environment") or {}).get("device_name") or "")
     for figure in FIGURES:
         row = record.rows.get(figure.row)
-        if not _is(figure.gpu, name) or row is None or row.measurement.status != "ok":
+        if not gpus.is_in(figure.gpu, name) or row is None or row.measurement.status != "ok":
             continue
         items = row.measurement.case.batch_size if figure.unit == "images/s" else 1
         measured = items / statistics.median(row.measurement.samples["latency_s"])
         ratio = f"{measured / figure.value:.2f} of the published {figure.value:g}"
         yield f"{figure.row}: {measured:.4g} {figure.unit}, {ratio} ({figure.source})"
-    sheet = next((gpu for gpu in SHEETS if _is(gpu, name)), None)
+    sheet = gpus.find(name)
     if sheet is None:
         return
-    tflops, bandwidth = SHEETS[sheet]
     measured_by = {check: record.checks.get(check) for check in ("GEMM peaks", "copy bandwidth")}
     peaks = (measured_by["GEMM peaks"] and measured_by["GEMM peaks"].figures) or {}
     copied = (measured_by["copy bandwidth"] and measured_by["copy bandwidth"].figures) or {}
-    for precision in ("bf16", "fp16"):
-        if peaks.get(precision):
-            yield f"{precision} products: {peaks[precision] * 1e-12 / tflops:.2f} of {tflops:g} TFLOP/s ({SHEET})"
+    for precision in ("bf16", "fp16"):  # the data sheets' accumulation is that of torch's products
+        if peaks.get(precision) and precision in sheet.flops:
+            published = sheet.flops[precision]
+            yield f"{precision} products: {peaks[precision] / published:.2f} of {published * 1e-12:g} TFLOP/s ({SHEET})"
     if copied.get("bytes_per_s"):
-        yield f"copies: {copied['bytes_per_s'] * 1e-9 / bandwidth:.2f} of {bandwidth:g} GB/s ({SHEET})"
-
-
-def _is(gpu: str, device_name: str) -> bool:
-    """Whether the device's name contains the GPU's, word by word. An A10G is not an A10, and a 4090 D is not a 4090."""
-    words, wanted = (re.split(r"[ -]", name) for name in (device_name, gpu))
-    return any(words[i : i + len(wanted)] == wanted for i in range(len(words))) and not OTHER_CHIPS & {*words}
+        ratio = copied["bytes_per_s"] / sheet.bytes_per_s
+        yield f"copies: {ratio:.2f} of {sheet.bytes_per_s * 1e-9:g} GB/s ({SHEET})"

@@ -6,7 +6,18 @@ A model is a decorated function from a case to a workload; its heavy imports sta
     def my_vit(case: Case) -> Workload: ...
 """
 
-from benches import schedulers
-from benches.models import digits, dit, stable_diffusion, vit
+import importlib
+import pkgutil
 
-__all__ = ["digits", "dit", "schedulers", "stable_diffusion", "vit"]
+# What models have in common; most of these modules import torch. Each other file here registers models.
+SHARED = frozenset(
+    {
+        "architectures", "folders", "networks", "pipeline", "pipeline_border", "pipelines", "reading", "tokenizer",
+        "truncation", "weights", "workloads",
+    }
+)  # fmt: skip
+
+importlib.import_module("benches.schedulers")
+for _module in pkgutil.iter_modules(__path__):
+    if _module.name not in SHARED:
+        importlib.import_module(f"{__name__}.{_module.name}")

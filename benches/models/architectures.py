@@ -12,8 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benches.models.pipeline import PIPELINES
+
 if TYPE_CHECKING:
     from torch import nn
+
+    from harness.types import Case
 
 FOLDER = Path(__file__).parents[1] / "architectures"
 
@@ -32,34 +36,17 @@ def parameters(name: str) -> int:
 
 def build_network(entry: Mapping[str, Any]) -> nn.Module:
     """A network from its class name and configuration; on the device and with the fills that are in force."""
-    library = importlib.import_module("transformers" if entry["class"].startswith("CLIP") else "diffusers")
-    network_class = getattr(library, entry["class"])
-    if library.__name__ == "diffusers":
-        network = network_class.from_config(dict(entry["config"]))
+    name = entry["class"]
+    library = importlib.import_module("diffusers")
+    if hasattr(library, name):
+        network: nn.Module = getattr(library, name).from_config(dict(entry["config"]))
     else:
-        network = network_class(getattr(library, "CLIPTextConfig")(**entry["config"]))  # noqa: B009
-    if entry["class"] == "DiTTransformer2DModel":
-        share_embedder(network)
-    built: nn.Module = network
-    return built
-
-
-def share_embedder(transformer: Any) -> None:
-    """Give a diffusers DiT the parameters of the published one.
-
-    diffusers holds an embedder of timestep and class in every block (XL/2: 749.8 M parameters), filled with copies
-    when it converts the published weights, which have one for all blocks (675.1 M). So random weights share one. The
-    position table is a frozen parameter there and counts; in diffusers it is a buffer, so it becomes a parameter.
-    The work is diffusers' own either way: every block embeds.
-    """
-    from torch.nn import Parameter
-
-    first, *others = transformer.transformer_blocks
-    for block in others:
-        block.norm1.emb = first.norm1.emb
-    table = transformer.pos_embed.pos_embed
-    del transformer.pos_embed.pos_embed
-    transformer.pos_embed.pos_embed = Parameter(table, requires_grad=False)
+        network_class = getattr(importlib.import_module("transformers"), name)
+        network = network_class(network_class.config_class(**entry["config"]))
+    for own in (network for pipeline in PIPELINES.values() for network in pipeline.networks):
+        if own.network_class == name and own.as_published is not None:
+            own.as_published(network)
+    return network
 
 
 def random_pipeline(name: str) -> Any:
@@ -81,8 +68,17 @@ def random_pipeline(name: str) -> Any:
 
 def pipeline_options(pipeline: str) -> dict[str, Any]:
     """What is left out of a pipeline: it is no part of the generation that is measured."""
-    if pipeline == "StableDiffusionPipeline":
-        return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    if pipeline == "StableDiffusionXLPipeline":
-        return {"add_watermarker": False}
-    return {}
+    return dict(PIPELINES[pipeline].left_out) if pipeline in PIPELINES else {}
+
+
+def load(case: Case) -> tuple[Any, str]:
+    """The pipeline that `case.weights` names, and the weights' name; for any model with a bundled architecture."""
+    import diffusers
+
+    from benches.models.weights import RANDOM_SEED, load_pipeline
+
+    if case.weights == "random":
+        return random_pipeline(case.model), f"random-{RANDOM_SEED}"
+    entry = read(case.model)
+    options = pipeline_options(entry["pipeline"])
+    return load_pipeline(getattr(diffusers, entry["pipeline"]), case.weights, entry["hub"], **options)

@@ -66,9 +66,9 @@ def check_pipeline(folder: Path, pipeline: str, needed: Iterable[str] = (), left
     named = _parts(parts)
     if missing := [name for name in needed if name not in named]:
         raise FolderError(f"{index}: does not name the part {missing[0]!r} of a {pipeline}: copy the whole model")
-    for name, class_name in named.items():
+    for name, (library, class_name) in named.items():
         if name not in left_out:
-            _check_part(folder, name, class_name)
+            _check_part(folder, name, library, class_name)
 
 
 def check_timm(folder: Path, architecture: str) -> Mapping[str, Any]:
@@ -156,13 +156,13 @@ def timm_axes(folder: Path) -> dict[str, Any]:
     return {"image_size": own} if isinstance(own, int) else {}
 
 
-def _parts(index: Mapping[str, Any]) -> dict[str, str]:
-    """Part -> class name, without parts that the pipeline does not have."""
+def _parts(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Part -> (library, class name), without parts that the pipeline does not have."""
     pairs = {name: value for name, value in index.items() if isinstance(value, list) and len(value) == 2}
-    return {name: str(value[1]) for name, value in pairs.items() if value[1] is not None}
+    return {name: (str(value[0]), str(value[1])) for name, value in pairs.items() if value[1] is not None}
 
 
-def _check_part(folder: Path, name: str, class_name: str) -> None:
+def _check_part(folder: Path, name: str, library: str, class_name: str) -> None:
     part = folder / name
     if not part.is_dir():
         raise FolderError(f"{folder / INDEX} names the part {name!r}, and {part} is no folder: copy the whole model")
@@ -177,14 +177,14 @@ def _check_part(folder: Path, name: str, class_name: str) -> None:
         read_json(part / "preprocessor_config.json")
     else:
         read_json(part / "config.json")
-        of_transformers = class_name.startswith("CLIP")
-        _check_weights(part, TRANSFORMERS_FILES if of_transformers else DIFFUSERS_FILES)
+        _check_weights(part, TRANSFORMERS_FILES if library == "transformers" else DIFFUSERS_FILES)
 
 
 def _check_tokenizer(part: Path) -> None:
     read_json(part / "tokenizer_config.json")
     whole = (part / "tokenizer.json").is_file()
-    if not whole and not ((part / "vocab.json").is_file() and (part / "merges.txt").is_file()):
+    pieces = (part / "spiece.model").is_file()  # a T5 tokenizer
+    if not whole and not pieces and not ((part / "vocab.json").is_file() and (part / "merges.txt").is_file()):
         missing = "neither tokenizer.json nor vocab.json with merges.txt is there"
         raise FolderError(f"{part}: {missing}: copy the whole model")
 

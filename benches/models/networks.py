@@ -1,12 +1,14 @@
 """The networks as the backends see them: positional tensors in, one tensor out, nothing of a pipeline.
 
-Each class wraps one network of a diffusers pipeline, so that an exporter, a compiler or a quantiser meets a plain
-module. The whole original module is inside (the VAE with its encoder too): these are the parameters that
-`from_pretrained` loads and that the published counts count.
+`wrapped` puts one network of a diffusers pipeline into a module whose forward its pipeline's file declares, so that an
+exporter, a compiler or a quantiser meets a plain module. The whole original module is inside (the VAE with its encoder
+too): these are the parameters that `from_pretrained` loads and that the published counts count.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,8 +34,12 @@ def from_ticks(ticks: torch.Tensor) -> torch.Tensor:
     return ticks.to(torch.float32) / TICKS
 
 
-class _Network(nn.Module):
-    """The original module in eval mode, without gradients."""
+class Wrapped(nn.Module):
+    """The original module in eval mode, without gradients. A subclass has the forward that a pipeline declares, which
+    may use `timestep` and `cat`."""
+
+    timestep = staticmethod(from_ticks)
+    cat = staticmethod(torch.cat)
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -41,68 +47,11 @@ class _Network(nn.Module):
         self.eval()
 
 
-class UNet(_Network):
-    """(N, C, h, w), ticks (N,), text (N, T, D) -> the prediction (N, C, h, w). SDXL: pooled text and sizes too."""
-
-    def forward(
-        self,
-        sample: torch.Tensor,
-        ticks: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
-        text_embeds: torch.Tensor | None = None,
-        time_ids: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        added = None if text_embeds is None else {"text_embeds": text_embeds, "time_ids": time_ids}
-        output: torch.Tensor = self.network(
-            sample, from_ticks(ticks), encoder_hidden_states, added_cond_kwargs=added, return_dict=False
-        )[0]
-        return output
+@functools.cache
+def _with_forward(forward: Callable[..., torch.Tensor]) -> type[Wrapped]:
+    return type(f"{Wrapped.__name__}_{forward.__name__}", (Wrapped,), {"forward": forward, "__module__": __name__})
 
 
-class DiT(_Network):
-    """(N, C, h, w), ticks (N,), labels int64 (N,) -> the prediction (N, C or 2C, h, w)."""
-
-    def forward(self, sample: torch.Tensor, ticks: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.network(sample, from_ticks(ticks), class_labels, return_dict=False)[0]
-        return output
-
-
-class TextEncoder(_Network):
-    """Token ids int64 (N, T) -> the last hidden state (N, T, D), as Stable Diffusion 1 and 2 read it."""
-
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.network(input_ids)[0]
-        return output
-
-
-class PenultimateTextEncoder(_Network):
-    """Token ids int64 (N, T) -> the hidden state before the last layer (N, T, D): SDXL's first text encoder."""
-
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.network(input_ids, output_hidden_states=True).hidden_states[-2]
-        return output
-
-
-class PooledTextEncoder(_Network):
-    """Token ids int64 (N, T) -> (N, T + 1, D): SDXL's second text encoder, two outputs in one tensor.
-
-    Rows 0 to T - 1 are the hidden state before the last layer, row T is the pooled projection, which in SDXL is as
-    wide as a hidden state. `split_pooled` takes them apart.
-    """
-
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        output = self.network(input_ids, output_hidden_states=True)
-        return torch.cat([output.hidden_states[-2], output[0][:, None]], dim=1)
-
-
-def split_pooled(packed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `PooledTextEncoder` packed: the hidden state (N, T, D) and the pooled projection (N, D)."""
-    return packed[:, :-1], packed[:, -1]
-
-
-class VaeDecoder(_Network):
-    """Latents (N, C, h, w), already divided by the scaling factor -> images (N, 3, H, W), about -1 to 1."""
-
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.network.decode(latents, return_dict=False)[0]
-        return output
+def wrapped(forward: Callable[..., torch.Tensor], network: nn.Module) -> Wrapped:
+    """`network` in a module with the signature and the code of `forward`."""
+    return _with_forward(forward)(network)

@@ -8,17 +8,16 @@ module, an ONNX session or a TensorRT engine. The pipeline never knows, and the 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
-from benches.models.networks import split_pooled, to_ticks
+from benches.models.networks import to_ticks
+from benches.models.pipeline import Network
 from harness.types import Forward
-
-PIPELINE_NULL_CLASS = 1000  # what DiTPipeline passes for the unconditional half, whatever classes the network has
 
 
 class Border:
@@ -43,15 +42,19 @@ class Border:
 
 
 class StandIn(nn.Module):
-    """Answers the pipeline's questions about a network and hands its calls to the border under `name`."""
+    """Answers the pipeline's questions about a network and hands its calls to the border under `name`. A subclass has
+    the method that a pipeline calls, as its file declares it."""
 
     dtype = torch.float32  # host code stays fp32; a backend casts at the border
+    ticks = staticmethod(to_ticks)
 
-    def __init__(self, border: Border, name: str, network: Any) -> None:
+    def __init__(self, border: Border, name: str, network: Any, details: Mapping[str, Any]) -> None:
         super().__init__()
         self.border = border
         self.name = name
         self.config = network.config
+        for attribute, value in details.items():
+            setattr(self, attribute, value)
 
     @property
     def device(self) -> torch.device:
@@ -61,60 +64,12 @@ class StandIn(nn.Module):
         return self.border.call(self.name, *tensors)
 
 
-class UNetStandIn(StandIn):
-    def __init__(self, border: Border, name: str, network: Any) -> None:
-        super().__init__(border, name, network)
-        if getattr(network, "add_embedding", None) is not None:  # SDXL's pipeline checks this width in every call
-            width = network.add_embedding.linear_1.in_features
-            self.add_embedding = SimpleNamespace(linear_1=SimpleNamespace(in_features=width))
-
-    def forward(
-        self,
-        sample: torch.Tensor,
-        timestep: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
-        added_cond_kwargs: Mapping[str, torch.Tensor] | None = None,
-        **ignored: Any,
-    ) -> tuple[torch.Tensor]:
-        added = () if added_cond_kwargs is None else (added_cond_kwargs["text_embeds"], added_cond_kwargs["time_ids"])
-        return (self.cross(sample, to_ticks(timestep, len(sample)), encoder_hidden_states, *added),)
+@functools.cache
+def _with_method(method: str, stand_in: Callable[..., Any]) -> type[StandIn]:
+    return type(f"{StandIn.__name__}_{stand_in.__name__}", (StandIn,), {method: stand_in, "__module__": __name__})
 
 
-class DiTStandIn(StandIn):
-    """The network's null class is the embedding row after its last class, 1,000 only for ImageNet's classes."""
-
-    def forward(self, sample: torch.Tensor, timestep: torch.Tensor, class_labels: torch.Tensor) -> SimpleNamespace:
-        null_class = self.config.num_embeds_ada_norm
-        if null_class != PIPELINE_NULL_CLASS:
-            class_labels = torch.where(class_labels == PIPELINE_NULL_CLASS, null_class, class_labels)
-        return SimpleNamespace(sample=self.cross(sample, to_ticks(timestep, len(sample)), class_labels))
-
-
-class TextOutput(NamedTuple):
-    """What a pipeline reads of a text encoder: `[0]`, and `hidden_states[-2]` in SDXL."""
-
-    first: torch.Tensor
-    hidden_states: tuple[torch.Tensor, ...] = ()
-
-
-class TextEncoderStandIn(StandIn):
-    def forward(self, input_ids: torch.Tensor, attention_mask: None = None) -> TextOutput:
-        return TextOutput(self.cross(input_ids))
-
-
-class PenultimateTextEncoderStandIn(StandIn):
-    def forward(self, input_ids: torch.Tensor, output_hidden_states: bool = True) -> TextOutput:
-        hidden = self.cross(input_ids)
-        return TextOutput(hidden, hidden_states=(hidden, hidden))
-
-
-class PooledTextEncoderStandIn(StandIn):
-    def forward(self, input_ids: torch.Tensor, output_hidden_states: bool = True) -> TextOutput:
-        hidden, pooled = split_pooled(self.cross(input_ids))
-        return TextOutput(pooled, hidden_states=(hidden, hidden))
-
-
-class VaeStandIn(StandIn):
-    def decode(self, latents: torch.Tensor, return_dict: bool = True, generator: Any = None) -> Any:
-        image = self.cross(latents)
-        return SimpleNamespace(sample=image) if return_dict else (image,)
+def stand_in(border: Border, network: Network, original: Any) -> StandIn:
+    """What the pipeline holds in place of `original`."""
+    made = _with_method(network.method, network.stand_in)
+    return made(border, network.name, original, network.details(original))

@@ -1,8 +1,8 @@
 """Backends by name. A backend turns the networks of a workload into forwards: tensors in, one fp32 tensor out.
 
-Adding one is one file here: `@BACKENDS.add("name")` on a class with `label`, `description`, `unavailable`, `build`; one
-that imports heavy modules may name them in `libraries`, so that they are imported once for all workers.
-Heavy imports stand inside the methods, so that listing costs nothing and a missing package is a reason.
+Adding one is one file here, or in a plugin: `@BACKENDS.add("name")` on a class as `Backend` describes it. A backend is
+not asked for what it does not declare: `unavailable` gives the reason. Heavy imports stand inside the methods, so that
+listing costs nothing and a missing package is a reason.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from harness.numerics import precision as precisions
 from harness.numerics.calibration import Recorded
 from harness.numerics.share import Shares
+from harness.registry import BACKENDS, DEVICES, PRECISIONS
 from harness.timing import Timer
 from harness.types import Component, Forward
 
@@ -81,14 +82,46 @@ class Build:
 
 
 class Backend(Protocol):
+    """A backend declares `label`, `description` and `precisions`, and may declare more.
+
+    precisions    the names of those that it has; `harness.registry.PRECISIONS` for one that runs torch modules, since
+                  the record of a precision says how torch makes it
+    features      what it does for optimisations (`harness.numerics.optimizations.MODULE` and others); none by default
+    packages      the distributions whose versions can change its figures
+    libraries     modules to import once for all workers. They must not ask for CUDA when they are imported
+    colour        its colour in the charts; by default one that follows from its name
+    """
+
     label: str
     description: str
+    precisions: Collection[str]
 
     def unavailable(self, precision: str, device: str) -> str | None:
-        """The reason why `precision` cannot run on "cpu" or "cuda" here, or None."""
+        """The reason why `precision`, which it declares or not, cannot run on the device here, or None."""
         ...
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build: ...
+
+
+def unavailable(backend: str, precision: str, device: str) -> str | None:
+    """Why a backend cannot run `precision` on the device here, or None. What it does not declare is refused."""
+    entry = BACKENDS[backend]
+    reason: str | None = entry.unavailable(precision, device)
+    if reason is None and precision not in getattr(entry, "precisions", ()):
+        return undeclared(backend, precision)
+    return reason
+
+
+def undeclared(backend: str, precision: str) -> str:
+    """The refusal of a precision that a backend does not declare."""
+    return f"the backend {backend} does not declare the precision {precision}"
+
+
+def packages() -> tuple[str, ...]:
+    """The distributions that the registered backends and precisions name, each once."""
+    of_precisions = [p.quantiser.packages for p in PRECISIONS.values() if p.quantiser is not None]
+    of_backends = [getattr(backend, "packages", ()) for backend in BACKENDS.values()]
+    return tuple(dict.fromkeys(name for names in (*of_precisions, *of_backends) for name in names))
 
 
 BROKEN: Final = "cannot be imported"  # in the reason of a package that is installed, and no use
@@ -111,10 +144,9 @@ def cannot_import(name: str, label: str) -> str | None:
 
 
 def missing_device(device: str) -> str | None:
-    """Why this machine cannot run anything on "cuda", or None; a CPU is always there."""
-    from harness.devices import cuda
-
-    return cuda.unavailable() if device == "cuda" else None
+    """Why this machine cannot run anything on `device`, or None."""
+    reason: str | None = DEVICES[device].unavailable()
+    return reason
 
 
 def cached_before(request: BuildRequest) -> bool:

@@ -7,13 +7,14 @@ Not yet proven on hardware.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.backends import Build, BuildRequest
 from harness.backends.eager import cast_all, read_back
-from harness.numerics import precision, quantisation
-from harness.registry import BACKENDS
+from harness.numerics import precision
+from harness.numerics.optimizations import MODULE
+from harness.registry import BACKENDS, PRECISIONS
 from harness.types import Component
 
 if TYPE_CHECKING:
@@ -26,11 +27,15 @@ WARM_UP_CALLS = 3
 class CudaGraphs:
     label = "CUDA graphs"
     description = "eager kernels captured once and replayed"
+    precisions: ClassVar[Collection[str]] = PRECISIONS
+    features: ClassVar[frozenset[str]] = frozenset({MODULE})
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
+    colour: ClassVar[str] = "#8a6fd6"
 
     def unavailable(self, wanted: str, device: str) -> str | None:
         if device != "cuda":
             return "CUDA graphs need an NVIDIA GPU; the device here is a CPU"
-        if quantisation.waits_for_gpu(precision.recipe_of(wanted)):
+        if precision.waits_for_gpu(wanted):
             return f"torchao's {wanted} waits for the GPU inside every call, which no graph can capture"
         return precision.unsupported_by_torch(wanted, device)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.backends import Build, BuildRequest
 from harness.numerics import linear_use, precision, quantisation, share
 from harness.numerics.linear_use import Calls, Left, Observed
-from harness.registry import BACKENDS
+from harness.numerics.optimizations import EACH_CALL, GRAD_MODE, MODULE
+from harness.registry import BACKENDS, PRECISIONS
 from harness.types import Component
 
 if TYPE_CHECKING:
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
 class Eager:
     label = "PyTorch eager"
     description = "the module's own forward, operator by operator"
+    precisions: ClassVar[Collection[str]] = PRECISIONS
+    features: ClassVar[frozenset[str]] = frozenset({MODULE, EACH_CALL, GRAD_MODE})
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
+    colour: ClassVar[str] = "#2f7ec7"
 
     def unavailable(self, wanted: str, device: str) -> str | None:
         if reason := precision.unsupported_by_torch(wanted, device):
             return reason
-        if device == "cuda" and quantisation.waits_for_gpu(precision.recipe_of(wanted)):
+        if device == "cuda" and precision.waits_for_gpu(wanted):
             return (
                 f"torchao's {wanted} waits for the GPU in every linear layer unless it is compiled, so the latency "
                 "would be mostly that of the waiting; measure this precision with torch_compile"
@@ -58,32 +63,32 @@ class Cast:
     reasons. `upcast` gives the precision of each component that does not run in the row's (`precision.upcast`)."""
 
     modules: Mapping[str, torch.nn.Module]
-    left: Mapping[str, Mapping[str, Left]]
+    left: Mapping[str, Mapping[str, str]]
     upcast: Mapping[str, str] = field(default_factory=dict)
 
 
 def cast_all(components: Sequence[Component], request: BuildRequest) -> Cast:
-    """Every component's module, cast and on the device; for int8_static with ranges from real inputs.
+    """Every component's module, cast and on the device; with ranges from real inputs if the precision is calibrated.
 
     A network is moved to the device in its base type, and it is observed and calibrated in that type. A network that
     fits on the GPU only in fp16 therefore never has to fit there in fp32.
     """
     modules = {c.name: precision.placed(c.module, request.of(c).precision, request.device).eval() for c in components}
     upcast = precision.upcast(components, request.precision)
-    recipe = precision.recipe_of(request.precision)
-    if recipe is None:
+    wanted = request.precision
+    if precision.recipe_of(wanted) is None:
         return Cast(modules=modules, left={name: {} for name in modules}, upcast=upcast)
     seen = _seen(components, request)
-    left = {n: quantisation.left_out(modules[n], recipe, found.ranges, found.unfit) for n, found in seen.items()}
-    quantised = {n: quantisation.quantise(m, recipe, seen[n].ranges, left[n]).eval() for n, m in modules.items()}
+    left = {n: quantisation.left_out(modules[n], wanted, found.ranges, found.unfit) for n, found in seen.items()}
+    quantised = {n: quantisation.quantise(m, wanted, seen[n].ranges, left[n]).eval() for n, m in modules.items()}
     return Cast(modules=quantised, left=left, upcast=upcast)
 
 
 def _seen(components: Sequence[Component], request: BuildRequest) -> dict[str, Observed]:
-    """What calls of each network show about its linear layers. int8_static uses the calibration calls; the other
-    quantised precisions use one call with the example inputs, or the calibration calls if that one does not reach every
+    """What calls of each network show about its linear layers. A calibrated precision uses the calibration calls; the
+    other quantised ones use one call with the example inputs, or the calibration calls if that one does not reach every
     layer."""
-    if precision.recipe_of(request.precision) != "int8_static":
+    if not PRECISIONS[request.precision].quantiser.calibrated:
         seen = {c.name: _observed(c, [c.inputs], request.of(c)) for c in components}
         if not any(Left.NOT_REACHED in found.unfit.values() for found in seen.values()):
             return seen
@@ -138,7 +143,7 @@ def execution_device(device: str) -> torch.device:
     Where they differ ("cuda" is not "cuda:0"), it moves the network again, parameter by parameter."""
     import torch
 
-    return torch.device(device, 0) if device == "cuda" else torch.device(device)
+    return torch.device(device) if device == "cpu" else torch.device(device, 0)
 
 
 def offloaded(modules: Sequence[torch.nn.Module], how: str, device: torch.device) -> Callable[[], None]:

@@ -23,15 +23,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from harness.backends import Build, BuildRequest, cached_before, cannot_import, missing_device, note_built
+from harness.backends import (
+    Build,
+    BuildRequest,
+    cached_before,
+    cannot_import,
+    missing_device,
+    note_built,
+    undeclared,
+)
 from harness.backends.onnx import export as onnx_export
 from harness.backends.onnx import proof as onnx_proof
 from harness.backends.onnx import providers as onnx_providers
 from harness.backends.onnx.export import OnnxFile
 from harness.backends.onnx.proof import CPU, CUDA, TENSORRT, Profile
 from harness.numerics import int8_saturation, precision
-from harness.numerics.quantisation import INT8_PRODUCTS
-from harness.registry import BACKENDS
+from harness.numerics.optimizations import FREE_SHAPES, Optimization
+from harness.registry import BACKENDS, OPTIMIZATIONS
 from harness.types import Component, Forward, Unsupported
 
 if TYPE_CHECKING:
@@ -42,11 +50,28 @@ if TYPE_CHECKING:
 SPOILS_Q_DQ: Final = ("MatMulAddFusion", "CommonSubexpressionElimination")
 # The CUDA provider of ONNX Runtime 1.31 cannot open a session with one of these (`tests/test_cuda_placement.py`).
 NO_BF16_KERNEL: Final = frozenset({"Resize"})
+RUNS: Final[Mapping[str, tuple[str, ...]]] = {
+    CPU: ("fp32", "int8_dynamic", "int8_static", "int8_weight_only"),
+    CUDA: ("fp32", "tf32", "bf16", "fp16", "int8_weight_only", "int8_weight_only_bf16", "int8_weight_only_fp16"),
+    TENSORRT: ("tf32", "bf16", "fp16", "int8_static"),
+}
+INT8_PRODUCTS: Final = frozenset({"int8_dynamic", "int8_static"})  # their activations are int8, too
+GRAPH_LEVEL: Final = "graph level"  # the feature that these optimisations need
 GRAPH_LEVELS: Final = {
     "graph_off": "ORT_DISABLE_ALL",
     "graph_basic": "ORT_ENABLE_BASIC",
     "graph_extended": "ORT_ENABLE_EXTENDED",
 }
+for _level, _what in (("off", "none"), ("basic", "redundant nodes only"), ("extended", "all but layout changes")):
+    OPTIMIZATIONS.register(
+        f"graph_{_level}",
+        Optimization(
+            label=f"graph optimisation {_level}",
+            description=f"ONNX Runtime's graph optimisations: {_what}",
+            group="graph level",
+            needs=GRAPH_LEVEL,
+        ),
+    )
 
 
 @BACKENDS.add("onnxruntime")
@@ -54,7 +79,15 @@ class OnnxRuntime:
     label = "ONNX Runtime"
     libraries: ClassVar[tuple[str, ...]] = (*onnx_export.LIBRARIES, "onnxruntime")
     description = "ONNX export run by the device's execution provider (CPU or CUDA)"
+    features: ClassVar[frozenset[str]] = frozenset({FREE_SHAPES, GRAPH_LEVEL})
+    packages: ClassVar[tuple[str, ...]] = onnx_export.PACKAGES
+    colour: ClassVar[str] = "#0f9b72"
     providers: ClassVar[Mapping[str, str]] = {"cpu": CPU, "cuda": CUDA}
+
+    @property
+    def precisions(self) -> frozenset[str]:
+        """Those that at least one of its providers runs."""
+        return frozenset().union(*(RUNS[provider] for provider in self.providers.values()))
 
     def unavailable(self, wanted: str, device: str) -> str | None:
         if reason := cannot_import("onnxruntime", "ONNX Runtime") or onnx_export.missing_package():
@@ -124,10 +157,16 @@ class OnnxRuntimeTensorRT(OnnxRuntime):
     label = "ONNX Runtime + TensorRT"
     description = "ONNX export run by ONNX Runtime's TensorRT execution provider"
     providers: ClassVar[Mapping[str, str]] = {"cuda": TENSORRT}
+    colour: ClassVar[str] = "#3a9fb5"
 
 
 def _impossible(wanted: str, provider: str) -> str | None:
     """Why `provider` cannot run `wanted` as it is, or None."""
+    return None if wanted in RUNS[provider] else _why_not(wanted, provider) or undeclared("onnxruntime", wanted)
+
+
+def _why_not(wanted: str, provider: str) -> str | None:
+    """What is known about a precision that `provider` does not run."""
     if wanted == "tf32" and provider == CPU:
         return "TF32 is a mode of NVIDIA tensor cores; a CPU has none"
     recipe, base = precision.recipe_of(wanted), precision.rest_of(wanted)

@@ -9,13 +9,14 @@ the plug-in's choice, but for the angles of a timestep's sinusoid (`_with_sinuso
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from harness.backends import Build, BuildRequest, cached_before, cannot_import, note_built
 from harness.backends.onnx import export as onnx_export
 from harness.backends.onnx.export import OnnxFile
 from harness.numerics import int8_saturation, precision
+from harness.numerics.optimizations import FREE_SHAPES
 from harness.numerics.precision import recipe_of
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
@@ -44,6 +45,10 @@ class OpenVino:
     label = "OpenVINO"
     libraries: ClassVar[tuple[str, ...]] = (*onnx_export.LIBRARIES, "onnxruntime")  # for its quantiser
     description = "ONNX export compiled by OpenVINO's CPU plug-in"
+    precisions: ClassVar[Collection[str]] = tuple(HINTS)
+    features: ClassVar[frozenset[str]] = frozenset({FREE_SHAPES})
+    packages: ClassVar[tuple[str, ...]] = (*onnx_export.PACKAGES, "openvino")
+    colour: ClassVar[str] = "#a8842c"
 
     def unavailable(self, wanted: str, device: str) -> str | None:
         if device != "cpu":

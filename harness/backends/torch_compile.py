@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -29,7 +29,8 @@ from harness.backends import Build, BuildRequest, missing_device, missing_packag
 from harness.backends.eager import cast_all, read_back
 from harness.backends.torch.compilation import Compilation, Counts
 from harness.numerics import optimizations, precision
-from harness.registry import BACKENDS
+from harness.numerics.optimizations import GRAD_MODE, MODULE
+from harness.registry import BACKENDS, PRECISIONS
 from harness.types import Component, Forward
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ class TorchCompile:
     label = "torch.compile"
     libraries: ClassVar[tuple[str, ...]] = ("torch._inductor.compile_fx",)
     description = "inductor, default mode, fullgraph, static shapes"
+    precisions: ClassVar[Collection[str]] = PRECISIONS
+    features: ClassVar[frozenset[str]] = frozenset({MODULE, GRAD_MODE})
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
+    colour: ClassVar[str] = "#d9641e"
     mode: ClassVar[str] = "default"
 
     def unavailable(self, wanted: str, device: str) -> str | None:
@@ -50,8 +55,9 @@ class TorchCompile:
             return reason
         if reason := missing_compiler(device):
             return reason
-        if precision.recipe_of(wanted) == "int8_dynamic_classic":
-            return "dynamo cannot trace the packed weights of quantize_dynamic; torchao's int8_dynamic compiles"
+        quantiser = PRECISIONS[wanted].quantiser
+        if quantiser is not None and quantiser.untraceable:
+            return str(quantiser.untraceable)
         return precision.unsupported_by_torch(wanted, device)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
@@ -155,6 +161,7 @@ class ReduceOverhead(TorchCompile):
     label = "torch.compile reduce-overhead"
     description = "inductor, mode reduce-overhead: compiled kernels replayed as CUDA graphs"
     mode: ClassVar[str] = "reduce-overhead"
+    colour: ClassVar[str] = "#7d8794"
 
     def unavailable(self, wanted: str, device: str) -> str | None:
         if device != "cuda":
@@ -167,6 +174,7 @@ class MaxAutotune(TorchCompile):
     label = "torch.compile max-autotune"
     description = "inductor, mode max-autotune: kernels chosen by measuring them, on a GPU replayed as CUDA graphs"
     mode: ClassVar[str] = "max-autotune"
+    colour: ClassVar[str] = "#b4584e"
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
         """As in every mode. Where inductor does not use its templates on this GPU, the row has that as a fact and a

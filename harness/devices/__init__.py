@@ -1,13 +1,23 @@
-"""Where a workload runs: `device("cpu")`, `device("cuda")`, `default()`. Heavy imports happen inside."""
+"""Where a workload runs: `device("cpu")`, `device("cuda")`, `default()`. Heavy imports happen inside.
+
+Adding a kind of device is one file here, or in a plugin: `@DEVICES.add("name")` on a class as `Device` describes it.
+Where it cannot measure something it gives the reason.
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+from harness.registry import DEVICES
 from harness.types import Samples
 
-DEVICES = ("cpu", "cuda")
+__all__ = [
+    "DEVICES", "Device", "EnergyMeter", "NoSuchDevice", "SensorLost", "Stopwatch", "default", "device", "unknown",
+]  # fmt: skip
+
+REGISTERED: Final = ("cpu", "cuda", "gpus")  # the files of this package that fill a registry
 
 
 class SensorLost(RuntimeError):
@@ -37,7 +47,14 @@ class Stopwatch(Protocol):
 
 
 class Device(Protocol):
-    """One device: how to synchronise with it, and what its sensors report.
+    """One kind of device: whether it is here, how to synchronise with it, and what its sensors report.
+
+    `torch_device` is torch's name of it. `is_gpu` says that its work is queued, and that the host must wait for it. The
+    default is the device with the highest `preference` of those that are here. `unavailable` gives the reason why this
+    machine has none, or None; `unusable` gives the reason why this process cannot use it. `shortest_sample_s` is the
+    shortest duration of a latency sample in seconds: the cost of a synchronisation must be small beside it.
+    `cache_bytes` is the size of the last-level cache, or the reason why it is unknown. `release_memory` gives back what
+    torch's allocator keeps for later.
 
     `memory_peaks` gives samples by metric, and a reason for each peak that cannot be read. Its figure from the driver
     is the memory in use at that moment (`driver_memory_bytes`). `energy_meter` gives a meter, or the reason why there
@@ -46,9 +63,16 @@ class Device(Protocol):
     """
 
     name: str
+    is_gpu: bool
+    preference: int
+    shortest_sample_s: float
 
     @property
     def torch_device(self) -> str: ...
+    def unavailable(self) -> str | None: ...
+    def unusable(self) -> str | None: ...
+    def cache_bytes(self) -> int | str: ...
+    def release_memory(self) -> None: ...
     def synchronize(self) -> None: ...
     def stopwatch(self) -> Stopwatch | str: ...
     def reset_memory_peaks(self) -> None: ...
@@ -67,18 +91,12 @@ class NoSuchDevice(ValueError):
 
 def device(name: str) -> Device:
     """The device of that name. Raises NoSuchDevice where this machine has none."""
-    if name == "cpu":
-        from harness.devices.cpu import Cpu
-
-        return Cpu()
-    if name == "cuda":
-        from harness.devices.cuda import Cuda, unavailable
-
-        reason = unavailable() or _forked_too_late()
-        if reason:
-            raise NoSuchDevice(_with_what_there_is(f"device cuda: {reason}"))
-        return Cuda()
-    raise NoSuchDevice(unknown(name))
+    if name not in DEVICES:
+        raise NoSuchDevice(unknown(name))
+    found: Device = DEVICES[name]
+    if reason := found.unavailable() or found.unusable():
+        raise NoSuchDevice(_with_what_there_is(f"device {name}: {reason}"))
+    return found
 
 
 def unknown(name: str) -> str:
@@ -94,17 +112,11 @@ def _with_what_there_is(refusal: str) -> str:
     return f"{refusal}; {told}" if told else refusal
 
 
-def _forked_too_late() -> str | None:
-    """Why this process can have no CUDA: its fork server had asked for it, as a plugin's import may."""
-    import torch
-
-    if not torch.cuda._is_in_bad_fork():
-        return None
-    return "a module that the fork server imported asks for CUDA when it is imported, so that no worker can use it"
-
-
 def default() -> str:
-    """ "cuda" where a CUDA device answers, else "cpu"."""
-    from harness.devices.cuda import unavailable
+    """The device that is measured unless another one is asked for: "cuda" where a CUDA device answers, else "cpu"."""
+    in_order = sorted(DEVICES.values(), key=lambda device: device.preference, reverse=True)
+    return next(device.name for device in in_order if device.unavailable() is None)
 
-    return "cpu" if unavailable() else "cuda"
+
+for _name in REGISTERED:
+    importlib.import_module(f"{__name__}.{_name}")

@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.devices import EnergyMeter, SensorLost, Stopwatch, cgroup
+from harness.registry import DEVICES
 from harness.timing import perf_counter
 from harness.types import Samples
 
 PROC = Path("/proc")
 POWERCAP = Path("/sys/class/powercap")
+CPUS: Final = Path("/sys/devices/system/cpu")
+UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
 NO_MEMORY = "the device is a CPU: its memory is the host's"
 NO_PEAK = "no VmHWM in /proc/self/status"
 COUNTED_S: Final = 0.05  # own CPU time from which on a kernel that counts must have counted some of it
@@ -29,9 +32,27 @@ COUNTED_S: Final = 0.05  # own CPU time from which on a kernel that counts must 
 ALLOWED_CPUS: Final = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
 
 
+@DEVICES.add("cpu")
 class Cpu:
     name = "cpu"
     torch_device = "cpu"
+    is_gpu = False
+    preference = 0
+    shortest_sample_s = 2e-4
+
+    def unavailable(self) -> str | None:
+        """A CPU is always there."""
+        return None
+
+    def unusable(self) -> str | None:
+        """Every process can use it."""
+        return None
+
+    def cache_bytes(self) -> int | str:
+        return last_level_bytes(CPUS, ALLOWED_CPUS)
+
+    def release_memory(self) -> None:
+        """torch keeps nothing on a CPU."""
 
     def synchronize(self) -> None:
         """Nothing to wait for: eager CPU work is done when the call returns."""
@@ -223,3 +244,29 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
+
+
+def last_level_bytes(root: Path, cpus: tuple[int, ...]) -> int | str:
+    """The total size in bytes of the last-level caches of `cpus`, each counted once; or the reason why the kernel does
+    not report it below `root`."""
+    found: dict[str, int] = {}
+    for cpu in cpus:
+        try:
+            caches = [_cache(folder) for folder in sorted((root / f"cpu{cpu}/cache").glob("index*"))]
+        except (OSError, ValueError, KeyError, IndexError):
+            caches = []
+        _, shared, size = max(filter(None, caches), default=(0, "", 0))
+        if not size:
+            return f"the kernel does not list the caches of CPU {cpu} ({root}/cpu{cpu}/cache)"
+        found[shared] = size
+    return sum(found.values()) or "the kernel does not report which CPUs this process may use"
+
+
+def _cache(folder: Path) -> tuple[int, str, int] | None:
+    """(level, the CPUs that share it, bytes) of one cache; None for one that holds instructions alone."""
+    level, kind, shared, size = (
+        (folder / name).read_text(encoding="utf-8").strip() for name in ("level", "type", "shared_cpu_list", "size")
+    )
+    if kind == "Instruction":
+        return None
+    return int(level), shared, int(size[:-1]) * UNITS[size[-1]]

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.devices import EnergyMeter, Stopwatch, nvml
 from harness.devices.cpu import NO_PEAK, cpu_model, host_counters, host_difference, host_peak_bytes, reset_host_peak
+from harness.registry import DEVICES
 from harness.types import Samples
 
 
@@ -26,6 +27,15 @@ def unavailable() -> str | None:
     if torch.cuda.is_available():
         return None
     return "no NVIDIA GPU or driver answers (torch.cuda.is_available() is False)"
+
+
+def _forked_too_late() -> str | None:
+    """Why this process can have no CUDA: its fork server had asked for it, as a plugin's import may."""
+    import torch
+
+    if not torch.cuda._is_in_bad_fork():
+        return None
+    return "a module that the fork server imported asks for CUDA when it is imported, so that no worker can use it"
 
 
 class CudaEvents:
@@ -47,9 +57,30 @@ class CudaEvents:
         return float(self._begin.elapsed_time(self._end)) * 1e-3
 
 
+@DEVICES.add("cuda")
 class Cuda:
     name = "cuda"
     torch_device = "cuda"
+    is_gpu = True
+    preference = 1
+    shortest_sample_s = 4e-3
+
+    def unavailable(self) -> str | None:
+        return unavailable()
+
+    def unusable(self) -> str | None:
+        return _forked_too_late()
+
+    def cache_bytes(self) -> int | str:
+        import torch
+
+        size = int(torch.cuda.get_device_properties(0).L2_cache_size)
+        return size or "the driver does not report the size of this GPU's L2 cache"
+
+    def release_memory(self) -> None:
+        import torch
+
+        torch.cuda.empty_cache()
 
     def synchronize(self) -> None:
         import torch

@@ -8,6 +8,8 @@ import enum
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from harness.registry import DEVICES
+
 
 class Accelerator(enum.StrEnum):
     ROCM = "rocm"
@@ -23,7 +25,7 @@ WORDS: Final[Mapping[str, str]] = {
 
 
 def present() -> tuple[Accelerator, ...]:
-    """The accelerators of this kind that torch finds on this machine."""
+    """The accelerators of this kind that torch finds on this machine, and that no registered device measures."""
     import torch
 
     found = {
@@ -32,7 +34,7 @@ def present() -> tuple[Accelerator, ...]:
         Accelerator.MPS: torch.backends.mps.is_available(),
         Accelerator.XPU: torch.xpu.is_available(),
     }
-    return tuple(accelerator for accelerator, here in found.items() if here)
+    return tuple(accelerator for accelerator, here in found.items() if here and accelerator not in DEVICES)
 
 
 def in_words(found: Iterable[str]) -> str | None:

@@ -14,19 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.devices.cpu import ALLOWED_CPUS
 from harness.measuring.out_of_memory import is_out_of_memory
+from harness.registry import DEVICES
 from harness.types import Protocol, Unsupported
 
 if TYPE_CHECKING:
     from harness.measuring.trial import Trial
 
-CPUS: Final = Path("/sys/devices/system/cpu")
 TIMES: Final = 2  # times the size of the cache: lines are not evicted in the order in which they came
-UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
 class Flush:
@@ -43,7 +40,7 @@ class Flush:
 
 
 def refused(protocol: Protocol, device: str) -> str | None:
-    """Why the caches of `device` ("cpu" or "cuda") cannot be flushed although the protocol asks for it, or None."""
+    """Why the caches of `device` cannot be flushed although the protocol asks for it, or None."""
     found = cache_bytes(device) if protocol.cold_cache else 0
     return f"cold_cache: {found}" if isinstance(found, str) else None
 
@@ -63,7 +60,7 @@ def flushed(trial: Trial) -> Iterator[Flush | None]:
         yield flush
     finally:
         del flush._buffer
-        _give_back(trial.device.name)
+        trial.device.release_memory()  # the buffer would otherwise count in the peaks of reserved memory
 
 
 def _flush(size: int, device: str) -> Flush:
@@ -76,45 +73,7 @@ def _flush(size: int, device: str) -> Flush:
         raise Unsupported(f"cold_cache: there is no room to flush the caches, which takes {took}") from error
 
 
-def _give_back(device: str) -> None:
-    """Makes torch's allocator release the buffer, which would otherwise count in the peaks of reserved memory."""
-    import torch
-
-    if device == "cuda":
-        torch.cuda.empty_cache()
-
-
 def cache_bytes(device: str) -> int | str:
     """The size in bytes of the last-level cache of `device`, or the reason why it is unknown."""
-    import torch
-
-    if device == "cuda":
-        size = int(torch.cuda.get_device_properties(0).L2_cache_size)
-        return size or "the driver does not report the size of this GPU's L2 cache"
-    return last_level_bytes(CPUS, ALLOWED_CPUS)
-
-
-def last_level_bytes(root: Path, cpus: tuple[int, ...]) -> int | str:
-    """The total size in bytes of the last-level caches of `cpus`, each counted once; or the reason why the kernel does
-    not report it below `root`."""
-    found: dict[str, int] = {}
-    for cpu in cpus:
-        try:
-            caches = [_cache(folder) for folder in sorted((root / f"cpu{cpu}/cache").glob("index*"))]
-        except (OSError, ValueError, KeyError, IndexError):
-            caches = []
-        _, shared, size = max(filter(None, caches), default=(0, "", 0))
-        if not size:
-            return f"the kernel does not list the caches of CPU {cpu} ({root}/cpu{cpu}/cache)"
-        found[shared] = size
-    return sum(found.values()) or "the kernel does not report which CPUs this process may use"
-
-
-def _cache(folder: Path) -> tuple[int, str, int] | None:
-    """(level, the CPUs that share it, bytes) of one cache; None for one that holds instructions alone."""
-    level, kind, shared, size = (
-        (folder / name).read_text(encoding="utf-8").strip() for name in ("level", "type", "shared_cpu_list", "size")
-    )
-    if kind == "Instruction":
-        return None
-    return int(level), shared, int(size[:-1]) * UNITS[size[-1]]
+    found: int | str = DEVICES[device].cache_bytes()
+    return found

@@ -13,6 +13,7 @@ from typing import Final
 from harness.devices import Device
 from harness.measuring import cold_cache
 from harness.measuring.turns import Turns
+from harness.registry import DEVICES
 from harness.timing import Timer
 
 NAMES: Final = ("gemm", "copy")
@@ -43,8 +44,8 @@ def measure(timer: Timer, device: Device, turns: Turns | None = None) -> dict[st
 
 
 def copied_bytes(device: str) -> int:
-    """How much the copy on "cpu" or "cuda" copies."""
-    if device != "cuda":
+    """How much the copy on `device` copies."""
+    if not DEVICES[device].is_gpu:
         return COPIED_BYTES
     l2 = cold_cache.cache_bytes(device)
     return max(COPIED_BYTES, 2 * (UNKNOWN_L2_BYTES if isinstance(l2, str) else l2))

@@ -3,9 +3,9 @@
 Warm-up ends when the minimum time and count are over and the medians of the last two windows agree within the
 protocol's tolerance. It also ends at the cap, and then the row is flagged `unsteady`. Warm-up values are kept.
 
-A sample holds enough iterations to last MIN_TIMED_S, or MIN_TIMED_GPU_S on a GPU. The synchronisation that ends a
-sample costs some 10 to 20 microseconds, which is 5 to 10 % of 0.2 ms, and at most 0.5 % of 4 ms. (These costs are the
-usual ones of CUDA; they are not yet measured here.)
+A sample holds enough iterations to last the device's `shortest_sample_s`: 0.2 ms on a CPU and 4 ms on a GPU. There the
+synchronisation that ends a sample costs some 10 to 20 microseconds, which is 5 to 10 % of 0.2 ms, and at most 0.5 % of
+4 ms. (These costs are the usual ones of CUDA; they are not yet measured here.)
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from itertools import pairwise
 from scipy import special
 
 from harness.measuring.turns import Interleaving, Turns
+from harness.registry import DEVICES
 from harness.types import Protocol
 
 WINDOW = 4
 MIN_TIMED_S = 2e-4
-MIN_TIMED_GPU_S = 4e-3
 BATCHES = 10
 LOOKS = 8  # the precision is looked at again after an eighth more samples
 
@@ -43,11 +43,8 @@ class Sampled:
 
 
 def shortest_s(device: str, protocol: Protocol) -> float:
-    """The shortest duration of a sample in seconds, on "cpu" or "cuda"; 0 where each iteration is a sample of its
-    own."""
-    if protocol.cold_cache:
-        return 0.0
-    return MIN_TIMED_GPU_S if device == "cuda" else MIN_TIMED_S
+    """The shortest duration of a sample in seconds on `device`; 0 where each iteration is a sample of its own."""
+    return 0.0 if protocol.cold_cache else float(DEVICES[device].shortest_sample_s)
 
 
 def sample(

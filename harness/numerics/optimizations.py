@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness.numerics import attention, precision
 from harness.quoting import quoted
-from harness.registry import Registry, nearest
+from harness.registry import BACKENDS, DEVICES, OPTIMIZATIONS, nearest
 from harness.types import Case, Component, Unsupported
 
 if TYPE_CHECKING:
     import torch
 
-TORCH_BACKENDS: Final = frozenset(
-    {"eager", "torch_compile", "torch_compile_max_autotune", "torch_compile_reduce_overhead", "cuda_graphs"}
-)
-ONNX_RUNTIME: Final = frozenset({"onnxruntime", "onnxruntime_tensorrt"})
-ANY_DEVICE: Final = frozenset({"cpu", "cuda"})
+# What an optimisation may need of a backend, and a backend may declare in `features`. A backend may add one of its own.
+MODULE: Final = "module"  # it runs the torch module itself, with torch's kernels
+EACH_CALL: Final = "each call"  # it runs the module's Python code in every call, and does not trace it once
+GRAD_MODE: Final = "grad mode"  # it calls torch's operators under the grad mode of the caller
+FREE_SHAPES: Final = "free shapes"  # it takes other batch and picture sizes than those of the example
 NONE: Final = "none"
 NO_KERNEL: Final = ("No viable backend for scaled_dot_product_attention was found", "No available kernel")
 
@@ -34,18 +34,27 @@ Change = Callable[[Sequence[Component]], str]  # changes the modules in place an
 @dataclass(frozen=True, kw_only=True)
 class Optimization:
     """`group` is the choice that it is one of: a case may name one of a group. `change` is None where the backend does
-    it (a graph level, offloading) or the whole process (inference mode); `attention` takes the place of torch's."""
+    it (a graph level, offloading) or the whole process (inference mode); `attention` takes the place of torch's.
+    `needs` is what a backend must declare in `features`; None where the changed module is all that it takes. It is for
+    the devices `only_on`, by default for all."""
 
     label: str
     description: str
     group: str
-    backends: frozenset[str] = TORCH_BACKENDS
-    devices: frozenset[str] = ANY_DEVICE
+    needs: str | None = MODULE
+    only_on: frozenset[str] | None = None
     change: Change | None = None
     attention: attention.Attention | None = None
 
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The registered backends that it is for, in alphabetical order."""
+        return tuple(sorted(name for name, b in BACKENDS.items() if self.needs in (None, *getattr(b, "features", ()))))
 
-OPTIMIZATIONS: Final[Registry[Optimization]] = Registry("optimisation")
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The registered devices that it is for, in alphabetical order."""
+        return tuple(sorted(name for name in DEVICES if self.only_on is None or name in self.only_on))
 
 
 def names(case: Case) -> tuple[str, ...]:
@@ -76,13 +85,13 @@ def canonical(value: Any) -> str | None:
 
 
 def unavailable(case: Case, device: str) -> str | None:
-    """Why one of the case's optimisations cannot be had with its backend on "cpu" or "cuda", or None."""
+    """Why one of the case's optimisations cannot be had with its backend on `device`, or None."""
     for name in names(case):
         entry = OPTIMIZATIONS[name]
         if case.backend not in entry.backends:
-            return f"{name} is for {', '.join(sorted(entry.backends))}, not for {case.backend}"
+            return f"{name} is for {', '.join(entry.backends)}, not for {case.backend}"
         if device not in entry.devices:
-            return f"{name} needs an NVIDIA GPU; the device here is a CPU"
+            return f"{name} needs an NVIDIA GPU; the device here is {'a CPU' if device == 'cpu' else device}"
     return None
 
 
@@ -216,7 +225,6 @@ def _add(name: str, label: str, description: str, group: str, **more: Any) -> No
 
 
 _CUDA = frozenset({"cuda"})
-_EAGER = frozenset({"eager"})
 
 _add(
     "attention_math", "math attention", "softmax(q kᵀ) v as three operators, the whole matrix of weights in memory",
@@ -232,15 +240,15 @@ _add(
 )  # fmt: skip
 _add(
     "attention_flash", "flash attention", "torch's flash kernel, and an error where it cannot run",
-    "attention", attention=attention.by_kernel("FLASH_ATTENTION"), devices=_CUDA,
+    "attention", attention=attention.by_kernel("FLASH_ATTENTION"), only_on=_CUDA,
 )  # fmt: skip
 _add(
     "attention_efficient", "memory-efficient attention", "torch's memory-efficient kernel, or an error",
-    "attention", attention=attention.by_kernel("EFFICIENT_ATTENTION"), devices=_CUDA,
+    "attention", attention=attention.by_kernel("EFFICIENT_ATTENTION"), only_on=_CUDA,
 )  # fmt: skip
 _add(
     "attention_cudnn", "cuDNN attention", "cuDNN's fused kernel, and an error where it cannot run",
-    "attention", attention=attention.by_kernel("CUDNN_ATTENTION"), devices=_CUDA,
+    "attention", attention=attention.by_kernel("CUDNN_ATTENTION"), only_on=_CUDA,
 )  # fmt: skip
 _add(
     "channels_last", "channels last", "weights of convolutions in the memory format NHWC",
@@ -248,38 +256,33 @@ _add(
 )  # fmt: skip
 _add(
     "fused_qkv", "fused QKV", "the projections of query, key and value as one matrix product (diffusers)",
-    "projections", change=_fused_qkv, backends=TORCH_BACKENDS | ONNX_RUNTIME | {"openvino", "tensorrt"},
+    "projections", change=_fused_qkv, needs=None,
 )  # fmt: skip
 _add(
     "vae_slicing", "VAE slicing", "the VAE decodes one picture of the batch at a time: less memory",
-    "VAE slicing", change=_sliced_vae, backends=_EAGER,
+    "VAE slicing", change=_sliced_vae, needs=EACH_CALL,
 )  # fmt: skip
 _add(
     "vae_tiling", "VAE tiling", "the VAE decodes overlapping tiles: less memory for large pictures",
-    "VAE tiling", change=_tiled_vae, backends=_EAGER,
+    "VAE tiling", change=_tiled_vae, needs=EACH_CALL,
 )  # fmt: skip
 _add(
     "model_cpu_offload", "model CPU offload", "each network is moved to the GPU for its turn, whole (accelerate)",
-    "offload", backends=_EAGER, devices=_CUDA,
+    "offload", needs=EACH_CALL, only_on=_CUDA,
 )  # fmt: skip
 _add(
     "sequential_cpu_offload", "sequential CPU offload", "each layer is moved to the GPU for its turn (accelerate)",
-    "offload", backends=_EAGER, devices=_CUDA,
+    "offload", needs=EACH_CALL, only_on=_CUDA,
 )  # fmt: skip
 _add(
     "inference_mode", "inference mode", "torch.inference_mode() instead of torch.no_grad()",
-    "grad mode", backends=TORCH_BACKENDS - {"cuda_graphs"},
+    "grad mode", needs=GRAD_MODE,
 )  # fmt: skip
 _add(
     "dynamic_batch", "dynamic batch", "an export (TensorRT: an engine) that takes other batch sizes, too",
-    "free batch", backends=ONNX_RUNTIME | {"openvino", "tensorrt"},
+    "free batch", needs=FREE_SHAPES,
 )  # fmt: skip
 _add(
     "dynamic_size", "dynamic size", "an export that takes other picture sizes, too (TensorRT: from half to twice)",
-    "free size", backends=ONNX_RUNTIME | {"openvino", "tensorrt"},
+    "free size", needs=FREE_SHAPES,
 )  # fmt: skip
-for _level, _what in (("off", "none"), ("basic", "redundant nodes only"), ("extended", "all but layout changes")):
-    _add(
-        f"graph_{_level}", f"graph optimisation {_level}", f"ONNX Runtime's graph optimisations: {_what}",
-        "graph level", backends=ONNX_RUNTIME,
-    )  # fmt: skip

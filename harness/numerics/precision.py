@@ -1,23 +1,7 @@
-"""What a precision means, in one place: the words, the global switches, the casts, and what is read back.
+"""What a precision means for a network: the global switches, the casts, and what is read back.
 
-fp32               IEEE fp32: TF32 off, also in cuDNN, where torch leaves it on
-tf32               fp32 with TF32 on
-bf16, fp16         weights and activations cast
-int8_dynamic       int8 weights per channel; activations are quantised at run time from their own range
-int8_dynamic_classic   the same by torch.ao.quantization.quantize_dynamic: one range for all rows (FBGEMM), CPU only
-int8_static        int8 weights per channel, int8 activations with calibrated ranges (Q/DQ in ONNX)
-int8_weight_only   int8 weights per channel, multiplied in the activations' own dtype
-fp8_e4m3           bf16 with linear layers in fp8: weights per channel, activations per row at run time. In TensorRT
-                   one scale per tensor, with calibrated ranges (Q/DQ)
-
-int8_dynamic, int8_static and int8_weight_only leave the rest of the network in fp32. With the suffix _bf16 or _fp16
-(int8_dynamic_bf16) the rest is in that type, which is how such networks are run on a GPU.
-
-torchao quantises for the torch backends (`harness.numerics.quantisation`), ONNX Runtime's quantiser for the ONNX ones
-(`harness.backends.onnx.export`): linear layers and matrix products, and for ONNX int8_static convolutions too. Every
-row reports
-the quantised share (`harness.numerics.share`). A module's floating-point inputs are cast at its border and its
-output is returned in fp32.
+The precisions themselves are records (`harness.numerics.precisions`). A module's floating-point inputs are cast at its
+border and its output is returned in fp32. Every quantised row reports the quantised share (`harness.numerics.share`).
 
 A component with `force_upcast` overflows in fp16. In an fp16 row its weights, its activations and its exported file are
 therefore in fp32. The row has that as a fact and as a warning.
@@ -29,132 +13,61 @@ import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from harness.numerics import quantisation
-from harness.numerics.linear_use import NO_RANGES, Left, Ranges
-from harness.numerics.quantisation import Recipe
+from harness.numerics.linear_use import NO_RANGES, Ranges
+from harness.numerics.precisions import Precision
+from harness.registry import DEVICES, PRECISIONS
 
 if TYPE_CHECKING:
     import torch
 
     from harness.types import Component
 
-Capability = tuple[int, int]
-FP8_CAPABILITY: Final[Capability] = (8, 9)  # Ada, then Hopper: the first tensor cores that multiply e4m3
-AMPERE: Final[Capability] = (8, 0)  # the first tensor cores that multiply bf16 and TF32
 
-
-@dataclass(frozen=True, kw_only=True)
-class Precision:
-    """One precision.
-
-    activations   torch's dtype of the activations, and of all weights that are not quantised
-    recipe        how linear layers are quantised; None where none is
-    stored        torch's dtype of the weights that the precision is named after
-    base          the type that the name gives for the rest of a quantised network ("bf16"); None where it gives none
-    gpu_only      whether it needs an NVIDIA GPU
-    capability    the lowest compute capability of a GPU whose tensor cores compute in it; None for any
-    tolerance     its column in the tables of `harness.numerics.tolerance`
-    """
-
-    name: str
-    activations: str
-    recipe: Recipe | None = None
-    stored: str
-    base: str | None = None
-    gpu_only: bool = False
-    capability: Capability | None = None
-    tolerance: str
-
-
-def _plain(name: str, dtype: str, **needs: Any) -> Precision:
-    return Precision(name=name, activations=dtype, stored=dtype, tolerance=name, **needs)
-
-
-def _int8(recipe: Recipe) -> Precision:
-    return Precision(name=recipe, activations="float32", recipe=recipe, stored="int8", tolerance="int8")
-
-
-def _int8_over(base: Precision, recipe: Recipe) -> Precision:
-    """`recipe` with the rest of the network in `base`."""
-    return Precision(
-        name=f"{recipe}_{base.name}",
-        activations=base.activations,
-        recipe=recipe,
-        stored="int8",
-        base=base.name,
-        capability=base.capability,
-        tolerance="int8",
-    )
-
-
-_BF16: Final = _plain("bf16", "bfloat16", capability=AMPERE)
-_FP16: Final = _plain("fp16", "float16")
-_OVER_NARROW: Final[tuple[Recipe, ...]] = ("int8_dynamic", "int8_static", "int8_weight_only")
-_ALL: Final = (
-    _plain("fp32", "float32"),
-    _plain("tf32", "float32", gpu_only=True, capability=AMPERE),
-    _BF16,
-    _FP16,
-    *(_int8(recipe) for recipe in ("int8_dynamic", "int8_dynamic_classic", "int8_static", "int8_weight_only")),
-    *(_int8_over(base, recipe) for recipe in _OVER_NARROW for base in (_BF16, _FP16)),
-    Precision(
-        name="fp8_e4m3",
-        activations="bfloat16",
-        recipe="fp8_e4m3",
-        stored="float8_e4m3fn",
-        gpu_only=True,
-        capability=FP8_CAPABILITY,
-        tolerance="fp8",
-    ),
-)
-BY_NAME: Final[Mapping[str, Precision]] = {precision.name: precision for precision in _ALL}
-PRECISIONS: Final[tuple[str, ...]] = tuple(BY_NAME)
-DTYPES: Final = {name: precision.activations for name, precision in BY_NAME.items()}
-QUANTISED: Final = {name: precision.stored for name, precision in BY_NAME.items() if precision.recipe}
-
-
-def recipe_of(precision: str) -> Recipe | None:
-    """How `precision` quantises linear layers, whatever the rest of the network is in; None where it does not."""
-    return BY_NAME[precision].recipe
+def recipe_of(precision: str) -> str | None:
+    """The name of the quantiser of linear layers, whatever the rest of the network is in; None where there is none."""
+    quantiser = PRECISIONS[precision].quantiser
+    return None if quantiser is None else quantiser.name
 
 
 def dtype_of(precision: str) -> torch.dtype:
     """The dtype of the activations, and of all weights that are not quantised."""
     import torch
 
-    return getattr(torch, DTYPES[precision])
+    return getattr(torch, PRECISIONS[precision].activations)
 
 
 def rest_of(precision: str) -> str:
     """The precision of what is not quantised: "bf16" for int8_static_bf16 and for fp8_e4m3."""
-    return next(p.name for p in _ALL if p.recipe is None and p.activations == DTYPES[precision])
+    dtype = PRECISIONS[precision].activations
+    return next(p.name for p in PRECISIONS.values() if p.quantiser is None and p.activations == dtype)
 
 
 def unsupported_by_torch(precision: str, device: str) -> str | None:
-    """Why torch cannot run `precision` on "cpu" or "cuda" here; None where it can."""
-    from harness.devices import cuda
-
-    wanted = BY_NAME[precision]
-    if device == "cuda" and (reason := cuda.unavailable()):
+    """Why torch cannot run `precision` on `device` here; None where it can."""
+    wanted: Precision = PRECISIONS[precision]
+    missing: str | None = DEVICES[device].unavailable()
+    if missing:
+        return missing
+    if wanted.quantiser is not None and (reason := wanted.quantiser.unsupported(device)):
         return reason
-    if wanted.recipe == "int8_dynamic_classic":
-        return _classic_unsupported(device)
-    if wanted.gpu_only and device != "cuda":
-        return _NEEDS_GPU[precision]
+    if device != "cuda" and wanted.needs_gpu:
+        return wanted.needs_gpu
     if device == "cuda" and (reason := too_old(precision)):
         return reason
-    if wanted.recipe is not None and importlib.util.find_spec("torchao") is None:
-        return f"{precision} needs the package torchao, which is not installed"
+    for package in () if wanted.quantiser is None else wanted.quantiser.packages:
+        if importlib.util.find_spec(package) is None:
+            return f"{precision} needs the package {package}, which is not installed"
     return None
 
 
-_NEEDS_GPU: Final = {
-    "tf32": "TF32 is a mode of NVIDIA tensor cores; a CPU has none",
-    "fp8_e4m3": "torchao's fp8 needs an NVIDIA GPU of compute capability 8.9 or newer; the device here is a CPU",
-}
+def waits_for_gpu(precision: str) -> bool:
+    """Whether each product of a quantised layer waits for the GPU unless torch.compile traces it. torchao's safe_int_mm
+    (its kernel/intmm.py) then formats the input as text, which copies values of it to the host."""
+    quantiser = PRECISIONS[precision].quantiser
+    return quantiser is not None and bool(quantiser.waits_for_gpu)
 
 
 def too_old(precision: str) -> str | None:
@@ -162,7 +75,7 @@ def too_old(precision: str) -> str | None:
     another precision under this name, or fail."""
     import torch
 
-    needed = BY_NAME[precision].capability
+    needed = PRECISIONS[precision].capability
     if needed is None or torch.cuda.get_device_capability() >= needed:
         return None
     return f"{precision} needs compute capability {needed[0]}.{needed[1]} or newer"
@@ -171,9 +84,9 @@ def too_old(precision: str) -> str | None:
 def of_component(component: Component, row: str) -> str:
     """The precision in which a component runs in a row of precision `row`: with `force_upcast`, fp32 takes the place of
     fp16. The form in which it is exported follows the same rule."""
-    if not component.force_upcast:
+    if not component.force_upcast or row not in PRECISIONS:  # a form of an export's own has no other
         return row
-    return "fp32" if row == "fp16" else row.removesuffix("_fp16")
+    return PRECISIONS[row].upcast or row
 
 
 def of_components(components: Iterable[Component], row: str) -> dict[str, str]:
@@ -201,17 +114,6 @@ def upcast_warnings(components: Iterable[Component], row: str) -> tuple[str, ...
     )
 
 
-def _classic_unsupported(device: str) -> str | None:
-    import torch
-
-    if device != "cpu":
-        return "quantize_dynamic has kernels for a CPU only"
-    if not hasattr(torch.ao.quantization, "quantize_dynamic"):
-        return f"torch {torch.__version__} has no quantize_dynamic any more"
-    engine = torch.backends.quantized.engine
-    return None if engine not in {"none", ""} else "this build of torch has no engine for quantised operators"
-
-
 @contextmanager
 def applied(precision: str) -> Iterator[None]:
     """Sets the fp32 mode of matrix products and convolutions for the time of the block, whatever a plugin has set for
@@ -219,13 +121,13 @@ def applied(precision: str) -> Iterator[None]:
     import torch
 
     switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    products = matmul_precision()
+    products, tf32 = matmul_precision(), PRECISIONS[precision].tf32
     before = [switch.allow_tf32 for switch in switches]
     try:
-        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
         for switch in switches:
-            switch.allow_tf32 = precision == "tf32"
-        if precision != "tf32" and "tf32" in _fp32_modes():
+            switch.allow_tf32 = tf32
+        if not tf32 and "tf32" in _fp32_modes():
             raise RuntimeError("torch.backends.fp32_precision was set to tf32 by a plugin, which a row cannot undo")
         yield
     finally:
@@ -265,12 +167,12 @@ def cast(
     module: torch.nn.Module,
     precision: str,
     ranges: Ranges = NO_RANGES,
-    left: Mapping[str, Left] | None = None,
+    left: Mapping[str, str] | None = None,
 ) -> torch.nn.Module:
-    """`module` itself, changed in place to `precision`. `ranges` come from calibration, for int8_static; `left` are
-    linear layers to leave unquantised."""
-    module, recipe = module.to(dtype_of(precision)), recipe_of(precision)
-    return module if recipe is None else quantisation.quantise(module, recipe, ranges, left)
+    """`module` itself, changed in place to `precision`. `ranges` come from calibration, where the precision needs it;
+    `left` are linear layers to leave unquantised."""
+    module = module.to(dtype_of(precision))
+    return module if recipe_of(precision) is None else quantisation.quantise(module, precision, ranges, left)
 
 
 class NotOneTensor(TypeError):
@@ -340,9 +242,8 @@ def weights_of(module: torch.nn.Module) -> dict[str, Any]:
         if id(tensor) in seen:
             continue
         seen.add(id(tensor))
-        parts = quantisation.inner_tensors(tensor)
-        total += sum(t.numel() * t.element_size() for t in parts)
-        by_dtype[str(parts[0].dtype).removeprefix("torch.").replace("qint8", "int8")] += tensor.numel()
+        total += sum(t.numel() * t.element_size() for t in quantisation.inner_tensors(tensor))
+        by_dtype[quantisation.stored_dtype(tensor)] += tensor.numel()
     return {"bytes": total, "elements_by_dtype": dict(by_dtype)}
 
 
@@ -350,15 +251,16 @@ def mismatch(elements_by_dtype: Mapping[str, int], precision: str, row: Mapping[
     """Why the weights read back are not of the precision asked for; None where they are. Where these are only the
     weights of some components, `row` has those of all: the type that the precision is named after must be in a row, but
     not in each of its components, of which one may have no layer to quantise."""
-    wanted = BY_NAME[precision]
+    wanted: Precision = PRECISIONS[precision]
     floating, of_row = (_floating(found) for found in (elements_by_dtype, elements_by_dtype if row is None else row))
-    if not of_row.get(wanted.stored):
-        return f"no weight is {wanted.stored}; found {of_row or 'no weights'}"
-    if floating.keys() - {wanted.stored, wanted.activations}:
+    if not of_row.get(wanted.weights):
+        return f"no weight is {wanted.weights}; found {of_row or 'no weights'}"
+    if floating.keys() - {wanted.weights, wanted.activations}:
         return f"weights of several dtypes: {of_row}"
     return None
 
 
 def _floating(elements_by_dtype: Mapping[str, int]) -> dict[str, int]:
     """The weights that a precision decides on: those that float or that are quantised."""
-    return {d: n for d, n in elements_by_dtype.items() if d.startswith(("float", "bfloat", "int8"))}
+    named_after = {precision.weights for precision in PRECISIONS.values()}
+    return {d: n for d, n in elements_by_dtype.items() if d.startswith(("float", "bfloat")) or d in named_after}

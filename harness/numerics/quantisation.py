@@ -1,37 +1,25 @@
-"""Quantises a torch module in place, with torchao or the classic quantiser, and inspects the result.
+"""Quantises a torch module in place, as the record of a precision says (`harness.numerics.precisions`), and inspects
+the result.
 
-Only linear layers are quantised, weights per output channel, and only those that the network calls and that multiply
-by their own weight (`harness.numerics.linear_use`): one rule for every precision. int8_static multiplies int8 by
-int8 with one
-scale for all activations of a layer, from the largest absolute input that calibration saw: `ranges_of` measures it.
+Only linear layers are quantised, and only those that the network calls and that multiply by their own weight
+(`harness.numerics.linear_use`): one rule for every precision.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any
 
 from harness.numerics import linear_use
-from harness.numerics.linear_use import Left, Range, Ranges, linears
+from harness.numerics.linear_use import Left, Ranges, linears
+from harness.registry import PRECISIONS
 
 if TYPE_CHECKING:
     import torch
-
-# How linear layers are quantised; the rest of the network may be in any type (`harness.numerics.precision`).
-Recipe = Literal["int8_dynamic", "int8_dynamic_classic", "int8_static", "int8_weight_only", "fp8_e4m3"]
-
-INT8_MAX: Final = 127.0
-INT8_PRODUCTS: Final = frozenset[Recipe]({"int8_dynamic", "int8_static"})  # activations in int8, too
-# What torch._int_mm accepts on a GPU (ATen's cuda/Blas.cpp). With other shapes eager torchao multiplies on the CPU or
-# in fp32 (its kernel/intmm.py). inductor calls the same operator; in max-autotune it also tries a Triton kernel without
-# a limit on rows (torch/_inductor/kernel/mm.py, tuned_int_mm). All of its modes leave the same layers unquantised.
-INT_MM_MULTIPLE: Final = 8
-INT_MM_ROWS: Final = 17
-FP8_MULTIPLE: Final = 16  # torchao leaves a layer of another size in bf16, and only logs it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +28,7 @@ class Census:
 
     layers: tuple[str, ...]
     quantised: frozenset[str]
-    left: Mapping[str, Left]
+    left: Mapping[str, str]
 
     def fault(self, network: str) -> str | None:
         """Which layers ought to be quantised and are not, or None."""
@@ -58,32 +46,24 @@ class Census:
 
 
 def left_out(
-    module: torch.nn.Module, recipe: Recipe, ranges: Ranges, unfit: Mapping[str, Left] | None = None
-) -> dict[str, Left]:
+    module: torch.nn.Module, precision: str, ranges: Ranges, unfit: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """The linear layers, by name, that stay unquantised, and why; to be called before `quantise`. `unfit` comes from
     observing the network's calls (`linear_use.observed`)."""
-    import torch
+    quantiser = PRECISIONS[precision].quantiser
 
-    def reason(name: str, layer: torch.nn.Linear) -> Left | None:
+    def reason(name: str, layer: torch.nn.Linear) -> str | None:
         if unfit and name in unfit:
             return unfit[name]
-        if recipe == "int8_static" and name not in ranges:
+        if quantiser.calibrated and name not in ranges:
             return Left.NOT_REACHED
-        if recipe in INT8_PRODUCTS and on_gpu(layer):
-            if any(side % INT_MM_MULTIPLE for side in layer.weight.shape):
-                return Left.GPU_SIDES
-            if name in ranges and ranges[name].rows < INT_MM_ROWS:
-                return Left.GPU_ROWS
-        if recipe == "fp8_e4m3" and any(side % FP8_MULTIPLE for side in layer.weight.shape):
-            return Left.FP8_SIDES
-        if recipe == "int8_dynamic_classic" and type(layer) is not torch.nn.Linear:
-            return Left.NOT_PLAIN
-        return None
+        found: str | None = quantiser.unfit(layer, ranges.get(name))
+        return found
 
     return {name: why for name, layer in linears(module).items() if (why := reason(name, layer)) is not None}
 
 
-def census(module: torch.nn.Module, left: Mapping[str, Left]) -> Census:
+def census(module: torch.nn.Module, left: Mapping[str, str]) -> Census:
     """Read back from the module, after `quantise`; `left` is what `left_out` said before it."""
     import torch
 
@@ -94,86 +74,69 @@ def census(module: torch.nn.Module, left: Mapping[str, Left]) -> Census:
 
 
 def quantise(
-    module: torch.nn.Module, recipe: Recipe, ranges: Ranges, left: Mapping[str, Left] | None = None
+    module: torch.nn.Module, precision: str, ranges: Ranges, left: Mapping[str, str] | None = None
 ) -> torch.nn.Module:
-    """`module` itself with its linear layers, if any, in int8 or fp8, except those in `left` (None: those that
-    `left_out` finds without observing the network's calls)."""
-    kept = left_out(module, recipe, ranges) if left is None else left
+    """`module` itself with its linear layers, if any, quantised as `precision` says, except those in `left` (None:
+    those that `left_out` finds without observing the network's calls)."""
+    kept = left_out(module, precision, ranges) if left is None else left
     layers = {name: layer for name, layer in linears(module).items() if name not in kept}
     with quiet():
-        if recipe == "int8_dynamic_classic":
-            return _classic(module, layers)
-        _torchao(layers, recipe, ranges)
+        quantised: torch.nn.Module = PRECISIONS[precision].quantiser.quantise(module, layers, ranges)
+    return quantised
+
+
+def with_torchao(
+    module: torch.nn.Module, layers: Mapping[str, torch.nn.Linear], config: Callable[[str, torch.nn.Linear], Any]
+) -> torch.nn.Module:
+    """`module` itself with `layers` quantised by torchao; `config` makes the configuration of (name, layer)."""
+    import torch
+    from torchao.quantization import quantize_
+
+    def any_linear(layer: torch.nn.Module, _name: str) -> bool:  # torchao's own filter skips some subclasses
+        return isinstance(layer, torch.nn.Linear)
+
+    for name, layer in layers.items():  # layer by layer: torchao would quantise a shared one twice, and fail
+        own = config(name, layer)
+        own.set_inductor_config = False  # True would change inductor's settings for the rest of the process
+        quantize_(layer, own, filter_fn=any_linear)
     return module
 
 
 def is_quantised(weight: torch.Tensor) -> bool:
-    """Whether a weight is one of torchao's quantised tensors."""
-    return hasattr(weight, "__tensor_flatten__") and inner_tensors(weight)[0].element_size() == 1
+    """Whether a weight is one of torchao's quantised tensors, of 8 bits an element or fewer."""
+    return hasattr(weight, "__tensor_flatten__") and _bits(weight) <= 8
 
 
-def waits_for_gpu(recipe: Recipe | None) -> bool:
-    """Whether each product waits for the GPU unless torch.compile traces it. torchao's safe_int_mm (its
-    kernel/intmm.py) then formats the input as text, which copies values of it to the host."""
-    return recipe in INT8_PRODUCTS
+def stored_dtype(weight: torch.Tensor) -> str:
+    """The dtype in which the values of a weight are stored: "float16"; "int4" where a quantised tensor says so itself
+    or holds two values a byte."""
+    stated = getattr(weight, "target_dtype", None)
+    held = _values(weight).dtype if stated is None else stated
+    name = str(held).removeprefix("torch.").replace("qint8", "int8")
+    packed = stated is None and "int" in name and is_quantised(weight) and _bits(weight) < 8
+    return f"int{_bits(weight)}" if packed else name
+
+
+def _values(weight: torch.Tensor) -> Any:
+    """The part of a quantised tensor that holds its values, and not the scales: the largest one of integers or of one
+    byte an element. The tensor itself if it is plain."""
+
+    def rank(part: torch.Tensor) -> tuple[bool, int]:
+        narrow = part.element_size() == 1 or not part.is_floating_point()
+        return narrow, part.numel() * part.element_size()
+
+    return max(inner_tensors(weight), key=rank)
+
+
+def _bits(weight: torch.Tensor) -> int:
+    """Bits an element."""
+    part = _values(weight)
+    return int(8 * part.numel() * part.element_size() // max(weight.numel(), 1))
 
 
 def on_gpu(layer: torch.nn.Module) -> bool:
     """Whether a linear layer's weight lies on a GPU."""
     return bool(layer.weight.is_cuda)
-
-
-def _torchao(layers: Mapping[str, torch.nn.Linear], recipe: Recipe, ranges: Ranges) -> None:
-    import torch
-    from torchao import quantization as ao
-
-    def any_linear(layer: torch.nn.Module, _name: str) -> bool:  # torchao's own filter skips some subclasses
-        return isinstance(layer, torch.nn.Linear)
-
-    configs: Any = {
-        "int8_dynamic": ao.Int8DynamicActivationInt8WeightConfig,
-        "int8_weight_only": ao.Int8WeightOnlyConfig,
-        "fp8_e4m3": lambda: ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow()),
-    }
-    for name, layer in layers.items():  # layer by layer: torchao would quantise a shared one twice, and fail
-        config = _static(ranges[name], layer) if recipe == "int8_static" else configs[recipe]()
-        config.set_inductor_config = False  # True would change inductor's settings for the rest of the process
-        ao.quantize_(layer, config, filter_fn=any_linear)
-
-
-def _static(seen: Range, layer: torch.nn.Linear) -> Any:
-    import torch
-    from torchao import quantization as ao
-
-    size, weight = max(seen.largest, 1e-12) / INT8_MAX, layer.weight
-    # In fp32 under any base, as torchao's own scales are: bf16 would round it by up to 0.4 %.
-    scale = torch.full([1] * seen.ndim, size, dtype=torch.float32, device=weight.device)
-    return ao.Int8StaticActivationInt8WeightConfig(act_quant_scale=scale, granularity=[ao.PerTensor(), ao.PerRow()])
-
-
-def _classic(module: torch.nn.Module, layers: Mapping[str, torch.nn.Linear]) -> torch.nn.Module:
-    import torch
-
-    if not layers:
-        return module
-    if isinstance(module, torch.nn.Linear):  # a network that is a single layer: only children are replaced
-        return next(_classic(torch.nn.Sequential(module), {"0": module}).children())
-    _without_fused_encoder(module)
-    recipe = torch.ao.quantization.default_dynamic_qconfig
-    quantised: torch.nn.Module = torch.ao.quantization.quantize_dynamic(
-        module, dict.fromkeys(layers, recipe), dtype=torch.qint8, inplace=True
-    )
-    return quantised
-
-
-def _without_fused_encoder(module: torch.nn.Module) -> None:
-    """Makes every nn.TransformerEncoderLayer call its layers: its fused kernel would read their weights, which are no
-    longer plain tensors. The result is the same."""
-    import torch
-
-    for layer in module.modules():
-        if isinstance(layer, torch.nn.TransformerEncoderLayer):
-            layer.activation_relu_or_gelu = 0
 
 
 def ranges_of(module: torch.nn.Module, calls: Sequence[tuple[torch.Tensor, ...]]) -> Ranges:

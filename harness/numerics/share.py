@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import torch
 
 SMALL: Final = 0.5
-NARROW: Final = ("int8", "uint8", "float8_e4m3fn")
 # Inputs that are scales and zero points, by operator.
 SCALES: Final = {"QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2), "MatMulNBits": (2, 3)}
 

@@ -18,20 +18,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.numerics.precision import BY_NAME
+from harness.numerics.precisions import Bounds
+from harness.registry import PRECISIONS
 
 if TYPE_CHECKING:
     import torch
 
-COSINE_FLOORS = {  # features of a classifier without its last layer have those of logits
-    "logits": {"fp32": 0.9999, "tf32": 0.999, "fp16": 0.999, "bf16": 0.99, "int8": 0.95, "fp8": 0.95},
-    "images": {"fp32": 0.999, "tf32": 0.99, "fp16": 0.98, "bf16": 0.90, "int8": 0.80, "fp8": 0.80},
-}
-
-ERROR_CEILINGS = {  # of the mean over the items
-    "logits": {"fp32": 0.01, "tf32": 0.03, "fp16": 0.03, "bf16": 0.1, "int8": 0.3, "fp8": 0.3},
-    "images": {"fp32": 0.04, "tf32": 0.15, "fp16": 0.2, "bf16": 0.4, "int8": 0.6, "fp8": 0.6},
-}
 ITEM = 3.0
 LARGEST_ITEM = 0.9
 REPEAT_SHARE = 0.1
@@ -47,13 +39,13 @@ class Tolerance:
 
 
 def tolerance(precision: str, kind: str) -> Tolerance:
-    """The tolerance of "logits", "features" or "images" in a precision; all kinds of int8 have one."""
-    family, kind = BY_NAME[precision].tolerance, "logits" if kind == "features" else kind
-    ceiling = ERROR_CEILINGS[kind][family]
+    """The tolerance of "logits", "features" or "images" in a precision. The features of a classifier without its last
+    layer have that of logits."""
+    bounds: Bounds = PRECISIONS[precision].bounds["logits" if kind == "features" else kind]
     return Tolerance(
-        cosine_floor=COSINE_FLOORS[kind][family],
-        error_ceiling=ceiling,
-        item_error_ceiling=min(ITEM * ceiling, LARGEST_ITEM),
+        cosine_floor=bounds.cosine_floor,
+        error_ceiling=bounds.error_ceiling,
+        item_error_ceiling=min(ITEM * bounds.error_ceiling, LARGEST_ITEM),
     )
 
 

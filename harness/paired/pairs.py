@@ -31,6 +31,7 @@ from harness.paired.paired_process import SENTINEL_ROW, BlockJob, BlockResult
 from harness.paired.paired_run import CONTROL_GROUP, COPY, Block, PairedRow, PairedRun, Side
 from harness.processes.endings import Reply
 from harness.processes.measure import Job
+from harness.registry import DEVICES
 from harness.timing import perf_counter
 from harness.types import Case, Measurement
 
@@ -223,7 +224,7 @@ class Pairs:
         """Why the machine was not quiet during the sentinel. The referee reads no GPU; that one was measured decides
         how much of the CPU others may use (`harness.measuring.contention`)."""
         state = states.get(SENTINEL_ROW, {})
-        return contention.contended({**state, "gpu": {}} if self.run.device == "cuda" else state)
+        return contention.contended({**state, "gpu": {}} if DEVICES[self.run.device].is_gpu else state)
 
     def _begin(self, side: Side, number: int, group: str, rows: Sequence[PairedRow], timeout: float) -> int:
         jobs = [self.job(row, side, number) for row in rows]

@@ -84,7 +84,7 @@ class Profiled:
 
 def _profiled(trial: Trial) -> Profiled | str:
     """The kernels of one iteration, or of one call of each network; or the reason why they are not known."""
-    if trial.device.name != "cuda":
+    if not trial.device.is_gpu:
         return "the device is a CPU; kernels are listed for GPUs only"
     from torch.profiler import ProfilerActivity, profile, schedule, supported_activities
 

@@ -15,23 +15,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness import backends
 from harness.devices.cpu import cpu_model
 from harness.processes import threads as thread_rule
 
 VERSION = "0.1.0"
-PACKAGES = (
+PACKAGES = (  # besides those that the backends and the precisions name
     "torch",
     "torchvision",
     "timm",
     "diffusers",
     "transformers",
-    "torchao",
-    "onnxruntime-gpu",
-    "onnxruntime",
-    "onnx",
-    "openvino",
-    "tensorrt",
-    "tensorrt-cu13",
     "torch-fidelity",
     "scikit-learn",
     "numpy",
@@ -163,7 +157,7 @@ def host_hash() -> str:
 def versions() -> dict[str, str]:
     """Installed version of each package that can change a figure; absent ones are left out."""
     found = {}
-    for package in PACKAGES:
+    for package in dict.fromkeys((*PACKAGES, *backends.packages())):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import probes
+from harness import backends, probes
 from harness.backends import Build, BuildRequest
 from harness.devices import Device
 from harness.measuring import (
@@ -95,9 +95,8 @@ def measure(
     probes that may end the process. Raises whatever the model or the backend raises. Raises Mismatch where one of them
     changed a process-wide setting, such as TF32; nothing is timed under such a setting."""
     began, case = perf_counter(), job.case
-    backend = BACKENDS[case.backend]
     if reason := (
-        backend.unavailable(case.precision, device.name)
+        backends.unavailable(case.backend, case.precision, device.name)
         or optimizations.unavailable(case, device.name)
         or cold_cache.refused(job.protocol, device.name)
     ):
@@ -132,12 +131,9 @@ def measure(
 
 
 def _give_back(device: Device) -> None:
-    """Frees the torch modules that the backend does not run, and on a GPU what torch keeps of their memory."""
-    import torch
-
+    """Frees the torch modules that the backend does not run, and what torch keeps of their memory."""
     gc.collect()
-    if device.name == "cuda":
-        torch.cuda.empty_cache()
+    device.release_memory()
 
 
 def _sentinel(job: Job, device: Device) -> dict[str, Any]:

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from harness.numerics.optimizations import OPTIMIZATIONS, names
+from harness.numerics.optimizations import names
 from harness.processes.loaded_code import imported_code
-from harness.registry import BACKENDS, MODELS, SCHEDULERS
+from harness.registry import BACKENDS, MODELS, OPTIMIZATIONS, PRECISIONS, SCHEDULERS
 from harness.types import Case, Component
 
 
@@ -52,6 +52,8 @@ def _makers(case: Case) -> list[str]:
     changes = [OPTIMIZATIONS.get(name) for name in names(case)]
     entries: list[Any] = [getattr(MODELS.get(case.model), "build", None), BACKENDS.get(case.backend), solver]
     entries += [getattr(solver, "evaluations", None)]
+    precision = PRECISIONS.get(case.precision)
+    entries += [getattr(precision and precision.quantiser, "quantise", None)]
     entries += [function for each in changes if each is not None for function in (each.change, each.attention)]
     return [_module(entry) for entry in entries if entry is not None]
 

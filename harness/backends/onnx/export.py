@@ -33,17 +33,9 @@ from harness.backends.onnx import fp8 as onnx_fp8
 from harness.backends.onnx import rewrites as onnx_rewrites
 from harness.backends.onnx import static as onnx_static
 from harness.numerics import int8_saturation, share
-from harness.numerics.precision import (
-    BY_NAME,
-    DTYPES,
-    QUANTISED,
-    dtype_of,
-    of_component,
-    one_tensor,
-    recipe_of,
-    rest_of,
-)
+from harness.numerics.precision import dtype_of, of_component, one_tensor, recipe_of, rest_of
 from harness.numerics.share import NOTHING, Share, Shares
+from harness.registry import PRECISIONS
 from harness.types import Component, Unsupported
 
 if TYPE_CHECKING:
@@ -53,6 +45,8 @@ if TYPE_CHECKING:
 
 # What an export imports: torch's compiler too, whose import would else be counted as the first export's time.
 LIBRARIES: Final = ("torch._inductor.compile_fx", "torch.onnx._internal.exporter._core", "onnxscript")
+# What makes the files: onnxruntime has the quantiser of all integer ones.
+PACKAGES: Final = ("onnxruntime-gpu", "onnxruntime", "onnx")
 OPSET: Final = 20
 BF16_OPSET: Final = 22  # the first whose Conv takes bf16
 LARGE: Final = 1.5e9  # bytes: protobuf's limit is 2 GB, and beyond this weights lie beside the file
@@ -164,7 +158,7 @@ def _keep(made: Path, folder: Path) -> None:
 def _make(component: Component, request: BuildRequest, recipe: str, folder: Path) -> str | None:
     """Writes model.onnx into `folder`; what the ranges came from, where it needs any."""
     path = folder / "model.onnx"
-    if recipe in DTYPES and recipe not in QUANTISED:
+    if recipe in PRECISIONS and recipe_of(recipe) is None:
         _write(component, recipe, path, request.optimizations)
         _check(path)
         return None
@@ -175,7 +169,8 @@ def _make(component: Component, request: BuildRequest, recipe: str, folder: Path
         if kind == "int8_static" and base != "fp32":
             static = _exported(component, request, kind)
             source, cast = static.calibration, _plain(component, request, base)
-            onnx_base.place(plain, static.path, cast, path, _is_large(plain), onnx_base.INT8, DTYPES[base])
+            dtype = PRECISIONS[base].activations
+            onnx_base.place(plain, static.path, cast, path, _is_large(plain), onnx_base.INT8, dtype)
         elif kind == UNSIGNED:
             signed = _exported(component, request, recipe.removesuffix("_unsigned"))
             source = signed.calibration
@@ -189,8 +184,10 @@ def _make(component: Component, request: BuildRequest, recipe: str, folder: Path
                 onnx_static.quantise(plain, path, calls, _is_large(plain), narrow)
         elif kind == "int8_dynamic":
             _dynamic(plain, path, narrow)
-        else:
+        elif kind == "int8_weight_only":
             _weight_only(_plain(component, request, base), path)
+        else:
+            raise Unsupported(f"there is no ONNX form of the precision {recipe}")
     _check(path)
     return source
 
@@ -198,7 +195,7 @@ def _make(component: Component, request: BuildRequest, recipe: str, folder: Path
 def _parts(recipe: str) -> tuple[str, str]:
     """How a recipe quantises, and the precision of the rest: "int8_static_fp16" -> ("int8_static", "fp16")."""
     kind = recipe.replace(SEVEN_BITS, "")
-    return (recipe_of(kind) or kind, rest_of(kind)) if kind in BY_NAME else (kind, "fp32")
+    return (recipe_of(kind) or kind, rest_of(kind)) if kind in PRECISIONS else (kind, "fp32")
 
 
 def _plain(component: Component, request: BuildRequest, base: str) -> Path:
@@ -348,4 +345,4 @@ def _quiet() -> Iterator[None]:
 
 def shares(files: Sequence[OnnxFile], precision: str) -> Shares:
     """The quantised shares of exported networks; empty if `precision` does not quantise."""
-    return {f.component: f.share for f in files} if precision in QUANTISED else {}
+    return {f.component: f.share for f in files} if recipe_of(precision) is not None else {}

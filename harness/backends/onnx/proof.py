@@ -13,13 +13,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from harness.numerics.precision import recipe_of
-from harness.numerics.quantisation import Recipe
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 SHAPES: Final = "CPU, computing shapes"
 A_FEW: Final = 64  # elements: a shape has as many as a tensor has dimensions
 INTEGERS: Final = frozenset({"int64", "int32", "bool"})
-INTEGER_OPERATORS: Final[Mapping[Recipe | None, tuple[str, ...]]] = {
+INTEGER_OPERATORS: Final[Mapping[str | None, tuple[str, ...]]] = {
     "int8_dynamic": ("MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "ConvInteger"),
     "int8_static": ("MatMulIntegerToFloat", "QLinearMatMul", "QLinearConv", "QGemm"),
     "int8_weight_only": ("MatMulNBits",),

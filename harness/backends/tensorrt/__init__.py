@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from harness.backends import Build, BuildRequest, cached_before, cannot_import, missing_device, note_built
+from harness.backends import (
+    Build,
+    BuildRequest,
+    cached_before,
+    cannot_import,
+    missing_device,
+    note_built,
+    undeclared,
+)
 from harness.backends.onnx import export as onnx_export
 from harness.numerics import precision
-from harness.numerics.precision import DTYPES, recipe_of
-from harness.registry import BACKENDS
+from harness.numerics.optimizations import FREE_SHAPES
+from harness.numerics.precision import recipe_of
+from harness.registry import BACKENDS, PRECISIONS
 from harness.types import Component, Forward
 
 if TYPE_CHECKING:
@@ -24,7 +33,6 @@ if TYPE_CHECKING:
 
     from harness.backends.tensorrt.engine import Engine, Range
     from harness.backends.tensorrt.layers import Layers
-    from harness.numerics.quantisation import Recipe
 
 RECIPES: Final = {
     "fp32": "fp32",
@@ -36,8 +44,8 @@ RECIPES: Final = {
     "int8_static_fp16": "int8_static_fp16",
     "fp8_e4m3": "fp8_e4m3",
 }
-INSPECTED: Final[Mapping[Recipe | None, str]] = {"int8_static": "Int8", "fp8_e4m3": "FP8"}  # the inspector's words
-NOT_HERE: Final[Mapping[Recipe | None, str]] = {
+INSPECTED: Final[Mapping[str | None, str]] = {"int8_static": "Int8", "fp8_e4m3": "FP8"}  # the inspector's words
+NOT_HERE: Final[Mapping[str | None, str]] = {
     "int8_dynamic": "TensorRT takes the ranges of int8 from Q/DQ nodes in the file (int8_static), not while it runs",
     "int8_dynamic_classic": "quantize_dynamic makes a torch module for a CPU, which TensorRT does not run",
     "int8_weight_only": "there is no export of it for TensorRT: ONNX Runtime's is an operator of its own (MatMulNBits)",
@@ -55,6 +63,10 @@ class TensorRT:
     label = "TensorRT"
     libraries: ClassVar[tuple[str, ...]] = onnx_export.LIBRARIES
     description = "ONNX export built into native TensorRT engines (not yet proven on hardware)"
+    precisions: ClassVar[Collection[str]] = tuple(RECIPES)
+    features: ClassVar[frozenset[str]] = frozenset({FREE_SHAPES})
+    packages: ClassVar[tuple[str, ...]] = (*onnx_export.PACKAGES, "tensorrt", "tensorrt-cu13")
+    colour: ClassVar[str] = "#c2589a"
 
     def unavailable(self, wanted: str, device: str) -> str | None:
         if device != "cuda":
@@ -68,7 +80,7 @@ class TensorRT:
         if int(tensorrt.__version__.split(".")[0]) < VERSION:
             return f"TensorRT {tensorrt.__version__} is older than {VERSION}, whose API this backend speaks"
         if wanted not in RECIPES:
-            return NOT_HERE[recipe_of(wanted)]
+            return NOT_HERE.get(recipe_of(wanted)) or undeclared("tensorrt", wanted)
         return precision.too_old(wanted)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
@@ -172,7 +184,7 @@ def _verify(
     for name, (dtypes, layers) in found.items():
         precision = precisions[name]
         kind = INSPECTED.get(recipe_of(precision))
-        wanted = DTYPES[precision]
+        wanted = PRECISIONS[precision].activations
         floating = {tensor: dtype for tensor, dtype in dtypes.items() if "float" in dtype}
         wrong = {tensor: dtype for tensor, dtype in floating.items() if dtype != wanted}
         if wrong:

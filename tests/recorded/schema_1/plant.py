@@ -17,24 +17,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import baselines.store
 import numpy as np
 from baseline_fixture import ENVIRONMENT, GPU_ENVIRONMENT, METRICS, MIB, PROTOCOL, changed, measured, metric, run_of
-
-import baselines.store
 from baselines.paired.judge import PairedJudge
+from benches.paired_commands import as_json
+from harness.precision import upcast_warnings
+from harness.reference import ON_CPU, NoReference
+from harness.throttling import warning as throttled
+from harness.turns import Interleaving
+
 from baselines.paired.metrics import PAIRED_METRICS
 from benches import cli
 from benches.ab import decide
-from benches.paired_commands import as_json
 from harness import agreement, causes, contention, paired, share, storage, threads
 from harness.causes import Cause
 from harness.paired import CONTROL_GROUP, Block, PairedRun, row_of
 from harness.picture_sets import encode
-from harness.precision import upcast_warnings
 from harness.probes.stages import sum_warning
-from harness.reference import ON_CPU, NoReference
-from harness.throttling import warning as throttled
-from harness.turns import Interleaving
 from harness.types import IDENTICAL, Case, Component, Control, Measurement, Metric, Protocol, Run
 
 ROOT = Path(sys.argv[1])
