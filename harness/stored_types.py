@@ -142,7 +142,7 @@ class State(Pass, total=False):
     latency_pass: Pass
     energy_pass: Pass
     sentinel: dict[str, list[float]]
-    sentinel_contended: str | None
+    sentinel_contended: Any  # a reason, as JSON in a file
 
 
 def check(value: Any, kind: Any, where: str) -> None:

@@ -141,7 +141,7 @@ def test_a_model_that_leaves_no_room_to_flush_the_caches_is_skipped_with_that_re
             pytest.fail("without a buffer")
 
     found = worker.measure_job(job(tmp_path), lambda _phase: None).measurement
-    assert (found.status, found.reason) == (
+    assert (found.status, str(found.reason)) == (
         "skipped",
         "cold_cache: there is no room to flush the caches, which takes 100 MiB beside the model",
     )
@@ -192,7 +192,7 @@ def test_what_the_flush_costs_counts_as_sampling_time() -> None:
 def test_caches_that_nobody_knows_are_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cold_cache, "cache_bytes", lambda _device: "the kernel does not tell")
     found = measure.measure(job(tmp_path, "latency"), Cpu(), lambda _phase: None).measurement
-    assert (found.status, found.reason) == ("skipped", "cold_cache: the kernel does not tell")
+    assert (found.status, str(found.reason)) == ("skipped", "cold_cache: the kernel does not tell")
 
 
 @pytest.mark.usefixtures("registries")

@@ -263,7 +263,7 @@ def _samples(measurement: Measurement) -> RowSamples:
     return RowSamples(
         seconds=tuple(rounded(v) for v in measurement.samples[LATENCY]),
         turns=int(measurement.facts.get("turns", 1)),
-        contended=contended(measurement),
+        contended=None if (reason := contended(measurement)) is None else str(reason),
     )
 
 

@@ -71,7 +71,7 @@ class PairedJudge:
             return
         reason = contended(base) or contended(head)
         if reason is not None:
-            self.drops.setdefault(row, []).append(reason)
+            self.drops.setdefault(row, []).append(str(reason))
         shifts = {}
         for asked in PAIRED_METRICS:
             there, here, shift = asked.figure(base), asked.figure(head), asked.shift(base, head)
@@ -82,7 +82,7 @@ class PairedJudge:
                 self.figures.setdefault(Key(row=row, metric=asked.metric.name), []).append((there, here))
         if reason is None and "latency_s" in shifts:
             self.slots.append(shifts["latency_s"] if base_first else -shifts["latency_s"])
-        self.decision.record(row, shifts, reason)
+        self.decision.record(row, shifts, None if reason is None else str(reason))
 
     def _break(self, row: str, arm: str, reason: str) -> None:
         self.broken.setdefault(row, (arm, reason))
@@ -93,7 +93,7 @@ class PairedJudge:
         reason = base.sentinel_contended or head.sentinel_contended
         for name in sorted(base.sentinel.keys() & head.sentinel.keys()):
             shift = mean_shift(base.sentinel[name], head.sentinel[name])
-            self.decision.record(f"{SENTINEL} {name}", {name: shift}, reason)
+            self.decision.record(f"{SENTINEL} {name}", {name: shift}, None if reason is None else str(reason))
 
     def mean_shift(self) -> tuple[float, float, float] | None:
         """(mean shift of latency over all rows, low, high) at 95 %, + is worse: what moves every row a little.

@@ -20,7 +20,6 @@ from harness.types import Measurement, Metric, Run
 Found = Sequence[tuple[str, str, Measurement]]
 
 PROCESSES: Final = 3  # the near-exact rule takes the largest of three processes
-UNKNOWN_THERE: Final = "UnknownName: "  # the base's code has no such model, backend or axis
 JUDGED: Final = {"quality", "quality_conditions"}  # facts of the quality probe: judged, or why there is no judge
 
 
@@ -57,7 +56,7 @@ def _without_base(there: Row, here: Row) -> Verdict | None:
     if there.ok:
         return None
     base = f"{there.status}: {there.reason}"
-    if here.ok and (there.status == "skipped" or str(there.reason).startswith(UNKNOWN_THERE)):
+    if here.ok and (there.status == "skipped" or (there.reason is not None and there.reason.kind == "unknown_name")):
         return row_verdict(here, "new", f"only the head has this row; base {base}", gating=False)
     if here.ok and there.processes:
         return row_verdict(here, "not_comparable", f"the base arm broke in one of its processes: {base}")

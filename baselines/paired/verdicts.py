@@ -15,6 +15,7 @@ from baselines.stored.health import row_verdict
 from baselines.stored.rows import Row
 from baselines.verdict import Comparison, Outcome, Verdict
 from harness.paired.paired_run import COPY, PairedRow
+from harness.reasons import stated
 
 AS_THINGS_ARE = "as things are"  # an arm of which nothing was asked
 CHANGED = frozenset({"regressed", "improved"})
@@ -208,7 +209,7 @@ def _broken(row: PairedRow, arm: str, reason: str) -> Verdict:
     Not so where the memory ran out: which of the two arms it hits when both are in memory at once is chance, and each
     of them had enough when it was alone.
     """
-    where = Row(case=row.base, status="failed", reason=reason)
+    where = Row(case=row.base, status="failed", reason=stated(reason))
     outcome: Outcome = "regressed" if arm == "head" and not reason.startswith("oom:") else "not_comparable"
     verdict = row_verdict(where, outcome, f"health: {arm} failed in a block: {reason}")
     return replace(verdict, case_id=row.id, label=row.label)

@@ -108,7 +108,7 @@ def _finding(frame: Frame, there: Row, here: Row, metric: Metric) -> Finding:
         said = there.missing(name)
         return Finding(outcome="new", reason=f"not in the baseline{f' ({said})' if said else ''}", gating=False)
     if not here.groups(name) or name not in frame.here.run.metrics:
-        return Finding(outcome="missing", reason=here.missing(name) or "no value, and no reason recorded")
+        return Finding(outcome="missing", reason=str(here.missing(name) or "no value, and no reason recorded"))
     wrong = metric_differences(frame.here.run.metrics[name], metric)
     if metric.kind in QUALITY:
         required = metric.kind == "quality_set"
@@ -161,7 +161,7 @@ def _identical(metric: Metric, there: Row, here: Row) -> Finding:
         return Finding(outcome="unchanged", reason="identical to its reference, as in the baseline")
     groups = (there if now else here).groups(metric.name)
     if not groups:
-        return Finding(outcome="missing", reason=here.missing(metric.name) or "no value, and no reason recorded")
+        return Finding(outcome="missing", reason=str(here.missing(metric.name) or "no value, and no reason recorded"))
     value = process_value(metric, groups[0])
     outcome: Outcome = "improved" if now else "regressed"
     if value >= INDISTINGUISHABLE_DB:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.attempts import contended, of_environment
+from harness.reasons import Reason
 from harness.types import Case, Measurement, Metric, Run
 
 NOT_RUN = "not_run"
@@ -27,7 +28,7 @@ class Row:
 
     case: Case
     status: str
-    reason: str | None
+    reason: Reason | None
     processes: tuple[Measurement, ...] = ()
 
     @property
@@ -44,7 +45,7 @@ class Row:
         return replace(self, processes=calm) if len(calm) >= least else self
 
     @property
-    def contended(self) -> str | None:
+    def contended(self) -> Reason | None:
         """Why the machine was not quiet during one of its processes."""
         return next((reason for m in self.processes if (reason := contended(m))), None)
 
@@ -52,7 +53,7 @@ class Row:
         """Names of the metrics that this row has samples of."""
         return list(dict.fromkeys(name for m in self.processes for name, values in m.samples.items() if values))
 
-    def missing(self, metric: str) -> str | None:
+    def missing(self, metric: str) -> Reason | None:
         """Why the row has no value of `metric`; None where nothing was said."""
         return next((m.missing[metric] for m in self.processes if metric in m.missing), None)
 
@@ -103,7 +104,7 @@ def row_from(case: Case, measurements: Sequence[Measurement]) -> Row:
     results = [m for m in measurements if not of_environment(m)]
     if not results:
         told = measurements[0].reason if measurements else None
-        return Row(case=case, status=NOT_RUN, reason=told or "not measured yet")
+        return Row(case=case, status=NOT_RUN, reason=told or Reason("not_measured_yet"))
     measurements = results
     worst = min(measurements, key=lambda m: SEVERITY.index(m.status))
     good = sorted((m for m in measurements if m.status == "ok"), key=lambda m: m.replicate)

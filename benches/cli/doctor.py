@@ -59,7 +59,7 @@ def _unmeasured(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _threads(found: Mapping[str, Any]) -> dict[str, Any]:
     """How many threads a run uses here, and why; "no" if a variable asks for more than can run at once."""
-    told = [str(threads.in_words(found)), *threads.warnings(found["threads"], threads.allowed())]
+    told = [str(threads.in_words(found)), *map(str, threads.warnings(found["threads"], threads.allowed()))]
     return _row("threads", len(told) == 1, "; ".join(told))
 
 

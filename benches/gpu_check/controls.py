@@ -26,7 +26,7 @@ class Expected:
     words: tuple[str, ...] = ()
 
     def holds(self, row: Row) -> bool:
-        reason = (row.measurement.reason or "").lower()
+        reason = str(row.measurement.reason).lower()
         return row.measurement.status in self.statuses and (not self.words or any(w in reason for w in self.words))
 
 

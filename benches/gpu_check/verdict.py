@@ -94,4 +94,4 @@ def of_row(row: Row) -> Check:
         words.append(f"{samples['energy_per_image_j'][0]:.3g} J an image")
     if samples.get("cosine_similarity"):
         words.append(f"cosine {statistics.fmean(samples['cosine_similarity']):.4f}")
-    return Check(what=what, result="ok", detail=", ".join([*words, *measured.warnings]), seconds=row.seconds)
+    return Check(what=what, result="ok", detail=", ".join([*words, *map(str, measured.warnings)]), seconds=row.seconds)

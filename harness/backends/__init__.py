@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from harness.numerics import precision as precisions
 from harness.numerics.calibration import Recorded
 from harness.numerics.share import Shares
+from harness.reasons import Reason
 from harness.timing import Timer
 from harness.types import Component, Forward
 
@@ -60,7 +61,7 @@ class Build:
     that one would ship: the saved state dict, the ONNX file, the engine. `keeps` says that something was left on disk
     that a later process finds. `verify()` is called after the last pass. It returns why what ran is not what the row
     requests (a recompile, a fallback), or None. `shares` gives, by component, the share of the weights that is
-    quantised, if the precision quantises. `warnings` are those of the row, each as "kind: what was found".
+    quantised, if the precision quantises. `warnings` are those of the row; text has the form "kind: what was found".
     `after_iteration()`, if there is one, is called at the end of each iteration and is timed as a part of it.
     """
 
@@ -74,9 +75,9 @@ class Build:
     keeps_modules: bool = True
     replays: bool = False
     keeps: bool = False
-    verify: Callable[[], str | None] = lambda: None
+    verify: Callable[[], Reason | str | None] = lambda: None
     shares: Shares = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason | str, ...] = ()
     after_iteration: Callable[[], None] | None = None
 
 
@@ -84,7 +85,7 @@ class Backend(Protocol):
     label: str
     description: str
 
-    def unavailable(self, precision: str, device: str) -> str | None:
+    def unavailable(self, precision: str, device: str) -> Reason | str | None:
         """The reason why `precision` cannot run on "cpu" or "cuda" here, or None."""
         ...
 

@@ -29,6 +29,7 @@ from harness.backends import Build, BuildRequest, missing_device, missing_packag
 from harness.backends.eager import cast_all, read_back
 from harness.backends.torch.compilation import Compilation, Counts
 from harness.numerics import optimizations, precision
+from harness.reasons import Reason
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
 
@@ -249,11 +250,8 @@ def _end_compile_workers() -> None:
     shutdown_compile_workers()
 
 
-def _no_templates() -> str:
+def _no_templates() -> Reason:
     import torch
 
     count = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
-    return (
-        f"no templates: inductor has no Triton templates for matrix products and convolutions on a GPU with {count} "
-        "multiprocessors, so max-autotune leaves them to cuBLAS and cuDNN"
-    )
+    return Reason("no_templates", {"multiprocessors": count})

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Final
 from harness.numerics import quantisation
 from harness.numerics.linear_use import NO_RANGES, Left, Ranges
 from harness.numerics.quantisation import Recipe
+from harness.reasons import Reason
 
 if TYPE_CHECKING:
     import torch
@@ -193,11 +194,10 @@ def upcast_facts(components: Iterable[Component], row: str) -> dict[str, dict[st
     return {"component_precisions": found} if found else {}
 
 
-def upcast_warnings(components: Iterable[Component], row: str) -> tuple[str, ...]:
-    """The warning ("upcast: ...") of each component that does not run in the precision of the row."""
+def upcast_warnings(components: Iterable[Component], row: str) -> tuple[Reason, ...]:
+    """The warning of each component that does not run in the precision of the row."""
     return tuple(
-        f"upcast: {name} runs in {own}, because its configuration says that it overflows in fp16 (force_upcast)"
-        for name, own in upcast(components, row).items()
+        Reason("upcast", {"component": name, "precision": own}) for name, own in upcast(components, row).items()
     )
 
 

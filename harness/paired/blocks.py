@@ -17,7 +17,7 @@ from harness.measuring import sentinel
 from harness.measuring.turns import Turns
 from harness.processes.measure import Job
 from harness.processes.used_code import used_code
-from harness.processes.worker import measure_job
+from harness.processes.worker import Line, measure_job
 from harness.timing import Timer, perf_counter
 from harness.types import Measurement, Metric
 
@@ -68,6 +68,8 @@ def measure_block(block: BlockJob, report: Callable[[str], None]) -> BlockResult
     metrics: dict[str, Metric] = {}
     for number, each in enumerate(block.jobs):
         report(each.case.id)
+        if isinstance(report, Line):
+            report.begin_row(number)
         if turns is not None:
             turns.begin_row(number)
         before = list(sys.modules)

@@ -108,7 +108,7 @@ def extra_info(run: Run, case: Case, row: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": _metrics(run, row),
         "pooled_median": _pooled_median(measurements, row),
         "missing": row["missing"],
-        "warnings": list(dict.fromkeys(w for m in measurements for w in m.warnings)),
+        "warnings": list(dict.fromkeys(str(w) for m in measurements for w in m.warnings)),
         "precision": case.precision,
         "work_hash": facts.get("work_hash"),
         "weights_hash": facts.get("weights_hash"),
