@@ -17,7 +17,7 @@ import csv
 import json
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ from harness.reasons import Reason
 from harness.same_outputs import same_outputs
 from harness.types import AXES, Case, Measurement, Metric, Run
 
+T = TypeVar("T")
 NOT_RUN = "not_run"
 LEADING = (
     "run_id",
@@ -111,7 +112,8 @@ def _row(
     same_output: Reason | None,
 ) -> dict[str, Any]:
     status, reason = _status(measurements)
-    told = {str(w): w.name for w in (*(w for m in measurements for w in m.warnings), same_output) if w is not None}
+    warnings = (w for w in (*(w for m in measurements for w in m.warnings), same_output) if w is not None)
+    told = _unique((w.name, str(w)) for w in warnings)
     row: dict[str, Any] = {
         "run_id": run.id,
         "case_id": case.id,
@@ -121,8 +123,8 @@ def _row(
         "status": status,
         "reason": reason,
         "replicates": sum(m.status == "ok" for m in measurements),
-        "warnings": list(told.values()),
-        "warning_texts": list(told),
+        "warnings": [name for name, _ in told],
+        "warning_texts": [text for _, text in told],
         "images": list(_unique(i for m in measurements for i in m.images)),
     }
     missing: dict[str, Reason] = {}
@@ -194,7 +196,7 @@ def _conditions(run: Run, measurements: Sequence[Measurement]) -> dict[str, Any]
     }
 
 
-def _unique(values: Iterable[str]) -> list[str]:
+def _unique(values: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(values))
 
 

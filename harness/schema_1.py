@@ -6,6 +6,7 @@ sentence becomes a reason that states it. A failure's `cause` is now the kind of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,8 +14,14 @@ from harness import reasons
 from harness.causes import Cause
 from harness.reasons import Reason, stated
 
-UNKNOWN_NAME: Final = "UnknownName: "  # how the reason of a name that nobody has registered began
 IDENTICAL: Final = "bit-identical to the fp32 eager output"
+# By what the sentence of a failure or of a skipped row was recognised; the GPU check asks whether a capture failed.
+KINDS: Final = {
+    "unknown_name": re.compile("^UnknownName: "),
+    "package_broken": re.compile("cannot be imported"),
+    "files_exported": re.compile("^the files are exported; this backend runs nothing$"),
+    "capture_failed": re.compile("captur|cuda ?graph|recorded", re.IGNORECASE),
+}
 
 
 def measurement(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,7 +49,7 @@ def contention(told: Any) -> Any:
 
 
 def _kind(sentence: str) -> str:
-    return "unknown_name" if sentence.startswith(UNKNOWN_NAME) else reasons.STATED
+    return next((kind for kind, words in KINDS.items() if words.search(sentence)), reasons.STATED)
 
 
 def _missing(told: Any) -> Any:

@@ -5,8 +5,12 @@ A warning's sentence begins with its short name ("contended: ..."), which a row 
 
 from __future__ import annotations
 
+from typing import Final
+
 from harness.causes import WORDS, Cause
 from harness.reasons import Sentence, sentences
+
+_OWN_COPY: Final = "let its forward() work on a copy (x = x / 255 instead of x.div_(255))"
 
 
 def _contended_cpu(used: float, left: float | None = None, energy: bool = False) -> str:
@@ -68,6 +72,11 @@ def _same_output(values: list[str], axes: list[str], more: int) -> str:
         f"same output: bit-identical to the row with {' and '.join(values)}{others}, so that the difference in "
         f"{' and '.join(axes)} changed nothing"
     )
+
+
+def _input_changed(component: str, input: int, inputs: int) -> str:
+    which = f"input {input} of {inputs}" if inputs > 1 else "its input"
+    return f"the network {component} writes to {which}, so every later iteration gets a different one; {_OWN_COPY}"
 
 
 def _shapes(found: list[str]) -> str:
@@ -252,5 +261,185 @@ sentences(
         "energy_counter_still_when_idle": lambda source: f"{source} did not move while the device was idle",
         "energy_not_credible": lambda source, **figures: f"{source}: {_energy_differs(**figures)}",
         "not_above_idle_power": lambda idle_w: f"not above the idle power of {idle_w:.1f} W",
+    }
+)
+
+# Why a backend, a precision or an optimisation is not available here.
+sentences(
+    {
+        "missing_package": lambda package, purpose: f"{purpose} needs the package {package}, which is not installed",
+        "package_broken": lambda package, error: f"{package} cannot be imported: {error}",
+        "no_device": lambda why: str(why),
+        "needs_gpu": lambda what: f"{what} needs an NVIDIA GPU; the device here is a CPU",
+        "tf32_needs_gpu": lambda: "TF32 is a mode of NVIDIA tensor cores; a CPU has none",
+        "fp8_needs_gpu": lambda: (
+            "torchao's fp8 needs an NVIDIA GPU of compute capability 8.9 or newer; the device here is a CPU"
+        ),
+        "compute_capability": lambda precision, needed: f"{precision} needs compute capability {needed} or newer",
+        "classic_on_cpu_only": lambda: "quantize_dynamic has kernels for a CPU only",
+        "classic_gone": lambda version: f"torch {version} has no quantize_dynamic any more",
+        "no_quantised_engine": lambda: "this build of torch has no engine for quantised operators",
+        "waits_for_gpu": lambda precision: (
+            f"torchao's {precision} waits for the GPU in every linear layer unless it is compiled, so the latency "
+            "would be mostly that of the waiting; measure this precision with torch_compile"
+        ),
+        "waits_for_gpu_in_graph": lambda precision: (
+            f"torchao's {precision} waits for the GPU inside every call, which no graph can capture"
+        ),
+        "not_traceable": lambda: (
+            "dynamo cannot trace the packed weights of quantize_dynamic; torchao's int8_dynamic compiles"
+        ),
+        "no_graphs_on_cpu": lambda: (
+            "reduce-overhead is CUDA graphs; on a CPU it would be torch_compile under another name"
+        ),
+        "missing_cpp_compiler": lambda: (
+            "inductor needs a C++ compiler on a CPU, and neither g++ nor clang++ is on the PATH"
+        ),
+        "missing_c_compiler": lambda named=None: (
+            "triton needs a C compiler on a GPU, and "
+            + (f"CC={named!r} is not found" if named is not None else "neither gcc nor clang is on the PATH")
+        ),
+        "missing_headers": lambda folder: f"triton needs Python's headers on a GPU, and {folder} has no Python.h",
+        "missing_provider": lambda provider: f"this build of onnxruntime has no {provider}",
+        "provider_not_loaded": lambda provider, error, needs: f"{provider} cannot be loaded: {error}. It needs {needs}",
+        "ort_no_cpu_kernels": lambda precision: (
+            f"its CPU provider has no {precision} kernels: it would cast to fp32 and back"
+        ),
+        "ort_other_quantiser": lambda precision: (
+            f"{precision} is torch's; ONNX Runtime's own dynamic quantiser is int8_dynamic"
+        ),
+        "ort_no_cuda_kernels": lambda precision: (
+            f"its CUDA provider has no kernels for {precision}: they would fall back to the CPU"
+        ),
+        "ort_untried": lambda nodes: (
+            f"Q/DQ nodes {nodes} are for the backend tensorrt; nobody has tried them in this provider"
+        ),
+        "ort_fp32_is_tf32": lambda: (
+            "its TensorRT provider has no switch for TF32, which TensorRT uses by itself: its fp32 is the row tf32"
+        ),
+        "ort_no_fp8_kernel": lambda provider: f"{provider} has no fp8 kernel for Q/DQ nodes: it would multiply in fp32",
+        "ort_no_bf16_kernel": lambda operators: f"its CUDA provider has no bf16 kernel for {', '.join(operators)}",
+        "openvino_on_gpu": lambda: "OpenVINO has no plug-in for NVIDIA GPUs; it is measured on the CPU (--device cpu)",
+        "openvino_over_fp32": lambda precision: f"OpenVINO runs int8_static over fp32, not {precision}",
+        "openvino_no_dynamic_ranges": lambda: (
+            "OpenVINO quantises activations by ranges that are in the file (int8_static), not while it runs"
+        ),
+        "openvino_no_torch_module": lambda: "quantize_dynamic makes a torch module, which OpenVINO does not run",
+        "openvino_no_weight_only": lambda: (
+            "there is no export of it for OpenVINO: ONNX Runtime's is an operator of its own (MatMulNBits)"
+        ),
+        "openvino_no_fp8": lambda: "OpenVINO's CPU plug-in has no fp8 kernels: it would compute in another precision",
+        "openvino_no_kernels": lambda precision: (
+            f"its CPU plug-in has no {precision} kernels on this CPU: it would run another precision instead"
+        ),
+        "tensorrt_too_old": lambda version, needed: (
+            f"TensorRT {version} is older than {needed}, whose API this backend speaks"
+        ),
+        "tensorrt_takes_static": lambda precision: (
+            f"TensorRT takes int8 by Q/DQ nodes only: int8_static, not {precision}"
+        ),
+        "tensorrt_no_dynamic_ranges": lambda: (
+            "TensorRT takes the ranges of int8 from Q/DQ nodes in the file (int8_static), not while it runs"
+        ),
+        "tensorrt_no_torch_module": lambda: (
+            "quantize_dynamic makes a torch module for a CPU, which TensorRT does not run"
+        ),
+        "tensorrt_no_weight_only": lambda: (
+            "there is no export of it for TensorRT: ONNX Runtime's is an operator of its own (MatMulNBits)"
+        ),
+        "optimization_of_other_backends": lambda optimization, backends, backend: (
+            f"{optimization} is for {', '.join(backends)}, not for {backend}"
+        ),
+        "no_attention_kernel": lambda optimization, error: (
+            f"{optimization}: {error} for these shapes and this precision on this device"
+        ),
+        "no_attention": lambda optimization: (
+            f"{optimization}: no network of this model calls scaled_dot_product_attention"
+        ),
+        "no_convolution": lambda: "channels_last: this model has no two-dimensional convolution",
+        "no_projections": lambda: "fused_qkv: this model has no projections that can be fused (timm's are already)",
+        "no_vae": lambda optimization: f"{optimization}: this model has no VAE",
+        "nothing_to_slice": lambda optimization: f"{optimization}: a batch of one has nothing to slice",
+        "one_tile": lambda optimization: f"{optimization}: a picture of this size fits in one tile",
+        "dynamic_size_without_pictures": lambda: "dynamic_size: no network of this model takes pictures or latents",
+        "dimension_made_constant": lambda optimizations, axes, component: (
+            f"{'+'.join(optimizations)}: torch.export made the {' or '.join(axes)} of {component} a constant"
+        ),
+        "cache_unknown": lambda why: f"cold_cache: {why}",
+        "no_room_to_flush": lambda bytes: (
+            f"cold_cache: there is no room to flush the caches, which takes {bytes / 2**20:.0f} MiB beside the model"
+        ),
+    }
+)
+
+# Why what ran is not what was asked for.
+sentences(
+    {
+        "capture_failed": lambda component, error: f"{component}: not captured as a CUDA graph: {error}",
+        "capture_incomplete": lambda component: (
+            f"{component}: a replay of the captured CUDA graph does not write its whole output"
+        ),
+        "capture_elsewhere": lambda component: (
+            f"{component}: not captured as a CUDA graph: two calls write their output to different addresses"
+        ),
+        "capture_not_replayed": lambda component, replays, calls: (
+            f"{component}: {replays} replays of its CUDA graph in {calls} calls"
+        ),
+        "capture_skipped": lambda mode, count: f"mode {mode}: inductor did not capture {count} graph(s) as CUDA graphs",
+        "capture_divided": lambda mode, parts: (
+            f"mode {mode}: inductor divided its graph(s) into {parts} parts to capture some of them"
+        ),
+        "capture_of_some": lambda mode, count, graphs: (
+            f"mode {mode}: inductor recorded {count} of {graphs} graph(s) as CUDA graphs"
+        ),
+        "capture_repeated": lambda mode: (
+            f"mode {mode}: inductor recorded CUDA graphs again after the build, so some calls are not replays"
+        ),
+        "recompiled": lambda count: (
+            f"{count} recompilation(s) after the build: the timed shapes are not the compiled ones"
+        ),
+        "no_weight_of_dtype": lambda dtype, found: f"no weight is {dtype}; found {found or 'no weights'}",
+        "weights_of_several_dtypes": lambda found: f"weights of several dtypes: {found}",
+        "quantised_layers": lambda reason, layers: f"{reason}; linear layers quantised: {layers}",
+        "layers_not_quantised": lambda count, layers, component, some: (
+            f"{count} of {layers} linear layers of {component} are not quantised ({', '.join(some)})"
+        ),
+        "layers_not_in_integers": lambda precision, component, count, layers: (
+            f"{precision}: {count} of the {layers} quantised layers of {component} ran in integers"
+        ),
+        "no_integer_node": lambda precision, operators: (
+            f"{precision} was asked for, but no node that ran is one of {', '.join(operators)}"
+        ),
+        "runs_elsewise": lambda precision, layers: (
+            f"{precision} was asked for, but no convolution or matrix product runs in it: {layers}"
+        ),
+        "some_run_elsewise": lambda precision, layers: (
+            f"{precision} was asked for, but {layers} run in another precision"
+        ),
+        "nodes_elsewhere": lambda provider, count, nodes, some: (
+            f"asked for {provider}, but {count} of {nodes} nodes ran elsewhere ({', '.join(some)})"
+        ),
+        "no_node_in_profile": lambda provider: (
+            f"asked for {provider}, but ONNX Runtime's profile names no node that ran"
+        ),
+        "engine_of_other_dtype": lambda precision, component, tensors: (
+            f"{precision} was asked for, but the engine of {component} takes or gives {tensors}"
+        ),
+        "engine_not_inspected": lambda precision, component: (
+            f"{precision}: the engine inspector's text names no known type in the engine of {component}, so that "
+            "nothing proves the types of its layers; the text is in the file .layers.json beside the engine"
+        ),
+        "engine_layers_few": lambda precision, component, count, type, layers: (
+            f"{precision}: {count} layers of the engine of {component} compute in {type}, fewer than a third of its "
+            f"{layers} quantised ones"
+        ),
+        "engine_layers_none": lambda precision, type: (
+            f"{precision} was asked for, but no layer of any engine computes in {type}"
+        ),
+        "settings_changed": lambda settings: f"the row changed a process-wide setting: {', '.join(settings)}",
+        "input_changed": _input_changed,
+        "batch_changed": lambda: (
+            f"the timed batch was changed while it was timed, so the iterations did not do the same work; {_OWN_COPY}"
+        ),
     }
 )

@@ -81,7 +81,7 @@ def _backends(device: str) -> list[dict[str, Any]]:
 
 def _compiler(what: str, device: str, purpose: str) -> dict[str, Any]:
     reason = missing_compiler(device)
-    return _row(what, reason is None, reason or purpose)
+    return _row(what, reason is None, str(reason or purpose))
 
 
 def _energy(meter: devices.EnergyMeter | str) -> dict[str, Any]:

@@ -120,7 +120,8 @@ def _stage_and_quality() -> list[Row]:
 def _backends(device: str) -> list[Row]:
     found = []
     for name, backend in BACKENDS.items():
-        precisions = {p: backend.unavailable(p, device) for p in PRECISIONS}
+        found_reasons = {p: backend.unavailable(p, device) for p in PRECISIONS}
+        precisions = {p: None if reason is None else str(reason) for p, reason in found_reasons.items()}
         reasons = set(precisions.values())
         found.append(
             {

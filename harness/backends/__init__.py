@@ -13,7 +13,7 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from harness.numerics import precision as precisions
 from harness.numerics.calibration import Recorded
@@ -92,30 +92,43 @@ class Backend(Protocol):
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build: ...
 
 
-BROKEN: Final = "cannot be imported"  # in the reason of a package that is installed, and no use
+class CaptureFailed(RuntimeError):
+    """A network could not be captured as a CUDA graph, for `reason`; its kind begins with "capture_"."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
-def missing_package(name: str, purpose: str) -> str | None:
+def is_capture(reason: Reason) -> bool:
+    """Whether a reason says that a network was not run as one CUDA graph."""
+    return reason.kind.startswith("capture_")
+
+
+def missing_package(name: str, purpose: str) -> Reason | None:
     """Why package `name` cannot be imported, or None; looks it up without importing it."""
-    return None if importlib.util.find_spec(name) else f"{purpose} needs the package {name}, which is not installed"
+    if importlib.util.find_spec(name):
+        return None
+    return Reason("missing_package", {"package": name, "purpose": purpose})
 
 
-def cannot_import(name: str, label: str) -> str | None:
+def cannot_import(name: str, label: str) -> Reason | None:
     """Why package `name` cannot be imported, or None: it is not installed, or a library that it loads is missing."""
     if reason := missing_package(name, label):
         return reason
     try:
         importlib.import_module(name)
     except Exception as error:
-        return f"{label} {BROKEN}: {type(error).__name__}: {error}"
+        return Reason("package_broken", {"package": label, "error": f"{type(error).__name__}: {error}"})
     return None
 
 
-def missing_device(device: str) -> str | None:
+def missing_device(device: str) -> Reason | None:
     """Why this machine cannot run anything on "cuda", or None; a CPU is always there."""
     from harness.devices import cuda
 
-    return cuda.unavailable() if device == "cuda" else None
+    reason = cuda.unavailable() if device == "cuda" else None
+    return None if reason is None else Reason("no_device", {"why": reason})
 
 
 def cached_before(request: BuildRequest) -> bool:

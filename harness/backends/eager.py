@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.backends import Build, BuildRequest
 from harness.numerics import linear_use, precision, quantisation, share
 from harness.numerics.linear_use import Calls, Left, Observed
+from harness.reasons import Reason
 from harness.registry import BACKENDS
 from harness.types import Component
 
@@ -22,14 +23,11 @@ class Eager:
     label = "PyTorch eager"
     description = "the module's own forward, operator by operator"
 
-    def unavailable(self, wanted: str, device: str) -> str | None:
+    def unavailable(self, wanted: str, device: str) -> Reason | None:
         if reason := precision.unsupported_by_torch(wanted, device):
             return reason
         if device == "cuda" and quantisation.waits_for_gpu(precision.recipe_of(wanted)):
-            return (
-                f"torchao's {wanted} waits for the GPU in every linear layer unless it is compiled, so the latency "
-                "would be mostly that of the waiting; measure this precision with torch_compile"
-            )
+            return Reason("waits_for_gpu", {"precision": wanted})
         return None
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
@@ -113,11 +111,12 @@ def read_back(cast: Cast, wanted: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"elements_by_dtype": elements}
     shares: share.Shares = {}
     faults = (precision.mismatch(found, own, row=elements) for own, found in by_precision.items())
-    fault = next(filter(None, faults), None)
+    fault: Reason | None = next(filter(None, faults), None)
     if precision.recipe_of(wanted) is not None:
         layers = {name: quantisation.census(module, cast.left[name]) for name, module in cast.modules.items()}
         facts["quantised_layers"] = {name: found.in_words() for name, found in layers.items()}
-        fault = f"{fault}; linear layers quantised: {_listed(facts['quantised_layers'])}" if fault else None
+        layers_said = _listed(facts["quantised_layers"])
+        fault = Reason("quantised_layers", {"reason": fault, "layers": layers_said}) if fault else None
         fault = fault or next(filter(None, (found.fault(name) for name, found in layers.items())), None)
         shares = {name: share.of_module(module) for name, module in cast.modules.items()}
     return {

@@ -134,13 +134,13 @@ def rest_of(precision: str) -> str:
     return next(p.name for p in _ALL if p.recipe is None and p.activations == DTYPES[precision])
 
 
-def unsupported_by_torch(precision: str, device: str) -> str | None:
+def unsupported_by_torch(precision: str, device: str) -> Reason | None:
     """Why torch cannot run `precision` on "cpu" or "cuda" here; None where it can."""
     from harness.devices import cuda
 
     wanted = BY_NAME[precision]
-    if device == "cuda" and (reason := cuda.unavailable()):
-        return reason
+    if device == "cuda" and (why := cuda.unavailable()):
+        return Reason("no_device", {"why": why})
     if wanted.recipe == "int8_dynamic_classic":
         return _classic_unsupported(device)
     if wanted.gpu_only and device != "cuda":
@@ -148,17 +148,17 @@ def unsupported_by_torch(precision: str, device: str) -> str | None:
     if device == "cuda" and (reason := too_old(precision)):
         return reason
     if wanted.recipe is not None and importlib.util.find_spec("torchao") is None:
-        return f"{precision} needs the package torchao, which is not installed"
+        return Reason("missing_package", {"package": "torchao", "purpose": precision})
     return None
 
 
 _NEEDS_GPU: Final = {
-    "tf32": "TF32 is a mode of NVIDIA tensor cores; a CPU has none",
-    "fp8_e4m3": "torchao's fp8 needs an NVIDIA GPU of compute capability 8.9 or newer; the device here is a CPU",
+    "tf32": Reason("tf32_needs_gpu"),
+    "fp8_e4m3": Reason("fp8_needs_gpu"),
 }
 
 
-def too_old(precision: str) -> str | None:
+def too_old(precision: str) -> Reason | None:
     """Why the tensor cores of this GPU do not compute in `precision`, or None where they do. The row would run in
     another precision under this name, or fail."""
     import torch
@@ -166,7 +166,7 @@ def too_old(precision: str) -> str | None:
     needed = BY_NAME[precision].capability
     if needed is None or torch.cuda.get_device_capability() >= needed:
         return None
-    return f"{precision} needs compute capability {needed[0]}.{needed[1]} or newer"
+    return Reason("compute_capability", {"precision": precision, "needed": f"{needed[0]}.{needed[1]}"})
 
 
 def of_component(component: Component, row: str) -> str:
@@ -201,15 +201,15 @@ def upcast_warnings(components: Iterable[Component], row: str) -> tuple[Reason, 
     )
 
 
-def _classic_unsupported(device: str) -> str | None:
+def _classic_unsupported(device: str) -> Reason | None:
     import torch
 
     if device != "cpu":
-        return "quantize_dynamic has kernels for a CPU only"
+        return Reason("classic_on_cpu_only")
     if not hasattr(torch.ao.quantization, "quantize_dynamic"):
-        return f"torch {torch.__version__} has no quantize_dynamic any more"
+        return Reason("classic_gone", {"version": torch.__version__})
     engine = torch.backends.quantized.engine
-    return None if engine not in {"none", ""} else "this build of torch has no engine for quantised operators"
+    return None if engine not in {"none", ""} else Reason("no_quantised_engine")
 
 
 @contextmanager
@@ -346,16 +346,18 @@ def weights_of(module: torch.nn.Module) -> dict[str, Any]:
     return {"bytes": total, "elements_by_dtype": dict(by_dtype)}
 
 
-def mismatch(elements_by_dtype: Mapping[str, int], precision: str, row: Mapping[str, int] | None = None) -> str | None:
+def mismatch(
+    elements_by_dtype: Mapping[str, int], precision: str, row: Mapping[str, int] | None = None
+) -> Reason | None:
     """Why the weights read back are not of the precision asked for; None where they are. Where these are only the
     weights of some components, `row` has those of all: the type that the precision is named after must be in a row, but
     not in each of its components, of which one may have no layer to quantise."""
     wanted = BY_NAME[precision]
     floating, of_row = (_floating(found) for found in (elements_by_dtype, elements_by_dtype if row is None else row))
     if not of_row.get(wanted.stored):
-        return f"no weight is {wanted.stored}; found {of_row or 'no weights'}"
+        return Reason("no_weight_of_dtype", {"dtype": wanted.stored, "found": of_row})
     if floating.keys() - {wanted.stored, wanted.activations}:
-        return f"weights of several dtypes: {of_row}"
+        return Reason("weights_of_several_dtypes", {"found": of_row})
     return None
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from harness.numerics import linear_use
 from harness.numerics.linear_use import Left, Range, Ranges, linears
+from harness.reasons import Reason
 
 if TYPE_CHECKING:
     import torch
@@ -42,13 +43,13 @@ class Census:
     quantised: frozenset[str]
     left: Mapping[str, Left]
 
-    def fault(self, network: str) -> str | None:
+    def fault(self, network: str) -> Reason | None:
         """Which layers ought to be quantised and are not, or None."""
         forgotten = [name for name in self.layers if name not in self.quantised and name not in self.left]
         if not forgotten:
             return None
-        some = ", ".join(forgotten[:3])
-        return f"{len(forgotten)} of {len(self.layers)} linear layers of {network} are not quantised ({some})"
+        counts = {"count": len(forgotten), "layers": len(self.layers)}
+        return Reason("layers_not_quantised", {**counts, "component": network, "some": forgotten[:3]})
 
     def in_words(self) -> str:
         """ "12 of 13; 1 left: its dimensions are not multiples of 16, as fp8 kernels need"."""

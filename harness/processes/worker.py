@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import causes, storage
+from harness.backends import CaptureFailed
 from harness.causes import Cause, one_line
 from harness.devices import cgroup
 from harness.measuring import reference
@@ -198,6 +199,8 @@ def _warned(job: Job, outcome: Outcome) -> Outcome:
 def _failure(error: BaseException, job: Job) -> Reason:
     if cause := _cause(error, job):
         return causes.reason(cause, one_line(error))
+    if isinstance(error, CaptureFailed):
+        return error.reason
     return Reason("unknown_name" if isinstance(error, UnknownName) else "error", {"error": one_line(error)})
 
 
