@@ -27,6 +27,7 @@ from harness.derived import DERIVED, Estimate, summarise
 from harness.processes import threads
 from harness.reasons import Reason
 from harness.same_outputs import same_outputs
+from harness.stored_types import Facts
 from harness.types import AXES, Case, Measurement, Metric, Run
 
 T = TypeVar("T")
@@ -184,7 +185,7 @@ def _status(measurements: Sequence[Measurement]) -> tuple[str, str | None]:
 
 
 def _conditions(run: Run, measurements: Sequence[Measurement]) -> dict[str, Any]:
-    facts = next((m.facts for m in measurements if m.facts), {})
+    facts: Mapping[str, Any] = next((m.facts for m in measurements if m.facts), Facts())
     return {
         "device": run.environment.get("device_name"),
         "threads": threads.in_words(run.environment),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from harness import labels, reasons
 from harness.causes import Cause
 from harness.reasons import Reason
+from harness.stored_types import Environment, Facts, State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -279,8 +280,8 @@ class Measurement:
     samples: Samples = field(default_factory=dict)
     warmup: Samples = field(default_factory=dict)
     missing: dict[str, Reason] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    state: dict[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
+    state: State = field(default_factory=State)
     warnings: tuple[Reason, ...] = ()
     images: tuple[str, ...] = ()
     started: str = ""
@@ -325,7 +326,7 @@ class Run:
     id: str
     suite: str
     protocol: Protocol
-    environment: dict[str, Any]
+    environment: Environment
     metrics: dict[str, Metric]
     cases: tuple[Case, ...]
     measurements: tuple[Measurement, ...]

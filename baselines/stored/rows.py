@@ -59,7 +59,8 @@ class Row:
 
     def fact(self, name: str) -> Any:
         """The one value of a fact; None where it is not recorded. Raises ValueError where processes disagree."""
-        found = [m.facts[name] for m in self.processes if name in m.facts]
+        facts: list[Mapping[str, Any]] = [m.facts for m in self.processes]
+        found = [each[name] for each in facts if name in each]
         if any(value != found[0] for value in found[1:]):
             raise ValueError(f"{name} differs between the processes of one row")
         return found[0] if found else None

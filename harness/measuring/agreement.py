@@ -50,10 +50,12 @@ class Difference:
 def difference(first: Measurement, other: Measurement) -> Difference | None:
     """The first fact in which `other` differs from `first`, outputs last; None if they agree. A fact that either lacks
     is not compared."""
+    there: Mapping[str, Any] = first.facts
+    here: Mapping[str, Any] = other.facts
     for name in (*PROVEN, "output_hash"):
-        if name in first.facts and name in other.facts and first.facts[name] != other.facts[name]:
-            error = other.facts.get("first_process_error") if name == "output_hash" else None
-            return Difference(fact=name, first=first.facts[name], other=other.facts[name], error=error)
+        if name in there and name in here and there[name] != here[name]:
+            error = here.get("first_process_error") if name == "output_hash" else None
+            return Difference(fact=name, first=there[name], other=here[name], error=error)
     return None
 
 

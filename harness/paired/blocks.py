@@ -77,11 +77,12 @@ def measure_block(block: BlockJob, report: Callable[[str], None]) -> BlockResult
         outcome = measure_job(each, lambda _phase: None, turns)
         metrics |= {m.name: m for m in outcome.metrics}
         measured = outcome.measurement
-        state = {**measured.state, "cpus": sorted(os.sched_getaffinity(0))} if block.cpus else measured.state
-        facts = measured.facts
+        state, facts = measured.state.copy(), measured.facts.copy()
+        if block.cpus:
+            state["cpus"] = sorted(os.sched_getaffinity(0))
         if block.packages:
             classes = facts.get("layers_from", ())
-            facts = {**facts, "imported": used_code(each.case, classes, block.packages, each.plugins, before)}
+            facts["imported"] = dict(used_code(each.case, classes, block.packages, each.plugins, before))
         timed = replace(measured, started=started, duration_s=perf_counter() - clock)
         measurements.append(replace(timed, state=state, facts=facts))
     if turns is not None:

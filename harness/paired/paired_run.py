@@ -86,7 +86,7 @@ class PairedRun:
     arms: tuple[dict[str, Any], dict[str, Any]]
     loaded: tuple[dict[str, Any], dict[str, Any]]
     proof: tuple[str, ...]
-    environment: dict[str, Any]
+    environment: Environment
     protocol: Protocol
     metrics: dict[str, Metric]
     rows: tuple[PairedRow, ...]

@@ -19,7 +19,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from harness import storage
 from harness.measuring import agreement, contention
@@ -32,6 +32,7 @@ from harness.paired.paired_run import CONTROL_GROUP, COPY, Block, PairedRow, Pai
 from harness.processes.endings import Reply
 from harness.processes.measure import Job
 from harness.reasons import Reason
+from harness.stored_types import Facts, State
 from harness.timing import perf_counter
 from harness.types import Case, Measurement
 
@@ -317,8 +318,8 @@ class Pairs:
 def _of_pair(measurement: Measurement, state: Mapping[str, Any] | None) -> Measurement:
     """The measurement with the machine's state as the referee saw it (the other arm is no stranger), and with the
     facts that prove its work; the rest is the same in every block and in the preflight."""
-    facts = {k: v for k, v in measurement.facts.items() if k in BLOCK_FACTS}
+    facts = cast("Facts", {k: v for k, v in measurement.facts.items() if k in BLOCK_FACTS})
     kept = (w for w in measurement.warnings if not contention.is_contention(w))
-    seen = {**measurement.state, **(state or {}), "peers": 1}
+    seen = cast("State", {**measurement.state, **(state or {}), "peers": 1})
     found = contention.contended(seen)
     return replace(measurement, facts=facts, state=seen, warnings=(*kept, found) if found else tuple(kept))

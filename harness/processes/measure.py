@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from harness import probes, reasons
 from harness.backends import Build, BuildRequest
@@ -40,6 +40,7 @@ from harness.probes.stages import component_metric, sum_warning
 from harness.processes.used_code import packages_of
 from harness.reasons import Reason
 from harness.registry import BACKENDS
+from harness.stored_types import Facts, State
 from harness.timing import Timer, perf_counter
 from harness.types import Case, Component, Forward, Measurement, Metric, Protocol, Workload
 
@@ -331,8 +332,8 @@ def _measurement(
         samples=samples,
         warmup=_merged(f.warmup for f in findings),
         missing=missing,
-        facts=facts,
-        state=state,
+        facts=cast("Facts", facts),
+        state=cast("State", state),
         warnings=tuple(
             reasons.warning(told)
             for told in (

@@ -25,7 +25,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from harness import causes, storage
 from harness.backends import CaptureFailed
@@ -42,6 +42,7 @@ from harness.processes.endings import Reply
 from harness.processes.measure import Job, Outcome, measure
 from harness.reasons import Reason
 from harness.registry import UnknownName
+from harness.stored_types import Facts
 from harness.timing import perf_counter
 from harness.types import Measurement, Unsupported
 
@@ -216,7 +217,8 @@ def _without_the_rest(outcome: Outcome, reason: Reason | None) -> Outcome:
     """An outcome whose last probes did not come to their end, with the reason as the fact of each."""
     measured = outcome.measurement
     missing = {f"{name}_missing": str(reason) for name in outcome.unfinished}
-    return replace(outcome, measurement=replace(measured, facts={**measured.facts, **missing}), unfinished=())
+    facts = cast("Facts", {**measured.facts, **missing})
+    return replace(outcome, measurement=replace(measured, facts=facts), unfinished=())
 
 
 def _ended(job: Job, status: Any, reason: Reason | None) -> Outcome:
