@@ -45,6 +45,7 @@ def test_files_that_the_readme_names_exist() -> None:
         "harness.labels",
         "harness.units",
         "harness.timing",
+        "harness.reasons",
         "harness.stats",
         "harness.processes.threads",
     ],
