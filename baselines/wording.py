@@ -40,7 +40,7 @@ class ReasonKind(StrEnum):
     ROW_SKIPPED = "row_skipped"
     ROW_HEALTHY_NOW = "row_healthy_now"
     ROW_NEW = "row_new"
-    NOT_MEASURED = "not_measured"
+    ROW_NOT_MEASURED = "row_not_measured"
     NOT_MEASURED_NOR_STORED = "not_measured_nor_stored"
     PROCESSES_MISSING = "processes_missing"
     # Whether two rows did the same work under the same conditions.
@@ -128,7 +128,7 @@ class ReasonKind(StrEnum):
     NO_LARGER = "no_larger"
     NO_PAIR = "no_pair"
     PAIRS_UNDECIDED = "pairs_undecided"
-    TOO_FEW_SAMPLES = "too_few_samples"
+    FEW_SAMPLES_IN_BLOCK = "few_samples_in_block"
     NO_FIGURE = "no_figure"
     BROKEN_IN_BLOCK = "broken_in_block"
     CONTENDED_PAIRS = "contended_pairs"
@@ -332,7 +332,7 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.ROW_SKIPPED: lambda now, before: f"in this run the row {now}; in the baseline it {before}",
     K.ROW_HEALTHY_NOW: lambda before: f"the row is ok now; in the baseline it {before}",
     K.ROW_NEW: _row_new,
-    K.NOT_MEASURED: lambda: "the row was not measured in this run",
+    K.ROW_NOT_MEASURED: lambda: "the row was not measured in this run",
     K.NOT_MEASURED_NOR_STORED: lambda: "the row was not measured in this run, and it is not in the baseline",
     K.PROCESSES_MISSING: _processes_missing,
     K.FACT_VARIES: lambda name: f"{name} differs between the processes of one row",
@@ -446,7 +446,7 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.NO_LARGER: _no_larger,
     K.NO_PAIR: lambda ended: f"{ended}: no pair was measured",
     K.PAIRS_UNDECIDED: lambda ended, pairs: f"{ended}: {pairs} pairs neither show a change nor rule one out",
-    K.TOO_FEW_SAMPLES: lambda figure, samples, needed: (
+    K.FEW_SAMPLES_IN_BLOCK: lambda figure, samples, needed: (
         f"too few samples in a block for a {figure} ({samples} of {needed})"
     ),
     K.NO_FIGURE: lambda figure: f"no block gave a {figure}",

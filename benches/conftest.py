@@ -15,6 +15,7 @@ from benches.cli.arguments import device_name, positive
 from benches.failures import KNOWN, exit_code, text
 from benches.pytest_plugin.sweep import STEPWISE, StepwiseRun
 from harness.devices import unmeasured
+from harness.stored_types import Environment
 from harness.types import AXES, Case
 from reports.formats import benchmark_json
 
@@ -96,7 +97,7 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
     return benchmark_json.machine_info(_environment(config))
 
 
-def _environment(config: pytest.Config) -> dict[str, Any]:
+def _environment(config: pytest.Config) -> Environment:
     """The conditions of the run; ends the session where they cannot be had."""
     try:
         return config.stash[STEPWISE].environment

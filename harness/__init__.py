@@ -1,0 +1,5 @@
+"""How it is measured: cases, workers, timing, probes, backends, devices, storage, frames."""
+
+from harness import wording
+
+__all__ = ["wording"]  # imported so that every reason of this room has its sentence

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from harness.measuring.contention import is_contention
+from harness.reasons import Reason
 from harness.types import Measurement, Run
 
 Key = tuple[str, int]
 RETRIED = frozenset({"failed", "timeout", "oom", "invalid"})  # a skipped row is a fact of the machine
 
 
-def contended(measurement: Measurement) -> str | None:
+def contended(measurement: Measurement) -> Reason | None:
     """Why the machine was not quiet during a measurement, by the criteria of the measuring side; None where it was."""
-    return next((w for w in measurement.warnings if w.startswith("contended")), None)
+    return next(filter(is_contention, measurement.warnings), None)
 
 
 def of_environment(measurement: Measurement) -> bool:

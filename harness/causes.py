@@ -1,7 +1,7 @@
 """Typed causes of failed measurements, and how they are determined.
 
 A failure caused by the environment (a full disk, a missing folder, a kill from outside) is not a result of its row:
-`imgbench run --resume` measures that row again. Code decides by the cause; `sentence` turns it into text for people.
+`imgbench run --resume` measures that row again. The cause is the kind of the measurement's reason (`reason`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
+
+from harness.reasons import Reason
 
 
 class Cause(StrEnum):
@@ -99,9 +101,9 @@ MAX_REASON = 400
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def sentence(cause: Cause, detail: str) -> str:
-    """The reason of a row in words: the cause and the detail."""
-    return f"{WORDS[cause]}: {detail}" if detail else WORDS[cause]
+def reason(cause: Cause, detail: Reason | str = "") -> Reason:
+    """The reason of a row that failed because of `cause`; `detail` is what was seen."""
+    return Reason(str(cause), {"detail": detail} if detail else {})
 
 
 def of_error(error: BaseException) -> Cause | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness import stats
+from harness.reasons import Reason
 from harness.types import Metric
 
 
@@ -22,7 +23,7 @@ class Estimate:
     value: float | None = None
     low: float | None = None
     high: float | None = None
-    reason: str | None = None
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ def _percentile(percentile: float) -> Callable[[stats.Groups, int], Estimate]:
     def estimate(groups: stats.Groups, _batch_size: int) -> Estimate:
         count, needed = sum(len(g) for g in groups), stats.needed_for(percentile)
         if count < needed:
-            return Estimate(reason=f"needs {needed} samples, has {count}")
+            return Estimate(reason=Reason("too_few_samples", {"needed": needed, "count": count}))
         value = stats.pooled_percentile(groups, percentile)
         return _estimate(value, stats.percentile_interval(groups, percentile))
 

@@ -4,7 +4,11 @@
     run = storage.load("runs/digits-...")
     frames.cases_frame(run).sort_values("latency_s")[["label", "latency_s", "throughput", "recognised"]]
 
-Values are in base units (seconds, bytes, joules); NaN is missing, with the reason in the column `missing`.
+Values are in base units (seconds, bytes, joules); NaN is missing, with the reason in the column `missing` (metric ->
+sentence) and its kind in `missing_kinds`. `warnings` lists the short names of a row's warnings ("contended",
+"partly quantised"), `warning_texts` their sentences in the same order:
+
+    frame[frame["warnings"].map(lambda names: "contended" in names)]
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import csv
 import json
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,8 +26,11 @@ from harness import stats
 from harness.derived import DERIVED, Estimate, summarise
 from harness.identical_outputs import identical_outputs
 from harness.processes import threads
+from harness.reasons import Reason
+from harness.stored_types import Facts
 from harness.types import AXES, Case, Measurement, Metric, Run
 
+T = TypeVar("T")
 NOT_RUN = "not_run"
 LEADING = (
     "run_id",
@@ -35,7 +42,9 @@ LEADING = (
     "reason",
     "replicates",
     "warnings",
+    "warning_texts",
     "missing",
+    "missing_kinds",
     "images",
 )
 _SEVERITY = ("invalid", "failed", "oom", "timeout", "skipped", "ok")  # the worst first
@@ -101,9 +110,11 @@ def _row(
     measurements: Sequence[Measurement],
     spread: Mapping[str, stats.Spread | None],
     metrics: Collection[str],
-    same_output: str | None,
+    same_output: Reason | None,
 ) -> dict[str, Any]:
     status, reason = _status(measurements)
+    warnings = (w for w in (*(w for m in measurements for w in m.warnings), same_output) if w is not None)
+    told = _unique((w.name, str(w)) for w in warnings)
     row: dict[str, Any] = {
         "run_id": run.id,
         "case_id": case.id,
@@ -113,25 +124,28 @@ def _row(
         "status": status,
         "reason": reason,
         "replicates": sum(m.status == "ok" for m in measurements),
-        "warnings": "; ".join(_unique(filter(None, (*(w for m in measurements for w in m.warnings), same_output)))),
+        "warnings": [name for name, _ in told],
+        "warning_texts": [text for _, text in told],
         "images": list(_unique(i for m in measurements for i in m.images)),
     }
-    missing: dict[str, str] = {}
+    missing: dict[str, Reason] = {}
     if status == "ok":
         good = [m for m in measurements if m.status == "ok"]
         for m in good:
             missing.update(m.missing)
         for name, estimate in _estimates(run, case, good, spread, metrics):
             if estimate.value is None:
-                missing[name] = estimate.reason or "not measured"
+                missing[name] = estimate.reason or Reason("not_measured")
                 continue
             missing.pop(name, None)
             row[name] = estimate.value
             if estimate.low is not None:
                 row |= {f"{name}_low": estimate.low, f"{name}_high": estimate.high}
         for name in (n for n in metrics if n not in row and n not in missing):
-            missing[name] = "this row has no such metric: another model's, or weights that imgbench cannot judge"
-    return row | {"missing": missing} | _conditions(run, measurements)
+            missing[name] = Reason("no_such_metric")
+    row["missing"] = {name: str(why) for name, why in missing.items()}
+    row["missing_kinds"] = {name: why.kind for name, why in missing.items()}
+    return row | _conditions(run, measurements)
 
 
 def _estimates(
@@ -162,16 +176,16 @@ def _widened(estimate: Estimate, spread: stats.Spread | None, processes: int) ->
 
 def _status(measurements: Sequence[Measurement]) -> tuple[str, str | None]:
     if not measurements:
-        return NOT_RUN, "not measured yet"
+        return NOT_RUN, str(Reason("not_measured_yet"))
     worst = min(measurements, key=lambda m: _SEVERITY.index(m.status))
     count = sum(m.status == worst.status for m in measurements)
     if worst.status == "ok" or count == len(measurements):
-        return worst.status, worst.reason
+        return worst.status, None if worst.reason is None else str(worst.reason)
     return worst.status, f"{worst.reason} (in {count} of {len(measurements)} processes)"
 
 
 def _conditions(run: Run, measurements: Sequence[Measurement]) -> dict[str, Any]:
-    facts = next((m.facts for m in measurements if m.facts), {})
+    facts: Mapping[str, Any] = next((m.facts for m in measurements if m.facts), Facts())
     return {
         "device": run.environment.get("device_name"),
         "threads": threads.in_words(run.environment),
@@ -183,7 +197,7 @@ def _conditions(run: Run, measurements: Sequence[Measurement]) -> dict[str, Any]
     }
 
 
-def _unique(values: Iterable[str]) -> list[str]:
+def _unique(values: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(values))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from harness.reasons import Reason
 from harness.types import Case, Measurement, Run
 
 ASKED = ("scheduler", "num_steps", "guidance_scale", "prompt")
@@ -29,13 +30,9 @@ class IdenticalOutput:
     more: int = 0
 
     @property
-    def warning(self) -> str:
+    def warning(self) -> Reason:
         values = [_LONG.get(axis) or f"{axis} {_text(getattr(self.other, axis))}" for axis in self.axes]
-        others = f" and of {self.more} more" if self.more else ""
-        return (
-            f"same output: bit-identical to the row with {' and '.join(values)}{others}, so that the difference in "
-            f"{' and '.join(self.axes)} changed nothing"
-        )
+        return Reason("same_output", {"values": values, "axes": list(self.axes), "more": self.more})
 
 
 def identical_outputs(run: Run) -> dict[str, IdenticalOutput]:

@@ -1,7 +1,7 @@
 """Why something is as it is, as a value: a kind, by which code decides, and the data of which its sentence is made.
 
-    Reason("contended_cpu", {"share": 0.34})
-    str(reason)                              # "contended: other processes used 34 % of a core"
+    Reason("contended_steal", {"share": 0.34})
+    str(reason)                              # "contended: the hypervisor took 34% of a core meanwhile"
 
 A room declares its kinds, each with its sentence, in one file (`sentences`). Nothing decides by a sentence: a test
 replaces every one of them and no verdict, exit code or stored state changes. Text from outside (an exception, a plugin,
@@ -10,7 +10,10 @@ a run that an older version stored) is data of a kind: its sentence is the text 
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,6 +21,9 @@ Sentence = Callable[..., str]
 
 STATED: Final = "stated"  # the kind of a reason of which only the text is known, and the key of that text
 SENTENCES: Final[dict[str, Sentence]] = {}
+NAMES: Final[dict[str, str]] = {}  # of kinds whose short name is not the kind itself with spaces
+NOT_FINITE: Final = "not_finite"  # the key of a number that JSON cannot write
+_OWN_NAME: Final = re.compile(r"([a-z][a-z0-9 _-]{0,39}): ", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -29,14 +35,27 @@ class Reason:
     kind: str
     data: Mapping[str, Any] = field(default_factory=dict)
 
+    def __hash__(self) -> int:
+        return hash(self.kind)
+
     def __str__(self) -> str:
         if STATED in self.data:
             return str(self.data[STATED])
-        sentence = SENTENCES.get(self.kind)
-        if sentence is None:  # stored by a newer version, or by a plugin that is not loaded
-            told = ", ".join(f"{name} {value}" for name, value in self.data.items())
-            return f"{self.kind.replace('_', ' ')}{f' ({told})' if told else ''}"
-        return sentence(**self.data)
+        if sentence := SENTENCES.get(self.kind):
+            with suppress(TypeError, ValueError, KeyError, IndexError):  # data of another version
+                return sentence(**self.data)
+        told = ", ".join(f"{name} {value}" for name, value in self.data.items())
+        return f"{self.kind.replace('_', ' ')}{f' ({told})' if told else ''}"
+
+    @property
+    def name(self) -> str:
+        """The short name of a warning, which a row shows after its status: "contended", "partly quantised"."""
+        return str(self) if self.kind == STATED else NAMES.get(self.kind, self.kind.replace("_", " "))
+
+    @property
+    def detail(self) -> str:
+        """The sentence without the short name before it."""
+        return str(self).removeprefix(f"{self.name}: ")
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "data": {name: _plain(value) for name, value in self.data.items()}}
@@ -52,6 +71,18 @@ def of(given: Reason | str) -> Reason:
     return given if isinstance(given, Reason) else stated(given)
 
 
+def warning(given: Reason | str) -> Reason:
+    """A warning as it is, or of a plugin's (or an older version's) text: what stands before the first ": " is its kind.
+
+    >>> warning("partly quantised: 43 % of the weights").kind
+    'partly_quantised'
+    """
+    if isinstance(given, Reason):
+        return given
+    named = _OWN_NAME.match(given)
+    return stated(given, re.sub("[ -]", "_", named[1].lower()) if named else STATED)
+
+
 def from_json(value: Any) -> Reason:
     """The reason that `Reason.to_json` wrote. Raises ValueError where it is none."""
     if not _is_reason(value):
@@ -59,11 +90,14 @@ def from_json(value: Any) -> Reason:
     return Reason(value["kind"], {name: _value(each) for name, each in value["data"].items()})
 
 
-def sentences(given: Mapping[str, Sentence]) -> None:
-    """Declares kinds with their sentences. Raises ValueError where a kind is declared twice."""
+def sentences(given: Mapping[str, Sentence], name: str | None = None) -> None:
+    """Declares kinds with their sentences, and the short name that they share where it is not the kind's own. Raises
+    ValueError where a kind is declared twice."""
     if twice := sorted(SENTENCES.keys() & given.keys()):
         raise ValueError(f"the reason {twice[0]!r} is declared twice")
     SENTENCES.update(given)
+    if name is not None:
+        NAMES.update(dict.fromkeys(given, name))
 
 
 def _is_reason(value: Any) -> bool:
@@ -80,10 +114,14 @@ def _plain(value: Any) -> Any:
         return value.to_json()
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {NOT_FINITE: str(value)}
     return value
 
 
 def _value(value: Any) -> Any:
     if _is_reason(value):
         return from_json(value)
+    if isinstance(value, Mapping) and value.keys() == {NOT_FINITE}:
+        return float(value[NOT_FINITE])
     return [_value(each) for each in value] if isinstance(value, list) else value

@@ -1,26 +1,33 @@
-"""Reads the records of a run from JSON and checks every field against its declared type.
+"""The records of a run as JSON, and back; every field is checked against its declared type.
 
     record(Case, {"model": "sd15", "batch_size": "x"})  # ValueError: case.batch_size: 'x' must be a whole number
 
-A value of another type is refused when it is read, by the name of its field, not when something computes with it.
+A value of another type is refused when it is read, by the name of its field, not when something computes with it. Each
+measurement names its own schema, because a resumed run holds measurements of two versions.
+
+Format history: 2 has reasons, warnings and missing figures as {"kind", "data"}; 1 (0.1.0), without a number, has them
+as sentences (`harness.schema_1`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, fields, replace
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, fields
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from harness.causes import Cause
+from harness import reasons, schema_1
 from harness.quoting import quoted
+from harness.reasons import Reason
 from harness.stored_types import Environment, Facts, State, check, hints
 from harness.types import Case, Control, Measurement, Metric, Protocol
 
+SCHEMA: Final = 2
 # The behaviour of runs that were stored before these protocol fields existed.
 BEFORE = {"target_interval": None, "contended_retries": 0}
 # Fields that every version has written for a process: a line without one of them is incomplete.
-WRITTEN = tuple(f.name for f in fields(Measurement) if f.name not in {"cause", "attempt"})
+WRITTEN = tuple(f.name for f in fields(Measurement) if f.name != "attempt")
 MODELS = Mapping[str, Mapping[str, Any]]
 
 T = TypeVar("T")
@@ -103,19 +110,91 @@ def weights_from_dict(entry: Any) -> dict[str, dict[str, str]]:
     return found
 
 
+def measurement_to_dict(measurement: Measurement) -> dict[str, Any]:
+    """The measurement in JSON types. Raises ValueError on a sample that is not finite."""
+    document = {f.name: getattr(measurement, f.name) for f in fields(Measurement)}
+    if not measurement.attempt:
+        del document["attempt"]
+    return {
+        "schema": SCHEMA,
+        **document,
+        "case": asdict(measurement.case),
+        "reason": measurement.reason and measurement.reason.to_json(),
+        "missing": {name: told.to_json() for name, told in measurement.missing.items()},
+        "warnings": [told.to_json() for told in measurement.warnings],
+        "images": list(measurement.images),
+        **{
+            phase: {name: _finite(values) for name, values in document[phase].items()}
+            for phase in ("samples", "warmup")
+        },
+        **{free: _json(document[free]) for free in ("facts", "state")},
+    }
+
+
 def measurement_from_dict(entry: Mapping[str, Any]) -> Measurement:
-    """Inverse of `measurement_to_dict`. Raises ValueError, TypeError or KeyError on anything else."""
+    """Inverse of `measurement_to_dict`; also reads schema 1. Raises ValueError, TypeError or KeyError on anything
+    else."""
     check(entry, Mapping[str, Any], "measurement")
     values = dict(entry)
+    schema = values.pop("schema", 1)
+    if schema not in (1, SCHEMA):
+        raise ValueError(f"the measurement has schema {quoted(schema)}; this version reads 1 and {SCHEMA}")
     if absent := [name for name in WRITTEN if name not in values]:
         raise ValueError(f"the field {absent[0]!r} is missing")
+    if schema == 1:
+        values = schema_1.measurement(values)
     values["case"] = record(Case, values["case"])
-    if values.get("cause") is not None:
-        values["cause"] = Cause(values["cause"])
+    check(values["missing"], Mapping[str, Any], "measurement.missing")
+    check(values["warnings"], list[Any], "measurement.warnings")
+    check(values["facts"], Facts, "facts")
+    check(values["state"], State, "state")
+    if values["reason"] is not None:
+        values["reason"] = _reason(values["reason"], "measurement.reason")
+    values["missing"] = {name: _reason(told, f"measurement.missing.{name}") for name, told in values["missing"].items()}
+    values["warnings"] = tuple(_reason(told, f"measurement.warnings[{i}]") for i, told in enumerate(values["warnings"]))
+    values["state"] = _with_reasons(values["state"])
+    if isinstance(values["images"], list):
+        values["images"] = tuple(values["images"])
     measurement = record(Measurement, values)
     for name in ("replicate", "attempt"):
         if getattr(measurement, name) < 0:
             raise ValueError(f"measurement.{name}: {getattr(measurement, name)} must be 0 or more")
-    check(measurement.facts, Facts, "facts")
-    check(measurement.state, State, "state")
-    return replace(measurement, warnings=tuple(measurement.warnings), images=tuple(measurement.images))
+    return measurement
+
+
+def control_to_dict(control: Control) -> dict[str, Any]:
+    return {"side": control.side, "measurement": measurement_to_dict(control.measurement)}
+
+
+def _reason(value: Any, where: str) -> Reason:
+    try:
+        return reasons.from_json(value)
+    except ValueError:
+        raise ValueError(f"{where}: {quoted(value)} must be a reason: a mapping of kind and data") from None
+
+
+def _with_reasons(state: Mapping[str, Any]) -> dict[str, Any]:
+    if state.get("sentinel_contended") is None:
+        return dict(state)
+    return {**state, "sentinel_contended": _reason(state["sentinel_contended"], "state.sentinel_contended")}
+
+
+def _json(value: Any) -> Any:
+    """`value` in JSON types; a float that JSON cannot write (a scheduler's -inf) becomes its text."""
+    if isinstance(value, Reason):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {str(k): _json(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def _finite(values: Iterable[float]) -> list[float]:
+    listed = [float(v) for v in values]
+    bad = [v for v in listed if not math.isfinite(v)]
+    if bad:
+        raise ValueError(f"a sample is {bad[0]}; a value that is not finite is recorded as missing, with its reason")
+    return listed

@@ -5,15 +5,15 @@
     runs/<id>/controls.jsonl       one process of the A/A control a line
     runs/<id>/images/<case>.png    generated pictures of a case, one strip
 
-Format history: 1 (0.1.0) first.
+Format history: 2 has reasons as kinds and data; 1 (0.1.0) first. A run of schema 1 is read, and becomes one of schema 2
+when it is resumed: each measurement names its own schema (`harness.records`).
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -24,13 +24,21 @@ from harness import strict_json
 from harness.attempts import split
 from harness.files import append_line
 from harness.files import write_atomically as write_atomically
-from harness.records import check_header, control_from_dict, protocol_from_dict, weights_from_dict
+from harness.records import (
+    SCHEMA,
+    check_header,
+    control_from_dict,
+    control_to_dict,
+    protocol_from_dict,
+    weights_from_dict,
+)
 from harness.records import measurement_from_dict as measurement_from_dict
+from harness.records import measurement_to_dict as measurement_to_dict
 from harness.records import metrics_from_dict as metrics_from_dict
 from harness.records import record as record
 from harness.types import Case, Control, Measurement, Run
 
-SCHEMA = 1
+READ = (1, SCHEMA)
 RUN_FILE = "run.json"
 MEASUREMENTS_FILE = "measurements.jsonl"
 CONTROLS_FILE = "controls.jsonl"
@@ -68,8 +76,8 @@ def run_to_dict(run: Run) -> dict[str, Any]:
 
 def run_from_dict(document: Mapping[str, Any], folder: str | None = None, problems: tuple[str, ...] = ()) -> Run:
     """Inverse of `run_to_dict`. Raises UnreadableRun on another schema or a missing field."""
-    if document.get("schema") != SCHEMA:
-        raise UnreadableRun(f"schema {document.get('schema')!r}; this version reads {SCHEMA}")
+    if document.get("schema") not in READ:
+        raise UnreadableRun(f"it has schema {document.get('schema')!r}; this version of imgbench reads 1 and {SCHEMA}")
     try:
         check_header(document)
         measurements, superseded = split(measurement_from_dict(entry) for entry in document.get("measurements", ()))
@@ -78,7 +86,7 @@ def run_from_dict(document: Mapping[str, Any], folder: str | None = None, proble
             suite=document["suite"],
             description=document.get("description", ""),
             protocol=protocol_from_dict(document["protocol"]),
-            environment=dict(document["environment"]),
+            environment=document["environment"],
             metrics=metrics_from_dict(document["metrics"]),
             models=dict(document.get("models", {})),
             weights=weights_from_dict(document.get("weights", {})),
@@ -229,40 +237,3 @@ def _header(run: Run) -> dict[str, Any]:
         **({"weights": run.weights} if run.weights else {}),
         "cases": [asdict(case) for case in run.cases],
     }
-
-
-def measurement_to_dict(measurement: Measurement) -> dict[str, Any]:
-    """The measurement in JSON types. Raises ValueError on a sample that is not finite."""
-    document = asdict(measurement)
-    if not measurement.attempt:
-        del document["attempt"]
-    if measurement.cause is None:
-        del document["cause"]
-    for phase in ("samples", "warmup"):
-        document[phase] = {name: _finite(values) for name, values in document[phase].items()}
-    for free in ("facts", "state"):
-        document[free] = _json(document[free])
-    return document
-
-
-def control_to_dict(control: Control) -> dict[str, Any]:
-    return {"side": control.side, "measurement": measurement_to_dict(control.measurement)}
-
-
-def _json(value: Any) -> Any:
-    """`value` in JSON types; a float that JSON cannot write (a scheduler's -inf) becomes its text."""
-    if isinstance(value, Mapping):
-        return {str(k): _json(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
-
-
-def _finite(values: Iterable[float]) -> list[float]:
-    listed = [float(v) for v in values]
-    bad = [v for v in listed if not math.isfinite(v)]
-    if bad:
-        raise ValueError(f"a sample is {bad[0]}; a value that is not finite is recorded as missing, with its reason")
-    return listed

@@ -59,6 +59,8 @@ class Environment(TypedDict, total=False):
     platform: str | None
     kernel: str | None
     host_hash: str | None
+    energy_counter: str | None
+    memory_bytes: int | None
     versions: Texts | None
     flags: dict[str, str | bool | int | None] | None
     torch_settings: dict[str, str | bool] | None
@@ -68,18 +70,31 @@ class Environment(TypedDict, total=False):
     imgbench: str | None
     fingerprint: str | None
     plugins: list[str]
-    sources: Texts | None
+    sources: dict[str, str | None] | None
 
 
 class Facts(TypedDict, total=False):
-    """The keys of `Measurement.facts` that are read."""
+    """The keys of `Measurement.facts` that are read. An error may be infinite, and is then its text in a file."""
 
+    identity: dict[str, Any]
     work_hash: str | None
     weights_hash: str | None
     weights_source: str | None
     output_hash: str | None
+    output_kind: str
+    output_shape: list[int]
     turns: int
     loops: int
+    interval: float | None
+    repeat_error: Any
+    first_process_error: Any
+    injected: list[str]
+    imported: dict[str, Any]
+    layers_from: list[str]
+    kernels: Any
+    kernel_time_s: float | None
+    kernel_event_s: float | None
+    two_loops_ratio: float | None
     cold_cache_bytes: int
     cosine_floor: float | None
     error_ceiling: float | None
@@ -139,10 +154,11 @@ class Pass(TypedDict, total=False):
 class State(Pass, total=False):
     """The keys of `Measurement.state` that are read."""
 
+    cpus: list[int]
     latency_pass: Pass
     energy_pass: Pass
     sentinel: dict[str, list[float]]
-    sentinel_contended: str | None
+    sentinel_contended: Any  # a reason, as JSON in a file
 
 
 def check(value: Any, kind: Any, where: str) -> None:

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from harness import labels
+from harness import labels, reasons
 from harness.causes import Cause
+from harness.reasons import Reason
+from harness.stored_types import Environment, Facts, State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,14 +33,19 @@ Kind = Literal[
 Summary = Literal["median", "mean", "max", "last"]
 
 STATUSES: tuple[str, ...] = get_args(Status)
-IDENTICAL = "bit-identical to the fp32 eager output"  # the reason why a PSNR is missing: it would be infinite
+IDENTICAL = Reason("identical_output")  # the reason why a PSNR is missing: it would be infinite
 
 Samples = dict[str, list[float]]
 Forward = Callable[..., "torch.Tensor"]
 
 
 class Unsupported(ValueError):
-    """A combination that a model or a backend cannot do: its row is `skipped`, with this as the reason."""
+    """A combination that a model or a backend cannot do: its row is `skipped`, with this as the reason (a `Reason`, or
+    text)."""
+
+    def __init__(self, reason: Reason | str) -> None:
+        super().__init__(str(reason))
+        self.reason = reasons.of(reason)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +188,7 @@ class Workload:
     quality: Quality | None = None
     calibration: CalibrationData | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason | str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,24 +266,23 @@ class Measurement:
 
     `samples` and `warmup` are raw values in base units. `missing` gives the reason for each metric that could not be
     measured. `attempt` counts how often the same process of a case was repeated, because the machine was busy or a
-    failure was retried. `cause` is the typed cause if it is not ok, where known (`harness.causes`). `facts` is the
-    proof of execution (providers, dtypes, calls counted, output hash) and the work identity. `state` is the machine
-    during the block (PSI, load, clocks) and the seconds of the sentinels. `warnings` are shown beside the row. `images`
-    are file names relative to the run folder.
+    failure was retried. `facts` is the proof of execution (providers, dtypes, calls counted, output hash) and the work
+    identity. `state` is the machine during the block (PSI, load, clocks) and the seconds of the sentinels. `warnings`
+    are shown beside the row. `images` are file names relative to the run folder. `reason`, `missing` and `warnings`
+    also take text, which becomes a reason of its own kind (`harness.reasons`).
     """
 
     case: Case
     replicate: int
     status: Status
-    reason: str | None = None
-    cause: Cause | None = None
+    reason: Reason | None = None
     attempt: int = 0
     samples: Samples = field(default_factory=dict)
     warmup: Samples = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    state: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    missing: dict[str, Reason] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
+    state: State = field(default_factory=State)
+    warnings: tuple[Reason, ...] = ()
     images: tuple[str, ...] = ()
     started: str = ""
     duration_s: float | None = None
@@ -284,9 +290,18 @@ class Measurement:
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise ValueError(f"unknown status {self.status!r}; one of {', '.join(STATUSES)}")
-        if (self.status == "ok") == (self.reason is not None) or (self.status == "ok" and self.cause):
-            told = f"{self.status=} {self.reason=} {self.cause=}"
-            raise ValueError(f"a measurement has a reason exactly when it is not ok, and a cause only then: {told}")
+        if (self.status == "ok") == (self.reason is not None):
+            raise ValueError(f"a measurement has a reason exactly when it is not ok: {self.status=} {self.reason=}")
+        if self.reason is not None:
+            object.__setattr__(self, "reason", reasons.of(self.reason))
+        object.__setattr__(self, "missing", {name: reasons.of(told) for name, told in self.missing.items()})
+        object.__setattr__(self, "warnings", tuple(map(reasons.warning, self.warnings)))
+
+    @property
+    def cause(self) -> Cause | None:
+        """The typed cause of a failure (`harness.causes`), which is the kind of its reason; None where it is the row's
+        own, or not known."""
+        return Cause(self.reason.kind) if self.reason is not None and self.reason.kind in set(Cause) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,7 +326,7 @@ class Run:
     id: str
     suite: str
     protocol: Protocol
-    environment: dict[str, Any]
+    environment: Environment
     metrics: dict[str, Metric]
     cases: tuple[Case, ...]
     measurements: tuple[Measurement, ...]

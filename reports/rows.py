@@ -49,8 +49,8 @@ def _plain(value: Any) -> Any:
 
 
 def warnings_of(row: Row) -> list[tuple[str, str]]:
-    """(kind, whole text) of each warning of a row; the kind is what stands before the colon."""
-    return [(text.partition(":")[0], text) for text in (row["warnings"] or "").split("; ") if text]
+    """(short name, sentence) of each warning of a row."""
+    return list(zip(row["warnings"] or (), row["warning_texts"] or (), strict=True))
 
 
 def measured(data: ReportData, *metrics: str) -> list[Row]:

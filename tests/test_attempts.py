@@ -9,8 +9,9 @@ from pathlib import Path
 import baseline_fixture
 import pytest
 
-from harness import attempts, storage
+from harness import attempts, causes, storage
 from harness.causes import Cause
+from harness.reasons import stated
 from harness.types import Case, Control, Measurement, Run
 
 CASE = Case(model="m")
@@ -29,7 +30,8 @@ def measurement(attempt: int = 0, *, busy: bool = False, replicate: int = 0, sec
 
 
 def broken(attempt: int, cause: Cause | None = None) -> Measurement:
-    return Measurement(case=CASE, replicate=0, status="failed", reason="broke", cause=cause, attempt=attempt)
+    reason = stated("broke") if cause is None else causes.reason(cause, "broke")
+    return Measurement(case=CASE, replicate=0, status="failed", reason=reason, attempt=attempt)
 
 
 def run(*measurements: Measurement) -> Run:
@@ -47,7 +49,7 @@ def test_the_first_quiet_attempt_counts_whatever_its_time() -> None:
 def test_where_no_attempt_was_quiet_the_first_one_counts_with_its_warning() -> None:
     found = run(measurement(0, busy=True), measurement(1, busy=True))
     assert [m.attempt for m in found.measurements] == [0]
-    assert attempts.contended(found.measurements[0]) == BUSY[0]
+    assert str(attempts.contended(found.measurements[0])) == BUSY[0]
 
 
 def test_a_failure_counts_until_it_is_retried_on_purpose() -> None:
@@ -88,16 +90,13 @@ def test_resume_retries_what_the_environment_failed_and_on_demand_every_failure(
         assert attempts.to_retry(broken(0, cause)) == (cause is not Cause.KERNEL_OUT_OF_MEMORY)
 
 
-def test_a_cause_is_stored_and_older_files_have_none() -> None:
+def test_a_cause_is_the_kind_of_the_reason_and_other_failures_have_none() -> None:
     killed = broken(0, Cause.KILLED)
     document = storage.measurement_to_dict(killed)
-    assert document["cause"] == "killed"
-    assert storage.measurement_from_dict(json.loads(json.dumps(document))) == killed
-    assert "cause" not in storage.measurement_to_dict(broken(0))
-    with pytest.raises(ValueError, match="'gremlins' is not a valid Cause"):
-        storage.measurement_from_dict({**document, "cause": "gremlins"})
-    with pytest.raises(ValueError, match="a cause only then"):
-        Measurement(case=CASE, replicate=0, status="ok", cause=Cause.KILLED)
+    assert document["reason"] == {"kind": "killed", "data": {"detail": "broke"}}
+    back = storage.measurement_from_dict(json.loads(json.dumps(document)))
+    assert (back, back.cause) == (killed, Cause.KILLED)
+    assert broken(0).cause is None
 
 
 def test_what_is_busy_is_measured_again_up_to_the_limit() -> None:

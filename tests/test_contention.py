@@ -26,6 +26,7 @@ from harness.measuring.trial import Findings
 from harness.measuring.turns import Interleaving, _Players
 from harness.probes.latency import latency
 from harness.processes.measure import Job, _found, measure
+from harness.reasons import Reason
 from harness.timing import Timer, perf_counter
 from harness.types import Case, Protocol, Workload
 
@@ -35,7 +36,7 @@ QUIET = {"elapsed_s": 16.0, "own_cpu_s": 16.0, "other_cpu_s": 1.5}
 
 def test_what_happened_to_the_samples_counts_and_not_to_the_whole_block() -> None:
     assert contention.contended(QUIET) is None
-    assert str(contention.contended({**QUIET, "latency_pass": BUSY})).startswith("other processes used 67%")
+    assert str(contention.contended({**QUIET, "latency_pass": BUSY})).startswith("contended: other processes used 67%")
     busy_while_it_loaded = {"elapsed_s": 16.0, "own_cpu_s": 16.0, "other_cpu_s": 9.0}
     assert contention.contended(busy_while_it_loaded) is not None
     assert contention.contended({**busy_while_it_loaded, "latency_pass": {**BUSY, "other_cpu_s": 0.0}}) is None
@@ -45,7 +46,8 @@ def test_energy_that_met_a_busy_machine_says_so() -> None:
     quiet = {**BUSY, "other_cpu_s": 0.0}
     gpu = {"foreign_processes": 1}
     reason = contention.contended({"latency_pass": quiet, "energy_pass": {**quiet, "gpu": gpu}})
-    assert reason == "1 other process computed on the GPU (while energy was measured)"
+    assert reason == Reason("contended_gpu_processes", {"count": 1, "energy": True})
+    assert str(reason) == "contended: 1 other process computed on the GPU (while energy was measured)"
     assert contention.contended({"latency_pass": quiet, "energy_pass": quiet}) is None
 
 
@@ -61,7 +63,8 @@ def test_beside_a_gpu_others_may_use_a_tenth_of_the_cores_that_are_left() -> Non
     pass_ = {"elapsed_s": 2.0, "own_cpu_s": 2.4, "cores": 64, "steal_s": 0.0}  # it keeps 1.2 of 64 cores busy
 
     def judged(other_cores: float, **more: Any) -> str | None:
-        return contention.contended({"latency_pass": {**pass_, "other_cpu_s": 2.0 * other_cores, **more}})
+        found = contention.contended({"latency_pass": {**pass_, "other_cpu_s": 2.0 * other_cores, **more}})
+        return None if found is None else found.detail
 
     gpu = {"foreign_processes": 0}
     assert judged(6.2, gpu=gpu) is None
@@ -297,7 +300,7 @@ def test_a_real_busy_loop_is_seen() -> None:
         while not (reason := contention.contended(worked(0.3))) and perf_counter() < until:
             time.sleep(0.05)  # the loop's interpreter is still starting
     assert reason is not None
-    assert "meanwhile" in reason
+    assert contention.is_contention(reason)
 
 
 def test_a_sentinel_that_met_a_busy_machine_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -314,7 +317,7 @@ def test_a_sentinel_that_met_a_busy_machine_says_so(monkeypatch: pytest.MonkeyPa
     )
     found = measure(job, cpu.Cpu(), lambda _phase: None).measurement
     assert found.state["sentinel"] == {"gemm": [0.01]}
-    assert "other processes" in found.state["sentinel_contended"]
+    assert found.state["sentinel_contended"].kind == "contended_cpu"
     assert found.state["latency_pass"] == BUSY
     assert str(contended(found)).startswith("contended: other processes used 67%")
 

@@ -54,7 +54,7 @@ def test_a_run_whose_words_are_formulas_has_none_in_its_table() -> None:
         ("model", case.model),
         ("prompt", case.prompt),
         ("label", case.label),
-        ("reason", failed.reason),
+        ("reason", str(failed.reason)),
     ):
         assert first[name] == f"'{text}"
         assert frames.unescaped(first[name]) == text

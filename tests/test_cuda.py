@@ -15,6 +15,7 @@ from harness.measuring import contention
 from harness.measuring.repeatability import snapshot
 from harness.probes.latency import latency
 from harness.probes.memory import memory
+from harness.reasons import Reason
 from harness.timing import Timer
 from harness.types import Case, Protocol, Workload
 
@@ -133,13 +134,14 @@ def test_the_gpu_is_looked_at_right_before_the_samples_and_right_after_them(
     assert looks == [len(found.warmup["latency_s"]), steps[0]]
     seen = found.state["latency_pass"]["gpu"]
     assert seen["throttle_reasons"] == 0x40
-    assert contention.contended(found.state) == "the GPU slowed down (hardware thermal)"
+    assert str(contention.contended(found.state)) == "contended: the GPU slowed down (hardware thermal)"
 
 
 @pytest.mark.usefixtures("no_nvml")
 def test_two_clocks_that_disagree_are_flagged(stream: Stream) -> None:
     found = latency(trial(stream, wall_s=0.020, device_s=0.010))
-    assert found.warnings == ("clocks: 20.000 ms by the wall clock, 10.000 ms by the GPU's events",)
+    assert found.warnings == (Reason("clocks", {"host_s": 0.02, "device_s": 0.01}),)
+    assert str(found.warnings[0]) == "clocks: 20.000 ms by the wall clock, 10.000 ms by the GPU's events"
 
 
 class Memory:

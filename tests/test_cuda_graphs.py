@@ -11,6 +11,7 @@ import torch
 from build_request_fixture import build_request
 from cuda_graphs_fixture import Graph
 
+from harness.backends import CaptureFailed
 from harness.backends.cuda_graphs import CudaGraphs
 from harness.backends.torch_compile import ReduceOverhead
 from harness.probes.memory import memory
@@ -53,15 +54,32 @@ def test_a_graph_is_captured_once_and_replayed_on_the_new_inputs(
     assert build.verify() is None
     with pytest.raises(ValueError, match=r"captured for \(2, 3\), called with \(4, 3\)"):
         build.forwards["net"](torch.ones(4, 3))
-    assert build.verify() == "net: 2 replays of its CUDA graph in 3 calls"
+    assert str(build.verify()) == "net: 2 replays of its CUDA graph in 3 calls"
 
 
 def test_a_replay_that_writes_nothing_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     graph = Graph(monkeypatch)
     component = Component(name="net", module=torch.nn.Linear(3, 3).eval(), inputs=(torch.ones(2, 3),))
-    with pytest.raises(RuntimeError, match="net: a replay of the captured graph does not write its whole output"):
+    with pytest.raises(CaptureFailed, match="net: a replay of the captured CUDA graph does not write its whole output"):
         CudaGraphs().build([component], build_request(tmp_path))
     assert graph.graph.replay.call_count == 1
+
+
+def test_a_capture_that_fails_is_a_kind_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """torch's own words for it differ by version."""
+
+    class ReadsBack(Doubling):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self._graph.capturing:
+                raise RuntimeError("operation not permitted")
+            return x
+
+    graph = Graph(monkeypatch)
+    component = Component(name="net", module=ReadsBack(graph), inputs=(torch.ones(2, 3),))
+    with pytest.raises(CaptureFailed) as raised:
+        CudaGraphs().build([component], build_request(tmp_path))
+    assert raised.value.reason.kind == "capture_failed"
+    assert "net: not captured as a CUDA graph: RuntimeError: operation not permitted" in str(raised.value)
 
 
 def test_a_replayed_output_is_copied_and_each_call_is_a_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -309,6 +309,7 @@ def _sentences(text: str) -> str:
         "harness.labels",
         "harness.units",
         "harness.timing",
+        "harness.reasons",
         "harness.stats",
         "harness.processes.threads",
     ],

@@ -25,6 +25,7 @@ from harness.measuring.turns import Referee
 from harness.processes import endings, fork_server
 from harness.processes.sweep import StorageFailed, remaining, sweep
 from harness.processes.worker import Workers
+from harness.reasons import stated
 from harness.types import Case, Control, Measurement, Protocol, Run
 
 RunSuite = Callable[..., Run]
@@ -160,12 +161,10 @@ def test_what_the_environment_failed_is_measured_again_and_the_attempt_is_kept(
 def test_a_row_that_the_environment_failed_is_missing_and_no_regression() -> None:
     """Nothing is known of it: the code that was measured has not broken."""
     then = baseline_fixture.run_of(baseline_fixture.measured(baseline_fixture.latency(1, 1, 1)))
-    full = Measurement(
-        case=baseline_fixture.A, replicate=0, status="failed", reason="the disk is full", cause=Cause.DISK_FULL
-    )
+    full = Measurement(case=baseline_fixture.A, replicate=0, status="failed", reason=causes.reason(Cause.DISK_FULL))
     (verdict,) = compare(baseline_fixture.run_of([full]), baseline_fixture.stored(then)).verdicts
     assert (verdict.metric, verdict.outcome) == ("row", "missing")
-    broken = replace(full, cause=None)
+    broken = replace(full, reason=stated("it broke"))
     (verdict,) = compare(baseline_fixture.run_of([broken]), baseline_fixture.stored(then)).verdicts
     assert verdict.outcome == "regressed"
 
@@ -175,7 +174,7 @@ def test_a_control_and_an_extra_process_that_the_environment_failed_are_measured
 ) -> None:
     run = run_suite(" - {model: planted_ok}\n")
     folder, case = tmp_path / "run", run.cases[0]
-    failed = Measurement(case=case, replicate=0, status="failed", reason="killed", cause=Cause.KILLED)
+    failed = Measurement(case=case, replicate=0, status="failed", reason=causes.reason(Cause.KILLED))
     (folder / storage.CONTROLS_FILE).unlink()
     storage.append_control(folder, Control(side="a", measurement=failed))
     storage.append(folder, replace(failed, replicate=1))

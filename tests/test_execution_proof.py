@@ -17,6 +17,7 @@ from harness.backends.onnx import proof as onnx_proof
 from harness.devices import device
 from harness.measuring import loading
 from harness.processes.measure import Job, _build
+from harness.reasons import Reason
 from harness.registry import MODELS
 from harness.types import Case, Protocol, Run, Workload
 
@@ -51,13 +52,13 @@ def test_a_planted_recompilation_is_invalid(run_suite: RunSuite) -> None:
 def test_one_node_elsewhere_is_enough() -> None:
     profiles = {"unet": {("Conv", onnxruntime.CUDA): 40, ("Resize", onnxruntime.CPU): 1}}
     reason = onnx_proof.fault(profiles, onnxruntime.CUDA, "fp16", {})
-    assert reason == f"asked for {onnxruntime.CUDA}, but 1 of 41 nodes ran elsewhere (Resize {onnxruntime.CPU})"
+    assert str(reason) == f"asked for {onnxruntime.CUDA}, but 1 of 41 nodes ran elsewhere (Resize {onnxruntime.CPU})"
     assert onnx_proof.fault({"unet": {("Conv", onnxruntime.CUDA): 40}}, onnxruntime.CUDA, "fp16", {}) is None
     assert "names no node" in str(onnx_proof.fault({"unet": {}}, onnxruntime.CPU, "fp32", {}))
 
 
 def test_int8_is_held_to_every_quantised_layer() -> None:
-    def verdict(layers: int, **ran: int) -> str | None:
+    def verdict(layers: int, **ran: int) -> Reason | None:
         profiles = {"net": {(operator, onnxruntime.CPU): count for operator, count in ran.items()}}
         return onnx_proof.fault(profiles, onnxruntime.CPU, "int8_static", {"net": layers})
 
@@ -65,14 +66,14 @@ def test_int8_is_held_to_every_quantised_layer() -> None:
     assert verdict(9, QLinearMatMul=9) is None
     assert verdict(9, QLinearConv=2, MatMulIntegerToFloat=7, MatMul=4) is None
     reason = "int8_static: 8 of the 9 quantised layers of net ran in integers"
-    assert verdict(9, QLinearConv=8, Conv=1) == reason
+    assert str(verdict(9, QLinearConv=8, Conv=1)) == reason
 
 
 def test_int8_on_a_gpu_is_held_to_every_quantised_layer_too() -> None:
     ran = {"net": {("MatMulNBits", onnxruntime.CUDA): 8, ("Add", onnxruntime.CUDA): 30}}
     assert onnx_proof.fault(ran, onnxruntime.CUDA, "int8_weight_only", {"net": 8}) is None
     reason = "int8_weight_only: 8 of the 9 quantised layers of net ran in integers"
-    assert onnx_proof.fault(ran, onnxruntime.CUDA, "int8_weight_only", {"net": 9}) == reason
+    assert str(onnx_proof.fault(ran, onnxruntime.CUDA, "int8_weight_only", {"net": 9})) == reason
 
 
 def test_what_tensorrts_provider_does_not_show_is_said() -> None:

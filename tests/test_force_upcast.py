@@ -224,7 +224,7 @@ def test_the_row_tells_it(wanted: str, tmp_path: Path, monkeypatch: pytest.Monke
     )  # fmt: skip
     found = measure.measure(job, Cpu(), lambda _phase: None).measurement
     assert found.status == "ok", found.reason
-    told = [w for w in found.warnings if w.startswith("upcast: ")]
+    told = [str(w) for w in found.warnings if w.kind == "upcast"]
     if wanted == "bf16":
         assert (told, found.facts.get("component_precisions")) == ([], None)
         return

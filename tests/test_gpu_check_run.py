@@ -147,7 +147,7 @@ def test_a_row_has_what_its_step_has_left_and_one_without_time_or_package_is_lef
     assert "no time was left: its step ends" in str(spent.measurement.reason)
     monkeypatch.setitem(plan.NEEDS, "check_vit", ("no_such_package",))
     absent = bench.measure(Planned(name="d", case=case), 1000.0)
-    assert absent.measurement.reason == "no_such_package is not installed"
+    assert str(absent.measurement.reason) == "no_such_package is not installed"
     assert [j.protocol.timeout_s for j in bench.workers.jobs] == [120.0, 30.0]  # type: ignore[attr-defined]
     kept = record.read(bench.writer.path)
     assert {n: verdict.of_row(r).result for n, r in kept.rows.items()} == {

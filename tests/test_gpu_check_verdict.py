@@ -17,9 +17,10 @@ import pytest
 from gpu_check_fixture import H100, T4, ended, kernel, measured, row, sound, with_figures, with_row, with_size
 
 import baselines
-from benches.gpu_check import ROW_TIMEOUT_S, Check, laws, must_run, record, verdict
+from benches.gpu_check import ROW_TIMEOUT_S, Check, controls, laws, must_run, record, verdict
 from benches.gpu_check import __main__ as command
 from benches.gpu_check.record import Record, Unreadable, Writer
+from harness.reasons import Reason
 
 
 def write(found: Record, path: Path) -> Writer:
@@ -191,8 +192,16 @@ def test_a_control_that_had_no_time_is_left_out() -> None:
     assert found.word == "INCOMPLETE"
 
 
+@pytest.mark.parametrize("name", [must_run.ITEM, must_run.PARTIAL])
+def test_a_control_holds_by_the_kind_of_its_reason_and_not_by_its_words(name: str) -> None:
+    holds = controls.EXPECTED[name].holds
+    assert holds(row(name, ended("failed", Reason("capture_failed", {"component": "net", "error": "no such words"}))))
+    assert not holds(row(name, ended("failed", "a captured CUDA graph was recorded")))
+    assert not holds(row(name, ended("skipped", Reason("capture_failed"))))
+
+
 def test_a_package_that_cannot_be_imported_is_no_part_left_out() -> None:
-    broken = ended("skipped", "TensorRT cannot be imported: ImportError: libnvinfer.so.11")
+    broken = ended("skipped", Reason("package_broken", {"package": "TensorRT", "error": "ImportError: libnvinfer"}))
     assert verdict.of_row(row("vit tensorrt", broken)).result == "FAILED"
     assert verdict.of_row(row("vit tensorrt", ended("skipped", "not installed"))).result == "left out"
 

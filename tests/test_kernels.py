@@ -21,6 +21,7 @@ from harness.measuring.trial import Findings, Trial
 from harness.probes import Probe, kernels
 from harness.processes import measure, worker
 from harness.processes.endings import Reply
+from harness.reasons import Reason
 from harness.registry import PROBES
 from harness.timing import FakeClock, Timer
 from harness.types import Case, Component, Measurement, Protocol
@@ -303,7 +304,7 @@ def test_a_profiler_that_hangs_is_ended_soon_and_loses_no_row(
     receiver: Any = Receiver()
     kept: list[Any] = []
     reply = worker._receive(receiver, timeout_s, lambda _phase: None, kept.append)
-    assert reply == Reply(status="timeout", reason="no end in time; it was in phase 'kernels'")
+    assert reply == Reply(status="timeout", reason=Reason("no_end_in_time", {"phase": "kernels"}))
     assert patience == [timeout_s, left_s, left_s]
     ended = worker.Workers.__new__(worker.Workers)
     monkeypatch.setattr(ended, "call", lambda *_, **__: replace(reply, kept=kept[0]))

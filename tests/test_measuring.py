@@ -19,6 +19,7 @@ from harness.measuring.trial import Counter, Mismatch, digest, output_fault
 from harness.measuring.turns import Interleaving
 from harness.numerics import tolerance
 from harness.probes import fidelity, latency
+from harness.reasons import Reason
 from harness.registry import PRECISIONS
 from harness.timing import FakeClock, Timer
 from harness.types import IDENTICAL, Case, Component, Metric, Protocol, Workload
@@ -114,7 +115,8 @@ def test_harrell_davis_agrees_with_scipy_and_percentiles_need_samples() -> None:
     assert stats.percentile_of(values, 95) == pytest.approx(float(hdquantiles(values, [0.95])[0]))
     assert [stats.needed_for(p) for p in (90, 95, 99)] == [10, 20, 100]
     p99 = next(d for d in DERIVED if d.metric.name == "latency_p99_s")
-    assert p99.estimate([[0.1] * 99], 1).reason == "needs 100 samples, has 99"
+    assert p99.estimate([[0.1] * 99], 1).reason == Reason("too_few_samples", {"needed": 100, "count": 99})
+    assert str(p99.estimate([[0.1] * 99], 1).reason) == "needs 100 samples, has 99"
     assert p99.estimate([[0.1] * 100], 1).value == pytest.approx(0.1)
 
 
@@ -195,7 +197,7 @@ def test_the_counter_finds_other_steps_and_other_shapes() -> None:
     counter = Counter((_component(calls=2),), {"net": lambda x: x})
     counter.iterations = 1
     counter.forwards["net"](torch.zeros(2, 3))
-    assert counter.mismatch() == "net was called 1 times in 1 iterations, where 2 were asked for"
+    assert str(counter.mismatch()) == "net was called 1 times in 1 iterations, where 2 were asked for"
     counter.forwards["net"](torch.zeros(2, 3))
     assert counter.mismatch() is None
     with pytest.raises(Mismatch, match=r"net was called with shapes \[\(1, 3\)\] instead of \[\(2, 3\)\]"):

@@ -25,6 +25,7 @@ from nvml_fixture import (
 
 from harness.devices import neighbours, nvml
 from harness.measuring import contention
+from harness.reasons import Reason
 
 pytestmark = pytest.mark.skipif(GCC is None, reason=NO_GCC)
 
@@ -80,10 +81,10 @@ def test_throttling_is_named_and_contends(stub: Stub) -> None:
     assert state["thermal_throttled_s"] == pytest.approx(0.3)
     assert state["power_throttled_s"] == pytest.approx(2.0)
     block = {"elapsed_s": 10.0, "gpu": state}
-    assert contention.contended(block) == "heat held the GPU's clocks down for 3% of the time"
+    assert str(contention.contended(block)) == "contended: heat held the GPU's clocks down for 3% of the time"
     stub.thermal_ns = 0
     block["gpu"] = {**state, "thermal_throttled_s": 0.0}
-    assert contention.contended(block) == "the GPU slowed down (hardware thermal)"
+    assert str(contention.contended(block)) == "contended: the GPU slowed down (hardware thermal)"
 
 
 def test_the_seconds_of_every_policy_are_counted(stub: Stub) -> None:
@@ -123,7 +124,7 @@ def test_a_foreign_process_is_counted_and_contends(stub: Stub) -> None:
     stub.run_processes(os.getpid(), 4242)
     state = nvml.state(found, {})
     assert state["foreign_processes"] == 1
-    assert contention.contended({"elapsed_s": 1.0, "gpu": state}) == "1 other process computed on the GPU"
+    assert contention.contended({"elapsed_s": 1.0, "gpu": state}) == Reason("contended_gpu_processes", {"count": 1})
 
 
 def test_who_computed_and_what_held_the_clocks_down_is_what_was_seen_at_either_end(stub: Stub) -> None:
@@ -137,7 +138,7 @@ def test_who_computed_and_what_held_the_clocks_down_is_what_was_seen_at_either_e
     state = nvml.state(found, before)
     assert state["throttle_reasons"] == 0x41
     assert state["foreign_processes"] == 2
-    assert contention.contended({"elapsed_s": 1.0, "gpu": state}) == "2 other processes computed on the GPU"
+    assert contention.contended({"elapsed_s": 1.0, "gpu": state}) == Reason("contended_gpu_processes", {"count": 2})
     assert nvml.state(found, nvml.counters(found))["foreign_processes"] == 0
 
 

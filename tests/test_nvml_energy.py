@@ -110,7 +110,7 @@ def test_a_counter_and_a_power_that_differ_a_little_are_flagged(share: float, mo
     found = measured_with(share, monkeypatch)
     assert found.samples["energy_per_image_j"] == [250.0]
     told = f"energy: the counter says 1000.0 J, the integrated power {1000 * share:.1f} J: they differ by more than 10%"
-    assert found.warnings == (told,)
+    assert [(w.kind, str(w)) for w in found.warnings] == [("energy", told)]
 
 
 @pytest.mark.parametrize("share", [1 / 3, 0.7, 1.3, 3.0])
@@ -122,7 +122,9 @@ def test_a_counter_and_a_power_that_contradict_each_other_give_no_energy(
     told = (
         f"a counter: the counter says 1000.0 J, the integrated power {1000 * share:.1f} J: they differ by more than 25%"
     )
-    assert found.missing == dict.fromkeys(("energy_per_image_j", "energy_net_per_image_j", "mean_power_w"), told)
+    assert {name: str(why) for name, why in found.missing.items()} == dict.fromkeys(
+        ("energy_per_image_j", "energy_net_per_image_j", "mean_power_w"), told
+    )
     assert not found.warnings
     assert (found.facts["energy_counter_j"], found.facts["integrated_power_j"]) == (1000.0, pytest.approx(1000 * share))
 
@@ -132,7 +134,7 @@ def test_a_lagging_power_reading_gives_no_energy_either(stub: Stub, monkeypatch:
     stub.instant_supported = 0  # the lagging mean says half
     found = energy(trial(meter()))
     assert found.samples == {}
-    assert "they differ by more than 25%" in found.missing["energy_per_image_j"]
+    assert "they differ by more than 25%" in str(found.missing["energy_per_image_j"])
 
 
 def test_a_driver_that_is_lost_in_the_window_is_a_reason(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +146,7 @@ def test_a_driver_that_is_lost_in_the_window_is_a_reason(stub: Stub, monkeypatch
 
     found = energy(trial(opened, lose))
     assert found.samples == {}
-    assert found.missing["energy_per_image_j"] == "NVML total energy counter: NVML: GPU is lost"
+    assert str(found.missing["energy_per_image_j"]) == "NVML total energy counter: NVML: GPU is lost"
     with pytest.raises(SensorLost):
         opened.joules()
 
@@ -204,7 +206,7 @@ def test_energy_whose_period_is_not_known_is_missing(stub: Stub, monkeypatch: py
     stub.period_s = 10.0
     found = energy(trial(meter()))
     assert found.samples == {}
-    assert "how often it moves could not be measured" in found.missing["energy_per_image_j"]
+    assert "how often it moves could not be measured" in str(found.missing["energy_per_image_j"])
 
 
 def test_a_power_reading_that_goes_away_leaves_a_reason(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:

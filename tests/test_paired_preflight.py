@@ -13,6 +13,7 @@ from baselines.paired.verdicts import comparison
 from baselines.verdict import NOT_COMPARABLE, NOTHING_MEASURED, Verdict, exit_code
 from baselines.wording import ReasonKind
 from harness.paired.paired_run import PairedRun, row_of
+from harness.reasons import Reason
 from harness.types import Case, Measurement, Metric
 
 CASE = Case(model="m")
@@ -26,7 +27,10 @@ TOP1 = Metric(name="top1", unit="share", label="", better="higher", kind="qualit
 OK: dict[str, Any] = {"status": "ok", "facts": {"work_hash": "same", "output_hash": "a"}}
 FAILED: dict[str, Any] = {"status": "failed", "reason": "ValueError: it broke"}
 SKIPPED: dict[str, Any] = {"status": "skipped", "reason": "openvino is not installed"}
-UNKNOWN: dict[str, Any] = {"status": "failed", "reason": "UnknownName: unknown model 'm'"}
+UNKNOWN: dict[str, Any] = {
+    "status": "failed",
+    "reason": Reason("unknown_name", {"error": "UnknownName: unknown model 'm'"}),
+}
 
 Found = list[tuple[str, str, Measurement]]
 
@@ -65,8 +69,8 @@ def test_a_row_that_was_not_reached_in_both_arms_is_undecided_and_gates(
 def test_a_row_that_is_broken_in_both_arms_is_no_pass(base: dict[str, Any], head: dict[str, Any]) -> None:
     told = only(base, head)
     assert (told.outcome, told.gating) == ("not_comparable", True)
-    assert base["reason"] in str(told.reason)
-    assert head["reason"] in str(told.reason)
+    assert str(base["reason"]) in str(told.reason)
+    assert str(head["reason"]) in str(told.reason)
     run, found = preflight(base, head)
     assert exit_code(comparison(PairedDecider(run), verdicts(run, found), "decided")) == NOT_COMPARABLE
 
@@ -82,7 +86,7 @@ def test_a_row_that_is_skipped_in_both_arms_is_no_finding_and_no_measurement() -
 def test_what_only_the_head_can_do_is_no_alarm(base: dict[str, Any], outcome: str) -> None:
     told = only(base, OK)
     assert (told.outcome, told.gating) == (outcome, False)
-    assert base["reason"] in str(told.reason)
+    assert str(base["reason"]) in str(told.reason)
 
 
 @pytest.mark.parametrize(("base", "head", "outcome"), [(OK, FAILED, "regressed"), (OK, SKIPPED, "missing")])

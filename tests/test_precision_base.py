@@ -17,6 +17,7 @@ from harness.backends.onnx import proof as onnx_proof
 from harness.numerics import precision
 from harness.numerics.calibration import Recorded
 from harness.numerics.tolerance import tolerance
+from harness.reasons import Reason
 from harness.registry import BACKENDS, PRECISIONS
 from harness.types import Component
 from reports import theme
@@ -84,9 +85,8 @@ def test_a_part_that_stayed_in_fp32_is_found() -> None:
 @pytest.mark.parametrize("wanted", OVER)
 def test_onnx_backends_on_a_cpu_refuse_it(wanted: str) -> None:
     recipe, base = wanted.rsplit("_", 1)
-    reason = f"its CPU provider has no {base} kernels: it would cast to fp32 and back"
-    assert BACKENDS["onnxruntime"].unavailable(wanted, "cpu") == reason
-    reason = f"OpenVINO runs int8_static over fp32, not {wanted}"
+    assert BACKENDS["onnxruntime"].unavailable(wanted, "cpu") == Reason("ort_no_cpu_kernels", {"precision": base})
+    reason = Reason("openvino_over_fp32", {"precision": wanted})
     assert BACKENDS["openvino"].unavailable(wanted, "cpu") == openvino.NOT_HERE.get(recipe, reason)
 
 
@@ -105,7 +105,7 @@ def test_on_a_gpu_they_have_it_where_there_are_kernels(monkeypatch: pytest.Monke
         "int8_weight_only_fp16",
     }
     reason = onnxruntime._impossible("int8_static_bf16", onnx_proof.TENSORRT)
-    assert reason == "Q/DQ nodes over bf16 are for the backend tensorrt; nobody has tried them in this provider"
+    assert str(reason) == "Q/DQ nodes over bf16 are for the backend tensorrt; nobody has tried them in this provider"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     assert tensorrt.TensorRT().unavailable("int8_static_fp16", "cuda") is None
     assert "8.0 or newer" in str(tensorrt.TensorRT().unavailable("int8_static_bf16", "cuda"))
@@ -134,4 +134,5 @@ def test_they_run_on_a_cpu_and_bf16_needs_tensor_cores_that_have_it(
     monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     reason = precision.unsupported_by_torch(wanted, "cuda")
-    assert reason == (f"{wanted} needs compute capability 8.0 or newer" if wanted.endswith("bf16") else None)
+    needed = Reason("compute_capability", {"precision": wanted, "needed": "8.0"})
+    assert reason == (needed if wanted.endswith("bf16") else None)

@@ -17,8 +17,9 @@ from harness.paired import preflight
 from harness.paired.pair_duration import Estimate, interleaved, seconds_in_pair
 from harness.paired.paired_process import BlockJob, BlockResult
 from harness.paired.paired_run import Block, PairedRow, row_of
-from harness.paired.pairs import TOGETHER, Pairs, Servers
+from harness.paired.pairs import Pairs, Servers
 from harness.processes.endings import Reply
+from harness.reasons import Reason, stated
 from harness.types import Case, Measurement, Metric, Protocol
 
 TIMEOUT_S = 60.0
@@ -46,7 +47,7 @@ class Server:
         needed = self.seconds(job.case)
         self.clock.now += min(needed, timeout_s)
         if needed > timeout_s:
-            return Reply(status="timeout", reason=f"no result after {timeout_s:g} s")
+            return Reply(status="timeout", reason=stated(f"no result after {timeout_s:g} s"))
         measured = Measurement(case=job.case, replicate=0, status="ok", samples={"latency_s": [0.01]})
         metric = Metric(name="top1", unit="1", label="", better="higher", kind="quality_item", description="")
         return Reply(value=BlockResult(measurements=(measured,), metrics=(metric,)))
@@ -54,7 +55,7 @@ class Server:
     def begin(self, _command: str, block: BlockJob) -> int:
         self.asked += 1
         if self.status == "oom":
-            self.replies[self.asked] = Reply(status="oom", reason="killed by the kernel", phase=block.jobs[0].case.id)
+            self.replies[self.asked] = Reply(status="oom", reason=stated("killed by the kernel"), row=0)
         else:
             self.replies[self.asked] = self.call("block", block, sum(j.protocol.timeout_s for j in block.jobs))
         return self.asked
@@ -254,4 +255,5 @@ def test_memory_that_runs_out_in_a_pair_says_that_both_arms_were_there(clock: Cl
     heard = Heard()
     pairs._pair("m", pairs.run.rows, heard)
     (broken,) = (m for b in heard.blocks if b.arm == "head" for m in b.measurements.values())
-    assert (broken.status, broken.reason) == ("oom", f"killed by the kernel; {TOGETHER}")
+    assert broken.status == "oom"
+    assert broken.reason == Reason("beside_the_other_arm", {"reason": stated("killed by the kernel")})

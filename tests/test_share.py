@@ -17,7 +17,6 @@ from harness.numerics import precision, share
 from harness.numerics.calibration import Recorded
 from harness.numerics.share import Share
 from harness.types import Component, Run
-from reports.rows import warnings_of
 
 RunSuite = Callable[..., Run]
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -111,15 +110,15 @@ NONE = Share(quantised=0, elements=100, largest_left=("w", 100))
     ],
 )
 def test_less_than_half_is_warned_of(shares: dict[str, Share], warning: str | None) -> None:
-    assert share.warnings(shares) == ((warning,) if warning else ())
-    assert [kind for kind, _ in warnings_of({"warnings": "; ".join(share.warnings(shares))})] == (
-        ["partly quantised"] if warning else []
+    found = share.warnings(shares)
+    assert [(told.kind, told.name, str(told)) for told in found] == (
+        [("partly_quantised", "partly quantised", warning)] if warning else []
     )
 
 
 def test_none_at_all_is_no_row() -> None:
     reason = "int8_dynamic was asked for, but none of the 100 elements of the weight matrices is quantised"
-    assert share.fault({"a": NONE}, "int8_dynamic") == reason
+    assert str(share.fault({"a": NONE}, "int8_dynamic")) == reason
     assert share.fault({"a": NONE, "b": LITTLE}, "int8_dynamic") is None
     assert share.fault({}, "fp32") is None
     assert share.facts({}) == {}
@@ -147,7 +146,8 @@ def test_rows_say_how_much_of_them_is_quantised(run_suite: RunSuite) -> None:
         row = rows["planted_attention", "eager", m.case.precision]
         assert (row.status, row.quantised_share) == ("ok", quantised / elements), row.reason
         assert m.facts["quantised_layers"] == {"classifier": words}
-        assert row.warnings.count("partly quantised: 43.9 % of the elements") == 1
+        assert row.warnings == ["partly quantised"]
+        assert row.warning_texts[0].startswith("partly quantised: 43.9 % of the elements")
     assert run.measurements[0].facts.get("quantised_share") is None
     assert rows["planted_attention", "onnxruntime", "int8_dynamic"].quantised_share > 0.7
     for wanted in ("int8_dynamic", "int8_static"):

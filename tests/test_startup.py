@@ -20,12 +20,13 @@ from harness.measuring.trial import Findings, Startup
 from harness.paired import pair_duration as pair_length
 from harness.probes.startup import startup
 from harness.processes.measure import Job, measure
+from harness.reasons import Reason, stated
 from harness.types import Case, Protocol, Run
 
 RunSuite = Callable[..., Run]
 
 
-NO_GRAPHS = {"capture_s": "this backend captures no CUDA graphs here"}
+NO_GRAPHS = {"capture_s": Reason("no_cuda_graphs")}
 
 
 def found(*, cached: bool, keeps: bool, capture_s: float | None = None) -> Findings:
@@ -41,14 +42,9 @@ def test_each_of_two_figures_says_why_it_is_not_there() -> None:
         found(cached=False, keeps=True),
         found(cached=True, keeps=True),
     )
-    assert (
-        eager.missing == {"build_cached_s": "every process builds anew: this backend keeps nothing on disk"} | NO_GRAPHS
-    )
-    assert first.missing == {"build_cached_s": "this process built anew; a later one finds what it left"} | NO_GRAPHS
-    assert (
-        later.missing
-        == {"build_s": "this process found what an earlier one had built, and built nothing anew"} | NO_GRAPHS
-    )
+    assert eager.missing == {"build_cached_s": Reason("keeps_nothing")} | NO_GRAPHS
+    assert first.missing == {"build_cached_s": Reason("built_anew")} | NO_GRAPHS
+    assert later.missing == {"build_s": Reason("found_built")} | NO_GRAPHS
     assert (first.samples["build_s"], later.samples["build_cached_s"]) == ([2.0], [2.0])
 
 
@@ -77,7 +73,7 @@ def test_a_backends_capture_and_warnings_reach_the_row(tmp_path: Path, monkeypat
     )
     row = measure(job, device("cpu"), lambda _phase: None).measurement
     assert row.samples["capture_s"] == [0.5]
-    assert "kind: words" in row.warnings
+    assert stated("kind: words", "kind") in row.warnings
 
 
 def test_what_starts_a_process_counts_the_capture() -> None:
@@ -102,6 +98,6 @@ def test_the_second_process_of_a_case_finds_what_the_first_left(run_suite: RunSu
     for backend in ("onnxruntime", "openvino"):
         first, second = sorted((m for m in run.measurements if m.case.backend == backend), key=lambda m: m.replicate)
         assert "build_s" in first.samples
-        assert first.missing["build_cached_s"] == "this process built anew; a later one finds what it left"
+        assert first.missing["build_cached_s"] == Reason("built_anew")
         assert "build_cached_s" in second.samples
-        assert "an earlier one had built" in second.missing["build_s"]
+        assert second.missing["build_s"] == Reason("found_built")

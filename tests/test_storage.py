@@ -98,7 +98,7 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnreadableRun, match="not a run folder"):
         storage.load(tmp_path)
     (tmp_path / storage.RUN_FILE).write_text('{"schema": 99}')
-    with pytest.raises(UnreadableRun, match="schema 99; this version reads 1"):
+    with pytest.raises(UnreadableRun, match="it has schema 99; this version of imgbench reads 1 and 2"):
         storage.load(tmp_path)
     (tmp_path / storage.RUN_FILE).write_text("{")
     with pytest.raises(UnreadableRun):
@@ -123,14 +123,20 @@ def test_the_frame_reads_every_axis_from_its_own_field(tmp_path: Path) -> None:
 
 def test_the_frames_of_a_run(tmp_path: Path) -> None:
     run = small_run(tmp_path)
-    good = measurement(run, warmup={"latency_s": [9.0]}, missing={"energy_per_image_j": "no counter"}, warnings=("w",))
+    good = measurement(
+        run,
+        warmup={"latency_s": [9.0]},
+        missing={"energy_per_image_j": "no counter"},
+        warnings=("a kind: w; and more",),
+    )
     run = replace(run, measurements=(good, measurement(run, 1, samples={"latency_s": [0.3, 0.4]})))
     row = frames.cases_frame(run).iloc[0]
     assert row.latency_s == pytest.approx(0.25)
     assert row.latency_s_low < 0.25 < row.latency_s_high
     assert row.missing["energy_per_image_j"] == "no counter"
     assert row.missing["latency_p90_s"] == "needs 10 samples, has 4"
-    assert (row.replicates, row.warnings) == (2, "w")
+    assert row.missing_kinds["latency_p90_s"] == "too_few_samples"
+    assert (row.replicates, row.warnings, row.warning_texts) == (2, ["a kind"], ["a kind: w; and more"])
     samples = frames.samples_frame(run)
     assert samples[samples.phase == "warmup"].value.tolist() == [9.0]
     assert samples[samples.phase == "steady"].value.tolist() == [0.1, 0.2, 0.3, 0.4]

@@ -20,6 +20,7 @@ from baselines.stored.suspects import EXTRA
 from benches.ab.arms import OURS
 from benches.cli import compare, main
 from harness import storage
+from harness.measuring.contention import is_contention
 from harness.processes.loaded_code import source_digests
 from harness.types import Measurement, Run
 
@@ -33,7 +34,7 @@ PROTOCOL = (
 
 def scaled(measurement: Measurement, factor: float) -> Measurement:
     samples = measurement.samples | {"latency_s": [v * factor for v in measurement.samples["latency_s"]]}
-    quiet = tuple(w for w in measurement.warnings if not w.startswith("contended"))
+    quiet = tuple(w for w in measurement.warnings if not is_contention(w))
     return replace(measurement, samples=samples, warnings=quiet)
 
 

@@ -197,6 +197,6 @@ def test_why_a_precision_is_not_there(trt: Any, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 9))
     assert backend.unavailable("fp8_e4m3", "cuda") is None
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 6))
-    assert backend.unavailable("fp8_e4m3", "cuda") == "fp8_e4m3 needs compute capability 8.9 or newer"
+    assert str(backend.unavailable("fp8_e4m3", "cuda")) == "fp8_e4m3 needs compute capability 8.9 or newer"
     monkeypatch.setattr(trt, "__version__", "10.13.2")
     assert "older than 11" in str(backend.unavailable("fp16", "cuda"))

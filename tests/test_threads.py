@@ -132,7 +132,7 @@ def test_the_rule_in_words(stored: dict[str, Any], words: str | None) -> None:
 def test_more_threads_than_may_run_at_once_are_warned_of(count: int, may_use: Allowed, words: str | None) -> None:
     found = threads.warnings(count, may_use)
     assert len(found) == (words is not None)
-    assert all(text.startswith(f"oversubscribed: {words}") for text in found)
+    assert all(str(told).startswith(f"oversubscribed: {words}") for told in found)
 
 
 @pytest.mark.parametrize(("count", "warned"), [(1, False), (2, True)])
@@ -152,7 +152,7 @@ def test_a_row_says_so(count: int, warned: bool, tmp_path: Path, monkeypatch: py
     )
     found = worker.measure_job(job, lambda _phase: None).measurement
     assert torch_threads == [count]
-    assert [text.partition(":")[0] for text in found.warnings] == (["oversubscribed"] if warned else [])
+    assert [told.kind for told in found.warnings] == (["oversubscribed"] if warned else [])
 
 
 def _ok(case: Case) -> Measurement:

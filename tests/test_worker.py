@@ -49,7 +49,7 @@ def test_every_bad_end_is_a_row_and_the_sweep_goes_on(run_suite: RunSuite) -> No
 def test_another_shape_is_invalid_also_where_a_backend_would_refuse_it(run_suite: RunSuite) -> None:
     run = run_suite(" - {model: planted_batch, batch_size: 4, backend: [onnxruntime, openvino]}\n")
     reason = "classifier was called with shapes [(2, 3, 8, 8)] instead of [(4, 3, 8, 8)]"
-    assert {m.case.backend: (m.status, m.reason) for m in run.measurements} == dict.fromkeys(
+    assert {m.case.backend: (m.status, str(m.reason)) for m in run.measurements} == dict.fromkeys(
         ("onnxruntime", "openvino"), ("invalid", reason)
     )
 
@@ -82,7 +82,7 @@ def test_outputs_of_every_kind_are_rows_with_what_the_model_says(run_suite: RunS
     run = run_suite(f" - {{model: [{names}], batch_size: 2, precision: [fp32, bf16]}}\n")
     found = frames.cases_frame(run)
     assert set(found.status) == {"ok"}, found[["label", "reason"]].to_dict()
-    assert all("told: by the model" in text for text in found.warnings)
+    assert all("told: by the model" in texts for texts in found.warning_texts)
     assert [m.facts["told"] for m in run.measurements if m.case.precision == "fp32"] == list(planted.OUTPUTS)
     assert all(m.facts["output_shape"] == [2, *planted.OUTPUTS[m.case.model][0]] for m in run.measurements)
     agreement = {m.case.model: m.samples.get("top1_agreement") for m in run.measurements if m.case.precision == "bf16"}

@@ -17,7 +17,7 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -201,7 +201,7 @@ def from_run(folder: Path, conditions: str) -> Recording:
     kept = [b for b in paired.blocks(folder) if b.group != paired.CONTROL_GROUP]
     blocks = tuple(_recorded(b) for b in kept)
     seen = {row for block in blocks for row in block.rows}
-    environment = run.environment
+    environment: Mapping[str, Any] = run.environment
     return Recording(
         metadata=Metadata(
             cpu=str(environment["cpu"]["model"]),
@@ -263,7 +263,7 @@ def _samples(measurement: Measurement) -> RowSamples:
     return RowSamples(
         seconds=tuple(rounded(v) for v in measurement.samples[LATENCY]),
         turns=int(measurement.facts.get("turns", 1)),
-        contended=contended(measurement),
+        contended=None if (reason := contended(measurement)) is None else str(reason),
     )
 
 

@@ -17,10 +17,10 @@ from baselines.paired.decision import PairedDecision
 from baselines.paired.metrics import PAIRED_METRICS, mean_shift
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.robust import trimmed
-from baselines.stored.measured import contention
 from baselines.wording import ReasonKind, because
+from harness.attempts import contended
 from harness.paired.paired_run import CONTROL_GROUP, COPY, Block, PairedRun
-from harness.reasons import Reason, of
+from harness.reasons import Reason
 from harness.types import Measurement
 
 SENTINEL: Final = "sentinel"
@@ -73,7 +73,7 @@ class PairedDecider:
             return
         if base is None or head is None:
             return
-        reason = contention(base) or contention(head)
+        reason = contended(base) or contended(head)
         if reason is not None:
             self.contentions.setdefault(row, []).append(reason)
         shifts = {}
@@ -118,8 +118,7 @@ class PairedDecider:
 
 
 def _status(measurement: Measurement) -> Reason:
-    reason = None if measurement.reason is None else of(measurement.reason)
-    return because(ReasonKind.ROW_STATUS, status=measurement.status, reason=reason)
+    return because(ReasonKind.ROW_STATUS, status=measurement.status, reason=measurement.reason)
 
 
 def _no_time(measurement: Measurement) -> Reason | None:

@@ -196,7 +196,7 @@ def _no_value(decider: PairedDecider, row: PairedRow, asked: PairedMetric) -> Re
     """Why no pair of a row gave a metric its value; None where no pair was measured at all."""
     samples = row.interleaving.turns * row.interleaving.samples if row.interleaving else 0
     if samples < asked.samples:
-        return because(ReasonKind.TOO_FEW_SAMPLES, figure=asked.short, samples=samples, needed=asked.samples)
+        return because(ReasonKind.FEW_SAMPLES_IN_BLOCK, figure=asked.short, samples=samples, needed=asked.samples)
     measured = any(key.row == row.id for key in decider.figures)
     return because(ReasonKind.NO_FIGURE, figure=asked.short) if measured else None
 

@@ -11,10 +11,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from baselines.stored.measured import contention, most_frequent
+from baselines.stored.measured import most_frequent
 from baselines.stored.noisy import D0, FULL_SESSIONS, quantile, within_sd
 from baselines.verdict import CONTENDED_SHARE
 from baselines.wording import ReasonKind, because
+from harness.attempts import contended
 from harness.reasons import Reason
 from harness.types import Measurement, Run
 
@@ -33,7 +34,7 @@ def tripped(run: Run, sessions: Sequence[Run] = ()) -> list[Reason]:
 def rows_contended(run: Run) -> Reason | None:
     """The reason where too many rows shared the machine with somebody else, after they were measured again."""
     ok = {m.case.id for m in run.measurements if m.status == "ok"}
-    met = {m.case.id: reason for m in run.measurements if m.status == "ok" and (reason := contention(m))}
+    met = {m.case.id: reason for m in run.measurements if m.status == "ok" and (reason := contended(m))}
     if len(met) <= CONTENDED_SHARE * len(ok):
         return None
     example = most_frequent(list(met.values()))
@@ -93,7 +94,7 @@ def sentinel_figures(run: Run) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for measurement in run.measurements:
         told = measurement.state.get("sentinel")
-        quiet = contention(measurement) is None and measurement.state.get("sentinel_contended") is None
+        quiet = contended(measurement) is None and measurement.state.get("sentinel_contended") is None
         if isinstance(told, Mapping) and quiet:
             for name, seconds in told.items():
                 found.setdefault(name, []).append(statistics.median(seconds))
@@ -119,7 +120,7 @@ def sentinels_moved(run: Run, sessions: Sequence[Run]) -> list[Reason]:
 def _log_median(measurement: Measurement) -> float | None:
     """ln of the median latency of an ok process on a quiet machine."""
     samples = measurement.samples.get(LATENCY)
-    if measurement.status != "ok" or contention(measurement) or not samples:
+    if measurement.status != "ok" or contended(measurement) or not samples:
         return None
     middle = statistics.median(samples)
     return math.log(middle) if middle > 0 else None

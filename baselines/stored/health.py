@@ -11,7 +11,7 @@ from baselines.stored.measured import same_reason
 from baselines.stored.rows import NOT_RUN, FactVaries, Row
 from baselines.verdict import Outcome, Scope, Verdict
 from baselines.wording import ReasonKind, because, field_differs
-from harness.reasons import Reason, of
+from harness.reasons import Reason
 
 ROW_METRIC = "row"
 KIND = "health"
@@ -37,7 +37,7 @@ def health(there: Row, here: Row, scope: Scope) -> Verdict | None:
     if there.ok and here.ok:
         return None
     if here.status == NOT_RUN:
-        return row_verdict(here, "missing", because(ReasonKind.NOT_MEASURED), gating=there.ok)
+        return row_verdict(here, "missing", because(ReasonKind.ROW_NOT_MEASURED), gating=there.ok)
     now, before = row_status(here), row_status(there)
     if here.ok:
         return row_verdict(here, "improved", because(ReasonKind.ROW_HEALTHY_NOW, before=before), gating=False)
@@ -63,7 +63,7 @@ def row_status(row: Row) -> Reason:
     """The row's status with its reason."""
     if row.reason is None:
         return because(ReasonKind.ROW_STATUS, status=row.status)
-    return because(ReasonKind.ROW_STATUS, status=row.status, reason=of(row.reason))
+    return because(ReasonKind.ROW_STATUS, status=row.status, reason=row.reason)
 
 
 def appeared(row: Row, scope: Scope) -> Verdict:

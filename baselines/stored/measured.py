@@ -6,21 +6,11 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, Final
 
-from harness.attempts import contended
-from harness.reasons import STATED, Reason, of
+from harness.reasons import STATED, Reason
 from harness.types import IDENTICAL, Measurement
 
 UNKNOWN_NAME: Final = "unknown_name"  # the code has no such model, backend or axis
 UNCHECKED: Final = "unchecked"  # the output was not compared with an fp32 reference
-IDENTICAL_OUTPUTS: Final = "identical"  # a metric has no value, since the outputs are those of the reference
-# How a reason begins that an older version stored as text.
-TEXTS: Final = {UNKNOWN_NAME: "UnknownName: ", UNCHECKED: "unchecked:", IDENTICAL_OUTPUTS: IDENTICAL}
-
-
-def contention(measurement: Measurement) -> Reason | None:
-    """Why the machine was not quiet during the measurement; None where it was."""
-    found = contended(measurement)
-    return None if found is None else of(found)
 
 
 def most_frequent(reasons: Sequence[Reason]) -> Reason:
@@ -31,17 +21,17 @@ def most_frequent(reasons: Sequence[Reason]) -> Reason:
 
 def unchecked(measurement: Measurement) -> bool:
     """Whether the output was not compared with an fp32 reference: it may be fast and wrong."""
-    return any(_is(of(warning), UNCHECKED) for warning in measurement.warnings)
+    return any(warning.kind == UNCHECKED for warning in measurement.warnings)
 
 
-def unknown_name(reason: Reason | str | None) -> bool:
+def unknown_name(reason: Reason | None) -> bool:
     """Whether a row failed because its code has no such model, backend or axis."""
-    return reason is not None and _is(of(reason), UNKNOWN_NAME)
+    return reason is not None and reason.kind == UNKNOWN_NAME
 
 
-def identical(reason: Reason | str | None) -> bool:
+def identical(reason: Reason | None) -> bool:
     """Whether a metric has no value because the outputs are bit-identical to the reference."""
-    return reason is not None and _is(of(reason), IDENTICAL_OUTPUTS)
+    return reason is not None and reason.kind == IDENTICAL.kind
 
 
 def same_reason(one: Reason, other: Reason) -> bool:
@@ -54,7 +44,3 @@ def same_reason(one: Reason, other: Reason) -> bool:
 
 def _same_value(one: Any, other: Any) -> bool:
     return same_reason(one, other) if isinstance(one, Reason) and isinstance(other, Reason) else bool(one == other)
-
-
-def _is(reason: Reason, kind: str) -> bool:
-    return reason.kind == kind or (reason.kind == STATED and str(reason).startswith(TEXTS[kind]))

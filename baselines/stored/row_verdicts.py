@@ -17,7 +17,7 @@ from baselines.stored.rules import INDISTINGUISHABLE_DB, Evidence, RuleResult, d
 from baselines.verdict import Outcome, Scope, Verdict
 from baselines.wording import ReasonKind, because, several
 from harness.processes.environment import shortest_sample_s
-from harness.reasons import Reason, of
+from harness.reasons import Reason
 from harness.types import Metric, Run
 
 # What another machine's figures can be held against. Continuous quality (PSNR of rounding errors) follows the CPU's
@@ -110,8 +110,7 @@ def _result(compared: Compared, there: Row, here: Row, metric: Metric) -> RuleRe
         return _identical(metric, there, here)
     if not there.groups(name):
         said = there.missing(name)
-        reason = because(ReasonKind.METRIC_NEW, reason=None if said is None else of(said))
-        return RuleResult(outcome="new", reason=reason, gating=False)
+        return RuleResult(outcome="new", reason=because(ReasonKind.METRIC_NEW, reason=said), gating=False)
     if not here.groups(name) or name not in compared.candidate.run.metrics:
         return RuleResult(outcome="missing", reason=_no_value(here, name))
     wrong = metric_differences(compared.candidate.run.metrics[name], metric)
@@ -176,7 +175,7 @@ def _identical(metric: Metric, there: Row, here: Row) -> RuleResult:
 def _no_value(row: Row, name: str) -> Reason:
     """Why a row has no value of a metric."""
     said = row.missing(name)
-    return because(ReasonKind.NO_VALUE) if said is None else of(said)
+    return because(ReasonKind.NO_VALUE) if said is None else said
 
 
 def _gates(compared: Compared, metric: Metric) -> bool:

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from baselines.stored.measured import contention, identical
+from baselines.stored.measured import identical
 from baselines.wording import ReasonKind, because, field_differs
-from harness.attempts import of_environment
+from harness.attempts import contended, of_environment
 from harness.reasons import Reason
 from harness.types import Case, Measurement, Metric, Run
 
@@ -38,7 +38,7 @@ class Row:
 
     case: Case
     status: str
-    reason: str | None
+    reason: Reason | None
     processes: tuple[Measurement, ...] = ()
 
     @property
@@ -51,19 +51,19 @@ class Row:
 
     def quiet(self, least: int) -> Row:
         """The row without its contended processes, where at least `least` are left; else the row itself."""
-        quiet = tuple(m for m in self.processes if contention(m) is None)
+        quiet = tuple(m for m in self.processes if contended(m) is None)
         return replace(self, processes=quiet) if len(quiet) >= least else self
 
     @property
     def contention(self) -> Reason | None:
         """Why the machine was not quiet during one of its processes."""
-        return next((reason for m in self.processes if (reason := contention(m))), None)
+        return next((reason for m in self.processes if (reason := contended(m))), None)
 
     def metrics(self) -> list[str]:
         """Names of the metrics that this row has samples of."""
         return list(dict.fromkeys(name for m in self.processes for name, values in m.samples.items() if values))
 
-    def missing(self, metric: str) -> str | None:
+    def missing(self, metric: str) -> Reason | None:
         """Why the row has no value of `metric`; None where nothing was said."""
         return next((m.missing[metric] for m in self.processes if metric in m.missing), None)
 
@@ -73,7 +73,8 @@ class Row:
 
     def fact(self, name: str) -> Any:
         """The one value of a fact; None where it is not recorded. Raises FactVaries where processes disagree."""
-        found = [m.facts[name] for m in self.processes if name in m.facts]
+        facts: list[Mapping[str, Any]] = [m.facts for m in self.processes]
+        found = [each[name] for each in facts if name in each]
         if any(value != found[0] for value in found[1:]):
             raise FactVaries(name)
         return found[0] if found else None
@@ -118,7 +119,7 @@ def row_from(case: Case, measurements: Sequence[Measurement]) -> Row:
     results = [m for m in measurements if not of_environment(m)]
     if not results:
         told = measurements[0].reason if measurements else None
-        return Row(case=case, status=NOT_RUN, reason=told or "not measured yet")
+        return Row(case=case, status=NOT_RUN, reason=told or Reason("not_measured_yet"))
     measurements = results
     worst = min(measurements, key=lambda m: SEVERITY.index(m.status))
     good = sorted((m for m in measurements if m.status == "ok"), key=lambda m: m.replicate)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import benches
 from baselines.paired import preflight as preflight_rules
@@ -41,6 +41,7 @@ from harness.paired.pairs import Pairs, Servers
 from harness.processes.threads import Threads
 from harness.reasons import stated
 from harness.registry import PROBES
+from harness.stored_types import Environment
 from harness.timing import perf_counter
 from harness.types import Suite
 
@@ -181,7 +182,7 @@ def _header(asked: Asked, folder: Path, servers: Servers) -> PairedRun:
         arms=(asdict(asked.base), asdict(asked.head)),
         loaded=(loaded[0], loaded[1]),
         proof=tuple(arm_room.proof(asked.base, asked.head, loaded[0], loaded[1])),
-        environment=found,
+        environment=cast("Environment", found),
         protocol=replace(asked.suite.protocol, quality=False, stages=False, target_interval=None),
         metrics=metrics | {asked.metric.name: asked.metric for asked in PAIRED_METRICS},
         rows=rows,

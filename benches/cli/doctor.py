@@ -83,7 +83,7 @@ def _unmeasured(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _threads(found: Mapping[str, Any]) -> dict[str, Any]:
     """How many threads a run uses here, and why; "no" if a variable asks for more than can run at once."""
-    told = [str(threads.in_words(found)), *threads.warnings(found["threads"], threads.allowed())]
+    told = [str(threads.in_words(found)), *map(str, threads.warnings(found["threads"], threads.allowed()))]
     return _row("threads", len(told) == 1, "; ".join(told))
 
 
@@ -91,7 +91,7 @@ def _cuda() -> dict[str, Any]:
     from harness.devices.cuda import unavailable
 
     reason = unavailable()
-    return _row("CUDA", reason is None, reason or "a device answers")
+    return _row("CUDA", reason is None, "a device answers" if reason is None else str(reason))
 
 
 def _backends(device: str) -> list[dict[str, Any]]:
@@ -105,7 +105,7 @@ def _backends(device: str) -> list[dict[str, Any]]:
 
 def _compiler(what: str, device: str, purpose: str) -> dict[str, Any]:
     reason = missing_compiler(device)
-    return _row(what, reason is None, reason or purpose)
+    return _row(what, reason is None, str(reason or purpose))
 
 
 def _energy(meter: devices.EnergyMeter | str) -> dict[str, Any]:

@@ -125,7 +125,10 @@ def _precisions() -> list[Row]:
 
 def _devices() -> list[Row]:
     reasons = {name: device.unavailable() for name, device in DEVICES.items()}
-    return [{"name": name, "available": reason is None, "reason": reason} for name, reason in reasons.items()]
+    return [
+        {"name": name, "available": reason is None, "reason": None if reason is None else str(reason)}
+        for name, reason in reasons.items()
+    ]
 
 
 def _gpus() -> list[Row]:
@@ -161,7 +164,8 @@ def _stage_and_quality() -> list[Row]:
 def _backends(device: str) -> list[Row]:
     found = []
     for name, backend in BACKENDS.items():
-        precisions = {p: backends.unavailable(name, p, device) for p in PRECISIONS}
+        reasons = {p: backends.unavailable(name, p, device) for p in PRECISIONS}
+        precisions = {p: None if reason is None else str(reason) for p, reason in reasons.items()}
         available = None in precisions.values()
         found.append(
             {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import benches
 import reports.formats.terminal
@@ -91,7 +93,7 @@ def _trials(options: Namespace) -> int:
 
 
 def _conditions(run: paired.PairedRun, elapsed_s: float) -> room.Conditions:
-    environment = run.environment
+    environment: Mapping[str, Any] = run.environment
     return room.Conditions(
         created=run.created,
         cpu=str(environment["cpu"]["model"]),

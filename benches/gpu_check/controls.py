@@ -15,26 +15,27 @@ from typing import Final
 
 from benches.gpu_check import Check, must_run
 from benches.gpu_check.record import Record, Row
+from harness.backends import is_capture
+from harness.reasons import Reason
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """The statuses with which a control may end, and words of which its reason must contain at least one (none: any
-    reason)."""
+    """The statuses with which a control may end, and what its reason must be (None: any reason)."""
 
     statuses: tuple[str, ...]
-    words: tuple[str, ...] = ()
+    reason: Callable[[Reason], bool] | None = None
 
     def holds(self, row: Row) -> bool:
-        reason = (row.measurement.reason or "").lower()
-        return row.measurement.status in self.statuses and (not self.words or any(w in reason for w in self.words))
+        status, reason = row.measurement.status, row.measurement.reason
+        return status in self.statuses and (self.reason is None or (reason is not None and self.reason(reason)))
 
 
 EXPECTED: Final = {
     **{name: Expected(statuses=("oom",)) for name in must_run.OUT_OF_MEMORY.values()},
     must_run.AFTER: Expected(statuses=("ok",)),
-    must_run.ITEM: Expected(statuses=("failed", "invalid"), words=("captur",)),
-    must_run.PARTIAL: Expected(statuses=("failed", "invalid"), words=("captur", "cuda graph", "cudagraph", "recorded")),
+    must_run.ITEM: Expected(statuses=("failed", "invalid"), reason=is_capture),
+    must_run.PARTIAL: Expected(statuses=("failed", "invalid"), reason=is_capture),
 }
 
 

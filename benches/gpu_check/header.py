@@ -20,7 +20,7 @@ def collect(_argument: object = None, _report: object = None) -> dict[str, Any] 
     from harness.processes import environment
 
     if reason := cuda.unavailable():
-        return reason
+        return str(reason)
     properties = torch.cuda.get_device_properties(0)
     try:
         found = environment.collect(("cuda", None))

@@ -55,7 +55,7 @@ def as_run(record: Record) -> Run:
         id=str(record.header.get("created", "")),
         suite="gpu-check",
         protocol=QUICK,
-        environment=dict(record.header["environment"]),
+        environment=record.header["environment"],
         metrics=metrics,
         cases=tuple(m.case for m in measured.values()),
         measurements=tuple(measured.values()),

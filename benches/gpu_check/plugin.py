@@ -16,6 +16,7 @@ from benches.gpu_check.two_loops import two_loops
 from harness.backends import Build, BuildRequest
 from harness.backends.onnx import export as onnx_export
 from harness.probes import probe
+from harness.reasons import Reason
 from harness.registry import BACKENDS, MODELS
 from harness.types import Component, Unsupported
 
@@ -41,7 +42,7 @@ class ExportOnly:
     description = "for GPU checks: exports on the CPU, and leaves the file to other rows"
     precisions = ("fp32", "bf16", "fp16")
 
-    def unavailable(self, wanted: str, device: str) -> str | None:
+    def unavailable(self, wanted: str, device: str) -> Reason | None:
         return onnx_export.missing_package()
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:

@@ -17,6 +17,7 @@ from harness.backends.tensorrt.engine import ENGINES
 from harness.processes import threads
 from harness.processes.measure import Job
 from harness.processes.worker import Workers
+from harness.reasons import stated
 from harness.registry import PROBES
 from harness.timing import perf_counter
 from harness.types import Case, Measurement
@@ -72,7 +73,7 @@ class Bench:
         if reason is None and allowed_s < planned.least_s:
             reason = f"no time was left: its step ends {until_s:.0f} s after the start of the check"
         if reason is not None:
-            skipped = Measurement(case=planned.case, replicate=0, status="skipped", reason=reason)
+            skipped = Measurement(case=planned.case, replicate=0, status="skipped", reason=stated(reason))
             return self._kept(Row(name=planned.name, measurement=skipped, flops=None, allowed_s=0.0, seconds=0.0))
         job = self.job(planned.case, probes_of(planned), allowed_s)
         phases: list[str] = []

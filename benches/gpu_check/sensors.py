@@ -164,8 +164,8 @@ def energy() -> Found:
     words = [
         f"idle {facts['idle_w']:.0f} W, at work {watts:.0f} W by the counter, {by_power}",
         f"the counter moves every {period_ms:.0f} ms, window {facts['energy_window_s']:.1f} s",
-        *found.warnings,
-        *([] if found.samples else dict.fromkeys(found.missing.values())),
+        *map(str, found.warnings),
+        *([] if found.samples else dict.fromkeys(map(str, found.missing.values()))),
     ]
     return "; ".join(words), {**facts, "mean_power_w": watts}
 

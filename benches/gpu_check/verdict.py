@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from benches.gpu_check import Check, Result, controls, energy, laws, must_run, paired
 from benches.gpu_check.record import Record, Row
-from harness.backends import BROKEN
+from harness.reasons import Reason
 
 Word = Literal["PASSED", "FAILED", "INCOMPLETE"]
 CODES: Final[dict[Word, int]] = {"PASSED": 0, "FAILED": 1, "INCOMPLETE": 3}
@@ -81,7 +81,7 @@ def of_row(row: Row) -> Check:
         reason = f"the time was spent, {row.allowed_s:.0f} s of it on this row, last in phase {row.phase or 'start'!r}"
         return Check(what=what, result="left out", detail=reason, seconds=row.seconds)
     if measured.status == "skipped":
-        result: Result = "FAILED" if BROKEN in str(measured.reason) else "left out"
+        result: Result = "FAILED" if _is_broken(measured.reason) else "left out"
         return Check(what=what, result=result, detail=str(measured.reason), seconds=row.seconds)
     if measured.status != "ok":
         return Check(what=what, result="FAILED", detail=f"{measured.status}: {measured.reason}", seconds=row.seconds)
@@ -94,4 +94,8 @@ def of_row(row: Row) -> Check:
         words.append(f"{samples['energy_per_image_j'][0]:.3g} J an image")
     if samples.get("cosine_similarity"):
         words.append(f"cosine {statistics.fmean(samples['cosine_similarity']):.4f}")
-    return Check(what=what, result="ok", detail=", ".join([*words, *measured.warnings]), seconds=row.seconds)
+    return Check(what=what, result="ok", detail=", ".join([*words, *map(str, measured.warnings)]), seconds=row.seconds)
+
+
+def _is_broken(reason: Reason | None) -> bool:
+    return reason is not None and reason.kind == "package_broken"

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -32,6 +31,7 @@ from harness.processes.sweep import (
     stop_without_storage,
 )
 from harness.processes.worker import Workers
+from harness.stored_types import Environment
 from harness.types import Case, Measurement, Run, Suite
 
 STEPWISE: pytest.StashKey[StepwiseRun] = pytest.StashKey()
@@ -67,7 +67,7 @@ class StepwiseRun:
         return new_folder(self._out, self.suite.name)
 
     @cached_property
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> Environment:
         """The conditions of the run, read in a worker. Raises EnvironmentFailed and NoSuchDevice."""
         found = collect_environment(self._workers, self._device, self._threads)
         return found | {

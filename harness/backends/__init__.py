@@ -13,11 +13,13 @@ import pkgutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
+from harness import reasons
 from harness.numerics import precision as precisions
 from harness.numerics.calibration import Recorded
 from harness.numerics.share import Shares
+from harness.reasons import Reason
 from harness.registry import BACKENDS, DEVICES, PRECISIONS
 from harness.timing import Timer
 from harness.types import Component, Forward
@@ -61,7 +63,7 @@ class Build:
     that one would ship: the saved state dict, the ONNX file, the engine. `keeps` says that something was left on disk
     that a later process finds. `verify()` is called after the last pass. It returns why what ran is not what the row
     requests (a recompile, a fallback), or None. `shares` gives, by component, the share of the weights that is
-    quantised, if the precision quantises. `warnings` are those of the row, each as "kind: what was found".
+    quantised, if the precision quantises. `warnings` are those of the row; text has the form "kind: what was found".
     `after_iteration()`, if there is one, is called at the end of each iteration and is timed as a part of it.
     """
 
@@ -75,9 +77,9 @@ class Build:
     keeps_modules: bool = True
     replays: bool = False
     keeps: bool = False
-    verify: Callable[[], str | None] = lambda: None
+    verify: Callable[[], Reason | str | None] = lambda: None
     shares: Shares = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason | str, ...] = ()
     after_iteration: Callable[[], None] | None = None
 
 
@@ -96,25 +98,25 @@ class Backend(Protocol):
     description: str
     precisions: Collection[str]
 
-    def unavailable(self, precision: str, device: str) -> str | None:
+    def unavailable(self, precision: str, device: str) -> Reason | str | None:
         """The reason why `precision`, which it declares or not, cannot run on the device here, or None."""
         ...
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build: ...
 
 
-def unavailable(backend: str, precision: str, device: str) -> str | None:
+def unavailable(backend: str, precision: str, device: str) -> Reason | None:
     """Why a backend cannot run `precision` on the device here, or None. What it does not declare is refused."""
     entry = BACKENDS[backend]
-    reason: str | None = entry.unavailable(precision, device)
-    if reason is None and precision not in getattr(entry, "precisions", ()):
-        return undeclared(backend, precision)
-    return reason
+    reason: Reason | str | None = entry.unavailable(precision, device)
+    if reason is not None:
+        return reasons.of(reason)
+    return None if precision in getattr(entry, "precisions", ()) else undeclared(backend, precision)
 
 
-def undeclared(backend: str, precision: str) -> str:
+def undeclared(backend: str, precision: str) -> Reason:
     """The refusal of a precision that a backend does not declare."""
-    return f"the backend {backend} does not declare the precision {precision}"
+    return Reason("precision_undeclared", {"backend": backend, "precision": precision})
 
 
 def packages() -> tuple[str, ...]:
@@ -124,29 +126,41 @@ def packages() -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in (*of_precisions, *of_backends) for name in names))
 
 
-BROKEN: Final = "cannot be imported"  # in the reason of a package that is installed, and no use
+class CaptureFailed(RuntimeError):
+    """A network could not be captured as a CUDA graph, for `reason`; its kind begins with "capture_"."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
-def missing_package(name: str, purpose: str) -> str | None:
+def is_capture(reason: Reason) -> bool:
+    """Whether a reason says that a network was not run as one CUDA graph."""
+    return reason.kind.startswith("capture_")
+
+
+def missing_package(name: str, purpose: str) -> Reason | None:
     """Why package `name` cannot be imported, or None; looks it up without importing it."""
-    return None if importlib.util.find_spec(name) else f"{purpose} needs the package {name}, which is not installed"
+    if importlib.util.find_spec(name):
+        return None
+    return Reason("missing_package", {"package": name, "purpose": purpose})
 
 
-def cannot_import(name: str, label: str) -> str | None:
+def cannot_import(name: str, label: str) -> Reason | None:
     """Why package `name` cannot be imported, or None: it is not installed, or a library that it loads is missing."""
     if reason := missing_package(name, label):
         return reason
     try:
         importlib.import_module(name)
     except Exception as error:
-        return f"{label} {BROKEN}: {type(error).__name__}: {error}"
+        return Reason("package_broken", {"package": label, "error": f"{type(error).__name__}: {error}"})
     return None
 
 
-def missing_device(device: str) -> str | None:
+def missing_device(device: str) -> Reason | None:
     """Why this machine cannot run anything on `device`, or None."""
-    reason: str | None = DEVICES[device].unavailable()
-    return reason
+    reason: Reason | str | None = DEVICES[device].unavailable()
+    return None if reason is None else Reason("no_device", {"why": reason})
 
 
 def cached_before(request: BuildRequest) -> bool:

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from harness.backends import Build, BuildRequest
+from harness.backends import Build, BuildRequest, CaptureFailed
 from harness.backends.eager import cast_all, read_back
+from harness.causes import one_line
 from harness.numerics import precision
 from harness.numerics.optimizations import MODULE
+from harness.reasons import Reason
 from harness.registry import BACKENDS, PRECISIONS
 from harness.types import Component
 
@@ -32,15 +34,15 @@ class CudaGraphs:
     packages: ClassVar[tuple[str, ...]] = ("torch",)
     colour: ClassVar[str] = "#8a6fd6"
 
-    def unavailable(self, wanted: str, device: str) -> str | None:
+    def unavailable(self, wanted: str, device: str) -> Reason | None:
         if device != "cuda":
-            return "CUDA graphs need an NVIDIA GPU; the device here is a CPU"
+            return Reason("graphs_need_gpu", {"device": device})
         if precision.waits_for_gpu(wanted):
-            return f"torchao's {wanted} waits for the GPU inside every call, which no graph can capture"
+            return Reason("waits_for_gpu_in_graph", {"precision": wanted})
         return precision.unsupported_by_torch(wanted, device)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
-        """Casts and captures every component. Raises RuntimeError where a replay does not write its output."""
+        """Casts and captures every component. Raises CaptureFailed."""
         cast, seconds = request.timer.timed(lambda: cast_all(components, request))
         captured, capture_s = request.timer.timed(
             lambda: {c.name: Captured(cast.modules[c.name], c, request.of(c)) for c in components}
@@ -69,8 +71,12 @@ class Captured:
                 expected = precision.one_tensor(module(*self._inputs), module)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph), torch.no_grad():
-            self._output = precision.one_tensor(module(*self._inputs), module)
+        try:
+            with torch.cuda.graph(self._graph), torch.no_grad():
+                self._output = precision.one_tensor(module(*self._inputs), module)
+        except RuntimeError as error:
+            seen = {"component": self._name, "error": one_line(error)}
+            raise CaptureFailed(Reason("capture_failed", seen)) from error
         self._prove(expected)
         self.calls = self.replays = 0
 
@@ -81,7 +87,7 @@ class Captured:
         self._output.fill_(float("nan"))
         self._graph.replay()
         if bool((torch.isnan(self._output) & ~torch.isnan(expected)).any()):
-            raise RuntimeError(f"{self._name}: a replay of the captured graph does not write its whole output")
+            raise CaptureFailed(Reason("capture_incomplete", {"component": self._name}))
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         import torch
@@ -95,8 +101,9 @@ class Captured:
         self.replays += 1
         return self._output.to(torch.float32, copy=True)
 
-    def fault(self) -> str | None:
+    def fault(self) -> Reason | None:
         """Why not every call was a replay, or None."""
         if self.calls == self.replays:
             return None
-        return f"{self._name}: {self.replays} replays of its CUDA graph in {self.calls} calls"
+        counts = {"component": self._name, "replays": self.replays, "calls": self.calls}
+        return Reason("capture_not_replayed", counts)

@@ -11,6 +11,7 @@ from harness.backends import Build, BuildRequest
 from harness.numerics import linear_use, precision, quantisation, share
 from harness.numerics.linear_use import Calls, Left, Observed
 from harness.numerics.optimizations import EACH_CALL, GRAD_MODE, MODULE
+from harness.reasons import Reason
 from harness.registry import BACKENDS, PRECISIONS
 from harness.types import Component
 
@@ -27,14 +28,11 @@ class Eager:
     packages: ClassVar[tuple[str, ...]] = ("torch",)
     colour: ClassVar[str] = "#2f7ec7"
 
-    def unavailable(self, wanted: str, device: str) -> str | None:
+    def unavailable(self, wanted: str, device: str) -> Reason | None:
         if reason := precision.unsupported_by_torch(wanted, device):
             return reason
         if device == "cuda" and precision.waits_for_gpu(wanted):
-            return (
-                f"torchao's {wanted} waits for the GPU in every linear layer unless it is compiled, so the latency "
-                "would be mostly that of the waiting; measure this precision with torch_compile"
-            )
+            return Reason("waits_for_gpu", {"precision": wanted})
         return None
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
@@ -63,7 +61,7 @@ class Cast:
     reasons. `upcast` gives the precision of each component that does not run in the row's (`precision.upcast`)."""
 
     modules: Mapping[str, torch.nn.Module]
-    left: Mapping[str, Mapping[str, str]]
+    left: Mapping[str, Mapping[str, Reason]]
     upcast: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -118,11 +116,12 @@ def read_back(cast: Cast, wanted: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"elements_by_dtype": elements}
     shares: share.Shares = {}
     faults = (precision.mismatch(found, own, row=elements) for own, found in by_precision.items())
-    fault = next(filter(None, faults), None)
+    fault: Reason | None = next(filter(None, faults), None)
     if precision.recipe_of(wanted) is not None:
         layers = {name: quantisation.census(module, cast.left[name]) for name, module in cast.modules.items()}
         facts["quantised_layers"] = {name: found.in_words() for name, found in layers.items()}
-        fault = f"{fault}; linear layers quantised: {_listed(facts['quantised_layers'])}" if fault else None
+        layers_said = _listed(facts["quantised_layers"])
+        fault = Reason("quantised_layers", {"reason": fault, "layers": layers_said}) if fault else None
         fault = fault or next(filter(None, (found.fault(name) for name, found in layers.items())), None)
         shares = {name: share.of_module(module) for name, module in cast.modules.items()}
     return {

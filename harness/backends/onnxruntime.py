@@ -39,6 +39,7 @@ from harness.backends.onnx.export import OnnxFile
 from harness.backends.onnx.proof import CPU, CUDA, TENSORRT, Profile
 from harness.numerics import int8_saturation, precision
 from harness.numerics.optimizations import FREE_SHAPES, Optimization
+from harness.reasons import Reason
 from harness.registry import BACKENDS, OPTIMIZATIONS
 from harness.types import Component, Forward, Unsupported
 
@@ -89,18 +90,18 @@ class OnnxRuntime:
         """Those that at least one of its providers runs."""
         return frozenset().union(*(RUNS[provider] for provider in self.providers.values()))
 
-    def unavailable(self, wanted: str, device: str) -> str | None:
+    def unavailable(self, wanted: str, device: str) -> Reason | None:
         if reason := cannot_import("onnxruntime", "ONNX Runtime") or onnx_export.missing_package():
             return reason
         import onnxruntime
 
         if device not in self.providers:
-            return "the TensorRT execution provider needs an NVIDIA GPU; the device here is a CPU"
+            return Reason("needs_gpu", {"what": "the TensorRT execution provider", "device": device})
         if reason := missing_device(device):
             return reason
         provider = self.providers[device]
         if provider not in onnxruntime.get_available_providers():
-            return f"this build of onnxruntime has no {provider}"
+            return Reason("missing_provider", {"provider": provider})
         if device == "cuda" and (reason := precision.too_old(wanted)):
             return reason
         return _impossible(wanted, provider) or (onnx_providers.unloadable(provider) if device == "cuda" else None)
@@ -160,43 +161,43 @@ class OnnxRuntimeTensorRT(OnnxRuntime):
     colour: ClassVar[str] = "#3a9fb5"
 
 
-def _impossible(wanted: str, provider: str) -> str | None:
+def _impossible(wanted: str, provider: str) -> Reason | None:
     """Why `provider` cannot run `wanted` as it is, or None."""
     return None if wanted in RUNS[provider] else _why_not(wanted, provider) or undeclared("onnxruntime", wanted)
 
 
-def _why_not(wanted: str, provider: str) -> str | None:
+def _why_not(wanted: str, provider: str) -> Reason | None:
     """What is known about a precision that `provider` does not run."""
     if wanted == "tf32" and provider == CPU:
-        return "TF32 is a mode of NVIDIA tensor cores; a CPU has none"
+        return Reason("tf32_needs_gpu")
     recipe, base = precision.recipe_of(wanted), precision.rest_of(wanted)
     if recipe != "fp8_e4m3" and base != "fp32" and provider == CPU:
-        return f"its CPU provider has no {base} kernels: it would cast to fp32 and back"
+        return Reason("ort_no_cpu_kernels", {"precision": base})
     if recipe == "int8_dynamic_classic":
-        return f"{wanted} is torch's; ONNX Runtime's own dynamic quantiser is int8_dynamic"
+        return Reason("ort_other_quantiser", {"precision": wanted})
     if recipe in INT8_PRODUCTS and provider == CUDA:
-        return f"its CUDA provider has no kernels for {wanted}: they would fall back to the CPU"
+        return Reason("ort_no_cuda_kernels", {"precision": wanted})
     if recipe in {"int8_dynamic", "int8_weight_only"} and provider == TENSORRT:
-        return f"TensorRT takes int8 by Q/DQ nodes only: int8_static, not {wanted}"
+        return Reason("tensorrt_takes_static", {"precision": wanted})
     if recipe == "int8_static" and base != "fp32" and provider == TENSORRT:
-        return f"Q/DQ nodes over {base} are for the backend tensorrt; nobody has tried them in this provider"
+        return Reason("ort_untried", {"nodes": f"over {base}"})
     if wanted == "fp32" and provider == TENSORRT:
-        return "its TensorRT provider has no switch for TF32, which TensorRT uses by itself: its fp32 is the row tf32"
+        return Reason("ort_fp32_is_tf32")
     if recipe == "fp8_e4m3" and provider == TENSORRT:
-        return "Q/DQ nodes in fp8 are for the backend tensorrt; nobody has tried them in this provider"
+        return Reason("ort_untried", {"nodes": "in fp8"})
     if recipe == "fp8_e4m3":
-        return f"{provider} has no fp8 kernel for Q/DQ nodes: it would multiply in fp32"
+        return Reason("ort_no_fp8_kernel", {"provider": provider})
     return None
 
 
-def without_kernel(files: Sequence[OnnxFile], wanted: str, provider: str) -> str | None:
+def without_kernel(files: Sequence[OnnxFile], wanted: str, provider: str) -> Reason | None:
     """Why `provider` cannot run these networks in `wanted`, or None. ONNX Runtime itself would fail when it opens the
     session, with an error about a node without a provider."""
     if (precision.rest_of(wanted), provider) != ("bf16", CUDA):
         return None
     missing = {f.component: sorted(NO_BF16_KERNEL & f.operators.keys()) for f in files}
     found = [f"{' and '.join(operators)} of {name}" for name, operators in missing.items() if operators]
-    return f"its CUDA provider has no bf16 kernel for {', '.join(found)}" if found else None
+    return Reason("ort_no_bf16_kernel", {"operators": found}) if found else None
 
 
 def _recipe(wanted: str, provider: str) -> str:

@@ -18,6 +18,7 @@ from harness.backends.onnx.export import OnnxFile
 from harness.numerics import int8_saturation, precision
 from harness.numerics.optimizations import FREE_SHAPES
 from harness.numerics.precision import recipe_of
+from harness.reasons import Reason
 from harness.registry import BACKENDS
 from harness.types import Component, Forward
 
@@ -29,11 +30,11 @@ RECIPES: Final = {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "int8_static":
 CAPABILITIES: Final = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8_static": "INT8"}
 RUN_AS: Final = {"fp32": {"f32"}, "bf16": {"bf16"}, "fp16": {"f16"}, "int8_static": {"i8", "u8"}}
 NOT_HERE: Final = {
-    "tf32": "TF32 is a mode of NVIDIA tensor cores; a CPU has none",
-    "int8_dynamic": "OpenVINO quantises activations by ranges that are in the file (int8_static), not while it runs",
-    "int8_dynamic_classic": "quantize_dynamic makes a torch module, which OpenVINO does not run",
-    "int8_weight_only": "there is no export of it for OpenVINO: ONNX Runtime's is an operator of its own (MatMulNBits)",
-    "fp8_e4m3": "OpenVINO's CPU plug-in has no fp8 kernels: it would compute in another precision",
+    "tf32": Reason("tf32_needs_gpu"),
+    "int8_dynamic": Reason("openvino_no_dynamic_ranges"),
+    "int8_dynamic_classic": Reason("openvino_no_torch_module"),
+    "int8_weight_only": Reason("openvino_no_weight_only"),
+    "fp8_e4m3": Reason("openvino_no_fp8"),
 }
 CAST: Final = ("bf16", "fp16")
 SINUSOIDS: Final = ("Sin", "Cos")
@@ -50,18 +51,18 @@ class OpenVino:
     packages: ClassVar[tuple[str, ...]] = (*onnx_export.PACKAGES, "openvino")
     colour: ClassVar[str] = "#a8842c"
 
-    def unavailable(self, wanted: str, device: str) -> str | None:
+    def unavailable(self, wanted: str, device: str) -> Reason | None:
         if device != "cpu":
-            return "OpenVINO has no plug-in for NVIDIA GPUs; it is measured on the CPU (--device cpu)"
+            return Reason("openvino_on_gpu")
         if reason := cannot_import("openvino", "OpenVINO") or onnx_export.missing_package():
             return reason
         if wanted not in HINTS:
-            return NOT_HERE.get(recipe_of(wanted) or wanted, f"{self.label} runs int8_static over fp32, not {wanted}")
+            return NOT_HERE.get(recipe_of(wanted) or wanted, Reason("openvino_over_fp32", {"precision": wanted}))
         import openvino
 
         able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if CAPABILITIES[wanted] not in able:
-            return f"its CPU plug-in has no {wanted} kernels on this CPU: it would run another precision instead"
+            return Reason("openvino_no_kernels", {"precision": wanted})
         return None
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
@@ -144,7 +145,7 @@ def _in_words(nodes: Mapping[tuple[str, str], int]) -> dict[str, int]:
 
 def _verify_all(
     nodes: Mapping[str, Mapping[tuple[str, str], int]], precisions: Mapping[str, str], integer_layers: Mapping[str, int]
-) -> str | None:
+) -> Reason | None:
     """Why what was compiled is not what was requested, or None. Each component is checked against its own precision in
     `precisions`."""
     for wanted in dict.fromkeys(precisions.values()):
@@ -156,7 +157,7 @@ def _verify_all(
 
 def _verify(
     nodes: Mapping[str, Mapping[tuple[str, str], int]], precision: str, integer_layers: Mapping[str, int]
-) -> str | None:
+) -> Reason | None:
     """Why what was compiled is not what was asked: in a cast network nothing heavy may run otherwise, in a quantised
     one each quantised layer must run in integers."""
     heavy = {name: {key: n for key, n in found.items() if key[0] in HEAVY} for name, found in nodes.items()}
@@ -165,13 +166,15 @@ def _verify(
         total.update(found)
     others = {key: n for key, n in total.items() if key[1] not in RUN_AS[precision]}
     if sum(total.values()) == sum(others.values()):
-        return f"{precision} was asked for, but no convolution or matrix product runs in it: {_in_words(total)}"
+        return Reason("runs_elsewise", {"precision": precision, "layers": str(_in_words(total))})
     if recipe_of(precision) is None:
-        return f"{precision} was asked for, but {_in_words(others)} run in another precision" if others else None
+        told = {"precision": precision, "layers": str(_in_words(others))}
+        return Reason("some_run_elsewise", told) if others else None
     for name, found in heavy.items():
         count = sum(n for key, n in found.items() if key[1] in RUN_AS[precision])
         if count < integer_layers[name]:
-            return f"{precision}: {count} of the {integer_layers[name]} quantised layers of {name} run in integers"
+            counts = {"component": name, "count": count, "layers": integer_layers[name]}
+            return Reason("layers_not_in_integers", {"precision": precision, **counts})
     return None
 
 

@@ -25,11 +25,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from harness import reasons
 from harness.backends import Build, BuildRequest, missing_device, missing_package
 from harness.backends.eager import cast_all, read_back
 from harness.backends.torch.compilation import Compilation, Counts
 from harness.numerics import optimizations, precision
 from harness.numerics.optimizations import GRAD_MODE, MODULE
+from harness.reasons import Reason
 from harness.registry import BACKENDS, PRECISIONS
 from harness.types import Component, Forward
 
@@ -48,7 +50,7 @@ class TorchCompile:
     colour: ClassVar[str] = "#d9641e"
     mode: ClassVar[str] = "default"
 
-    def unavailable(self, wanted: str, device: str) -> str | None:
+    def unavailable(self, wanted: str, device: str) -> Reason | None:
         if reason := missing_device(device):
             return reason
         if device == "cuda" and (reason := missing_package("triton", "inductor on a GPU")):
@@ -56,8 +58,8 @@ class TorchCompile:
         if reason := missing_compiler(device):
             return reason
         quantiser = PRECISIONS[wanted].quantiser
-        if quantiser is not None and quantiser.untraceable:
-            return str(quantiser.untraceable)
+        if quantiser is not None and quantiser.untraceable is not None:
+            return reasons.of(quantiser.untraceable)
         return precision.unsupported_by_torch(wanted, device)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
@@ -73,7 +75,7 @@ class TorchCompile:
         replays = self._replays_graphs(request.device)
         compiled = {name: self._compile(module, replays=replays) for name, module in cast.modules.items()}
         forwards = {c.name: self._forward(compiled[c.name], request.of(c)) for c in components}
-        unproven: list[str | None] = []
+        unproven: list[Reason | None] = []
         capture_s: float | None = None
         try:
             with optimizations.grad_mode(request.optimizations):  # as in the run: another mode would be another graph
@@ -134,25 +136,21 @@ class TorchCompile:
     def _replays_graphs(self, device: str) -> bool:
         return device == "cuda" and self.mode != "default"
 
-    def _fault(self, device: str, built: Counts, now: Counts) -> str | None:
+    def _fault(self, device: str, built: Counts, now: Counts) -> Reason | None:
         """Why what ran is not what was compiled and captured, or None. It compares the counts after the build with
         those now."""
         if added := now.frames - built.frames:
-            return f"{added} recompilation(s) after the build: the timed shapes are not the compiled ones"
+            return Reason("recompiled", {"count": added})
         if not self._replays_graphs(device):
             return None
         if now.skipped:
-            return f"mode {self.mode}: inductor did not capture {now.skipped} graph(s) as CUDA graphs"
+            return Reason("capture_skipped", {"mode": self.mode, "count": now.skipped})
         if now.partitions:
-            return (
-                f"mode {self.mode}: inductor divided its graph(s) into {now.partitions} parts to capture some of them"
-            )
+            return Reason("capture_divided", {"mode": self.mode, "parts": now.partitions})
         if now.recorded is not None and now.recorded < now.frames:
-            return f"mode {self.mode}: inductor recorded {now.recorded} of {now.frames} graph(s) as CUDA graphs"
+            return Reason("capture_of_some", {"mode": self.mode, "count": now.recorded, "graphs": now.frames})
         if now.recordings != built.recordings:
-            return (
-                f"mode {self.mode}: inductor recorded CUDA graphs again after the build, so some calls are not replays"
-            )
+            return Reason("capture_repeated", {"mode": self.mode})
         return None
 
 
@@ -163,9 +161,9 @@ class ReduceOverhead(TorchCompile):
     mode: ClassVar[str] = "reduce-overhead"
     colour: ClassVar[str] = "#7d8794"
 
-    def unavailable(self, wanted: str, device: str) -> str | None:
+    def unavailable(self, wanted: str, device: str) -> Reason | None:
         if device != "cuda":
-            return "reduce-overhead is CUDA graphs; on a CPU it would be torch_compile under another name"
+            return Reason("no_graphs_on_cpu")
         return super().unavailable(wanted, device)
 
 
@@ -192,22 +190,22 @@ class MaxAutotune(TorchCompile):
         )
 
 
-def missing_compiler(device: str) -> str | None:
+def missing_compiler(device: str) -> Reason | None:
     """What inductor lacks to compile code of "cpu" or "cuda", or None. On a GPU triton needs Python's headers and a C
     compiler for its launchers, and takes the compiler that CC names, whatever it is, else gcc or clang
     (triton/runtime/build.py)."""
     if device == "cpu":
         found = any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++"))
-        return None if found else "inductor needs a C++ compiler on a CPU, and neither g++ nor clang++ is on the PATH"
+        return None if found else Reason("missing_cpp_compiler")
     if (named := os.environ.get("CC")) is not None:
         if not shutil.which(named):
-            return f"triton needs a C compiler on a GPU, and CC={named!r} is not found"
+            return Reason("missing_c_compiler", {"named": named})
     elif not any(shutil.which(c) for c in ("gcc", "clang")):
-        return "triton needs a C compiler on a GPU, and neither gcc nor clang is on the PATH"
+        return Reason("missing_c_compiler")
     headers = _python_headers()
     if (headers / "Python.h").exists():
         return None
-    return f"triton needs Python's headers on a GPU, and {headers} has no Python.h"
+    return Reason("missing_headers", {"folder": str(headers)})
 
 
 def _python_headers() -> Path:
@@ -216,7 +214,7 @@ def _python_headers() -> Path:
     return Path(sysconfig.get_paths("posix_prefix" if scheme == "posix_local" else scheme)["include"])
 
 
-def _captured(component: Component, compiled: Callable[..., torch.Tensor], request: BuildRequest) -> str | None:
+def _captured(component: Component, compiled: Callable[..., torch.Tensor], request: BuildRequest) -> Reason | None:
     """Records a network's CUDA graph, and returns why a replay of it is not proven, or None. Call it after the call
     that compiled the network, which is inductor's warm-up.
 
@@ -244,9 +242,9 @@ def _captured(component: Component, compiled: Callable[..., torch.Tensor], reque
     recorded.zero_()
     replayed = output_of_a_call()  # inductor may have moved `recorded` elsewhere by now, or have made it unreadable
     if replayed.data_ptr() != address:
-        return f"{component.name}: not captured as a CUDA graph: two calls write their output to different addresses"
+        return Reason("capture_elsewhere", {"component": component.name})
     if bool(((replayed == 0) & (expected != 0)).any()):
-        return f"{component.name}: a replay of the recorded CUDA graph does not write its whole output"
+        return Reason("capture_incomplete", {"component": component.name})
     return None
 
 
@@ -257,11 +255,8 @@ def _end_compile_workers() -> None:
     shutdown_compile_workers()
 
 
-def _no_templates() -> str:
+def _no_templates() -> Reason:
     import torch
 
     count = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
-    return (
-        f"no templates: inductor has no Triton templates for matrix products and convolutions on a GPU with {count} "
-        "multiprocessors, so max-autotune leaves them to cuBLAS and cuDNN"
-    )
+    return Reason("no_templates", {"multiprocessors": count})

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.devices import EnergyMeter, SensorLost, Stopwatch, cgroup
+from harness.reasons import Reason
 from harness.registry import DEVICES
 from harness.timing import perf_counter
 from harness.types import Samples
@@ -40,11 +41,11 @@ class Cpu:
     preference = 0
     shortest_sample_s = 2e-4
 
-    def unavailable(self) -> str | None:
+    def unavailable(self) -> Reason | None:
         """A CPU is always there."""
         return None
 
-    def unusable(self) -> str | None:
+    def unusable(self) -> Reason | None:
         """Every process can use it."""
         return None
 

@@ -14,28 +14,29 @@ from typing import Any
 
 from harness.devices import EnergyMeter, Stopwatch, nvml
 from harness.devices.cpu import NO_PEAK, cpu_model, host_counters, host_difference, host_peak_bytes, reset_host_peak
+from harness.reasons import Reason
 from harness.registry import DEVICES
 from harness.types import Samples
 
 
-def unavailable() -> str | None:
+def unavailable() -> Reason | None:
     """Why there is no CUDA device, or None where there is one."""
     import torch
 
     if torch.version.cuda is None:
-        return "this build of torch has no CUDA"
+        return Reason("torch_without_cuda")
     if torch.cuda.is_available():
         return None
-    return "no NVIDIA GPU or driver answers (torch.cuda.is_available() is False)"
+    return Reason("no_cuda_device")
 
 
-def _forked_too_late() -> str | None:
+def _forked_too_late() -> Reason | None:
     """Why this process can have no CUDA: its fork server had asked for it, as a plugin's import may."""
     import torch
 
     if not torch.cuda._is_in_bad_fork():
         return None
-    return "a module that the fork server imported asks for CUDA when it is imported, so that no worker can use it"
+    return Reason("cuda_asked_before_fork")
 
 
 class CudaEvents:
@@ -65,10 +66,10 @@ class Cuda:
     preference = 1
     shortest_sample_s = 4e-3
 
-    def unavailable(self) -> str | None:
+    def unavailable(self) -> Reason | None:
         return unavailable()
 
-    def unusable(self) -> str | None:
+    def unusable(self) -> Reason | None:
         return _forked_too_late()
 
     def cache_bytes(self) -> int | str:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from harness.measuring.out_of_memory import is_out_of_memory
+from harness.reasons import Reason
 from harness.registry import DEVICES
 from harness.types import Protocol, Unsupported
 
@@ -39,10 +40,10 @@ class Flush:
         self._buffer.add_(1)  # a plain fill may write around the caches
 
 
-def refused(protocol: Protocol, device: str) -> str | None:
+def refused(protocol: Protocol, device: str) -> Reason | None:
     """Why the caches of `device` cannot be flushed although the protocol asks for it, or None."""
     found = cache_bytes(device) if protocol.cold_cache else 0
-    return f"cold_cache: {found}" if isinstance(found, str) else None
+    return Reason("cache_unknown", {"why": found}) if isinstance(found, str) else None
 
 
 @contextmanager
@@ -69,8 +70,7 @@ def _flush(size: int, device: str) -> Flush:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        took = f"{size / 2**20:.0f} MiB beside the model"
-        raise Unsupported(f"cold_cache: there is no room to flush the caches, which takes {took}") from error
+        raise Unsupported(Reason("no_room_to_flush", {"bytes": size})) from error
 
 
 def cache_bytes(device: str) -> int | str:

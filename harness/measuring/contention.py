@@ -1,5 +1,5 @@
 """Whether somebody else used the machine during a measurement. A pure function: it takes the recorded state and returns
-the reason.
+the reason, whose kind begins with "contended".
 
 The criteria are fixed here, before anything is measured, and none of them is the measured time. A pair of blocks is
 left out, or a row is called contended, because of what the kernel and the driver counted, never because it was slow.
@@ -26,6 +26,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from harness.reasons import Reason
+
 OTHER_SHARE: Final = 0.10
 STEAL_SHARE: Final = 0.05
 RESOLUTION_S: Final = 0.03
@@ -37,17 +39,22 @@ THROTTLED_SHARE: Final = 0.01
 SLOWED: Final = {0x08: "hardware slow-down", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
 
 
-def contended(state: Mapping[str, Any]) -> str | None:
-    """Why a measurement with this machine state was not alone, in words; None where nothing speaks against it."""
+def is_contention(reason: Reason) -> bool:
+    """Whether a reason says that the machine was not quiet. Runs of schema 1 have the kind "contended" alone."""
+    return reason.kind == "contended" or reason.kind.startswith("contended_")
+
+
+def contended(state: Mapping[str, Any]) -> Reason | None:
+    """Why a measurement with this machine state was not alone; None where nothing speaks against it."""
     if LATENCY_PASS not in state and ENERGY_PASS not in state:
         return _during(state)
     if reason := _during(state.get(LATENCY_PASS, {})):
         return reason
     reason = _during(state.get(ENERGY_PASS, {}))
-    return f"{reason} (while energy was measured)" if reason else None
+    return Reason(reason.kind, {**reason.data, "energy": True}) if reason else None
 
 
-def _during(state: Mapping[str, Any]) -> str | None:
+def _during(state: Mapping[str, Any]) -> Reason | None:
     return _cpu(state) or _gpu(state.get("gpu"), state.get("peers", 0), state.get("elapsed_s"))
 
 
@@ -57,13 +64,7 @@ def _cores_left(state: Mapping[str, Any], own_cores: float) -> float:
     return max(1.0, (state.get("cores") or 1.0) - own_cores) if "gpu" in state else 1.0
 
 
-def warnings(state: Mapping[str, Any]) -> tuple[str, ...]:
-    """The row's warning, beginning with "contended: ", or nothing."""
-    reason = contended(state)
-    return (f"contended: {reason}",) if reason else ()
-
-
-def _cpu(state: Mapping[str, Any]) -> str | None:
+def _cpu(state: Mapping[str, Any]) -> Reason | None:
     elapsed = state.get("elapsed_s")
     if not elapsed:
         return None
@@ -71,24 +72,23 @@ def _cpu(state: Mapping[str, Any]) -> str | None:
     own_cores = (state.get("own_cpu_s") or 0.0) / elapsed
     left = _cores_left(state, own_cores)
     if other is not None and other > max(OTHER_SHARE * left * elapsed, RESOLUTION_S, INTERRUPT_S * own_cores):
-        of_left = f" ({other / elapsed / left:.0%} of the {left:.1f} cores left to them)" if left > 1 else ""
-        return f"other processes used {other / elapsed:.0%} of a core meanwhile{of_left}"
+        return Reason("contended_cpu", {"used": other / elapsed, **({"left": left} if left > 1 else {})})
     if steal is not None and steal > max(STEAL_SHARE * elapsed, RESOLUTION_S):
-        return f"the hypervisor took {steal / elapsed:.0%} of a core meanwhile"
+        return Reason("contended_steal", {"share": steal / elapsed})
     if state.get("throttled_periods"):
-        return f"the cgroup's CPU quota throttled it in {state['throttled_periods']} periods"
+        return Reason("contended_quota", {"periods": state["throttled_periods"]})
     return None
 
 
-def _gpu(state: Mapping[str, Any] | None, peers: int, elapsed_s: float | None) -> str | None:
+def _gpu(state: Mapping[str, Any] | None, peers: int, elapsed_s: float | None) -> Reason | None:
     """`peers` processes of our own have the GPU open beside the measured one."""
     if not state:
         return None
     foreign = (state.get("foreign_processes") or 0) - peers
     if foreign > 0:
-        return f"{foreign} other process{'es' if foreign > 1 else ''} computed on the GPU"
+        return Reason("contended_gpu_processes", {"count": foreign})
     throttled, elapsed = state.get("thermal_throttled_s"), state.get("elapsed_s", elapsed_s)
     if throttled and elapsed and throttled > THROTTLED_SHARE * elapsed:
-        return f"heat held the GPU's clocks down for {throttled / elapsed:.0%} of the time"
-    reasons = [name for bit, name in SLOWED.items() if (state.get("throttle_reasons") or 0) & bit]
-    return f"the GPU slowed down ({', '.join(reasons)})" if reasons else None
+        return Reason("contended_gpu_heat", {"share": throttled / elapsed})
+    causes = [name for bit, name in SLOWED.items() if (state.get("throttle_reasons") or 0) & bit]
+    return Reason("contended_gpu_throttled", {"causes": causes}) if causes else None

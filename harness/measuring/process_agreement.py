@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from harness.numerics.tolerance import repeat_ceiling
+from harness.reasons import Reason
 from harness.types import Measurement
 
 # Facts that must be equal in all processes of a row, with their names in words.
@@ -49,10 +50,12 @@ class Difference:
 def difference(first: Measurement, other: Measurement) -> Difference | None:
     """The first fact in which `other` differs from `first`, outputs last; None if they agree. A fact that either lacks
     is not compared."""
+    there: Mapping[str, Any] = first.facts
+    here: Mapping[str, Any] = other.facts
     for name in (*PROVEN, "output_hash"):
-        if name in first.facts and name in other.facts and first.facts[name] != other.facts[name]:
-            error = other.facts.get("first_process_error") if name == "output_hash" else None
-            return Difference(fact=name, first=first.facts[name], other=other.facts[name], error=error)
+        if name in there and name in here and there[name] != here[name]:
+            error = here.get("first_process_error") if name == "output_hash" else None
+            return Difference(fact=name, first=there[name], other=here[name], error=error)
     return None
 
 
@@ -70,8 +73,8 @@ def checked(first: Measurement | None, other: Measurement, device: str, *, stric
     if found is None or (other.status == "invalid" and found.fact == "output_hash"):
         return other
     if found.fact == "output_hash" and not _other_work(found, first, other, device, strict):
-        return replace(other, warnings=(*other.warnings, in_words(found)))
-    return replace(other, status="invalid", reason=in_words(found))
+        return replace(other, warnings=(*other.warnings, reason(found)))
+    return replace(other, status="invalid", reason=reason(found))
 
 
 def _other_work(found: Difference, first: Measurement, other: Measurement, device: str, strict: bool) -> bool:
@@ -82,17 +85,16 @@ def _other_work(found: Difference, first: Measurement, other: Measurement, devic
     return found.error is not None and not found.error <= ceiling
 
 
-def in_words(found: Difference) -> str:
-    """How a process differs from the first one of its row, as a sentence."""
+def reason(found: Difference) -> Reason:
+    """How a process differs from the first one of its row."""
     if found.fact == "output_hash":
-        how = " (not compared by value)" if found.error is None else f" (relative error {found.error:.2g})"
-        return f"the processes of this row gave different outputs{how}"
+        return Reason("outputs_differ", {"error": found.error})
     if isinstance(found.first, Mapping) and isinstance(found.other, Mapping):
         keys = [k for k in dict.fromkeys([*found.first, *found.other]) if found.first.get(k) != found.other.get(k)]
         shown = ", ".join(f"{k}: {_short(found.first.get(k))} and {_short(found.other.get(k))}" for k in keys[:3])
     else:
         shown = f"{_short(found.first)} and {_short(found.other)}"
-    return f"the processes of this row had different {PROVEN[found.fact]} ({found.fact}: {shown})"
+    return Reason("processes_differ", {"what": PROVEN[found.fact], "fact": found.fact, "shown": shown})
 
 
 def _short(value: Any) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from harness.numerics import precision
+from harness.reasons import Reason
 
 MIXED: Final = "a mix of torch's older and newer switches"
 # Setting -> its name for people.
@@ -94,14 +95,14 @@ def set_back(before: Settings) -> None:
         setters[name](getattr(before, name))
 
 
-def fault(before: Settings) -> str | None:
-    """Which setting differs from `before`, in words; None if none does."""
+def fault(before: Settings) -> Reason | None:
+    """Which settings differ from `before`; None if none does."""
     now = read()
     changed = _changed(before, now)
     if not changed:
         return None
-    told = ", ".join(f"{_IN_WORDS[n]} from {_plain(getattr(before, n))} to {_plain(getattr(now, n))}" for n in changed)
-    return f"the row changed a process-wide setting: {told}"
+    told = [f"{_IN_WORDS[n]} from {_plain(getattr(before, n))} to {_plain(getattr(now, n))}" for n in changed]
+    return Reason("settings_changed", {"settings": told})
 
 
 def _changed(before: Settings, now: Settings) -> list[str]:

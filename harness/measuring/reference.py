@@ -27,6 +27,7 @@ from harness.files import write_atomically
 from harness.measuring import output_files, reference_process
 from harness.measuring.out_of_memory import is_out_of_memory
 from harness.measuring.trial import Mismatch, Trial
+from harness.reasons import Reason, stated
 from harness.timing import perf_counter
 from harness.types import Case, Forward
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 BEGUN: Final = "reference"  # the phases that a worker reports
 ENDED: Final = "reference done"
-ON_CPU = "the GPU had no room for fp32 eager beside the timed model, so the CPU computed it"
 
 What = Literal["timed batch", "quality set"]
 
@@ -51,13 +51,16 @@ class Origin:
 
 
 class NoReference(RuntimeError):
-    """There is no fp32 reference; `str()` is the reason."""
+    """There is no fp32 reference, for `reason`."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
     @property
-    def warning(self) -> str:
+    def warning(self) -> Reason:
         """The warning of a row whose output was not compared with a reference."""
-        reason = str(self).replace("; ", ", ")  # warnings are listed with semicolons between them
-        return f"unchecked: the output was not compared with fp32 eager: {reason}"
+        return Reason("unchecked", {"reason": self.reason})
 
 
 def reference_case(case: Case) -> Case:
@@ -79,7 +82,7 @@ def output(trial: Trial, what: What, own: Callable[[], torch.Tensor]) -> torch.T
     if is_reference(trial.case):
         _keep(path, Origin(weights_hash=trial.weights_hash), own())
     elif (origin := _origin(trial, what)) is not None and origin.missing is not None:
-        raise NoReference(origin.missing)
+        raise NoReference(stated(origin.missing))
     else:
         trial.report(BEGUN)
         try:
@@ -102,22 +105,20 @@ def _keep(path: Path, origin: Origin, found: torch.Tensor | None = None) -> None
         output_files.save(path, found)
 
 
-def told(trial: Trial, what: What) -> tuple[str, ...]:
+def told(trial: Trial, what: What) -> tuple[Reason, ...]:
     """The warning of every row that is held against a reference of another device, or nothing."""
     origin = _origin(trial, what)
-    return (f"reference of the {what}: {ON_CPU}",) if origin is not None and origin.on_cpu else ()
+    return (Reason("reference_on_cpu", {"what": what}),) if origin is not None and origin.on_cpu else ()
 
 
-def other_weights(trial: Trial, what: What) -> str | None:
-    """A sentence if the reference was loaded with other weights than the row, else None. The comparison of the outputs
+def other_weights(trial: Trial, what: What) -> Reason | None:
+    """A reason if the reference was loaded with other weights than the row, else None. The comparison of the outputs
     then means nothing, however close they are."""
     origin = _origin(trial, what)
     if origin is None or origin.missing is not None or origin.weights_hash == trial.weights_hash:
         return None
-    return (
-        f"the fp32 reference was computed with other weights ({origin.weights_hash[:12]}) than this row loaded "
-        f"({trial.weights_hash[:12]}): the model must load the same weights each time"
-    )
+    hashes = {"reference": origin.weights_hash[:12], "row": trial.weights_hash[:12]}
+    return Reason("reference_of_other_weights", hashes)
 
 
 def _origin(trial: Trial, what: What) -> Origin | None:
@@ -136,7 +137,7 @@ def _compute(trial: Trial, what: What) -> tuple[Origin, torch.Tensor]:
     device = trial.device.torch_device
     limit_s = round(min(trial.protocol.timeout_s, trial.reference_until - perf_counter()), 1)
     if limit_s <= 0:
-        raise NoReference("the row had no time left for it")
+        raise NoReference(Reason("no_time_left"))
     try:
         found, weights_hash = computed_on(device, trial.case, what, limit_s)
         return Origin(weights_hash=weights_hash), found
@@ -149,7 +150,7 @@ def _compute(trial: Trial, what: What) -> tuple[Origin, torch.Tensor]:
     if answer.mismatch is not None:
         raise Mismatch(answer.mismatch)
     if answer.missing is not None:
-        raise NoReference(f"the GPU had no room for the reference beside the timed model, and {answer.missing}")
+        raise NoReference(Reason("reference_not_on_gpu", {"reason": answer.missing}))
     return Origin(weights_hash=answer.weights_hash, on_cpu=True), torch.from_numpy(answer.output)
 
 
@@ -167,9 +168,7 @@ def computed_on(device: str, wanted: Case, what: What, limit_s: float = float("i
     def in_time(forward: Forward) -> Forward:
         def called(*inputs: torch.Tensor) -> torch.Tensor:
             if perf_counter() > deadline:
-                raise NoReference(
-                    f"computing the reference on the row's device took more than {limit_s:g} s (timeout_s)"
-                )
+                raise NoReference(Reason("reference_too_slow", {"limit_s": limit_s}))
             return forward(*inputs)
 
         return called
@@ -184,7 +183,7 @@ def computed_on(device: str, wanted: Case, what: What, limit_s: float = float("i
         batches = [private_batch(batch).to(device) for batch in batches]
         found = torch.cat([workload.iterate(forwards, batch).cpu() for batch in batches])
         if [content_hashes.checksum(m) for m in modules.values()] != before:
-            raise Mismatch("the network changes its own weights while it runs, so that there is no fp32 reference")
+            raise Mismatch(Reason("reference_changes_weights"))
     return found, loaded.weights_hash
 
 

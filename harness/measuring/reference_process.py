@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.causes import one_line
+from harness.reasons import Reason
 from harness.types import Case
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class Answer:
 
     output: Any = None
     weights_hash: str = ""
-    missing: str | None = None
-    mismatch: str | None = None
+    missing: Reason | None = None
+    mismatch: Reason | None = None
 
 
 def computed(order: Order, limit_s: float) -> Answer:
@@ -65,18 +66,16 @@ def computed(order: Order, limit_s: float) -> Answer:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return Answer(missing=f"the CPU did not compute it within {limit_s:g} s (timeout_s)")
+            return Answer(missing=Reason("cpu_reference_too_slow", {"limit_s": limit_s}))
         finally:
             os.close(read_end)
             os.close(alive)
         if answer.exists():
             found: Answer = pickle.loads(answer.read_bytes())
             return found
-    return Answer(missing=f"the process that computed it on the CPU {_ended(ended.returncode)}")
-
-
-def _ended(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    if ended.returncode < 0:
+        return Answer(missing=Reason("cpu_reference_killed", {"signal": signal.Signals(-ended.returncode).name}))
+    return Answer(missing=Reason("cpu_reference_ended", {"code": ended.returncode}))
 
 
 def main() -> None:
@@ -102,8 +101,8 @@ def _answer(order: Order) -> Answer:
         torch.set_num_threads(order.threads)
         found, weights_hash = reference.computed_on("cpu", order.case, order.what)
     except Mismatch as error:
-        return Answer(mismatch=str(error))
+        return Answer(mismatch=error.reason)
     except Exception as error:
         traceback.print_exc()
-        return Answer(missing=f"computing it on the CPU failed: {one_line(error)}")
+        return Answer(missing=Reason("cpu_reference_failed", {"error": one_line(error)}))
     return Answer(output=found.detach().float().numpy(), weights_hash=weights_hash)

@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness.measuring.trial import Mismatch
 from harness.numerics.tolerance import relative_errors
+from harness.reasons import Reason
 from harness.types import Forward
 
 if TYPE_CHECKING:
     import torch
-
-OWN_COPY = "let its forward() work on a copy (x = x / 255 instead of x.div_(255))"
 
 
 def private_batch(batch: Any) -> Any:
@@ -42,10 +41,8 @@ def guarded(name: str, forward: Forward) -> Forward:
         output = forward(*inputs)
         for number, (x, kept) in enumerate(zip(inputs, before, strict=True)):
             if not same_values(x, kept):
-                which = f"input {number + 1} of {len(inputs)}" if len(inputs) > 1 else "its input"
-                raise Mismatch(
-                    f"the network {name} writes to {which}, so every later iteration gets a different one; {OWN_COPY}"
-                )
+                which = {"component": name, "input": number + 1, "inputs": len(inputs)}
+                raise Mismatch(Reason("input_changed", which))
         return output
 
     return checked
@@ -67,12 +64,12 @@ class Snapshot:
 
     tensors: tuple[torch.Tensor, ...]
 
-    def fault(self, batch: Any) -> str | None:
+    def fault(self, batch: Any) -> Reason | None:
         """How `batch` differs from the snapshot, or None."""
         now = tuple(_tensors(batch))
         if len(now) == len(self.tensors) and all(map(same_values, now, self.tensors)):
             return None
-        return f"the timed batch was changed while it was timed, so the iterations did not do the same work; {OWN_COPY}"
+        return Reason("batch_changed")
 
 
 def snapshot(batch: Any) -> Snapshot:

@@ -19,6 +19,7 @@ from itertools import pairwise
 from scipy import special
 
 from harness.measuring.turns import Interleaving, Turns
+from harness.reasons import Reason
 from harness.registry import DEVICES
 from harness.types import Protocol
 
@@ -38,7 +39,7 @@ class Sampled:
     warmup: list[float]
     steady: list[float]
     loops: int
-    unsteady: str | None
+    unsteady: Reason | None
     interval: float | None = None
 
 
@@ -121,7 +122,7 @@ def _loops(warmup: Sequence[float], shortest_s: float) -> int:
 
 def _warm_up(
     measure: Callable[[int], float], protocol: Protocol, whole_s: Callable[[float], float]
-) -> tuple[list[float], str | None]:
+) -> tuple[list[float], Reason | None]:
     values: list[float] = []
     spent = 0.0
     while True:
@@ -132,8 +133,7 @@ def _warm_up(
             if drift is not None and drift <= protocol.steady_tolerance:
                 return values, None
             if spent >= protocol.warmup_max_s:
-                shown = "too few iterations to tell" if drift is None else f"{drift:.1%} between the last two windows"
-                return values, f"unsteady: warm-up capped at {protocol.warmup_max_s:g} s ({shown})"
+                return values, Reason("unsteady", {"limit_s": protocol.warmup_max_s, "drift": drift})
 
 
 def _drift(values: list[float]) -> float | None:

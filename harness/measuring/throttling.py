@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 from harness.measuring.contention import LATENCY_PASS, THROTTLED_SHARE
+from harness.reasons import Reason
 
 COUNTER_STEP_S: Final = 0.2  # a driver's counter may move in steps, so it may exceed the elapsed time by one step
 USER_CLOCKS: Final = "clocks set by a user"
@@ -90,16 +91,15 @@ def _counted(gpu: Mapping[str, Any], counter: str | None) -> float | None:
     return float(min(1.0, seconds / elapsed))
 
 
-def _held_down(gpu: Mapping[str, Any]) -> str:
-    """The causes of more than THROTTLED_SHARE in words; empty where there are none."""
-    return ", ".join(f"{cause} {share}" for cause, share in shares(gpu).items() if share.value > THROTTLED_SHARE)
+def _held_down(gpu: Mapping[str, Any]) -> list[str]:
+    """The causes of more than THROTTLED_SHARE, each with its share; empty where there are none."""
+    return [f"{cause} {share}" for cause, share in shares(gpu).items() if share.value > THROTTLED_SHARE]
 
 
-def warning(state: Mapping[str, Any]) -> str | None:
+def warning(state: Mapping[str, Any]) -> Reason | None:
     """The warning of a row that ran throttled; `state` is the machine's during the samples."""
-    if not (told := _held_down(state.get("gpu") or {})):
-        return None
-    return f"throttled: the GPU's clocks were held down while the samples were taken ({told})"
+    causes = _held_down(state.get("gpu") or {})
+    return Reason("throttled", {"causes": causes}) if causes else None
 
 
 def in_words(state: Mapping[str, Any]) -> str | None:
@@ -114,7 +114,7 @@ def in_words(state: Mapping[str, Any]) -> str | None:
     if not figures:
         return None
     if causes := _held_down(gpu):
-        held = f"held down by {causes}"
+        held = f"held down by {', '.join(causes)}"
     else:
         held = "not held down" if shares(gpu) else "the driver does not report whether anything held the clocks down"
     counted = {words: _counted(gpu, counter) or 0.0 for counter, words in LOW_CLOCKS.items()}

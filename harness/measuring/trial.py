@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import reasons
 from harness.backends import Build
 from harness.devices import Device
 from harness.measuring.turns import Interleaving, Turns
+from harness.reasons import Reason
 from harness.timing import Timer
 from harness.types import Case, Component, Forward, Protocol, Samples, Workload
 
@@ -44,16 +46,21 @@ class Findings:
 
     samples: Samples = field(default_factory=dict)
     warmup: Samples = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
+    missing: Mapping[str, Reason | str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Reason | str, ...] = ()
     images: tuple[str, ...] = ()
-    invalid: str | None = None
+    invalid: Reason | str | None = None
     state: dict[str, Any] = field(default_factory=dict)
 
 
 class Mismatch(RuntimeError):
-    """What is about to run is not what was asked for: the row is `invalid`, with this as the reason."""
+    """What is about to run is not what was asked for: the row is `invalid`, with this as the reason (a `Reason`, or
+    text)."""
+
+    def __init__(self, reason: Reason | str) -> None:
+        super().__init__(str(reason))
+        self.reason = reasons.of(reason)
 
 
 class Counter:
@@ -72,18 +79,19 @@ class Counter:
         def counted(*inputs: torch.Tensor) -> torch.Tensor:
             self.calls[name] += 1
             if [x.shape for x in inputs] != shapes:
-                found, wanted = [tuple(x.shape) for x in inputs], [tuple(shape) for shape in shapes]
-                raise Mismatch(f"{name} was called with shapes {found} instead of {wanted}")
+                found, wanted = [str(tuple(x.shape)) for x in inputs], [str(tuple(shape)) for shape in shapes]
+                raise Mismatch(Reason("shapes_differ", {"component": name, "found": found, "wanted": wanted}))
             return forward(*inputs)
 
         return counted
 
-    def mismatch(self) -> str | None:
+    def mismatch(self) -> Reason | None:
         """Why the calls are not as many as the case asks for, or None."""
         for name, count in self.calls.items():
             wanted = self._expected[name] * self.iterations
             if count != wanted:
-                return f"{name} was called {count} times in {self.iterations} iterations, where {wanted} were asked for"
+                calls = {"component": name, "count": count, "iterations": self.iterations, "wanted": wanted}
+                return Reason("calls_differ", calls)
         return None
 
 
@@ -127,7 +135,7 @@ class Trial:
         return self.workload.iterate(forwards, self.workload.batch)
 
 
-def output_fault(output: torch.Tensor, workload: Workload) -> str | None:
+def output_fault(output: torch.Tensor, workload: Workload) -> Reason | None:
     """Why an output cannot be right (shape, NaN or infinity, constant items), or None.
 
     An item with a single value is never called constant. Integers and booleans may be constant unless they are images:
@@ -136,21 +144,22 @@ def output_fault(output: torch.Tensor, workload: Workload) -> str | None:
     import torch
 
     if tuple(output.shape) != workload.output_shape:
-        return f"the output has shape {tuple(output.shape)} instead of {workload.output_shape}"
+        shapes = {"found": str(tuple(output.shape)), "wanted": str(workload.output_shape)}
+        return Reason("output_of_other_shape", shapes)
     if output.numel() == 0:
-        return f"the output has shape {tuple(output.shape)}, which holds no value"
+        return Reason("output_empty", {"shape": str(tuple(output.shape))})
     flat = output.detach().reshape(output.shape[0], -1)
     may_be_constant = not output.is_floating_point() and workload.output_kind != "images"
     flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
     bad = int((~torch.isfinite(flat)).sum())
     if bad:
-        return f"the output has {bad} values that are NaN or infinite"
+        return Reason("output_not_finite", {"count": bad})
     if flat.shape[1] == 1 or may_be_constant:
         return None
     spread, scale = flat.amax(dim=1) - flat.amin(dim=1), flat.abs().amax(dim=1)
     constant = int((spread <= CONSTANT * scale.clamp_max(1.0)).sum())
     if constant:
-        return f"{constant} of {flat.shape[0]} outputs are constant"
+        return Reason("outputs_constant", {"count": constant, "items": flat.shape[0]})
     return None
 
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
+
+from harness.reasons import Reason
 
 if TYPE_CHECKING:
     import torch
@@ -22,18 +23,18 @@ if TYPE_CHECKING:
 Calls = Sequence[tuple["torch.Tensor", ...]]  # the inputs of each call
 
 
-class Left(StrEnum):
-    """Why a linear layer stays unquantised; the value is the text for people."""
+class Left:
+    """Why a linear layer stays unquantised."""
 
-    ATTENTION = "nn.MultiheadAttention reads its weight without calling the layer"
-    BYPASSED = "its weight is read without calling the layer"
-    NOT_REACHED = "no call of the network reached it"
-    COMPUTED = "its weight is computed anew in every call (weight_norm, spectral_norm or another parametrization)"
-    OTHERWISE = "its weight is used by something other than torch.nn.functional.linear"
-    GPU_SIDES = "its dimensions are not multiples of 8, as a GPU's int8 product needs"
-    GPU_ROWS = "its input has 16 rows or fewer, and a GPU's int8 product needs 17 or more"
-    FP8_SIDES = "its dimensions are not multiples of 16, as fp8 kernels need"
-    NOT_PLAIN = "quantize_dynamic supports only plain nn.Linear"
+    ATTENTION: Final = Reason("weight_read_by_attention")
+    BYPASSED: Final = Reason("weight_bypassed")
+    NOT_REACHED: Final = Reason("layer_not_reached")
+    COMPUTED: Final = Reason("weight_computed")
+    OTHERWISE: Final = Reason("weight_used_otherwise")
+    GPU_SIDES: Final = Reason("sides_not_multiples_of_8")
+    GPU_ROWS: Final = Reason("rows_below_17")
+    FP8_SIDES: Final = Reason("sides_not_multiples_of_16")
+    NOT_PLAIN: Final = Reason("layer_not_plain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class Observed:
     """By name: the input range of each linear layer that was called, and why a layer must stay unquantised."""
 
     ranges: Ranges = field(default_factory=dict)
-    unfit: Mapping[str, Left] = field(default_factory=dict)
+    unfit: Mapping[str, Reason] = field(default_factory=dict)
 
 
 def linears(module: torch.nn.Module) -> dict[str, torch.nn.Linear]:
@@ -91,7 +92,7 @@ def observed(module: torch.nn.Module, calls: Calls) -> Observed:
             handle.remove()
     attention = _of_attention(module)
 
-    def unfit(name: str) -> Left | None:
+    def unfit(name: str) -> Reason | None:
         if "weight" not in layers[name]._parameters:
             return Left.COMPUTED
         if name not in ranges:

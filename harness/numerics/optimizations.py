@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness.numerics import attention, precision
 from harness.quoting import quoted
+from harness.reasons import Reason
 from harness.registry import BACKENDS, DEVICES, OPTIMIZATIONS, nearest
 from harness.types import Case, Component, Unsupported
 
@@ -84,14 +85,15 @@ def canonical(value: Any) -> str | None:
     return "+".join(found)
 
 
-def unavailable(case: Case, device: str) -> str | None:
+def unavailable(case: Case, device: str) -> Reason | None:
     """Why one of the case's optimisations cannot be had with its backend on `device`, or None."""
     for name in names(case):
         entry = OPTIMIZATIONS[name]
         if case.backend not in entry.backends:
-            return f"{name} is for {', '.join(entry.backends)}, not for {case.backend}"
+            able = {"optimization": name, "backends": list(entry.backends), "backend": case.backend}
+            return Reason("optimization_of_other_backends", able)
         if device not in entry.devices:
-            return f"{name} needs an NVIDIA GPU; the device here is {'a CPU' if device == 'cpu' else device}"
+            return Reason("needs_gpu", {"what": name, "device": device})
     return None
 
 
@@ -125,7 +127,8 @@ def kernels_or_unsupported(case: Case) -> Iterator[None]:
         said = next((text for text in NO_KERNEL if text in str(error)), None)
         if chosen is None or said is None:
             raise
-        raise Unsupported(f"{chosen}: {said.rstrip('.')} for these shapes and this precision on this device") from error
+        why = Reason("no_attention_kernel", {"optimization": chosen, "error": said.rstrip(".")})
+        raise Unsupported(why) from error
 
 
 def reached(case: Case, components: Sequence[Component], device: str) -> dict[str, str]:
@@ -143,7 +146,7 @@ def _attention_calls(name: str, wanted: str, components: Sequence[Component], de
             precision.bordered(component.module, own, device)(*component.inputs)
         calls[component.name] = count()
     if not any(calls.values()):
-        raise Unsupported(f"{name}: no network of this model calls scaled_dot_product_attention")
+        raise Unsupported(Reason("no_attention", {"optimization": name}))
     return "attention calls: " + ", ".join(f"{n} in {network}" for network, n in calls.items() if n)
 
 
@@ -152,7 +155,7 @@ def _channels_last(components: Sequence[Component]) -> str:
 
     kernels = [w for c in components for w in _convolutions(c.module)]
     if not kernels:
-        raise Unsupported("channels_last: this model has no two-dimensional convolution")
+        raise Unsupported(Reason("no_convolution"))
     for component in components:
         component.module.to(memory_format=torch.channels_last)
     moved = [w for c in components for w in _convolutions(c.module) if _is_channels_last(w)]
@@ -174,7 +177,7 @@ def _fused_qkv(components: Sequence[Component]) -> str:
     """Every attention of diffusers by itself: only some of its models have a switch for all of them (DiT has none)."""
     fused = {c.name: sum(_fuse(module) for module in c.module.modules()) for c in components}
     if not any(fused.values()):
-        raise Unsupported("fused_qkv: this model has no projections that can be fused (timm's are already)")
+        raise Unsupported(Reason("no_projections"))
     return "attention blocks: " + ", ".join(f"{n} in {name}" for name, n in fused.items() if n)
 
 
@@ -190,18 +193,18 @@ def _fuse(module: Any) -> bool:
 
 
 def _sliced_vae(components: Sequence[Component]) -> str:
-    return _divided_vae(components, "vae_slicing", "enable_slicing", "a batch of one has nothing to slice")
+    return _divided_vae(components, "vae_slicing", "enable_slicing", "nothing_to_slice")
 
 
 def _tiled_vae(components: Sequence[Component]) -> str:
-    return _divided_vae(components, "vae_tiling", "enable_tiling", "a picture of this size fits in one tile")
+    return _divided_vae(components, "vae_tiling", "enable_tiling", "one_tile")
 
 
 def _divided_vae(components: Sequence[Component], name: str, switch: str, otherwise: str) -> str:
     """Switches it on, and runs the VAE once to count how often its inner decoder is called."""
     able: list[tuple[Component, Any]] = [(c, m) for c in components for m in c.module.modules() if hasattr(m, switch)]
     if not able:
-        raise Unsupported(f"{name}: this model has no VAE")
+        raise Unsupported(Reason("no_vae", {"optimization": name}))
     calls = 0
 
     def count(*_: Any) -> None:
@@ -216,7 +219,7 @@ def _divided_vae(components: Sequence[Component], name: str, switch: str, otherw
         finally:
             handle.remove()
     if calls <= len(able):
-        raise Unsupported(f"{name}: {otherwise}")
+        raise Unsupported(Reason(otherwise, {"optimization": name}))
     return f"{calls} calls of the decoder in one decoding"
 
 

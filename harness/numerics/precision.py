@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from harness import reasons
 from harness.numerics import quantisation
 from harness.numerics.linear_use import NO_RANGES, Ranges
 from harness.numerics.precisions import Precision
+from harness.reasons import Reason
 from harness.registry import DEVICES, PRECISIONS
 
 if TYPE_CHECKING:
@@ -45,21 +47,21 @@ def rest_of(precision: str) -> str:
     return next(p.name for p in PRECISIONS.values() if p.quantiser is None and p.activations == dtype)
 
 
-def unsupported_by_torch(precision: str, device: str) -> str | None:
+def unsupported_by_torch(precision: str, device: str) -> Reason | None:
     """Why torch cannot run `precision` on `device` here; None where it can."""
     wanted: Precision = PRECISIONS[precision]
-    missing: str | None = DEVICES[device].unavailable()
-    if missing:
-        return missing
-    if wanted.quantiser is not None and (reason := wanted.quantiser.unsupported(device)):
-        return reason
-    if device != "cuda" and wanted.needs_gpu:
-        return wanted.needs_gpu
-    if device == "cuda" and (reason := too_old(precision)):
-        return reason
+    missing: Reason | str | None = DEVICES[device].unavailable()
+    if missing is not None:
+        return Reason("no_device", {"why": missing})
+    if wanted.quantiser is not None and (reason := wanted.quantiser.unsupported(device)) is not None:
+        return reasons.of(reason)
+    if device != "cuda" and wanted.needs_gpu is not None:
+        return reasons.of(wanted.needs_gpu)
+    if device == "cuda" and (old := too_old(precision)):
+        return old
     for package in () if wanted.quantiser is None else wanted.quantiser.packages:
         if importlib.util.find_spec(package) is None:
-            return f"{precision} needs the package {package}, which is not installed"
+            return Reason("missing_package", {"package": package, "purpose": precision})
     return None
 
 
@@ -70,7 +72,7 @@ def waits_for_gpu(precision: str) -> bool:
     return quantiser is not None and bool(quantiser.waits_for_gpu)
 
 
-def too_old(precision: str) -> str | None:
+def too_old(precision: str) -> Reason | None:
     """Why the tensor cores of this GPU do not compute in `precision`, or None where they do. The row would run in
     another precision under this name, or fail."""
     import torch
@@ -78,7 +80,7 @@ def too_old(precision: str) -> str | None:
     needed = PRECISIONS[precision].capability
     if needed is None or torch.cuda.get_device_capability() >= needed:
         return None
-    return f"{precision} needs compute capability {needed[0]}.{needed[1]} or newer"
+    return Reason("compute_capability", {"precision": precision, "needed": f"{needed[0]}.{needed[1]}"})
 
 
 def of_component(component: Component, row: str) -> str:
@@ -106,11 +108,10 @@ def upcast_facts(components: Iterable[Component], row: str) -> dict[str, dict[st
     return {"component_precisions": found} if found else {}
 
 
-def upcast_warnings(components: Iterable[Component], row: str) -> tuple[str, ...]:
-    """The warning ("upcast: ...") of each component that does not run in the precision of the row."""
+def upcast_warnings(components: Iterable[Component], row: str) -> tuple[Reason, ...]:
+    """The warning of each component that does not run in the precision of the row."""
     return tuple(
-        f"upcast: {name} runs in {own}, because its configuration says that it overflows in fp16 (force_upcast)"
-        for name, own in upcast(components, row).items()
+        Reason("upcast", {"component": name, "precision": own}) for name, own in upcast(components, row).items()
     )
 
 
@@ -167,7 +168,7 @@ def cast(
     module: torch.nn.Module,
     precision: str,
     ranges: Ranges = NO_RANGES,
-    left: Mapping[str, str] | None = None,
+    left: Mapping[str, Reason] | None = None,
 ) -> torch.nn.Module:
     """`module` itself, changed in place to `precision`. `ranges` come from calibration, where the precision needs it;
     `left` are linear layers to leave unquantised."""
@@ -247,16 +248,18 @@ def weights_of(module: torch.nn.Module) -> dict[str, Any]:
     return {"bytes": total, "elements_by_dtype": dict(by_dtype)}
 
 
-def mismatch(elements_by_dtype: Mapping[str, int], precision: str, row: Mapping[str, int] | None = None) -> str | None:
+def mismatch(
+    elements_by_dtype: Mapping[str, int], precision: str, row: Mapping[str, int] | None = None
+) -> Reason | None:
     """Why the weights read back are not of the precision asked for; None where they are. Where these are only the
     weights of some components, `row` has those of all: the type that the precision is named after must be in a row, but
     not in each of its components, of which one may have no layer to quantise."""
     wanted: Precision = PRECISIONS[precision]
     floating, of_row = (_floating(found) for found in (elements_by_dtype, elements_by_dtype if row is None else row))
     if not of_row.get(wanted.weights):
-        return f"no weight is {wanted.weights}; found {of_row or 'no weights'}"
+        return Reason("no_weight_of_dtype", {"dtype": wanted.weights, "found": of_row})
     if floating.keys() - {wanted.weights, wanted.activations}:
-        return f"weights of several dtypes: {of_row}"
+        return Reason("weights_of_several_dtypes", {"found": of_row})
     return None
 
 

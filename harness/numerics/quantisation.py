@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness import reasons
 from harness.numerics import linear_use
 from harness.numerics.linear_use import Left, Ranges, linears
+from harness.reasons import Reason
 from harness.registry import PRECISIONS
 
 if TYPE_CHECKING:
@@ -28,42 +30,42 @@ class Census:
 
     layers: tuple[str, ...]
     quantised: frozenset[str]
-    left: Mapping[str, str]
+    left: Mapping[str, Reason]
 
-    def fault(self, network: str) -> str | None:
+    def fault(self, network: str) -> Reason | None:
         """Which layers ought to be quantised and are not, or None."""
         forgotten = [name for name in self.layers if name not in self.quantised and name not in self.left]
         if not forgotten:
             return None
-        some = ", ".join(forgotten[:3])
-        return f"{len(forgotten)} of {len(self.layers)} linear layers of {network} are not quantised ({some})"
+        counts = {"count": len(forgotten), "layers": len(self.layers)}
+        return Reason("layers_not_quantised", {**counts, "component": network, "some": forgotten[:3]})
 
     def in_words(self) -> str:
         """ "12 of 13; 1 left: its dimensions are not multiples of 16, as fp8 kernels need"."""
-        reasons = Counter(reason for name, reason in self.left.items() if name not in self.quantised)
-        left = "".join(f"; {count} left: {reason}" for reason, count in reasons.items())
+        counts = Counter(str(reason) for name, reason in self.left.items() if name not in self.quantised)
+        left = "".join(f"; {count} left: {reason}" for reason, count in counts.items())
         return f"{len(self.quantised)} of {len(self.layers)}{left}"
 
 
 def left_out(
-    module: torch.nn.Module, precision: str, ranges: Ranges, unfit: Mapping[str, str] | None = None
-) -> dict[str, str]:
+    module: torch.nn.Module, precision: str, ranges: Ranges, unfit: Mapping[str, Reason] | None = None
+) -> dict[str, Reason]:
     """The linear layers, by name, that stay unquantised, and why; to be called before `quantise`. `unfit` comes from
     observing the network's calls (`linear_use.observed`)."""
     quantiser = PRECISIONS[precision].quantiser
 
-    def reason(name: str, layer: torch.nn.Linear) -> str | None:
+    def reason(name: str, layer: torch.nn.Linear) -> Reason | None:
         if unfit and name in unfit:
             return unfit[name]
         if quantiser.calibrated and name not in ranges:
             return Left.NOT_REACHED
-        found: str | None = quantiser.unfit(layer, ranges.get(name))
-        return found
+        found: Reason | str | None = quantiser.unfit(layer, ranges.get(name))
+        return None if found is None else reasons.of(found)
 
     return {name: why for name, layer in linears(module).items() if (why := reason(name, layer)) is not None}
 
 
-def census(module: torch.nn.Module, left: Mapping[str, str]) -> Census:
+def census(module: torch.nn.Module, left: Mapping[str, Reason]) -> Census:
     """Read back from the module, after `quantise`; `left` is what `left_out` said before it."""
     import torch
 
@@ -74,7 +76,7 @@ def census(module: torch.nn.Module, left: Mapping[str, str]) -> Census:
 
 
 def quantise(
-    module: torch.nn.Module, precision: str, ranges: Ranges, left: Mapping[str, str] | None = None
+    module: torch.nn.Module, precision: str, ranges: Ranges, left: Mapping[str, Reason] | None = None
 ) -> torch.nn.Module:
     """`module` itself with its linear layers, if any, quantised as `precision` says, except those in `left` (None:
     those that `left_out` finds without observing the network's calls)."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.numerics import quantisation
+from harness.reasons import Reason
 
 if TYPE_CHECKING:
     import torch
@@ -91,23 +92,19 @@ def facts(shares: Shares) -> dict[str, Any]:
     return {"quantised_share": whole.quantised / whole.elements, "quantised_weights": counts}
 
 
-def fault(shares: Shares, precision: str) -> str | None:
+def fault(shares: Shares, precision: str) -> Reason | None:
     """Why a row is quantised in name only, or None."""
     whole = total(shares)
     if not shares or whole.quantised:
         return None
-    return f"{precision} was asked for, but none of the {whole.elements} elements of the weight matrices is quantised"
+    return Reason("nothing_quantised", {"precision": precision, "elements": whole.elements})
 
 
-def warnings(shares: Shares) -> tuple[str, ...]:
-    """The warning ("partly quantised: ...") of a row with a share below SMALL, or nothing."""
+def warnings(shares: Shares) -> tuple[Reason, ...]:
+    """The warning of a row with a share below SMALL, or nothing."""
     whole = total(shares)
     if not whole.elements or whole.quantised >= SMALL * whole.elements:
         return ()
     name, count = whole.largest_left or ("none", 0)
-    largest = f"the largest matrix left is {name} with {_percent(count, whole)} of them"
-    return (f"partly quantised: {_percent(whole.quantised, whole)} of the elements of the weight matrices ({largest})",)
-
-
-def _percent(count: int, whole: Share) -> str:
-    return f"{100 * count / whole.elements:.3g} %"
+    data = {"share": whole.quantised / whole.elements, "largest": name, "largest_share": count / whole.elements}
+    return (Reason("partly_quantised", data),)

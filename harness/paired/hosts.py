@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.paired.arms import Arm
 from harness.processes.endings import Reply
+from harness.reasons import Reason
 from harness.timing import perf_counter
 
 START_TIMEOUT_S = 180.0
@@ -116,7 +117,7 @@ class ArmProcess:
         while not self.ready(number):
             if perf_counter() >= deadline:
                 self.close()
-                return Reply(status="timeout", reason=f"no answer after {timeout_s:g} s")
+                return Reply(status="timeout", reason=Reason("no_answer_in_time", {"seconds": timeout_s}))
             self._receive(min(1.0, timeout_s))
         return self._replies.pop(number)
 

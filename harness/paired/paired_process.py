@@ -17,7 +17,7 @@ from harness.measuring import control_workload
 from harness.measuring.turns import Turns
 from harness.processes.measure import Job
 from harness.processes.used_packages import used_packages
-from harness.processes.worker import measure_job
+from harness.processes.worker import Line, measure_job
 from harness.timing import Timer, perf_counter
 from harness.types import Measurement, Metric
 
@@ -68,6 +68,8 @@ def measure_block(block: BlockJob, report: Callable[[str], None]) -> BlockResult
     metrics: dict[str, Metric] = {}
     for number, each in enumerate(block.jobs):
         report(each.case.id)
+        if isinstance(report, Line):
+            report.begin_row(number)
         if turns is not None:
             turns.begin_row(number)
         before = list(sys.modules)
@@ -75,11 +77,12 @@ def measure_block(block: BlockJob, report: Callable[[str], None]) -> BlockResult
         outcome = measure_job(each, lambda _phase: None, turns)
         metrics |= {m.name: m for m in outcome.metrics}
         measured = outcome.measurement
-        state = {**measured.state, "cpus": sorted(os.sched_getaffinity(0))} if block.cpus else measured.state
-        facts = measured.facts
+        state, facts = measured.state.copy(), measured.facts.copy()
+        if block.cpus:
+            state["cpus"] = sorted(os.sched_getaffinity(0))
         if block.packages:
             classes = facts.get("layers_from", ())
-            facts = {**facts, "imported": used_packages(each.case, classes, block.packages, each.plugins, before)}
+            facts["imported"] = dict(used_packages(each.case, classes, block.packages, each.plugins, before))
         timed = replace(measured, started=started, duration_s=perf_counter() - clock)
         measurements.append(replace(timed, state=state, facts=facts))
     if turns is not None:

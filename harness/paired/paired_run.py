@@ -4,7 +4,7 @@
     runs/<id>/preflight.jsonl   one full measurement of each row and arm: outputs, memory, counts
     runs/<id>/blocks.jsonl      one block a line, in order of time, with all raw samples
 
-Format history: 1 (0.2.0) first.
+Format history: 2 has reasons as kinds and data (`harness.records`); 1 (0.2.0) first. Both are read.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from harness import storage, strict_json
+from harness import reasons, schema_1, storage, strict_json
 from harness.files import append_line
 from harness.measuring.turns import Interleaving
+from harness.reasons import Reason
 from harness.storage import UnreadableRun, record
 from harness.stored_types import Environment, check
 from harness.types import Case, Measurement, Metric, Protocol
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+READ: Final = (1, SCHEMA)
 HEADER_FILE: Final = "ab.json"
 BLOCKS_FILE: Final = "blocks.jsonl"
 PREFLIGHT_FILE: Final = "preflight.jsonl"
@@ -66,7 +68,7 @@ class Block:
     elapsed_s: float
     measurements: dict[str, Measurement]
     sentinel: dict[str, list[float]] = field(default_factory=dict)
-    sentinel_contended: str | None = None
+    sentinel_contended: Reason | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,7 @@ class PairedRun:
     arms: tuple[dict[str, Any], dict[str, Any]]
     loaded: tuple[dict[str, Any], dict[str, Any]]
     proof: tuple[str, ...]
-    environment: dict[str, Any]
+    environment: Environment
     protocol: Protocol
     metrics: dict[str, Metric]
     rows: tuple[PairedRow, ...]
@@ -124,7 +126,8 @@ def write_header(folder: Path, run: PairedRun) -> None:
 
 def append_block(folder: Path, block: Block) -> None:
     measured = {row: storage.measurement_to_dict(m) for row, m in block.measurements.items()}
-    append_line(folder / BLOCKS_FILE, {**_shallow(block), "measurements": measured})
+    contended = block.sentinel_contended and block.sentinel_contended.to_json()
+    append_line(folder / BLOCKS_FILE, {**_shallow(block), "measurements": measured, "sentinel_contended": contended})
 
 
 def append_preflight(folder: Path, row: str, side: Side, measurement: Measurement) -> None:
@@ -144,8 +147,8 @@ def load(folder: Path) -> PairedRun:
     try:
         document = strict_json.read(path)
         check(document, Mapping[str, Any], "header")
-        if document.pop("schema", None) != SCHEMA:
-            raise ValueError(f"not schema {SCHEMA}, which this version reads")
+        if (schema := document.pop("schema", None)) not in READ:
+            raise ValueError(f"it has schema {schema!r}; this version of imgbench reads 1 and {SCHEMA}")
         document["protocol"] = record(Protocol, document["protocol"])
         document["metrics"] = storage.metrics_from_dict(document["metrics"])
         document["rows"] = tuple(_row(entry, f"rows[{i}]") for i, entry in enumerate(document["rows"]))
@@ -166,7 +169,10 @@ def blocks(folder: Path) -> Iterator[Block]:
         try:
             check(entry, Mapping[str, Any], "block")
             measured = {row: storage.measurement_from_dict(m) for row, m in entry["measurements"].items()}
-            block = record(Block, {**entry, "measurements": measured})
+            contended = entry.get("sentinel_contended")
+            if contended is not None:
+                contended = reasons.from_json(schema_1.contention(contended))
+            block = record(Block, {**entry, "measurements": measured, "sentinel_contended": contended})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnreadableRun(f"{where}: of another version? {_problem(error)}") from None
         yield block

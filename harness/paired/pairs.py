@@ -19,7 +19,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from harness import storage
 from harness.measuring import contention, process_agreement
@@ -31,7 +31,9 @@ from harness.paired.paired_process import SENTINEL_ROW, BlockJob, BlockResult
 from harness.paired.paired_run import CONTROL_GROUP, COPY, Block, PairedRow, PairedRun, Side
 from harness.processes.endings import Reply
 from harness.processes.measure import Job
+from harness.reasons import Reason
 from harness.registry import DEVICES
+from harness.stored_types import Facts, State
 from harness.timing import perf_counter
 from harness.types import Case, Measurement
 
@@ -52,7 +54,6 @@ BLOCK_FACTS: Final = (
     "injected",
     "imported",
 )
-TOGETHER: Final = "both arms of a pair are in memory at once; each had enough when it was measured alone"
 
 
 class Judge(Protocol):
@@ -220,7 +221,7 @@ class Pairs:
                 server.renew()
         return blocks
 
-    def _sentinel_contended(self, states: Mapping[int, Mapping[str, Any]]) -> str | None:
+    def _sentinel_contended(self, states: Mapping[int, Mapping[str, Any]]) -> Reason | None:
         """Why the machine was not quiet during the sentinel. The referee reads no GPU; that one was measured decides
         how much of the CPU others may use (`harness.measuring.contention`)."""
         state = states.get(SENTINEL_ROW, {})
@@ -278,15 +279,12 @@ class Pairs:
         ]
         found = {row.id: m for row, m in zip(rows, measured, strict=False)}
         if reply.value is None and not victim:
-            guilty = [row for row in rows if row.case(side).id == reply.phase] or rows
+            guilty = rows if reply.row is None else rows[reply.row : reply.row + 1]
             status: Any = reply.status if reply.status != "ok" else "failed"
-            reason = reply.reason or "the block's process gave no result"
-            found |= {
-                r.id: Measurement(case=r.case(side), replicate=0, status=status, reason=reason, cause=reply.cause)
-                for r in guilty
-            }
+            reason = reply.reason or Reason("no_result")
+            found |= {r.id: Measurement(case=r.case(side), replicate=0, status=status, reason=reason) for r in guilty}
         short = {name: m for name, m in found.items() if m.status == "oom"}
-        found |= {name: replace(m, reason=f"{m.reason}; {TOGETHER}") for name, m in short.items()}
+        found |= {n: replace(m, reason=Reason("beside_the_other_arm", {"reason": m.reason})) for n, m in short.items()}
         for name, measurement in found.items():
             if measurement.status != "ok":
                 self._broken[name] = f"{side}: {measurement.status}: {measurement.reason}"
@@ -321,7 +319,8 @@ class Pairs:
 def _of_pair(measurement: Measurement, state: Mapping[str, Any] | None) -> Measurement:
     """The measurement with the machine's state as the referee saw it (the other arm is no stranger), and with the
     facts that prove its work; the rest is the same in every block and in the preflight."""
-    facts = {k: v for k, v in measurement.facts.items() if k in BLOCK_FACTS}
-    kept = tuple(w for w in measurement.warnings if not w.startswith("contended"))
-    seen = {**measurement.state, **(state or {}), "peers": 1}
-    return replace(measurement, facts=facts, state=seen, warnings=(*kept, *contention.warnings(seen)))
+    facts = cast("Facts", {k: v for k, v in measurement.facts.items() if k in BLOCK_FACTS})
+    kept = (w for w in measurement.warnings if not contention.is_contention(w))
+    seen = cast("State", {**measurement.state, **(state or {}), "peers": 1})
+    found = contention.contended(seen)
+    return replace(measurement, facts=facts, state=seen, warnings=(*kept, found) if found else tuple(kept))

@@ -101,6 +101,4 @@ def _measured(pairs: Pairs, side: Side, job: Job, seconds: float) -> Measured | 
         result: BlockResult = reply.value
         return result.measurements[0], result.metrics
     status: Any = reply.status
-    return Measurement(
-        case=job.case, replicate=job.replicate, status=status, reason=reply.reason, cause=reply.cause
-    ), ()
+    return Measurement(case=job.case, replicate=job.replicate, status=status, reason=reply.reason), ()

@@ -25,6 +25,7 @@ from harness.devices.power import PowerReadings
 from harness.measuring.contention import ENERGY_PASS
 from harness.measuring.trial import Findings, Trial
 from harness.probes import probe
+from harness.reasons import Reason
 from harness.types import Kind, Metric
 
 SETTLE_S = 3.0
@@ -83,34 +84,36 @@ def energy(trial: Trial) -> Findings:
     if isinstance(meter, str):
         return Findings(missing=dict.fromkeys(NAMES, meter))
     if meter.period_s is None:
-        reason = f"{meter.source}: how often it moves could not be measured, so no window is known to be long enough"
+        reason = Reason("energy_period_unknown", {"source": meter.source})
         return Findings(missing=dict.fromkeys(NAMES, reason))
     try:
         idle = _idle(trial, meter)
         work = _work(trial, meter)
     except SensorLost as error:
-        return Findings(missing=dict.fromkeys(NAMES, f"{meter.source}: {error}"))
+        return Findings(missing=dict.fromkeys(NAMES, Reason("energy_sensor_lost", _of(meter, error=str(error)))))
     if work.joules <= 0:
-        return Findings(missing=dict.fromkeys(NAMES, f"{meter.source} did not move in {work.seconds:.1f} s"))
+        still = Reason("energy_counter_still", _of(meter, seconds=work.seconds))
+        return Findings(missing=dict.fromkeys(NAMES, still))
     return _findings(meter, idle.joules / idle.seconds if idle.joules > 0 else None, work)
 
 
 def _findings(meter: EnergyMeter, idle_w: float | None, work: Window) -> Findings:
     """`idle_w` is None where the counter did not move while the device was idle: no device draws nothing."""
     facts = _facts(meter, idle_w, work)
-    if (reason := _inconsistency(work, CREDIBLE)) is not None:
-        return Findings(missing=dict.fromkeys(NAMES, f"{meter.source}: {reason}"), facts=facts)
-    missing: dict[str, str] = {}
+    if _inconsistent(work, CREDIBLE):
+        reason = Reason("energy_not_credible", _of(meter, **_both(work), limit=CREDIBLE))
+        return Findings(missing=dict.fromkeys(NAMES, reason), facts=facts)
+    missing: dict[str, Reason] = {}
     samples = {GROSS.name: [work.joules / work.images], POWER.name: [work.joules / work.seconds]}
     net = None if idle_w is None else work.joules - idle_w * work.seconds
     if net is None:
-        missing[NET.name] = f"{meter.source} did not move while the device was idle"
+        missing[NET.name] = Reason("energy_counter_still_when_idle", _of(meter))
     elif net > 0:
         samples[NET.name] = [net / work.images]
     else:
-        missing[NET.name] = f"not above the idle power of {idle_w:.1f} W"
-    inconsistency = _inconsistency(work, CONSISTENT)
-    warnings = () if inconsistency is None else (f"energy: {inconsistency}",)
+        missing[NET.name] = Reason("not_above_idle_power", {"idle_w": idle_w})
+    inconsistent = _inconsistent(work, CONSISTENT)
+    warnings = (Reason("energy", {**_both(work), "limit": CONSISTENT}),) if inconsistent else ()
     return Findings(samples=samples, missing=missing, facts=facts, warnings=warnings)
 
 
@@ -128,14 +131,17 @@ def _facts(meter: EnergyMeter, idle_w: float | None, work: Window) -> dict[str, 
     return facts
 
 
-def _inconsistency(work: Window, limit: float) -> str | None:
-    """How far the counter and the integrated power are apart, in words; None where that is at most `limit`."""
-    if work.integrated_j is None or abs(work.integrated_j / work.joules - 1) <= limit:
-        return None
-    return (
-        f"the counter says {work.joules:.1f} J, the integrated power {work.integrated_j:.1f} J: they differ by more "
-        f"than {limit:.0%}"
-    )
+def _inconsistent(work: Window, limit: float) -> bool:
+    """Whether the counter and the integrated power differ by more than `limit`."""
+    return work.integrated_j is not None and not abs(work.integrated_j / work.joules - 1) <= limit
+
+
+def _both(work: Window) -> dict[str, Any]:
+    return {"counter_j": work.joules, "integrated_j": work.integrated_j}
+
+
+def _of(meter: EnergyMeter, **data: Any) -> dict[str, Any]:
+    return {"source": meter.source, **data}
 
 
 def _length(wanted_s: float, meter: EnergyMeter) -> float:

@@ -25,6 +25,7 @@ from harness.measuring.repeatability import repeat_error
 from harness.measuring.trial import Findings, Trial
 from harness.numerics.tolerance import Tolerance, relative_errors, tolerance
 from harness.probes import probe
+from harness.reasons import Reason
 from harness.types import IDENTICAL, Metric, Samples
 
 if TYPE_CHECKING:
@@ -79,17 +80,22 @@ AGREEMENT = Metric(
 )
 
 
-def fault(samples: Samples, allowed: Tolerance) -> str | None:
+def fault(samples: Samples, allowed: Tolerance) -> Reason | None:
     """Why outputs of this closeness are not those of the reference, or None."""
     cosine, errors = statistics.fmean(samples[COSINE.name]), samples[ERROR.name]
     if not cosine >= allowed.cosine_floor:
-        return f"cosine {cosine:.4f} to the fp32 eager output is below {allowed.cosine_floor}"
+        return Reason("cosine_below", {"cosine": cosine, "floor": allowed.cosine_floor})
     mean, worst = statistics.fmean(errors), max(errors)
     if not mean <= allowed.error_ceiling:
-        return f"relative error {mean:.4f} from the fp32 eager output is above {allowed.error_ceiling}"
+        return Reason("error_above", {"error": mean, "ceiling": allowed.error_ceiling})
     if not worst <= allowed.item_error_ceiling:
-        item, ceiling = f"item {errors.index(worst)} of {len(errors)}", f"{allowed.item_error_ceiling:g}"
-        return f"{item} has a relative error of {worst:.4f} from the fp32 eager output, above {ceiling}"
+        data = {
+            "item": errors.index(worst),
+            "items": len(errors),
+            "error": worst,
+            "ceiling": allowed.item_error_ceiling,
+        }
+        return Reason("item_error_above", data)
     return None
 
 
@@ -101,7 +107,7 @@ def fidelity(trial: Trial) -> Findings:
     try:
         wanted = reference.output(trial, "timed batch", lambda: own)
     except reference.NoReference as error:
-        missing = dict.fromkeys((*names, AGREEMENT.name), f"there is no fp32 reference: {error}")
+        missing = dict.fromkeys((*names, AGREEMENT.name), Reason("no_reference", {"reason": error.reason}))
         return Findings(missing=missing, facts=_against_the_first(trial, own), warnings=(error.warning,))
     kind = trial.workload.output_kind
     samples, missing = closeness(own, wanted, kind)
@@ -113,7 +119,7 @@ def fidelity(trial: Trial) -> Findings:
     allowed = tolerance(trial.case.precision, kind)
     invalid = reference.other_weights(trial, "timed batch") or fault(samples, allowed)
     if reference.is_reference(trial.case):
-        missing = dict.fromkeys((*names, AGREEMENT.name), "this row is the fp32 eager reference itself")
+        missing = dict.fromkeys((*names, AGREEMENT.name), Reason("reference_itself"))
     if reference.is_reference(trial.case) or trial.replicate > 0:
         samples = {}
     told = reference.told(trial, "timed batch")
@@ -130,7 +136,7 @@ def _against_the_first(trial: Trial, own: torch.Tensor) -> dict[str, float]:
     return {"first_process_error": repeat_error([output_files.load(path), own.float()])}
 
 
-def closeness(own: torch.Tensor, wanted: torch.Tensor, kind: str) -> tuple[dict[str, list[float]], dict[str, str]]:
+def closeness(own: torch.Tensor, wanted: torch.Tensor, kind: str) -> tuple[dict[str, list[float]], dict[str, Reason]]:
     """Cosine, relative error, largest difference and, for images, PSNR of two equally shaped tensors.
 
     Items with a single value get the batch's cosine and are divided by the batch's norm, since one value has neither
@@ -151,23 +157,23 @@ def closeness(own: torch.Tensor, wanted: torch.Tensor, kind: str) -> tuple[dict[
         DIFFERENCE.name: [float((a - b).abs().max())],
     }
     if kind != "images":
-        return samples, {PSNR.name: f"PSNR is for images; this output is {kind}"}
+        return samples, {PSNR.name: Reason("no_images", {"output": kind})}
     error = float(((a - b) ** 2).mean())
     if error == 0:
         return samples, {PSNR.name: IDENTICAL}
     return samples | {PSNR.name: [-10 * math.log10(error)]}, {}
 
 
-def without_class(output: torch.Tensor, kind: str) -> str | None:
+def without_class(output: torch.Tensor, kind: str) -> Reason | None:
     """Why an output of this kind names no class for its items, or None."""
     if kind == "images":
-        return "not a classifier"
+        return Reason("not_a_classifier")
     if kind == "features":
-        return "features name no class"
+        return Reason("features_name_no_class")
     if not output.is_floating_point():
-        return "the output holds integers, not logits"
+        return Reason("output_holds_integers")
     if output.ndim < 2 or output.shape[1] < 2:
-        return "a single logit per item names no class"
+        return Reason("single_logit")
     return None
 
 

@@ -20,6 +20,7 @@ from harness.measuring.repeatability import repeat_error
 from harness.measuring.trial import Findings, Trial, digest, output_fault
 from harness.numerics.tolerance import repeat_ceiling
 from harness.probes import probe
+from harness.reasons import Reason, stated
 from harness.types import Metric
 
 if TYPE_CHECKING:
@@ -106,8 +107,8 @@ class Repeated:
     """How far apart the outputs of a process are, and what follows from it."""
 
     facts: Mapping[str, float] = field(default_factory=dict)
-    warning: str | None = None
-    invalid: str | None = None
+    warning: Reason | None = None
+    invalid: Reason | None = None
 
 
 def _repeated(trial: Trial, outputs: Sequence[torch.Tensor]) -> Repeated:
@@ -117,11 +118,9 @@ def _repeated(trial: Trial, outputs: Sequence[torch.Tensor]) -> Repeated:
     if error == 0.0:
         return Repeated()
     facts = {"repeat_error": error}
-    told = f"for one input the outputs of the first and of later iterations differ (relative error {error:.2g})"
     if not error <= repeat_ceiling(trial.case.precision, trial.workload.output_kind):
-        why = "the network keeps state or draws random numbers, so its iterations do not do the same work"
-        return Repeated(facts=facts, invalid=f"{told}: {why}")
-    return Repeated(facts=facts, warning=f"not repeatable: {told}")
+        return Repeated(facts=facts, invalid=Reason("iterations_differ", {"error": error}))
+    return Repeated(facts=facts, warning=Reason("not_repeatable", {"error": error}))
 
 
 def _on_cpu(output: object) -> torch.Tensor:
@@ -138,26 +137,26 @@ def _meanwhile(trial: Trial, state: dict[str, Any]) -> dict[str, Any]:
 
 def _device_time(
     trial: Trial, found: sampling.Sampled, by_device: list[float]
-) -> tuple[dict[str, list[float]], dict[str, str]]:
+) -> tuple[dict[str, list[float]], dict[str, Reason]]:
     """The device's seconds of the steady samples, which were the last ones; or why there are none."""
     watch = trial.device.stopwatch()
     if isinstance(watch, str):
-        return {}, {DEVICE_TIME.name: watch}
+        return {}, {DEVICE_TIME.name: stated(watch)}
     if trial.turns is not None:
-        return {}, {DEVICE_TIME.name: "not taken where two processes take turns"}
+        return {}, {DEVICE_TIME.name: Reason("not_taken_in_turns")}
     if trial.protocol.cold_cache:
-        return {}, {DEVICE_TIME.name: "with cold_cache the latency itself is measured by the GPU's clock"}
+        return {}, {DEVICE_TIME.name: Reason("latency_by_device_clock")}
     return {DEVICE_TIME.name: by_device[-len(found.steady) :]}, {}
 
 
-def _clocks(wall: list[float], samples: dict[str, list[float]]) -> str | None:
+def _clocks(wall: list[float], samples: dict[str, list[float]]) -> Reason | None:
     """The warning of two clocks that tell different times."""
     if DEVICE_TIME.name not in samples:
         return None
     host, device = statistics.median(wall), statistics.median(samples[DEVICE_TIME.name])
     if abs(host - device) <= max(CLOCKS_AGREE * host, LAUNCH_S):
         return None
-    return f"clocks: {host * 1e3:.3f} ms by the wall clock, {device * 1e3:.3f} ms by the GPU's events"
+    return Reason("clocks", {"host_s": host, "device_s": device})
 
 
 def _sampled(
@@ -191,12 +190,12 @@ def _interval(found: sampling.Sampled) -> dict[str, float]:
     return {} if found.interval is None else {"interval": found.interval}
 
 
-def _imprecise(found: sampling.Sampled, trial: Trial) -> str | None:
+def _imprecise(found: sampling.Sampled, trial: Trial) -> Reason | None:
     """The warning of a process that spent its time and does not know its own median as well as was asked for."""
     target = trial.protocol.target_interval
     if target is None or found.interval is None or found.interval <= target:
         return None
-    return f"imprecise: the median inside a process is known to ±{found.interval:.1%}, asked for was ±{target:.1%}"
+    return Reason("imprecise", {"interval": found.interval, "target": target})
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from harness.devices import Device
 from harness.devices.readings import Readings
 from harness.measuring.trial import Findings, Trial
 from harness.probes import probe
+from harness.reasons import Reason
 from harness.types import Kind, Metric
 
 ITERATIONS = 2
@@ -66,20 +67,21 @@ def memory(trial: Trial) -> Findings:
         for _ in range(ITERATIONS):
             trial.step()
         trial.device.synchronize()
-    samples, missing = trial.device.memory_peaks()
+    samples, told = trial.device.memory_peaks()
+    missing: dict[str, Reason | str] = dict(told)
     facts: dict[str, Any] = {}
     if DRIVER.name in samples and (error := driver.error()):
         del samples[DRIVER.name]
-        missing[DRIVER.name] = f"the driver's memory could not be read during the pass: {error}"
+        missing[DRIVER.name] = Reason("driver_memory_not_read", {"error": error})
     if DRIVER.name in samples:
         samples[DRIVER.name] = [max(*samples[DRIVER.name], *driver.values())]
         facts["driver_memory_readings"] = len(driver.values()) + 1
     if trial.build.replays and samples.pop(ALLOCATED.name, None) is not None:
-        missing[ALLOCATED.name] = "a replayed CUDA graph asks the allocator for nothing: what it uses is reserved"
+        missing[ALLOCATED.name] = Reason("replayed_cuda_graph")
     if not trial.build.keeps_modules:
         for name in (ALLOCATED.name, RESERVED.name):
             if samples.pop(name, None) is not None:
-                missing[name] = "the backend has an allocator of its own, which torch does not see"
+                missing[name] = Reason("own_allocator")
     sizes = {"weights_bytes": trial.build.weights_bytes, "disk_bytes": trial.build.disk_bytes()}
     return Findings(
         samples={**{name: [float(size)] for name, size in sizes.items()}, **samples}, missing=missing, facts=facts

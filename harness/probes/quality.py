@@ -13,6 +13,7 @@ from harness.measuring import reference
 from harness.measuring.trial import Findings, Trial
 from harness.probes import probe
 from harness.probes.fidelity import AGREEMENT, agreement, without_class
+from harness.reasons import Reason
 from harness.types import Quality
 
 if TYPE_CHECKING:
@@ -28,12 +29,12 @@ def quality(trial: Trial) -> Findings:
     if judge is None:
         return Findings(facts={"quality": "none: the weights are not trained for a task that imgbench can judge"})
     if not trial.protocol.quality:
-        return Findings(missing={m.name: "the protocol has quality: false" for m in judge.metrics})
+        return Findings(missing={m.name: Reason("quality_off") for m in judge.metrics})
     outputs = _cat([trial.step(batch).cpu() for batch in judge.batches()])
     samples = judge.score(outputs)
-    told: tuple[str, ...] = ()
-    invalid: str | None = None
-    missing: dict[str, str] = {}
+    told: tuple[Reason, ...] = ()
+    invalid: Reason | None = None
+    missing: dict[str, Reason] = {}
     if without_class(outputs, trial.workload.output_kind) is None:
         try:
             wanted = reference.output(trial, "quality set", lambda: outputs)
@@ -42,7 +43,7 @@ def quality(trial: Trial) -> Findings:
                 count = int(judge.conditions["items"])
                 samples[AGREEMENT.name] = agreement(outputs[:count], wanted[:count])
         except reference.NoReference as error:
-            missing = {AGREEMENT.name: f"there is no fp32 reference of the quality set: {error}"}
+            missing = {AGREEMENT.name: Reason("no_reference_of_quality_set", {"reason": error.reason})}
     return Findings(
         samples=samples,
         missing=missing,

@@ -13,6 +13,7 @@ from typing import Any
 from harness.measuring import cold_cache
 from harness.measuring.trial import Findings, Trial
 from harness.probes import probe
+from harness.reasons import Reason
 from harness.types import Forward, Metric
 
 MIN_ITERATIONS = 3
@@ -65,9 +66,7 @@ class Recorder:
 def stages(trial: Trial) -> Findings:
     """Seconds by stage over a few iterations, and the metrics of this workload's own networks in `facts`."""
     if not trial.protocol.stages:
-        return Findings(
-            missing=dict.fromkeys(("stage_other_s", "denoise_step_s", "stage_sum_s"), "the protocol has stages: false")
-        )
+        return Findings(missing=dict.fromkeys(("stage_other_s", "denoise_step_s", "stage_sum_s"), Reason("stages_off")))
     names = [c.name for c in trial.workload.components]
     repeated = {c.name for c in trial.workload.components if c.repeated}
     samples: dict[str, list[float]] = {}
@@ -80,7 +79,7 @@ def stages(trial: Trial) -> Findings:
             trial.observed_step(recorder.observe)
             for name, values in _of_iteration(recorder.calls, start, trial.timer.now(), names, repeated).items():
                 samples.setdefault(name, []).extend(values)
-    missing = {} if repeated else {"denoise_step_s": "not a diffusion model"}
+    missing = {} if repeated else {"denoise_step_s": Reason("not_a_diffusion_model")}
     return Findings(samples=samples, missing=missing)
 
 
@@ -98,10 +97,10 @@ def _of_iteration(
     return found
 
 
-def sum_warning(samples: dict[str, list[float]]) -> tuple[str, ...]:
+def sum_warning(samples: dict[str, list[float]]) -> tuple[Reason, ...]:
     """A warning where the stages' sum is not the latency, within the tolerance."""
     if not samples.get("stage_sum_s") or not samples.get("latency_s"):
         return ()
     total, latency = statistics.median(samples["stage_sum_s"]), statistics.median(samples["latency_s"])
     gap = total / latency - 1
-    return (f"stages: they add up to {1 + gap:.0%} of the latency",) if abs(gap) > SUM_TOLERANCE else ()
+    return (Reason("stages", {"share": 1 + gap}),) if abs(gap) > SUM_TOLERANCE else ()

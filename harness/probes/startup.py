@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.measuring.trial import Findings, Trial
 from harness.probes import probe
+from harness.reasons import Reason
 from harness.types import Metric
 
 LOAD = Metric(
@@ -51,21 +52,16 @@ FIRST_CALL = Metric(
 )
 
 
-KEEPS_NOTHING = "every process builds anew: this backend keeps nothing on disk"
-BUILT_ANEW = "this process built anew; a later one finds what it left"
-NO_GRAPHS = "this backend captures no CUDA graphs here"
-FOUND = "this process found what an earlier one had built, and built nothing anew"
-
-
 @probe("startup", order=0, metrics=(LOAD, BUILD, BUILD_CACHED, CAPTURE, FIRST_CALL))
 def startup(trial: Trial) -> Findings:
     """The seconds that the worker took before the first steady iteration."""
     found, build = trial.startup, trial.build
     measured, absent = (BUILD_CACHED, BUILD) if build.cached else (BUILD, BUILD_CACHED)
     samples = {"load_s": [found.load_s], measured.name: [found.build_s], "first_call_s": [found.first_call_s]}
-    missing = {absent.name: FOUND if build.cached else BUILT_ANEW if build.keeps else KEEPS_NOTHING}
+    why = "found_built" if build.cached else "built_anew" if build.keeps else "keeps_nothing"
+    missing = {absent.name: Reason(why)}
     if found.capture_s is None:
-        missing["capture_s"] = NO_GRAPHS
+        missing["capture_s"] = Reason("no_cuda_graphs")
     else:
         samples["capture_s"] = [found.capture_s]
     return Findings(samples=samples, missing=missing)

@@ -10,55 +10,55 @@ from pathlib import Path
 from typing import Any
 
 from harness import causes
-from harness.causes import MAX_REASON, Cause, one_line, sentence
+from harness.causes import MAX_REASON, Cause, one_line
 from harness.measuring.sockets import NoSocketFolder
 from harness.processes import fork_server
+from harness.reasons import Reason
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """How a worker ended: what it returned, or the status, reason and cause of the failure, and its phase. `kept` is
-    what a worker that failed had sent before, to be taken for its result."""
+    """How a worker ended: what it returned, or the status and the reason of the failure, and its phase. `row` is the
+    number of the row in which it was, where it measures several. `kept` is what a worker that failed had sent before,
+    to be taken for its result."""
 
     value: Any = None
     kept: Any = None
     status: str = "ok"
-    reason: str | None = None
-    cause: Cause | None = None
+    reason: Reason | None = None
     phase: str | None = None
+    row: int | None = None
 
 
 def not_started(error: BaseException, kernel_out_of_memory: bool, imports: Path) -> Reply:
     """The reply if no process could be started. A dead fork server shows as the end of its pipe."""
     if kernel_out_of_memory:
-        said = sentence(Cause.KERNEL_OUT_OF_MEMORY, "it killed the fork server")
-        return Reply(status="oom", reason=said, cause=Cause.KERNEL_OUT_OF_MEMORY)
+        return Reply(status="oom", reason=causes.reason(Cause.KERNEL_OUT_OF_MEMORY, Reason("fork_server_killed")))
     if isinstance(error, NoSocketFolder):
-        return Reply(status="failed", reason=sentence(Cause.NO_SOCKET, str(error)), cause=Cause.NO_SOCKET)
+        return Reply(status="failed", reason=causes.reason(Cause.NO_SOCKET, str(error)))
     gone = isinstance(error, EOFError | ConnectionError)
     cause = Cause.FORK_SERVER_ENDED if gone else causes.of_error(error) or causes.of_folders([imports.parent])
-    cause = cause or Cause.NO_PROCESS
-    return Reply(status="failed", reason=sentence(cause, f"{one_line(error)}{_tail(imports)}"), cause=cause)
+    seen = Reason("worker_not_started", {"error": one_line(error), **_log(imports)})
+    return Reply(status="failed", reason=causes.reason(cause or Cause.NO_PROCESS, seen))
 
 
 def died(exitcode: int | None, log: Path, kernel_out_of_memory: bool) -> Reply:
     """The reply for a worker that died without one. If the fork server died, too, the exit code is unknown and reads
     fork_server.LOST."""
     if exitcode in {-signal.SIGKILL, fork_server.LOST} and kernel_out_of_memory:
-        cause = Cause.KERNEL_OUT_OF_MEMORY
-        return Reply(status="oom", reason=sentence(cause, ""), cause=cause)
+        return Reply(status="oom", reason=causes.reason(Cause.KERNEL_OUT_OF_MEMORY))
     if exitcode == fork_server.LOST and not fork_server.runs():
-        cause = Cause.FORK_SERVER_ENDED
-        return Reply(status="failed", reason=sentence(cause, f"and the worker with it{_tail(log)}"), cause=cause)
+        seen = Reason("worker_ended_with_fork_server", _log(log))
+        return Reply(status="failed", reason=causes.reason(Cause.FORK_SERVER_ENDED, seen))
     if exitcode is not None and exitcode < 0:
         name, own = _signal_name(-exitcode), -exitcode in causes.OWN_SIGNALS
-        hint = ", and not by the kernel's out-of-memory killer" if exitcode == -signal.SIGKILL else ""
-        said = f"the worker was killed by {name}{hint}{_tail(log)}"
+        kernel = {"kernel": True} if exitcode == -signal.SIGKILL else {}
+        seen = Reason("worker_killed", {"signal": name, **kernel, **_log(log)})
         found = _folders_cause(log) if -exitcode == signal.SIGBUS else None if own else Cause.KILLED
     else:
-        said = f"the worker ended with exit code {exitcode} and no result{_tail(log)}"
+        seen = Reason("worker_ended", {"code": exitcode, **_log(log)})
         found = _folders_cause(log)
-    return Reply(status="failed", reason=sentence(found, said) if found else said, cause=found)
+    return Reply(status="failed", reason=causes.reason(found, seen) if found else seen)
 
 
 def _folders_cause(log: Path) -> Cause | None:
@@ -74,12 +74,13 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _tail(log: Path) -> str:
+def _log(path: Path) -> dict[str, str]:
+    """The end of a worker's log, as data of a reason; empty where it wrote nothing."""
     try:
-        text = " ".join(log.read_text(encoding="utf-8", errors="replace").split())
+        text = " ".join(path.read_text(encoding="utf-8", errors="replace").split())
     except OSError:
-        return ""
-    return f"; its last words: {text[-MAX_REASON:]}" if text else ""
+        return {}
+    return {"log": text[-MAX_REASON:]} if text else {}
 
 
 def written(*folders: Path) -> Iterator[Path]:

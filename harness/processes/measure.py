@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from harness import backends, probes
+from harness import backends, probes, reasons
 from harness.backends import Build, BuildRequest
 from harness.devices import Device
 from harness.measuring import (
@@ -38,7 +38,9 @@ from harness.measuring.turns import Interleaving, Turns
 from harness.numerics import calibration, optimizations, precision, share
 from harness.probes.stages import component_metric, sum_warning
 from harness.processes.used_packages import packages_of
+from harness.reasons import Reason
 from harness.registry import BACKENDS
+from harness.stored_types import Facts, State
 from harness.timing import Timer, perf_counter
 from harness.types import Case, Component, Forward, Measurement, Metric, Protocol, Workload
 
@@ -100,7 +102,8 @@ def measure(
         or optimizations.unavailable(case, device.name)
         or cold_cache.refused(job.protocol, device.name)
     ):
-        return Outcome(measurement=Measurement(case=case, replicate=job.replicate, status="skipped", reason=reason))
+        skipped = Measurement(case=case, replicate=job.replicate, status="skipped", reason=reasons.of(reason))
+        return Outcome(measurement=skipped)
     before = device.start_block()
     with precision.applied(case.precision), optimizations.in_force(case), _settings_kept() as settings:
         loaded, load_s, build = _build(job, device, report)
@@ -284,24 +287,24 @@ def _own_weights(components: Sequence[Component]) -> dict[str, str]:
     return {c.name: content_hashes.checksum(c.module) for c in components}
 
 
-def _fault(trial: Trial, settings: Settings, weights: Mapping[str, str]) -> str | None:
+def _fault(trial: Trial, settings: Settings, weights: Mapping[str, str]) -> Reason | str | None:
     built = trial.build
     if reason := trial.counter.mismatch() or built.verify() or share.fault(built.shares, trial.case.precision):
         return reason
     if reason := process_settings.fault(settings):
         return reason
     changed = [name for name, found in _own_weights(trial.workload.components).items() if found != weights[name]]
-    return f"the weights of {', '.join(changed)} changed while the row was measured" if changed else None
+    return Reason("weights_changed", {"components": changed}) if changed else None
 
 
 def _measurement(
-    trial: Trial, loaded: Loaded, findings: list[Findings], fault: str | None, state: dict[str, Any]
+    trial: Trial, loaded: Loaded, findings: list[Findings], fault: Reason | str | None, state: dict[str, Any]
 ) -> Measurement:
     found = _merged(f.samples for f in findings)
     samples = {name: values for name, values in found.items() if all(map(math.isfinite, values))}
-    missing = {k: v for f in findings for k, v in f.missing.items() if k not in samples}
+    missing = {k: reasons.of(v) for f in findings for k, v in f.missing.items() if k not in samples}
     for name in found.keys() - samples.keys():
-        missing[name] = f"{name} is not a finite number"
+        missing[name] = Reason("not_finite", {"metric": name})
         fault = fault or missing[name]
     identity = dict(trial.workload.identity)
     facts = {
@@ -321,20 +324,24 @@ def _measurement(
         case=trial.case,
         replicate=trial.replicate,
         status="invalid" if fault else "ok",
-        reason=fault,
+        reason=None if fault is None else reasons.of(fault),
         samples=samples,
         warmup=_merged(f.warmup for f in findings),
         missing=missing,
-        facts=facts,
-        state=state,
-        warnings=(
-            *trial.workload.warnings,
-            *trial.build.warnings,
-            *(w for f in findings for w in f.warnings),
-            *sum_warning(samples),
-            *share.warnings(trial.build.shares),
-            *precision.upcast_warnings(trial.workload.components, trial.case.precision),
-            *contention.warnings(state),
+        facts=cast("Facts", facts),
+        state=cast("State", state),
+        warnings=tuple(
+            reasons.warning(told)
+            for told in (
+                *trial.workload.warnings,
+                *trial.build.warnings,
+                *(w for f in findings for w in f.warnings),
+                *sum_warning(samples),
+                *share.warnings(trial.build.shares),
+                *precision.upcast_warnings(trial.workload.components, trial.case.precision),
+                contention.contended(state),
+            )
+            if told is not None
         ),
         images=tuple(i for f in findings for i in f.images),
     )

@@ -150,5 +150,5 @@ def describe(measurement: Measurement) -> str:
         values = sorted(measurement.samples.get("latency_s", []))
         told = format_value(values[len(values) // 2], "s") if values else "no latency"
     else:
-        told = measurement.reason or ""
+        told = str(measurement.reason)
     return f"{mark} {measurement.case.label}: {told}"

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from harness import attempts, storage, weights
 from harness.devices import NoSuchDevice
@@ -28,6 +28,7 @@ from harness.processes.remaining_time import Block as Block
 from harness.processes.remaining_time import Estimate as Estimate
 from harness.processes.worker import Workers
 from harness.registry import MODELS, PROBES
+from harness.stored_types import Environment
 from harness.timing import perf_counter
 from harness.types import Case, Control, Measurement, Metric, Run, Suite
 
@@ -55,7 +56,7 @@ class StorageFailed(RuntimeError):
     """Nothing can be written any more, so the sweep ended; what was measured is kept. `str()` is one line."""
 
 
-def collect_environment(workers: Workers, device: str | None, threads: int | None = None) -> dict[str, Any]:
+def collect_environment(workers: Workers, device: str | None, threads: int | None = None) -> Environment:
     """The environment, read in a worker. Raises EnvironmentFailed, ThreadsRefused for a variable that holds no number,
     and NoSuchDevice for a device that is not here."""
     thread_rule.chosen(threads)  # here, since a worker's exceptions do not reach its caller
@@ -66,10 +67,11 @@ def collect_environment(workers: Workers, device: str | None, threads: int | Non
         raise EnvironmentFailed(f"cannot read the environment: {reply.reason}")
     if isinstance(reply.value, str):
         raise NoSuchDevice(reply.value)
-    return dict(reply.value)
+    found: Environment = reply.value
+    return found
 
 
-def new_run(suite: Suite, folder: Path, found: dict[str, Any], selection: str | None = None) -> Run:
+def new_run(suite: Suite, folder: Path, found: Environment, selection: str | None = None) -> Run:
     """Writes the header of a new run folder and returns the run, still without measurements. Folders of weights are
     resolved and read here (`harness.weights`). Raises WeightsChanged."""
     run = Run(
@@ -279,7 +281,7 @@ def _job(block: Block, run: Run, site: Site) -> Job:
         device=run.environment["device"],
         folder=Path(str(run.folder)),
         cache=site.cache / block.case.id,
-        threads=run.environment["threads"],
+        threads=cast("int", run.environment["threads"]),
         plugins=tuple(site.plugins),
     )
 

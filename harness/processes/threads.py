@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from harness.devices import cgroup
+from harness.reasons import Reason
 
 
 class ThreadsRefused(ValueError):
@@ -89,17 +90,14 @@ def chosen(asked: int | None, spare: int = 0) -> Threads:
     return replace(most, count=max(1, most.count - spare))
 
 
-def warnings(count: int, may_use: Allowed) -> tuple[str, ...]:
-    """The warning ("oversubscribed: ...") of a row with more threads than can run at once, or nothing."""
+def warnings(count: int, may_use: Allowed) -> tuple[Reason, ...]:
+    """The warning of a row with more threads than can run at once, or nothing."""
     most = may_use.threads
     if count <= most.count:
         return ()
-    effect = {
-        Source.QUOTA: f"the CPU quota allows {_cores(may_use.quota or 0)}; the kernel throttles the threads beyond it: "
-        "throughput falls, and the p50 does not show it",
-        Source.OMP_THREAD_LIMIT: f"OMP_THREAD_LIMIT is {may_use.limit}, and torch runs no more than that",
-    }.get(most.source, f"the process may use {_cores(most.count)}, and the threads wait for one another")
-    return (f"oversubscribed: {count} threads, where {effect} (--threads {most.count} fits)",)
+    bounds = {Source.QUOTA: may_use.quota, Source.OMP_THREAD_LIMIT: may_use.limit}
+    data = {"threads": count, "limit": str(most.source), "allowed": bounds.get(most.source, most.count)}
+    return (Reason("oversubscribed", {**data, "fits": most.count}),)
 
 
 def in_words(environment: Mapping[str, Any]) -> str | None:

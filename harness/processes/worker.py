@@ -25,10 +25,11 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from harness import causes, storage
-from harness.causes import Cause, one_line, sentence
+from harness.backends import CaptureFailed
+from harness.causes import Cause, one_line
 from harness.devices import cgroup
 from harness.measuring import reference
 from harness.measuring.out_of_memory import is_out_of_memory
@@ -39,6 +40,9 @@ from harness.processes import endings, fork_server
 from harness.processes import threads as thread_rule
 from harness.processes.endings import Reply
 from harness.processes.measure import Job, Outcome, measure
+from harness.reasons import Reason
+from harness.registry import UnknownName
+from harness.stored_types import Facts
 from harness.timing import perf_counter
 from harness.types import Measurement, Unsupported
 
@@ -51,7 +55,7 @@ Report = Callable[[str], None]
 
 class Line:
     """The worker's end of the pipe. A call tells the phase that begins; `keep` sends a result that stands if this
-    process gives no other one."""
+    process gives no other one; `begin_row` tells which of several rows begins."""
 
     def __init__(self, sender: Connection) -> None:
         self._sender = sender
@@ -61,6 +65,9 @@ class Line:
 
     def keep(self, value: Any) -> None:
         self._sender.send(("kept", value))
+
+    def begin_row(self, number: int) -> None:
+        self._sender.send(("row", number))
 
 
 class Workers:
@@ -84,7 +91,7 @@ class Workers:
         log = f"{name or job.case.id}.{job.replicate}"
         extends = job.reference_until_s is None
         reply = self.call(measure_job, job, job.protocol.timeout_s, log, report, reference_extends=extends)
-        outcome = reply.value or _ended(job, reply.status, reply.reason, reply.cause)
+        outcome = reply.value or _ended(job, reply.status, reply.reason)
         if reply.kept is not None:
             outcome = _without_the_rest(reply.kept, reply.reason)
         stamped = replace(outcome.measurement, started=started, duration_s=perf_counter() - clock)
@@ -109,8 +116,9 @@ class Workers:
         except (EOFError, OSError, NoSocketFolder) as error:
             return endings.not_started(error, cgroup.oom_kills() > kills_before, imports)
         kept: list[Any] = []
+        rows: list[int | None] = [None]
         try:
-            reply = _receive(receiver, timeout_s, report, kept.append, reference_extends=reference_extends)
+            reply = _receive(receiver, timeout_s, report, kept.append, rows.append, reference_extends=reference_extends)
         finally:
             _end(process)
             receiver.close()
@@ -118,9 +126,8 @@ class Workers:
             reply = endings.died(process.exitcode, log, cgroup.oom_kills() > kills_before)
         if reply.status == "ok":
             _remove_empty(log, imports)
-        elif kept:
-            reply = replace(reply, kept=kept[-1])
-        return reply
+            return reply
+        return replace(reply, row=rows[-1], kept=kept[-1] if kept else reply.kept)
 
     def _start(
         self, function: Callable[..., Any], argument: Any, imports: Path, log: Path
@@ -171,15 +178,14 @@ def measure_job(job: Job, report: Report, turns: Turns | None = None) -> Outcome
         with suppress(OSError):  # the log may be on the disk that is full
             traceback.print_exc()
         if kept:
-            return _without_the_rest(kept[-1], one_line(error))
+            return _without_the_rest(kept[-1], Reason("error", {"error": one_line(error)}))
         if isinstance(error, Unsupported):
-            return _ended(job, "skipped", str(error))
+            return _ended(job, "skipped", error.reason)
         if isinstance(error, Mismatch):
-            return _ended(job, "invalid", str(error))
+            return _ended(job, "invalid", error.reason)
         if is_out_of_memory(error):
-            return _ended(job, "oom", one_line(error))
-        cause = _cause(error, job)
-        return _ended(job, "failed", sentence(cause, one_line(error)) if cause else one_line(error), cause)
+            return _ended(job, "oom", Reason("out_of_memory", {"error": one_line(error)}))
+        return _ended(job, "failed", _failure(error, job))
 
 
 def _warned(job: Job, outcome: Outcome) -> Outcome:
@@ -191,6 +197,14 @@ def _warned(job: Job, outcome: Outcome) -> Outcome:
     return replace(outcome, measurement=replace(found, warnings=(*found.warnings, *told)))
 
 
+def _failure(error: BaseException, job: Job) -> Reason:
+    if cause := _cause(error, job):
+        return causes.reason(cause, one_line(error))
+    if isinstance(error, CaptureFailed):
+        return error.reason
+    return Reason("unknown_name" if isinstance(error, UnknownName) else "error", {"error": one_line(error)})
+
+
 def _cause(error: BaseException, job: Job) -> Cause | None:
     """The environment's part in an error, or None. If the error has no errno, the machine is checked."""
     weights = Path(job.case.weights)
@@ -199,16 +213,16 @@ def _cause(error: BaseException, job: Job) -> Cause | None:
     return causes.of_error(error) or causes.of_folders(endings.written(job.folder, job.cache.parent))
 
 
-def _without_the_rest(outcome: Outcome, reason: str | None) -> Outcome:
+def _without_the_rest(outcome: Outcome, reason: Reason | None) -> Outcome:
     """An outcome whose last probes did not come to their end, with the reason as the fact of each."""
     measured = outcome.measurement
-    missing = {f"{name}_missing": reason for name in outcome.unfinished}
-    return replace(outcome, measurement=replace(measured, facts={**measured.facts, **missing}), unfinished=())
+    missing = {f"{name}_missing": str(reason) for name in outcome.unfinished}
+    facts = cast("Facts", {**measured.facts, **missing})
+    return replace(outcome, measurement=replace(measured, facts=facts), unfinished=())
 
 
-def _ended(job: Job, status: Any, reason: str | None, cause: Cause | None = None) -> Outcome:
-    ended = Measurement(case=job.case, replicate=job.replicate, status=status, reason=reason, cause=cause)
-    return Outcome(measurement=ended)
+def _ended(job: Job, status: Any, reason: Reason | None) -> Outcome:
+    return Outcome(measurement=Measurement(case=job.case, replicate=job.replicate, status=status, reason=reason))
 
 
 def _main(sender: Connection, function: Callable[..., Any], argument: Any, plugins: tuple[str, ...], log: str) -> None:
@@ -221,7 +235,7 @@ def _main(sender: Connection, function: Callable[..., Any], argument: Any, plugi
             importlib.import_module(plugin)
     except OSError as error:
         if cause := causes.of_error(error):
-            sender.send(("ended", Reply(status="failed", reason=sentence(cause, one_line(error)), cause=cause)))
+            sender.send(("ended", Reply(status="failed", reason=causes.reason(cause, one_line(error)))))
             sender.close()
             return
         raise
@@ -258,16 +272,19 @@ def _receive(
     timeout_s: float,
     report: Report,
     keep: Callable[[Any], None] = lambda _value: None,
+    begin_row: Callable[[int], None] = lambda _number: None,
     *,
     reference_extends: bool = True,
 ) -> Reply | None:
     """The worker's result; a time-out; or None where the worker died without a message. `keep` is called with a result
-    that is valid if no other one follows; the worker then has at most LAST_S seconds left."""
-    patience, phase, late = Patience(timeout_s), "start", f"no result after {timeout_s:g} s; it was in phase"
+    that is valid if no other one follows; the worker then has at most LAST_S seconds left. `begin_row` is called with
+    the number of each row that begins."""
+    patience, phase, measured = Patience(timeout_s), "start", False
     while True:
         left = patience.left_s
         if left <= 0 or not receiver.poll(left):
-            return Reply(status="timeout", reason=f"{late} {phase!r}")
+            late, limit = ("no_end_in_time", {}) if measured else ("no_result_in_time", {"seconds": timeout_s})
+            return Reply(status="timeout", reason=Reason(late, {**limit, "phase": phase}))
         try:
             kind, value = receiver.recv()
         except (EOFError, OSError, pickle.UnpicklingError):  # gone, also in the middle of a message
@@ -280,7 +297,10 @@ def _receive(
         if kind == "kept":
             keep(value)
             patience.end_within(LAST_S)
-            late = "no end in time; it was in phase"
+            measured = True
+            continue
+        if kind == "row":
+            begin_row(value)
             continue
         phase = value
         if reference_extends:

@@ -23,6 +23,7 @@ from typing import Any
 import pandas as pd
 
 from harness import frames
+from harness.stored_types import Facts
 from harness.types import Case, Measurement, Protocol, Run
 
 TEST = "benches/pytest_plugin/bench_suite.py::test_latency"
@@ -98,7 +99,7 @@ def options(protocol: Protocol) -> dict[str, Any]:
 def extra_info(run: Run, case: Case, row: Mapping[str, Any]) -> dict[str, Any]:
     """What the row knows besides its latency samples, as JSON types; `row` is its entry in `records`."""
     measurements = _measurements(run, case)
-    facts = next((m.facts for m in measurements if m.facts), {})
+    facts = next((m.facts for m in measurements if m.facts), Facts())
     return {
         "case_id": case.id,
         "label": case.label,
@@ -108,7 +109,7 @@ def extra_info(run: Run, case: Case, row: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": _metrics(run, row),
         "pooled_median": _pooled_median(measurements, row),
         "missing": row["missing"],
-        "warnings": list(dict.fromkeys(w for m in measurements for w in m.warnings)),
+        "warnings": list(dict.fromkeys(str(w) for m in measurements for w in m.warnings)),
         "precision": case.precision,
         "work_hash": facts.get("work_hash"),
         "weights_hash": facts.get("weights_hash"),

@@ -125,7 +125,7 @@ def _interval(row: Mapping[str, Any]) -> str:
 
 def _status(row: Mapping[str, Any]) -> Text:
     if row["status"] == "ok":
-        kinds = dict.fromkeys(w.split(":")[0] for w in row["warnings"].split("; ") if w)
+        kinds = dict.fromkeys(row["warnings"])
         return Text(", ".join(["ok", *kinds]), style="yellow" if kinds else "green")
     return Text(f"{row['status']}: {row['reason']}", style="dim" if row["status"] == "skipped" else "red")
 

@@ -164,7 +164,7 @@ def _table_row(row: Row, columns: Sequence[Column], data: ReportData, facts: Seq
         status=row["status"],
         reason=row["reason"] or "",
         entries=tuple(_entries(row, data.metrics)),
-        warnings=tuple(filter(None, (row["warnings"] or "").split("; "))),
+        warnings=tuple(row["warning_texts"] or ()),
         conditions=tuple(_conditions(row)),
         facts=facts_text(facts),
         images=tuple(data.images[key] for f in row["images"] or () if (key := (row["run"], f)) in data.images),

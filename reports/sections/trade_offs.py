@@ -109,7 +109,7 @@ def _output(row: Row, data: ReportData) -> str:
     """'100.0 % of top-1 agree' of a classifier, '41.9 dB' or 'identical' of pictures."""
     if AGREEMENT in data.metrics and row.get(AGREEMENT) is not None:
         return _unbroken(value_text(row, data.metrics[AGREEMENT])) + " of top-1 agree"
-    if (row["missing"] or {}).get(PSNR) == IDENTICAL:
+    if (row["missing_kinds"] or {}).get(PSNR) == IDENTICAL.kind:
         return "identical"
     return _unbroken(value_text(row, data.metrics[PSNR])) if PSNR in data.metrics else MISSING
 

@@ -35,6 +35,7 @@ from harness.backends.onnx import static as onnx_static
 from harness.numerics import int8_saturation, share
 from harness.numerics.precision import dtype_of, of_component, one_tensor, recipe_of, rest_of
 from harness.numerics.share import NOTHING, Share, Shares
+from harness.reasons import Reason
 from harness.registry import PRECISIONS
 from harness.types import Component, Unsupported
 
@@ -83,7 +84,7 @@ def exported(components: Sequence[Component], request: BuildRequest, recipe: str
     """The ONNX files of all components; files that do not exist yet are exported. Each has the form `recipe`, or that
     form's fp32 variant for a component that overflows in fp16. Raises what the exporter or the checker raises."""
     if "dynamic_size" in request.optimizations and not any(x.ndim == 4 for c in components for x in c.inputs):
-        raise Unsupported("dynamic_size: no network of this model takes pictures or latents")
+        raise Unsupported(Reason("dynamic_size_without_pictures"))
     return [_exported(c, request, of_component(c, recipe)) for c in components]
 
 
@@ -111,7 +112,7 @@ def for_cpu(recipe: str) -> str:
     return f"{recipe}{SEVEN_BITS}" if saturating else recipe
 
 
-def missing_package() -> str | None:
+def missing_package() -> Reason | None:
     """Why nothing can be exported here, or None."""
     from harness.backends import missing_package as missing
 
@@ -255,12 +256,12 @@ def _is_one_tensor(program: Any) -> bool:
     return program.exported_program.call_spec.out_spec.is_leaf() and len(program.model.graph.outputs) == 1
 
 
-def _fixed(component: str, free: Sequence[Sequence[int]], optimizations: Sequence[str]) -> str:
+def _fixed(component: str, free: Sequence[Sequence[int]], optimizations: Sequence[str]) -> Reason:
     """Which of the dimensions that this network was to leave free it has as constants."""
     axes = {axis for one in free for axis in one}
     asked = {name: what for name, (what, own) in FREED.items() if name in optimizations and axes & set(own)}
-    what = " or ".join(asked.values())
-    return f"{'+'.join(asked)}: torch.export made the {what} of {component} a constant"
+    told = {"optimizations": list(asked), "axes": list(asked.values()), "component": component}
+    return Reason("dimension_made_constant", told)
 
 
 def _check(path: Path) -> None:

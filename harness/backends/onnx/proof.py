@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from harness.numerics.precision import recipe_of
+from harness.reasons import Reason
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 SHAPES: Final = "CPU, computing shapes"
@@ -52,7 +53,7 @@ def in_words(found: Profile) -> dict[str, int]:
 
 def fault(
     profiles: Mapping[str, Profile], wanted: str, precision: str, integer_layers: Mapping[str, int]
-) -> str | None:
+) -> Reason | None:
     """Why what ran is not what was asked: a node elsewhere, or a quantised layer that ran in floating point."""
     ran: Counter[tuple[str, str]] = Counter()
     for found in profiles.values():
@@ -60,14 +61,14 @@ def fault(
     allowed = {wanted} if wanted == CPU else {wanted, SHAPES}
     elsewhere = {key: n for key, n in ran.items() if key[1] not in allowed}
     if elsewhere:
-        count, some = sum(elsewhere.values()), ", ".join(list(in_words(elsewhere))[:3])
-        return f"asked for {wanted}, but {count} of {sum(ran.values())} nodes ran elsewhere ({some})"
+        counts = {"count": sum(elsewhere.values()), "nodes": sum(ran.values())}
+        return Reason("nodes_elsewhere", {"provider": wanted, **counts, "some": list(in_words(elsewhere))[:3]})
     if not any(provider == wanted for _, provider in ran):
-        return f"asked for {wanted}, but ONNX Runtime's profile names no node that ran"
+        return Reason("no_node_in_profile", {"provider": wanted})
     return None if wanted == TENSORRT else _floating(profiles, precision, integer_layers)
 
 
-def _floating(profiles: Mapping[str, Profile], precision: str, integer_layers: Mapping[str, int]) -> str | None:
+def _floating(profiles: Mapping[str, Profile], precision: str, integer_layers: Mapping[str, int]) -> Reason | None:
     integer = INTEGER_OPERATORS.get(recipe_of(precision))
     if integer is None:
         return None
@@ -76,8 +77,9 @@ def _floating(profiles: Mapping[str, Profile], precision: str, integer_layers: M
         count = sum(n for (operator, _), n in found.items() if operator in integer)
         total += count
         if count < integer_layers[name]:
-            return f"{precision}: {count} of the {integer_layers[name]} quantised layers of {name} ran in integers"
-    return None if total else f"{precision} was asked for, but no node that ran is one of {', '.join(integer)}"
+            told = {"precision": precision, "component": name, "count": count, "layers": integer_layers[name]}
+            return Reason("layers_not_in_integers", told)
+    return None if total else Reason("no_integer_node", {"precision": precision, "operators": list(integer)})
 
 
 def proven(precision: str, provider: str) -> str:

@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from harness.reasons import Reason
+
 LIBRARIES: Final = {
     "CUDAExecutionProvider": "libonnxruntime_providers_cuda.so",
     "TensorrtExecutionProvider": "libonnxruntime_providers_tensorrt.so",
@@ -24,7 +26,7 @@ NEEDS: Final = {
 
 
 @cache
-def unloadable(provider: str) -> str | None:
+def unloadable(provider: str) -> Reason | None:
     """Why the library of `provider` cannot be loaded, in the loader's words, or None; None for one without a library.
     What was loaded stays loaded."""
     import onnxruntime
@@ -37,7 +39,7 @@ def unloadable(provider: str) -> str | None:
         ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(folder / LIBRARIES[provider]))
     except (OSError, ImportError) as error:
-        return f"{provider} cannot be loaded: {error}. It needs {NEEDS[provider]}"
+        return Reason("provider_not_loaded", {"provider": provider, "error": str(error), "needs": NEEDS[provider]})
     return None
 
 

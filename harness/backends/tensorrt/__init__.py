@@ -25,6 +25,7 @@ from harness.backends.onnx import export as onnx_export
 from harness.numerics import precision
 from harness.numerics.optimizations import FREE_SHAPES
 from harness.numerics.precision import recipe_of
+from harness.reasons import Reason
 from harness.registry import BACKENDS, PRECISIONS
 from harness.types import Component, Forward
 
@@ -45,10 +46,10 @@ RECIPES: Final = {
     "fp8_e4m3": "fp8_e4m3",
 }
 INSPECTED: Final[Mapping[str | None, str]] = {"int8_static": "Int8", "fp8_e4m3": "FP8"}  # the inspector's words
-NOT_HERE: Final[Mapping[str | None, str]] = {
-    "int8_dynamic": "TensorRT takes the ranges of int8 from Q/DQ nodes in the file (int8_static), not while it runs",
-    "int8_dynamic_classic": "quantize_dynamic makes a torch module for a CPU, which TensorRT does not run",
-    "int8_weight_only": "there is no export of it for TensorRT: ONNX Runtime's is an operator of its own (MatMulNBits)",
+NOT_HERE: Final[Mapping[str | None, Reason]] = {
+    "int8_dynamic": Reason("tensorrt_no_dynamic_ranges"),
+    "int8_dynamic_classic": Reason("tensorrt_no_torch_module"),
+    "int8_weight_only": Reason("tensorrt_no_weight_only"),
 }
 FUSED: Final = 3  # quantised layers that one of the engine's may stand for: query, key and value as one product
 VERSION: Final = 11  # the first whose networks are strongly typed only
@@ -68,9 +69,9 @@ class TensorRT:
     packages: ClassVar[tuple[str, ...]] = (*onnx_export.PACKAGES, "tensorrt", "tensorrt-cu13")
     colour: ClassVar[str] = "#c2589a"
 
-    def unavailable(self, wanted: str, device: str) -> str | None:
+    def unavailable(self, wanted: str, device: str) -> Reason | None:
         if device != "cuda":
-            return "TensorRT needs an NVIDIA GPU; the device here is a CPU"
+            return Reason("needs_gpu", {"what": "TensorRT", "device": device})
         if reason := missing_device(device):
             return reason
         if reason := cannot_import("tensorrt", "TensorRT") or onnx_export.missing_package():
@@ -78,7 +79,7 @@ class TensorRT:
         import tensorrt
 
         if int(tensorrt.__version__.split(".")[0]) < VERSION:
-            return f"TensorRT {tensorrt.__version__} is older than {VERSION}, whose API this backend speaks"
+            return Reason("tensorrt_too_old", {"version": tensorrt.__version__, "needed": VERSION})
         if wanted not in RECIPES:
             return NOT_HERE.get(recipe_of(wanted)) or undeclared("tensorrt", wanted)
         return precision.too_old(wanted)
@@ -176,7 +177,7 @@ def _slowest(engine: Engine, component: Component) -> dict[str, float]:
 
 def _verify(
     found: Mapping[str, tuple[Mapping[str, str], Layers]], precisions: Mapping[str, str], quantised: Mapping[str, int]
-) -> str | None:
+) -> Reason | None:
     """Why the engines are not of the precisions asked for, or None; `precisions` and `quantised` are by component.
     Inputs and output must have the type of what is not quantised. Of int8_static and fp8_e4m3 as many layers must
     compute in int8 or fp8 as were quantised, as far as fusing lets that be said."""
@@ -188,21 +189,17 @@ def _verify(
         floating = {tensor: dtype for tensor, dtype in dtypes.items() if "float" in dtype}
         wrong = {tensor: dtype for tensor, dtype in floating.items() if dtype != wanted}
         if wrong:
-            return f"{precision} was asked for, but the engine of {name} takes or gives {wrong}"
+            told = {"precision": precision, "component": name, "tensors": str(wrong)}
+            return Reason("engine_of_other_dtype", told)
         if not layers.read:
-            return (
-                f"{precision}: the engine inspector's text names no known type in the engine of {name}, so that "
-                "nothing proves the types of its layers; the text is in the file .layers.json beside the engine"
-            )
+            return Reason("engine_not_inspected", {"precision": precision, "component": name})
         if kind is None:
             continue
         count = layers.quantised.get(kind, 0)
         total += count
         if FUSED * count < quantised[name]:
-            return (
-                f"{precision}: {count} layers of the engine of {name} compute in {kind}, fewer than a third of "
-                f"its {quantised[name]} quantised ones"
-            )
+            counts = {"count": count, "type": kind, "layers": quantised[name]}
+            return Reason("engine_layers_few", {"precision": precision, "component": name, **counts})
     if kind and not total:
-        return f"{precision} was asked for, but no layer of any engine computes in {kind}"
+        return Reason("engine_layers_none", {"precision": precision, "type": kind})
     return None

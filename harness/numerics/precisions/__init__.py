@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from harness.reasons import Reason
 from harness.registry import PRECISIONS
 
 if TYPE_CHECKING:
@@ -36,11 +37,11 @@ class Bounds:
     error_ceiling: float
 
 
-def _nothing_unfit(_layer: torch.nn.Linear, _seen: Range | None) -> str | None:
+def _nothing_unfit(_layer: torch.nn.Linear, _seen: Range | None) -> Reason | None:
     return None
 
 
-def _supported(_device: str) -> str | None:
+def _supported(_device: str) -> Reason | None:
     return None
 
 
@@ -62,11 +63,11 @@ class Quantiser:
 
     name: str
     quantise: Callable[[torch.nn.Module, Mapping[str, torch.nn.Linear], Ranges], torch.nn.Module]
-    unfit: Callable[[torch.nn.Linear, Range | None], str | None] = _nothing_unfit
+    unfit: Callable[[torch.nn.Linear, Range | None], Reason | str | None] = _nothing_unfit
     calibrated: bool = False
     waits_for_gpu: bool = False
-    untraceable: str | None = None
-    unsupported: Callable[[str], str | None] = _supported
+    untraceable: Reason | str | None = None
+    unsupported: Callable[[str], Reason | str | None] = _supported
     packages: tuple[str, ...] = ("torchao",)
     libraries: tuple[str, ...] = ("torchao.quantization",)
 
@@ -96,7 +97,7 @@ class Precision:
     quantiser: Quantiser | None = None
     upcast: str | None = None
     tf32: bool = False
-    needs_gpu: str | None = None
+    needs_gpu: Reason | str | None = None
     capability: Capability | None = None
     symbol: str = "x"
     dash: str = "solid"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from harness.numerics.precisions import AMPERE, Bounds, Precision, register
+from harness.reasons import Reason
 
 FP32: Final = register(
     Precision(
@@ -29,7 +30,7 @@ register(
             "images": Bounds(cosine_floor=0.99, error_ceiling=0.15),
         },
         tf32=True,
-        needs_gpu="TF32 is a mode of NVIDIA tensor cores; a CPU has none",
+        needs_gpu=Reason("tf32_needs_gpu"),
         capability=AMPERE,
         symbol="hexagon",
         dash="longdash",

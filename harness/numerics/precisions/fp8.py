@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harness.numerics.linear_use import Left, Range, Ranges
 from harness.numerics.precisions import ADA, Bounds, Precision, Quantiser, register
+from harness.reasons import Reason
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ def quantise(module: torch.nn.Module, layers: Mapping[str, torch.nn.Linear], _ra
     return with_torchao(module, layers, config)
 
 
-def unfit(layer: torch.nn.Linear, _seen: Range | None) -> str | None:
+def unfit(layer: torch.nn.Linear, _seen: Range | None) -> Reason | None:
     return Left.FP8_SIDES if any(side % MULTIPLE for side in layer.weight.shape) else None
 
 
@@ -44,7 +45,7 @@ register(
             "logits": Bounds(cosine_floor=0.95, error_ceiling=0.3),
             "images": Bounds(cosine_floor=0.80, error_ceiling=0.6),
         },
-        needs_gpu="torchao's fp8 needs an NVIDIA GPU of compute capability 8.9 or newer; the device here is a CPU",
+        needs_gpu=Reason("fp8_needs_gpu"),
         capability=ADA,
         symbol="cross",
         dash="longdashdot",

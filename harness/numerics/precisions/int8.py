@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from harness.numerics.linear_use import Left, Range, Ranges
 from harness.numerics.precisions import Bounds, Precision, Quantiser, register
 from harness.numerics.precisions.floating import BF16, FP16, FP32
+from harness.reasons import Reason
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,7 @@ BOUNDS: Final = {
 }
 
 
-def _unfit_for_int_mm(layer: torch.nn.Linear, seen: Range | None) -> str | None:
+def _unfit_for_int_mm(layer: torch.nn.Linear, seen: Range | None) -> Reason | None:
     from harness.numerics.quantisation import on_gpu
 
     if not on_gpu(layer):
@@ -100,21 +101,21 @@ def _without_fused_encoder(module: torch.nn.Module) -> None:
             layer.activation_relu_or_gelu = 0
 
 
-def _not_plain(layer: torch.nn.Linear, _seen: Range | None) -> str | None:
+def _not_plain(layer: torch.nn.Linear, _seen: Range | None) -> Reason | None:
     import torch
 
     return None if type(layer) is torch.nn.Linear else Left.NOT_PLAIN
 
 
-def _classic_unsupported(device: str) -> str | None:
+def _classic_unsupported(device: str) -> Reason | None:
     import torch
 
     if device != "cpu":
-        return "quantize_dynamic has kernels for a CPU only"
+        return Reason("classic_on_cpu_only")
     if not hasattr(torch.ao.quantization, "quantize_dynamic"):
-        return f"torch {torch.__version__} has no quantize_dynamic any more"
+        return Reason("classic_gone", {"version": torch.__version__})
     engine = torch.backends.quantized.engine
-    return None if engine not in {"none", ""} else "this build of torch has no engine for quantised operators"
+    return None if engine not in {"none", ""} else Reason("no_quantised_engine")
 
 
 DYNAMIC: Final = Quantiser(name="int8_dynamic", quantise=_dynamic, unfit=_unfit_for_int_mm, waits_for_gpu=True)
@@ -122,7 +123,7 @@ CLASSIC: Final = Quantiser(
     name="int8_dynamic_classic",
     quantise=_classic,
     unfit=_not_plain,
-    untraceable="dynamo cannot trace the packed weights of quantize_dynamic; torchao's int8_dynamic compiles",
+    untraceable=Reason("not_traceable"),
     unsupported=_classic_unsupported,
     packages=(),  # torchao is imported all the same, as in stored runs: their peak memory holds it
 )

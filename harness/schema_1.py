@@ -1,0 +1,68 @@
+"""Records of schema 1, in which reasons, warnings and missing figures are sentences, as records of schema 2.
+
+What a version of schema 1 decided by looking into its sentences is recognised here, once, and gets its kind; any other
+sentence becomes a reason that states it. A failure's `cause` is now the kind of its reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from harness import reasons
+from harness.causes import Cause
+from harness.reasons import Reason, stated
+
+IDENTICAL: Final = "bit-identical to the fp32 eager output"
+# By what the sentence of a failure or of a skipped row was recognised; the GPU check asks whether a capture failed.
+KINDS: Final = {
+    "unknown_name": re.compile("^UnknownName: "),
+    "package_broken": re.compile("cannot be imported"),
+    "files_exported": re.compile("^the files are exported; this backend runs nothing$"),
+    "capture_failed": re.compile("captur|cuda ?graph|recorded", re.IGNORECASE),
+}
+
+
+def measurement(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A measurement of schema 1 with the reasons of schema 2, as `harness.records` reads them. Raises ValueError for a
+    cause that no version has written."""
+    values = dict(entry)
+    cause = values.pop("cause", None)
+    if isinstance(values.get("reason"), str):
+        kind = str(Cause(cause)) if cause is not None else _kind(values["reason"])
+        values["reason"] = stated(values["reason"], kind).to_json()
+    elif cause is not None:
+        raise ValueError(f"the cause {cause!r} has no reason")
+    if isinstance(values.get("missing"), Mapping):
+        values["missing"] = {name: _missing(told) for name, told in values["missing"].items()}
+    if isinstance(values.get("warnings"), list):
+        values["warnings"] = [_warning(told) for told in values["warnings"]]
+    if isinstance(values.get("state"), Mapping):
+        values["state"] = _state(values["state"])
+    return values
+
+
+def contention(told: Any) -> Any:
+    """Why a sentinel met a busy machine; schema 1 has the sentence without the word before it."""
+    return stated(f"contended: {told}", "contended").to_json() if isinstance(told, str) else told
+
+
+def _kind(sentence: str) -> str:
+    return next((kind for kind, words in KINDS.items() if words.search(sentence)), reasons.STATED)
+
+
+def _missing(told: Any) -> Any:
+    if told == IDENTICAL:
+        return Reason("identical_output").to_json()
+    return stated(told).to_json() if isinstance(told, str) else told
+
+
+def _warning(told: Any) -> Any:
+    return reasons.warning(told).to_json() if isinstance(told, str) else told
+
+
+def _state(state: Mapping[str, Any]) -> dict[str, Any]:
+    if state.get("sentinel_contended") is None:
+        return dict(state)
+    return {**state, "sentinel_contended": contention(state["sentinel_contended"])}

@@ -1,0 +1,477 @@
+"""The sentences of the measuring side: each kind of reason, and how its data read. Nothing decides by them.
+
+A warning's sentence begins with its short name ("contended: ..."), which a row shows after its status.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from harness.causes import WORDS, Cause
+from harness.reasons import Sentence, sentences
+
+_OWN_COPY: Final = "let its forward() work on a copy (x = x / 255 instead of x.div_(255))"
+
+
+def _contended_cpu(used: float, left: float | None = None, energy: bool = False) -> str:
+    of_left = f" ({used / left:.0%} of the {left:.1f} cores left to them)" if left is not None else ""
+    return f"contended: other processes used {used:.0%} of a core meanwhile{of_left}{_pass(energy)}"
+
+
+def _contended_gpu_processes(count: int, energy: bool = False) -> str:
+    return f"contended: {count} other process{'es' if count > 1 else ''} computed on the GPU{_pass(energy)}"
+
+
+def _failed(cause: Cause) -> Sentence:
+    return lambda detail="": f"{WORDS[cause]}: {detail}" if detail else WORDS[cause]
+
+
+def _worker_killed(signal: str, kernel: bool = False, log: str = "") -> str:
+    hint = ", and not by the kernel's out-of-memory killer" if kernel else ""
+    return f"the worker was killed by {signal}{hint}{_log(log)}"
+
+
+def _log(text: str) -> str:
+    return f"; its last words: {text}" if text else ""
+
+
+def _outputs_differ(error: float | None) -> str:
+    how = "not compared by value" if error is None else f"relative error {error:.2g}"
+    return f"the processes of this row gave different outputs ({how})"
+
+
+def _unsteady(limit_s: float, drift: float | None) -> str:
+    shown = "too few iterations to tell" if drift is None else f"{drift:.1%} between the last two windows"
+    return f"unsteady: warm-up capped at {limit_s:g} s ({shown})"
+
+
+def _oversubscribed(threads: int, limit: str, allowed: float, fits: int) -> str:
+    cores = f"{allowed:g} core" if allowed == 1 else f"{allowed:g} cores"
+    effect = {
+        "quota": f"the CPU quota allows {cores}; the kernel throttles the threads beyond it: throughput falls, and the "
+        "p50 does not show it",
+        "OMP_THREAD_LIMIT": f"OMP_THREAD_LIMIT is {allowed}, and torch runs no more than that",
+    }.get(limit, f"the process may use {cores}, and the threads wait for one another")
+    return f"oversubscribed: {threads} threads, where {effect} (--threads {fits} fits)"
+
+
+def _iterations_differ(error: float) -> str:
+    return f"for one input the outputs of the first and of later iterations differ (relative error {error:.2g})"
+
+
+def _energy_differs(counter_j: float, integrated_j: float, limit: float) -> str:
+    return (
+        f"the counter says {counter_j:.1f} J, the integrated power {integrated_j:.1f} J: they differ by more than "
+        f"{limit:.0%}"
+    )
+
+
+def _same_output(values: list[str], axes: list[str], more: int) -> str:
+    others = f" and of {more} more" if more else ""
+    return (
+        f"same output: bit-identical to the row with {' and '.join(values)}{others}, so that the difference in "
+        f"{' and '.join(axes)} changed nothing"
+    )
+
+
+def _input_changed(component: str, input: int, inputs: int) -> str:
+    which = f"input {input} of {inputs}" if inputs > 1 else "its input"
+    return f"the network {component} writes to {which}, so every later iteration gets a different one; {_OWN_COPY}"
+
+
+def _a_device(name: str) -> str:
+    return "a CPU" if name == "cpu" else name
+
+
+def _shapes(found: list[str]) -> str:
+    return f"[{', '.join(found)}]"
+
+
+def _pass(energy: bool) -> str:
+    return " (while energy was measured)" if energy else ""
+
+
+sentences(
+    {
+        "contended_cpu": _contended_cpu,
+        "contended_steal": lambda share, energy=False: (
+            f"contended: the hypervisor took {share:.0%} of a core meanwhile{_pass(energy)}"
+        ),
+        "contended_quota": lambda periods, energy=False: (
+            f"contended: the cgroup's CPU quota throttled it in {periods} periods{_pass(energy)}"
+        ),
+        "contended_gpu_processes": _contended_gpu_processes,
+        "contended_gpu_heat": lambda share, energy=False: (
+            f"contended: heat held the GPU's clocks down for {share:.0%} of the time{_pass(energy)}"
+        ),
+        "contended_gpu_throttled": lambda causes, energy=False: (
+            f"contended: the GPU slowed down ({', '.join(causes)}){_pass(energy)}"
+        ),
+    },
+    name="contended",
+)
+sentences(
+    {
+        **{str(cause): _failed(cause) for cause in Cause},
+        "fork_server_killed": lambda: "it killed the fork server",
+        "worker_not_started": lambda error, log="": f"{error}{_log(log)}",
+        "worker_ended_with_fork_server": lambda log="": f"and the worker with it{_log(log)}",
+        "worker_killed": _worker_killed,
+        "worker_ended": lambda code, log="": f"the worker ended with exit code {code} and no result{_log(log)}",
+        "no_result_in_time": lambda seconds, phase: f"no result after {seconds:g} s; it was in phase {phase!r}",
+        "no_end_in_time": lambda phase: f"no end in time; it was in phase {phase!r}",
+        "no_answer_in_time": lambda seconds: f"no answer after {seconds:g} s",
+        "no_result": lambda: "the block's process gave no result",
+        "unknown_name": lambda error: str(error),
+        "out_of_memory": lambda error: str(error),
+        "error": lambda error: str(error),
+        "beside_the_other_arm": lambda reason: (
+            f"{reason}; both arms of a pair are in memory at once; each had enough when it was measured alone"
+        ),
+    }
+)
+# Warnings of a row.
+sentences(
+    {
+        "unsteady": _unsteady,
+        "imprecise": lambda interval, target: (
+            f"imprecise: the median inside a process is known to ±{interval:.1%}, asked for was ±{target:.1%}"
+        ),
+        "clocks": lambda host_s, device_s: (
+            f"clocks: {host_s * 1e3:.3f} ms by the wall clock, {device_s * 1e3:.3f} ms by the GPU's events"
+        ),
+        "not_repeatable": lambda error: f"not repeatable: {_iterations_differ(error)}",
+        "outputs_differ": _outputs_differ,
+        "throttled": lambda causes: (
+            f"throttled: the GPU's clocks were held down while the samples were taken ({', '.join(causes)})"
+        ),
+        "oversubscribed": _oversubscribed,
+        "partly_quantised": lambda share, largest, largest_share: (
+            f"partly quantised: {100 * share:.3g} % of the elements of the weight matrices (the largest matrix left is "
+            f"{largest} with {100 * largest_share:.3g} % of them)"
+        ),
+        "upcast": lambda component, precision: (
+            f"upcast: {component} runs in {precision}, because its configuration says that it overflows in fp16 "
+            "(force_upcast)"
+        ),
+        "no_templates": lambda multiprocessors: (
+            "no templates: inductor has no Triton templates for matrix products and convolutions on a GPU with "
+            f"{multiprocessors} multiprocessors, so max-autotune leaves them to cuBLAS and cuDNN"
+        ),
+        "same_output": _same_output,
+        "stages": lambda share: f"stages: they add up to {share:.0%} of the latency",
+        "energy": lambda **figures: f"energy: {_energy_differs(**figures)}",
+        "unchecked": lambda reason: f"unchecked: the output was not compared with fp32 eager: {reason}",
+    }
+)
+sentences(
+    {
+        "reference_on_cpu": lambda what: (
+            f"reference on the CPU: the GPU had no room for fp32 eager of the {what} beside the timed model, so the "
+            "CPU computed it"
+        )
+    },
+    name="reference on the CPU",
+)
+
+# Why a row is invalid.
+sentences(
+    {
+        "iterations_differ": lambda error: (
+            f"{_iterations_differ(error)}: the network keeps state or draws random numbers, so its iterations do not "
+            "do the same work"
+        ),
+        "processes_differ": lambda what, fact, shown: (
+            f"the processes of this row had different {what} ({fact}: {shown})"
+        ),
+        "cosine_below": lambda cosine, floor: f"cosine {cosine:.4f} to the fp32 eager output is below {floor}",
+        "error_above": lambda error, ceiling: (
+            f"relative error {error:.4f} from the fp32 eager output is above {ceiling}"
+        ),
+        "item_error_above": lambda item, items, error, ceiling: (
+            f"item {item} of {items} has a relative error of {error:.4f} from the fp32 eager output, above {ceiling:g}"
+        ),
+        "reference_of_other_weights": lambda reference, row: (
+            f"the fp32 reference was computed with other weights ({reference}) than this row loaded ({row}): the model "
+            "must load the same weights each time"
+        ),
+        "reference_changes_weights": lambda: (
+            "the network changes its own weights while it runs, so that there is no fp32 reference"
+        ),
+        "nothing_quantised": lambda precision, elements: (
+            f"{precision} was asked for, but none of the {elements} elements of the weight matrices is quantised"
+        ),
+        "calls_differ": lambda component, count, iterations, wanted: (
+            f"{component} was called {count} times in {iterations} iterations, where {wanted} were asked for"
+        ),
+        "shapes_differ": lambda component, found, wanted: (
+            f"{component} was called with shapes {_shapes(found)} instead of {_shapes(wanted)}"
+        ),
+        "output_of_other_shape": lambda found, wanted: f"the output has shape {found} instead of {wanted}",
+        "output_empty": lambda shape: f"the output has shape {shape}, which holds no value",
+        "output_not_finite": lambda count: f"the output has {count} values that are NaN or infinite",
+        "outputs_constant": lambda count, items: f"{count} of {items} outputs are constant",
+        "weights_changed": lambda components: (
+            f"the weights of {', '.join(components)} changed while the row was measured"
+        ),
+        "not_finite": lambda metric: f"{metric} is not a finite number",
+    }
+)
+
+# Why a metric is missing.
+sentences(
+    {
+        "not_measured_yet": lambda: "not measured yet",
+        "not_measured": lambda: "not measured",
+        "no_such_metric": lambda: "this row has no such metric: another model's, or weights that imgbench cannot judge",
+        "too_few_samples": lambda needed, count: f"needs {needed} samples, has {count}",
+        "identical_output": lambda: "bit-identical to the fp32 eager output",
+        "reference_itself": lambda: "this row is the fp32 eager reference itself",
+        "no_reference": lambda reason: f"there is no fp32 reference: {reason}",
+        "no_reference_of_quality_set": lambda reason: f"there is no fp32 reference of the quality set: {reason}",
+        "no_time_left": lambda: "the row had no time left for it",
+        "reference_too_slow": lambda limit_s: (
+            f"computing the reference on the row's device took more than {limit_s:g} s (timeout_s)"
+        ),
+        "reference_not_on_gpu": lambda reason: (
+            f"the GPU had no room for the reference beside the timed model, and {reason}"
+        ),
+        "cpu_reference_too_slow": lambda limit_s: f"the CPU did not compute it within {limit_s:g} s (timeout_s)",
+        "cpu_reference_killed": lambda signal: f"the process that computed it on the CPU was killed by {signal}",
+        "cpu_reference_ended": lambda code: f"the process that computed it on the CPU ended with exit code {code}",
+        "cpu_reference_failed": lambda error: f"computing it on the CPU failed: {error}",
+        "no_images": lambda output: f"PSNR is for images; this output is {output}",
+        "not_a_classifier": lambda: "not a classifier",
+        "features_name_no_class": lambda: "features name no class",
+        "output_holds_integers": lambda: "the output holds integers, not logits",
+        "single_logit": lambda: "a single logit per item names no class",
+        "quality_off": lambda: "the protocol has quality: false",
+        "stages_off": lambda: "the protocol has stages: false",
+        "not_a_diffusion_model": lambda: "not a diffusion model",
+        "not_taken_in_turns": lambda: "not taken where two processes take turns",
+        "latency_by_device_clock": lambda: "with cold_cache the latency itself is measured by the GPU's clock",
+        "keeps_nothing": lambda: "every process builds anew: this backend keeps nothing on disk",
+        "built_anew": lambda: "this process built anew; a later one finds what it left",
+        "found_built": lambda: "this process found what an earlier one had built, and built nothing anew",
+        "no_cuda_graphs": lambda: "this backend captures no CUDA graphs here",
+        "driver_memory_not_read": lambda error: f"the driver's memory could not be read during the pass: {error}",
+        "replayed_cuda_graph": lambda: "a replayed CUDA graph asks the allocator for nothing: what it uses is reserved",
+        "own_allocator": lambda: "the backend has an allocator of its own, which torch does not see",
+        "energy_period_unknown": lambda source: (
+            f"{source}: how often it moves could not be measured, so no window is known to be long enough"
+        ),
+        "energy_sensor_lost": lambda source, error: f"{source}: {error}",
+        "energy_counter_still": lambda source, seconds: f"{source} did not move in {seconds:.1f} s",
+        "energy_counter_still_when_idle": lambda source: f"{source} did not move while the device was idle",
+        "energy_not_credible": lambda source, **figures: f"{source}: {_energy_differs(**figures)}",
+        "not_above_idle_power": lambda idle_w: f"not above the idle power of {idle_w:.1f} W",
+    }
+)
+
+# Why a backend, a precision or an optimisation is not available here.
+sentences(
+    {
+        "missing_package": lambda package, purpose: f"{purpose} needs the package {package}, which is not installed",
+        "package_broken": lambda package, error: f"{package} cannot be imported: {error}",
+        "no_device": lambda why: str(why),
+        "precision_undeclared": lambda backend, precision: (
+            f"the backend {backend} does not declare the precision {precision}"
+        ),
+        "torch_without_cuda": lambda: "this build of torch has no CUDA",
+        "no_cuda_device": lambda: "no NVIDIA GPU or driver answers (torch.cuda.is_available() is False)",
+        "cuda_asked_before_fork": lambda: (
+            "a module that the fork server imported asks for CUDA when it is imported, so that no worker can use it"
+        ),
+        "needs_gpu": lambda what, device="cpu": f"{what} needs an NVIDIA GPU; the device here is {_a_device(device)}",
+        "graphs_need_gpu": lambda device="cpu": (
+            f"CUDA graphs need an NVIDIA GPU; the device here is {_a_device(device)}"
+        ),
+        "tf32_needs_gpu": lambda: "TF32 is a mode of NVIDIA tensor cores; a CPU has none",
+        "fp8_needs_gpu": lambda: (
+            "torchao's fp8 needs an NVIDIA GPU of compute capability 8.9 or newer; the device here is a CPU"
+        ),
+        "compute_capability": lambda precision, needed: f"{precision} needs compute capability {needed} or newer",
+        "classic_on_cpu_only": lambda: "quantize_dynamic has kernels for a CPU only",
+        "classic_gone": lambda version: f"torch {version} has no quantize_dynamic any more",
+        "no_quantised_engine": lambda: "this build of torch has no engine for quantised operators",
+        "waits_for_gpu": lambda precision: (
+            f"torchao's {precision} waits for the GPU in every linear layer unless it is compiled, so the latency "
+            "would be mostly that of the waiting; measure this precision with torch_compile"
+        ),
+        "waits_for_gpu_in_graph": lambda precision: (
+            f"torchao's {precision} waits for the GPU inside every call, which no graph can capture"
+        ),
+        "not_traceable": lambda: (
+            "dynamo cannot trace the packed weights of quantize_dynamic; torchao's int8_dynamic compiles"
+        ),
+        "no_graphs_on_cpu": lambda: (
+            "reduce-overhead is CUDA graphs; on a CPU it would be torch_compile under another name"
+        ),
+        "missing_cpp_compiler": lambda: (
+            "inductor needs a C++ compiler on a CPU, and neither g++ nor clang++ is on the PATH"
+        ),
+        "missing_c_compiler": lambda named=None: (
+            "triton needs a C compiler on a GPU, and "
+            + (f"CC={named!r} is not found" if named is not None else "neither gcc nor clang is on the PATH")
+        ),
+        "missing_headers": lambda folder: f"triton needs Python's headers on a GPU, and {folder} has no Python.h",
+        "missing_provider": lambda provider: f"this build of onnxruntime has no {provider}",
+        "provider_not_loaded": lambda provider, error, needs: f"{provider} cannot be loaded: {error}. It needs {needs}",
+        "ort_no_cpu_kernels": lambda precision: (
+            f"its CPU provider has no {precision} kernels: it would cast to fp32 and back"
+        ),
+        "ort_other_quantiser": lambda precision: (
+            f"{precision} is torch's; ONNX Runtime's own dynamic quantiser is int8_dynamic"
+        ),
+        "ort_no_cuda_kernels": lambda precision: (
+            f"its CUDA provider has no kernels for {precision}: they would fall back to the CPU"
+        ),
+        "ort_untried": lambda nodes: (
+            f"Q/DQ nodes {nodes} are for the backend tensorrt; nobody has tried them in this provider"
+        ),
+        "ort_fp32_is_tf32": lambda: (
+            "its TensorRT provider has no switch for TF32, which TensorRT uses by itself: its fp32 is the row tf32"
+        ),
+        "ort_no_fp8_kernel": lambda provider: f"{provider} has no fp8 kernel for Q/DQ nodes: it would multiply in fp32",
+        "ort_no_bf16_kernel": lambda operators: f"its CUDA provider has no bf16 kernel for {', '.join(operators)}",
+        "openvino_on_gpu": lambda: "OpenVINO has no plug-in for NVIDIA GPUs; it is measured on the CPU (--device cpu)",
+        "openvino_over_fp32": lambda precision: f"OpenVINO runs int8_static over fp32, not {precision}",
+        "openvino_no_dynamic_ranges": lambda: (
+            "OpenVINO quantises activations by ranges that are in the file (int8_static), not while it runs"
+        ),
+        "openvino_no_torch_module": lambda: "quantize_dynamic makes a torch module, which OpenVINO does not run",
+        "openvino_no_weight_only": lambda: (
+            "there is no export of it for OpenVINO: ONNX Runtime's is an operator of its own (MatMulNBits)"
+        ),
+        "openvino_no_fp8": lambda: "OpenVINO's CPU plug-in has no fp8 kernels: it would compute in another precision",
+        "openvino_no_kernels": lambda precision: (
+            f"its CPU plug-in has no {precision} kernels on this CPU: it would run another precision instead"
+        ),
+        "tensorrt_too_old": lambda version, needed: (
+            f"TensorRT {version} is older than {needed}, whose API this backend speaks"
+        ),
+        "tensorrt_takes_static": lambda precision: (
+            f"TensorRT takes int8 by Q/DQ nodes only: int8_static, not {precision}"
+        ),
+        "tensorrt_no_dynamic_ranges": lambda: (
+            "TensorRT takes the ranges of int8 from Q/DQ nodes in the file (int8_static), not while it runs"
+        ),
+        "tensorrt_no_torch_module": lambda: (
+            "quantize_dynamic makes a torch module for a CPU, which TensorRT does not run"
+        ),
+        "tensorrt_no_weight_only": lambda: (
+            "there is no export of it for TensorRT: ONNX Runtime's is an operator of its own (MatMulNBits)"
+        ),
+        "optimization_of_other_backends": lambda optimization, backends, backend: (
+            f"{optimization} is for {', '.join(backends)}, not for {backend}"
+        ),
+        "no_attention_kernel": lambda optimization, error: (
+            f"{optimization}: {error} for these shapes and this precision on this device"
+        ),
+        "no_attention": lambda optimization: (
+            f"{optimization}: no network of this model calls scaled_dot_product_attention"
+        ),
+        "no_convolution": lambda: "channels_last: this model has no two-dimensional convolution",
+        "no_projections": lambda: "fused_qkv: this model has no projections that can be fused (timm's are already)",
+        "no_vae": lambda optimization: f"{optimization}: this model has no VAE",
+        "nothing_to_slice": lambda optimization: f"{optimization}: a batch of one has nothing to slice",
+        "one_tile": lambda optimization: f"{optimization}: a picture of this size fits in one tile",
+        "dynamic_size_without_pictures": lambda: "dynamic_size: no network of this model takes pictures or latents",
+        "dimension_made_constant": lambda optimizations, axes, component: (
+            f"{'+'.join(optimizations)}: torch.export made the {' or '.join(axes)} of {component} a constant"
+        ),
+        "cache_unknown": lambda why: f"cold_cache: {why}",
+        "no_room_to_flush": lambda bytes: (
+            f"cold_cache: there is no room to flush the caches, which takes {bytes / 2**20:.0f} MiB beside the model"
+        ),
+    }
+)
+
+# Why a linear layer stays unquantised.
+sentences(
+    {
+        "weight_read_by_attention": lambda: "nn.MultiheadAttention reads its weight without calling the layer",
+        "weight_bypassed": lambda: "its weight is read without calling the layer",
+        "layer_not_reached": lambda: "no call of the network reached it",
+        "weight_computed": lambda: (
+            "its weight is computed anew in every call (weight_norm, spectral_norm or another parametrization)"
+        ),
+        "weight_used_otherwise": lambda: "its weight is used by something other than torch.nn.functional.linear",
+        "sides_not_multiples_of_8": lambda: "its dimensions are not multiples of 8, as a GPU's int8 product needs",
+        "rows_below_17": lambda: "its input has 16 rows or fewer, and a GPU's int8 product needs 17 or more",
+        "sides_not_multiples_of_16": lambda: "its dimensions are not multiples of 16, as fp8 kernels need",
+        "layer_not_plain": lambda: "quantize_dynamic supports only plain nn.Linear",
+    }
+)
+
+# Why what ran is not what was asked for.
+sentences(
+    {
+        "capture_failed": lambda component, error: f"{component}: not captured as a CUDA graph: {error}",
+        "capture_incomplete": lambda component: (
+            f"{component}: a replay of the captured CUDA graph does not write its whole output"
+        ),
+        "capture_elsewhere": lambda component: (
+            f"{component}: not captured as a CUDA graph: two calls write their output to different addresses"
+        ),
+        "capture_not_replayed": lambda component, replays, calls: (
+            f"{component}: {replays} replays of its CUDA graph in {calls} calls"
+        ),
+        "capture_skipped": lambda mode, count: f"mode {mode}: inductor did not capture {count} graph(s) as CUDA graphs",
+        "capture_divided": lambda mode, parts: (
+            f"mode {mode}: inductor divided its graph(s) into {parts} parts to capture some of them"
+        ),
+        "capture_of_some": lambda mode, count, graphs: (
+            f"mode {mode}: inductor recorded {count} of {graphs} graph(s) as CUDA graphs"
+        ),
+        "capture_repeated": lambda mode: (
+            f"mode {mode}: inductor recorded CUDA graphs again after the build, so some calls are not replays"
+        ),
+        "recompiled": lambda count: (
+            f"{count} recompilation(s) after the build: the timed shapes are not the compiled ones"
+        ),
+        "no_weight_of_dtype": lambda dtype, found: f"no weight is {dtype}; found {found or 'no weights'}",
+        "weights_of_several_dtypes": lambda found: f"weights of several dtypes: {found}",
+        "quantised_layers": lambda reason, layers: f"{reason}; linear layers quantised: {layers}",
+        "layers_not_quantised": lambda count, layers, component, some: (
+            f"{count} of {layers} linear layers of {component} are not quantised ({', '.join(some)})"
+        ),
+        "layers_not_in_integers": lambda precision, component, count, layers: (
+            f"{precision}: {count} of the {layers} quantised layers of {component} ran in integers"
+        ),
+        "no_integer_node": lambda precision, operators: (
+            f"{precision} was asked for, but no node that ran is one of {', '.join(operators)}"
+        ),
+        "runs_elsewise": lambda precision, layers: (
+            f"{precision} was asked for, but no convolution or matrix product runs in it: {layers}"
+        ),
+        "some_run_elsewise": lambda precision, layers: (
+            f"{precision} was asked for, but {layers} run in another precision"
+        ),
+        "nodes_elsewhere": lambda provider, count, nodes, some: (
+            f"asked for {provider}, but {count} of {nodes} nodes ran elsewhere ({', '.join(some)})"
+        ),
+        "no_node_in_profile": lambda provider: (
+            f"asked for {provider}, but ONNX Runtime's profile names no node that ran"
+        ),
+        "engine_of_other_dtype": lambda precision, component, tensors: (
+            f"{precision} was asked for, but the engine of {component} takes or gives {tensors}"
+        ),
+        "engine_not_inspected": lambda precision, component: (
+            f"{precision}: the engine inspector's text names no known type in the engine of {component}, so that "
+            "nothing proves the types of its layers; the text is in the file .layers.json beside the engine"
+        ),
+        "engine_layers_few": lambda precision, component, count, type, layers: (
+            f"{precision}: {count} layers of the engine of {component} compute in {type}, fewer than a third of its "
+            f"{layers} quantised ones"
+        ),
+        "engine_layers_none": lambda precision, type: (
+            f"{precision} was asked for, but no layer of any engine computes in {type}"
+        ),
+        "settings_changed": lambda settings: f"the row changed a process-wide setting: {', '.join(settings)}",
+        "input_changed": _input_changed,
+        "batch_changed": lambda: (
+            f"the timed batch was changed while it was timed, so the iterations did not do the same work; {_OWN_COPY}"
+        ),
+    }
+)
