@@ -30,6 +30,11 @@ from reports.ci.junit import junit
 from reports.formats import comparison_json
 
 ROOT = Path(__file__).parents[1]
+# Kinds by which something is decided.
+DECIDING = {
+    *(ReasonKind.SUSPECT, ReasonKind.CONTENDED_ROW, ReasonKind.ROW_BROKEN, ReasonKind.BROKEN_IN_BLOCK),
+    *(ReasonKind.BIT_IDENTICAL, ReasonKind.NO_LARGER),
+}
 CONDITIONS = selftest.Conditions(
     created="", cpu="", cores=1, threads=1, suite="", commit="", budget_s=1.0, elapsed_s=1.0, apart=False
 )
@@ -77,6 +82,8 @@ def test_other_sentences_change_nothing_that_is_decided(folder: Path, monkeypatc
     before = {name: (states(found), gate.sentence(found)) for name, found in comparisons(folder).items()}
     codes = {code for found, _ in before.values() for code in found["exit"]}
     assert codes >= {0, 10, 12, 13, 14}
+    kinds = {verdict[5] for found, _ in before.values() for verdict in found["verdicts"]}
+    assert kinds >= DECIDING
     assert before["suspect"][0]["suspects"]
     gibberish(monkeypatch)
     for name, found in comparisons(folder).items():
