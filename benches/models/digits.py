@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from benches.digits import models as digits
 from benches.models import folders, reading
-from benches.models.dit import dit_workload
 from benches.models.pipeline import UNGUIDED
-from benches.models.stable_diffusion import stable_diffusion_workload
 from harness.registry import MODELS
 from harness.types import CalibrationData, Case, Metric, Quality, Samples, Workload
 
@@ -114,6 +112,8 @@ def digits_vit(case: Case) -> Workload:
 )
 def digits_dit(case: Case) -> Workload:
     """The digits 0 to 9 in turn, by class."""
+    from benches.models.dit import dit_workload
+
     quality = _pictures_quality(case, range(10)) if case.weights == "digits" else None
     pipeline = _pipeline("DiTPipeline", digits.build_dit, case)
     workload = dit_workload(pipeline, case, range(10), _weights_hash("dit", case), quality=quality)
@@ -132,6 +132,8 @@ def digits_dit(case: Case) -> Workload:
 )
 def digits_sd(case: Case) -> Workload:
     """The digits zero to nine in turn, in words; or `case.prompt` for every item, and then without quality."""
+    from benches.models.stable_diffusion import stable_diffusion_workload
+
     asked = digits.PROMPTS if case.prompt is None else (case.prompt,)
     judged = case.weights == "digits" and case.prompt is None
     quality = _pictures_quality(case, digits.PROMPTS) if judged else None
