@@ -14,7 +14,7 @@ import pytest
 from comparison_fixture import GONE, SAME, SLOWER, UNDECIDED, every_state, paired
 
 from baselines.verdict import Comparison, exit_code
-from harness.processes.environment import VERSION
+from harness.version import VERSION
 from reports import gate
 from reports.ci.annotations import github
 from reports.ci.artifacts import Targets, as_json, write

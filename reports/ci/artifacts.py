@@ -12,7 +12,7 @@ from typing import Any
 
 from baselines.verdict import MEANINGS, Comparison, exit_code
 from harness import storage
-from harness.processes.environment import VERSION
+from harness.version import VERSION
 from reports.ci.annotations import github
 from reports.ci.badge import badge
 from reports.ci.junit import junit
