@@ -24,8 +24,6 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
-from scipy import stats as scipy_stats
 
 Array = NDArray[np.float64]
 Estimator = Callable[[Array], Array]
@@ -50,6 +48,8 @@ def needed_for(percentile: float) -> int:
 
 @lru_cache(maxsize=256)
 def _harrell_davis_weights(count: int, quantile: float) -> Array:
+    from scipy import stats as scipy_stats  # a second that commands without intervals save
+
     edges = np.arange(count + 1) / count
     cumulative = scipy_stats.beta.cdf(edges, (count + 1) * quantile, (count + 1) * (1 - quantile))
     return np.diff(cumulative)
@@ -177,6 +177,8 @@ def pooled_percentile(groups: Groups, percentile: float) -> float:
     """
     values, shares, worth = processes(groups).pooled
     quantile = percentile / 100.0
+    from scipy import special
+
     cumulative = special.betainc((worth + 1) * quantile, (worth + 1) * (1 - quantile), shares)
     return float(values @ np.diff(cumulative))
 
@@ -256,6 +258,8 @@ def widened(value: float, bounds: tuple[float, float], spread: Spread, processes
 @lru_cache(maxsize=256)
 def _student(degrees: int) -> float:
     """Student's t at the upper end of a two-sided interval."""
+    from scipy import stats as scipy_stats
+
     return float(scipy_stats.t.ppf(1 - (1 - CONFIDENCE) / 2, degrees))
 
 
@@ -263,6 +267,8 @@ def wilson(successes: float, count: int) -> tuple[float, float]:
     """95 % Wilson score interval of a share (Wilson 1927), as used for top-1 and for the recognised share."""
     if count <= 0:
         raise ValueError(f"a share needs at least one item, got {count}")
+    from scipy import special
+
     z = float(special.ndtri(1 - (1 - CONFIDENCE) / 2))
     share, z2 = successes / count, z * z
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)

@@ -14,8 +14,8 @@ import pytest
 from comparison_fixture import GONE, SAME, SLOWER, UNDECIDED, every_state, paired
 
 from baselines.verdict import Comparison, exit_code
-from harness.processes.environment import VERSION
 from harness.reasons import stated
+from harness.version import VERSION
 from reports import gate
 from reports.ci.annotations import github
 from reports.ci.artifacts import Targets, write

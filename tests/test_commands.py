@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from baselines.detector.recorded import RecordingRefused
+from baselines.verdict import BENCHMARK_ERROR, USAGE
+from benches import failures
 from benches.cli import main
 from benches.cli.commands import COMMANDS
+from harness.storage import UnreadableRun
 
 GREETING = """
 from benches.cli.commands import COMMANDS
@@ -69,3 +73,35 @@ print(*(n.removeprefix("benches.cli.") for n in sys.modules if n.startswith("ben
     modules = set(done.stderr.splitlines()[-1].split())
     shared = {"arguments", "commands", "printing", "run_folders"}
     assert modules - shared == ({"show"} if command == "show" else set())
+
+
+HEAVY = ("torch", "torchvision", "timm", "diffusers", "transformers", "pandas", "scipy", "plotly", "jinja2", "sklearn")
+
+
+@pytest.mark.parametrize(
+    "line", ["--help", "list suites", "list models", "list backends", "list schedulers", "list metrics", "doctor"]
+)
+def test_what_only_lists_imports_no_library_of_models_or_reports(line: str) -> None:
+    code = f"""
+import sys
+from benches.cli import main
+try:
+    code = main({line.split()!r})
+except SystemExit as ended:
+    code = ended.code
+print(*sys.modules, file=sys.stderr)
+sys.exit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout
+    imported = set(done.stderr.splitlines()[-1].split())
+    assert "harness.registry" in imported
+    asks_the_machine = {"torch"} if line == "doctor" else set()
+    assert imported & set(HEAVY) == asks_the_machine
+
+
+def test_every_error_of_the_table_has_a_code_of_its_own_and_others_are_defects() -> None:
+    assert failures.known(failures.UsageError())
+    assert (failures.exit_code(UnreadableRun()), failures.exit_code(RecordingRefused())) == (USAGE, USAGE)
+    assert not failures.known(KeyError())
+    assert failures.exit_code(KeyError()) == BENCHMARK_ERROR

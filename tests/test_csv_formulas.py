@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import baselines.stored.store
+from baselines.stored.location import SHIPPED
 from harness import frames
 from harness.types import Measurement
 
@@ -44,7 +45,7 @@ def test_numbers_stay_numbers() -> None:
 
 def test_a_run_whose_words_are_formulas_has_none_in_its_table() -> None:
     """Model, prompt, label and reason of a row that failed, by way of the table that `export` writes."""
-    run = baselines.stored.store.load(baselines.stored.store.DEFAULT_ROOT / "reference" / "digits.json").run
+    run = baselines.stored.store.load(SHIPPED / "digits.json").run
     case = replace(run.cases[0], model="=cmd|' /C calc'!A0", prompt="@SUM(1)")
     failed = Measurement(case=case, replicate=0, status="failed", reason="-2+3 is what it said")
     frame = frames.cases_frame(replace(run, cases=(case, *run.cases), measurements=(failed, *run.measurements)))
@@ -64,6 +65,6 @@ def test_a_run_whose_words_are_formulas_has_none_in_its_table() -> None:
 
 
 def test_a_table_without_formulas_is_the_same_text_as_before() -> None:
-    run = baselines.stored.store.load(baselines.stored.store.DEFAULT_ROOT / "reference" / "digits.json").run
+    run = baselines.stored.store.load(SHIPPED / "digits.json").run
     for frame in (frames.cases_frame(run), frames.samples_frame(replace(run, measurements=run.measurements[:2]))):
         assert frames.to_csv(frame) == frames.flat(frame).to_csv(index=False)

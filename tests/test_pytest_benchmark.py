@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 import pytest
 
 import benches
+from baselines.stored.location import SHIPPED
 from benches.ab.arms import OURS
 from benches.cli import main
 from benches.pytest_plugin import sweep as stepwise
@@ -281,7 +282,7 @@ def _unequal(samples: tuple[list[float], ...]) -> Run:
     """A stored run of one row whose processes took these samples."""
     import baselines.stored.store
 
-    run = baselines.stored.store.load(baselines.stored.store.DEFAULT_ROOT / "reference" / "digits.json").run
+    run = baselines.stored.store.load(SHIPPED / "digits.json").run
     case = run.cases[0]
     first = next(m for m in run.measurements if m.case == case)
     measured = tuple(

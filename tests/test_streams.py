@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import baselines.stored.store
+from baselines.stored.location import SHIPPED
 from harness import frames, storage, streams
 
 REPOSITORY = Path(__file__).parent.parent
@@ -24,7 +25,7 @@ FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system ha
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped reference run as a run folder."""
     folder = tmp_path_factory.mktemp("stored") / "run"
-    run = baselines.stored.store.load(baselines.stored.store.DEFAULT_ROOT / "reference" / "digits.json").run
+    run = baselines.stored.store.load(SHIPPED / "digits.json").run
     storage.create(folder, run)
     lines = (json.dumps(storage.measurement_to_dict(m), ensure_ascii=False) for m in run.measurements)
     (folder / storage.MEASUREMENTS_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")

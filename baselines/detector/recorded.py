@@ -30,7 +30,7 @@ from baselines.paired.metrics import TAIL
 from harness.attempts import contended
 from harness.paired import paired_run as paired
 from harness.stats import needed_for
-from harness.storage import record
+from harness.storage import UnreadableRun, record
 from harness.types import Measurement
 
 SCHEMA: Final = 1
@@ -40,7 +40,7 @@ STRETCH: Final = 8  # pairs that stay together when resampled: as many as share 
 Arm = Literal["a", "b"]
 
 
-class RecordingRefused(ValueError):
+class RecordingRefused(UnreadableRun):
     """A file that is not a recording, or was edited, or a run that cannot become one; `str()` is one line."""
 
 

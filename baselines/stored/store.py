@@ -1,7 +1,9 @@
 """Stored sessions: one whole run a file, raw values included, sealed by its own hash.
 
     <root>/<machine>/<suite>/<run id>.json     accepted on that machine
-    <root>/reference/<suite>.json              shipped with the repository, for every machine
+    <root>/reference/<suite>.json              accepted for every machine
+
+`baselines.stored.location` says where <root> is, and which references imgbench ships.
 
     session = save(run, "first baseline of the new runner", root)
     find(run, root)                            # the sessions of this machine and suite, oldest first
@@ -20,13 +22,12 @@ from typing import Any
 
 from baselines.stored.admission import objections
 from baselines.stored.fingerprint import fingerprint, machine_key
+from baselines.stored.location import REFERENCE, reference_folders
 from harness import strict_json
 from harness.storage import UnreadableRun, now, run_from_dict, run_to_dict, write_atomically
 from harness.types import Run
 
 SCHEMA = 1
-REFERENCE = "reference"
-DEFAULT_ROOT = Path(__file__).parents[1]
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,150}")
 
 
@@ -75,7 +76,7 @@ def save(run: Run, reason: str, root: Path, *, force: bool = False) -> Session:
 
 
 def save_reference(run: Run, reason: str, root: Path, *, force: bool = False) -> Session:
-    """Makes `run` the shipped reference of its suite, in place of the one before. Raises BaselineRefused."""
+    """Makes `run` the store's reference of its suite, in place of the one before. Raises BaselineRefused."""
     before = reference(root, run.suite)
     path = root / REFERENCE / f"{_safe(run.suite, 'suite')}.json"
     return _adopt(run, reason, path, objections(run, before.run if before else None, force=force), replace=True)
@@ -122,14 +123,14 @@ def elsewhere(run: Run, root: Path) -> list[Session]:
 
 
 def reference(root: Path, suite: str) -> Session | None:
-    """The shipped reference run of a suite; None where there is none. Raises BaselineRefused where it was edited."""
-    path = root / REFERENCE / f"{_safe(suite, 'suite')}.json"
-    return load(path) if path.exists() else None
+    """The reference run of a suite; None where there is none. Raises BaselineRefused where it was edited."""
+    paths = [folder / f"{_safe(suite, 'suite')}.json" for folder in reference_folders(root)]
+    return next((load(path) for path in paths if path.exists()), None)
 
 
 def listing(root: Path) -> list[Listed]:
     """Every stored file, the reference runs first, refused ones with the reason."""
-    references = sorted((root / REFERENCE).glob("*.json"))
+    references = [path for folder in reference_folders(root) for path in sorted(folder.glob("*.json"))]
     sessions = sorted(p for p in root.glob("*/*/*.json") if p.parent.parent.name != REFERENCE)
     return [_listed(path) for path in [*references, *sessions]]
 

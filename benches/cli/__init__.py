@@ -24,6 +24,7 @@ from baselines.verdict import BENCHMARK_ERROR
 from benches.cli.arguments import Parser, add_plugin
 from benches.cli.commands import COMMANDS, Command
 from harness import streams
+from harness.version import VERSION
 
 INTERRUPTED = 130
 
@@ -58,7 +59,7 @@ def _run_command(arguments: Sequence[str], closed: Sequence[str]) -> int:
     except Exception as error:
         from benches import failures
 
-        if not isinstance(error, failures.KNOWN):
+        if not failures.known(error):
             raise
         streams.complain(f"imgbench: {failures.text(error)}")
         return failures.exit_code(error)
@@ -105,18 +106,12 @@ def parser() -> Parser:
     top = Parser(
         prog="imgbench", description="Benchmarks image models: speed, memory, energy and quality in one record."
     )
-    top.add_argument("--version", action="version", version=f"imgbench {_version()}")
+    top.add_argument("--version", action="version", version=f"imgbench {VERSION}")
     add_plugin(top)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=CommandParser)
     for name, command in COMMANDS.items():
         commands.add_parser(name, help=command.help, command=command)
     return top
-
-
-def _version() -> str:
-    from harness.processes.environment import VERSION
-
-    return VERSION
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

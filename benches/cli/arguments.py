@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from pathlib import Path
 from typing import NoReturn
 
-import baselines.stored.store
+from baselines.stored import location
 from baselines.verdict import USAGE
 from benches.failures import UsageError
 from harness import devices
@@ -40,12 +39,17 @@ def add_plugin(parser: argparse.ArgumentParser) -> None:
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--store", type=Path, metavar="FOLDER", help="where baselines are kept (default: baselines)")
+    parser.add_argument(
+        "--store",
+        type=Path,
+        metavar="FOLDER",
+        help="where baselines are kept (default: $IMGBENCH_BASELINES, else the folder baselines of this project)",
+    )
 
 
 def store_of(options: argparse.Namespace) -> Path:
     """Where baselines are kept."""
-    return options.store or Path(os.environ.get("IMGBENCH_BASELINES") or baselines.stored.store.DEFAULT_ROOT)
+    return location.chosen(options.store)
 
 
 def device_name(text: str) -> str:

@@ -1,22 +1,32 @@
-"""What there is: rows for `imgbench list ...`, the same for people and as JSON."""
+"""`imgbench list`: what there is, as rows of the registries, for people and as JSON."""
 
 from __future__ import annotations
 
+import importlib
 from argparse import ArgumentParser, Namespace
 from typing import Any, Final
 
 import benches
 from baselines.verdict import FINE
-from benches import suites
 from benches.cli.arguments import add_device
 from benches.cli.printing import print_rows, say_json
-from harness import backends, devices
-from harness.derived import DERIVED
-from harness.registry import BACKENDS, DEVICES, GPUS, MODELS, OPTIMIZATIONS, PRECISIONS, PROBES, SCHEDULERS
+from harness.registry import BACKENDS, DEVICES, GPUS, MODELS, PRECISIONS, PROBES, SCHEDULERS
 from harness.types import Metric
 from harness.units import format_value
 
 Row = dict[str, Any]
+# The modules that fill the registry of that name; what is not named here may need all of them.
+FILLED_BY: Final = {
+    "suites": ("harness.backends", "benches.models"),
+    "models": ("benches.models",),
+    "backends": ("harness.backends",),
+    "schedulers": ("benches.schedulers",),
+    "optimizations": ("harness.backends",),
+    "metrics": ("harness.probes", "benches.models"),
+    "precisions": ("harness.numerics.precisions",),
+    "devices": ("harness.devices",),
+    "gpus": ("harness.devices.gpus",),
+}
 
 LISTED: Final = (
     *("suites", "models", "backends", "precisions", "schedulers", "optimizations", "metrics", "devices", "gpus"),
@@ -25,12 +35,13 @@ LISTED: Final = (
 
 def arguments(command: ArgumentParser) -> None:
     command.add_argument("what", choices=LISTED)
-    add_device(command, "whose backends (default: the device at hand)")
+    add_device(command, "of backends: check on this device which precisions each of them runs (this imports torch)")
     command.add_argument("--json", action="store_true")
 
 
 def run(options: Namespace) -> int:
-    benches.load_plugins()
+    for module in FILLED_BY.get(options.what, benches.PLUGINS):
+        importlib.import_module(module)
     found = rows(options.what, options.device)
     if options.json:
         say_json(found)
@@ -51,12 +62,12 @@ def rows(what: str, device: str | None = None) -> list[Row]:
         "devices": _devices,
         "gpus": _gpus,
     }
-    return kinds.get(what, lambda: _backends(device or devices.default()))()
+    return kinds.get(what, lambda: _checked_backends(device) if device else _backends())()
 
 
 def for_people(what: str, found: list[Row]) -> list[Row]:
     """The same rows with nested values in words."""
-    if what == "backends":
+    if what == "backends" and any("precisions" in r for r in found):
         return [
             {
                 "name": r["name"],
@@ -84,6 +95,8 @@ def for_people(what: str, found: list[Row]) -> list[Row]:
 
 
 def _suites() -> list[Row]:
+    from benches import suites
+
     found = [suites.find(name) for name in suites.names()]
     return [
         {
@@ -136,6 +149,8 @@ def _gpus() -> list[Row]:
 
 
 def _metrics() -> list[Row]:
+    from harness.derived import DERIVED
+
     measured = [m for p in sorted(PROBES.values(), key=lambda p: p.order) for m in p.metrics]
     derived = [d.metric for d in DERIVED]
     return [_metric(m) for m in (*measured, *derived)] + _stage_and_quality()
@@ -161,7 +176,14 @@ def _stage_and_quality() -> list[Row]:
     return [_metric(m) for m in (*stages, *QUALITY_METRICS)]
 
 
-def _backends(device: str) -> list[Row]:
+def _backends() -> list[Row]:
+    return [{"name": n, "label": b.label, "description": b.description} for n, b in BACKENDS.items()]
+
+
+def _checked_backends(device: str) -> list[Row]:
+    """Every backend with its precisions: None for one that runs on `device`, else the reason why it does not."""
+    from harness import backends
+
     found = []
     for name, backend in BACKENDS.items():
         reasons = {p: backends.unavailable(name, p, device) for p in PRECISIONS}

@@ -11,6 +11,7 @@ from baselines.verdict import Comparison
 from harness import streams
 from harness.processes import progress
 from harness.types import Run
+from reports.formats.plain_table import plain_table
 
 
 def say(text: str) -> None:
@@ -25,9 +26,7 @@ def say_json(value: Any) -> None:
 
 def print_rows(rows: Sequence[Mapping[str, Any]], empty: str = "none") -> None:
     """Prints rows as a table."""
-    import reports.formats.terminal
-
-    progress.console().print(reports.formats.terminal.plain_table(rows, empty=empty))
+    progress.console().print(plain_table(rows, empty=empty))
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -9,8 +9,6 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from harness.files import write_atomically
 
 if TYPE_CHECKING:
@@ -21,6 +19,8 @@ FOLDER: Final = "references"
 
 def save(path: Path, tensor: torch.Tensor) -> None:
     """Writes beside `path` and renames: a reader sees the whole array or none. Raises OSError that names the file."""
+    import numpy as np
+
     path.parent.mkdir(parents=True, exist_ok=True)
     written = io.BytesIO()  # numpy's own file writer reports a full disk without an errno
     np.save(written, tensor.detach().cpu().float().numpy(), allow_pickle=False)
@@ -28,6 +28,7 @@ def save(path: Path, tensor: torch.Tensor) -> None:
 
 
 def load(path: Path) -> torch.Tensor:
+    import numpy as np
     import torch
 
     return torch.from_numpy(np.load(path, allow_pickle=False))

@@ -16,8 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from scipy import special
-
 from harness.measuring.turns import Interleaving, Turns
 from harness.reasons import Reason
 from harness.registry import DEVICES
@@ -81,6 +79,8 @@ def interval(values: Sequence[float]) -> float | None:
     From the medians of up to BATCHES consecutive stretches, so that neighbours that are alike do not count twice (batch
     means; Law and Kelton, Simulation Modeling and Analysis, chapter 9).
     """
+    from scipy import special  # the fork server has imported it
+
     count = min(BATCHES, len(values))
     if count < 4:
         return None

@@ -18,8 +18,8 @@ from typing import Any
 from harness import backends
 from harness.devices.cpu import cpu_model
 from harness.processes import threads as thread_rule
+from harness.version import VERSION
 
-VERSION = "0.1.0"
 PACKAGES = (  # besides those that the backends and the precisions name
     "torch",
     "torchvision",

@@ -9,7 +9,6 @@ from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from harness import streams
 from harness.timing import perf_counter
@@ -97,6 +96,8 @@ class Bar(Lines):
     """A live bar with the current case, its phase and the time left; each finished measurement scrolls above it."""
 
     def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
         super().__init__(console)
         self._progress = Progress(
             BarColumn(bar_width=24),

@@ -46,7 +46,7 @@ from harness.stored_types import Facts
 from harness.timing import perf_counter
 from harness.types import Measurement, Unsupported
 
-PRELOAD = ("torch", "harness.processes.measure")
+PRELOAD = ("torch", "scipy.special", "harness.processes.measure")
 REFERENCE_GRACE_S = 60.0  # to load the model of a reference, and to end a process of its own
 LAST_S = 120.0  # for what a worker does once its measurement is kept
 

@@ -22,10 +22,10 @@ from typing import Any, Final, TypedDict
 from baselines.verdict import MEANINGS, Comparison, Verdict, exit_code
 from baselines.wording import ReasonKind
 from harness import reasons, strict_json
-from harness.processes.environment import VERSION
 from harness.reasons import Reason
 from harness.storage import UnreadableRun
 from harness.stored_types import check
+from harness.version import VERSION
 from reports.gate import sentence
 
 SCHEMA: Final = 2

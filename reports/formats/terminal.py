@@ -1,8 +1,8 @@
-"""Tables for a terminal: a run, a comparison, any list of mappings. Frame or rows in, a rich table out."""
+"""Tables for a terminal: a run, a comparison. Frame or verdicts in, a rich table out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import pandas as pd
@@ -75,18 +75,6 @@ def verdicts(comparison: Comparison) -> Table:
         verdict = Text(f"{v.outcome}{'' if v.gating else ' (advisory)'}: {v.reason}", style=STYLES.get(v.outcome, ""))
         values = (format_value(v.baseline, v.unit), format_value(v.candidate, v.unit))
         out.add_row(Text(v.label), Text(v.metric), *(Text(x) for x in values), ratio, seen, verdict)
-    return out
-
-
-def plain_table(rows: Sequence[Mapping[str, Any]], empty: str = "none") -> Table | Text:
-    """Any rows that share their keys; missing values as a dash."""
-    if not rows:
-        return Text(empty)
-    out = Table(box=None, pad_edge=False, header_style="bold")
-    for key in rows[0]:
-        out.add_column(key.replace("_", " "), overflow="fold")
-    for row in rows:
-        out.add_row(*(Text(MISSING if value is None else str(value)) for value in row.values()))
     return out
 
 
