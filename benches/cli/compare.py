@@ -133,7 +133,8 @@ def _hint(run: Run) -> str:
 
 def explain(options: Namespace) -> int:
     """Says in words how the verdicts of one row came about."""
-    run, comparison = _stored_comparison(options)
+    run = load_run(options.run)
+    comparison = _stored_comparison(run, options)
     if comparison.refused:
         for line in ("not compared:", *(f"  {reason}" for reason in comparison.refused)):
             say(line)
@@ -158,7 +159,7 @@ def replay(options: Namespace) -> int:
     stored = Path(str(run.folder)) / COMPARISON_FILE
     if not stored.exists():
         raise UsageError(f"{run.folder} holds no stored comparison (imgbench compare writes it)")
-    before, (_, again) = stored_text(stored), _stored_comparison(options)
+    before, again = stored_text(stored), _stored_comparison(run, options)
     if before == as_json(again):
         say(f"{run.folder}: decided again from the raw values: bit for bit the same")
         return FINE
@@ -168,9 +169,8 @@ def replay(options: Namespace) -> int:
     return NOT_COMPARABLE
 
 
-def _stored_comparison(options: Namespace) -> tuple[Run, Comparison]:
-    """The run, and what its raw values say now against the sessions that its stored comparison names."""
-    run = load_run(options.run)
+def _stored_comparison(run: Run, options: Namespace) -> Comparison:
+    """What the run's raw values say now against the sessions that its stored comparison names."""
     path = Path(str(run.folder)) / COMPARISON_FILE
     document = stored_json(path) if path.exists() else {}
     only = tuple(document["considered"]) if "considered" in document else None
@@ -178,7 +178,7 @@ def _stored_comparison(options: Namespace) -> tuple[Run, Comparison]:
     stored_age = document.get("max_age_days")
     age = baselines.stored.compare.MAX_AGE_DAYS if stored_age is None else float(stored_age)
     allow_new = bool(document.get("allow_new", False))
-    return run, _against_store(run, store_of(options), age, told, only, allow_new=allow_new)
+    return _against_store(run, store_of(options), age, told, only, allow_new=allow_new)
 
 
 def compare_with_stored(measured: Run, root: Path) -> tuple[Comparison, ...]:
