@@ -73,7 +73,7 @@ def test_an_installed_wheel_measures_and_compares_in_a_folder_that_is_no_checkou
     assert Path(where.strip()).is_relative_to(packages)
     told = imgbench("run", "tiny.yaml")
     assert "digits_vit" in told
-    assert Path(project / told.splitlines()[-1]).read_text().startswith("<!doctype html>")
+    assert Path(project / told.splitlines()[-1]).read_text().startswith("<!DOCTYPE html>")
     assert "no baseline" in " ".join(imgbench("compare", "runs", code=12).split())
     session = Path(imgbench("baseline", "save", "runs", "--reason", "the first").strip())
     assert session.is_relative_to(project / "baselines")
