@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 import benches
 from benches import suites
 from benches.cli.arguments import device_name, positive
-from benches.failures import KNOWN, exit_code, text
-from benches.pytest_plugin.sweep import STEPWISE, StepwiseRun
+from benches.failures import exit_code, known, text
+from benches.pytest_plugin.suite_run import SUITE_RUN, SuiteRun
 from harness.devices import unmeasured
+from harness.processes import progress
 from harness.stored_types import Environment
-from harness.types import AXES, Case
+from harness.types import AXES, Case, Run
 from reports.formats import benchmark_json
 
 try:
@@ -69,9 +70,11 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         benches.load_plugins(*plugins)
         suite = suites.find(config.getoption("imgbench_suite"))
-    except KNOWN as error:
+    except Exception as error:
+        if not known(error):
+            raise
         raise pytest.UsageError(text(error)) from None
-    config.stash[STEPWISE] = StepwiseRun(
+    config.stash[SUITE_RUN] = SuiteRun(
         suite,
         plugins,
         out=config.getoption("imgbench_out"),
@@ -83,14 +86,29 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Plans the cases that are left after `-k` and the like."""
     found = [item.callspec.params for item in session.items if hasattr(item, "callspec")]
-    session.config.stash[STEPWISE].select([Case(**axes) for axes in found if axes.keys() == set(AXES)])
+    session.config.stash[SUITE_RUN].select([Case(**axes) for axes in found if axes.keys() == set(AXES)])
 
 
 @pytest.fixture(scope="session")
-def stepwise(pytestconfig: pytest.Config) -> StepwiseRun:
-    """The run, where this machine has what it needs."""
-    _environment(pytestconfig)
-    return pytestconfig.stash[STEPWISE]
+def measured(pytestconfig: pytest.Config) -> Run:
+    """The run, which is swept before the first test; ends the session where that cannot be done."""
+    try:
+        return pytestconfig.stash[SUITE_RUN].measured(Told(pytestconfig))
+    except Exception as error:
+        _end(error)
+
+
+class Told(progress.Lines):
+    """Tells the sweep on the terminal, also while pytest captures what tests print."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        super().__init__(progress.console())
+        self._reporter = config.pluginmanager.get_plugin("terminalreporter")
+
+    def say(self, text: str) -> None:
+        if self._reporter is not None:
+            self._reporter.ensure_newline()
+            self._reporter.write_line(text)
 
 
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
@@ -100,14 +118,21 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
 def _environment(config: pytest.Config) -> Environment:
     """The conditions of the run; ends the session where they cannot be had."""
     try:
-        return config.stash[STEPWISE].environment
-    except KNOWN as error:
-        pytest.exit(text(error), returncode=exit_code(error))
+        return config.stash[SUITE_RUN].environment
+    except Exception as error:
+        _end(error)
+
+
+def _end(error: Exception) -> NoReturn:
+    """Ends the session with the error's exit code. Raises the error itself if it is a defect of imgbench."""
+    if not known(error):
+        raise error
+    pytest.exit(text(error), returncode=exit_code(error))
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
     """Writes the facts again, from the whole run: a row's interval uses the spread of all rows."""
-    run = config.stash[STEPWISE].close()
+    run = config.stash[SUITE_RUN].run
     if run is None:
         return
     rows = benchmark_json.records(run)
@@ -122,7 +147,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 @pytest.hookimpl(tryfirst=True)  # the plugin's own raises where a figure has regressed
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The warnings of the rows, and where the run is."""
-    run = config.stash[STEPWISE].close()
+    run = config.stash[SUITE_RUN].run
     if run is None:
         return
     terminalreporter.section("imgbench")

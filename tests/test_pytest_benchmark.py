@@ -21,8 +21,9 @@ import benches
 from baselines.stored.location import SHIPPED
 from benches.ab.arms import OURS
 from benches.cli import main
-from benches.pytest_plugin import sweep as stepwise
+from benches.pytest_plugin.suite_run import SuiteRun, row_of
 from harness import storage, suite
+from harness.processes import sweep as sweeping
 from harness.processes.loaded_code import source_digests
 from harness.processes.sweep import Block, Site, new_run, sweep
 from harness.processes.worker import Workers
@@ -134,6 +135,8 @@ def test_a_process_that_met_a_busy_machine_is_measured_again_before_its_figures_
     busy: set[int], attempts: int, told: float, tmp_path: Path, machine: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Attempts in `busy` are; three of those in a row, and the machine is taken to stay so."""
+    from conftest import Silent
+
     made: list[Measurement] = []
 
     def measured(block: Block, run: Run, _site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
@@ -147,17 +150,17 @@ def test_a_process_that_met_a_busy_machine_is_measured_again_before_its_figures_
         return run, found
 
     controls: list[int] = []
-    monkeypatch.setattr(stepwise, "measure_block", measured)
-    monkeypatch.setattr(stepwise, "control", lambda number, _run, _site: controls.append(number))
+    monkeypatch.setattr(sweeping, "measure_block", measured)
+    monkeypatch.setattr(sweeping, "control", lambda number, run, _site: controls.append(number) or run)
     chosen = suite.parse(f"name: planted\nprotocol: {PROTOCOL}\ncases: [{{model: planted_ok, batch_size: [1, 2]}}]")
-    asked = stepwise.StepwiseRun(chosen, ("planted",), tmp_path, "cpu", None)
+    asked = SuiteRun(chosen, ("planted",), tmp_path, "cpu", None)
     asked.__dict__["environment"] = machine  # read once for all tests
-    played = [benchmark_json.samples(asked.measure(case), case) for case in chosen.cases]
-    run = asked.close()
-    assert run is not None
-    assert played == [benchmark_json.samples(run, case) for case in chosen.cases] == [[told, told]] * 2
+    run = asked.measured(Silent())
+    assert [benchmark_json.samples(row_of(run, case), case) for case in chosen.cases] == [[told, told]] * 2
+    assert asked.measured(Silent()) is run
     assert len(made) == attempts
-    assert controls == [0, 1]
+    assert [m.replicate for m in made[:4]] == [0, 0, 1, 1], "all replicates are measured in rounds"
+    assert sorted(set(controls)) == [0, 1]
     assert run.finished
 
 

@@ -144,12 +144,12 @@ def test_ab_says_so_before_it_measures(tmp_path: Path, monkeypatch: pytest.Monke
 def test_pytest_says_so_in_its_last_words() -> None:
     pytest.importorskip("pytest_benchmark")
     from benches import conftest
-    from benches.pytest_plugin.sweep import STEPWISE
+    from benches.pytest_plugin.suite_run import SUITE_RUN
 
     run = SimpleNamespace(environment={"device": "cpu", "unmeasured": ["xpu"]}, measurements=(), folder="runs/x")
     for device, told in ((None, [f"{XPU}; this run measures the CPU", "run runs/x"]), ("cpu", ["run runs/x"])):
         config: Any = SimpleNamespace(
-            stash={STEPWISE: SimpleNamespace(close=lambda: run)}, getoption=lambda _name, device=device: device
+            stash={SUITE_RUN: SimpleNamespace(run=run)}, getoption=lambda _name, device=device: device
         )
         lines: list[str] = []
         reporter: Any = SimpleNamespace(section=lambda _title: None, write_line=lines.append)

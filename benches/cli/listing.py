@@ -10,7 +10,7 @@ import benches
 from baselines.verdict import FINE
 from benches.cli.arguments import add_device
 from benches.cli.printing import print_rows, say_json
-from harness.registry import BACKENDS, DEVICES, GPUS, MODELS, PRECISIONS, PROBES, SCHEDULERS
+from harness.registry import BACKENDS, DEVICES, GPUS, MODELS, OPTIMIZATIONS, PRECISIONS, PROBES, SCHEDULERS
 from harness.types import Metric
 from harness.units import format_value
 

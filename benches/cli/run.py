@@ -19,7 +19,7 @@ from benches.cli import INTERRUPTED
 from benches.cli.arguments import add_device, add_store, positive, store_of
 from benches.cli.compare import changed, compare_with_stored
 from benches.cli.printing import print_table, say
-from benches.cli.run_folders import REPORT_FILE, load_run, new_folder
+from benches.cli.run_folders import REPORT_FILE, load_run, new_folder, run_folder
 from benches.failures import NotComparable, UsageError
 from benches.preload import libraries
 from harness import attempts, storage, weights
@@ -115,9 +115,9 @@ def _refuse_with_resume(options: Namespace) -> None:
 
 def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
     benches.load_plugins()
-    folder = Path(str(load_run(options.resume).folder))
+    folder = run_folder(options.resume)
     with storage.locked(folder):
-        stored = storage.load(folder)
+        stored = load_run(folder)
         kept = stored.environment.get("plugins", [])
         benches.load_plugins(*kept)
         plugins = (*plugins, *(p for p in benches.modules(kept) if p not in plugins))

@@ -32,9 +32,9 @@ def new_folder(root: Path, name: str) -> Path:
             return folder
 
 
-def load_run(path: Path) -> Run:
-    """The run in a folder, or the newest run of a folder of runs; parts that cannot be read are reported on stderr.
-    Raises UnreadableRun, and UsageError if there are only paired runs, which have commands of their own."""
+def run_folder(path: Path) -> Path:
+    """The folder itself if it is a run's, else that of the newest run in it. Raises UnreadableRun if there is none, and
+    UsageError if there are only paired runs, which have commands of their own."""
     found = path if (path / storage.RUN_FILE).exists() else _newest(path, storage.RUN_FILE)
     if found is None and is_paired(path):
         folder = paired_folder(path)
@@ -42,7 +42,15 @@ def load_run(path: Path) -> Run:
             f"{folder} is a paired run (imgbench ab made it): imgbench report writes its page, imgbench explain "
             "RUN ROW says how a row was decided, imgbench replay decides again"
         )
-    run = storage.load(found or path)
+    if found is None:
+        raise storage.UnreadableRun(f"{path} is not a run folder: it has no {storage.RUN_FILE}")
+    return found
+
+
+def load_run(path: Path) -> Run:
+    """The run in a folder, or the newest run of a folder of runs; parts that cannot be read are reported on stderr.
+    Raises what `run_folder` raises."""
+    run = storage.load(run_folder(path))
     if run.problems:
         more = f" (and {len(run.problems) - SHOWN} more)" if len(run.problems) > SHOWN else ""
         streams.complain(f"imgbench: {run.folder}: {'; '.join(run.problems[:SHOWN])}{more}")

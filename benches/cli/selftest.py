@@ -1,7 +1,8 @@
-"""`imgbench selftest`: trials of the gate, recordings of the machine's noise, and the error rates that both give."""
+"""`imgbench selftest`: trials of the gate, and the error rates that they give."""
 
 from __future__ import annotations
 
+import importlib.util
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,15 +11,8 @@ from typing import Any
 
 import benches
 import reports.formats.terminal
-from baselines.detector import recorded
-from baselines.detector.ours import Ours
-from baselines.detector.recorded import Recording
-from baselines.detector.rules import RULES
-from baselines.detector.table import evaluate, markdown, summary
-from baselines.paired.decider import Recorder
 from baselines.verdict import FINE, Comparison
 from benches import selftest as room
-from benches.ab import driver as ab_room
 from benches.cli.ab import asked_of, measured, suite_of
 from benches.cli.arguments import add_device, count, positive
 from benches.cli.decisions import COMPARISON_FILE
@@ -27,7 +21,6 @@ from benches.cli.run_folders import new_folder
 from benches.failures import UsageError
 from harness import storage
 from harness.paired import paired_run as paired
-from harness.processes import progress
 from harness.timing import perf_counter
 from reports.formats import comparison_json
 
@@ -63,10 +56,25 @@ def run(options: Namespace) -> int:
         raise UsageError("selftest: --trials 0 counts the trials that --history FILE keeps; give it")
     if len(how) > 1:
         raise UsageError("selftest: --record measures, --recorded judges what was recorded; give one of them")
-    if options.recorded:
-        return _judge_recorded(options)
+    if how:
+        return _recordings(options)
     benches.load_plugins()
-    return _record(options) if options.record else _trials(options)
+    return _trials(options)
+
+
+def _recordings(options: Namespace) -> int:
+    """Records noise, or judges recorded noise. Raises UsageError where imgbench is installed without the means."""
+    if importlib.util.find_spec("baselines.detector") is None:
+        raise UsageError(
+            "selftest: --record and --recorded need a checkout of imgbench: the installed package does not have the "
+            "study of the gate's error rates"
+        )
+    from benches.cli import recordings
+
+    if options.recorded:
+        return recordings.judge(options)
+    benches.load_plugins()
+    return recordings.record(options)
 
 
 def _trials(options: Namespace) -> int:
@@ -106,35 +114,3 @@ def _conditions(run: paired.PairedRun, elapsed_s: float) -> room.Conditions:
         apart=not run.shared_server,
         isa=environment["cpu"].get("isa"),
     )
-
-
-def _record(options: Namespace) -> int:
-    """One A/A run in which no row leaves early, added to the recording."""
-    suite = suite_of(options)
-    asked = replace(asked_of(options, suite, ("", ""), None, Path.cwd()), apart=options.apart)
-    folder = new_folder(options.out, f"recording-{suite.name}")
-    with storage.locked(folder), progress.status(progress.console()) as tell:
-        ab_room.measure(asked, folder, tell, Recorder)
-    path: Path = options.record
-    found = recorded.from_run(folder, options.conditions)
-    whole = recorded.joined([recorded.load(path), found]) if path.exists() else found
-    recorded.save(whole, path)
-    say(f"{path}: {len(whole.blocks)} blocks, {_pairs(found)} pairs a group of them new ({folder})")
-    return FINE
-
-
-def _judge_recorded(options: Namespace) -> int:
-    """The table of error rates: our rule and those of other tools on resampled runs of a recording."""
-    recording = recorded.load(options.recorded)
-    say(f"{options.recorded}: {recording.metadata.cpu}, {recording.metadata.conditions}; {_pairs(recording)} pairs")
-    frame = evaluate(recording, RULES, runs=options.trials, ours=Ours(rounds=options.rounds))
-    say(markdown(summary(frame)))
-    return FINE
-
-
-def _pairs(recording: Recording) -> int:
-    """Pairs of the group that has the fewest."""
-    by_group = {
-        group: len({b.pair for b in recording.blocks if b.group == group}) for group in recording.groups.values()
-    }
-    return min(by_group.values(), default=0)

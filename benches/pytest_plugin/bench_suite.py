@@ -1,8 +1,9 @@
 """A suite's cases as benchmarks of pytest-benchmark, one a case: `pytest benches --benchmark-only`.
 
-Each case is measured by the harness, in fresh worker processes. Its raw samples are then played back to the plugin's
-fixture, whose clock reads 0 when a round begins and the sample when it ends: what the plugin stores are our samples,
-to the last bit. A skipped case is a skipped test; failed, invalid, out of memory or timed out is a failed one.
+The harness measures all cases before the first test, in rounds of fresh worker processes as `imgbench run` does. Their
+raw samples are then played back to the plugin's fixture, whose clock reads 0 when a round begins and the sample when it
+ends: what the plugin stores are our samples, to the last bit. A skipped case is a skipped test; failed, invalid, out of
+memory or timed out is a failed one.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from benches.pytest_plugin.sweep import STEPWISE, StepwiseRun
-from harness.types import AXES, Case
+from benches.pytest_plugin.suite_run import SUITE_RUN, row_of
+from harness.types import AXES, Case, Run
 from reports.formats import benchmark_json
 
 
@@ -44,7 +45,7 @@ CLOCK = RecordedClock()
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test a case; its axes are the parameters, so that `--benchmark-group-by=param:backend` works."""
-    suite = metafunc.config.stash[STEPWISE].suite
+    suite = metafunc.config.stash[SUITE_RUN].suite
     options = benchmark_json.options(suite.protocol)
     cases = [
         pytest.param(
@@ -60,9 +61,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 # A case that gave no samples leaves the fixture unused, which the test's own outcome says already.
 @pytest.mark.filterwarnings("ignore:Benchmark fixture was not used at all")
 @pytest.mark.usefixtures(*AXES)
-def test_latency(benchmark: Any, stepwise: StepwiseRun, request: pytest.FixtureRequest) -> None:
+def test_latency(benchmark: Any, measured: Run, request: pytest.FixtureRequest) -> None:
     case = Case(**request.node.callspec.params)
-    run = stepwise.measure(case)
+    run = row_of(measured, case)
     row = benchmark_json.records(run)[case.id]
     if row["status"] == "skipped":
         pytest.skip(row["reason"])

@@ -124,16 +124,17 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
                 listener.start(block.case, block.replicate, estimate.seconds(left[number:], settled))
                 attempt = attempts.next_attempt(run, block.case.id, block.replicate)
                 run, measurement = measure_block(block, run, site, attempt)
+                run = _with(run, measurement)
                 estimate.add(measurement)
                 if measurement.status != "ok":
                     settled.add(block.case.id)
                 listener.end(measurement)
                 stop_without_storage(measurement)
             if number + 1 == len(left) or left[number + 1].replicate > block.replicate:
-                control(block.replicate, storage.load(folder), site)
+                run = control(block.replicate, run, site)
         for number in range(run.protocol.replicates):
-            control(number, storage.load(folder), site)  # what a kill between a round and its control left out
-        _again(storage.load(folder), site, listener)
+            run = control(number, run, site)  # what a kill between a round and its control left out
+        _again(run, site, listener)
     return finish(folder)
 
 
@@ -161,12 +162,12 @@ def _site(run: Run, workers: Workers, plugins: Sequence[str], cache: str, report
     return Site(workers=workers, plugins=plugins, cache=Path(cache), report=report, firsts=firsts)
 
 
-def control(number: int, run: Run, site: Site) -> None:
-    """One process of each side of the A/A control that round `number` lacks, in random order; none where no row is
-    ok."""
+def control(number: int, run: Run, site: Site) -> Run:
+    """The run with one process of each side of the A/A control that round `number` lacks, measured in random order;
+    none where no row is ok."""
     good = [m for m in run.measurements if m.status == "ok" and m.replicate == 0]
     if not good:
-        return
+        return run
     case = run.controls[0].measurement.case if run.controls else min(good, key=lambda m: m.duration_s or 0.0).case
     sides: list[Literal["a", "b"]] = ["a", "b"]
     told = [c for c in run.controls if c.measurement.replicate == number]
@@ -177,8 +178,11 @@ def control(number: int, run: Run, site: Site) -> None:
         job = replace(_job(Block(case=case, replicate=number), run, site), only=CONTROL_PROBES)
         outcome = site.workers.measure(job, site.report, case.id)
         measurement = replace(outcome.measurement, case=case, attempt=attempt)
-        storage.append_control(Path(str(run.folder)), Control(side=side, measurement=measurement))
+        found = Control(side=side, measurement=measurement)
+        storage.append_control(Path(str(run.folder)), found)
+        run = replace(run, controls=(*run.controls, found))
         stop_without_storage(measurement)
+    return run
 
 
 def _again(run: Run, site: Site, listener: Listener) -> None:
@@ -194,10 +198,10 @@ def _again(run: Run, site: Site, listener: Listener) -> None:
             listener.phase("again: the machine was busy")
             block = Block(case=measurement.case, replicate=measurement.replicate)
             run, found = measure_block(block, run, site, attempt)
+            run = _with(run, found)
             busy = busy + 1 if attempts.contended(found) else 0
             listener.end(found)
             stop_without_storage(found)
-        run = storage.load(Path(str(run.folder)))
 
 
 def extend(run: Run, wanted: Mapping[Case, int], workers: Workers, plugins: Sequence[str], seconds: float) -> int:
@@ -246,15 +250,22 @@ def measure_block(block: Block, run: Run, site: Site, attempt: int = 0) -> tuple
     return run, measurement
 
 
+def _with(run: Run, measurement: Measurement) -> Run:
+    """The run with a measurement that its folder has already, as `storage.load` reads it."""
+    measurements, superseded = attempts.split((*run.measurements, *run.superseded, measurement))
+    return replace(run, measurements=measurements, superseded=superseded)
+
+
 def finish(folder: Path) -> Run:
     """Stamps the run as finished, removes what only its blocks needed, and returns the whole run. A run with
     blocks left, because the environment failed, is not finished: resume it first."""
     run = storage.load(folder)
     if remaining(run):
         return run
-    storage.write_header(folder, replace(run, finished=storage.now()))
+    run = replace(run, finished=storage.now())
+    storage.write_header(folder, run)
     shutil.rmtree(folder / REFERENCES, ignore_errors=True)
-    return storage.load(folder)
+    return run
 
 
 def remaining(run: Run, *, retry_failed: bool = False) -> list[Block]:

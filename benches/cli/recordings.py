@@ -1,0 +1,56 @@
+"""`imgbench selftest --record` and `--recorded`: recordings of the machine's noise, and the error rates that they give.
+
+They need `baselines.detector`, which is part of a checkout of imgbench and not of the installed package.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+from baselines.detector import recorded
+from baselines.detector.ours import Ours
+from baselines.detector.recorded import Recording
+from baselines.detector.rules import RULES
+from baselines.detector.table import evaluate, markdown, summary
+from baselines.paired.decider import Recorder
+from baselines.verdict import FINE
+from benches.ab import driver as ab_room
+from benches.cli.ab import asked_of, suite_of
+from benches.cli.printing import say
+from benches.cli.run_folders import new_folder
+from harness import storage
+from harness.processes import progress
+
+
+def record(options: Namespace) -> int:
+    """One A/A run in which no row leaves early, added to the recording."""
+    suite = suite_of(options)
+    asked = replace(asked_of(options, suite, ("", ""), None, Path.cwd()), apart=options.apart)
+    folder = new_folder(options.out, f"recording-{suite.name}")
+    with storage.locked(folder), progress.status(progress.console()) as tell:
+        ab_room.measure(asked, folder, tell, Recorder)
+    path: Path = options.record
+    found = recorded.from_run(folder, options.conditions)
+    whole = recorded.joined([recorded.load(path), found]) if path.exists() else found
+    recorded.save(whole, path)
+    say(f"{path}: {len(whole.blocks)} blocks, {_pairs(found)} pairs a group of them new ({folder})")
+    return FINE
+
+
+def judge(options: Namespace) -> int:
+    """The table of error rates: our rule and those of other tools on resampled runs of a recording."""
+    recording = recorded.load(options.recorded)
+    say(f"{options.recorded}: {recording.metadata.cpu}, {recording.metadata.conditions}; {_pairs(recording)} pairs")
+    frame = evaluate(recording, RULES, runs=options.trials, ours=Ours(rounds=options.rounds))
+    say(markdown(summary(frame)))
+    return FINE
+
+
+def _pairs(recording: Recording) -> int:
+    """Pairs of the group that has the fewest."""
+    by_group = {
+        group: len({b.pair for b in recording.blocks if b.group == group}) for group in recording.groups.values()
+    }
+    return min(by_group.values(), default=0)
