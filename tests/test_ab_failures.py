@@ -23,6 +23,7 @@ from harness.measuring import turns
 from harness.paired import paired_run as paired
 from harness.paired.paired_run import Block, PairedRun
 
+pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 LATE = ("kill", "nan", "hang", "base")
 PROTOCOL = "protocol: {warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, min_sample_time_s: 0.01, timeout_s: 20}"
