@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 SUITE = "protocol: {warmup_min_s: 0.01, timeout_s: 60}\ncases: [{model: planted_timed, batch_size: [64, 256]}]\n"
 SLOWED = "inject:busy=0.5@*b256*"
 GATE = (
-    f"{sys.executable} -m benches.cli ab suite.yaml --plugin planted_machine --budget 10m --head {SLOWED} "
+    f"{sys.executable} -m benches.cli ab suite.yaml --plugin planted_machine --budget 1h --head {SLOWED} "
     "--junit junit.xml --json-file ab.json"
 )
 
@@ -40,7 +40,7 @@ def slowed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
     (folder / "Makefile").write_text(f"gate:\n\t@{GATE}\n")
     environment = os.environ | {"PYTHONPATH": f"{HERE / 'fixtures'}{os.pathsep}{HERE.parent}"}
     return folder, subprocess.run(
-        ["make", "gate"], env=environment, capture_output=True, text=True, check=False, cwd=folder, timeout=300
+        ["make", "gate"], env=environment, capture_output=True, text=True, check=False, cwd=folder, timeout=900
     )
 
 
