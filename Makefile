@@ -1,5 +1,6 @@
 # make bench   set up, run the suite `digits` on the device at hand, compare, write the report
 # make test    set up, run the tests
+# make test-fast   those that take no more than about two seconds each, for the loop of change and test
 # make check   lint, types, import layers
 # make docs    write the generated tables of docs/, and build the pages into build/docs
 # make gpu-check   on a machine with a GPU: everything that needs one, in at most 8 minutes; needs no network
@@ -11,7 +12,7 @@ SUITE ?= digits
 STAMP := $(VENV)/.installed
 EXPORT_ENV := PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 
-.PHONY: bench test check docs gpu-check setup clean
+.PHONY: bench test test-fast check docs gpu-check setup clean
 
 setup: $(STAMP)
 
@@ -24,10 +25,16 @@ $(STAMP): pyproject.toml constraints.txt
 bench: $(STAMP)
 	$(EXPORT_ENV) $(BIN)/imgbench run $(SUITE)
 
-# Two processes of two threads each on two cores would spend most of their time waiting for one another.
+# Two processes of two threads each on two cores would spend most of their time waiting for one another. The one that
+# is done takes over tests of the other one.
+IN_PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not quiet"
+	$(IN_PARALLEL) -m "not quiet"
 	$(BIN)/python -m pytest -q -m quiet
+
+test-fast: $(STAMP)
+	$(IN_PARALLEL) -m "not slow and not quiet"
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,13 @@ from harness.types import Run
 sys.path.insert(0, str(Path(__file__).parent / "fixtures"))
 
 # Without a target a process that cannot learn its median on a busy machine does not take samples for half a minute.
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that asks for a fork server measures in processes of its own, which takes seconds."""
+    for item in items:
+        if "workers" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -73,8 +81,10 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def kept_exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder per model for exports of whole networks. An export takes seconds, so the tests share it."""
-    return tmp_path_factory.mktemp("exports")
+    """A folder per model for exports of whole networks. An export takes seconds, so the tests share it, and those that
+    run in another process at the same time do, too."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "exports"
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 SUITE = "protocol: {warmup_min_s: 0.01, timeout_s: 60}\ncases: [{model: planted_timed, batch_size: [64, 256]}]\n"
 SLOWED = "inject:busy=0.5@*b256*"
 GATE = (
-    f"{sys.executable} -m benches.cli ab suite.yaml --plugin planted_machine --budget 10m --head {SLOWED} "
+    f"{sys.executable} -m benches.cli ab suite.yaml --plugin planted_machine --budget 1h --head {SLOWED} "
     "--junit junit.xml --json-file ab.json"
 )
 
@@ -40,7 +40,7 @@ def slowed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
     (folder / "Makefile").write_text(f"gate:\n\t@{GATE}\n")
     environment = os.environ | {"PYTHONPATH": f"{HERE / 'fixtures'}{os.pathsep}{HERE.parent}"}
     return folder, subprocess.run(
-        ["make", "gate"], env=environment, capture_output=True, text=True, check=False, cwd=folder, timeout=300
+        ["make", "gate"], env=environment, capture_output=True, text=True, check=False, cwd=folder, timeout=900
     )
 
 
@@ -49,6 +49,7 @@ def run_of(slowed: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
     return slowed[0] / slowed[1].stdout.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_planted_slow_down_is_red_in_its_row_alone(slowed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, done = slowed
     assert f"Error {REGRESSED}" in done.stderr, done.stdout + done.stderr
@@ -61,6 +62,7 @@ def test_a_planted_slow_down_is_red_in_its_row_alone(slowed: tuple[Path, subproc
     assert run_of(slowed).is_dir()
 
 
+@pytest.mark.slow
 def test_every_block_of_the_slowed_arm_says_so(slowed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     stored = list(paired.blocks(run_of(slowed)))
     told = {(b.arm, "b256" in row, bool(m.facts.get("injected"))) for b in stored for row, m in b.measurements.items()}
@@ -69,6 +71,7 @@ def test_every_block_of_the_slowed_arm_says_so(slowed: tuple[Path, subprocess.Co
     assert {(b.group == paired.CONTROL_GROUP, bool(b.sentinel)) for b in stored} == {(True, False), (False, True)}
 
 
+@pytest.mark.slow
 def test_both_arms_have_equal_counts_and_take_turns(slowed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     run = run_of(slowed)
     rows = {row.id: row for row in paired.load(run).rows}
@@ -81,6 +84,7 @@ def test_both_arms_have_equal_counts_and_take_turns(slowed: tuple[Path, subproce
         assert len(measurement.samples["latency_s"]) == counts.turns * counts.samples
 
 
+@pytest.mark.slow
 def test_both_processes_of_a_pair_run_on_the_same_cpus(
     slowed: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -103,6 +107,7 @@ def test_the_next_pair_runs_on_the_next_cpus(monkeypatch: pytest.MonkeyPatch) ->
     assert shared_cpus(0, 4) == ()
 
 
+@pytest.mark.slow
 def test_replay_is_bit_for_bit_and_sees_an_edited_value(
     slowed: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

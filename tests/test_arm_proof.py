@@ -161,6 +161,7 @@ def test_whatever_ends_a_run_every_artefact_says_so(project: Path, monkeypatch: 
     assert "No space left on device" in Path("junit.xml").read_text()
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_here_is_a_wrong_command_line(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

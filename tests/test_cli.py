@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from suite_fixture import QUICK
 
 import benches.cli
 from baselines.verdict import BENCHMARK_ERROR
@@ -100,11 +101,20 @@ def test_an_installation_that_lacks_a_module_is_a_benchmark_error(
     assert "this is a defect of imgbench" in capsys.readouterr().err
 
 
-def test_run_compare_report_export_in_one_story(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_run_compare_report_export_in_one_story(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each run is a command of its own; what only reads is called here."""
+    monkeypatch.chdir(HERE.parent)
+
+    def called(*arguments: str) -> tuple[int, str]:
+        code = main([*arguments, *store])
+        return code, capsys.readouterr().out
+
     suite_file = tmp_path / "mine.yaml"
     suite_file.write_text(
-        "name: mine\nprotocol: {replicates: 2, warmup_min_s: 0.01, warmup_max_s: 0.1, min_sample_time_s: 0.05, "
-        "target_interval: null}\n"
+        f"name: mine\nprotocol: {QUICK.replace('replicates: 1', 'replicates: 2')}\n"
         "cases:\n - {model: planted_judged, batch_size: [1, 2]}\n - {model: planted_ok, backend: tensorrt}\n"
     )
     store = ["--store", str(tmp_path / "store")]
@@ -115,20 +125,20 @@ def test_run_compare_report_export_in_one_story(tmp_path: Path) -> None:
     report = Path(first.stdout.splitlines()[-1])
     assert report.name == "report.html"
     assert "planted_judged" in report.read_text()
-    assert imgbench("compare", out, *store).returncode == 12  # no baseline yet
-    saved = imgbench("baseline", "save", out, "--force", "--reason", "first", *store)
-    assert saved.returncode == 0, saved.stderr
-    assert Path(saved.stdout.strip()).exists()
-    again = imgbench("run", str(suite_file), "--out", out, "--plugin", "planted", *store)
+    assert called("compare", out)[0] == 12  # no baseline yet
+    code, saved = called("baseline", "save", out, "--force", "--reason", "first")
+    assert code == 0, saved
+    assert Path(saved.strip()).exists()
+    again = imgbench("run", str(suite_file), "--out", out, "--plugin", "planted", "--no-report", *store)
     assert "compared with" in again.stdout
-    compared = imgbench("compare", out, "--json", *store)
-    verdicts = json.loads(compared.stdout)["verdicts"]
+    _, compared = called("compare", out, "--json", "--budget", "0")
+    verdicts = json.loads(compared)["verdicts"]
     assert {v["outcome"] for v in verdicts if v["metric"] == "top1"} == {"unchanged"}
-    stored = Path(saved.stdout.strip())
+    stored = Path(saved.strip())
     stored.write_text(stored.read_text().replace('"top1"', '"top2"', 1))
-    edited = imgbench("compare", out, *store)
-    assert edited.returncode == 12
-    assert "edited" in edited.stdout
+    code, edited = called("compare", out)
+    assert code == 12
+    assert "edited" in edited
 
 
 def test_exports_agree_with_the_frame(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,20 +157,20 @@ def test_exports_agree_with_the_frame(run_folder: Path, tmp_path: Path, capsys: 
     assert main(["export", str(run_folder), "--format", "parquet"]) == 64
 
 
+@pytest.mark.slow
 def test_nothing_measured_and_broken_rows_have_their_codes(tmp_path: Path) -> None:
     skipped, broken = tmp_path / "skipped.yaml", tmp_path / "broken.yaml"
     skipped.write_text("cases: [{model: planted_ok, backend: tensorrt}]")
-    broken.write_text("protocol: {replicates: 1, target_interval: null}\ncases: [{model: [planted_ok, planted_error]}]")
+    broken.write_text(f"protocol: {QUICK}\ncases: [{{model: [planted_ok, planted_error]}}]")
     common = ["--out", str(tmp_path / "runs"), "--plugin", "planted", "--no-report"]
     assert imgbench("run", str(skipped), *common).returncode == 13
     assert imgbench("run", str(broken), *common).returncode == 20
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_cleanly_and_says_how_to_resume(tmp_path: Path) -> None:
     suite_file = tmp_path / "hang.yaml"
-    suite_file.write_text(
-        "protocol: {replicates: 1, target_interval: null}\ncases: [{model: [planted_ok, planted_hang]}]"
-    )
+    suite_file.write_text(f"protocol: {QUICK}\ncases: [{{model: [planted_ok, planted_hang]}}]")
     command = [
         sys.executable,
         "-m",

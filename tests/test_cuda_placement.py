@@ -104,16 +104,19 @@ def _described(value: Any) -> Iterator[tuple[str, list[int]]]:
 @pytest.mark.parametrize("model", [*IN_FAMILIES, "sd21", "sdxl"])
 def test_the_cuda_provider_takes_every_node(model: str, stubs: Path, kept_exports: Path) -> None:
     found = components(model)
+    plain = exported(found, kept_exports / model, "fp32")
+    files: list[tuple[str, OnnxFile]] = []
     for recipe in RECIPES:
-        plain = exported(found, kept_exports / model, "fp32")
         refused = {f.component for f in plain if backend.without_kernel([f], recipe, CUDA)}
         assert refused <= {"unet", "vae_decoder"}
-        files = exported([c for c in found if c.name not in refused], kept_exports / model, recipe)
-        for file, session in zip(files, opened(stubs, files), strict=True):
-            assert "error" not in session, (recipe, file.component, session)
-            assert elsewhere(session, file.path, free_shapes=False) == [], (recipe, file.component)
-            ran = Counter(node["operator"] for node in session["nodes"])
-            assert ran["MatMulNBits"] == file.integer_layers, (recipe, file.component)
+        taken = [c for c in found if c.name not in refused]
+        assert taken
+        files += [(recipe, file) for file in exported(taken, kept_exports / model, recipe)]
+    for (recipe, file), session in zip(files, opened(stubs, [file for _, file in files]), strict=True):
+        assert "error" not in session, (recipe, file.component, session)
+        assert elsewhere(session, file.path, free_shapes=False) == [], (recipe, file.component)
+        ran = Counter(node["operator"] for node in session["nodes"])
+        assert ran["MatMulNBits"] == file.integer_layers, (recipe, file.component)
 
 
 def test_a_gpu_runs_these_precisions() -> None:

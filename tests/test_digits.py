@@ -5,7 +5,7 @@ python -m pytest tests/test_digits.py
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ def test_the_classifier_is_right_on_held_out_digits() -> None:
     assert evaluate.top_1() >= 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GENERATORS)
 def test_generated_digits_are_recognised_and_more_steps_are_better(name: str, pipelines: dict[str, Any]) -> None:
     labels = [place % 10 for place in range(PICTURES)]
@@ -138,7 +139,18 @@ def test_real_digits_are_nearer_than_noise() -> None:
 
 
 @pytest.mark.slow
-def test_training_runs_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_training_runs_end_to_end(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart = train.train_side_by_side
+
+    def mostly_here(names: Sequence[str], out: Path, share: float, seed: int) -> None:
+        """The first in a process of its own, as all are in earnest: each imports torch, which takes seconds."""
+        apart(names[:1], out, share, seed)
+        for name in names[1:]:
+            train.train_one(name, out, share, seed)
+
+    monkeypatch.setattr(train, "train_side_by_side", mostly_here)
     train.main(["--share", "0.001", "--pictures", "20", "--steps", "2", "--out", str(tmp_path)])
     assert "held-out digits right" in (tmp_path / "README.md").read_text()
     assert "sd: step" in capfd.readouterr().out

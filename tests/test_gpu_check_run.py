@@ -837,6 +837,7 @@ assert {p.name for p in (folder / "cache" / "exports").iterdir()} == before
 """
 
 
+@pytest.mark.slow
 def test_the_plugin_of_the_workers_measures_and_its_export_is_what_onnx_runtime_finds(tmp_path: Path) -> None:
     command_line = [sys.executable, "-c", IN_A_WORKER, str(tmp_path)]
     done = subprocess.run(command_line, capture_output=True, text=True, timeout=240, check=False)

@@ -31,6 +31,7 @@ SINUSOID = 128  # elements: the frequencies of a timestep's sinusoid, which torc
 KINDS = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["digits_vit", "digits_dit", "digits_sd"])
 def test_every_network_can_be_had_in_half_precision(model: str, kept_exports: Path) -> None:
     components = networks(model)
@@ -55,6 +56,7 @@ OVER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["digits_vit", "digits_dit", "digits_sd"])
 def test_every_network_can_be_had_in_int8_and_fp8_over_half_precision(model: str, kept_exports: Path) -> None:
     components = networks(model)

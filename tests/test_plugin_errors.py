@@ -38,7 +38,7 @@ class Net(torch.nn.Module):
     def forward(self, x):
         return self.head(x.mean((2, 3)))
 
-@MODELS.add("by_path", family="f", description="d", axes={})
+@MODELS.add("by_path", family="f", description="d", axes={}, libraries=())
 def build(case):
     torch.manual_seed(0)
     return classifier_workload(Net(), case, torch.randn(case.batch_size, 3, 8, 8), weights_hash="x")
@@ -173,6 +173,7 @@ def imgbench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=folder)
 
 
+@pytest.mark.slow
 def test_a_plugin_may_be_given_by_its_path_and_a_run_goes_on_from_anywhere(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "my_models_by_path.py").write_text(FILE)

@@ -47,6 +47,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_worker_finds_imported_what_was_asked_for_and_only_that(tmp_path: Path) -> None:
     """In a process of its own: a process has one fork server, and that of the tests has everything."""
     script = tmp_path / "script.py"
@@ -81,6 +82,7 @@ def poisoned(names: tuple[str, ...]) -> bool:
     return done.returncode == 1
 
 
+@pytest.mark.slow
 def test_beside_a_gpu_nothing_is_imported_that_takes_cuda_from_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preload, "gpu_here", lambda: True)
     chosen = libraries(EVERYTHING)

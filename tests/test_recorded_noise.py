@@ -56,6 +56,7 @@ def test_a_burst_in_one_turn_of_a_long_iteration_is_left_out(monkeypatch: pytest
     assert spread[metrics.TURN_TRIM] == pytest.approx(0.019, abs=0.001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_resampled_runs_of_recorded_blocks(name: str) -> None:
     """Equal arms alarm in less than 1 % of the runs; +5 % is caught; +3 % is called unchanged in at most 1 %."""

@@ -301,6 +301,7 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
 def test_in_a_browser_without_network(browser: Any, html: str, tmp_path: Path, width: int) -> None:
     page.write(tmp_path / "report.html", html)

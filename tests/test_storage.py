@@ -167,11 +167,12 @@ def test_an_interrupted_sweep_resumes_and_repeats_nothing(
     assert len(storage.measured(whole)) == 6
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle_then_resume(tmp_path: Path) -> None:
     suite_file = tmp_path / "s.yaml"
     suite_file.write_text(
-        "name: s\nprotocol: {replicates: 2, warmup_max_s: 0.05, warmup_min_s: 0.01, min_sample_time_s: 0.3, "
-        "target_interval: null}\n"
+        "name: s\nprotocol: {replicates: 2, warmup_max_s: 0.05, warmup_min_s: 0.01, min_sample_time_s: 0.1, "
+        "target_interval: null, contended_retries: 0}\n"
         "cases:\n - {model: planted_ok, batch_size: [1, 2, 3]}\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent / "fixtures")}

@@ -13,15 +13,18 @@ from pathlib import Path
 
 import pytest
 from baseline_fixture import B, latency, measured, run_of
+from suite_fixture import PLUGINS, Silent
 
 import benches
 from baselines.stored import store
 from baselines.stored.suspects import EXTRA
 from benches.ab.arms import OURS
 from benches.cli import compare, main
-from harness import storage
+from harness import storage, suite
 from harness.measuring.contention import is_contention
 from harness.processes.loaded_code import source_digests
+from harness.processes.sweep import new_run, sweep
+from harness.processes.worker import Workers
 from harness.types import Measurement, Run
 
 CASES = " - {model: planted_ok, batch_size: [64, 256]}\n"
@@ -47,11 +50,18 @@ def rewritten(run: Run, folder: Path, change: Callable[[Measurement], Measuremen
     return folder
 
 
+@pytest.fixture(scope="module")
+def swept(workers: Workers, machine: dict, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run that all tests of this file change copies of."""
+    chosen = suite.parse(f"name: planted\nprotocol: {PROTOCOL}\ncases:\n{CASES}")
+    started = new_run(chosen, tmp_path_factory.mktemp("swept") / "run", machine)
+    return sweep(started, workers, PLUGINS, Silent())
+
+
 @pytest.fixture
-def disturbed(run_suite: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def disturbed(swept: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Six stored sessions of a run, and the run itself with both processes of one row measured at half their speed."""
-    run = run_suite(CASES, PROTOCOL)
-    run = replace(run, environment=run.environment | {"plugins": ["planted"], "sources": SOURCES}, controls=())
+    run = replace(swept, environment=swept.environment | {"plugins": ["planted"], "sources": SOURCES}, controls=())
     for number, factor in enumerate((0.9, 1.0, 1.1, 1.0, 0.95, 1.05)):
         calm = replace(run, measurements=tuple(scaled(m, factor) for m in run.measurements))
         store.save(replace(calm, id=f"s{number}"), "as ever", tmp_path / "store")

@@ -56,11 +56,11 @@ def test_another_shape_is_invalid_also_where_a_backend_would_refuse_it(run_suite
 
 def test_a_hang_is_killed_at_the_timeout(run_suite: RunSuite) -> None:
     run = run_suite(
-        " - {model: planted_hang}\n - {model: planted_ok}\n", QUICK.replace("timeout_s: 60", "timeout_s: 25")
+        " - {model: planted_hang}\n - {model: planted_ok}\n", QUICK.replace("timeout_s: 60", "timeout_s: 10")
     )
     hung, fine = run.measurements
     assert (hung.status, fine.status) == ("timeout", "ok")
-    assert "no result after 25 s; it was in phase 'load'" in str(hung.reason)
+    assert "no result after 10 s; it was in phase 'load'" in str(hung.reason)
 
 
 def test_a_fast_wrong_answer_is_invalid(run_suite: RunSuite) -> None:
@@ -162,6 +162,7 @@ def in_a_folder(folder: Path, logs: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_worker_does_not_import_what_lies_in_the_working_directory(tmp_path: Path) -> None:
     """The command in a checkout of timm would measure that, under the name and version of the installed one."""
     (tmp_path / "timm").mkdir()
@@ -171,6 +172,7 @@ def test_a_worker_does_not_import_what_lies_in_the_working_directory(tmp_path: P
     assert "site-packages" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_fork_server_that_ends_is_a_reply_with_its_words(tmp_path: Path) -> None:
     """As where timm does not fit the installed torchvision: RuntimeError in the import that all workers share."""
     (tmp_path / "broken_library.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
