@@ -28,14 +28,14 @@ from reports.formats import comparison_json
 
 
 def selftest(options: Namespace) -> int:
-    """Runs the trials, records noise, or judges recorded noise; the exit code is 0 whatever was found."""
+    """Runs the trials, records noise, or simulates runs of recorded noise; the exit code is 0 whatever was found."""
     how = [name for name in ("record", "recorded") if getattr(options, name)]
     if options.trials == 0 and not options.history:
         raise UsageError("selftest: --trials 0 counts the trials that --history FILE keeps; give it")
     if len(how) > 1:
-        raise UsageError("selftest: --record measures, --recorded judges what was recorded; give one of them")
+        raise UsageError("selftest: --record measures, and --recorded reads what was recorded; give one of them")
     if options.recorded:
-        return _judge_recorded(options)
+        return _error_rates(options)
     benches.load_plugins()
     return _record(options) if options.record else _trials(options)
 
@@ -94,7 +94,7 @@ def _record(options: Namespace) -> int:
     return FINE
 
 
-def _judge_recorded(options: Namespace) -> int:
+def _error_rates(options: Namespace) -> int:
     """The table of error rates: our rule and those of other tools on resampled runs of a recording."""
     recording = recorded.load(options.recorded)
     say(f"{options.recorded}: {recording.metadata.cpu}, {recording.metadata.conditions}; {_pairs(recording)} pairs")
