@@ -30,7 +30,7 @@ FINE, REGRESSED, INCONCLUSIVE, NOT_COMPARABLE, NOTHING_MEASURED, CONTENDED, QUAL
     15,
 )
 BENCHMARK_ERROR, USAGE = 20, 64
-CONTENDED_SHARE = 0.20  # of the pairs or rows of a run that met a busy machine: more disarms the gate
+CONTENDED_SHARE = 0.20  # of the pairs or rows of a run that were contended: with more, its speed is not judged
 MEANINGS = {
     FINE: "fine",
     REGRESSED: "regressed",
@@ -52,7 +52,7 @@ class Verdict:
     missing value). `gating` False means advisory: shown, but it does not decide the exit code. `minimum_detectable`
     is the smallest relative change that this comparison could have seen. `pairs` and `p_value` are the paired rule's:
     how many pairs of fresh processes decided, and the p-value of the test that raised the alarm, which the reason
-    names: of the fresh pairs (over all looks) or of all pairs (over all looks, both sides and all rows). `dropped`
+    names: of the fresh pairs (over all looks) or of all pairs (over all looks, both directions and all rows). `dropped`
     counts the pairs left out because the machine was not quiet.
     """
 
@@ -82,7 +82,7 @@ class Comparison:
     is the reason why nothing at all was compared (then `verdicts` is empty); `absent` tells that there simply is no
     baseline yet, and `error` that the benchmark itself broke. `rule` "paired" is `imgbench ab`: base and head measured
     in one run, `arms` says what each of them is and `baseline` names the base. `contended` gives the reasons why
-    speed may not be judged (a busy machine, a control that moved): its timed verdicts are then inconclusive already,
+    speed may not be judged (contention, or a control that moved): its timed verdicts are then inconclusive already,
     and the gate says 14. `against` names the stored sessions that were used, oldest first, none of which was older than
     `max_age_days`; `considered` names all that were there. `allow_new` tells that rows and metrics which the sessions
     do not know were added on purpose."""

@@ -147,7 +147,7 @@ class ReasonKind(StrEnum):
     BROKEN_IN_BOTH = "broken_in_both"
     ONE_WINDOW = "one_window"
     FEW_PROCESSES = "few_processes"
-    OUTPUTS_NOT_JUDGED = "outputs_not_judged"
+    QUALITY_NOT_MEASURED = "quality_not_measured"
     OUTPUTS = "outputs"
 
 
@@ -475,12 +475,12 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.FEW_PROCESSES: lambda processes, needed, would_read: (
         f"the budget allowed {processes} of {needed} processes an arm; {would_read}"
     ),
-    K.OUTPUTS_NOT_JUDGED: lambda: (
-        "the outputs differ, and judging them did not end within the share of the budget that it may take"
+    K.QUALITY_NOT_MEASURED: lambda: (
+        "the outputs differ, and measuring their quality did not end within the share of the budget that it may take"
     ),
-    K.OUTPUTS: lambda same, rows, judged: (
-        f"outputs of the timed batch bit for bit the same in both arms: {same} of {rows} rows; quality judged in both "
-        f"arms: {judged} rows"
+    K.OUTPUTS: lambda same, rows, measured: (
+        f"the outputs of the timed batch are bit for bit the same in both arms in {same} of {rows} rows; "
+        f"the quality was measured in both arms in {measured} rows"
     ),
 }
 sentences(SENTENCES)

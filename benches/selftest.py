@@ -190,43 +190,43 @@ def _by_plan(found: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
     return [(plan, [t for t in found if t.plan == plan]) for plan in plans]
 
 
-def _judged(mine: Sequence[Trial]) -> list[Trial]:
+def _decided(mine: Sequence[Trial]) -> list[Trial]:
     return [t for t in mine if not t.contaminated]
 
 
 def _rate(plan: str, mine: Sequence[Trial]) -> str:
-    judged = _judged(mine)
-    if not judged:
-        return f"{in_words(plan)} nothing judged"
+    decided = _decided(mine)
+    if not decided:
+        return f"{in_words(plan)} nothing decided"
     if plan == NOTHING:
-        alarms = sum(bool(t.alarms) for t in judged)
-        return f"A/A {alarms}/{len(judged)} {_interval(alarms, len(judged))}"
-    caught, planted = _caught(judged)
+        alarms = sum(bool(t.alarms) for t in decided)
+        return f"A/A {alarms}/{len(decided)} {_interval(alarms, len(decided))}"
+    caught, planted = _caught(decided)
     return f"{in_words(plan)} {_percent(caught / planted)} {_interval(caught, planted)}"
 
 
 def _counted(plan: str, mine: Sequence[Trial]) -> str:
-    judged = _judged(mine)
+    decided = _decided(mine)
     if plan == NOTHING:
-        alarms = sum(bool(t.alarms) for t in judged)
-        rows, unchanged = sum(t.rows for t in judged), sum(t.unchanged for t in judged)
-        said = [f"{len(judged)} runs", f"{alarms} with an alarm", f"{unchanged} of {rows} rows called unchanged"]
+        alarms = sum(bool(t.alarms) for t in decided)
+        rows, unchanged = sum(t.rows for t in decided), sum(t.unchanged for t in decided)
+        said = [f"{len(decided)} runs", f"{alarms} with an alarm", f"{unchanged} of {rows} rows called unchanged"]
     else:
-        caught, planted = _caught(judged)
-        elsewhere = sum(bool(set(t.alarms) - set(t.planted)) for t in judged)
+        caught, planted = _caught(decided)
+        elsewhere = sum(bool(set(t.alarms) - set(t.planted)) for t in decided)
         said = [
             f"{caught} of {planted} rows caught",
-            f"{sum(len(t.missed) for t in judged)} called unchanged",
-            f"{elsewhere} of {len(judged)} runs with an alarm elsewhere",
+            f"{sum(len(t.missed) for t in decided)} called unchanged",
+            f"{elsewhere} of {len(decided)} runs with an alarm elsewhere",
         ]
-    disarmed, apart = len(mine) - len(judged), sum(t.conditions.apart for t in judged)
+    disarmed, apart = len(mine) - len(decided), sum(t.conditions.apart for t in decided)
     said += [f"{disarmed} disarmed"] if disarmed else []
-    return ", ".join([*said, f"{apart} of {len(judged)} runs with a fork server for each arm"])
+    return ", ".join([*said, f"{apart} of {len(decided)} runs with a fork server for each arm"])
 
 
-def _caught(judged: Sequence[Trial]) -> tuple[int, int]:
+def _caught(decided: Sequence[Trial]) -> tuple[int, int]:
     """(planted rows that were caught, planted rows)."""
-    return sum(len(t.caught) for t in judged), sum(len(t.planted) for t in judged)
+    return sum(len(t.caught) for t in decided), sum(len(t.planted) for t in decided)
 
 
 def _where(found: Sequence[Trial]) -> list[str]:

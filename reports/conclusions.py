@@ -21,7 +21,6 @@ from reports.rows import (
     engine,
     measured,
     quality_metrics,
-    records,
     reference_of,
     separable,
     varying,
@@ -265,7 +264,7 @@ def comparison_sentence(found: Comparison) -> str:
 def unmeasured(data: ReportData) -> list[tuple[Metric, str]]:
     """Metrics that no valid row has although some were asked for, with the most frequent reason."""
     reasons: dict[str, list[str]] = {}
-    rows = [row for row in records(data.cases) if row["status"] == "ok"]
+    rows = [row for row in data.rows if row["status"] == "ok"]
     for row in rows:
         for name, reason in (row["missing"] or {}).items():
             reasons.setdefault(name, []).append(reason)

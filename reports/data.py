@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -52,9 +51,13 @@ def without_random_quality(cases: pd.DataFrame, metrics: dict[str, Metric]) -> p
     masked = cases.copy()
     for column in columns:
         masked[column] = cases[column].astype(float).where(~chosen)
-    rows = list(zip(chosen, cases.to_dict("records"), strict=True))
-    masked["images"] = pd.Series([[] if c else row["images"] for c, row in rows], index=cases.index, dtype=object)
-    missing = [row["missing"] | (_masked(row, names) if c else {}) for c, row in rows]
+    images = [[] if c else kept for c, kept in zip(chosen, cases["images"], strict=True)]
+    masked["images"] = pd.Series(images, index=cases.index, dtype=object)
+    taken = {name: list(chosen & cases[name].notna()) for name in names if name in cases}
+    missing = [
+        told | {name: RANDOM_WEIGHTS for name, rows in taken.items() if rows[index]}
+        for index, told in enumerate(cases["missing"])
+    ]
     masked["missing"] = pd.Series(missing, index=cases.index, dtype=object)
     return masked
 
@@ -71,15 +74,15 @@ def with_items(cases: pd.DataFrame, runs: Sequence[Run], names: Sequence[str]) -
     return cases.assign(quality_items=pd.Series([counts.get(key) for key in keys], index=cases.index, dtype=float))
 
 
-def _masked(row: Mapping[Hashable, Any], names: Sequence[str]) -> dict[str, str]:
-    return {name: RANDOM_WEIGHTS for name in names if pd.notna(row.get(name))}
-
-
 def _joined_cases(parts: list[pd.DataFrame], names: list[str]) -> pd.DataFrame:
-    # from records, since pd.concat warns about columns that are empty in one run only
     columns = list(dict.fromkeys(["run", *frames.LEADING, *(c for part in parts for c in part.columns)]))
-    pairs = [(name, row) for part, name in zip(parts, names, strict=True) for row in part.to_dict("records")]
-    return pd.DataFrame([{**row, "run": name} for name, row in pairs], columns=columns)
+    named = [part.assign(run=name).reindex(columns=columns) for part, name in zip(parts, names, strict=True)]
+    if len(named) == 1:
+        return named[0]
+    # as objects, since pd.concat warns about columns that are empty in one run only
+    return pd.concat(
+        [part.astype(object) for part in named] or [pd.DataFrame(columns=columns)], ignore_index=True
+    ).infer_objects()
 
 
 def _joined_samples(parts: list[pd.DataFrame], names: list[str]) -> pd.DataFrame:

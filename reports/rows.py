@@ -6,14 +6,11 @@ precision (and, for charts over it, the batch size) are equal: only such rows ar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import pandas as pd
-
 from baselines.stored.rules import set_tolerance
-from harness.types import AXES, Metric
+from harness.types import Metric
 from harness.units import MISSING
 from reports.section import ReportData
 
@@ -25,29 +22,6 @@ QUALITY_FIRST = ("top1", "recognised", "fid", "kid")
 REFERENCE = {"backend": "eager", "precision": "fp32", "optimizations": None}
 
 
-def records(frame: pd.DataFrame) -> list[Row]:
-    """Rows with None for every missing value, and whole numbers as int again."""
-    return [
-        {str(key): _axis(_plain(value)) if key in AXES else _plain(value) for key, value in row.items()}
-        for row in frame.to_dict("records")
-    ]
-
-
-def _axis(value: Any) -> Any:
-    # pandas turns a column of whole numbers with a hole in it into floats
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return None if math.isnan(value) else value
-    if value is None or isinstance(value, str | int | bool | list | dict | tuple):
-        return value
-    if hasattr(value, "item"):
-        return _plain(value.item())
-    return None if value is pd.NA or value is pd.NaT else value
-
-
 def warnings_of(row: Row) -> list[tuple[str, str]]:
     """(short name, sentence) of each warning of a row."""
     return list(zip(row["warnings"] or (), row["warning_texts"] or (), strict=True))
@@ -55,8 +29,7 @@ def warnings_of(row: Row) -> list[tuple[str, str]]:
 
 def measured(data: ReportData, *metrics: str) -> list[Row]:
     """Valid rows that have all of `metrics`."""
-    rows = records(data.cases[data.cases["status"] == "ok"]) if len(data.cases) else []
-    return [row for row in rows if all(row.get(name) is not None for name in metrics)]
+    return [row for row in data.rows if row["status"] == "ok" and all(row.get(name) is not None for name in metrics)]
 
 
 def grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> dict[Any, list[T]]:

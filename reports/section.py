@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -19,6 +21,7 @@ from markupsafe import Markup
 from baselines.verdict import Comparison
 from harness.registry import Registry
 from harness.types import Metric, Run
+from reports.records import records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,11 @@ class ReportData:
     metrics: Mapping[str, Metric]
     comparisons: tuple[Comparison, ...] = ()
     images: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    @cached_property
+    def rows(self) -> tuple[dict[str, Any], ...]:
+        """The rows of `cases` as mappings, None for missing. They are made once: no section changes them."""
+        return tuple(records(self.cases))
 
     @property
     def aliases(self) -> tuple[str, ...]:

@@ -273,7 +273,8 @@ def test_equal_outputs_need_no_judge() -> None:
     run, found = outputs("a")
     assert other_outputs(run, found) == set()
     assert str(outputs_note(run, found)) == (
-        "outputs of the timed batch bit for bit the same in both arms: 1 of 1 rows; quality judged in both arms: 0 rows"
+        "the outputs of the timed batch are bit for bit the same in both arms in 1 of 1 rows; the quality was measured "
+        "in both arms in 0 rows"
     )
     assert [v.metric for v in preflight_verdicts(run, found)] == ["model_calls"]
 

@@ -4,9 +4,9 @@
     print(markdown(frame))
 
 In the A/A runs nothing differs and every alarm in either direction is false. Whole runs: the share of runs in which any
-row alarms. Power: head is slowed; other tools judge a row by itself, so every row is slowed at once; our rule judges a
-whole run, so one row of it is slowed, each in its turn. Intervals are Wilson's at 95 %; they count each decision as
-independent, which rows of one process are not quite.
+row alarms. Power: head is slowed. Other tools decide on a row by itself, so every row is slowed at once; our rule
+decides on a whole run, so one row of it is slowed, each in its turn. Intervals are Wilson's at 95 %; they count each
+decision as independent, which rows of one process are not quite.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _percent(value: float) -> str:
 def _other_tools(
     source: Source, rules: Mapping[str, Rule], shifts: Sequence[float], generator: np.random.Generator, counts: Counts
 ) -> None:
-    """One run judged by each rule, the same one for every shift."""
+    """One run, decided by each rule, the same one for every shift."""
     if not rules:
         return
     longest = max(rule.base_processes + rule.head_processes for rule in rules.values())

@@ -23,7 +23,10 @@ from harness.types import Measurement, Metric, Run
 Found = Sequence[tuple[str, str, Measurement]]
 
 PROCESSES: Final = 3  # the near-exact rule takes the largest of three processes
-JUDGED: Final = {"quality", "quality_conditions"}  # facts of the quality probe: judged, or why there is no judge
+QUALITY_FACTS: Final = {
+    "quality",
+    "quality_conditions",
+}  # of the quality probe: conditions, or why there is none
 
 
 def verdicts(run: PairedRun, found: Found) -> list[Verdict]:
@@ -44,7 +47,7 @@ def verdicts(run: PairedRun, found: Found) -> list[Verdict]:
         by_row[row.id].append(_few_processes(_one_window(verdict, there, here), there, here))
     for row in run.rows:
         if by_row[row.id] and by_row[row.id][0].metric != ROW_METRIC:
-            by_row[row.id] += _unjudged(*arms[row.id])
+            by_row[row.id] += _unknown_quality(*arms[row.id])
     return [verdict for row in run.rows for verdict in _named(row, by_row[row.id])]
 
 
@@ -99,20 +102,20 @@ def _few_processes(verdict: Verdict, there: Row, here: Row) -> Verdict:
 
 
 def other_outputs(run: PairedRun, found: Found) -> set[str]:
-    """Rows that are ok in both arms and whose outputs are not bit for bit the same: their quality is to be judged."""
+    """Rows that are ok in both arms and whose outputs are not bit for bit the same: their quality is to be measured."""
     rows = {row.id: [_row(row, found, arm) for arm in ("base", "head")] for row in run.rows}
     return {name for name, (there, here) in rows.items() if there.ok and here.ok and _differ(there, here)}
 
 
 def outputs(run: PairedRun, found: Found) -> Reason:
-    """In how many rows the timed batch gave the same outputs in both arms, and in how many the quality was judged."""
+    """In how many rows the timed batch gave the same outputs in both arms, and in how many the quality was measured."""
     differ, same = other_outputs(run, found), usable(run, found)
     rows = {row.id: [_row(row, found, arm) for arm in ("base", "head")] for row in run.rows}
-    judged_rows = sum(all(_judged(row) for row in both) for both in rows.values())
-    return because(ReasonKind.OUTPUTS, same=len(same - differ), rows=len(run.rows), judged=judged_rows)
+    measured = sum(all(_has_quality(row) for row in both) for both in rows.values())
+    return because(ReasonKind.OUTPUTS, same=len(same - differ), rows=len(run.rows), measured=measured)
 
 
-def _judged(row: Row) -> bool:
+def _has_quality(row: Row) -> bool:
     return any("quality_conditions" in m.facts for m in row.processes)
 
 
@@ -121,14 +124,13 @@ def _differ(there: Row, here: Row) -> bool:
     return mine is None or mine != theirs
 
 
-def _unjudged(there: Row, here: Row) -> list[Verdict]:
-    """What is said of the quality of outputs that differ and that nobody judged."""
+def _unknown_quality(there: Row, here: Row) -> list[Verdict]:
+    """What is said of outputs that differ and whose quality was not measured."""
     if not (there.ok and here.ok and _differ(there, here)):
         return []
-    judged_both = all(any(JUDGED & m.facts.keys() for m in row.processes) for row in (there, here))
-    if judged_both:
+    if all(any(QUALITY_FACTS & m.facts.keys() for m in row.processes) for row in (there, here)):
         return []
-    whole = row_verdict(here, "inconclusive", because(ReasonKind.OUTPUTS_NOT_JUDGED))
+    whole = row_verdict(here, "inconclusive", because(ReasonKind.QUALITY_NOT_MEASURED))
     return [replace(whole, metric="quality", kind="quality_set")]
 
 

@@ -4,7 +4,8 @@
         99 % interval of the trimmed mean inside +-guarantee          -> unchanged
         98 % one-sided excludes 0, and |mean| > guarantee / 3         -> suspect
     confirm a suspect on fresh pairs, looks at 16, 32, 64, 120:
-        exact signed-rank test of  side * d - floor > 0, Bonferroni over the looks (Holm over the suspects: `decision`)
+        exact signed-rank test of  direction * d - floor > 0, Bonferroni over the looks (Holm over the suspects:
+        `decision`)
         upper 99 % bound < guarantee                                  -> the suspicion is withdrawn
         a shift of a secondary metric, or of a control, is not likely -> the run waits for it no longer (likely: half
                                        the guarantee or more, and the 80 % one-sided interval excludes 0)

@@ -1,7 +1,7 @@
 """Statistics of pairs: a trimmed mean for the screen, signed ranks for the alarm. All in log ratio, + is worse.
 
-The trimmed mean finds a shift where a few pairs in a hundred are disturbed (a paired mean does not); the signed-rank
-test is exact whatever the noise, as long as a pair is as likely to err to one side as to the other.
+The trimmed mean finds a shift where a few pairs in a hundred are outliers (a paired mean does not); the signed-rank
+test is exact whatever the noise, as long as a pair is as likely to err in one direction as in the other.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Trimmed:
         return self.mean - half, self.mean + half
 
     def lower(self, confidence: float) -> float:
-        """One-sided lower bound of the size of the shift, on the side on which it lies."""
+        """One-sided lower bound of the size of the shift, in the direction in which it lies."""
         return abs(self.mean) - student(confidence, self.degrees) * self.error
 
 
@@ -63,7 +63,7 @@ def student(share: float, degrees: int) -> float:
 def signed_rank_p(values: Sequence[float]) -> float:
     """Exact one-sided p-value that the centre of `values` is above 0 (Wilcoxon signed-rank, ties by their mean rank).
 
-    Zeros say nothing about a side and are left out; without any other value the p-value is 1.
+    Zeros say nothing about a direction and are left out; without any other value the p-value is 1.
     """
     informative = np.asarray([v for v in values if v != 0.0])
     if len(informative) == 0:

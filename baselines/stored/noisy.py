@@ -1,4 +1,4 @@
-"""The rule for noisy metrics against stored sessions, and what keeps many rows from crying wolf.
+"""The rule for noisy metrics against stored sessions, and how its alarms are corrected for the number of rows.
 
 The process is the unit inside a session (its median), the session is the unit of the rule (the median of its
 processes), all in log ratio with the sign turned so that + is worse:
@@ -41,14 +41,14 @@ FULL_SESSIONS: Final = 4
 SHARED_MACHINE_SD: Final = 0.05
 DETECTION: Final = 0.95
 GUARANTEE: Final = 0.05  # "unchanged" is said only where a change of this size would have been seen
-DISTURBED: Final = 0.2  # share of the processes that may disagree on either side
+DISAGREEING_SHARE: Final = 0.2  # of the processes, in either direction
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
     """A change in log ratio, + is worse, with its standard error; `degrees` is infinite where the error is assumed.
 
-    `mildest` and `gravest` are the harm of this run's least and most slowed process, a fifth of them on either side
+    `mildest` and `gravest` are the harm of this run's least and most slowed process, a fifth of them at either end
     left out where there are five or more.
     """
 
@@ -80,7 +80,7 @@ class Shift:
         return max(self.detectable, furthest) <= math.log1p(GUARANTEE)
 
     def agreed(self, sign: float) -> bool:
-        """Whether the processes of this run lie beyond D0 on that side: a disturbed process never alarms alone."""
+        """Whether the processes of this run lie beyond D0 in that direction: an outlier never alarms alone."""
         return (self.mildest if sign > 0 else -self.gravest) > D0
 
     def p_value(self, sign: float) -> float:
@@ -113,7 +113,7 @@ def shift_of(metric: Metric, sessions: Sequence[Groups], here: Groups) -> Shift:
         processes = 1 / len(mine) + 1 / sum(len(values) for values in stored)
         error = math.sqrt(SHARED_MACHINE_SD**2 * (1 + 1 / count) + within_sd([*stored, mine]) ** 2 * processes)
         degrees = math.inf
-    ordered, cut = sorted(harms), int(DISTURBED * len(harms))
+    ordered, cut = sorted(harms), int(DISAGREEING_SHARE * len(harms))
     return Shift(
         harm=statistics.median(harms),
         mildest=ordered[cut],
@@ -132,7 +132,7 @@ def within_sd(sessions: Sequence[Sequence[float]]) -> float:
 
 
 def typical_sd(sessions: Sequence[Sequence[float]]) -> float:
-    """Median over sessions of the standard deviation between processes: one disturbed process blunts nothing."""
+    """Median over sessions of the standard deviation between processes, which one outlier does not enlarge."""
     return statistics.median(statistics.stdev(v) if len(v) > 1 else 0.0 for v in sessions)
 
 

@@ -39,7 +39,7 @@ def record(options: Namespace) -> int:
     return FINE
 
 
-def judge(options: Namespace) -> int:
+def error_rates(options: Namespace) -> int:
     """The table of error rates: our rule and those of other tools on resampled runs of a recording."""
     recording = recorded.load(options.recorded)
     say(f"{options.recorded}: {recording.metadata.cpu}, {recording.metadata.conditions}; {_pairs(recording)} pairs")

@@ -33,7 +33,7 @@ def arguments(command: ArgumentParser) -> None:
     command.add_argument("--history", type=Path, metavar="FILE", help="keep the trials here, and count those of before")
     command.add_argument("--record", type=Path, metavar="FILE", help="one A/A run in full, added to this recording")
     command.add_argument("--conditions", default="", metavar="TEXT", help="what else the machine did, for --record")
-    command.add_argument("--recorded", type=Path, metavar="FILE", help="judge N resampled runs of this recording")
+    command.add_argument("--recorded", type=Path, metavar="FILE", help="simulate N runs resampled from this recording")
     command.add_argument(
         "--rounds", type=positive, default=32, metavar="N", help="budget of a resampled run: pairs of every row (32)"
     )
@@ -50,12 +50,12 @@ def arguments(command: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Runs the trials, records noise, or judges recorded noise; the exit code is 0 whatever was found."""
+    """Runs the trials, records noise, or simulates runs of recorded noise; the exit code is 0 whatever was found."""
     how = [name for name in ("record", "recorded") if getattr(options, name)]
     if options.trials == 0 and not options.history:
         raise UsageError("selftest: --trials 0 counts the trials that --history FILE keeps; give it")
     if len(how) > 1:
-        raise UsageError("selftest: --record measures, --recorded judges what was recorded; give one of them")
+        raise UsageError("selftest: --record measures, and --recorded reads what was recorded; give one of them")
     if how:
         return _recordings(options)
     benches.load_plugins()
@@ -63,7 +63,7 @@ def run(options: Namespace) -> int:
 
 
 def _recordings(options: Namespace) -> int:
-    """Records noise, or judges recorded noise. Raises UsageError where imgbench is installed without the means."""
+    """Records noise, or simulates runs of recorded noise. Raises UsageError where the package is installed without them."""
     if importlib.util.find_spec("baselines.detector") is None:
         raise UsageError(
             "selftest: --record and --recorded need a checkout of imgbench: the installed package does not have the "
@@ -72,7 +72,7 @@ def _recordings(options: Namespace) -> int:
     from benches.cli import recordings
 
     if options.recorded:
-        return recordings.judge(options)
+        return recordings.error_rates(options)
     benches.load_plugins()
     return recordings.record(options)
 

@@ -17,7 +17,7 @@ from harness.units import format_value
 from reports import conclusions as findings
 from reports.data import report_data
 from reports.gate import gravest_first, sentence, shortened
-from reports.rows import QUALITY_FIRST, Row, records
+from reports.rows import QUALITY_FIRST, Row
 from reports.section import ReportData
 from reports.wording import MISSING, counted, estimate, listed, outcomes_text, ratio_text, value_text
 
@@ -38,7 +38,7 @@ def summarised(data: ReportData) -> str:
     """The same from data that are already at hand."""
     title = " and ".join(f"`{run.id}`".replace("``", "") for run in data.runs)
     parts = [f"## imgbench: {title}", bullets(_sentences(data))]
-    rows = records(data.cases)
+    rows = data.rows
     if rows:
         parts.append(_rows_table(rows, data))
     parts += [comparison(found) for found in data.comparisons]

@@ -67,7 +67,7 @@ def _run_facts(run: Run) -> dict[str, str]:
         "created": utc(run.created) or MISSING,
         "finished": utc(run.finished or "") or "not finished",
         "A/A control": str(control(run) or "none"),
-        "measured again": f"{len(run.superseded)} processes that met a busy machine" if run.superseded else "nothing",
+        "measured again": f"{len(run.superseded)} contended processes" if run.superseded else "nothing",
         **sentinels,
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.types import Metric
-from reports.rows import records
 from reports.section import SECTIONS, NotShown, ReportData, Section
 from reports.templates import fragment
 
@@ -24,7 +23,7 @@ RULES: Mapping[str, str] = {
 
 @SECTIONS.add("glossary")
 def glossary(data: ReportData) -> Section | NotShown:
-    rows = records(data.cases)
+    rows = data.rows
     used = [
         m
         for name, m in data.metrics.items()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from reports import theme
 from reports.conclusions import status_counts, status_words
-from reports.rows import Row, records, warnings_of
+from reports.rows import Row, warnings_of
 from reports.section import SECTIONS, NotShown, ReportData, Section
 from reports.templates import fragment
 from reports.wording import counted
@@ -26,7 +26,7 @@ class Problem:
 
 @SECTIONS.add("problems")
 def problems(data: ReportData) -> Section | NotShown:
-    rows = records(data.cases)
+    rows = data.rows
     failed = not_ok(rows)
     missing = missing_metrics(rows, {name: metric.label for name, metric in data.metrics.items()})
     warnings = warned(rows)

@@ -11,7 +11,7 @@ from harness.frames import TOLERANCES
 from harness.measuring import throttling
 from harness.types import AXES, Measurement, Metric
 from reports import theme
-from reports.rows import QUALITY_FIRST, Row, records, varying
+from reports.rows import QUALITY_FIRST, Row, varying
 from reports.section import SECTIONS, NotShown, ReportData, Section
 from reports.templates import fragment
 from reports.wording import MISSING, bounds_text, counted, value_text
@@ -77,7 +77,7 @@ class TableRow:
 
 @SECTIONS.add("table")
 def table(data: ReportData) -> Section | NotShown:
-    rows = records(data.cases)
+    rows = data.rows
     if not rows:
         return NotShown(title="All rows", reason="the run holds no case")
     columns = columns_of(rows, data)
