@@ -13,7 +13,7 @@ from planted import workload
 
 from harness.backends.eager import cast_all, read_back, saved_bytes
 from harness.numerics import calibration, precision, quantisation
-from harness.numerics.linear_use import Left
+from harness.numerics.linear_use import Left, Range
 from harness.types import CalibrationData, Case, Component, Workload
 
 QUANTISED = ("int8_dynamic", "int8_dynamic_classic", "int8_static", "int8_weight_only")
@@ -46,7 +46,7 @@ def test_ranges_are_the_largest_inputs_of_each_layer(inputs: torch.Tensor) -> No
     module = network()
     found = quantisation.ranges_of(module, [(inputs[:4],), (inputs[4:],)])
     assert set(found) == {"first", "second"}
-    assert found["first"] == quantisation.Range(largest=float(inputs.abs().max()), ndim=2, rows=4)
+    assert found["first"] == Range(largest=float(inputs.abs().max()), ndim=2, rows=4)
     assert found["second"].largest == pytest.approx(float((module.first(inputs).relu() * 10).max()))
     assert not any(layer._forward_pre_hooks for layer in module.modules())
 
@@ -71,7 +71,7 @@ def test_quantised_weights_are_int8_and_the_answer_stays_close(wanted: str, inpu
 def test_a_static_range_clips_what_is_larger(inputs: torch.Tensor) -> None:
     """The sign that the recorded range is what is used: a range that is too small ruins the answer."""
     reference = network()(inputs)
-    tiny = {name: quantisation.Range(largest=0.01, ndim=2, rows=8) for name in ("first", "second")}
+    tiny = {name: Range(largest=0.01, ndim=2, rows=8) for name in ("first", "second")}
     cast = precision.cast(network(), "int8_static", tiny)
     with torch.no_grad():
         output = cast(inputs)

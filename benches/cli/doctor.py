@@ -67,12 +67,12 @@ def _row(what: str, works: bool, detail: str) -> dict[str, Any]:
 
 def _gpus(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row for each GPU that is measured: what its maker publishes about it."""
-    named = [str(gpu["name"]) for gpu in found["gpus"]]
-    known = {name: gpus.find(name) for name in named}
-    return [
-        _row("GPU", gpu is not None, f"no published figures of {name} are known" if gpu is None else gpu.in_words())
-        for name, gpu in known.items()
-    ]
+    rows = []
+    for name in dict.fromkeys(str(gpu["name"]) for gpu in found["gpus"]):
+        known = gpus.find(name)
+        told = f"{known.name}: {known.figures()} (data sheet)" if known else f"no published figures of {name} are known"
+        rows.append(_row("GPU", known is not None, told))
+    return rows
 
 
 def _unmeasured(found: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -145,7 +145,7 @@ def _devices() -> list[Row]:
 
 
 def _gpus() -> list[Row]:
-    return [{"name": name, "description": gpu.in_words(), "source": gpu.source} for name, gpu in GPUS.items()]
+    return [{"name": name, "figures": gpu.figures(), "source": gpu.source} for name, gpu in GPUS.items()]
 
 
 def _metrics() -> list[Row]:

@@ -4,8 +4,7 @@ Adding a GPU is one record here, or in a plugin: `register(Gpu(name="...", ...))
 maker's document, with fp32 accumulation where it tells that apart. A clock above that of the data sheet can exceed
 them, and under full load most GPUs stay below them.
 
-    gpus.find("NVIDIA H100 80GB HBM3").in_words()
-    # H100 SXM: 80 GB, 3350 GB/s, 700 W, dense bf16 989.4 TFLOP/s (data sheet)
+    gpus.find("NVIDIA H100 80GB HBM3").figures()     # "80 GB, 3350 GB/s, 700 W, dense bf16 989.4 TFLOP/s"
 """
 
 from __future__ import annotations
@@ -56,12 +55,12 @@ class Gpu:
     flops: Mapping[str, float]
     source: str
 
-    def in_words(self) -> str:
-        """ "H100 SXM: 80 GB, 3350 GB/s, 700 W, dense bf16 989.4 TFLOP/s (data sheet)"."""
+    def figures(self) -> str:
+        """ "80 GB, 3350 GB/s, 700 W, dense bf16 989.4 TFLOP/s"."""
         narrow = next((name for name in ("bf16", "fp16") if name in self.flops), None)
         peak = f", dense {narrow} {self.flops[narrow] * 1e-12:g} TFLOP/s" if narrow else ""
         size, speed = f"{self.memory_bytes * 1e-9:g} GB", f"{self.bytes_per_s * 1e-9:g} GB/s"
-        return f"{self.name}: {size}, {speed}, {self.power_w:g} W{peak} (data sheet)"
+        return f"{size}, {speed}, {self.power_w:g} W{peak}"
 
 
 def register(gpu: Gpu) -> Gpu:
