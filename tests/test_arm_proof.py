@@ -22,7 +22,7 @@ from benches.ab import arm_proof, arms
 from benches.ab import driver as ab_room
 from benches.failures import NotComparable
 from harness.paired.arms import Arm
-from harness.paired.paired_process import BlockJob, measure_block
+from harness.paired.paired_process import ProcessJob, measure_rows
 from harness.processes.loaded_code import imported_code
 from harness.processes.measure import Job
 from harness.types import Case, Measurement, Protocol
@@ -82,10 +82,10 @@ def test_a_block_tells_what_its_process_had_imported(tmp_path: Path) -> None:
         threads=torch.get_num_threads(),
         only=("startup", "latency"),
     )
-    block = BlockJob(jobs=(job,), sentinel=False, packages=("planted", "never_imported"))
-    (found,) = measure_block(block, lambda _phase: None).measurements
+    block = ProcessJob(jobs=(job,), sentinel=False, packages=("planted", "never_imported"))
+    (found,) = measure_rows(block, lambda _phase: None).measurements
     assert (found.status, found.facts["imported"]) == ("ok", {"planted": planted.__file__})
-    (plain,) = measure_block(replace(block, packages=()), lambda _phase: None).measurements
+    (plain,) = measure_rows(replace(block, packages=()), lambda _phase: None).measurements
     assert "imported" not in plain.facts
 
 

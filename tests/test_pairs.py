@@ -9,7 +9,7 @@ import pytest
 from paired_fixture import paired_run
 
 from harness.paired.pair_duration import TURN_S, Estimate, interleaved, seconds_in_pair
-from harness.paired.paired_process import SENTINEL_ROW, BlockResult
+from harness.paired.paired_process import SENTINEL_ROW, ProcessResult
 from harness.paired.paired_run import row_of
 from harness.paired.pairs import Pairs, Servers
 from harness.paired.preflight import with_counts
@@ -110,7 +110,7 @@ class Answering:
         return True
 
     def result(self, _number: int, _timeout_s: float) -> Reply:
-        return Reply(status="ok", value=BlockResult(sentinel={"gemm": [1.0]}))
+        return Reply(status="ok", value=ProcessResult(sentinel={"gemm": [1.0]}))
 
 
 class Counting:

@@ -15,7 +15,7 @@ from harness.paired import paired_run as paired
 from harness.paired import pairs as pairs_room
 from harness.paired import preflight
 from harness.paired.pair_duration import Estimate, interleaved, seconds_in_pair
-from harness.paired.paired_process import BlockJob, BlockResult
+from harness.paired.paired_process import ProcessJob, ProcessResult
 from harness.paired.paired_run import Block, PairedRow, row_of
 from harness.paired.pairs import TOGETHER, Pairs, Servers
 from harness.processes.endings import Reply
@@ -39,7 +39,7 @@ class Server:
         self.start_s = 1.0
         self.replies: dict[int, Reply] = {}
 
-    def call(self, _command: str, block: BlockJob, timeout_s: float) -> Reply:
+    def call(self, _command: str, block: ProcessJob, timeout_s: float) -> Reply:
         assert block.packages == ("tiny",)
         job = block.jobs[0]
         self.cases.append(job.case)
@@ -49,9 +49,9 @@ class Server:
             return Reply(status="timeout", reason=f"no result after {timeout_s:g} s")
         measured = Measurement(case=job.case, replicate=0, status="ok", samples={"latency_s": [0.01]})
         metric = Metric(name="top1", unit="1", label="", better="higher", kind="quality_item", description="")
-        return Reply(value=BlockResult(measurements=(measured,), metrics=(metric,)))
+        return Reply(value=ProcessResult(measurements=(measured,), metrics=(metric,)))
 
-    def begin(self, _command: str, block: BlockJob) -> int:
+    def begin(self, _command: str, block: ProcessJob) -> int:
         self.asked += 1
         if self.status == "oom":
             self.replies[self.asked] = Reply(status="oom", reason="killed by the kernel", phase=block.jobs[0].case.id)
@@ -212,7 +212,7 @@ def test_a_block_may_take_what_its_rows_need_and_what_the_suite_allows(
     base = Server(clock, lambda _case: 1.0)
     plain = base.call
 
-    def call(command: str, block: BlockJob, timeout_s: float) -> Reply:
+    def call(command: str, block: ProcessJob, timeout_s: float) -> Reply:
         given.append(timeout_s)
         return plain(command, block, timeout_s)
 

@@ -25,7 +25,7 @@ SENTINEL_ROW: Final = -1
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockJob:
+class ProcessJob:
     """The rows of one block in the order in which they are measured. `referee` is the address where the block asks for
     its turns, and `side` the name it gives there; without one it has the machine to itself. `cpus` are the CPUs that
     the process may run on (none: all that it has). `packages` are those of the project under test: each measurement
@@ -40,7 +40,7 @@ class BlockJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockResult:
+class ProcessResult:
     """What a block's process returns: its measurements in order, metrics that only their models know, and seconds by
     sentinel."""
 
@@ -49,7 +49,7 @@ class BlockResult:
     sentinel: dict[str, list[float]] = field(default_factory=dict)
 
 
-def measure_block(block: BlockJob, report: Callable[[str], None]) -> BlockResult:
+def measure_rows(block: ProcessJob, report: Callable[[str], None]) -> ProcessResult:
     """Runs in the worker: one measurement a row, a failed one where a row fails; the process goes on."""
     import torch
 
@@ -84,4 +84,4 @@ def measure_block(block: BlockJob, report: Callable[[str], None]) -> BlockResult
         measurements.append(replace(timed, state=state, facts=facts))
     if turns is not None:
         turns.close()
-    return BlockResult(measurements=tuple(measurements), metrics=tuple(metrics.values()), sentinel=found)
+    return ProcessResult(measurements=tuple(measurements), metrics=tuple(metrics.values()), sentinel=found)

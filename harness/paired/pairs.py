@@ -27,8 +27,9 @@ from harness.measuring.turns import Referee, shared_cpus
 from harness.paired import paired_run as paired
 from harness.paired.hosts import ArmProcess
 from harness.paired.pair_duration import Estimate, seconds_in_pair
-from harness.paired.paired_process import SENTINEL_ROW, BlockJob, BlockResult
+from harness.paired.paired_process import SENTINEL_ROW, ProcessJob, ProcessResult
 from harness.paired.paired_run import CONTROL_GROUP, COPY, Block, PairedRow, PairedRun, Side
+from harness.paired.wire_protocol import MEASURE
 from harness.processes.endings import Reply
 from harness.processes.measure import Job
 from harness.timing import perf_counter
@@ -230,7 +231,7 @@ class Pairs:
         jobs = [replace(j, protocol=replace(j.protocol, timeout_s=timeout / len(jobs))) for j in jobs]
         cpus = shared_cpus(number, self.run.threads)
         packages, address = self.packages(side), self.referee.address
-        block = BlockJob(
+        block = ProcessJob(
             jobs=tuple(jobs),
             sentinel=group != CONTROL_GROUP,  # the control's pair is one itself
             referee=address,
@@ -238,7 +239,7 @@ class Pairs:
             cpus=cpus,
             packages=packages,
         )
-        return self.servers.of(side).begin("block", block)
+        return self.servers.of(side).begin(MEASURE, block)
 
     def proven(self, row: PairedRow, side: Side, measurement: Measurement) -> Measurement:
         """The measurement, made `invalid` if it disagrees with the first one of this row and arm
@@ -270,7 +271,7 @@ class Pairs:
     ) -> dict[str, Measurement]:
         """What the block gave by row. Where it ended early, the row in which it did so failed, and the others have
         nothing in this pair; where it only waited for the other arm's turn to end (`victim`), no row of it failed."""
-        result: BlockResult = reply.value or BlockResult()
+        result: ProcessResult = reply.value or ProcessResult()
         measured = [
             _of_pair(self.proven(row, side, m), states.get(i))
             for i, (row, m) in enumerate(zip(rows, result.measurements, strict=False))

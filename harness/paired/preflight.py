@@ -16,9 +16,10 @@ from typing import Any, Final
 
 from harness.paired import paired_run as paired
 from harness.paired.pair_duration import interleaved
-from harness.paired.paired_process import BlockJob, BlockResult
+from harness.paired.paired_process import ProcessJob, ProcessResult
 from harness.paired.paired_run import PairedRow, Side
 from harness.paired.pairs import Pairs
+from harness.paired.wire_protocol import MEASURE
 from harness.processes.measure import Job
 from harness.types import Measurement, Metric
 
@@ -89,8 +90,8 @@ def _measured(pairs: Pairs, side: Side, job: Job, seconds: float) -> Measured | 
         return None
     server, asked_s = pairs.servers.of(side), pairs.run.protocol.timeout_s
     job = replace(job, protocol=replace(job.protocol, timeout_s=min(asked_s, seconds)))
-    block = BlockJob(jobs=(job,), sentinel=False, packages=pairs.packages(side))
-    reply = server.call("block", block, job.protocol.timeout_s)
+    block = ProcessJob(jobs=(job,), sentinel=False, packages=pairs.packages(side))
+    reply = server.call(MEASURE, block, job.protocol.timeout_s)
     if reply.status == "timeout":
         cut = seconds < asked_s
         if pairs.left_s > 0 and (server.ended or not cut):
@@ -98,7 +99,7 @@ def _measured(pairs: Pairs, side: Side, job: Job, seconds: float) -> Measured | 
         if cut:
             return None
     if reply.value:
-        result: BlockResult = reply.value
+        result: ProcessResult = reply.value
         return result.measurements[0], result.metrics
     status: Any = reply.status
     return Measurement(
