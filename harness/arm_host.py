@@ -45,7 +45,7 @@ def serve(connection: Connection) -> None:
     def answer(number: int, command: str, argument: Any) -> None:
         try:
             message = wire_protocol.reply(number, _answer(workers, command, argument, f"{command}-{number % 2}"))
-        except (ValueError, TypeError, KeyError) as error:  # a value that JSON does not have, or an unknown command
+        except (ValueError, TypeError, KeyError) as error:  # a value that JSON cannot hold, or an unknown command
             message = wire_protocol.reply(number, Reply(status="failed", reason=one_line(error)))
         with sending, suppress(OSError):  # the driver may have gone
             connection.send_bytes(message)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import benches
 from harness import arm_host
 from harness.causes import Cause
 from harness.measuring import reference
@@ -97,6 +98,12 @@ def test_a_reply_is_read_as_it_was_written() -> None:
         Reply(status="failed", reason="no space", cause=Cause.DISK_FULL, phase=CASE.id),
     ):
         assert wire_protocol.read_reply(wire_protocol.reply(5, given)) == (5, given)
+
+
+def test_a_measurement_that_cannot_be_read_is_refused_by_the_host_that_measured_it() -> None:
+    measured = replace(MEASURED, facts={"loops": "two"})
+    with pytest.raises(ValueError, match=r"facts\.loops: 'two' must be a whole number"):
+        wire_protocol.reply(1, Reply(value=ProcessResult(measurements=(measured,))))
 
 
 def test_the_fields_of_a_request_are_those_of_its_number() -> None:
@@ -188,6 +195,11 @@ def test_protocol_1_has_the_fields_that_were_recorded() -> None:
     written = {f"{cls.__module__}.{cls.__name__}": list(cls.names) for cls in wire_protocol_1.WRITTEN.values()}
     assert written == {name: RECORDED["fields"][name] for name in written}
     assert len(written) == 5
+
+
+def test_the_modules_that_a_driver_names_are_there_in_versions_of_protocol_1() -> None:
+    """The first request names them before the driver knows the arm's version."""
+    assert benches.PLUGINS == ("harness.backends", "harness.probes", "benches.schedulers", "benches.models")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,8 @@ def read_request(message: bytes) -> tuple[int, str, Any]:
 
 
 def reply(number: int, given: Reply) -> bytes:
-    """The host's reply to request `number`. Raises ValueError on a value that JSON cannot hold."""
+    """The host's reply to request `number`. Raises ValueError, KeyError or TypeError on a value that JSON cannot hold
+    and on a measurement that cannot be read from it, such as one with facts of other types."""
     document = {
         "protocol": NUMBER,
         "number": number,
@@ -61,7 +62,9 @@ def reply(number: int, given: Reply) -> bytes:
         "phase": given.phase,
     }
     if isinstance(given.value, ProcessResult):
-        return _bytes({**document, "measured": _result_to_json(given.value)})
+        measured = _result_to_json(given.value)
+        _result_from_json(measured)
+        return _bytes({**document, "measured": measured})
     return _bytes({**document, "value": given.value})
 
 
