@@ -37,7 +37,7 @@ Samples = dict[str, list[float]]
 Forward = Callable[..., "torch.Tensor"]
 
 
-class Unsupported(ValueError):
+class Unavailable(ValueError):
     """A combination that a model or a backend cannot do: its row is `skipped`, with this as the reason."""
 
 
@@ -261,8 +261,8 @@ class Measurement:
     measured. `attempt` counts how often the same process of a case was repeated, because the machine was busy or a
     failure was retried. `cause` is the typed cause if it is not ok, where known (`harness.causes`). `facts` is the
     proof of execution (providers, dtypes, calls counted, output hash) and the work identity. `state` is the machine
-    during the block (PSI, load, clocks) and the seconds of the sentinels. `warnings` are shown beside the row. `images`
-    are file names relative to the run folder.
+    during the measurement (PSI, load, clocks) and the seconds of the control workload. `warnings` are shown beside the
+    row. `images` are file names relative to the run folder.
     """
 
     case: Case

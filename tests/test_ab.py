@@ -79,7 +79,7 @@ def test_a_planted_slow_down_is_red_or_the_gate_is_disarmed(
 def test_every_block_of_the_slowed_arm_says_so(slowed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, done = slowed
     run = folder / done.stdout.splitlines()[-1]
-    stored = list(paired.blocks(run))
+    stored = list(paired.processes(run))
     told = {(b.arm, "b256" in row, bool(m.facts.get("injected"))) for b in stored for row, m in b.measurements.items()}
     assert {t for t in told if t[2]} == {("head", True, True)}
     assert {b.arm for b in stored} == {"base", "head", "control"}
@@ -90,7 +90,7 @@ def test_both_arms_have_equal_counts_and_take_turns(slowed: tuple[Path, subproce
     folder, done = slowed
     run = folder / done.stdout.splitlines()[-1]
     rows = {row.id: row for row in paired.load(run).rows}
-    for block in paired.blocks(run):
+    for block in paired.processes(run):
         for row, measurement in block.measurements.items():
             counts = rows[row].interleaving
             assert counts is not None
@@ -105,7 +105,7 @@ def test_both_processes_of_a_pair_run_on_the_same_cpus(
     folder, done = slowed
     run = folder / done.stdout.splitlines()[-1]
     threads = paired.load(run).threads
-    for block in paired.blocks(run):
+    for block in paired.processes(run):
         for measurement in block.measurements.values():
             assert tuple(measurement.state.get("cpus", ())) == shared_cpus(block.pair, threads)
 
@@ -132,7 +132,7 @@ def test_replay_is_bit_for_bit_and_sees_an_edited_value(
     assert told.returncode == 0
     expected = "screen, 8 pairs: shift" if done.returncode == REGRESSED else "pairs dropped: "
     assert expected in told.stdout
-    path = run / paired.BLOCKS_FILE
+    path = run / paired.PROCESSES_FILE
     whole, header = path.read_text(), paired.load(run)
     try:
         path.write_text("\n".join(whole.split("\n")[4:]))  # the first pairs are gone

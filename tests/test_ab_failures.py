@@ -91,7 +91,7 @@ def test_an_interrupted_run_keeps_its_pairs_and_leaves_no_process(tmp_path: Path
     assert "Traceback" not in output
     assert all_gone(tmp_path)
     folder = stored.parent
-    assert len(list(paired.blocks(folder))) >= 2
+    assert len(list(paired.processes(folder))) >= 2
     again = subprocess.run(
         [sys.executable, "-m", "benches.cli", "replay", str(folder)],
         capture_output=True,
@@ -110,7 +110,7 @@ def test_a_killed_run_leaves_no_process_and_readable_blocks(tmp_path: Path) -> N
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert all_gone(tmp_path)
-    assert len(list(paired.blocks(stored.parent))) >= 2
+    assert len(list(paired.processes(stored.parent))) >= 2
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def wait_for_blocks(folder: Path, process: subprocess.Popen[str]) -> Path:
     """The file of blocks, once it holds a pair."""
     deadline = time.monotonic() + 150
     while time.monotonic() < deadline and process.poll() is None:
-        for path in folder.glob(f"runs/*/{paired.BLOCKS_FILE}"):
+        for path in folder.glob(f"runs/*/{paired.PROCESSES_FILE}"):
             if path.read_text().count("\n") >= 2:
                 return path
         time.sleep(0.2)

@@ -153,9 +153,9 @@ def paired_run(folder: Path, head: dict) -> Path:
                 facts={"turns": 2},
                 warnings=("contended: steal",) if pair == 2 and slot == 0 else (),
             )
-            paired.append_block(
+            paired.append_process(
                 folder,
-                paired.Block(
+                paired.PairedProcess(
                     pair=pair // 2,
                     slot=slot,
                     arm=side,

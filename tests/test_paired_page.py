@@ -14,7 +14,7 @@ from baselines.paired.decider import PairedJudge
 from baselines.paired.verdicts import comparison
 from baselines.verdict import Comparison
 from harness.measuring.turns import Interleaving
-from harness.paired.paired_run import CONTROL_GROUP, Block, PairedRow, PairedRun, row_of
+from harness.paired.paired_run import CONTROL_GROUP, PairedProcess, PairedRow, PairedRun, row_of
 from harness.types import Case, Measurement
 from reports.page import paired_page
 
@@ -64,7 +64,7 @@ def judged(
                         **failed,  # type: ignore[arg-type]
                     )
                 blocks.append(
-                    Block(
+                    PairedProcess(
                         pair=number,
                         slot=slot,
                         arm=arm,  # type: ignore[arg-type]

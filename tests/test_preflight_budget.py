@@ -14,10 +14,10 @@ from harness.measuring.turns import Interleaving
 from harness.paired import paired_run as paired
 from harness.paired import pairs as pairs_room
 from harness.paired import preflight
-from harness.paired.pair_duration import Estimate, interleaved, seconds_in_pair
+from harness.paired.pair_duration import PairDuration, interleaved, seconds_in_pair
 from harness.paired.paired_process import ProcessJob, ProcessResult
-from harness.paired.paired_run import Block, PairedRow, row_of
-from harness.paired.pairs import TOGETHER, Pairs, Servers
+from harness.paired.paired_run import PairedProcess, PairedRow, row_of
+from harness.paired.pairs import TOGETHER, ArmHosts, Pairs
 from harness.processes.endings import Reply
 from harness.types import Case, Measurement, Metric, Protocol
 
@@ -84,12 +84,12 @@ class Heard:
     phase = "screen"
 
     def __init__(self) -> None:
-        self.blocks: list[Block] = []
+        self.blocks: list[PairedProcess] = []
 
     def wanted(self) -> set[str]:
         return {row.id for row in planned(2)}
 
-    def add(self, first: Block, second: Block) -> None:
+    def add(self, first: PairedProcess, second: PairedProcess) -> None:
         self.blocks += [first, second]
 
 
@@ -108,12 +108,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def pairs_of(folder: Path, base: Server, head: Server, budget_s: float, rows: int = 2, **changes: Any) -> Pairs:
     arms = ({"text": "", "injections": (), "packages": ("tiny",)},) * 2
     run = paired_run(rows=planned(rows), budget_s=budget_s, arms=arms, protocol=Protocol(timeout_s=TIMEOUT_S))
-    servers: Any = Servers(base=base, head=head, control=base)  # type: ignore[arg-type]
+    servers: Any = ArmHosts(base=base, head=head, control=base)  # type: ignore[arg-type]
     referee: Any = Referee()
     return Pairs(
         run=replace(run, **changes),
         folder=folder,
-        servers=servers,
+        hosts=servers,
         referee=referee,
         plugins=(),
         caches=folder,
@@ -195,7 +195,7 @@ def test_what_is_expected_of_a_pair_comes_from_the_preflight() -> None:
         samples={"latency_s": [2.0, 2.0], "load_s": [1.0], "build_s": [60.0], "first_call_s": [3.0]},
     )
     assert seconds_in_pair(alone, counts) == 1.0 + 3.0 + 2.0 * 7  # the blocks find the build on disk
-    estimate = Estimate()
+    estimate = PairDuration()
     estimate.expect("row", 36.0)
     assert estimate.seconds("group", ["row"]) == 37.0
 
@@ -233,7 +233,7 @@ def test_a_pair_that_the_budget_cuts_off_is_nobodys_failure(clock: Clock, tmp_pa
     assert pairs.measure(heard) == "budget"
     assert heard.blocks == []
     assert clock.now <= 60.0
-    assert not list(paired.blocks(tmp_path))
+    assert not list(paired.processes(tmp_path))
     assert base.renewals + head.renewals == 0
 
 

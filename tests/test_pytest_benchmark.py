@@ -23,7 +23,8 @@ from benches.cli import main
 from benches.pytest_plugin import sweep as stepwise
 from harness import storage, suite
 from harness.processes.loaded_code import source_digests
-from harness.processes.sweep import Block, Site, new_run, sweep
+from harness.processes.remaining_time import PlannedProcess
+from harness.processes.sweep import Site, new_run, sweep
 from harness.processes.worker import Workers
 from harness.types import Case, Measurement, Run
 from reports.formats import benchmark_json
@@ -135,7 +136,7 @@ def test_a_process_that_met_a_busy_machine_is_measured_again_before_its_figures_
     """Attempts in `busy` are; three of those in a row, and the machine is taken to stay so."""
     made: list[Measurement] = []
 
-    def measured(block: Block, run: Run, _site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
+    def measured(block: PlannedProcess, run: Run, _site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
         warnings = ("contended: others used 60 % of a core",) if attempt in busy else ()
         found = Measurement(
             case=block.case, replicate=block.replicate, status="ok", samples={"latency_s": [1.0 + attempt]}
@@ -146,7 +147,7 @@ def test_a_process_that_met_a_busy_machine_is_measured_again_before_its_figures_
         return run, found
 
     controls: list[int] = []
-    monkeypatch.setattr(stepwise, "measure_block", measured)
+    monkeypatch.setattr(stepwise, "measure_process", measured)
     monkeypatch.setattr(stepwise, "control", lambda number, _run, _site: controls.append(number))
     chosen = suite.parse(f"name: planted\nprotocol: {PROTOCOL}\ncases: [{{model: planted_ok, batch_size: [1, 2]}}]")
     asked = stepwise.StepwiseRun(chosen, ("planted",), tmp_path, "cpu", None)

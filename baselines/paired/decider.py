@@ -17,7 +17,7 @@ from baselines.paired.metrics import PAIRED_METRICS, mean_shift
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.robust import trimmed
 from harness.attempts import contended
-from harness.paired.paired_run import CONTROL_GROUP, COPY, Block, PairedRun
+from harness.paired.paired_run import CONTROL_GROUP, COPY, PairedProcess, PairedRun
 from harness.types import Measurement
 
 SENTINEL: Final = "sentinel"
@@ -43,7 +43,7 @@ class PairedJudge:
     def wanted(self) -> set[str]:
         return self.decision.wanted() - self.broken.keys()
 
-    def add(self, first: Block, second: Block) -> None:
+    def add(self, first: PairedProcess, second: PairedProcess) -> None:
         """One pair of blocks, in the order in which they ran."""
         base, head = (first, second) if first.arm == "base" else (second, first)
         rows = [row for row in self._known if row in base.measurements or row in head.measurements]
@@ -88,7 +88,7 @@ class PairedJudge:
         self.broken.setdefault(row, (arm, reason))
         self.decision.abandon(row)
 
-    def _sentinels(self, base: Block, head: Block) -> None:
+    def _sentinels(self, base: PairedProcess, head: PairedProcess) -> None:
         """The sentinel of both blocks: work that no arm can change, judged as any row."""
         reason = base.sentinel_contended or head.sentinel_contended
         for name in sorted(base.sentinel.keys() & head.sentinel.keys()):
@@ -127,10 +127,10 @@ class Recorder(PairedJudge):
         return {row.id for row in self.run.rows if row.interleaving} - self.broken.keys()
 
 
-def replayed(run: PairedRun, blocks: Iterable[Block]) -> PairedJudge:
+def replayed(run: PairedRun, blocks: Iterable[PairedProcess]) -> PairedJudge:
     """The judge after all stored blocks, exactly as it stood when they were measured."""
     judge = PairedJudge(run)
-    waiting: dict[tuple[str, int], Block] = {}
+    waiting: dict[tuple[str, int], PairedProcess] = {}
     for block in blocks:
         key = (block.group, block.pair)
         first = waiting.pop(key, None)

@@ -25,7 +25,7 @@ from benches.cli.run_folders import new_folder, paired_folder
 from benches.failures import NotComparable, UsageError
 from harness import storage, streams, strict_json
 from harness import suite as suite_room
-from harness.paired import paired_run as paired
+from harness.paired import paired_run
 from harness.processes import progress, threads
 from harness.stored_types import check
 from harness.types import Suite
@@ -132,7 +132,7 @@ def measured(asked: ab_room.Asked, folder: Path) -> Comparison:
         with storage.locked(folder), progress.status(progress.console()) as tell:
             return ab_room.run(asked, folder, tell)
     except KeyboardInterrupt:
-        if paired.is_paired(folder):
+        if paired_run.is_paired(folder):
             say(f"interrupted; what was measured is kept: imgbench replay {folder}")
         raise
 
@@ -152,8 +152,8 @@ def finish(options: Namespace, comparison: Comparison, folder: Path) -> int:
 
 def write_page(folder: Path, path: Path, *, strict: bool = False) -> Path:
     """The HTML page of a stored paired run."""
-    header = paired.load(folder)
-    judge = replayed(header, paired.blocks(folder))
+    header = paired_run.load(folder)
+    judge = replayed(header, paired_run.processes(folder))
     page.write(path, paired_page.build(judge, ab_room.decide(folder), strict=strict))
     return path
 
@@ -175,8 +175,8 @@ def write_artifacts(options: Namespace, comparison: Comparison) -> None:
 def explain(options: Namespace) -> int:
     """Says in words how the verdicts of one row came about."""
     folder = paired_folder(options.run)
-    header = paired.load(folder)
-    judge = replayed(header, paired.blocks(folder))
+    header = paired_run.load(folder)
+    judge = replayed(header, paired_run.processes(folder))
     comparison = ab_room.decide(folder)
     row = row_named(options.row, comparison.verdicts)
     say(f"{row.label}  ({row.case_id})")
@@ -208,7 +208,7 @@ def replay(options: Namespace) -> int:
         say(f"{folder}: decided again from the raw values: bit for bit the same")
         return FINE
     say(f"{folder}: the raw values give another decision than the stored one")
-    if (rule := paired.load(folder).rule) != RULE:
+    if (rule := paired_run.load(folder).rule) != RULE:
         say(f"  it was decided by version {rule} of the rule, and this is version {RULE}")
     for line in changes(stored_json(stored), json.loads(again)):
         say(f"  {line}")

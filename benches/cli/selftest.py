@@ -21,7 +21,7 @@ from benches.cli.ab import COMPARISON_FILE, as_json, asked_of, measured, say, su
 from benches.cli.run_folders import new_folder
 from benches.failures import UsageError
 from harness import storage
-from harness.paired import paired_run as paired
+from harness.paired import paired_run
 from harness.processes import progress
 from harness.timing import perf_counter
 
@@ -50,7 +50,7 @@ def _trials(options: Namespace) -> int:
         elapsed = perf_counter() - began
         storage.write_atomically(folder / COMPARISON_FILE, as_json(found))
         say(f"{arm or room.NOTHING}: {reports.formats.terminal.headline(found)}  ({folder})")
-        return found, _conditions(paired.load(folder), elapsed)
+        return found, _conditions(paired_run.load(folder), elapsed)
 
     found = room.stored(options.history) if options.history else []
     plans = options.plan or room.PLANS
@@ -62,7 +62,7 @@ def _trials(options: Namespace) -> int:
     return FINE
 
 
-def _conditions(run: paired.PairedRun, elapsed_s: float) -> room.Conditions:
+def _conditions(run: paired_run.PairedRun, elapsed_s: float) -> room.Conditions:
     environment = run.environment
     return room.Conditions(
         created=run.created,

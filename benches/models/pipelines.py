@@ -27,7 +27,7 @@ from benches.models import pipeline_border as standins
 from benches.models.stable_diffusion import UNGUIDED
 from benches.models.workloads import Batch, batch_of, facts
 from benches.schedulers import SCHEDULERS, build, settings_without_effect
-from harness.types import Case, Component, Forward, Quality, Unsupported, Workload
+from harness.types import Case, Component, Forward, Quality, Unavailable, Workload
 
 EXAMPLE_TIMESTEP = 500  # of the 1,000 that all these models were trained on
 NO_LIMIT = 10**9  # tokens: transformers gives 10**30 where tokenizer_config.json has no model_max_length
@@ -76,11 +76,11 @@ def stable_diffusion_workload(
 def dit_workload(
     pipeline: Any, case: Case, labels: Sequence[int], weights_hash: str, quality: Quality | None = None
 ) -> Workload:
-    """A workload of a `DiTPipeline`. Raises Unsupported for a scheduler, ValueError for an image size or a
+    """A workload of a `DiTPipeline`. Raises Unavailable for a scheduler, ValueError for an image size or a
     label, that it cannot have."""
     if SCHEDULERS[str(case.scheduler)].scales_input:
         usable = ", ".join(name for name, entry in SCHEDULERS.items() if not entry.scales_input)
-        raise Unsupported(
+        raise Unavailable(
             f"DiTPipeline neither scales its first latents nor keeps the unscaled ones, which scheduler "
             f"{case.scheduler!r} needs; it can use {usable}"
         )
@@ -157,7 +157,7 @@ def _cut(pipeline: Any, batch: Batch) -> tuple[truncation.Truncation, ...]:
 def _texts(pipeline: Any, case: Case, batch: Batch) -> tuple[_Part, ...]:
     encoder = pipeline.text_encoder
     if getattr(encoder.config, "use_attention_mask", False):
-        raise Unsupported("a text encoder with use_attention_mask is not supported: its component takes ids only")
+        raise Unavailable("a text encoder with use_attention_mask is not supported: its component takes ids only")
     component = Component(
         name="text_encoder",
         module=networks.TextEncoder(encoder),
@@ -171,7 +171,7 @@ def _xl_texts(pipeline: Any, case: Case, batch: Batch) -> tuple[_Part, ...]:
     config = pipeline.text_encoder_2.config
     if config.projection_dim != config.hidden_size:
         sizes = f"{config.hidden_size} to {config.projection_dim}"
-        raise Unsupported(f"text_encoder_2 projects {sizes}; they must be equal")
+        raise Unavailable(f"text_encoder_2 projects {sizes}; they must be equal")
     # SDXL's pipeline takes zeros for the empty negative prompt, without asking the text encoders.
     calls = 2 if _is_guided(case) and not pipeline.config.force_zeros_for_empty_prompt else 1
     first = Component(
@@ -195,7 +195,7 @@ def _xl_texts(pipeline: Any, case: Case, batch: Batch) -> tuple[_Part, ...]:
 def _unet(pipeline: Any, case: Case) -> _Part:
     config, rows = pipeline.unet.config, _rows(case)
     if config.time_cond_proj_dim is not None:
-        raise Unsupported("a U-Net that takes the guidance scale as an input (time_cond_proj_dim) is not supported")
+        raise Unavailable("a U-Net that takes the guidance scale as an input (time_cond_proj_dim) is not supported")
     sample = _latents(pipeline.vae, rows, config.in_channels, case)
     text = _normal(case, rows, pipeline.tokenizer.model_max_length, config.cross_attention_dim)
     inputs = [sample, _ticks(rows), text]

@@ -19,14 +19,14 @@ from benches.cli.run_folders import new_folder
 from benches.preload import libraries
 from harness import attempts, storage
 from harness.processes.loaded_code import source_digests
+from harness.processes.remaining_time import PlannedProcess
 from harness.processes.sweep import (
     BUSY_IN_A_ROW,
-    Block,
     Site,
     collect_environment,
     control,
     finish,
-    measure_block,
+    measure_process,
     new_run,
     remaining,
     stop_without_storage,
@@ -84,7 +84,7 @@ class StepwiseRun:
         """
         run = self.run or self._begin()
         for replicate in range(run.protocol.replicates):
-            run, measurement = measure_block(Block(case=case, replicate=replicate), run, self._site)
+            run, measurement = measure_process(PlannedProcess(case=case, replicate=replicate), run, self._site)
             stop_without_storage(measurement)
             if measurement.status != "ok":
                 break
@@ -108,8 +108,8 @@ class StepwiseRun:
         run = storage.load(self.folder)
         while todo := self._contended(run, case):
             measurement, attempt = todo[0]
-            block = Block(case=case, replicate=measurement.replicate)
-            _, found = measure_block(block, run, self._site, attempt)
+            process = PlannedProcess(case=case, replicate=measurement.replicate)
+            _, found = measure_process(process, run, self._site, attempt)
             stop_without_storage(found)
             self._busy = self._busy + 1 if attempts.contended(found) else 0
             run = storage.load(self.folder)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from harness.devices.cpu import ALLOWED_CPUS
 from harness.measuring.out_of_memory import is_out_of_memory
-from harness.types import Protocol, Unsupported
+from harness.types import Protocol, Unavailable
 
 if TYPE_CHECKING:
     from harness.measuring.trial import Trial
@@ -42,7 +42,7 @@ class Flush:
         self._buffer.add_(1)  # a plain fill may write around the caches
 
 
-def refused(protocol: Protocol, device: str) -> str | None:
+def unavailable(protocol: Protocol, device: str) -> str | None:
     """Why the caches of `device` ("cpu" or "cuda") cannot be flushed although the protocol asks for it, or None."""
     found = cache_bytes(device) if protocol.cold_cache else 0
     return f"cold_cache: {found}" if isinstance(found, str) else None
@@ -51,7 +51,7 @@ def refused(protocol: Protocol, device: str) -> str | None:
 @contextmanager
 def flushed(trial: Trial) -> Iterator[Flush | None]:
     """The function that flushes the caches of the trial's device; None where the protocol does not request it. The
-    buffer is freed after the block. Raises Unsupported where there is no memory for the buffer beside the model."""
+    buffer is freed after the block. Raises Unavailable where there is no memory for the buffer beside the model."""
     if not trial.protocol.cold_cache:
         yield None
         return
@@ -73,7 +73,7 @@ def _flush(size: int, device: str) -> Flush:
         if not is_out_of_memory(error):
             raise
         took = f"{size / 2**20:.0f} MiB beside the model"
-        raise Unsupported(f"cold_cache: there is no room to flush the caches, which takes {took}") from error
+        raise Unavailable(f"cold_cache: there is no room to flush the caches, which takes {took}") from error
 
 
 def _give_back(device: str) -> None:

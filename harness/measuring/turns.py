@@ -49,11 +49,11 @@ class Interleaving:
 class Turns:
     """The worker's side. It holds the turn from `begin_row` on, and gives it away with `pass_on`."""
 
-    def __init__(self, address: str, side: str) -> None:
+    def __init__(self, address: str, arm: str) -> None:
         connected = socket.socket(socket.AF_UNIX)
         connected.connect(address)
         self._referee = Connection(connected.detach())
-        self._referee.send(side)
+        self._referee.send(arm)
         self._row = self._turn = 0
 
     def begin_row(self, row: int) -> None:
@@ -92,10 +92,10 @@ class Referee:
     def run(
         self, first: str, second: str, gone: Callable[[], bool], timeout_s: float
     ) -> tuple[dict[int, dict[str, Any]], str | None]:
-        """Grants turns until both sides have gone: the machine's state by row, and the side that had the turn when
+        """Grants turns until both arms have ended: the machine's state by row, and the arm that had the turn when
         one of them vanished or time was up (None where both came to their end).
 
-        `gone` tells that a block has ended without ever asking for a turn. After `timeout_s` everybody is let go.
+        `gone` tells that a process has ended without asking for a turn. After `timeout_s` both connections close.
         """
         deadline = perf_counter() + timeout_s
         players = _Players(first, second)
@@ -137,11 +137,11 @@ class _Players:
     """Who is connected, who asks for a turn, who has it; and the machine's counters where a row begins and ends."""
 
     def __init__(self, first: str, second: str) -> None:
-        self.sides = (first, second)
+        self.arms = (first, second)
         self.connected: dict[str, Connection] = {}
         self.left: set[str] = set()
         self.asking: dict[str, tuple[int, int]] = {}
-        self.cpu_s: dict[str, float] = dict.fromkeys(self.sides, 0.0)
+        self.cpu_s: dict[str, float] = dict.fromkeys(self.arms, 0.0)
         self.holder: str | None = None
         self.stuck: str | None = None
         self._ended: set[str] = set()
@@ -153,33 +153,33 @@ class _Players:
         return len(self.connected) + len(self.left) < 2
 
     def listen(self, ready: list[Connection]) -> None:
-        for side in [s for s, c in self.connected.items() if c in ready]:
+        for arm in [s for s, c in self.connected.items() if c in ready]:
             try:
-                row, turn, used = self.connected[side].recv()
+                row, turn, used = self.connected[arm].recv()
             except (EOFError, OSError):
-                if side not in self._ended:
-                    self.stuck = self.stuck or self.holder or side
-                self.connected.pop(side).close()
-                self.left.add(side)
-                self.asking.pop(side, None)
+                if arm not in self._ended:
+                    self.stuck = self.stuck or self.holder or arm
+                self.connected.pop(arm).close()
+                self.left.add(arm)
+                self.asking.pop(arm, None)
             else:
-                self.cpu_s[side] = used
+                self.cpu_s[arm] = used
                 if row == END:
-                    self._ended.add(side)
+                    self._ended.add(arm)
                     self._mark(END)
                 else:
-                    self.asking[side] = (row, turn)
-            if self.holder == side:
+                    self.asking[arm] = (row, turn)
+            if self.holder == arm:
                 self.holder = None
 
     def grant(self, *, everybody_here: bool) -> None:
-        """Gives the turn to the side that is behind; where they are level, in the order ABBA."""
+        """Gives the turn to the arm that is behind; where they are level, in the order ABBA."""
         if self.holder is not None or not everybody_here or set(self.asking) != set(self.connected) or not self.asking:
             return
         place = min(self.asking.values())
         if (place[0], place[1] > 0) not in [(row, sampled) for row, sampled, _ in self._marks]:
             self._mark(place[0], sampled=place[1] > 0)
-        level = [side for side in self.sides if self.asking.get(side) == place]
+        level = [arm for arm in self.arms if self.asking.get(arm) == place]
         swapped = place[1] % 2 == 1
         self.holder = level[-1] if swapped else level[0]
         self.asking.pop(self.holder)

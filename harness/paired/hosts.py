@@ -45,7 +45,7 @@ class Launch:
     empty: Path
 
 
-class ArmProcess:
+class ArmHost:
     """One running host of an arm. `renewals` counts how often it was started anew, `start_s` how long that took."""
 
     def __init__(self, launch: Launch) -> None:
@@ -183,6 +183,6 @@ class ArmProcess:
         return f"; its last words: {text[-400:]}" if text else ""
 
 
-def close_all(processes: Sequence[ArmProcess]) -> None:
+def close_all(processes: Sequence[ArmHost]) -> None:
     for process in dict.fromkeys(processes):
         process.close()

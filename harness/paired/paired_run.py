@@ -24,12 +24,12 @@ from harness.types import Case, Measurement, Metric, Protocol
 
 SCHEMA: Final = 1
 HEADER_FILE: Final = "ab.json"
-BLOCKS_FILE: Final = "blocks.jsonl"
+PROCESSES_FILE: Final = "blocks.jsonl"
 PREFLIGHT_FILE: Final = "preflight.jsonl"
 CONTROL_GROUP: Final = "control"
 COPY: Final = "A/A"
 
-Side = Literal["base", "head", "control"]
+ArmName = Literal["base", "head", "control"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +44,12 @@ class PairedRow:
     group: str
     interleaving: Interleaving | None = None
 
-    def case(self, side: Side) -> Case:
+    def case(self, side: ArmName) -> Case:
         return self.head if side == "head" else self.base
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class PairedProcess:
     """One process of one arm. `measurements` by row id; `elapsed_s` is the time of the run at its end.
 
     The two blocks of a pair take turns; `slot` 0 has the first one. `server` counts the fork servers of the run, which
@@ -58,7 +58,7 @@ class Block:
 
     pair: int
     slot: int
-    arm: Side
+    arm: ArmName
     group: str
     phase: str
     server: int
@@ -122,12 +122,12 @@ def write_header(folder: Path, run: PairedRun) -> None:
     storage.write_atomically(folder / HEADER_FILE, text)
 
 
-def append_block(folder: Path, block: Block) -> None:
+def append_process(folder: Path, block: PairedProcess) -> None:
     measured = {row: storage.measurement_to_dict(m) for row, m in block.measurements.items()}
-    append_line(folder / BLOCKS_FILE, {**_shallow(block), "measurements": measured})
+    append_line(folder / PROCESSES_FILE, {**_shallow(block), "measurements": measured})
 
 
-def append_preflight(folder: Path, row: str, side: Side, measurement: Measurement) -> None:
+def append_preflight(folder: Path, row: str, side: ArmName, measurement: Measurement) -> None:
     append_line(
         folder / PREFLIGHT_FILE,
         {"row": row, "arm": side, "measurement": storage.measurement_to_dict(measurement)},
@@ -160,32 +160,32 @@ def load(folder: Path) -> PairedRun:
         raise UnreadableRun(f"{path}: {_problem(error)}") from None
 
 
-def blocks(folder: Path) -> Iterator[Block]:
+def processes(folder: Path) -> Iterator[PairedProcess]:
     """Every stored block in order of time; a last half line is left out. Raises UnreadableRun on any other bad line."""
-    for where, entry in _lines(folder / BLOCKS_FILE):
+    for where, entry in _lines(folder / PROCESSES_FILE):
         try:
             check(entry, Mapping[str, Any], "block")
             measured = {row: storage.measurement_from_dict(m) for row, m in entry["measurements"].items()}
-            block = record(Block, {**entry, "measurements": measured})
+            block = record(PairedProcess, {**entry, "measurements": measured})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnreadableRun(f"{where}: of another version? {_problem(error)}") from None
         yield block
 
 
-def preflight(folder: Path) -> Iterator[tuple[str, Side, Measurement]]:
+def preflight(folder: Path) -> Iterator[tuple[str, ArmName, Measurement]]:
     """(row id, arm, measurement) of the preflight, in order of time."""
     for where, entry in _lines(folder / PREFLIGHT_FILE):
         try:
             check(entry, Mapping[str, Any], "preflight")
             check(entry["row"], str, "row")
-            check(entry["arm"], Side, "arm")
+            check(entry["arm"], ArmName, "arm")
             found = entry["row"], entry["arm"], storage.measurement_from_dict(entry["measurement"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnreadableRun(f"{where}: {_problem(error)}") from None
         yield found
 
 
-def _shallow(block: Block) -> dict[str, Any]:
+def _shallow(block: PairedProcess) -> dict[str, Any]:
     return {name: value for name, value in vars(block).items() if name != "measurements"}
 
 

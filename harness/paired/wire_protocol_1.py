@@ -24,6 +24,7 @@ from harness.types import Case, Protocol
 
 NUMBER: Final = 1
 COMMANDS: Final = {MEASURE: "block"}
+FIELDS: Final = {"arm": "side"}
 
 
 class _Record:
@@ -121,11 +122,11 @@ def _written(value: Any) -> Any:
         return value
     found = cls()
     for field in fields(value):
-        given = getattr(value, field.name)
-        if field.name in cls.names:
-            vars(found)[field.name] = _written(given)
+        given, name = getattr(value, field.name), FIELDS.get(field.name, field.name)
+        if name in cls.names:
+            vars(found)[name] = _written(given)
         elif given != field.default:
-            raise OtherProtocol(f"protocol {NUMBER}, which has no {cls.__name__}.{field.name}")
+            raise OtherProtocol(f"protocol {NUMBER}, which has no {cls.__name__}.{name}")
     return found
 
 

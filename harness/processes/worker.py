@@ -1,4 +1,4 @@
-"""One fresh process for each block of measurement, and a status for every way in which it can end.
+"""One fresh process for each measurement, and a status for every way in which it can end.
 
 A fork server with the libraries imported and no device touched gives a process in about 0.2 s. The worker leads a
 process group of its own (a hang is killed with its children), dies with its parent, ignores Ctrl-C (the parent
@@ -40,7 +40,7 @@ from harness.processes import threads as thread_rule
 from harness.processes.endings import Reply
 from harness.processes.measure import Job, Outcome, measure
 from harness.timing import perf_counter
-from harness.types import Measurement, Unsupported
+from harness.types import Measurement, Unavailable
 
 PRELOAD = ("torch", "harness.processes.measure")
 REFERENCE_GRACE_S = 60.0  # to load the model of a reference, and to end a process of its own
@@ -172,7 +172,7 @@ def measure_job(job: Job, report: Report, turns: Turns | None = None) -> Outcome
             traceback.print_exc()
         if kept:
             return _without_the_rest(kept[-1], one_line(error))
-        if isinstance(error, Unsupported):
+        if isinstance(error, Unavailable):
             return _ended(job, "skipped", str(error))
         if isinstance(error, Mismatch):
             return _ended(job, "invalid", str(error))

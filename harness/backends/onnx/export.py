@@ -44,7 +44,7 @@ from harness.numerics.precision import (
     rest_of,
 )
 from harness.numerics.share import NOTHING, Share, Shares
-from harness.types import Component, Unsupported
+from harness.types import Component, Unavailable
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +89,7 @@ def exported(components: Sequence[Component], request: BuildRequest, recipe: str
     """The ONNX files of all components; files that do not exist yet are exported. Each has the form `recipe`, or that
     form's fp32 variant for a component that overflows in fp16. Raises what the exporter or the checker raises."""
     if "dynamic_size" in request.optimizations and not any(x.ndim == 4 for c in components for x in c.inputs):
-        raise Unsupported("dynamic_size: no network of this model takes pictures or latents")
+        raise Unavailable("dynamic_size: no network of this model takes pictures or latents")
     return [_exported(c, request, of_component(c, recipe)) for c in components]
 
 
@@ -212,7 +212,7 @@ def _plain(component: Component, request: BuildRequest, base: str) -> Path:
 
 
 def _write(component: Component, recipe: str, path: Path, optimizations: Sequence[str]) -> None:
-    """Writes the file, with the free dimensions that are asked for. Raises Unsupported where one is not."""
+    """Writes the file, with the free dimensions that are asked for. Raises Unavailable where one is not."""
     import onnx
     import torch
 
@@ -235,7 +235,7 @@ def _write(component: Component, recipe: str, path: Path, optimizations: Sequenc
             )
         except torch.onnx.OnnxExporterError as error:
             if shapes is not None and any(words in str(error) for words in MADE_CONSTANT):
-                raise Unsupported(_fixed(component.name, free, optimizations)) from error
+                raise Unavailable(_fixed(component.name, free, optimizations)) from error
             one_tensor(module(*inputs), module)  # the exporter's own error about such an output is unclear
             raise
     assert program is not None  # dynamo=True with no file to write returns the program
@@ -250,7 +250,7 @@ def _write(component: Component, recipe: str, path: Path, optimizations: Sequenc
     onnx.save(model, path)
     dims = [i.type.tensor_type.shape.dim for i in model.graph.input]
     if not all(dims[i][axis].dim_param for i, axes in enumerate(free) for axis in axes):
-        raise Unsupported(_fixed(component.name, free, optimizations))
+        raise Unavailable(_fixed(component.name, free, optimizations))
 
 
 def _is_one_tensor(program: Any) -> bool:
