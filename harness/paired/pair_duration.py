@@ -1,4 +1,4 @@
-"""How long a pair takes: how often each row of it changes hands, and the seconds that this will cost."""
+"""How long a pair takes: the turns of each of its rows, and the seconds that they need."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STARTS: Final = ("load_s", "build_cached_s", "capture_s", "first_call_s")  # of 
 
 
 class PairDuration:
-    """Seconds that a pair will take: each row's own, and what the processes of its group cost beside the rows."""
+    """The seconds that a pair will take: those of its rows, and those that its processes take beside the rows."""
 
     def __init__(self) -> None:
         self._rows: dict[str, float] = {}
@@ -43,7 +43,7 @@ class PairDuration:
         self._overhead[group] = max(0.0, seconds - sum(rows.values()))
 
     def seconds(self, group: str, rows: Sequence[str]) -> float:
-        """The last pair's own seconds; a row or a group that was never measured counts as the longest of the others."""
+        """The seconds of the last pair. A row or a group that was never measured counts as the longest other one."""
         longest, overhead = max(self._rows.values(), default=1.0), max(self._overhead.values(), default=1.0)
         return self._overhead.get(group, overhead) + sum(self._rows.get(row, longest) for row in rows)
 

@@ -1,8 +1,8 @@
-"""The nouns of a paired run: rows with a case for each arm, blocks, the plan, and the folder they are stored in.
+"""The records of a paired run: rows with a case for each arm, processes, the header, and the folder that stores them.
 
     runs/<id>/ab.json           schema, arms, what each arm loaded, rows, protocol, budget, seed, environment
     runs/<id>/preflight.jsonl   one full measurement of each row and arm: outputs, memory, counts
-    runs/<id>/blocks.jsonl      one block a line, in order of time, with all raw samples
+    runs/<id>/blocks.jsonl      one process a line, in order of time, with all raw samples
 
 Format history: 1 (0.2.0) first.
 """
@@ -34,8 +34,8 @@ ArmName = Literal["base", "head", "control"]
 
 @dataclass(frozen=True, kw_only=True)
 class PairedRow:
-    """One question: the same work in both arms. `group` shares a process. `interleaving` is None where it is not timed
-    (one arm failed in the preflight)."""
+    """The same work in both arms. The rows of a `group` are measured in one process. `interleaving` is None where the
+    row is not timed, because one arm failed in the preflight."""
 
     id: str
     label: str
@@ -50,10 +50,10 @@ class PairedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedProcess:
-    """One process of one arm. `measurements` by row id; `elapsed_s` is the time of the run at its end.
+    """One process of a pair. `measurements` are by row id, and `elapsed_s` is the time of the run at its end.
 
-    The two blocks of a pair take turns; `slot` 0 has the first one. `server` counts the fork servers of the run, which
-    are renewed now and then.
+    The two processes of a pair take turns; `slot` 0 has the first turn. `server` is the number of the arm's fork
+    server, which is renewed several times in a run. `sentinel` has the seconds of the control workload.
     """
 
     pair: int
@@ -161,7 +161,8 @@ def load(folder: Path) -> PairedRun:
 
 
 def processes(folder: Path) -> Iterator[PairedProcess]:
-    """Every stored block in order of time; a last half line is left out. Raises UnreadableRun on any other bad line."""
+    """Every stored process in order of time; a last line that was cut off is left out. Raises UnreadableRun on another
+    line that cannot be read."""
     for where, entry in _lines(folder / PROCESSES_FILE):
         try:
             check(entry, Mapping[str, Any], "block")
