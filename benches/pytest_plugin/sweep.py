@@ -21,7 +21,7 @@ from harness import attempts, storage
 from harness.processes.loaded_code import source_digests
 from harness.processes.remaining_time import PlannedProcess
 from harness.processes.sweep import (
-    BUSY_IN_A_ROW,
+    CONTENDED_IN_A_ROW,
     Site,
     collect_environment,
     control,
@@ -104,7 +104,7 @@ class StepwiseRun:
 
     def _again(self, case: Case) -> Run:
         """The run, after processes of `case` that met a busy machine were measured again as often as the protocol says.
-        After BUSY_IN_A_ROW busy attempts in a row the machine is taken to stay so."""
+        After CONTENDED_IN_A_ROW busy attempts in a row the machine is taken to stay so."""
         run = storage.load(self.folder)
         while todo := self._contended(run, case):
             measurement, attempt = todo[0]
@@ -119,7 +119,7 @@ class StepwiseRun:
         own = [m for m in run.measurements if m.case.id == case.id]
         if own and not any(attempts.contended(m) for m in own):
             self._busy = 0
-        if self._busy >= BUSY_IN_A_ROW:
+        if self._busy >= CONTENDED_IN_A_ROW:
             return []
         return attempts.again(own, run.superseded, run.protocol.contended_retries)
 

@@ -38,10 +38,10 @@ from harness.types import Case, Measurement
 
 RENEWAL: Final = 8
 RENEWAL_APART: Final = 2
-BLOCK_PROBES: Final = ("startup", "latency")
+PAIR_PROBES: Final = ("startup", "latency")
 PATIENCE: Final = 5.0  # times what a pair is expected to take
 WORTH: Final = 3.0  # hosts are not renewed for remaining work of less than this many times the renewal
-BLOCK_FACTS: Final = (
+PAIR_FACTS: Final = (
     "work_hash",
     "weights_hash",
     "output_hash",
@@ -312,7 +312,7 @@ class Pairs:
             cache=self.cache(arm, case),
             threads=self.run.threads,
             plugins=self.plugins,
-            only=BLOCK_PROBES,
+            only=PAIR_PROBES,
             injections=tuple(self.run.arms[1 if arm == "head" else 0]["injections"]),
             interleaving=row.interleaving,
         )
@@ -327,9 +327,9 @@ class Pairs:
 
 
 def _of_pair(measurement: Measurement, state: Mapping[str, Any] | None) -> Measurement:
-    """The measurement with the machine's state as the referee saw it (the other arm is no stranger), and with the
-    facts that prove its work; the rest is the same in every process and in the preflight."""
-    facts = {k: v for k, v in measurement.facts.items() if k in BLOCK_FACTS}
+    """The measurement with the machine's state as the referee saw it (the other arm is not counted as another
+    process), and with the facts that prove its work. Other facts are equal in all processes and in the preflight."""
+    facts = {k: v for k, v in measurement.facts.items() if k in PAIR_FACTS}
     kept = tuple(w for w in measurement.warnings if not w.startswith("contended"))
     seen = {**measurement.state, **(state or {}), "peers": 1}
     return replace(measurement, facts=facts, state=seen, warnings=(*kept, *contention.warnings(seen)))

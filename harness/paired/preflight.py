@@ -25,7 +25,7 @@ from harness.processes.measure import Job
 from harness.types import Measurement, Metric
 
 QUALITY_PROBES: Final = ("quality",)
-QUALITY_SHARE: Final = 0.25  # of the budget that is left: more than that is not spent on judging outputs
+QUALITY_SHARE: Final = 0.25  # of the budget that is left: quality takes no more
 ORDER: Final = "preflight"
 
 Measured = tuple[Measurement, tuple[Metric, ...]]
@@ -47,10 +47,10 @@ def preflight(pairs: Pairs, rows: Sequence[PairedRow], only: tuple[str, ...], re
 
 
 def quality(pairs: Pairs, rows: Sequence[PairedRow]) -> dict[str, Metric]:
-    """Judges the outputs of `rows` in both arms, by the models' own judges; the metrics that they brought.
+    """Measures the quality of the outputs of `rows` in both arms; the metrics of the models.
 
-    What does not fit into QUALITY_SHARE of the time that is left is not stored: the row's quality stays undecided, and
-    the comparison says so.
+    What does not fit into QUALITY_SHARE of the time that is left is not stored. The quality of such a row stays
+    undecided, and the comparison says so.
     """
     deadline = pairs.left_s * (1 - QUALITY_SHARE)
     found: dict[str, Metric] = {}

@@ -19,7 +19,7 @@ class PlannedProcess:
 class RemainingTime:
     """Remaining seconds, from the processes measured so far. A case not measured yet counts as the mean of the others.
 
-    A later process of a case is shorter than its first, which also judges the quality: until one has been seen it
+    A later process of a case is shorter than its first, which also measures the quality. Until one was measured, it
     counts as `LATER_SHARE` of the first.
     """
 

@@ -3,7 +3,7 @@
 The first process of every case comes first, in the suite's order (so that a sweep that is stopped early has each row),
 then the further ones, each round in a shuffled order, so that slow minutes of a shared machine do not all hit one row.
 At the end of each round stands the A/A control: the cheapest row twice more, as two rows of the same code. At the end
-of all, processes that met a busy machine are measured again (`harness.attempts`). A failure of the environment (a
+of all, processes that were contended are measured again (`harness.attempts`). A failure of the environment (a
 full disk, a kill from outside) is not a result: it is stored, and measured again when the run is resumed.
 """
 
@@ -32,7 +32,7 @@ from harness.types import Case, Control, Measurement, Metric, Run, Suite
 
 ENVIRONMENT_TIMEOUT_S = 300.0
 SHUFFLE_SEED = 20
-BUSY_IN_A_ROW = 3
+CONTENDED_IN_A_ROW = 3
 CONTROL_PROBES = ("startup", "latency")
 
 
@@ -179,19 +179,19 @@ def control(number: int, run: Run, site: Site) -> None:
 
 
 def _again(run: Run, site: Site, listener: Listener) -> None:
-    """Measures again what met a busy machine, until an attempt was quiet, as often as the protocol says. After
-    BUSY_IN_A_ROW busy attempts in a row the machine is taken to stay so."""
-    busy = 0
+    """Measures contended processes again until an attempt is not contended, as often as the protocol says. It stops
+    after CONTENDED_IN_A_ROW contended attempts in a row, because the machine probably stays contended."""
+    contended = 0
     while todo := attempts.again(run.measurements, run.superseded, run.protocol.contended_retries):
         listener.begin(len(todo), len(todo))
         for measurement, attempt in todo:
-            if busy == BUSY_IN_A_ROW:
+            if contended == CONTENDED_IN_A_ROW:
                 return
             listener.start(measurement.case, measurement.replicate, None)
-            listener.phase("again: the machine was busy")
+            listener.phase("again: it was contended")
             process = PlannedProcess(case=measurement.case, replicate=measurement.replicate)
             run, found = measure_process(process, run, site, attempt)
-            busy = busy + 1 if attempts.contended(found) else 0
+            contended = contended + 1 if attempts.contended(found) else 0
             listener.end(found)
             stop_without_storage(found)
         run = storage.load(Path(str(run.folder)))
