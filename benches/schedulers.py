@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.registry import SCHEDULERS
-from harness.types import Unsupported
+from harness.types import Unavailable
 
 __all__ = ["SCHEDULERS", "Scheduler", "build", "settings_without_effect"]
 
@@ -86,7 +86,7 @@ class Scheduler:
 def build(name: str, config: Mapping[str, Any]) -> Any:
     """The diffusers scheduler `name` on the noise schedule of a model whose own scheduler has `config`.
 
-    Raises UnknownName for another name, Unsupported if the class cannot reproduce the model's noise schedule.
+    Raises UnknownName for another name, Unavailable if the class cannot reproduce the model's noise schedule.
     """
     import diffusers
 
@@ -96,7 +96,7 @@ def build(name: str, config: Mapping[str, Any]) -> Any:
     own_settings = _parameters(scheduler_class)
     for setting, only in ONLY_VALUE.items():
         if setting not in own_settings and schedule.get(setting, only) != only:
-            raise Unsupported(
+            raise Unavailable(
                 f"scheduler {name!r} ({entry.diffusers_class}) has no setting {setting!r}, and scheduler_config.json "
                 f"of these weights asks for {schedule[setting]!r}: choose another scheduler"
             )
@@ -120,12 +120,12 @@ def settings_without_effect(name: str, config: Mapping[str, Any]) -> dict[str, A
 
 
 def _schedule(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The noise schedule in the configuration of a model's own scheduler. Unsupported if it has no betas."""
+    """The noise schedule in the configuration of a model's own scheduler. Unavailable if it has no betas."""
     import diffusers
 
     own_class = getattr(diffusers, str(config.get("_class_name")), None)
     if own_class is not None and "beta_schedule" not in _parameters(own_class):
-        raise Unsupported(
+        raise Unavailable(
             f"these weights were trained for {own_class.__name__}, whose noise schedule is not one of betas; the "
             f"schedulers here ({', '.join(SCHEDULERS)}) cannot have it"
         )

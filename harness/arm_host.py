@@ -1,10 +1,11 @@
 """The process that serves one arm: it holds a fork server of the arm's own interpreter and environment.
 
-    PYTHON -m harness.arm_host REQUESTS ALIVE
+    PYTHON -m harness.arm_host REQUESTS ALIVE PROTOCOL
 
-REQUESTS is the file descriptor of a socket that carries pickled (command, argument) and replies; ALIVE is the end of a
-pipe that closes with the driver, which ends this process too. The driver and the host share the measuring code
-(or, where the project under test is imgbench itself, its interface).
+REQUESTS is the file descriptor of a socket that carries requests and replies. ALIVE is the end of a pipe that closes
+with the driver, which ends this process too. PROTOCOL is the number of the protocol that the driver speaks
+(`harness.paired.wire_protocol`). Where the project under test is imgbench itself, the driver and the host are two
+versions of it.
 """
 
 from __future__ import annotations
@@ -18,45 +19,52 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from harness.causes import one_line
 from harness.measuring.parent_process import die_with
-from harness.paired.paired_process import BlockJob, measure_block
+from harness.paired import wire_protocol
+from harness.paired.paired_process import ProcessJob, measure_rows
 from harness.processes.endings import Reply
 from harness.processes.environment import collect_or_reason
 from harness.processes.loaded_code import loaded_code
 from harness.processes.worker import Workers
+from harness.reasons import Reason
 
 QUESTION_TIMEOUT_S = 300.0
 
 
 def serve(connection: Connection) -> None:
-    """Answers until the driver goes away. A message is (number, command, argument), a reply (number, Reply).
+    """Answers until the driver goes away. The first request is a pickled (number, "start", argument), which drivers of
+    every version send.
 
-    Blocks run in threads, because the two blocks of a pair run side by side and may share this host.
+    Requests are answered in threads, because the two processes of a pair run at the same time and may share this host.
     """
-    workers: Workers | None = None
+    number, _, (plugins, logs, preload, paths, last_paths) = connection.recv()
+    sys.path[:] = [*paths, *sys.path, *last_paths]
+    workers = Workers(plugins, Path(logs), preload)
     sending = threading.Lock()
 
-    def answer(number: int, function: Callable[..., Any], argument: Any, command: str) -> None:
-        assert workers is not None, "the first command is start"
-        reply = _answer(workers, function, argument, f"{command}-{number % 2}")
-        with sending, suppress(OSError):  # the driver may have gone
-            connection.send((number, reply))
-
-    while True:
+    def answer(number: int, command: str, argument: Any) -> None:
         try:
-            number, command, argument = connection.recv()
+            message = wire_protocol.reply(number, _answer(workers, command, argument, f"{command}-{number % 2}"))
+        except (ValueError, TypeError, KeyError) as error:  # a value that JSON cannot hold, or an unknown command
+            message = wire_protocol.reply(
+                number, Reply(status="failed", reason=Reason("error", {"error": one_line(error)}))
+            )
+        with sending, suppress(OSError):  # the driver may have gone
+            connection.send_bytes(message)
+
+    command, argument = "start", None
+    while True:
+        threading.Thread(target=answer, args=(number, command, argument), daemon=True).start()
+        try:
+            number, command, argument = wire_protocol.read_request(connection.recv_bytes())
         except EOFError:
             return
-        if command == "start":
-            plugins, logs, preload, paths, last_paths = argument
-            sys.path[:] = [*paths, *sys.path, *last_paths]
-            workers = Workers(plugins, Path(logs), preload)
-        threading.Thread(target=answer, args=(number, COMMANDS[command], argument, command), daemon=True).start()
 
 
-def _answer(workers: Workers, function: Callable[..., Any], argument: Any, name: str) -> Reply:
+def _answer(workers: Workers, command: str, argument: Any, name: str) -> Reply:
     timeout_s = QUESTION_TIMEOUT_S
-    if isinstance(argument, BlockJob):
+    if isinstance(argument, ProcessJob):
         timeout_s = sum(job.protocol.timeout_s for job in argument.jobs)
     phase = "start"
 
@@ -64,7 +72,7 @@ def _answer(workers: Workers, function: Callable[..., Any], argument: Any, name:
         nonlocal phase
         phase = text
 
-    reply = workers.call(function, argument, timeout_s, name, report)
+    reply = workers.call(COMMANDS[command], argument, timeout_s, name, report)
     return reply if reply.status == "ok" else replace(reply, phase=phase)
 
 
@@ -79,14 +87,20 @@ def _loaded(argument: tuple[tuple[str, ...], tuple[str, ...]], _report: Callable
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "start": _started,
-    "block": measure_block,
+    wire_protocol.MEASURE: measure_rows,
     "environment": collect_or_reason,
     "loaded": _loaded,
 }
 
 
 def main() -> None:
-    requests, alive = (int(text) for text in sys.argv[1:3])
+    requests, alive, *given = (int(text) for text in sys.argv[1:])
+    protocol = given[0] if given else 1  # a driver of protocol 1 does not give its number
+    if protocol < wire_protocol.NUMBER:  # a newer driver knows whether it can speak this one
+        sys.exit(
+            f"this version of imgbench speaks protocol {wire_protocol.NUMBER} of `imgbench ab`, and the version that "
+            f"started it speaks protocol {protocol}"
+        )
     die_with(alive)
     serve(Connection(requests))
 

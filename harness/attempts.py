@@ -1,8 +1,7 @@
-"""Attempts: a process that met a busy machine, or that failed, is measured again, and nothing is thrown away.
+"""Attempts: a process that was contended, or that failed, is measured again, and every attempt is stored.
 
-The choice between ok attempts is by what the kernel and the driver counted during the block
-(`harness.measuring.contention`),
-never by its time: the first quiet attempt counts, and where none was quiet the first one, with its warning.
+What the kernel and the driver counted during the process decides between ok attempts (`harness.measuring.contention`),
+never its time. The first attempt without contention counts. If all were contended, the first one does, with a warning.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Defaults that a suite leaves open, and one value for equal settings: a folder's image size, no guidance."""
+"""Values of axes that a suite leaves out, and one value for equal settings: the image size of a folder, no guidance."""
 
 from __future__ import annotations
 

@@ -28,12 +28,7 @@ def measurement(entry: Mapping[str, Any]) -> dict[str, Any]:
     """A measurement of schema 1 with the reasons of schema 2, as `harness.records` reads them. Raises ValueError for a
     cause that no version has written."""
     values = dict(entry)
-    cause = values.pop("cause", None)
-    if isinstance(values.get("reason"), str):
-        kind = str(Cause(cause)) if cause is not None else _kind(values["reason"])
-        values["reason"] = stated(values["reason"], kind).to_json()
-    elif cause is not None:
-        raise ValueError(f"the cause {cause!r} has no reason")
+    values["reason"] = reason(values.get("reason"), values.pop("cause", None))
     if isinstance(values.get("missing"), Mapping):
         values["missing"] = {name: _missing(told) for name, told in values["missing"].items()}
     if isinstance(values.get("warnings"), list):
@@ -41,6 +36,17 @@ def measurement(entry: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(values.get("state"), Mapping):
         values["state"] = _state(values["state"])
     return values
+
+
+def reason(told: Any, cause: Any) -> Any:
+    """A reason and a cause of schema 1 as one reason of schema 2. Raises ValueError for a cause that no version has
+    written, and for one without a reason."""
+    if isinstance(told, str):
+        kind = str(Cause(cause)) if cause is not None else _kind(told)
+        return stated(told, kind).to_json()
+    if cause is not None:
+        raise ValueError(f"the cause {cause!r} has no reason")
+    return told
 
 
 def contention(told: Any) -> Any:

@@ -39,7 +39,7 @@ Samples = dict[str, list[float]]
 Forward = Callable[..., "torch.Tensor"]
 
 
-class Unsupported(ValueError):
+class Unavailable(ValueError):
     """A combination that a model or a backend cannot do: its row is `skipped`, with this as the reason (a `Reason`, or
     text)."""
 
@@ -228,7 +228,7 @@ class Protocol:
 
     A process takes samples until the 95 % interval of its own median is within ±`target_interval` of it (None: not
     asked for), but at least `min_samples` in `min_sample_time_s` and for at most `max_sample_time_s`. A process that
-    met a busy machine is measured again up to `contended_retries` times. With `cold_cache` the caches are flushed
+    was contended is measured again up to `contended_retries` times. With `cold_cache` the caches are flushed
     before each iteration (`harness.measuring.cold_cache`).
     """
 
@@ -265,11 +265,11 @@ class Measurement:
     """What one worker process found for one case: raw samples by metric, or the status and reason why there are none.
 
     `samples` and `warmup` are raw values in base units. `missing` gives the reason for each metric that could not be
-    measured. `attempt` counts how often the same process of a case was repeated, because the machine was busy or a
-    failure was retried. `facts` is the proof of execution (providers, dtypes, calls counted, output hash) and the work
-    identity. `state` is the machine during the block (PSI, load, clocks) and the seconds of the sentinels. `warnings`
-    are shown beside the row. `images` are file names relative to the run folder. `reason`, `missing` and `warnings`
-    also take text, which becomes a reason of its own kind (`harness.reasons`).
+    measured. `attempt` counts how often the same process of a case was repeated, because it was contended or a failure
+    was retried. `facts` is the proof of execution (providers, dtypes, calls counted, output hash) and the work
+    identity. `state` is the machine during the measurement (PSI, load, clocks) and the seconds of the control workload.
+    `warnings` are shown beside the row. `images` are file names relative to the run folder. `reason`, `missing` and
+    `warnings` also take text, which becomes a reason of its own kind (`harness.reasons`).
     """
 
     case: Case

@@ -20,7 +20,7 @@ from benches.cli import main
 from benches.cli.arguments import seconds
 from benches.failures import UsageError
 from harness.measuring.turns import shared_cpus
-from harness.paired import paired_run as paired
+from harness.paired import paired_run
 from harness.types import Case
 
 HERE = Path(__file__).parent
@@ -64,18 +64,18 @@ def test_a_planted_slow_down_is_red_in_its_row_alone(slowed: tuple[Path, subproc
 
 @pytest.mark.slow
 def test_every_block_of_the_slowed_arm_says_so(slowed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    stored = list(paired.blocks(run_of(slowed)))
+    stored = list(paired_run.processes(run_of(slowed)))
     told = {(b.arm, "b256" in row, bool(m.facts.get("injected"))) for b in stored for row, m in b.measurements.items()}
     assert {t for t in told if t[2]} == {("head", True, True)}
     assert {b.arm for b in stored} == {"base", "head", "control"}
-    assert {(b.group == paired.CONTROL_GROUP, bool(b.sentinel)) for b in stored} == {(True, False), (False, True)}
+    assert {(b.group == paired_run.CONTROL_GROUP, bool(b.sentinel)) for b in stored} == {(True, False), (False, True)}
 
 
 @pytest.mark.slow
 def test_both_arms_have_equal_counts_and_take_turns(slowed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     run = run_of(slowed)
-    rows = {row.id: row for row in paired.load(run).rows}
-    measured = [found for block in paired.blocks(run) for found in block.measurements.items()]
+    rows = {row.id: row for row in paired_run.load(run).rows}
+    measured = [found for block in paired_run.processes(run) for found in block.measurements.items()]
     assert {row for row, _ in measured} == rows.keys()
     for row, measurement in measured:
         counts = rows[row].interleaving
@@ -90,10 +90,10 @@ def test_both_processes_of_a_pair_run_on_the_same_cpus(
 ) -> None:
     """Read back in the processes themselves."""
     run = run_of(slowed)
-    threads = paired.load(run).threads
+    threads = paired_run.load(run).threads
     bound = [
         (shared_cpus(b.pair, threads), tuple(m.state.get("cpus", ())))
-        for b in paired.blocks(run)
+        for b in paired_run.processes(run)
         for m in b.measurements.values()
     ]
     assert bound
@@ -117,9 +117,9 @@ def test_replay_is_bit_for_bit_and_sees_an_edited_value(
     assert "bit for bit the same" in capsys.readouterr().out
     assert main(["explain", str(run), "b256"]) == 0
     assert "screen, 8 pairs: shift" in capsys.readouterr().out
-    path = run / paired.BLOCKS_FILE
+    path = run / paired_run.PROCESSES_FILE
     path.write_text("\n".join(path.read_text().split("\n")[4:]))  # the first pairs are gone
-    paired.write_header(run, replace(paired.load(run), rule=1))
+    paired_run.write_header(run, replace(paired_run.load(run), rule=1))
     assert main(["replay", str(run)]) == NOT_COMPARABLE
     told = capsys.readouterr().out
     assert "another decision" in told

@@ -20,8 +20,8 @@ from benches.ab import driver
 from benches.cli import main, parser
 from benches.cli.ab import asked_of, suite_of
 from harness.measuring import turns
-from harness.paired import paired_run as paired
-from harness.paired.paired_run import Block, PairedRun
+from harness.paired import paired_run
+from harness.paired.paired_run import PairedProcess, PairedRun
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
@@ -61,9 +61,9 @@ class Brief(PairedDecider):
     def wanted(self) -> set[str]:
         return {row.id for row in self.run.rows if self.pairs["planted_ok"] < ROUNDS} - self.broken.keys()
 
-    def add(self, first: Block, second: Block) -> None:
+    def add(self, first: PairedProcess, second: PairedProcess) -> None:
         super().add(first, second)
-        if first.group != paired.CONTROL_GROUP:
+        if first.group != paired_run.CONTROL_GROUP:
             self.pairs.update({row.split("-")[0] for row in first.measurements | second.measurements})
 
 
@@ -105,9 +105,9 @@ def test_the_other_rows_go_on(broken: tuple[Path, Comparison]) -> None:
     folder, found = broken
     measured = [
         m.status
-        for block in paired.blocks(folder)
+        for block in paired_run.processes(folder)
         for row, m in block.measurements.items()
-        if row.startswith("planted_ok-") and block.group != paired.CONTROL_GROUP
+        if row.startswith("planted_ok-") and block.group != paired_run.CONTROL_GROUP
     ]
     assert measured == ["ok"] * 2 * ROUNDS
     (latency,) = [v for v in of_rows(found, "planted_ok").verdicts if v.metric == "latency_s"]
@@ -122,7 +122,7 @@ def test_a_base_that_breaks_leaves_nothing_to_compare_with(broken: tuple[Path, C
 
 def test_a_hang_costs_one_time_out_and_its_server(broken: tuple[Path, Comparison]) -> None:
     folder, found = broken
-    blocks = list(paired.blocks(folder))
+    blocks = list(paired_run.processes(folder))
     hung = [m for b in blocks for row, m in b.measurements.items() if "hang" in row and m.status != "ok"]
     assert [m.status for m in hung] == ["timeout"]
     assert {b.server for b in blocks} > {0}
@@ -141,7 +141,7 @@ def test_an_interrupted_run_keeps_its_pairs_and_leaves_no_process(
     assert "imgbench replay" in output
     assert "Traceback" not in output
     assert all_gone(tmp_path)
-    assert len(list(paired.blocks(stored.parent))) >= 2
+    assert len(list(paired_run.processes(stored.parent))) >= 2
     assert main(["replay", str(stored.parent)]) == 0
     assert '"verdicts"' in capsys.readouterr().out
 
@@ -153,7 +153,7 @@ def test_a_killed_run_leaves_no_process_and_readable_blocks(tmp_path: Path) -> N
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=120)
     assert all_gone(tmp_path)
-    assert len(list(paired.blocks(stored.parent))) >= 2
+    assert len(list(paired_run.processes(stored.parent))) >= 2
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def wait_for_blocks(folder: Path, process: subprocess.Popen[str]) -> Path:
     """The file of blocks, once it holds a pair."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
-        for path in folder.glob(f"runs/*/{paired.BLOCKS_FILE}"):
+        for path in folder.glob(f"runs/*/{paired_run.PROCESSES_FILE}"):
             if path.read_text().count("\n") >= 2:
                 return path
         time.sleep(0.2)

@@ -167,6 +167,10 @@ def test_names_that_clash_with_ours_are_refused(project: Path, tmp_path: Path) -
     assert not (tmp_path / "links").exists()
 
 
+def test_this_version_is_an_imgbench() -> None:
+    assert arms._is_imgbench(arms.OUR_ROOT)
+
+
 def test_packages_that_the_tree_does_not_show_are_found_where_they_are_installed(tmp_path: Path) -> None:
     """A namespace package, an extension whose sources are in src/, and nothing of the installer's own."""
     site = tmp_path / "venv" / "lib" / "python3.11" / "site-packages"

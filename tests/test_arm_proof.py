@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import planted
 import pytest
 import torch
-from paired_fixture import paired_run
+from paired_fixture import new_paired_run
 from project_fixture import commit, git
 
 from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE, USAGE
@@ -22,7 +22,7 @@ from benches.ab import arm_proof, arms
 from benches.ab import driver as ab_room
 from benches.failures import NotComparable
 from harness.paired.arms import Arm
-from harness.paired.paired_process import BlockJob, measure_block
+from harness.paired.paired_process import ProcessJob, measure_rows
 from harness.processes.loaded_code import imported_code
 from harness.processes.measure import Job
 from harness.types import Case, Measurement, Protocol
@@ -82,10 +82,10 @@ def test_a_block_tells_what_its_process_had_imported(tmp_path: Path) -> None:
         threads=torch.get_num_threads(),
         only=("startup", "latency"),
     )
-    block = BlockJob(jobs=(job,), sentinel=False, packages=("planted", "never_imported"))
-    (found,) = measure_block(block, lambda _phase: None).measurements
+    block = ProcessJob(jobs=(job,), sentinel=False, packages=("planted", "never_imported"))
+    (found,) = measure_rows(block, lambda _phase: None).measurements
     assert (found.status, found.facts["imported"]) == ("ok", {"planted": planted.__file__})
-    (plain,) = measure_block(replace(block, packages=()), lambda _phase: None).measurements
+    (plain,) = measure_rows(replace(block, packages=()), lambda _phase: None).measurements
     assert "imported" not in plain.facts
 
 
@@ -185,7 +185,7 @@ def test_the_same_commit_twice_is_refused_with_every_artefact(
 
 def test_the_proof_of_a_run_says_what_was_imported_and_a_run_of_other_work_stops() -> None:
     place = str(PLACE / "tiny" / "__init__.py")
-    run = SimpleNamespace(run=paired_run(proof=("head: its own code",)))
+    run = SimpleNamespace(run=new_paired_run(proof=("head: its own code",)))
     asked = SimpleNamespace(base=replace(ARM, name="base", folder=None, packages=()), head=ARM)
     ab_room._prove_use(run, asked, [measured({"tiny": place})])  # type: ignore[arg-type]
     assert run.run.proof == ("head: its own code", f"head used while measuring: tiny ({place})")

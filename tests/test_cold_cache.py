@@ -105,8 +105,8 @@ def test_a_gpu_is_asked_for_its_l2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cold_cache.cache_bytes("cuda") == 50 * 2**20
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _index: SimpleNamespace(L2_cache_size=0))
     reason = "cold_cache: the driver does not report the size of this GPU's L2 cache"
-    assert str(cold_cache.refused(COLD, "cuda")) == reason
-    assert cold_cache.refused(replace(COLD, cold_cache=False), "cuda") is None
+    assert str(cold_cache.unavailable(COLD, "cuda")) == reason
+    assert cold_cache.unavailable(replace(COLD, cold_cache=False), "cuda") is None
 
 
 def test_the_buffer_of_twice_the_cache_is_written_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,10 +158,10 @@ class Neighbour:
         return "a CPU"
 
     def sensors(self) -> None: ...
-    def start_block(self) -> dict[str, Any]:
+    def start_span(self) -> dict[str, Any]:
         return {"at": self.now}
 
-    def block_state(self, before: dict[str, Any]) -> dict[str, Any]:
+    def span_state(self, before: dict[str, Any]) -> dict[str, Any]:
         other = max(0.0, min(self.now, self.end) - max(before["at"], self.begin))
         return {"elapsed_s": self.now - before["at"], "own_cpu_s": 0.0, "other_cpu_s": other}
 
@@ -208,7 +208,7 @@ def test_only_what_met_the_samples_is_contended(begin: float, end: float, busy: 
     found = latency(trial(device))
     assert len(found.warmup["latency_s"]) == 6
     device.now += 10.0  # the quality
-    whole = device.block_state({"at": -10.0})
+    whole = device.span_state({"at": -10.0})
     assert (contention.contended({**whole, **found.state}) is not None) == busy
 
 
@@ -249,13 +249,11 @@ def test_the_referee_counts_the_timed_turns_and_not_the_build(monkeypatch: pytes
     monkeypatch.setattr(turns, "host_counters", counters)
     monkeypatch.setattr(turns, "host_difference", lambda a, b: {k: b[k] - a[k] for k in a})
     players = _Players("base", "head")
-    players.connected = {
-        side: SimpleNamespace(send=lambda _granted: None, close=lambda: None) for side in players.sides
-    }  # type: ignore[misc]
+    players.connected = {side: SimpleNamespace(send=lambda _granted: None, close=lambda: None) for side in players.arms}  # type: ignore[misc]
 
     def ask(at: float, row: int, turn: int) -> None:
         clock[0] = at
-        players.asking = dict.fromkeys(players.sides, (row, turn))
+        players.asking = dict.fromkeys(players.arms, (row, turn))
         players.holder = None
         players.grant(everybody_here=True)
 
@@ -304,7 +302,7 @@ def test_a_real_busy_loop_is_seen() -> None:
 
 
 def test_a_sentinel_that_met_a_busy_machine_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cpu.Cpu, "block_state", lambda _self, _before: {**BUSY})
+    monkeypatch.setattr(cpu.Cpu, "span_state", lambda _self, _before: {**BUSY})
     monkeypatch.setattr(control_workload, "measure", lambda *_: {"gemm": [0.01]})
     job = Job(
         case=Case(model="planted_ok", image_size=8),
@@ -325,7 +323,7 @@ def test_a_sentinel_that_met_a_busy_machine_says_so(monkeypatch: pytest.MonkeyPa
 def test_doctor_says_where_a_neighbour_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "WORK_S", 0.0)
     device = cpu.Cpu()
-    monkeypatch.setattr(device, "block_state", lambda _before: {"other_cpu_s": None, "pressure_cpu_us": 5})
+    monkeypatch.setattr(device, "span_state", lambda _before: {"other_cpu_s": None, "pressure_cpu_us": 5})
     rows = {row["what"]: row for row in doctor._neighbours(device)}
     assert rows["contention (CPU)"]["status"] == "no"
     assert "a busy neighbour is not seen" in rows["contention (CPU)"]["detail"]
@@ -337,7 +335,7 @@ def test_doctor_says_where_a_neighbour_is_not_seen(monkeypatch: pytest.MonkeyPat
         ({**gpu, "foreign_processes": 0}, "yes", "NVML"),
         ({"unavailable": "NVML: Driver Not Loaded"}, "no", "NVML: Driver Not Loaded"),
     ):
-        monkeypatch.setattr(device, "block_state", lambda _before, gpu=state: {**told, "gpu": gpu})
+        monkeypatch.setattr(device, "span_state", lambda _before, gpu=state: {**told, "gpu": gpu})
         row = {row["what"]: row for row in doctor._neighbours(device)}["contention (GPU)"]
         assert row["status"] == status
         assert words in row["detail"]

@@ -228,7 +228,7 @@ def test_without_nvml_the_reason_stands_where_its_figures_would(monkeypatch: pyt
     _, missing = device.memory_peaks()
     assert missing["peak_driver_bytes"] == "NVML: Driver Not Loaded"
     assert device.energy_meter() == "NVML: Driver Not Loaded"
-    assert device.block_state(device.start_block())["gpu"] == {"unavailable": "NVML: Driver Not Loaded"}
+    assert device.span_state(device.start_span())["gpu"] == {"unavailable": "NVML: Driver Not Loaded"}
 
 
 def test_the_device_is_described_with_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:

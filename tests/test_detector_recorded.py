@@ -15,7 +15,7 @@ import pytest
 from baselines.detector.drawn import LATENCY, stretches
 from baselines.detector.noise import NoiseModel, recorded
 from baselines.detector.recorded import Recording, RecordingRefused, from_run, joined, load, save
-from harness.paired import paired_run as paired
+from harness.paired import paired_run
 from harness.types import Case, Measurement
 
 SMALL = NoiseModel(description="three rows", rows=3, samples=6)
@@ -128,16 +128,16 @@ def test_recordings_of_one_machine_join(recording: Recording) -> None:
         joined([recording, replace(recording, metadata=replace(recording.metadata, cores=8))])
 
 
-def paired_run(folder: Path, head: dict) -> Path:
+def stored_run(folder: Path, head: dict) -> Path:
     """A stored run of one row: two pairs, a control pair, one contended measurement."""
     case = Case(model="digits_vit", weights="digits")
-    rows = paired.rows_of([case], {}, {})
+    rows = paired_run.rows_of([case], {}, {})
     arm = {"environment": {}, "injections": []}
     environment = {"cpu": {"model": "a CPU", "cores_allowed": 2}, "imgbench": "0.2.0", "git": {"commit": "c0ffee"}}
     arms = ({"name": "base", **arm}, {"name": "head", **arm, **head})
     run = fixture.paired_run(arms=arms, environment=environment, threads=2, rows=rows)
     folder.mkdir()
-    paired.write_header(folder, run)
+    paired_run.write_header(folder, run)
     for pair, (group, sides) in enumerate(
         [("digits_vit", ("base", "head")), ("control", ("base", "control")), ("digits_vit", ("head", "base"))]
     ):
@@ -153,9 +153,9 @@ def paired_run(folder: Path, head: dict) -> Path:
                 facts={"turns": 2},
                 warnings=("contended: steal",) if pair == 2 and slot == 0 else (),
             )
-            paired.append_block(
+            paired_run.append_process(
                 folder,
-                paired.Block(
+                paired_run.PairedProcess(
                     pair=pair // 2,
                     slot=slot,
                     arm=side,
@@ -171,7 +171,7 @@ def paired_run(folder: Path, head: dict) -> Path:
 
 
 def test_a_run_of_the_same_code_becomes_a_recording(tmp_path: Path) -> None:
-    found = from_run(paired_run(tmp_path / "run", {}), "quiet")
+    found = from_run(stored_run(tmp_path / "run", {}), "quiet")
     assert found.metadata.cpu == "a CPU"
     assert (found.metadata.date, found.metadata.commit, found.metadata.conditions) == ("2026-01-02", "c0ffee", "quiet")
     assert [(b.pair, b.slot, b.arm) for b in found.blocks] == [(0, 0, "a"), (0, 1, "b"), (1, 0, "b"), (1, 1, "a")]
@@ -184,4 +184,4 @@ def test_a_run_of_the_same_code_becomes_a_recording(tmp_path: Path) -> None:
 
 def test_a_run_of_different_code_is_not_noise(tmp_path: Path) -> None:
     with pytest.raises(RecordingRefused, match="differ"):
-        from_run(paired_run(tmp_path / "run", {"injections": ["busy=0.05"]}), "quiet")
+        from_run(stored_run(tmp_path / "run", {"injections": ["busy=0.05"]}), "quiet")

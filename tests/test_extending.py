@@ -354,7 +354,7 @@ def test_an_export_refuses_a_precision_that_it_has_no_form_of(add: Add, tmp_path
     from build_request_fixture import build_request
 
     from harness.backends.onnx import export
-    from harness.types import Component, Unsupported
+    from harness.types import Component, Unavailable
 
     add("my_precision")
     component = Component(name="net", module=torch.nn.Linear(32, 4), inputs=(torch.ones(1, 32),))
@@ -362,5 +362,5 @@ def test_an_export_refuses_a_precision_that_it_has_no_form_of(add: Add, tmp_path
     plain = request.exports / f"net-fp32-{request.work()}"
     plain.mkdir(parents=True)
     (plain / "model.onnx").touch()
-    with pytest.raises(Unsupported, match="no ONNX form of the precision int4_weight_only"):
+    with pytest.raises(Unavailable, match="no ONNX form of the precision int4_weight_only"):
         export.exported([component], request, "int4_weight_only")

@@ -244,7 +244,9 @@ def test_it_is_the_last_thing_that_the_first_process_does(
 
 
 def in_its_place(collect: Any) -> Probe:
-    return Probe(name="kernels", order=probes.AFTER_SENTINEL, metrics=(), first_process_only=True, collect=collect)
+    return Probe(
+        name="kernels", order=probes.AFTER_CONTROL_WORKLOAD, metrics=(), first_process_only=True, collect=collect
+    )
 
 
 @pytest.mark.usefixtures("registries")

@@ -9,7 +9,7 @@ import torch
 from onnx_fixture import Network, export, images, request_in, run
 
 from harness.backends.onnx import export as onnx_export
-from harness.types import Component, Unsupported
+from harness.types import Component, Unavailable
 
 
 def test_a_free_batch_takes_any_size(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_what_export_fixes_is_unsupported(free: str, what: str, shape: tuple[int
             return x + torch.ones(shape)
 
     fixed = Component(name="net", module=Fixed(), inputs=(images(2),))
-    with pytest.raises(Unsupported, match=f"{free}: torch.export made the {what} of net a constant"):
+    with pytest.raises(Unavailable, match=f"{free}: torch.export made the {what} of net a constant"):
         export(fixed, "fp32", request_in(tmp_path, (), free))
     assert not list((tmp_path / "exports").iterdir())
 
@@ -51,5 +51,5 @@ def test_a_free_size_takes_pictures_of_another_size(tmp_path: Path) -> None:
 
 def test_a_free_size_needs_pictures(tmp_path: Path) -> None:
     lone = Component(name="net", module=torch.nn.Linear(64, 10).eval(), inputs=(torch.randn(2, 64),))
-    with pytest.raises(Unsupported, match="no network of this model takes pictures"):
+    with pytest.raises(Unavailable, match="no network of this model takes pictures"):
         export(lone, "fp32", request_in(tmp_path, (), "dynamic_size"))

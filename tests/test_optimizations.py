@@ -12,7 +12,7 @@ from torch.nn import functional
 from harness import suite
 from harness.numerics import attention, optimizations
 from harness.numerics.optimizations import OPTIMIZATIONS, canonical
-from harness.types import Case, Component, Run, Unsupported
+from harness.types import Case, Component, Run, Unavailable
 
 RunSuite = Callable[..., Run]
 
@@ -157,12 +157,12 @@ def test_channels_last_moves_convolutions_and_needs_one() -> None:
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 3))
     assert applied("channels_last", module, torch.randn(1, 3, 9, 9)) == {"channels_last": "2 of 2 convolutions"}
     assert module[1].weight.is_contiguous(memory_format=torch.channels_last)
-    with pytest.raises(Unsupported, match="no two-dimensional convolution"):
+    with pytest.raises(Unavailable, match="no two-dimensional convolution"):
         applied("channels_last", torch.nn.Linear(4, 4), torch.randn(1, 4))
 
 
 def test_attention_that_no_network_has_is_unsupported() -> None:
-    with pytest.raises(Unsupported, match="no network of this model calls"):
+    with pytest.raises(Unavailable, match="no network of this model calls"):
         applied("attention_sliced", torch.nn.Linear(4, 4), torch.randn(1, 4))
 
 
@@ -195,8 +195,8 @@ def test_a_kernel_that_this_device_lacks_is_a_reason_and_no_failure() -> None:
     reason = "attention_efficient: No viable backend .* for these shapes and this precision on this device"
     with (
         optimizations.in_force(case),
-        pytest.raises(Unsupported, match=reason),  # the words are torch's own: a CPU has no such kernel
-        optimizations.kernels_or_unsupported(case),
+        pytest.raises(Unavailable, match=reason),  # the words are torch's own: a CPU has no such kernel
+        optimizations.kernels_or_unavailable(case),
     ):
         optimizations.reached(case, found, "cpu")
 
@@ -209,7 +209,7 @@ def test_a_kernel_that_this_device_lacks_is_a_reason_and_no_failure() -> None:
     ],
 )
 def test_any_other_error_stays_what_it_is(case: Case, said: str) -> None:
-    with pytest.raises(RuntimeError, match=said) as raised, optimizations.kernels_or_unsupported(case):
+    with pytest.raises(RuntimeError, match=said) as raised, optimizations.kernels_or_unavailable(case):
         raise RuntimeError(said)
     assert type(raised.value) is RuntimeError
 
@@ -237,13 +237,13 @@ def vae(side: int = 16) -> torch.nn.Module:
 def test_a_vae_is_sliced_and_tiled_where_there_is_something_to_divide() -> None:
     latents = torch.randn(3, 4, 8, 8)
     assert applied("vae_slicing", vae(), latents) == {"vae_slicing": "3 calls of the decoder in one decoding"}
-    with pytest.raises(Unsupported, match="batch of one"):
+    with pytest.raises(Unavailable, match="batch of one"):
         applied("vae_slicing", vae(), latents[:1])
-    with pytest.raises(Unsupported, match="fits in one tile"):
+    with pytest.raises(Unavailable, match="fits in one tile"):
         applied("vae_tiling", vae(), latents)
     tiles = applied("vae_tiling", vae(), torch.randn(1, 4, 16, 16))["vae_tiling"]
     assert int(tiles.split()[0]) >= 4
-    with pytest.raises(Unsupported, match="no VAE"):
+    with pytest.raises(Unavailable, match="no VAE"):
         applied("vae_slicing", torch.nn.Linear(4, 4), torch.randn(1, 4))
 
 
@@ -266,7 +266,7 @@ def test_projections_are_fused_once_and_give_the_same_answer() -> None:
         after = module(*inputs)
     assert found == {"fused_qkv": "attention blocks: 2 in net"}
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
-    with pytest.raises(Unsupported, match="no projections that can be fused"):
+    with pytest.raises(Unavailable, match="no projections that can be fused"):
         applied("fused_qkv", torch.nn.Linear(4, 4), torch.randn(1, 4))
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from paired_fixture import paired_run
+from paired_fixture import new_paired_run
 from scipy import stats
 
 from baselines.paired import verdicts
@@ -236,7 +236,7 @@ def preflight(head_calls: float) -> tuple[PairedRun, list[tuple[str, str, Measur
     """A run of one row whose head has another backend than its base, and the preflight of both."""
     base, head = Case(model="m"), Case(model="m", backend="torch_compile")
     row = row_of(base, head)
-    run = paired_run(metrics={CALLS.name: CALLS}, rows=(row,))
+    run = new_paired_run(metrics={CALLS.name: CALLS}, rows=(row,))
     facts = {"work_hash": "same", "output_hash": "a"}
     measured = [("base", base, 3.0), ("head", head, head_calls)]
     return run, [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from paired_fixture import paired_run
+from paired_fixture import new_paired_run
 
 from baselines.paired.decider import PairedDecider
 from baselines.paired.preflight import PROCESSES, undecided_memory, usable, verdicts
@@ -39,7 +39,7 @@ def preflight(base: dict[str, Any] | None, head: dict[str, Any] | None) -> tuple
     """A run of one row, and what its preflight stored; None where that arm was not reached."""
     row = row_of(CASE, CASE)
     sides = {"base": base, "head": head}
-    run = paired_run(rows=(row,), metrics={MEMORY.name: MEMORY, ENERGY.name: ENERGY})
+    run = new_paired_run(rows=(row,), metrics={MEMORY.name: MEMORY, ENERGY.name: ENERGY})
     return run, [
         (row.id, side, Measurement(case=CASE, replicate=0, **given))
         for side, given in sides.items()
@@ -133,7 +133,7 @@ def test_items_that_flip_in_one_of_many_rows_are_held_against_all_of_them() -> N
     other = [0.0] + [1.0] * 399  # one lost, one won
     for count, outcome in ((1, "regressed"), (30, "inconclusive")):
         rows = tuple(row_of(case := Case(model=f"m{i}"), case) for i in range(count))
-        run = paired_run(rows=rows, metrics={TOP1.name: TOP1})
+        run = new_paired_run(rows=rows, metrics={TOP1.name: TOP1})
         found = [
             (row.id, side, Measurement(case=row.base, replicate=0, samples={"top1": values}, **items))
             for number, row in enumerate(rows)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from paired_fixture import judged as judge_of
-from paired_fixture import paired_run, rows
+from paired_fixture import new_paired_run, rows
 
 from baselines.paired.decider import PairedDecider
 from baselines.paired.decision import PairedDecision
@@ -302,4 +302,4 @@ def test_a_busy_machine_stays_the_answer_where_no_pair_was_kept() -> None:
 
 
 def test_a_run_without_rows_measured_nothing() -> None:
-    assert exit_code(comparison(PairedDecider(paired_run()), [], "decided")) == NOTHING_MEASURED
+    assert exit_code(comparison(PairedDecider(new_paired_run()), [], "decided")) == NOTHING_MEASURED

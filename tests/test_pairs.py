@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from paired_fixture import paired_run
+from paired_fixture import new_paired_run
 
-from harness.paired.pair_duration import TURN_S, Estimate, interleaved, seconds_in_pair
-from harness.paired.paired_process import SENTINEL_ROW, BlockResult
+from harness.paired.pair_duration import TURN_S, PairDuration, interleaved, seconds_in_pair
+from harness.paired.paired_process import CONTROL_WORKLOAD_ROW, ProcessResult
 from harness.paired.paired_run import row_of
-from harness.paired.pairs import Pairs, Servers
+from harness.paired.pairs import ArmHosts, Pairs
 from harness.paired.preflight import with_counts
 from harness.processes.endings import Reply
 from harness.timing import perf_counter
@@ -23,14 +23,14 @@ THREE: Any = "the control's server"
 
 
 def test_servers_of_arms_that_have_one_each_are_renewed_every_second_round() -> None:
-    apart = Servers(base=ONE, head=TWO, control=THREE)
+    apart = ArmHosts(base=ONE, head=TWO, control=THREE)
     assert [apart.due(rounds) for rounds in (1, 2, 3, 4)] == [[], [ONE, TWO], [], [ONE, TWO]]
     assert apart.due(8) == [ONE, TWO, THREE]
     assert apart.due(3, another_phase=True) == [ONE, TWO]  # for the fresh pairs of a suspicion
 
 
 def test_one_server_for_both_arms_lives_for_eight_rounds() -> None:
-    together = Servers(base=ONE, head=ONE, control=ONE)
+    together = ArmHosts(base=ONE, head=ONE, control=ONE)
     assert [together.due(rounds) for rounds in (2, 4, 7)] == [[], [], []]
     assert together.due(8) == together.due(16) == [ONE]
     assert together.due(3, another_phase=True) == []
@@ -39,9 +39,9 @@ def test_one_server_for_both_arms_lives_for_eight_rounds() -> None:
 def pairs(seed: int) -> Pairs:
     nothing: Any = None
     return Pairs(
-        run=paired_run(seed=seed),
+        run=new_paired_run(seed=seed),
         folder=Path(),
-        servers=Servers(base=ONE, head=ONE, control=ONE),
+        hosts=ArmHosts(base=ONE, head=ONE, control=ONE),
         referee=nothing,
         plugins=(),
         caches=Path(),
@@ -110,7 +110,7 @@ class Answering:
         return True
 
     def result(self, _number: int, _timeout_s: float) -> Reply:
-        return Reply(status="ok", value=BlockResult(sentinel={"gemm": [1.0]}))
+        return Reply(status="ok", value=ProcessResult(sentinel={"gemm": [1.0]}))
 
 
 class Counting:
@@ -125,7 +125,7 @@ class Counting:
         pass
 
     def run(self, *_arguments: Any) -> tuple[dict[int, dict[str, Any]], None]:
-        return {SENTINEL_ROW: self.state}, None
+        return {CONTROL_WORKLOAD_ROW: self.state}, None
 
 
 def sentinel_of(device: str, state: dict[str, Any]) -> set[str | None]:
@@ -133,8 +133,8 @@ def sentinel_of(device: str, state: dict[str, Any]) -> set[str | None]:
     referee: Any = Counting(state)
     row = row_of(Case(model="m"), Case(model="m"))
     measuring = pairs(seed=1)
-    measuring.run = paired_run(device=device, rows=(row,), arms=({"injections": ()}, {"injections": ()}))
-    measuring.servers = Servers(base=server, head=server, control=server)
+    measuring.run = new_paired_run(device=device, rows=(row,), arms=({"injections": ()}, {"injections": ()}))
+    measuring.hosts = ArmHosts(base=server, head=server, control=server)
     measuring.referee = referee
     measuring.began = perf_counter()
     blocks = measuring._together(("base", "head"), 0, row.group, [row], "screen", 1.0)
@@ -151,7 +151,7 @@ def test_beside_a_gpu_the_sentinel_leaves_others_a_share_of_the_free_cores() -> 
 
 
 def test_a_pair_that_was_never_measured_is_expected_to_take_as_long_as_the_longest() -> None:
-    estimate = Estimate()
+    estimate = PairDuration()
     assert estimate.seconds("group", ["row"]) == 2.0
     estimate._rows |= {"a": 1.0, "b": 3.0}
     estimate._overhead["group"] = 0.5

@@ -14,7 +14,7 @@ from benches.cli import main
 from harness import storage, suite
 from harness.processes import sweep as sweeping
 from harness.processes.measure import Outcome
-from harness.processes.sweep import Block, Site, new_run
+from harness.processes.sweep import PlannedProcess, Site, new_run
 from harness.types import Measurement, Run
 
 Count = Callable[[], int]
@@ -96,7 +96,7 @@ def test_a_sweep_keeps_what_it_measures_and_parses_it_once_at_the_end(
 
     seen: list[tuple[int, int, int]] = []
 
-    def measured(block: Block, run: Run, _site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
+    def measured(block: PlannedProcess, run: Run, _site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
         warnings = ("contended: others used 60 % of a core",) if attempt == 0 else ()
         found = Measurement(
             case=block.case,
@@ -115,7 +115,7 @@ def test_a_sweep_keeps_what_it_measures_and_parses_it_once_at_the_end(
             found = Measurement(case=job.case, replicate=job.replicate, status="ok", samples={"latency_s": [1.0]})
             return Outcome(measurement=found)
 
-    monkeypatch.setattr(sweeping, "measure_block", measured)
+    monkeypatch.setattr(sweeping, "measure_process", measured)
     chosen = suite.parse("name: two\nprotocol: {replicates: 2}\ncases: [{model: planted_ok, batch_size: [1, 2]}]")
     started = new_run(chosen, tmp_path / "run", machine)
     finished = sweeping.sweep(started, ControlWorkers(), (), Silent())  # type: ignore[arg-type]

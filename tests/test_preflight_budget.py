@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from paired_fixture import paired_run
+from paired_fixture import new_paired_run
 
 from harness.measuring.turns import Interleaving
-from harness.paired import paired_run as paired
+from harness.paired import paired_run, preflight
 from harness.paired import pairs as pairs_room
-from harness.paired import preflight
-from harness.paired.pair_duration import Estimate, interleaved, seconds_in_pair
-from harness.paired.paired_process import BlockJob, BlockResult
-from harness.paired.paired_run import Block, PairedRow, row_of
-from harness.paired.pairs import Pairs, Servers
+from harness.paired.pair_duration import PairDuration, interleaved, seconds_in_pair
+from harness.paired.paired_process import ProcessJob, ProcessResult
+from harness.paired.paired_run import PairedProcess, PairedRow, row_of
+from harness.paired.pairs import ArmHosts, Pairs
 from harness.processes.endings import Reply
 from harness.reasons import Reason, stated
 from harness.types import Case, Measurement, Metric, Protocol
@@ -40,7 +39,7 @@ class Server:
         self.start_s = 1.0
         self.replies: dict[int, Reply] = {}
 
-    def call(self, _command: str, block: BlockJob, timeout_s: float) -> Reply:
+    def call(self, _command: str, block: ProcessJob, timeout_s: float) -> Reply:
         assert block.packages == ("tiny",)
         job = block.jobs[0]
         self.cases.append(job.case)
@@ -50,9 +49,9 @@ class Server:
             return Reply(status="timeout", reason=stated(f"no result after {timeout_s:g} s"))
         measured = Measurement(case=job.case, replicate=0, status="ok", samples={"latency_s": [0.01]})
         metric = Metric(name="top1", unit="1", label="", better="higher", kind="quality_item", description="")
-        return Reply(value=BlockResult(measurements=(measured,), metrics=(metric,)))
+        return Reply(value=ProcessResult(measurements=(measured,), metrics=(metric,)))
 
-    def begin(self, _command: str, block: BlockJob) -> int:
+    def begin(self, _command: str, block: ProcessJob) -> int:
         self.asked += 1
         if self.status == "oom":
             self.replies[self.asked] = Reply(status="oom", reason=stated("killed by the kernel"), row=0)
@@ -85,12 +84,12 @@ class Heard:
     phase = "screen"
 
     def __init__(self) -> None:
-        self.blocks: list[Block] = []
+        self.blocks: list[PairedProcess] = []
 
     def wanted(self) -> set[str]:
         return {row.id for row in planned(2)}
 
-    def add(self, first: Block, second: Block) -> None:
+    def add(self, first: PairedProcess, second: PairedProcess) -> None:
         self.blocks += [first, second]
 
 
@@ -108,13 +107,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def pairs_of(folder: Path, base: Server, head: Server, budget_s: float, rows: int = 2, **changes: Any) -> Pairs:
     arms = ({"text": "", "injections": (), "packages": ("tiny",)},) * 2
-    run = paired_run(rows=planned(rows), budget_s=budget_s, arms=arms, protocol=Protocol(timeout_s=TIMEOUT_S))
-    servers: Any = Servers(base=base, head=head, control=base)  # type: ignore[arg-type]
+    run = new_paired_run(rows=planned(rows), budget_s=budget_s, arms=arms, protocol=Protocol(timeout_s=TIMEOUT_S))
+    servers: Any = ArmHosts(base=base, head=head, control=base)  # type: ignore[arg-type]
     referee: Any = Referee()
     return Pairs(
         run=replace(run, **changes),
         folder=folder,
-        servers=servers,
+        hosts=servers,
         referee=referee,
         plugins=(),
         caches=folder,
@@ -124,7 +123,7 @@ def pairs_of(folder: Path, base: Server, head: Server, budget_s: float, rows: in
 
 
 def stored(folder: Path) -> list[tuple[str, str]]:
-    return [(row, arm) for row, arm, _ in paired.preflight(folder)]
+    return [(row, arm) for row, arm, _ in paired_run.preflight(folder)]
 
 
 @pytest.mark.parametrize("slow", ["base", "head"])
@@ -158,7 +157,7 @@ def test_a_time_out_of_the_suites_own_is_a_finding(clock: Clock, tmp_path: Path)
     base, head = Server(clock, lambda _case: 1.0), Server(clock, lambda case: 90.0 if case.batch_size == 1 else 1.0)
     pairs = pairs_of(tmp_path, base, head, budget_s=600.0)
     preflight.preflight(pairs, pairs.run.rows, ("latency",))
-    found = {(row, arm): m.status for row, arm, m in paired.preflight(tmp_path)}
+    found = {(row, arm): m.status for row, arm, m in paired_run.preflight(tmp_path)}
     assert found[pairs.run.rows[0].id, "head"] == "timeout"
     assert sorted(found.values()) == ["ok", "ok", "ok", "timeout"]
     assert head.renewals == 1
@@ -196,7 +195,7 @@ def test_what_is_expected_of_a_pair_comes_from_the_preflight() -> None:
         samples={"latency_s": [2.0, 2.0], "load_s": [1.0], "build_s": [60.0], "first_call_s": [3.0]},
     )
     assert seconds_in_pair(alone, counts) == 1.0 + 3.0 + 2.0 * 7  # the blocks find the build on disk
-    estimate = Estimate()
+    estimate = PairDuration()
     estimate.expect("row", 36.0)
     assert estimate.seconds("group", ["row"]) == 37.0
 
@@ -213,7 +212,7 @@ def test_a_block_may_take_what_its_rows_need_and_what_the_suite_allows(
     base = Server(clock, lambda _case: 1.0)
     plain = base.call
 
-    def call(command: str, block: BlockJob, timeout_s: float) -> Reply:
+    def call(command: str, block: ProcessJob, timeout_s: float) -> Reply:
         given.append(timeout_s)
         return plain(command, block, timeout_s)
 
@@ -234,7 +233,7 @@ def test_a_pair_that_the_budget_cuts_off_is_nobodys_failure(clock: Clock, tmp_pa
     assert pairs.measure(heard) == "budget"
     assert heard.blocks == []
     assert clock.now <= 60.0
-    assert not list(paired.blocks(tmp_path))
+    assert not list(paired_run.processes(tmp_path))
     assert base.renewals + head.renewals == 0
 
 

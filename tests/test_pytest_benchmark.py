@@ -25,7 +25,8 @@ from benches.pytest_plugin.suite_run import SuiteRun, row_of
 from harness import storage, suite
 from harness.processes import sweep as sweeping
 from harness.processes.loaded_code import source_digests
-from harness.processes.sweep import Block, Site, new_run, sweep
+from harness.processes.remaining_time import PlannedProcess
+from harness.processes.sweep import Site, new_run, sweep
 from harness.processes.worker import Workers
 from harness.types import Case, Measurement, Run
 from reports.formats import benchmark_json
@@ -139,7 +140,7 @@ def test_a_process_that_met_a_busy_machine_is_measured_again_before_its_figures_
 
     made: list[Measurement] = []
 
-    def measured(block: Block, run: Run, _site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
+    def measured(block: PlannedProcess, run: Run, _site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
         warnings = ("contended: others used 60 % of a core",) if attempt in busy else ()
         found = Measurement(
             case=block.case, replicate=block.replicate, status="ok", samples={"latency_s": [1.0 + attempt]}
@@ -150,7 +151,7 @@ def test_a_process_that_met_a_busy_machine_is_measured_again_before_its_figures_
         return run, found
 
     controls: list[int] = []
-    monkeypatch.setattr(sweeping, "measure_block", measured)
+    monkeypatch.setattr(sweeping, "measure_process", measured)
     monkeypatch.setattr(sweeping, "control", lambda number, run, _site: controls.append(number) or run)
     chosen = suite.parse(f"name: planted\nprotocol: {PROTOCOL}\ncases: [{{model: planted_ok, batch_size: [1, 2]}}]")
     asked = SuiteRun(chosen, ("planted",), tmp_path, "cpu", None)

@@ -13,7 +13,7 @@ from reports_fixture import make_run
 from benches.cli import run_folders
 from benches.failures import UsageError
 from harness import storage
-from harness.paired import paired_run as paired
+from harness.paired import paired_run
 
 
 def header(folder: Path, created: str | None, name: str = storage.RUN_FILE, mtime_s: float = 0.0) -> Path:
@@ -42,7 +42,7 @@ def test_a_folder_of_both_kinds_stands_for_the_newest_of_either(tmp_path: Path) 
     assert not run_folders.is_paired(tmp_path)
     with pytest.raises(UsageError, match="holds no paired run"):
         run_folders.paired_folder(tmp_path)
-    newest = header(tmp_path / "ab", "2026-01-02T00:00:00+00:00", paired.HEADER_FILE)
+    newest = header(tmp_path / "ab", "2026-01-02T00:00:00+00:00", paired_run.HEADER_FILE)
     assert run_folders.is_paired(tmp_path)
     assert run_folders.paired_folder(tmp_path) == newest == run_folders.paired_folder(newest)
 
@@ -62,7 +62,7 @@ def test_a_paired_run_names_the_commands_that_show_it(
 ) -> None:
     from benches.cli import main
 
-    folder = header(tmp_path / "ab", "2026-01-02T00:00:00+00:00", paired.HEADER_FILE)
+    folder = header(tmp_path / "ab", "2026-01-02T00:00:00+00:00", paired_run.HEADER_FILE)
     for given in (folder, folder.parent):
         assert main([*arguments, str(given)]) == 64
         said = capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 
 from benches.schedulers import SCHEDULERS, Scheduler, build, settings_without_effect
 from harness.registry import UnknownName
-from harness.types import Unsupported
+from harness.types import Unavailable
 
 # diffusers passes arrays to numpy in a way that numpy 2 deprecates; nothing here can change it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
@@ -150,13 +150,13 @@ def test_the_noise_schedule_is_the_models(setting: str, value: object) -> None:
 
 @pytest.mark.parametrize("name", ["heun", "kdpm2", "lms", "pndm", "dpmpp_2s", "deis"])
 def test_a_class_that_cannot_have_the_models_noise_schedule_is_refused(name: str) -> None:
-    with pytest.raises(Unsupported, match=f"scheduler '{name}' .* has no setting 'rescale_betas_zero_snr'"):
+    with pytest.raises(Unavailable, match=f"scheduler '{name}' .* has no setting 'rescale_betas_zero_snr'"):
         build(name, {**TRAINING, "rescale_betas_zero_snr": True})
 
 
 @pytest.mark.parametrize("own_class", ["FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler"])
 def test_a_model_without_betas_is_refused(own_class: str) -> None:
-    with pytest.raises(Unsupported, match=f"{own_class}, whose noise schedule is not one of betas"):
+    with pytest.raises(Unavailable, match=f"{own_class}, whose noise schedule is not one of betas"):
         build("euler", {"_class_name": own_class, "num_train_timesteps": 1000})
 
 

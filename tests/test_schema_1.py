@@ -125,9 +125,9 @@ def test_a_block_of_schema_1_has_the_reason_of_its_sentinel(tmp_path: Path) -> N
         "elapsed_s": 1.0, "measurements": {"row": ENTRY}, "sentinel": {"gemm": [0.1]},
         "sentinel_contended": "the cgroup's CPU quota throttled it in 3 periods",
     }  # fmt: skip
-    (tmp_path / paired_run.BLOCKS_FILE).write_text(json.dumps(block) + "\n")
+    (tmp_path / paired_run.PROCESSES_FILE).write_text(json.dumps(block) + "\n")
     (found,) = paired_run.blocks(tmp_path)
     assert found.sentinel_contended is not None
     assert found.sentinel_contended.kind == "contended"
-    paired_run.append_block(tmp_path, found)
+    paired_run.append_process(tmp_path, found)
     assert list(paired_run.blocks(tmp_path)) == [found, found]

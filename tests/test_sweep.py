@@ -10,7 +10,8 @@ from suite_fixture import PLUGINS, QUICK, Silent
 
 from harness import storage
 from harness.attempts import contended
-from harness.processes.sweep import Estimate, blocks, merged, sweep
+from harness.processes.remaining_time import RemainingTime
+from harness.processes.sweep import merged, planned_processes, sweep
 from harness.processes.worker import Workers
 from harness.types import Case, Measurement, Metric, Run
 
@@ -22,25 +23,25 @@ def metric(name: str) -> Metric:
 
 
 def test_the_first_process_of_every_case_comes_first_and_later_rounds_are_shuffled() -> None:
-    planned = blocks(CASES, 3)
+    planned = planned_processes(CASES, 3)
     assert [b.case for b in planned[:8]] == CASES
     for number, part in ((1, planned[8:16]), (2, planned[16:])):
         assert {b.replicate for b in part} == {number}
         assert sorted(b.case.batch_size for b in part) == list(range(1, 9))
         assert [b.case for b in part] != CASES
-    assert planned == blocks(CASES, 3)
+    assert planned == planned_processes(CASES, 3)
 
 
 def test_the_time_left_uses_each_case_s_own_time_and_the_mean_for_new_ones() -> None:
-    estimate = Estimate([])
-    planned = blocks(CASES[:3], 1)
+    estimate = RemainingTime([])
+    planned = planned_processes(CASES[:3], 1)
     assert estimate.seconds(planned, set()) is None
     estimate.add(Measurement(case=CASES[0], replicate=0, status="ok", duration_s=10.0))
     estimate.add(Measurement(case=CASES[1], replicate=0, status="ok", duration_s=20.0))
     assert estimate.seconds(planned, set()) == 10 + 20 + 15
     assert estimate.seconds(planned, {CASES[1].id}) == 10 + 15
     estimate.add(Measurement(case=CASES[0], replicate=1, status="ok", duration_s=2.0))
-    assert estimate.seconds(blocks(CASES[:2], 2)[2:], set()) == 2 + 20 * 0.2
+    assert estimate.seconds(planned_processes(CASES[:2], 2)[2:], set()) == 2 + 20 * 0.2
 
 
 def test_stages_of_all_models_stand_in_the_order_in_which_they_run() -> None:

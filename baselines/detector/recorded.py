@@ -28,7 +28,7 @@ import numpy as np
 from baselines.detector.drawn import LATENCY, Array, Drawn, PairSamples, picked, stretches
 from baselines.paired.metrics import TAIL
 from harness.attempts import contended
-from harness.paired import paired_run as paired
+from harness.paired import paired_run
 from harness.stats import needed_for
 from harness.storage import UnreadableRun, record
 from harness.types import Measurement
@@ -194,11 +194,11 @@ def load(path: Path) -> Recording:
 
 def from_run(folder: Path, conditions: str) -> Recording:
     """The blocks of a paired run whose arms are the same code. Raises RecordingRefused where they are not."""
-    run = paired.load(folder)
+    run = paired_run.load(folder)
     base, head = ({k: v for k, v in arm.items() if k != "name"} for arm in run.arms)
     if base != head or any(row.base != row.head for row in run.rows):
         raise RecordingRefused(f"{folder}: base and head differ, so its pairs do not show noise alone")
-    kept = [b for b in paired.blocks(folder) if b.group != paired.CONTROL_GROUP]
+    kept = [b for b in paired_run.processes(folder) if b.group != paired_run.CONTROL_GROUP]
     blocks = tuple(_recorded(b) for b in kept)
     seen = {row for block in blocks for row in block.rows}
     environment: Mapping[str, Any] = run.environment
@@ -245,7 +245,7 @@ def _joined_metadata(recordings: Sequence[Recording]) -> Metadata:
     return record(Metadata, {**asdict(recordings[0].metadata), **names, "conditions": texts("conditions")})
 
 
-def _recorded(block: paired.Block) -> Block:
+def _recorded(block: paired_run.PairedProcess) -> Block:
     rows = {row: _samples(m) for row, m in block.measurements.items() if m.samples.get(LATENCY)}
     return Block(
         run=0,

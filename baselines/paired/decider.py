@@ -19,7 +19,7 @@ from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.robust import trimmed
 from baselines.wording import ReasonKind, because
 from harness.attempts import contended
-from harness.paired.paired_run import CONTROL_GROUP, COPY, Block, PairedRun
+from harness.paired.paired_run import CONTROL_GROUP, COPY, PairedProcess, PairedRun
 from harness.reasons import Reason
 from harness.types import Measurement
 
@@ -47,7 +47,7 @@ class PairedDecider:
     def wanted(self) -> set[str]:
         return self.decision.wanted() - self.broken.keys()
 
-    def add(self, first: Block, second: Block) -> None:
+    def add(self, first: PairedProcess, second: PairedProcess) -> None:
         """One pair of blocks, in the order in which they ran."""
         base, head = (first, second) if first.arm == "base" else (second, first)
         rows = [row for row in self._known if row in base.measurements or row in head.measurements]
@@ -92,7 +92,7 @@ class PairedDecider:
         self.broken.setdefault(row, (arm, status))
         self.decision.abandon(row)
 
-    def _sentinels(self, base: Block, head: Block) -> None:
+    def _sentinels(self, base: PairedProcess, head: PairedProcess) -> None:
         """The sentinel of both blocks: work that no arm can change, decided as any row."""
         quiet = base.sentinel_contended is None and head.sentinel_contended is None
         for name in sorted(base.sentinel.keys() & head.sentinel.keys()):
@@ -142,10 +142,10 @@ class Recorder(PairedDecider):
         return {row.id for row in self.run.rows if row.interleaving} - self.broken.keys()
 
 
-def replayed(run: PairedRun, blocks: Iterable[Block]) -> PairedDecider:
+def replayed(run: PairedRun, blocks: Iterable[PairedProcess]) -> PairedDecider:
     """The decider after all stored blocks, exactly as it stood when they were measured."""
     decider = PairedDecider(run)
-    waiting: dict[tuple[str, int], Block] = {}
+    waiting: dict[tuple[str, int], PairedProcess] = {}
     for block in blocks:
         key = (block.group, block.pair)
         first = waiting.pop(key, None)

@@ -19,7 +19,7 @@ Found = Iterable[tuple[str, str, Measurement]]
 def used(arm: Arm, found: Found) -> Mapping[str, str] | None:
     """Name -> file of the arm's packages that any of its rows used (`harness.processes.used_packages`); None where none
     can tell."""
-    told = [m.facts["imported"] for _, side, m in found if side == arm.name and m.status == "ok" and _tells(m)]
+    told = [m.facts["imported"] for _, name, m in found if name == arm.name and m.status == "ok" and _tells(m)]
     return {name: place for each in told for name, place in each.items()} if told else None
 
 

@@ -199,7 +199,7 @@ def _check_names(request: ArmRequest, tree: Path) -> None:
 
 
 def _is_imgbench(tree: Path) -> bool:
-    return all((tree / name).exists() for name in ("harness/types.py", "benches/cli.py"))
+    return (tree / "harness/types.py").exists() and any(tree.glob("benches/cli*"))
 
 
 def launch_environment(arm: Arm, project: Path, links: Path) -> dict[str, str]:
@@ -288,7 +288,7 @@ def differences(base: Arm, head: Arm, base_loaded: Mapping[str, Any], head_loade
             if there.get(name) != here.get(name):
                 found.append(f"{name} {there.get(name)} against {here.get(name)}")
     for name in dict.fromkeys([*base_loaded["packages"], *head_loaded["packages"]]):
-        hashes = [(side["packages"].get(name) or {}).get("sha256") for side in (base_loaded, head_loaded)]
+        hashes = [(arm["packages"].get(name) or {}).get("sha256") for arm in (base_loaded, head_loaded)]
         if hashes[0] != hashes[1]:
             found.append(f"source of {name} {hashes[0]} against {hashes[1]}")
     if base_loaded["python_version"] != head_loaded["python_version"]:

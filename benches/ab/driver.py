@@ -30,14 +30,14 @@ from benches.failures import NotComparable
 from benches.preload import libraries
 from harness import storage
 from harness.devices import NoSuchDevice, unmeasured
-from harness.measuring.control_workload import NAMES as SENTINELS
+from harness.measuring import control_workload
 from harness.measuring.turns import Referee
-from harness.paired import paired_run as paired
+from harness.paired import paired_run
 from harness.paired import preflight as preflight_room
 from harness.paired.arms import Arm, other_sampling
-from harness.paired.hosts import ArmProcess, Launch, close_all
+from harness.paired.hosts import ArmHost, Launch, close_all
 from harness.paired.paired_run import PairedRun
-from harness.paired.pairs import Pairs, Servers
+from harness.paired.pairs import ArmHosts, Pairs
 from harness.processes.threads import Threads
 from harness.reasons import stated
 from harness.registry import PROBES
@@ -88,15 +88,15 @@ def measure(asked: Asked, folder: Path, say: Say, deciding: Callable[[PairedRun]
     NoSuchDevice."""
     began = perf_counter()
     with tempfile.TemporaryDirectory(prefix="imgbench-ab-") as scratch, closing(Referee(Path(scratch))) as referee:
-        servers = _servers(asked, folder, Path(scratch))
+        hosts = _start_hosts(asked, folder, Path(scratch))
         try:
-            header = _header(asked, folder, servers)
+            header = _header(asked, folder, hosts)
             if asked.device is None and (told := unmeasured.at_the_start(header.environment)):
                 say(told)
             pairs = Pairs(
                 run=header,
                 folder=folder,
-                servers=servers,
+                hosts=hosts,
                 referee=referee,
                 plugins=(*benches.PLUGINS, *asked.plugins),
                 caches=Path(scratch) / "cache",
@@ -107,32 +107,32 @@ def measure(asked: Asked, folder: Path, say: Say, deciding: Callable[[PairedRun]
             decider = deciding(pairs.run)
             ended = _measure(pairs, say, decider)
         finally:
-            close_all(servers.all())
+            close_all(hosts.all())
     decider.run = replace(pairs.run, finished=storage.now(), ended=ended)
     decider.decision.close()
-    paired.write_header(folder, decider.run)
+    paired_run.write_header(folder, decider.run)
     return decider
 
 
 def decide(folder: Path) -> Decided:
     """Decides a stored paired run from its raw values alone."""
-    return decided(replayed(paired.load(folder), paired.blocks(folder)), folder)
+    return decided(replayed(paired_run.load(folder), paired_run.processes(folder)), folder)
 
 
 def decided(decider: PairedDecider, folder: Path) -> Decided:
     """The comparison of a run whose every pair `decider` has seen; its preflight is read from `folder`."""
-    header, preflight = decider.run, list(paired.preflight(folder))
+    header, preflight = decider.run, list(paired_run.preflight(folder))
     found = verdicts.comparison(decider, preflight_rules.verdicts(header, preflight), header.ended or "interrupted")
     notes = (*found.notes, preflight_rules.outputs(header, preflight), *map(stated, header.notes))
     return Decided(decider=decider, comparison=replace(found, notes=notes))
 
 
-def _servers(asked: Asked, folder: Path, scratch: Path) -> Servers:
+def _start_hosts(asked: Asked, folder: Path, scratch: Path) -> ArmHosts:
     (scratch / "empty").mkdir()
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
 
-    def started(arm: Arm) -> ArmProcess:
+    def started(arm: Arm) -> ArmHost:
         # A ref's own copy must not be shadowed by the working tree that the command was called in.
         own = arm.folder is not None
         launch = Launch(
@@ -146,28 +146,28 @@ def _servers(asked: Asked, folder: Path, scratch: Path) -> Servers:
             logs=logs,
             empty=scratch / "empty",
         )
-        return ArmProcess(launch)
+        return ArmHost(launch)
 
     base = started(asked.base)
     if asked.base.shares_server_with(asked.head) and not asked.apart:
-        return Servers(base=base, head=base, control=base)
+        return ArmHosts(base=base, head=base, control=base)
     head = started(asked.head)
-    return Servers(base=base, head=head, control=started(replace(asked.base, name="control")))
+    return ArmHosts(base=base, head=head, control=started(replace(asked.base, name="control")))
 
 
-def _header(asked: Asked, folder: Path, servers: Servers) -> PairedRun:
+def _header(asked: Asked, folder: Path, hosts: ArmHosts) -> PairedRun:
     """The run's header, with what each arm says of itself. Refused where an arm did not load its own code."""
-    environments = [_ask(s, "environment", (asked.device, asked.threads.count)) for s in (servers.base, servers.head)]
+    environments = [_ask(s, "environment", (asked.device, asked.threads.count)) for s in (hosts.base, hosts.head)]
     variables = tuple(dict.fromkeys([*asked.base.environment, *asked.head.environment]))
     modules = [plugin.split(".")[0] for plugin in asked.plugins]
     packages = tuple(dict.fromkeys([*asked.base.packages, *asked.head.packages, *modules, *arm_room.OURS]))
-    loaded = [_ask(s, "loaded", (packages, variables)) for s in (servers.base, servers.head)]
+    loaded = [_ask(s, "loaded", (packages, variables)) for s in (hosts.base, hosts.head)]
     refused = arm_room.refusal(asked.base, asked.head, loaded[0], loaded[1])
     if not refused:
         refused = other_sampling(*environments, cold_cache=asked.suite.protocol.cold_cache)
     if refused:
         raise NotComparable(refused)
-    rows = paired.rows_of(asked.suite.cases, asked.base.overrides, asked.head.overrides)
+    rows = paired_run.rows_of(asked.suite.cases, asked.base.overrides, asked.head.overrides)
     metrics = {m.name: m for p in sorted(PROBES.values(), key=lambda p: p.order) for m in p.metrics}
     found = environments[0] | {"fingerprint": fingerprint.fingerprint(environments[0])}
     found |= {"threads_from": str(asked.threads.source)}
@@ -186,19 +186,19 @@ def _header(asked: Asked, folder: Path, servers: Servers) -> PairedRun:
         protocol=replace(asked.suite.protocol, quality=False, stages=False, target_interval=None),
         metrics=metrics | {asked.metric.name: asked.metric for asked in PAIRED_METRICS},
         rows=rows,
-        sentinels=tuple(SENTINELS),
-        shared_server=servers.base is servers.head,
+        sentinels=control_workload.NAMES,
+        shared_server=hosts.base is hosts.head,
         rule=RULE,
     )
-    paired.write_header(folder, header)
+    paired_run.write_header(folder, header)
     return header
 
 
-def _ask(server: ArmProcess, command: str, argument: Any) -> dict[str, Any]:
+def _ask(host: ArmHost, command: str, argument: Any) -> dict[str, Any]:
     """What an arm says of itself. Raises NotComparable, and NoSuchDevice for a device that is not here."""
-    reply = server.call(command, argument, 300.0)
+    reply = host.call(command, argument, 300.0)
     if reply.value is None:
-        raise NotComparable(f"the {server.launch.arm.name} arm: {reply.reason}")
+        raise NotComparable(f"the {host.launch.arm.name} arm: {reply.reason}")
     if isinstance(reply.value, str):
         raise NoSuchDevice(reply.value)
     return dict(reply.value)
@@ -210,7 +210,7 @@ def _preflight(pairs: Pairs, asked: Asked, say: Say) -> None:
     probes, told = _probes(pairs.run)
     pairs.run = replace(pairs.run, notes=told)
     preflight_room.preflight(pairs, pairs.run.rows, probes)
-    found = list(paired.preflight(pairs.folder))
+    found = list(paired_run.preflight(pairs.folder))
     _prove_use(pairs, asked, found)
     usable = preflight_rules.usable(pairs.run, found)
     base = {row: m for row, arm, m in found if arm == "base" and row in usable}
@@ -218,7 +218,7 @@ def _preflight(pairs: Pairs, asked: Asked, say: Say) -> None:
     cheap = min(base, key=lambda row: base[row].duration_s or 0.0, default=None)
     pairs.run = replace(pairs.run, rows=rows, control=cheap)
     pairs.expect({row: [m for name, _, m in found if name == row] for row in base})
-    paired.write_header(pairs.folder, pairs.run)
+    paired_run.write_header(pairs.folder, pairs.run)
     again = preflight_rules.undecided_memory(pairs.run, found)
     doubtful = [row for row in rows if row.id in again]
     for replicate in range(1, preflight_rules.PROCESSES):
@@ -230,7 +230,7 @@ def _preflight(pairs: Pairs, asked: Asked, say: Say) -> None:
     chosen = [row for row in ordered if row.id in differ or (row.interleaving and not _same_code(pairs.run))]
     brought = preflight_room.quality(pairs, chosen)
     pairs.run = replace(pairs.run, metrics=pairs.run.metrics | brought)
-    paired.write_header(pairs.folder, pairs.run)
+    paired_run.write_header(pairs.folder, pairs.run)
 
 
 def _prove_use(pairs: Pairs, asked: Asked, found: Found) -> None:
@@ -279,7 +279,7 @@ class Reported:
     def wanted(self) -> set[str]:
         return self.decider.wanted()
 
-    def add(self, first: paired.Block, second: paired.Block) -> None:
+    def add(self, first: paired_run.PairedProcess, second: paired_run.PairedProcess) -> None:
         self.decider.add(first, second)
         states = [q.state for q in self.decider.decision.questions.values() if q.primary]
         settled = sum(state not in {"open", "suspect"} for state in states)

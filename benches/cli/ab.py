@@ -24,7 +24,7 @@ from benches.cli.run_folders import REPORT_FILE, new_folder, paired_folder
 from benches.failures import NotComparable
 from harness import storage, streams
 from harness import suite as suite_room
-from harness.paired import paired_run as paired
+from harness.paired import paired_run
 from harness.processes import progress, threads
 from harness.reasons import stated
 from harness.types import Suite
@@ -135,7 +135,7 @@ def measured(asked: ab_room.Asked, folder: Path) -> ab_room.Decided:
         with storage.locked(folder), progress.status(progress.console()) as tell:
             return ab_room.run(asked, folder, tell)
     except KeyboardInterrupt:
-        if paired.is_paired(folder):
+        if paired_run.is_paired(folder):
             say(f"interrupted; what was measured is kept: imgbench replay {folder}")
         raise
 

@@ -121,10 +121,10 @@ def _memory(device: devices.Device) -> dict[str, Any]:
 
 def _neighbours(device: devices.Device) -> list[dict[str, Any]]:
     """What this machine tells of other processes, from a little work of our own that its counters must have seen."""
-    before, until = device.start_block(), perf_counter() + WORK_S
+    before, until = device.start_span(), perf_counter() + WORK_S
     while perf_counter() < until:
         pass
-    state = device.block_state(before)
+    state = device.span_state(before)
     told = {
         "contention (CPU)": ("other_cpu_s", "/proc/stat", "/proc/stat does not count: a busy neighbour is not seen"),
         "contention (PSI)": ("pressure_cpu_us", "/proc/pressure/cpu", "this kernel has no /proc/pressure"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benches.failures import UsageError
 from harness import storage, streams, strict_json
-from harness.paired import paired_run as paired
+from harness.paired import paired_run
 from harness.types import Run
 
 REPORT_FILE = "report.html"
@@ -59,14 +59,14 @@ def load_run(path: Path) -> Run:
 
 def is_paired(path: Path) -> bool:
     """Whether a RUN is a paired one; of a folder of runs its newest run counts."""
-    here = [name for name in (storage.RUN_FILE, paired.HEADER_FILE) if (path / name).exists()]
-    found = path if here else _newest(path, storage.RUN_FILE, paired.HEADER_FILE)
-    return found is not None and (found / paired.HEADER_FILE).exists()
+    here = [name for name in (storage.RUN_FILE, paired_run.HEADER_FILE) if (path / name).exists()]
+    found = path if here else _newest(path, storage.RUN_FILE, paired_run.HEADER_FILE)
+    return found is not None and (found / paired_run.HEADER_FILE).exists()
 
 
 def paired_folder(path: Path) -> Path:
     """A paired run's folder, or the newest one in a folder of runs. Raises UsageError."""
-    found = path if paired.is_paired(path) else _newest(path, paired.HEADER_FILE)
+    found = path if paired_run.is_paired(path) else _newest(path, paired_run.HEADER_FILE)
     if found is None:
         raise UsageError(f"{path} holds no paired run (imgbench ab writes them)")
     return found

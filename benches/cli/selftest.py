@@ -20,7 +20,7 @@ from benches.cli.printing import say
 from benches.cli.run_folders import new_folder
 from benches.failures import UsageError
 from harness import storage
-from harness.paired import paired_run as paired
+from harness.paired import paired_run
 from harness.timing import perf_counter
 from reports.formats import comparison_json
 
@@ -63,7 +63,7 @@ def run(options: Namespace) -> int:
 
 
 def _recordings(options: Namespace) -> int:
-    """Records noise, or simulates runs of recorded noise. Raises UsageError where the package is installed without them."""
+    """Records noise, or simulates runs of recorded noise. Raises UsageError where the package lacks the study."""
     if importlib.util.find_spec("baselines.detector") is None:
         raise UsageError(
             "selftest: --record and --recorded need a checkout of imgbench: the installed package does not have the "
@@ -100,7 +100,7 @@ def _trials(options: Namespace) -> int:
     return FINE
 
 
-def _conditions(run: paired.PairedRun, elapsed_s: float) -> room.Conditions:
+def _conditions(run: paired_run.PairedRun, elapsed_s: float) -> room.Conditions:
     environment: Mapping[str, Any] = run.environment
     return room.Conditions(
         created=run.created,

@@ -8,7 +8,7 @@ from benches.gpu_check import LEAST_S, ROW_TIMEOUT_S
 from benches.gpu_check.plan import half
 from benches.gpu_check.record import log_end
 from benches.gpu_check.rows import Bench
-from harness.paired.paired_process import BlockJob, measure_block
+from harness.paired.paired_process import ProcessJob, measure_rows
 from harness.types import Case
 
 PROBES: Final = ("startup", "latency")
@@ -30,7 +30,7 @@ def measure(bench: Bench, capability: tuple[int, int], until_s: float) -> None:
         return
     jobs = tuple(bench.job(case, PROBES, allowed_s) for case in cases(capability))
     reply = bench.workers.call(
-        measure_block, BlockJob(jobs=jobs, sentinel=False), allowed_s, "block", lambda _phase: None
+        measure_rows, ProcessJob(jobs=jobs, sentinel=False), allowed_s, "block", lambda _phase: None
     )
     if reply.value is None:
         log = log_end(bench.workers.logs / "block.log")

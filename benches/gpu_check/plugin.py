@@ -18,7 +18,7 @@ from harness.backends.onnx import export as onnx_export
 from harness.probes import probe
 from harness.reasons import Reason
 from harness.registry import BACKENDS, MODELS
-from harness.types import Component, Unsupported
+from harness.types import Component, Unavailable
 
 _MODELS: Final = {
     "check_sd15_unet": (networks.sd15_unet, "the U-Net of SD 1.5 alone", {"image_size": 512}, ("diffusers",)),
@@ -46,6 +46,6 @@ class ExportOnly:
         return onnx_export.missing_package()
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
-        """Raises Unsupported(EXPORTED) when the files are there: there is nothing to run."""
+        """Raises Unavailable(EXPORTED) when the files are there: there is nothing to run."""
         onnx_export.exported(components, request, request.precision)
-        raise Unsupported(EXPORTED)
+        raise Unavailable(EXPORTED)

@@ -175,9 +175,9 @@ def state() -> Found:
 
     _own_gpu()
     device, work = _gemm()
-    before = device.start_block()
+    before = device.start_span()
     peaks.repeated(Timer(device.synchronize), work, BUSY_S)
-    found = device.block_state(before)
+    found = device.span_state(before)
     gpu = found["gpu"]
     expect("unavailable" not in gpu, str(gpu.get("unavailable")))
     expect(bool(gpu["sm_clock_mhz"]), f"no SM clock: {gpu}")

@@ -18,7 +18,7 @@ from benches.models import architectures, folders
 from benches.models.pipeline import UNGUIDED, Network, Pipeline, evaluations, register, vae_decoder
 from benches.schedulers import SCHEDULERS
 from harness.registry import MODELS
-from harness.types import Case, Quality, Unsupported, Workload
+from harness.types import Case, Quality, Unavailable, Workload
 
 if TYPE_CHECKING:
     import torch
@@ -75,11 +75,11 @@ def share_embedder(network: Any) -> None:
 
 
 def check(asked: Asked) -> None:
-    """Raises Unsupported for a scheduler, ValueError for an image size or a label, that the pipeline cannot have."""
+    """Raises Unavailable for a scheduler, ValueError for an image size or a label, that the pipeline cannot have."""
     case, pipeline, labels = asked.case, asked.pipeline, asked.batch.asked
     if SCHEDULERS[str(case.scheduler)].scales_input:
         usable = ", ".join(name for name, entry in SCHEDULERS.items() if not entry.scales_input)
-        raise Unsupported(
+        raise Unavailable(
             f"DiTPipeline neither scales its first latents nor keeps the unscaled ones, which scheduler "
             f"{case.scheduler!r} needs; it can use {usable}"
         )

@@ -76,7 +76,7 @@ class Pipeline:
 
     networks   those that a backend builds, in the order of their first call
     call       runs the pipeline's own `__call__` on a batch: float (N, 3, H, W) of 0 to 1
-    check      raises Unsupported or ValueError where the pipeline cannot do what is asked
+    check      raises Unavailable or ValueError where the pipeline cannot do what is asked
     identity   what else makes two pieces of its work the same
     facts      further facts of the row
     warnings   further warnings of the row

@@ -81,7 +81,7 @@ def workload(
     quality: Quality | None = None,
 ) -> Workload:
     """The workload that calls `pipeline`, with a stand-in in the place of each network. `asked` is what is asked for, a
-    prompt or a class label for each item, in turn. Raises Unsupported and ValueError as the pipeline's record does."""
+    prompt or a class label for each item, in turn. Raises Unavailable and ValueError as the pipeline's record does."""
     pipeline = copy.copy(pipeline)
     wanted = Asked(pipeline=pipeline, case=case, batch=batch_of(case, asked))
     kind.check(wanted)

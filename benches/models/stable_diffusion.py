@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from benches.models import architectures, folders
 from benches.models.pipeline import PIPELINES, UNGUIDED, Network, Pipeline, evaluations, register, vae_decoder
 from harness.registry import MODELS
-from harness.types import Case, Quality, Unsupported, Workload
+from harness.types import Case, Quality, Unavailable, Workload
 
 if TYPE_CHECKING:
     import torch
@@ -98,15 +98,15 @@ def unet_details(network: Any) -> dict[str, Any]:
 
 def check_unet(asked: Asked) -> None:
     if asked.pipeline.unet.config.time_cond_proj_dim is not None:
-        raise Unsupported("a U-Net that takes the guidance scale as an input (time_cond_proj_dim) is not supported")
+        raise Unavailable("a U-Net that takes the guidance scale as an input (time_cond_proj_dim) is not supported")
 
 
 def check(asked: Asked) -> None:
-    """Raises ValueError for a tokenizer that exceeds its encoder's limit, Unsupported for a variant of the pipeline
+    """Raises ValueError for a tokenizer that exceeds its encoder's limit, Unavailable for a variant of the pipeline
     whose networks take more than text, latents and time."""
     truncations(asked)
     if getattr(asked.pipeline.text_encoder.config, "use_attention_mask", False):
-        raise Unsupported("a text encoder with use_attention_mask is not supported: its component takes ids only")
+        raise Unavailable("a text encoder with use_attention_mask is not supported: its component takes ids only")
     check_unet(asked)
 
 

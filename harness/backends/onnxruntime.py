@@ -41,7 +41,7 @@ from harness.numerics import int8_saturation, precision
 from harness.numerics.optimizations import FREE_SHAPES, Optimization
 from harness.reasons import Reason
 from harness.registry import BACKENDS, OPTIMIZATIONS
-from harness.types import Component, Forward, Unsupported
+from harness.types import Component, Forward, Unavailable
 
 if TYPE_CHECKING:
     import torch
@@ -109,14 +109,14 @@ class OnnxRuntime:
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
         """Exports what is not there yet, then opens one session a component and profiles one call of it.
 
-        Raises Unsupported where a network has an operator for which the provider has no kernel.
+        Raises Unavailable where a network has an operator for which the provider has no kernel.
         """
         cached = cached_before(request)
         provider = self.providers[request.device]
         wanted = request.precision  # no closure keeps the request, and with it the torch modules
         files = onnx_export.exported(components, request, _recipe(request.precision, provider))
         if reason := without_kernel(files, wanted, provider):
-            raise Unsupported(reason)
+            raise Unavailable(reason)
         stream = _stream(request.device)
         asked = [(f, request.of(c)) for f, c in zip(files, components, strict=True)]
         sessions, session_s = request.timer.timed(

@@ -80,10 +80,10 @@ class Cpu:
     def sensors(self) -> Callable[[], dict[str, Any]] | None:
         return None
 
-    def start_block(self) -> dict[str, Any]:
+    def start_span(self) -> dict[str, Any]:
         return host_counters()
 
-    def block_state(self, before: dict[str, Any]) -> dict[str, Any]:
+    def span_state(self, before: dict[str, Any]) -> dict[str, Any]:
         return host_state(before)
 
     def describe(self) -> dict[str, Any]:

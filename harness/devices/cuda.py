@@ -132,12 +132,12 @@ class Cuda:
         gpu = own_gpu()
         return None if isinstance(gpu, str) else functools.partial(nvml.sensors, gpu)
 
-    def start_block(self) -> dict[str, Any]:
+    def start_span(self) -> dict[str, Any]:
         gpu = own_gpu()
         seen = {} if isinstance(gpu, str) else nvml.counters(gpu)
         return {**host_counters(), "gpu": seen}
 
-    def block_state(self, before: dict[str, Any]) -> dict[str, Any]:
+    def span_state(self, before: dict[str, Any]) -> dict[str, Any]:
         after = host_counters()  # first, so that what NVML's calls cost is not in it
         gpu = own_gpu()
         host = host_difference({name: before[name] for name in after}, after)

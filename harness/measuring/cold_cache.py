@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from harness.measuring.out_of_memory import is_out_of_memory
 from harness.reasons import Reason
 from harness.registry import DEVICES
-from harness.types import Protocol, Unsupported
+from harness.types import Protocol, Unavailable
 
 if TYPE_CHECKING:
     from harness.measuring.trial import Trial
@@ -40,7 +40,7 @@ class Flush:
         self._buffer.add_(1)  # a plain fill may write around the caches
 
 
-def refused(protocol: Protocol, device: str) -> Reason | None:
+def unavailable(protocol: Protocol, device: str) -> Reason | None:
     """Why the caches of `device` cannot be flushed although the protocol asks for it, or None."""
     found = cache_bytes(device) if protocol.cold_cache else 0
     return Reason("cache_unknown", {"why": found}) if isinstance(found, str) else None
@@ -49,7 +49,7 @@ def refused(protocol: Protocol, device: str) -> Reason | None:
 @contextmanager
 def flushed(trial: Trial) -> Iterator[Flush | None]:
     """The function that flushes the caches of the trial's device; None where the protocol does not request it. The
-    buffer is freed after the block. Raises Unsupported where there is no memory for the buffer beside the model."""
+    buffer is freed after the block. Raises Unavailable where there is no memory for the buffer beside the model."""
     if not trial.protocol.cold_cache:
         yield None
         return
@@ -70,7 +70,7 @@ def _flush(size: int, device: str) -> Flush:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise Unsupported(Reason("no_room_to_flush", {"bytes": size})) from error
+        raise Unavailable(Reason("no_room_to_flush", {"bytes": size})) from error
 
 
 def cache_bytes(device: str) -> int | str:

@@ -1,8 +1,8 @@
 """Whether somebody else used the machine during a measurement. A pure function: it takes the recorded state and returns
 the reason, whose kind begins with "contended".
 
-The criteria are fixed here, before anything is measured, and none of them is the measured time. A pair of blocks is
-left out, or a row is called contended, because of what the kernel and the driver counted, never because it was slow.
+The criteria are fixed here, before anything is measured, and none of them is the measured time. A pair of processes
+is left out, or a row is called contended, because of what the kernel and the driver counted, never because it was slow.
 
     other processes used more than 10 % of a core     /proc/stat, less this process's own time
     (in a row of a GPU: of the cores left to them)
@@ -11,10 +11,10 @@ left out, or a row is called contended, because of what the kernel and the drive
     another process computed on the GPU               NVML's list of compute processes
     the GPU slowed down for heat or power supply      NVML's clock event reasons, and its counter of throttled time
 
-Only what happened during the latency samples, and while energy was measured, counts. In a block of 16 s, of which the
-samples take 0.9 s, a neighbour of 1.5 s is 9 % of the block but may affect all of the samples. What slowed down only
-the loading does not change the figure. Where a state has no such passes (in pairs the referee counts the timed turns,
-and runs from before have none) it is judged as a whole.
+Only what happened during the latency samples, and while energy was measured, counts. In a process of 16 s, of which
+the samples take 0.9 s, a neighbour of 1.5 s is 9 % of the process but may affect all of the samples. What slowed down
+only the loading does not change the figure. Where a state has no such passes (in pairs the referee counts the timed
+turns, and runs from before have none) it is judged as a whole.
 
 /proc/stat counts in ticks of 10 ms, so a difference below three ticks says nothing, and the kernel adds them up at its
 timer interrupts, on all cores at once: a stretch may hold one more than it lasted, on each core that we keep busy. A

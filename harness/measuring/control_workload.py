@@ -1,8 +1,8 @@
-"""Work of our own that runs none of the code under test: where it moves, the machine moved.
+"""The control workload: fixed work that runs none of the code under test. If its time changes, the machine has changed.
 
-A fixed matrix product (the cores) and a fixed copy (the memory): on a CPU of a size that does not fit a core's own
-caches, on a GPU of twice its L2, which may hold tens of megabytes. Where two arms take turns, the sentinels of both do
-so too. Not yet proven on a GPU.
+It is a fixed matrix product, which loads the cores, and a fixed copy, which loads the memory. The copy is larger than
+the caches of one core of a CPU, and twice as large as the L2 cache of a GPU, which may hold tens of megabytes. Where
+two arms take turns, they also take turns with it. It is not yet proven on a GPU. Its stored key is "sentinel".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REPEATS: Final = 5
 
 
 def measure(timer: Timer, device: Device, turns: Turns | None = None) -> dict[str, list[float]]:
-    """Median seconds of each sentinel in each of TURNS turns, the first repeat of each left out."""
+    """Median seconds of each control workload in each of TURNS turns; the first repeat of each turn is left out."""
     import torch
 
     generator = torch.Generator().manual_seed(0)

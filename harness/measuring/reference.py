@@ -6,12 +6,11 @@ adopts its own output, so it is never computed twice. `<key>.json` beside it say
 it could not be: then no other row tries again.
 
 The row's time-out is paused while a reference is computed (from `BEGUN` to `ENDED`; `harness.processes.worker`). The
-reference
-has a time limit of its own, equal to the row's `timeout_s`. A reference that takes longer is missing, with the reason,
-and so are the metrics that compare with it; the row keeps what was measured. On the row's own device the limit is
-checked before each call of a network. Where the CPU computes the reference for a row of a GPU, it does so in a process
-that can be killed (`harness.measuring.reference_process`). In a job with `reference_until_s` the row's time-out is
-not paused.
+reference has a time limit of its own, equal to the row's `timeout_s`. A reference that takes longer is missing, with
+the reason, and so are the metrics that compare with it; the row keeps what was measured. On the row's own device the
+limit is checked before each call of a network. Where the CPU computes the reference for a row of a GPU, it does so in a
+process that can be killed (`harness.measuring.reference_process`). In a job with `reference_until_s` the row's time-out
+is not paused.
 """
 
 from __future__ import annotations

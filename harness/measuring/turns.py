@@ -2,17 +2,18 @@
 
 The speed of a shared machine drifts: on two virtual cores, medians of neighbouring windows of 4 s differ by 4.5 % (sd),
 those of neighbouring windows of 50 ms by 2.1 %, and the mean of ten such differences by a third of that. So the two
-processes of a pair alternate every few iterations instead of one after the other, in the order ABBAABBA..., and what
-they share cancels. (Duet benchmarking, Bulej et al., ICPE 2020, does it with processes that run at the same time.)
+processes of a pair do not run one after the other: they alternate every few iterations, in the order ABBAABBA..., and
+what they share cancels. (In duet benchmarking, Bulej et al., ICPE 2020, the processes run at the same time.)
 
-Both run on the same CPUs, as many as they have threads, the next ones in the next pair. A virtual CPU whose host core
-is busy with somebody else's work runs at two thirds of its speed for seconds, and no counter of the guest tells: of two
-processes that the kernel puts on a CPU each, one is then 1.4 times as slow in every one of its turns. Pairs of equal
-arms on a CPU each differed by 1.5 to 6 % (standard deviation by the MAD of twelve rows; one pair by 50 %), on the same
-one by 0.6 to 1.7 % (`imgbench selftest --record`).
+Both run on the same CPUs, as many as they have threads, and the next pair on the next CPUs. A virtual CPU whose host
+core does other work runs at two thirds of its speed for seconds, and no counter of the guest shows it. If the kernel
+puts the two processes on a CPU each, one is then 1.4 times as slow in each of its turns. Pairs of equal arms on a CPU
+each differed by 1.5 to 6 % (standard deviation by the MAD of twelve rows; one pair by 50 %), on the same one by 0.6 to
+1.7 % (`imgbench selftest --record`).
 
-The driver is the referee: a worker asks for its next turn with (row, turn, its CPU seconds so far) and sleeps until it
-is granted. The one that is behind goes first, so rows stay aligned also where one arm fails.
+The driver is the referee. A worker sends its arm's name, and then asks for each turn with (row, turn, its CPU seconds
+so far) and sleeps until the referee sends True. The process that is behind goes first, so the rows stay aligned if one
+arm fails. These messages are a part of the protocol between two versions of imgbench (`harness.paired.wire_protocol`).
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ END: Final = 1 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class Interleaving:
-    """How often a row changes hands: a turn of `warmups` iterations, then `turns` turns of `discarded` iterations that
-    warm the caches again and `samples` that count. Equal in both arms."""
+    """The turns of a row: one of `warmups` iterations, then `turns` turns, each of `discarded` iterations that warm the
+    caches again and of `samples` that count. Equal in both arms."""
 
     warmups: int
     turns: int
@@ -47,13 +48,13 @@ class Interleaving:
 
 
 class Turns:
-    """The worker's side. It holds the turn from `begin_row` on, and gives it away with `pass_on`."""
+    """The worker's end. It has the turn from `begin_row` on, and gives it away with `pass_on`."""
 
-    def __init__(self, address: str, side: str) -> None:
+    def __init__(self, address: str, arm: str) -> None:
         connected = socket.socket(socket.AF_UNIX)
         connected.connect(address)
         self._referee = Connection(connected.detach())
-        self._referee.send(side)
+        self._referee.send(arm)
         self._row = self._turn = 0
 
     def begin_row(self, row: int) -> None:
@@ -67,7 +68,7 @@ class Turns:
         self._referee.recv()
 
     def close(self) -> None:
-        """Leaves, with a last word on the CPU time used: what the end of this process costs is nobody's row."""
+        """Ends the turns and reports the CPU time used, so that the end of this process counts for no row."""
         self._referee.send((END, 0, _cpu_s()))
         self._referee.close()
 
@@ -78,7 +79,7 @@ def _cpu_s() -> float:
 
 
 class Referee:
-    """The driver's side: one socket for all pairs of a run, in `folder`, or in a folder of its own if the path would
+    """The driver's end: one socket for all pairs of a run, in `folder`, or in a folder of its own if the path would
     be too long (`harness.measuring.sockets`)."""
 
     def __init__(self, folder: Path) -> None:
@@ -92,10 +93,10 @@ class Referee:
     def run(
         self, first: str, second: str, gone: Callable[[], bool], timeout_s: float
     ) -> tuple[dict[int, dict[str, Any]], str | None]:
-        """Grants turns until both sides have gone: the machine's state by row, and the side that had the turn when
+        """Grants turns until both arms have ended: the machine's state by row, and the arm that had the turn when
         one of them vanished or time was up (None where both came to their end).
 
-        `gone` tells that a block has ended without ever asking for a turn. After `timeout_s` everybody is let go.
+        `gone` tells that a process has ended without asking for a turn. After `timeout_s` both connections close.
         """
         deadline = perf_counter() + timeout_s
         players = _Players(first, second)
@@ -114,7 +115,8 @@ class Referee:
         return players.states(), players.stuck or late
 
     def forget_late_comers(self) -> None:
-        """Before the processes of a pair are started: who still knocks is of the pair before, killed after its time."""
+        """Closes connections of the pair before, whose processes were killed after their time-out. Called before the
+        processes of a pair start."""
         while wait([self._socket], timeout=0):
             self._socket.accept()[0].close()
 
@@ -137,11 +139,11 @@ class _Players:
     """Who is connected, who asks for a turn, who has it; and the machine's counters where a row begins and ends."""
 
     def __init__(self, first: str, second: str) -> None:
-        self.sides = (first, second)
+        self.arms = (first, second)
         self.connected: dict[str, Connection] = {}
         self.left: set[str] = set()
         self.asking: dict[str, tuple[int, int]] = {}
-        self.cpu_s: dict[str, float] = dict.fromkeys(self.sides, 0.0)
+        self.cpu_s: dict[str, float] = dict.fromkeys(self.arms, 0.0)
         self.holder: str | None = None
         self.stuck: str | None = None
         self._ended: set[str] = set()
@@ -153,33 +155,33 @@ class _Players:
         return len(self.connected) + len(self.left) < 2
 
     def listen(self, ready: list[Connection]) -> None:
-        for side in [s for s, c in self.connected.items() if c in ready]:
+        for arm in [s for s, c in self.connected.items() if c in ready]:
             try:
-                row, turn, used = self.connected[side].recv()
+                row, turn, used = self.connected[arm].recv()
             except (EOFError, OSError):
-                if side not in self._ended:
-                    self.stuck = self.stuck or self.holder or side
-                self.connected.pop(side).close()
-                self.left.add(side)
-                self.asking.pop(side, None)
+                if arm not in self._ended:
+                    self.stuck = self.stuck or self.holder or arm
+                self.connected.pop(arm).close()
+                self.left.add(arm)
+                self.asking.pop(arm, None)
             else:
-                self.cpu_s[side] = used
+                self.cpu_s[arm] = used
                 if row == END:
-                    self._ended.add(side)
+                    self._ended.add(arm)
                     self._mark(END)
                 else:
-                    self.asking[side] = (row, turn)
-            if self.holder == side:
+                    self.asking[arm] = (row, turn)
+            if self.holder == arm:
                 self.holder = None
 
     def grant(self, *, everybody_here: bool) -> None:
-        """Gives the turn to the side that is behind; where they are level, in the order ABBA."""
+        """Gives the turn to the arm that is behind; where they are level, in the order ABBA."""
         if self.holder is not None or not everybody_here or set(self.asking) != set(self.connected) or not self.asking:
             return
         place = min(self.asking.values())
         if (place[0], place[1] > 0) not in [(row, sampled) for row, sampled, _ in self._marks]:
             self._mark(place[0], sampled=place[1] > 0)
-        level = [side for side in self.sides if self.asking.get(side) == place]
+        level = [arm for arm in self.arms if self.asking.get(arm) == place]
         swapped = place[1] % 2 == 1
         self.holder = level[-1] if swapped else level[0]
         self.asking.pop(self.holder)

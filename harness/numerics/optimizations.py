@@ -16,7 +16,7 @@ from harness.numerics import attention, precision
 from harness.quoting import quoted
 from harness.reasons import Reason
 from harness.registry import BACKENDS, DEVICES, OPTIMIZATIONS, nearest
-from harness.types import Case, Component, Unsupported
+from harness.types import Case, Component, Unavailable
 
 if TYPE_CHECKING:
     import torch
@@ -113,13 +113,13 @@ def grad_mode(chosen: Sequence[str]) -> Any:
 
 
 def apply(case: Case, components: Sequence[Component]) -> dict[str, str]:
-    """Changes the modules in place; optimisation -> what it changed. Called inside `in_force`. Raises Unsupported."""
+    """Changes the modules in place; optimisation -> what it changed. Called inside `in_force`. Raises Unavailable."""
     return {name: change(components) for name in names(case) if (change := OPTIMIZATIONS[name].change) is not None}
 
 
 @contextmanager
-def kernels_or_unsupported(case: Case) -> Iterator[None]:
-    """Raises Unsupported, with torch's words, where the attention kernel that the case names cannot run there."""
+def kernels_or_unavailable(case: Case) -> Iterator[None]:
+    """Raises Unavailable, with torch's words, where the attention kernel that the case names cannot run there."""
     chosen = next((name for name in names(case) if OPTIMIZATIONS[name].attention is not None), None)
     try:
         yield
@@ -128,12 +128,12 @@ def kernels_or_unsupported(case: Case) -> Iterator[None]:
         if chosen is None or said is None:
             raise
         why = Reason("no_attention_kernel", {"optimization": chosen, "error": said.rstrip(".")})
-        raise Unsupported(why) from error
+        raise Unavailable(why) from error
 
 
 def reached(case: Case, components: Sequence[Component], device: str) -> dict[str, str]:
     """The attention of the case -> how often each network calls it: one call of each as it is after the build, cast and
-    on the device, since a kernel that was not asked there is not proven. Raises Unsupported where none calls it."""
+    on the device, since a kernel that was not asked there is not proven. Raises Unavailable where none calls it."""
     chosen = [name for name in names(case) if OPTIMIZATIONS[name].attention is not None]
     return {name: _attention_calls(name, case.precision, components, device) for name in chosen}
 
@@ -146,7 +146,7 @@ def _attention_calls(name: str, wanted: str, components: Sequence[Component], de
             precision.bordered(component.module, own, device)(*component.inputs)
         calls[component.name] = count()
     if not any(calls.values()):
-        raise Unsupported(Reason("no_attention", {"optimization": name}))
+        raise Unavailable(Reason("no_attention", {"optimization": name}))
     return "attention calls: " + ", ".join(f"{n} in {network}" for network, n in calls.items() if n)
 
 
@@ -155,7 +155,7 @@ def _channels_last(components: Sequence[Component]) -> str:
 
     kernels = [w for c in components for w in _convolutions(c.module)]
     if not kernels:
-        raise Unsupported(Reason("no_convolution"))
+        raise Unavailable(Reason("no_convolution"))
     for component in components:
         component.module.to(memory_format=torch.channels_last)
     moved = [w for c in components for w in _convolutions(c.module) if _is_channels_last(w)]
@@ -177,7 +177,7 @@ def _fused_qkv(components: Sequence[Component]) -> str:
     """Every attention of diffusers by itself: only some of its models have a switch for all of them (DiT has none)."""
     fused = {c.name: sum(_fuse(module) for module in c.module.modules()) for c in components}
     if not any(fused.values()):
-        raise Unsupported(Reason("no_projections"))
+        raise Unavailable(Reason("no_projections"))
     return "attention blocks: " + ", ".join(f"{n} in {name}" for name, n in fused.items() if n)
 
 
@@ -204,7 +204,7 @@ def _divided_vae(components: Sequence[Component], name: str, switch: str, otherw
     """Switches it on, and runs the VAE once to count how often its inner decoder is called."""
     able: list[tuple[Component, Any]] = [(c, m) for c in components for m in c.module.modules() if hasattr(m, switch)]
     if not able:
-        raise Unsupported(Reason("no_vae", {"optimization": name}))
+        raise Unavailable(Reason("no_vae", {"optimization": name}))
     calls = 0
 
     def count(*_: Any) -> None:
@@ -219,7 +219,7 @@ def _divided_vae(components: Sequence[Component], name: str, switch: str, otherw
         finally:
             handle.remove()
     if calls <= len(able):
-        raise Unsupported(Reason(otherwise, {"optimization": name}))
+        raise Unavailable(Reason(otherwise, {"optimization": name}))
     return f"{calls} calls of the decoder in one decoding"
 
 

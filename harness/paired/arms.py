@@ -1,4 +1,4 @@
-"""An arm: one side of a paired comparison, ready to be started."""
+"""An arm of a paired comparison, base or head, ready to be started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The driver's side of an arm: starts its host process, sends it blocks, renews it, and never waits for ever."""
+"""The driver's side of an arm: starts its host process, sends it requests, renews it, and waits no longer than asked.
+
+A host of another version of imgbench may speak another protocol (`harness.paired.wire_protocol`). Its reply to the
+first request says which one: JSON names its number, and a pickle is protocol 1. A host that speaks neither is refused.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from harness.paired import wire_protocol, wire_protocol_1
 from harness.paired.arms import Arm
+from harness.paired.wire_protocol import OtherProtocol
 from harness.processes.endings import Reply
 from harness.reasons import Reason
 from harness.timing import perf_counter
@@ -39,7 +46,7 @@ class Launch:
     empty: Path
 
 
-class ArmProcess:
+class ArmHost:
     """One running host of an arm. `renewals` counts how often it was started anew, `start_s` how long that took."""
 
     def __init__(self, launch: Launch) -> None:
@@ -50,6 +57,7 @@ class ArmProcess:
         self._starting = 0
         self._number = 0
         self._replies: dict[int, Reply] = {}
+        self._protocol: ModuleType | None = None  # unknown until the first reply
         self._process: subprocess.Popen[bytes] | None = None
         self.renew()
 
@@ -74,7 +82,10 @@ class ArmProcess:
         log = self.launch.logs / f"{self.launch.arm.name}-host.log"
         with log.open("ab") as file:
             self._process = subprocess.Popen(
-                [self.launch.arm.python, "-m", "harness.arm_host", str(theirs.fileno()), str(alive_read)],
+                [
+                    *(self.launch.arm.python, "-m", "harness.arm_host"),
+                    *(str(theirs.fileno()), str(alive_read), str(wire_protocol.NUMBER)),
+                ],
                 pass_fds=(theirs.fileno(), alive_read),
                 env=self.launch.environment,
                 cwd=self.launch.empty,
@@ -87,15 +98,20 @@ class ArmProcess:
         os.close(alive_read)
         self._connection = Connection(mine.detach())
         self.renewals += 1
+        self._protocol = None
         logs = self.launch.logs / self.launch.arm.name
         started = (self.launch.plugins, str(logs), self.launch.preload, self.launch.paths, self.launch.last_paths)
         self._starting = self.begin("start", started)
 
     def end_renewal(self) -> None:
         """Waits for the new interpreter. Raises ArmFailed where it does not start."""
-        reply = self.result(self._starting, START_TIMEOUT_S)
-        if reply.status != "ok":
-            raise ArmFailed(f"the {self.launch.arm.name} arm does not start: {reply.reason}")
+        try:
+            reply = self.result(self._starting, START_TIMEOUT_S)
+            if reply.status != "ok":
+                raise ArmFailed(f"the {self.launch.arm.name} arm does not start: {reply.reason}")
+        except ArmFailed:
+            self.close()
+            raise
         self.start_s = perf_counter() - self._began
 
     def call(self, command: str, argument: Any, timeout_s: float) -> Reply:
@@ -106,7 +122,12 @@ class ArmProcess:
         """Sends a command and returns its number; `result` waits for what it gives."""
         self._number += 1
         try:
-            self._connection.send((self._number, command, argument))
+            if self._protocol is None:  # every version reads builtin types
+                self._connection.send((self._number, command, argument))
+            else:
+                self._connection.send_bytes(self._protocol.request(self._number, command, argument))
+        except OtherProtocol as error:
+            raise self._refused(error) from None
         except OSError:
             raise ArmFailed(f"the {self.launch.arm.name} arm's host ended{self._last_words()}") from None
         return self._number
@@ -130,11 +151,22 @@ class ArmProcess:
     def _receive(self, timeout_s: float) -> None:
         try:
             while self._connection.poll(timeout_s):
-                number, reply = self._connection.recv()
+                message = self._connection.recv_bytes()
+                if self._protocol is None:
+                    self._protocol = wire_protocol if message.startswith(b"{") else wire_protocol_1
+                number, reply = self._protocol.read_reply(message)
                 self._replies[number] = reply
                 timeout_s = 0.0
+        except OtherProtocol as error:
+            raise self._refused(error) from None
         except (EOFError, OSError):
             raise ArmFailed(f"the {self.launch.arm.name} arm's host ended{self._last_words()}") from None
+
+    def _refused(self, error: OtherProtocol) -> ArmFailed:
+        return ArmFailed(
+            f"the {self.launch.arm.name} arm is another version of imgbench and its host speaks {error}; this version "
+            f"speaks the protocols {wire_protocol_1.NUMBER} and {wire_protocol.NUMBER}"
+        )
 
     def close(self) -> None:
         """Ends the host and its fork server; workers of it die with them."""
@@ -152,6 +184,6 @@ class ArmProcess:
         return f"; its last words: {text[-400:]}" if text else ""
 
 
-def close_all(processes: Sequence[ArmProcess]) -> None:
+def close_all(processes: Sequence[ArmHost]) -> None:
     for process in dict.fromkeys(processes):
         process.close()

@@ -1,4 +1,4 @@
-"""How long a pair takes: how often each row of it changes hands, and the seconds that this will cost."""
+"""How long a pair takes: the turns of each of its rows, and the seconds that they need."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from harness.measuring.turns import Interleaving
-from harness.paired.paired_run import Block, PairedRow
+from harness.paired.paired_run import PairedProcess, PairedRow
 from harness.types import Measurement
 
 TURN_S: Final = 0.03
@@ -23,8 +23,8 @@ MIN_WARM_UPS: Final = 1  # the first call has warmed up, too
 STARTS: Final = ("load_s", "build_cached_s", "capture_s", "first_call_s")  # of a process that finds its build on disk
 
 
-class Estimate:
-    """Seconds that a pair will take: each row's own, and what the processes of its group cost beside the rows."""
+class PairDuration:
+    """The seconds that a pair will take: those of its rows, and those that its processes take beside the rows."""
 
     def __init__(self) -> None:
         self._rows: dict[str, float] = {}
@@ -34,16 +34,16 @@ class Estimate:
         """What a row that was not yet measured in a pair will take."""
         self._rows.setdefault(row, seconds)
 
-    def add(self, group: str, seconds: float, blocks: Sequence[Block]) -> None:
+    def add(self, group: str, seconds: float, processes: Sequence[PairedProcess]) -> None:
         rows: dict[str, float] = {}
-        for block in blocks:
-            for row, measurement in block.measurements.items():
+        for process in processes:
+            for row, measurement in process.measurements.items():
                 rows[row] = max(rows.get(row, 0.0), measurement.duration_s or 0.0)
         self._rows |= rows
         self._overhead[group] = max(0.0, seconds - sum(rows.values()))
 
     def seconds(self, group: str, rows: Sequence[str]) -> float:
-        """The last pair's own seconds; a row or a group that was never measured counts as the longest of the others."""
+        """The seconds of the last pair. A row or a group that was never measured counts as the longest other one."""
         longest, overhead = max(self._rows.values(), default=1.0), max(self._overhead.values(), default=1.0)
         return self._overhead.get(group, overhead) + sum(self._rows.get(row, longest) for row in rows)
 
@@ -66,7 +66,7 @@ def interleaved(row: PairedRow, latency_s: float, loops: int = 1) -> PairedRow:
 
 
 def seconds_in_pair(measurement: Measurement, counts: Interleaving) -> float:
-    """Seconds of one row in one block, from what its preflight took: start-up, warm-up and all turns."""
+    """Seconds of one row in one process, from what its preflight took: start-up, warm-up and all turns."""
     latency = statistics.median(measurement.samples["latency_s"])
     starts = math.fsum(v for name in STARTS for v in measurement.samples.get(name, []))
     samples = counts.samples * int(measurement.facts.get("loops", 1))

@@ -1,7 +1,7 @@
-"""A block: one fresh process of one arm that measures several rows, one after another.
+"""One fresh process of one arm, which measures several rows one after another.
 
-Rows of one model share the start-up; the process stays the unit of replication for every row in it. What is stored of
-a block is each row's measurement with all raw samples, and the sentinel: work of our own that no arm can change.
+Rows of one model share the start-up, and the process is the unit of replication of each row in it. What is stored of a
+process are the measurement of each row with all raw samples, and the control workload, which no arm can change.
 """
 
 from __future__ import annotations
@@ -21,52 +21,52 @@ from harness.processes.worker import Line, measure_job
 from harness.timing import Timer, perf_counter
 from harness.types import Measurement, Metric
 
-SENTINEL_ROW: Final = -1
+CONTROL_WORKLOAD_ROW: Final = -1
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockJob:
-    """The rows of one block in the order in which they are measured. `referee` is the address where the block asks for
-    its turns, and `side` the name it gives there; without one it has the machine to itself. `cpus` are the CPUs that
-    the process may run on (none: all that it has). `packages` are those of the project under test: each measurement
-    says which of them its work used."""
+class ProcessJob:
+    """The rows of one process in the order in which they are measured. `sentinel` asks for the control workload.
+    `referee` is the address at which the process asks for its turns, and `arm` the name that it gives there; without a
+    referee it takes no turns. `cpus` are the CPUs that it may run on (none: all that it has). `packages` are those of
+    the project under test: each measurement says which of them its work used."""
 
     jobs: tuple[Job, ...]
     sentinel: bool = True
     referee: str | None = None
-    side: str = ""
+    arm: str = ""
     cpus: tuple[int, ...] = ()
     packages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockResult:
-    """What a block's process returns: its measurements in order, metrics that only their models know, and seconds by
-    sentinel."""
+class ProcessResult:
+    """What a process returns: its measurements in order, metrics that only their models know, and the seconds of each
+    control workload."""
 
     measurements: tuple[Measurement, ...] = ()
     metrics: tuple[Metric, ...] = ()
     sentinel: dict[str, list[float]] = field(default_factory=dict)
 
 
-def measure_block(block: BlockJob, report: Callable[[str], None]) -> BlockResult:
+def measure_rows(asked: ProcessJob, report: Callable[[str], None]) -> ProcessResult:
     """Runs in the worker: one measurement a row, a failed one where a row fails; the process goes on."""
     import torch
 
     from harness import devices
 
-    if block.cpus:
-        os.sched_setaffinity(0, block.cpus)  # before the first thread of torch, which inherits it
-    job = block.jobs[0]
+    if asked.cpus:
+        os.sched_setaffinity(0, asked.cpus)  # before the first thread of torch, which inherits it
+    job = asked.jobs[0]
     torch.set_num_threads(job.threads)
     device = devices.device(job.device)
-    turns = Turns(block.referee, block.side) if block.referee else None
+    turns = Turns(asked.referee, asked.arm) if asked.referee else None
     if turns is not None:
-        turns.begin_row(SENTINEL_ROW)
-    found = control_workload.measure(Timer(device.synchronize), device, turns) if block.sentinel else {}
+        turns.begin_row(CONTROL_WORKLOAD_ROW)
+    found = control_workload.measure(Timer(device.synchronize), device, turns) if asked.sentinel else {}
     measurements: list[Measurement] = []
     metrics: dict[str, Metric] = {}
-    for number, each in enumerate(block.jobs):
+    for number, each in enumerate(asked.jobs):
         report(each.case.id)
         if isinstance(report, Line):
             report.begin_row(number)
@@ -78,13 +78,13 @@ def measure_block(block: BlockJob, report: Callable[[str], None]) -> BlockResult
         metrics |= {m.name: m for m in outcome.metrics}
         measured = outcome.measurement
         state, facts = measured.state.copy(), measured.facts.copy()
-        if block.cpus:
+        if asked.cpus:
             state["cpus"] = sorted(os.sched_getaffinity(0))
-        if block.packages:
+        if asked.packages:
             classes = facts.get("layers_from", ())
-            facts["imported"] = dict(used_packages(each.case, classes, block.packages, each.plugins, before))
+            facts["imported"] = dict(used_packages(each.case, classes, asked.packages, each.plugins, before))
         timed = replace(measured, started=started, duration_s=perf_counter() - clock)
         measurements.append(replace(timed, state=state, facts=facts))
     if turns is not None:
         turns.close()
-    return BlockResult(measurements=tuple(measurements), metrics=tuple(metrics.values()), sentinel=found)
+    return ProcessResult(measurements=tuple(measurements), metrics=tuple(metrics.values()), sentinel=found)

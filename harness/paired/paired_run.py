@@ -1,8 +1,8 @@
-"""The nouns of a paired run: rows with a case for each arm, blocks, the plan, and the folder they are stored in.
+"""The records of a paired run: rows with a case for each arm, processes, the header, and the folder that stores them.
 
     runs/<id>/ab.json           schema, arms, what each arm loaded, rows, protocol, budget, seed, environment
     runs/<id>/preflight.jsonl   one full measurement of each row and arm: outputs, memory, counts
-    runs/<id>/blocks.jsonl      one block a line, in order of time, with all raw samples
+    runs/<id>/blocks.jsonl      one process a line, in order of time, with all raw samples
 
 Format history: 2 has reasons as kinds and data (`harness.records`); 1 (0.2.0) first. Both are read.
 """
@@ -26,18 +26,18 @@ from harness.types import Case, Measurement, Metric, Protocol
 SCHEMA: Final = 2
 READ: Final = (1, SCHEMA)
 HEADER_FILE: Final = "ab.json"
-BLOCKS_FILE: Final = "blocks.jsonl"
+PROCESSES_FILE: Final = "blocks.jsonl"
 PREFLIGHT_FILE: Final = "preflight.jsonl"
 CONTROL_GROUP: Final = "control"
 COPY: Final = "A/A"
 
-Side = Literal["base", "head", "control"]
+ArmName = Literal["base", "head", "control"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairedRow:
-    """One question: the same work in both arms. `group` shares a process. `interleaving` is None where it is not timed
-    (one arm failed in the preflight)."""
+    """The same work in both arms. The rows of a `group` are measured in one process. `interleaving` is None where the
+    row is not timed, because one arm failed in the preflight."""
 
     id: str
     label: str
@@ -46,21 +46,21 @@ class PairedRow:
     group: str
     interleaving: Interleaving | None = None
 
-    def case(self, side: Side) -> Case:
+    def case(self, side: ArmName) -> Case:
         return self.head if side == "head" else self.base
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
-    """One process of one arm. `measurements` by row id; `elapsed_s` is the time of the run at its end.
+class PairedProcess:
+    """One process of a pair. `measurements` are by row id, and `elapsed_s` is the time of the run at its end.
 
-    The two blocks of a pair take turns; `slot` 0 has the first one. `server` counts the fork servers of the run, which
-    are renewed now and then.
+    The two processes of a pair take turns; `slot` 0 has the first turn. `server` is the number of the arm's fork
+    server, which is renewed several times in a run. `sentinel` has the seconds of the control workload.
     """
 
     pair: int
     slot: int
-    arm: Side
+    arm: ArmName
     group: str
     phase: str
     server: int
@@ -124,13 +124,13 @@ def write_header(folder: Path, run: PairedRun) -> None:
     storage.write_atomically(folder / HEADER_FILE, text)
 
 
-def append_block(folder: Path, block: Block) -> None:
+def append_process(folder: Path, block: PairedProcess) -> None:
     measured = {row: storage.measurement_to_dict(m) for row, m in block.measurements.items()}
     contended = block.sentinel_contended and block.sentinel_contended.to_json()
-    append_line(folder / BLOCKS_FILE, {**_shallow(block), "measurements": measured, "sentinel_contended": contended})
+    append_line(folder / PROCESSES_FILE, {**_shallow(block), "measurements": measured, "sentinel_contended": contended})
 
 
-def append_preflight(folder: Path, row: str, side: Side, measurement: Measurement) -> None:
+def append_preflight(folder: Path, row: str, side: ArmName, measurement: Measurement) -> None:
     append_line(
         folder / PREFLIGHT_FILE,
         {"row": row, "arm": side, "measurement": storage.measurement_to_dict(measurement)},
@@ -163,35 +163,36 @@ def load(folder: Path) -> PairedRun:
         raise UnreadableRun(f"{path}: {_problem(error)}") from None
 
 
-def blocks(folder: Path) -> Iterator[Block]:
-    """Every stored block in order of time; a last half line is left out. Raises UnreadableRun on any other bad line."""
-    for where, entry in _lines(folder / BLOCKS_FILE):
+def processes(folder: Path) -> Iterator[PairedProcess]:
+    """Every stored process in order of time; a last line that was cut off is left out. Raises UnreadableRun on another
+    line that cannot be read."""
+    for where, entry in _lines(folder / PROCESSES_FILE):
         try:
             check(entry, Mapping[str, Any], "block")
             measured = {row: storage.measurement_from_dict(m) for row, m in entry["measurements"].items()}
             contended = entry.get("sentinel_contended")
             if contended is not None:
                 contended = reasons.from_json(schema_1.contention(contended))
-            block = record(Block, {**entry, "measurements": measured, "sentinel_contended": contended})
+            block = record(PairedProcess, {**entry, "measurements": measured, "sentinel_contended": contended})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnreadableRun(f"{where}: of another version? {_problem(error)}") from None
         yield block
 
 
-def preflight(folder: Path) -> Iterator[tuple[str, Side, Measurement]]:
+def preflight(folder: Path) -> Iterator[tuple[str, ArmName, Measurement]]:
     """(row id, arm, measurement) of the preflight, in order of time."""
     for where, entry in _lines(folder / PREFLIGHT_FILE):
         try:
             check(entry, Mapping[str, Any], "preflight")
             check(entry["row"], str, "row")
-            check(entry["arm"], Side, "arm")
+            check(entry["arm"], ArmName, "arm")
             found = entry["row"], entry["arm"], storage.measurement_from_dict(entry["measurement"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnreadableRun(f"{where}: {_problem(error)}") from None
         yield found
 
 
-def _shallow(block: Block) -> dict[str, Any]:
+def _shallow(block: PairedProcess) -> dict[str, Any]:
     return {name: value for name, value in vars(block).items() if name != "measurements"}
 
 

@@ -1,16 +1,17 @@
-"""Measures pairs of blocks, base against head, until the judge has decided or the budget is spent.
+"""Measures pairs of processes, base against head, until every row is decided or the budget is spent.
 
 A round is one pair of each group of rows that still needs one. The two processes of a pair take turns
-(`harness.measuring.turns`); of each two consecutive pairs of a group one begins with the base, the other with the
-head, in random order. Every round also measures the A/A control: a row of the base arm against a second copy of itself.
+(`harness.measuring.turns`). Of each two consecutive pairs of a group, one begins with the base and the other one with
+the head, in random order. Every round also measures the A/A control, which is a row of the base arm against a second
+copy of itself.
 
-All processes of one fork server share its memory layout, so servers are renewed every RENEWAL rounds. Where the arms
-have a server each, the difference of the two layouts is an offset of all their pairs, which no number of pairs of the
-same servers shows: they are renewed every RENEWAL_APART rounds, so that it becomes noise between pairs. Where the
-offsets of the servers have a standard deviation of 0.8 % and the processes one of 0.5 %, renewal every 8 rounds calls a
-row that is 3 % slower unchanged in 143 of 1,000 runs; renewal every 2 rounds does so in 4 (100 runs of each are in
-`tests/test_detector_table.py`). There the fresh
-pairs of a suspicion begin with new servers, too.
+All processes of one fork server share its memory layout, so the arms' hosts, each of which holds a fork server, are
+renewed every RENEWAL rounds. Where the arms have a host each, the difference of the two layouts is an offset of all
+their pairs, which no number of pairs of the same hosts shows. Those hosts are renewed every RENEWAL_APART rounds, so
+that the offset becomes noise between pairs. Where the offsets have a standard deviation of 0.8 % and the processes one
+of 0.5 %, renewal every 8 rounds calls a row that is 3 % slower unchanged in 143 of 1,000 runs; renewal every 2 rounds
+does so in 4 (100 runs of each are in `tests/test_detector_table.py`). The fresh pairs of a suspicion begin with new
+hosts, too.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from typing import Any, Final, Protocol, cast
 from harness import storage
 from harness.measuring import contention, process_agreement
 from harness.measuring.turns import Referee, shared_cpus
-from harness.paired import paired_run as paired
-from harness.paired.hosts import ArmProcess
-from harness.paired.pair_duration import Estimate, seconds_in_pair
-from harness.paired.paired_process import SENTINEL_ROW, BlockJob, BlockResult
-from harness.paired.paired_run import CONTROL_GROUP, COPY, Block, PairedRow, PairedRun, Side
+from harness.paired import paired_run
+from harness.paired.hosts import ArmHost
+from harness.paired.pair_duration import PairDuration, seconds_in_pair
+from harness.paired.paired_process import CONTROL_WORKLOAD_ROW, ProcessJob, ProcessResult
+from harness.paired.paired_run import CONTROL_GROUP, COPY, ArmName, PairedProcess, PairedRow, PairedRun
+from harness.paired.wire_protocol import MEASURE
 from harness.processes.endings import Reply
 from harness.processes.measure import Job
 from harness.reasons import Reason
@@ -39,10 +41,10 @@ from harness.types import Case, Measurement
 
 RENEWAL: Final = 8
 RENEWAL_APART: Final = 2
-BLOCK_PROBES: Final = ("startup", "latency")
+PAIR_PROBES: Final = ("startup", "latency")
 PATIENCE: Final = 5.0  # times what a pair is expected to take
-WORTH: Final = 3.0  # servers are not renewed for what is less than this many times the renewal
-BLOCK_FACTS: Final = (
+WORTH: Final = 3.0  # hosts are not renewed for remaining work of less than this many times the renewal
+PAIR_FACTS: Final = (
     "work_hash",
     "weights_hash",
     "output_hash",
@@ -56,53 +58,53 @@ BLOCK_FACTS: Final = (
 )
 
 
-class Judge(Protocol):
-    """Who decides. Rows that are not wanted are left out of the next blocks."""
+class Decider(Protocol):
+    """Decides about the rows. Those that are not wanted are left out of the next pairs."""
 
     @property
     def phase(self) -> str: ...
     def wanted(self) -> set[str]: ...
-    def add(self, first: Block, second: Block) -> None: ...
+    def add(self, first: PairedProcess, second: PairedProcess) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Servers:
+class ArmHosts:
     """The host of each arm; `control` serves the second copy of the base."""
 
-    base: ArmProcess
-    head: ArmProcess
-    control: ArmProcess
+    base: ArmHost
+    head: ArmHost
+    control: ArmHost
 
-    def of(self, side: Side) -> ArmProcess:
-        return {"base": self.base, "head": self.head, "control": self.control}[side]
+    def of(self, arm: ArmName) -> ArmHost:
+        return {"base": self.base, "head": self.head, "control": self.control}[arm]
 
-    def all(self) -> list[ArmProcess]:
+    def all(self) -> list[ArmHost]:
         return list(dict.fromkeys((self.base, self.head, self.control)))
 
-    def due(self, rounds: int, *, another_phase: bool = False) -> list[ArmProcess]:
-        """The servers that are renewed after so many rounds; those of arms apart in another phase, too, so that a
-        suspicion's fresh pairs have fresh ones. The control's own decides about no row: it lives on."""
+    def due(self, rounds: int, *, another_phase: bool = False) -> list[ArmHost]:
+        """The hosts that are renewed after so many rounds; those of arms apart in another phase, too, so that a
+        suspicion's fresh pairs have fresh ones. The control's own decides about no row and is kept."""
         if rounds % RENEWAL == 0:
             return self.all()
         apart = self.base is not self.head
         return [self.base, self.head] if apart and (another_phase or rounds % RENEWAL_APART == 0) else []
 
 
-def renew(servers: Sequence[ArmProcess]) -> None:
+def renew(hosts: Sequence[ArmHost]) -> None:
     """All of them anew, side by side."""
-    for server in servers:
-        server.begin_renewal()
-    for server in servers:
-        server.end_renewal()
+    for host in hosts:
+        host.begin_renewal()
+    for host in hosts:
+        host.end_renewal()
 
 
 @dataclass(kw_only=True)
 class Pairs:
-    """The measuring side of one paired run. `began` is the clock when the budget began to count."""
+    """The measuring part of one paired run. `began` is the clock when the budget began to count."""
 
     run: PairedRun
     folder: Path
-    servers: Servers
+    hosts: ArmHosts
     referee: Referee
     plugins: tuple[str, ...]
     caches: Path
@@ -110,9 +112,9 @@ class Pairs:
     say: Callable[[str], None]
     _orders: dict[str, list[bool]] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
-    _estimate: Estimate = field(default_factory=Estimate)
+    _estimate: PairDuration = field(default_factory=PairDuration)
     _broken: dict[str, str] = field(default_factory=dict)
-    _proofs: dict[tuple[str, Side], Measurement] = field(default_factory=dict)
+    _proofs: dict[tuple[str, ArmName], Measurement] = field(default_factory=dict)
 
     @property
     def elapsed_s(self) -> float:
@@ -122,14 +124,14 @@ class Pairs:
     def left_s(self) -> float:
         return self.run.budget_s - self.elapsed_s
 
-    def measure(self, judge: Judge) -> str:
+    def measure(self, decider: Decider) -> str:
         """Rounds until nothing is wanted or no further pair fits into the budget; why it ended."""
-        rounds, phase = 0, judge.phase
-        while wanted := self._groups(judge.wanted()):
+        rounds, phase = 0, decider.phase
+        while wanted := self._groups(decider.wanted()):
             if rounds and self.left_s > WORTH * self._renewal_s():
-                renew(self.servers.due(rounds, another_phase=judge.phase != phase))
-            phase = judge.phase
-            fitted = [self._pair(group, rows, judge) for group, rows in wanted.items()]
+                renew(self.hosts.due(rounds, another_phase=decider.phase != phase))
+            phase = decider.phase
+            fitted = [self._pair(group, rows, decider) for group, rows in wanted.items()]
             if not any(fitted):
                 return "budget"
             rounds += 1
@@ -144,29 +146,29 @@ class Pairs:
                 groups.setdefault(row.group, []).append(row)
         control = next((row for row in usable if row.id == self.run.control), None)
         if control is not None and wanted:
-            only_sentinels = not groups and COPY not in wanted
-            groups[control.group if only_sentinels else CONTROL_GROUP] = [control]
+            only_control_workload = not groups and COPY not in wanted
+            groups[control.group if only_control_workload else CONTROL_GROUP] = [control]
         return groups
 
-    def _pair(self, group: str, rows: Sequence[PairedRow], judge: Judge) -> bool:
-        """One pair of blocks, stored and judged; False where it did not fit into what is left of the budget."""
+    def _pair(self, group: str, rows: Sequence[PairedRow], decider: Decider) -> bool:
+        """Measures and stores one pair of processes; False where it did not fit into what is left of the budget."""
         expected = self._estimate.seconds(group, [row.id for row in rows])
         if expected > self.left_s:
             return False
         number = self._counts.get(group, 0)
-        sides = self.sides(group, "control" if group == CONTROL_GROUP else "head")
+        arms = self.order(group, "control" if group == CONTROL_GROUP else "head")
         shuffled = random.Random(f"{self.run.seed}-{group}-{number}").sample(list(rows), len(rows))
         started = self.elapsed_s
-        blocks = self._together(sides, number, group, shuffled, judge.phase, expected)
-        if not blocks:
+        processes = self._together(arms, number, group, shuffled, decider.phase, expected)
+        if not processes:
             return False
-        self._estimate.add(group, self.elapsed_s - started, blocks)
-        for block in blocks:
-            paired.append_block(self.folder, block)
-        judge.add(*blocks)
+        self._estimate.add(group, self.elapsed_s - started, processes)
+        for process in processes:
+            paired_run.append_process(self.folder, process)
+        decider.add(*processes)
         return True
 
-    def sides(self, group: str, other: Side) -> tuple[Side, Side]:
+    def order(self, group: str, other: ArmName) -> tuple[ArmName, ArmName]:
         """The order of the next pair of a group; `other` is who stands against the base."""
         number = self._counts.get(group, 0)
         self._counts[group] = number + 1
@@ -181,79 +183,86 @@ class Pairs:
         return orders[number]
 
     def _together(
-        self, sides: tuple[Side, Side], number: int, group: str, rows: Sequence[PairedRow], phase: str, expected: float
-    ) -> list[Block]:
-        """Both blocks of a pair, side by side and in turns; the first of `sides` has the first turn. Empty where the
+        self,
+        arms: tuple[ArmName, ArmName],
+        number: int,
+        group: str,
+        rows: Sequence[PairedRow],
+        phase: str,
+        expected: float,
+    ) -> list[PairedProcess]:
+        """Both processes of a pair, side by side and in turns; the first of `arms` has the first turn. Empty where the
         end of the budget cut them off: that is nobody's failure."""
         patience, left_s = max(self.run.protocol.timeout_s, PATIENCE * expected), max(self.left_s, 0.0)
         started, timeout = storage.now(), min(patience, left_s)
         self.referee.forget_late_comers()
-        asked = [self._begin(side, number, group, rows, timeout) for side in sides]
+        asked = [self._begin(arm, number, group, rows, timeout) for arm in arms]
 
         def gone() -> bool:
-            return any(self.servers.of(side).ready(number) for side, number in zip(sides, asked, strict=True))
+            return any(self.hosts.of(arm).ready(number) for arm, number in zip(arms, asked, strict=True))
 
-        states, stuck = self.referee.run(*sides, gone, timeout)
-        replies = [self.servers.of(s).result(request, timeout) for s, request in zip(sides, asked, strict=True)]
+        states, stuck = self.referee.run(*arms, gone, timeout)
+        replies = [self.hosts.of(arm).result(request, timeout) for arm, request in zip(arms, asked, strict=True)]
         if left_s < patience and any(reply.status == "timeout" for reply in replies):
             return []
-        culprit = stuck if any(s == stuck and not r.value for s, r in zip(sides, replies, strict=True)) else None
-        blocks = []
-        for slot, (side, reply) in enumerate(zip(sides, replies, strict=True)):
-            server = self.servers.of(side)
-            victim = culprit not in {None, side}
-            blocks.append(
-                Block(
+        without = {arm for arm, reply in zip(arms, replies, strict=True) if not reply.value}
+        culprit = stuck if stuck in without else None
+        processes = []
+        for slot, (arm, reply) in enumerate(zip(arms, replies, strict=True)):
+            host = self.hosts.of(arm)
+            victim = culprit not in {None, arm}
+            processes.append(
+                PairedProcess(
                     pair=number,
                     slot=slot,
-                    arm=side,
+                    arm=arm,
                     group=group,
                     phase=phase,
-                    server=server.renewals,
+                    server=host.renewals,
                     started=started,
                     elapsed_s=self.elapsed_s,
-                    measurements=self._measurements(side, rows, reply, states, victim=victim),
+                    measurements=self._measurements(arm, rows, reply, states, victim=victim),
                     sentinel=reply.value.sentinel if reply.value else {},
-                    sentinel_contended=self._sentinel_contended(states),
+                    sentinel_contended=self._contended_at_first(states),
                 )
             )
             if reply.status == "timeout":
-                server.renew()
-        return blocks
+                host.renew()
+        return processes
 
-    def _sentinel_contended(self, states: Mapping[int, Mapping[str, Any]]) -> Reason | None:
-        """Why the machine was not quiet during the sentinel. The referee reads no GPU; that one was measured decides
-        how much of the CPU others may use (`harness.measuring.contention`)."""
-        state = states.get(SENTINEL_ROW, {})
+    def _contended_at_first(self, states: Mapping[int, Mapping[str, Any]]) -> Reason | None:
+        """Why the machine was not quiet during the control workload. The referee reads no GPU; whether one was
+        measured decides how much of the CPU others may use (`harness.measuring.contention`)."""
+        state = states.get(CONTROL_WORKLOAD_ROW, {})
         return contention.contended({**state, "gpu": {}} if DEVICES[self.run.device].is_gpu else state)
 
-    def _begin(self, side: Side, number: int, group: str, rows: Sequence[PairedRow], timeout: float) -> int:
-        jobs = [self.job(row, side, number) for row in rows]
+    def _begin(self, arm: ArmName, number: int, group: str, rows: Sequence[PairedRow], timeout: float) -> int:
+        jobs = [self.job(row, arm, number) for row in rows]
         jobs = [replace(j, protocol=replace(j.protocol, timeout_s=timeout / len(jobs))) for j in jobs]
         cpus = shared_cpus(number, self.run.threads)
-        packages, address = self.packages(side), self.referee.address
-        block = BlockJob(
+        packages, address = self.packages(arm), self.referee.address
+        process = ProcessJob(
             jobs=tuple(jobs),
-            sentinel=group != CONTROL_GROUP,  # the control's pair is one itself
+            sentinel=group != CONTROL_GROUP,  # the A/A control's pair needs none
             referee=address,
-            side=side,
+            arm=arm,
             cpus=cpus,
             packages=packages,
         )
-        return self.servers.of(side).begin("block", block)
+        return self.hosts.of(arm).begin(MEASURE, process)
 
-    def proven(self, row: PairedRow, side: Side, measurement: Measurement) -> Measurement:
+    def proven(self, row: PairedRow, arm: ArmName, measurement: Measurement) -> Measurement:
         """The measurement, made `invalid` if it disagrees with the first one of this row and arm
         (`harness.measuring.process_agreement`), with which all others are compared."""
-        arm: Side = "head" if side == "head" else "base"
-        first = self._proofs.get((row.id, arm))
+        code: ArmName = "head" if arm == "head" else "base"  # the control runs the base's
+        first = self._proofs.get((row.id, code))
         if first is None and measurement.status == "ok":
-            self._proofs[row.id, arm] = measurement
+            self._proofs[row.id, code] = measurement
         return process_agreement.checked(first, measurement, self.run.device, strict=True)
 
-    def packages(self, side: Side) -> tuple[str, ...]:
-        """Those of the project under test in the code of this side."""
-        return tuple(self.run.arms[1 if side == "head" else 0].get("packages", ()))
+    def packages(self, arm: ArmName) -> tuple[str, ...]:
+        """The packages of the project under test in the code of this arm."""
+        return tuple(self.run.arms[1 if arm == "head" else 0].get("packages", ()))
 
     def expect(self, alone: Mapping[str, Sequence[Measurement]]) -> None:
         """Takes what the preflight of both arms says of the seconds that a row will need in a pair."""
@@ -263,63 +272,70 @@ class Pairs:
 
     def _measurements(
         self,
-        side: Side,
+        arm: ArmName,
         rows: Sequence[PairedRow],
         reply: Reply,
         states: Mapping[int, Mapping[str, Any]],
         *,
         victim: bool,
     ) -> dict[str, Measurement]:
-        """What the block gave by row. Where it ended early, the row in which it did so failed, and the others have
+        """What the process gave by row. Where it ended early, the row in which it did so failed, and the others have
         nothing in this pair; where it only waited for the other arm's turn to end (`victim`), no row of it failed."""
-        result: BlockResult = reply.value or BlockResult()
+        result: ProcessResult = reply.value or ProcessResult()
         measured = [
-            _of_pair(self.proven(row, side, m), states.get(i))
+            _of_pair(self.proven(row, arm, m), states.get(i))
             for i, (row, m) in enumerate(zip(rows, result.measurements, strict=False))
         ]
         found = {row.id: m for row, m in zip(rows, measured, strict=False)}
         if reply.value is None and not victim:
-            guilty = rows if reply.row is None else rows[reply.row : reply.row + 1]
+            guilty = _ended_in(rows, arm, reply)
             status: Any = reply.status if reply.status != "ok" else "failed"
             reason = reply.reason or Reason("no_result")
-            found |= {r.id: Measurement(case=r.case(side), replicate=0, status=status, reason=reason) for r in guilty}
+            found |= {r.id: Measurement(case=r.case(arm), replicate=0, status=status, reason=reason) for r in guilty}
         short = {name: m for name, m in found.items() if m.status == "oom"}
         found |= {n: replace(m, reason=Reason("beside_the_other_arm", {"reason": m.reason})) for n, m in short.items()}
         for name, measurement in found.items():
             if measurement.status != "ok":
-                self._broken[name] = f"{side}: {measurement.status}: {measurement.reason}"
+                self._broken[name] = f"{arm}: {measurement.status}: {measurement.reason}"
         return found
 
-    def job(self, row: PairedRow, side: Side, number: int) -> Job:
+    def job(self, row: PairedRow, arm: ArmName, number: int) -> Job:
         """The timed pass of one row."""
-        case = row.case(side)
+        case = row.case(arm)
         return Job(
             case=case,
             replicate=number,
             protocol=self.run.protocol,
             device=self.run.device,
             folder=self.folder,
-            cache=self.cache(side, case),
+            cache=self.cache(arm, case),
             threads=self.run.threads,
             plugins=self.plugins,
-            only=BLOCK_PROBES,
-            injections=tuple(self.run.arms[1 if side == "head" else 0]["injections"]),
+            only=PAIR_PROBES,
+            injections=tuple(self.run.arms[1 if arm == "head" else 0]["injections"]),
             interleaving=row.interleaving,
         )
 
-    def cache(self, side: Side, case: Case) -> Path:
+    def cache(self, arm: ArmName, case: Case) -> Path:
         """Where compiled kernels and exports of one case are kept: each arm has its own."""
-        return self.caches / ("head" if side == "head" else "base") / case.id
+        return self.caches / ("head" if arm == "head" else "base") / case.id
 
     def _renewal_s(self) -> float:
-        """Seconds that starting the servers took last time; they start side by side."""
-        return max(server.start_s for server in self.servers.all())
+        """Seconds that starting the hosts took last time; they start side by side."""
+        return max(host.start_s for host in self.hosts.all())
+
+
+def _ended_in(rows: Sequence[PairedRow], arm: ArmName, reply: Reply) -> Sequence[PairedRow]:
+    """The row in which a process ended early; all rows where it is not known. An arm of protocol 1 tells its case."""
+    if reply.row is not None:
+        return rows[reply.row : reply.row + 1]
+    return [row for row in rows if row.case(arm).id == reply.phase] or rows
 
 
 def _of_pair(measurement: Measurement, state: Mapping[str, Any] | None) -> Measurement:
-    """The measurement with the machine's state as the referee saw it (the other arm is no stranger), and with the
-    facts that prove its work; the rest is the same in every block and in the preflight."""
-    facts = cast("Facts", {k: v for k, v in measurement.facts.items() if k in BLOCK_FACTS})
+    """The measurement with the machine's state as the referee saw it (the other arm is not counted as another
+    process), and with the facts that prove its work. Other facts are equal in all processes and in the preflight."""
+    facts = cast("Facts", {k: v for k, v in measurement.facts.items() if k in PAIR_FACTS})
     kept = (w for w in measurement.warnings if not contention.is_contention(w))
     seen = cast("State", {**measurement.state, **(state or {}), "peers": 1})
     found = contention.contended(seen)

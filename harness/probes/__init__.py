@@ -3,7 +3,7 @@
 Adding a metric is one file here: `@probe("name", order=..., metrics=(Metric(...),))` on a function Trial -> Findings. A
 probe runs in the order of its number; one with `first_process_only` runs in the first process of a case only. One with
 a `state` has the machine's state during its whole pass recorded under that name. A probe that makes the process slower
-has the number AFTER_SENTINEL or a higher one, and nothing is timed after it.
+has the number AFTER_CONTROL_WORKLOAD or a higher one, and nothing is timed after it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.measuring.trial import Findings, Trial
 from harness.registry import PROBES
 from harness.types import Metric
 
-AFTER_SENTINEL: Final = 100
+AFTER_CONTROL_WORKLOAD: Final = 100
 
 
 @dataclass(frozen=True, kw_only=True)

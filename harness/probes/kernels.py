@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from harness.backends.tensorrt import layers as tensorrt_layers
 from harness.measuring.trial import Findings, Trial
-from harness.probes import AFTER_SENTINEL, probe
+from harness.probes import AFTER_CONTROL_WORKLOAD, probe
 
 MANY_CALLS: Final = 8  # of networks in one iteration
 WARM_S: Final = 0.2
@@ -55,7 +55,7 @@ def kind(name: str) -> str:
     return next((found for found, pattern in KINDS if pattern.search(name)), "gemm" if product else "other")
 
 
-@probe("kernels", order=AFTER_SENTINEL, metrics=(), first_process_only=True)
+@probe("kernels", order=AFTER_CONTROL_WORKLOAD, metrics=(), first_process_only=True)
 def kernels(trial: Trial) -> Findings:
     """Facts: `kernels`, the longest kernels (name, kind, calls, seconds, and the share of all kernels' time);
     `kernel_time_s`, the sum over all kernels; `kernel_event_s`, the seconds of the same calls between two CUDA events;

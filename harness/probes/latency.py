@@ -61,12 +61,12 @@ def latency(trial: Trial) -> Findings:
 
         def warm() -> None:
             outputs.append(_on_cpu(trial.timer.last))
-            before.update(trial.device.start_block())
+            before.update(trial.device.start_span())
             watch.begin(alone=trial.turns is None)
 
         with Watch(trial.device.sensors()) as watch, cold_cache.flushed(trial) as flush:
             found = _sampled(trial, by_device, watch, warm, flush)
-        state = trial.device.block_state(before)
+        state = trial.device.span_state(before)
     if "gpu" in state:
         state["gpu"] = beside(state["gpu"], watch.summary())
     output = _on_cpu(trial.timer.last)

@@ -50,11 +50,9 @@ class Job:
     """All that a worker needs, picklable. `cache` is a folder for this case alone; `plugins` fill the registries.
 
     `only` names the probes to run (None: all of them). `injections` are deliberate slow-downs
-    (`harness.measuring.injection`).
-    `interleaving` is how the row is measured where two processes take turns (`harness.measuring.turns`).
-    `reference_until_s` is
-    set where the fp32 reference has no time limit of its own. It must be computed that many seconds after the row
-    begins.
+    (`harness.measuring.injection`). `interleaving` is how the row is measured where two processes take turns
+    (`harness.measuring.turns`). `reference_until_s` is set where the fp32 reference has no time limit of its own: it
+    must be computed within that many seconds after the row begins.
     """
 
     case: Case
@@ -100,11 +98,11 @@ def measure(
     if reason := (
         backends.unavailable(case.backend, case.precision, device.name)
         or optimizations.unavailable(case, device.name)
-        or cold_cache.refused(job.protocol, device.name)
+        or cold_cache.unavailable(job.protocol, device.name)
     ):
         skipped = Measurement(case=case, replicate=job.replicate, status="skipped", reason=reasons.of(reason))
         return Outcome(measurement=skipped)
-    before = device.start_block()
+    before = device.start_span()
     with precision.applied(case.precision), optimizations.in_force(case), _settings_kept() as settings:
         loaded, load_s, build = _build(job, device, report)
         if reason := process_settings.fault(settings):
@@ -116,15 +114,15 @@ def measure(
         if job.reference_until_s is not None:
             trial = replace(trial, reference_until=began + job.reference_until_s)
         chosen = probes.in_order(trial.replicate, job.only)
-        findings = _collect(trial, [p for p in chosen if p.order < probes.AFTER_SENTINEL], report)
+        findings = _collect(trial, [p for p in chosen if p.order < probes.AFTER_CONTROL_WORKLOAD], report)
         fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial, settings, weights)
     passes = {name: found for f in findings for name, found in f.state.items()}
-    state = {**device.block_state(before), **passes, **_sentinel(job, device)}
+    state = {**device.span_state(before), **passes, **_control_workload(job, device)}
     metrics = [component_metric(c.name) for c in trial.workload.components]
     if trial.workload.quality is not None:
         metrics += trial.workload.quality.metrics
     outcome = Outcome(measurement=_measurement(trial, loaded, findings, fault, state), metrics=tuple(metrics))
-    last = [p for p in chosen if p.order >= probes.AFTER_SENTINEL]
+    last = [p for p in chosen if p.order >= probes.AFTER_CONTROL_WORKLOAD]
     if fault or not last:
         return outcome
     keep(replace(outcome, unfinished=tuple(p.name for p in last)))
@@ -139,20 +137,19 @@ def _give_back(device: Device) -> None:
     device.release_memory()
 
 
-def _sentinel(job: Job, device: Device) -> dict[str, Any]:
-    """Work of our own at the end of a whole pass, after everything that it could disturb
-    (`harness.measuring.control_workload`), and why
-    it met a busy machine, where it did. Beside a model that leaves no memory for it there is none, with the reason."""
+def _control_workload(job: Job, device: Device) -> dict[str, Any]:
+    """The seconds of the control workload, which runs after everything that it could disturb, and the reason if the
+    machine was contended meanwhile. If the model leaves no memory for it, only the reason."""
     if job.only is not None:
         return {}
-    before = device.start_block()
+    before = device.start_span()
     try:
         found = control_workload.measure(Timer(device.synchronize), device)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         return {"sentinel_missing": "no memory for it beside the model"}
-    reason = contention.contended(device.block_state(before))
+    reason = contention.contended(device.span_state(before))
     return {"sentinel": found, **({"sentinel_contended": reason} if reason else {})}
 
 
@@ -180,7 +177,7 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Loa
         optimizations=optimizations.names(case),
         calibration=lambda: calibration.recorded(workload, device.torch_device),
     )
-    with optimizations.kernels_or_unsupported(case):
+    with optimizations.kernels_or_unavailable(case):
         build: Build = BACKENDS[case.backend].build(workload.components, request)
         changed |= optimizations.reached(case, workload.components, device.torch_device)
     told = {"layers_from": layers_from, **({"optimizations": changed} if changed else {})}
@@ -265,11 +262,11 @@ def _found(entry: probes.Probe, trial: Trial) -> Findings:
     """What a probe found, with the machine's state meanwhile where it asks for that and measured anything."""
     if entry.state is None:
         return entry.collect(trial)
-    before = trial.device.start_block()
+    before = trial.device.start_span()
     found = entry.collect(trial)
     if not found.samples:
         return found
-    return replace(found, state={**found.state, entry.state: trial.device.block_state(before)})
+    return replace(found, state={**found.state, entry.state: trial.device.span_state(before)})
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A block of a sweep, and an estimate of the seconds that the remaining blocks take."""
+"""The processes that a sweep plans, and an estimate of the seconds that the remaining ones take."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ LATER_SHARE = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class PlannedProcess:
     case: Case
     replicate: int
 
 
-class Estimate:
-    """Remaining seconds, from the blocks measured so far. A case not measured yet counts as the mean of the others.
+class RemainingTime:
+    """Remaining seconds, from the processes measured so far. A case not measured yet counts as the mean of the others.
 
-    A later process of a case is shorter than its first, which also judges the quality: until one has been seen it
+    A later process of a case is shorter than its first, which also measures the quality. Until one was measured, it
     counts as `LATER_SHARE` of the first.
     """
 
@@ -34,7 +34,7 @@ class Estimate:
             known = self._later if measurement.replicate else self._first
             known[measurement.case.id] = measurement.duration_s
 
-    def seconds(self, left: Sequence[Block], settled: set[str]) -> float | None:
+    def seconds(self, left: Sequence[PlannedProcess], settled: set[str]) -> float | None:
         """None before the first measurement."""
         if not self._first:
             return None
@@ -42,8 +42,8 @@ class Estimate:
         both = [case for case in self._later if case in self._first]
         share = sum(self._later[c] for c in both) / sum(self._first[c] for c in both) if both else LATER_SHARE
         total = 0.0
-        for block in left:
-            first = self._first.get(block.case.id, mean)
-            later = self._later.get(block.case.id, first * share)
-            total += 0.0 if block.case.id in settled else later if block.replicate else first
+        for process in left:
+            first = self._first.get(process.case.id, mean)
+            later = self._later.get(process.case.id, first * share)
+            total += 0.0 if process.case.id in settled else later if process.replicate else first
         return total

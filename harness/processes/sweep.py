@@ -3,7 +3,7 @@
 The first process of every case comes first, in the suite's order (so that a sweep that is stopped early has each row),
 then the further ones, each round in a shuffled order, so that slow minutes of a shared machine do not all hit one row.
 At the end of each round stands the A/A control: the cheapest row twice more, as two rows of the same code. At the end
-of all, processes that met a busy machine are measured again (`harness.attempts`). A failure of the environment (a
+of all, processes that were contended are measured again (`harness.attempts`). A failure of the environment (a
 full disk, a kill from outside) is not a result: it is stored, and measured again when the run is resumed.
 """
 
@@ -24,8 +24,7 @@ from harness.measuring.output_files import FOLDER as REFERENCES
 from harness.processes import threads as thread_rule
 from harness.processes.environment import collect_or_reason
 from harness.processes.measure import Job
-from harness.processes.remaining_time import Block as Block
-from harness.processes.remaining_time import Estimate as Estimate
+from harness.processes.remaining_time import PlannedProcess, RemainingTime
 from harness.processes.worker import Workers
 from harness.registry import MODELS, PROBES
 from harness.stored_types import Environment
@@ -34,7 +33,7 @@ from harness.types import Case, Control, Measurement, Metric, Run, Suite
 
 ENVIRONMENT_TIMEOUT_S = 300.0
 SHUFFLE_SEED = 20
-BUSY_IN_A_ROW = 3
+CONTENDED_IN_A_ROW = 3
 CONTROL_PROBES = ("startup", "latency")
 
 
@@ -93,13 +92,13 @@ def new_run(suite: Suite, folder: Path, found: Environment, selection: str | Non
     return run
 
 
-def blocks(cases: Sequence[Case], replicates: int) -> list[Block]:
+def planned_processes(cases: Sequence[Case], replicates: int) -> list[PlannedProcess]:
     """Every (case, process) in the order of measurement."""
     rounds = [list(cases)]
     shuffle = random.Random(SHUFFLE_SEED)
     for _ in range(1, replicates):
         rounds.append(shuffle.sample(list(cases), len(cases)))
-    return [Block(case=case, replicate=i) for i, cases_ in enumerate(rounds) for case in cases_]
+    return [PlannedProcess(case=case, replicate=i) for i, cases_ in enumerate(rounds) for case in cases_]
 
 
 def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener, *, retry_failed: bool = False) -> Run:
@@ -111,27 +110,27 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
     """
     folder = Path(str(run.folder))
     left = remaining(run, retry_failed=retry_failed)
-    estimate = Estimate(run.measurements)
-    total = len(blocks(run.cases, run.protocol.replicates))
+    estimate = RemainingTime(run.measurements)
+    total = len(planned_processes(run.cases, run.protocol.replicates))
     settled = _settled(run, retry_failed)
     listener.begin(total, len(left))
     with tempfile.TemporaryDirectory(prefix="imgbench-") as cache:
         site = _site(run, workers, plugins, cache, listener.phase)
-        for number, block in enumerate(left):
-            if block.case.id in settled:
-                listener.skip(block.case, block.replicate)
+        for number, process in enumerate(left):
+            if process.case.id in settled:
+                listener.skip(process.case, process.replicate)
             else:
-                listener.start(block.case, block.replicate, estimate.seconds(left[number:], settled))
-                attempt = attempts.next_attempt(run, block.case.id, block.replicate)
-                run, measurement = measure_block(block, run, site, attempt)
+                listener.start(process.case, process.replicate, estimate.seconds(left[number:], settled))
+                attempt = attempts.next_attempt(run, process.case.id, process.replicate)
+                run, measurement = measure_process(process, run, site, attempt)
                 run = _with(run, measurement)
                 estimate.add(measurement)
                 if measurement.status != "ok":
-                    settled.add(block.case.id)
+                    settled.add(process.case.id)
                 listener.end(measurement)
                 stop_without_storage(measurement)
-            if number + 1 == len(left) or left[number + 1].replicate > block.replicate:
-                run = control(block.replicate, run, site)
+            if number + 1 == len(left) or left[number + 1].replicate > process.replicate:
+                run = control(process.replicate, run, site)
         for number in range(run.protocol.replicates):
             run = control(number, run, site)  # what a kill between a round and its control left out
         _again(run, site, listener)
@@ -146,7 +145,7 @@ def stop_without_storage(measurement: Measurement) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where blocks are measured: the workers with their plugins, and a cache that the blocks of a run share. `firsts`
+    """Where processes are measured: the workers with their plugins, and a cache that all of a run share. `firsts`
     are the measurements, by case id, with which the further processes of a row are compared."""
 
     workers: Workers
@@ -175,7 +174,7 @@ def control(number: int, run: Run, site: Site) -> Run:
     for side in [s for s in random.Random(f"{run.id}-{number}").sample(sides, 2) if s not in done]:
         attempt = max((c.measurement.attempt for c in told if c.side == side), default=-1) + 1
         site.report("A/A control")
-        job = replace(_job(Block(case=case, replicate=number), run, site), only=CONTROL_PROBES)
+        job = replace(_job(PlannedProcess(case=case, replicate=number), run, site), only=CONTROL_PROBES)
         outcome = site.workers.measure(job, site.report, case.id)
         measurement = replace(outcome.measurement, case=case, attempt=attempt)
         found = Control(side=side, measurement=measurement)
@@ -186,20 +185,20 @@ def control(number: int, run: Run, site: Site) -> Run:
 
 
 def _again(run: Run, site: Site, listener: Listener) -> None:
-    """Measures again what met a busy machine, until an attempt was quiet, as often as the protocol says. After
-    BUSY_IN_A_ROW busy attempts in a row the machine is taken to stay so."""
-    busy = 0
+    """Measures contended processes again until an attempt is not contended, as often as the protocol says. It stops
+    after CONTENDED_IN_A_ROW contended attempts in a row, because the machine probably stays contended."""
+    contended = 0
     while todo := attempts.again(run.measurements, run.superseded, run.protocol.contended_retries):
         listener.begin(len(todo), len(todo))
         for measurement, attempt in todo:
-            if busy == BUSY_IN_A_ROW:
+            if contended == CONTENDED_IN_A_ROW:
                 return
             listener.start(measurement.case, measurement.replicate, None)
-            listener.phase("again: the machine was busy")
-            block = Block(case=measurement.case, replicate=measurement.replicate)
-            run, found = measure_block(block, run, site, attempt)
+            listener.phase("again: it was contended")
+            process = PlannedProcess(case=measurement.case, replicate=measurement.replicate)
+            run, found = measure_process(process, run, site, attempt)
             run = _with(run, found)
-            busy = busy + 1 if attempts.contended(found) else 0
+            contended = contended + 1 if attempts.contended(found) else 0
             listener.end(found)
             stop_without_storage(found)
 
@@ -219,7 +218,7 @@ def extend(run: Run, wanted: Mapping[Case, int], workers: Workers, plugins: Sequ
             for case in [c for c, count in wanted.items() if number < count]:
                 if perf_counter() - began + expected[case] > seconds:
                     continue
-                run, found = measure_block(Block(case=case, replicate=counts[case] + number), run, site)
+                run, found = measure_process(PlannedProcess(case=case, replicate=counts[case] + number), run, site)
                 stop_without_storage(found)
                 done += 1
     shutil.rmtree(Path(str(run.folder)) / REFERENCES, ignore_errors=True)
@@ -232,20 +231,20 @@ def _later_s(run: Run, case: Case) -> float:
     return max(m.duration_s or 0.0 for m in [m for m in mine if m.replicate > 0] or mine)
 
 
-def measure_block(block: Block, run: Run, site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
-    """Measures one block into the run's folder: the run, with metrics that were new in its header, and the measurement,
+def measure_process(process: PlannedProcess, run: Run, site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
+    """Measures one process into the run's folder: the run, with metrics new in its header, and the measurement,
     which is `invalid` if it disagrees with the first one of its row (`harness.measuring.process_agreement`).
 
     The run does not hold the measurement; the folder does.
     """
     folder = Path(str(run.folder))
-    outcome = site.workers.measure(_job(block, run, site), site.report, block.case.id)
+    outcome = site.workers.measure(_job(process, run, site), site.report, process.case.id)
     run = _with_metrics(run, outcome.metrics, folder)
-    first = site.firsts.get(block.case.id)
-    found = replace(outcome.measurement, case=block.case, attempt=attempt)
+    first = site.firsts.get(process.case.id)
+    found = replace(outcome.measurement, case=process.case, attempt=attempt)
     measurement = process_agreement.checked(first, found, run.environment["device"])
     if measurement.status == "ok":
-        site.firsts.setdefault(block.case.id, measurement)
+        site.firsts.setdefault(process.case.id, measurement)
     storage.append(folder, measurement)
     return run, measurement
 
@@ -257,8 +256,8 @@ def _with(run: Run, measurement: Measurement) -> Run:
 
 
 def finish(folder: Path) -> Run:
-    """Stamps the run as finished, removes what only its blocks needed, and returns the whole run. A run with
-    blocks left, because the environment failed, is not finished: resume it first."""
+    """Stamps the run as finished, removes what only its processes needed, and returns the whole run. A run with
+    processes left, because the environment failed, is not finished: resume it first."""
     run = storage.load(folder)
     if remaining(run):
         return run
@@ -268,14 +267,14 @@ def finish(folder: Path) -> Run:
     return run
 
 
-def remaining(run: Run, *, retry_failed: bool = False) -> list[Block]:
-    """The blocks that a run still lacks: never measured, failed because of the environment, or with `retry_failed`
+def remaining(run: Run, *, retry_failed: bool = False) -> list[PlannedProcess]:
+    """The processes that a run still lacks: never measured, failed because of the environment, or with `retry_failed`
     failed for any reason; none for a case with another failure."""
     done = {(m.case.id, m.replicate) for m in run.measurements if not attempts.to_retry(m, retry_failed)}
     settled = _settled(run, retry_failed)
-    planned = blocks(run.cases, run.protocol.replicates)
+    planned = planned_processes(run.cases, run.protocol.replicates)
     extra = [m for m in run.measurements if m.replicate >= run.protocol.replicates]  # of `extend`
-    planned += [Block(case=m.case, replicate=m.replicate) for m in extra]
+    planned += [PlannedProcess(case=m.case, replicate=m.replicate) for m in extra]
     return [b for b in planned if (b.case.id, b.replicate) not in done and b.case.id not in settled]
 
 
@@ -284,14 +283,14 @@ def _settled(run: Run, retry_failed: bool) -> set[str]:
     return {m.case.id for m in run.measurements if m.status != "ok" and not attempts.to_retry(m, retry_failed)}
 
 
-def _job(block: Block, run: Run, site: Site) -> Job:
+def _job(process: PlannedProcess, run: Run, site: Site) -> Job:
     return Job(
-        case=weights.built_case(block.case, run),
-        replicate=block.replicate,
+        case=weights.built_case(process.case, run),
+        replicate=process.replicate,
         protocol=run.protocol,
         device=run.environment["device"],
         folder=Path(str(run.folder)),
-        cache=site.cache / block.case.id,
+        cache=site.cache / process.case.id,
         threads=cast("int", run.environment["threads"]),
         plugins=tuple(site.plugins),
     )

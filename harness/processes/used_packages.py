@@ -1,9 +1,9 @@
 """Which packages of the project under test the measured work used, as far as a process can tell without tracing.
 
 A plugin is imported whatever the suite measures, and with it all that it imports. So what a plugin brought in counts
-where the row uses something of that plugin: its model, backend, scheduler or optimisation. What came in otherwise (a
-model's library, an import while the row was measured) was asked for by the row, and counts. A plugin that changes other
-people's modules when it is imported and registers nothing cannot be told from one that does nothing.
+where the row uses something of that plugin: its model, backend, scheduler or optimisation. Other imports (a model's
+library, an import while the row was measured) were caused by the row, and count. A plugin that changes other modules
+when it is imported and registers nothing cannot be distinguished from one that does nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One fresh process for each block of measurement, and a status for every way in which it can end.
+"""One fresh process for each measurement, and a status for every way in which it can end.
 
 A fork server with the libraries imported and no device touched gives a process in about 0.2 s. The worker leads a
 process group of its own (a hang is killed with its children), dies with its parent, ignores Ctrl-C (the parent
@@ -44,7 +44,7 @@ from harness.reasons import Reason
 from harness.registry import UnknownName
 from harness.stored_types import Facts
 from harness.timing import perf_counter
-from harness.types import Measurement, Unsupported
+from harness.types import Measurement, Unavailable
 
 PRELOAD = ("torch", "scipy.special", "harness.processes.measure")
 REFERENCE_GRACE_S = 60.0  # to load the model of a reference, and to end a process of its own
@@ -179,7 +179,7 @@ def measure_job(job: Job, report: Report, turns: Turns | None = None) -> Outcome
             traceback.print_exc()
         if kept:
             return _without_the_rest(kept[-1], Reason("error", {"error": one_line(error)}))
-        if isinstance(error, Unsupported):
+        if isinstance(error, Unavailable):
             return _ended(job, "skipped", error.reason)
         if isinstance(error, Mismatch):
             return _ended(job, "invalid", error.reason)

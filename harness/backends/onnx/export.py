@@ -37,7 +37,7 @@ from harness.numerics.precision import dtype_of, of_component, one_tensor, recip
 from harness.numerics.share import NOTHING, Share, Shares
 from harness.reasons import Reason
 from harness.registry import PRECISIONS
-from harness.types import Component, Unsupported
+from harness.types import Component, Unavailable
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ def exported(components: Sequence[Component], request: BuildRequest, recipe: str
     """The ONNX files of all components; files that do not exist yet are exported. Each has the form `recipe`, or that
     form's fp32 variant for a component that overflows in fp16. Raises what the exporter or the checker raises."""
     if "dynamic_size" in request.optimizations and not any(x.ndim == 4 for c in components for x in c.inputs):
-        raise Unsupported(Reason("dynamic_size_without_pictures"))
+        raise Unavailable(Reason("dynamic_size_without_pictures"))
     return [_exported(c, request, of_component(c, recipe)) for c in components]
 
 
@@ -188,7 +188,7 @@ def _make(component: Component, request: BuildRequest, recipe: str, folder: Path
         elif kind == "int8_weight_only":
             _weight_only(_plain(component, request, base), path)
         else:
-            raise Unsupported(f"there is no ONNX form of the precision {recipe}")
+            raise Unavailable(f"there is no ONNX form of the precision {recipe}")
     _check(path)
     return source
 
@@ -210,7 +210,7 @@ def _plain(component: Component, request: BuildRequest, base: str) -> Path:
 
 
 def _write(component: Component, recipe: str, path: Path, optimizations: Sequence[str]) -> None:
-    """Writes the file, with the free dimensions that are asked for. Raises Unsupported where one is not."""
+    """Writes the file, with the free dimensions that are asked for. Raises Unavailable where one is not."""
     import onnx
     import torch
 
@@ -233,7 +233,7 @@ def _write(component: Component, recipe: str, path: Path, optimizations: Sequenc
             )
         except torch.onnx.OnnxExporterError as error:
             if shapes is not None and any(words in str(error) for words in MADE_CONSTANT):
-                raise Unsupported(_fixed(component.name, free, optimizations)) from error
+                raise Unavailable(_fixed(component.name, free, optimizations)) from error
             one_tensor(module(*inputs), module)  # the exporter's own error about such an output is unclear
             raise
     assert program is not None  # dynamo=True with no file to write returns the program
@@ -248,7 +248,7 @@ def _write(component: Component, recipe: str, path: Path, optimizations: Sequenc
     onnx.save(model, path)
     dims = [i.type.tensor_type.shape.dim for i in model.graph.input]
     if not all(dims[i][axis].dim_param for i, axes in enumerate(free) for axis in axes):
-        raise Unsupported(_fixed(component.name, free, optimizations))
+        raise Unavailable(_fixed(component.name, free, optimizations))
 
 
 def _is_one_tensor(program: Any) -> bool:

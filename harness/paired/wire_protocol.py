@@ -1,0 +1,138 @@
+"""Protocol 2 of `imgbench ab`: what the driver and the host of an arm say to each other, as JSON of builtin types.
+
+    driver to host   {"number": 7, "command": "measure", "argument": {"jobs": [...], ...}}
+    host to driver   {"protocol": 2, "number": 7, "status": "ok", "measured": {"measurements": [...], ...}}
+
+The two may be different versions of imgbench: `--base ref=COMMIT` measures a commit of imgbench by its own code. Every
+version reads the first request, a pickled tuple of builtin types (number, "start", (plugins, logs, preload, paths,
+last_paths)), and the form of its reply says which protocol the host speaks (`harness.paired.hosts`). A measurement
+travels as its stored record. A record that gains, loses or redefines a field is a new protocol; so is another message
+of the turns (`harness.measuring.turns`) and another key of the shared references (`harness.measuring.reference`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Final
+
+from harness import reasons, storage
+from harness.measuring.turns import Interleaving
+from harness.paired.paired_process import ProcessJob, ProcessResult
+from harness.processes.endings import Reply
+from harness.processes.measure import Job
+from harness.records import metrics_from_dict, record
+from harness.types import Case, Protocol
+
+NUMBER: Final = 2
+MEASURE: Final = "measure"  # the command whose argument is a ProcessJob and whose reply holds a ProcessResult
+PATHS: Final = ("folder", "cache")
+TUPLES: Final = ("plugins", "only", "injections")
+
+
+class OtherProtocol(ValueError):
+    """A message that is not of this protocol; `str()` is one line."""
+
+
+def request(number: int, command: str, argument: Any) -> bytes:
+    """A request to the host. `argument` is a ProcessJob, or a value of JSON types."""
+    given = _job_to_json(argument) if isinstance(argument, ProcessJob) else argument
+    return _bytes({"number": number, "command": command, "argument": given})
+
+
+def read_request(message: bytes) -> tuple[int, str, Any]:
+    """(number, command, argument). Raises ValueError, KeyError or TypeError on anything else."""
+    document = json.loads(message)
+    command, argument = document["command"], document["argument"]
+    return document["number"], command, _job_from_json(argument) if command == MEASURE else argument
+
+
+def reply(number: int, given: Reply) -> bytes:
+    """The host's reply to request `number`. Raises ValueError, KeyError or TypeError on a value that JSON cannot hold
+    and on a measurement that cannot be read from it, such as one with facts of other types."""
+    document = {
+        "protocol": NUMBER,
+        "number": number,
+        "status": given.status,
+        "reason": given.reason and given.reason.to_json(),
+        "phase": given.phase,
+        "row": given.row,
+    }
+    if isinstance(given.value, ProcessResult):
+        measured = _result_to_json(given.value)
+        _result_from_json(measured)
+        return _bytes({**document, "measured": measured})
+    return _bytes({**document, "value": given.value})
+
+
+def read_reply(message: bytes) -> tuple[int, Reply]:
+    """(number, reply). Raises OtherProtocol."""
+    try:
+        document = json.loads(message)
+        if document["protocol"] != NUMBER:
+            raise OtherProtocol(f"protocol {document['protocol']}")
+        return document["number"], reply_from_json(document)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, OtherProtocol):
+            raise
+        raise OtherProtocol(f"a message that is not of protocol {NUMBER} ({type(error).__name__}: {error})") from None
+
+
+def reply_from_json(document: Mapping[str, Any]) -> Reply:
+    """The reply of a document with the fields of `reply`. Raises ValueError, KeyError or TypeError on anything else."""
+    measured = document.get("measured")
+    return Reply(
+        value=document.get("value") if measured is None else _result_from_json(measured),
+        status=document["status"],
+        reason=None if document["reason"] is None else reasons.from_json(document["reason"]),
+        phase=document["phase"],
+        row=document["row"],
+    )
+
+
+def _job_to_json(job: ProcessJob) -> dict[str, Any]:
+    document = asdict(job)
+    for each in document["jobs"]:
+        each.update({name: str(each[name]) for name in PATHS})
+    return document
+
+
+def _job_from_json(document: Mapping[str, Any]) -> ProcessJob:
+    jobs = tuple(_row_from_json(entry) for entry in document["jobs"])
+    found = record(ProcessJob, {**document, "jobs": jobs})
+    return replace(found, cpus=tuple(found.cpus), packages=tuple(found.packages))
+
+
+def _row_from_json(entry: Mapping[str, Any]) -> Job:
+    counts = entry["interleaving"]
+    given = {
+        **entry,
+        **{name: Path(entry[name]) for name in PATHS},
+        **{name: None if entry[name] is None else tuple(entry[name]) for name in TUPLES},
+        "case": record(Case, entry["case"]),
+        "protocol": record(Protocol, entry["protocol"]),
+        "interleaving": None if counts is None else record(Interleaving, counts),
+    }
+    return record(Job, given)
+
+
+def _result_to_json(result: ProcessResult) -> dict[str, Any]:
+    return {
+        "measurements": [storage.measurement_to_dict(m) for m in result.measurements],
+        "metrics": {metric.name: asdict(metric) for metric in result.metrics},
+        "sentinel": result.sentinel,
+    }
+
+
+def _result_from_json(document: Mapping[str, Any]) -> ProcessResult:
+    return ProcessResult(
+        measurements=tuple(storage.measurement_from_dict(entry) for entry in document["measurements"]),
+        metrics=tuple(metrics_from_dict(document["metrics"]).values()),
+        sentinel=document["sentinel"],
+    )
+
+
+def _bytes(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, allow_nan=False).encode()
