@@ -315,6 +315,7 @@ sentences(
             + (f"CC={named!r} is not found" if named is not None else "neither gcc nor clang is on the PATH")
         ),
         "missing_headers": lambda folder: f"triton needs Python's headers on a GPU, and {folder} has no Python.h",
+        "no_onnx_form": lambda precision: f"there is no ONNX form of the precision {precision}",
         "missing_provider": lambda provider: f"this build of onnxruntime has no {provider}",
         "provider_not_loaded": lambda provider, error, needs: f"{provider} cannot be loaded: {error}. It needs {needs}",
         "ort_no_cpu_kernels": lambda precision: (

@@ -14,6 +14,7 @@ from planted import workload
 from harness.backends.eager import cast_all, read_back, saved_bytes
 from harness.numerics import calibration, precision, quantisation
 from harness.numerics.linear_use import Left, Range
+from harness.reasons import Reason
 from harness.types import CalibrationData, Case, Component, Workload
 
 QUANTISED = ("int8_dynamic", "int8_dynamic_classic", "int8_static", "int8_weight_only")
@@ -86,7 +87,7 @@ def test_a_network_without_linear_layers_is_not_int8() -> None:
 
 def test_why_fp8_and_tf32_are_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: "no GPU is here")
-    assert precision.unsupported_by_torch("fp16", "cuda") == "no GPU is here"
+    assert precision.unsupported_by_torch("fp16", "cuda") == Reason("no_device", {"why": "no GPU is here"})
     monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: None)
     assert "compute capability 8.9" in str(precision.unsupported_by_torch("fp8_e4m3", "cpu"))
     assert "TF32" in str(precision.unsupported_by_torch("tf32", "cpu"))

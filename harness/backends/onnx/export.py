@@ -188,7 +188,7 @@ def _make(component: Component, request: BuildRequest, recipe: str, folder: Path
         elif kind == "int8_weight_only":
             _weight_only(_plain(component, request, base), path)
         else:
-            raise Unavailable(f"there is no ONNX form of the precision {recipe}")
+            raise Unavailable(Reason("no_onnx_form", {"precision": recipe}))
     _check(path)
     return source
 
