@@ -130,7 +130,7 @@ def test_replay_is_bit_for_bit_and_sees_an_edited_value(
         [*command, "explain", str(run), "b256"], capture_output=True, text=True, check=False, cwd=HERE.parent
     )
     assert told.returncode == 0
-    expected = "screen, 8 pairs: shift" if done.returncode == REGRESSED else "pairs dropped: "
+    expected = "screen, 8 pairs: shift" if done.returncode == REGRESSED else "pairs left out: "
     assert expected in told.stdout
     path = run / paired.BLOCKS_FILE
     whole, header = path.read_text(), paired.load(run)
@@ -146,7 +146,7 @@ def test_replay_is_bit_for_bit_and_sees_an_edited_value(
     assert edited.returncode == 12
     assert "another decision" in edited.stdout
     assert f"decided by version 1 of the rule, and this is version {RULE}" in edited.stdout
-    assert decide(run).arms == ("as things are", "inject:busy=0.5@*b256*")
+    assert decide(run).comparison.arms == ("as things are", "inject:busy=0.5@*b256*")
 
 
 def test_make_sees_it_too(tmp_path: Path) -> None:

@@ -123,7 +123,10 @@ def test_the_badge_says_what_was_shown(found: Comparison, message: str, color: s
         (paired(GONE), "No pass: 1 row is missing or cannot be compared."),
         (paired(replace(SAME, gating=False)), "Not red: nothing regressed, but speed is not judged yet."),
         (paired(refused=("a",), absent=True), "No answer: there is no baseline to compare with yet."),
-        (paired(refused=("GPU: A, B", "driver: 1, 2")), "No answer: nothing was compared: GPU: A, B; driver: 1, 2."),
+        (
+            paired(refused=(stated("GPU: A, B"), stated("driver: 1, 2"))),
+            "No answer: nothing was compared: GPU: A, B; driver: 1, 2.",
+        ),
         (paired(), "No answer: nothing was measured."),
         (paired(refused=("no pip",), error=True), "No answer: the benchmark broke: no pip."),
         (

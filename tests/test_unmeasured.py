@@ -137,7 +137,7 @@ def test_ab_says_so_before_it_measures(tmp_path: Path, monkeypatch: pytest.Monke
         said: list[str] = []
         asked: Any = SimpleNamespace(device=device, plugins=())
         with pytest.raises(Stopped):
-            ab.measure(asked, tmp_path, said.append, ab.PairedJudge)
+            ab.measure(asked, tmp_path, said.append, ab.PairedDecider)
         assert said == told
 
 
