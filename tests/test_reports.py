@@ -31,7 +31,7 @@ from reports import pareto as fronts
 from reports.data import RANDOM_WEIGHTS, report_data
 from reports.formats import markdown
 from reports.page import page
-from reports.rows import headed, measured, panels, records
+from reports.rows import headed, measured, panels
 from reports.section import SECTIONS, NotShown, ReportData, Section
 from reports.sections import comparison, latency, memory, quality, samples, stages
 
@@ -166,7 +166,7 @@ class TestFigures:
 
 class TestData:
     def test_random_weights_have_no_quality(self, data: ReportData) -> None:
-        (row,) = [r for r in records(data.cases) if r["weights"] == "random"]
+        (row,) = [r for r in data.rows if r["weights"] == "random"]
         assert row["latency_s"] is not None
         assert row["top1"] is None
         assert row["top1_low"] is None
