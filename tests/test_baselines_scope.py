@@ -220,7 +220,7 @@ def test_exit_codes(verdicts: list[Verdict], code: int, strict_code: int) -> Non
 
 
 def test_exit_code_of_a_refusal() -> None:
-    comparison = Comparison(run_id="r", suite="s", baseline="", scope="all", refused=("no baseline",))
+    comparison = Comparison(run_id="r", suite="s", baseline="", scope="all", refused=(stated("no baseline"),))
     assert exit_code(comparison) == 12
 
 

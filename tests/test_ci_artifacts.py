@@ -89,9 +89,9 @@ def test_ten_errors_and_ten_warnings_a_step_and_the_last_counts_the_rest() -> No
         (paired(SAME, UNDECIDED), "1 of 2 rows not slower", "yellow"),
         (paired(UNDECIDED), "inconclusive", "yellow"),
         (paired(UNDECIDED, contended=(stated("busy"),)), "contended", "yellow"),
-        (paired(refused=("none",), absent=True), "no baseline", "lightgrey"),
-        (paired(refused=("other GPU",)), "not comparable", "lightgrey"),
-        (paired(refused=("no pip",), error=True), "error", "lightgrey"),
+        (paired(refused=(stated("none"),), absent=True), "no baseline", "lightgrey"),
+        (paired(refused=(stated("other GPU"),)), "not comparable", "lightgrey"),
+        (paired(refused=(stated("no pip"),), error=True), "error", "lightgrey"),
         (paired(GONE), "not comparable", "orange"),
         (paired(), "nothing measured", "lightgrey"),
         (paired(replace(SAME, gating=False)), "speed not judged yet", "lightgrey"),
@@ -122,10 +122,13 @@ def test_the_badge_says_what_was_shown(found: Comparison, message: str, color: s
         (paired(SAME), "Green: not slower (1 row, each within what it could see)."),
         (paired(GONE), "No pass: 1 row is missing or cannot be compared."),
         (paired(replace(SAME, gating=False)), "Not red: nothing regressed, but speed is not judged yet."),
-        (paired(refused=("a",), absent=True), "No answer: there is no baseline to compare with yet."),
-        (paired(refused=("GPU: A, B", "driver: 1, 2")), "No answer: nothing was compared: GPU: A, B; driver: 1, 2."),
+        (paired(refused=(stated("a"),), absent=True), "No answer: there is no baseline to compare with yet."),
+        (
+            paired(refused=(stated("GPU: A, B"), stated("driver: 1, 2"))),
+            "No answer: nothing was compared: GPU: A, B; driver: 1, 2.",
+        ),
         (paired(), "No answer: nothing was measured."),
-        (paired(refused=("no pip",), error=True), "No answer: the benchmark broke: no pip."),
+        (paired(refused=(stated("no pip"),), error=True), "No answer: the benchmark broke: no pip."),
         (
             paired(GONE, replace(GONE, outcome="new", case_id="c9")),
             "No pass: 1 row is missing or cannot be compared and 1 row is not known to the baseline (imgbench baseline "
@@ -196,7 +199,7 @@ def test_text_that_never_ends_keeps_the_limits_too() -> None:
     endless = paired(SLOWER, notes=(stated("n" * 10**6),) * 90, contended=(stated("c" * 10**6),) * 90)
     assert len(markdown.pull_request_comment(endless)) <= 65_536
     assert "| regressed | vit · batch 1 |" in markdown.step_summary(endless)
-    refused = paired(refused=("x" * 10**7,))
+    refused = paired(refused=(stated("x" * 10**7),))
     assert markdown.CUT in markdown.step_summary(refused)
     comment = markdown.pull_request_comment(refused)
     assert comment.startswith("<!-- imgbench gate -->\n\n**No answer: nothing was compared: xxx")

@@ -50,6 +50,7 @@ from harness.measuring.trial import Mismatch
 from harness.numerics import optimizations
 from harness.processes.endings import Reply
 from harness.processes.measure import Job, Outcome
+from harness.reasons import stated
 from harness.registry import BACKENDS, MODELS
 from harness.timing import Timer
 from harness.types import Case, Measurement, Workload
@@ -724,7 +725,14 @@ def test_a_missing_nvidia_smi_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def decided(case: Case, outcome: Any, metric: str = "latency_s") -> Verdict:
     return Verdict(
-        case_id=case.id, label=case.label, metric=metric, kind="noisy", unit="s", outcome=outcome, reason="r", ratio=1.1
+        case_id=case.id,
+        label=case.label,
+        metric=metric,
+        kind="noisy",
+        unit="s",
+        outcome=outcome,
+        reason=stated("r"),
+        ratio=1.1,
     )
 
 

@@ -167,7 +167,7 @@ class TestFigures:
 
 class TestData:
     def test_random_weights_have_no_quality(self, data: ReportData) -> None:
-        (row,) = [r for r in records(data.cases) if r["weights"] == "random"]
+        (row,) = [r for r in data.rows if r["weights"] == "random"]
         assert row["latency_s"] is not None
         assert row["top1"] is None
         assert row["top1_low"] is None
