@@ -207,7 +207,7 @@ def _classic_unsupported(device: str) -> Reason | None:
     if device != "cpu":
         return Reason("classic_on_cpu_only")
     if not hasattr(torch.ao.quantization, "quantize_dynamic"):
-        return Reason("classic_gone", {"version": torch.__version__})
+        return Reason("classic_gone", {"version": str(torch.__version__)})
     engine = torch.backends.quantized.engine
     return None if engine not in {"none", ""} else Reason("no_quantised_engine")
 
