@@ -149,7 +149,7 @@ def test_beside_a_gpu_the_sentinel_leaves_others_a_share_of_the_free_cores() -> 
     told = Reason("contended_cpu", {"used": 20.0, "left": 63.0})
     assert str(told).endswith("other processes used 2000% of a core meanwhile (32% of the 63.0 cores left to them)")
     assert sentinel_of("cuda", {**state, "other_cpu_s": 20.0}) == {told}
-    assert sentinel_of("cpu", state) == {"other processes used 50% of a core meanwhile"}
+    assert sentinel_of("cpu", state) == {Reason("contended_cpu", {"used": 0.5})}
 
 
 def test_a_pair_that_was_never_measured_is_expected_to_take_as_long_as_the_longest() -> None:
