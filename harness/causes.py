@@ -106,6 +106,11 @@ def reason(cause: Cause, detail: Reason | str = "") -> Reason:
     return Reason(str(cause), {"detail": detail} if detail else {})
 
 
+def of_reason(reason: Reason | None) -> Cause | None:
+    """The cause that a reason names, or None."""
+    return Cause(reason.kind) if reason is not None and reason.kind in set(Cause) else None
+
+
 def of_error(error: BaseException) -> Cause | None:
     """The environment's cause of an error or of one that led to it, by errno; None if there is none. An error without
     an errno is searched for the system's error text."""

@@ -42,7 +42,7 @@ class Reason:
         if STATED in self.data:
             return str(self.data[STATED])
         if sentence := SENTENCES.get(self.kind):
-            with suppress(TypeError, ValueError, KeyError, IndexError):  # data of another version
+            with suppress(TypeError, ValueError, LookupError, ArithmeticError, AttributeError):  # other data
                 return sentence(**self.data)
         told = ", ".join(f"{name} {value}" for name, value in self.data.items())
         return f"{self.kind.replace('_', ' ')}{f' ({told})' if told else ''}"

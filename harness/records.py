@@ -147,12 +147,13 @@ def measurement_from_dict(entry: Mapping[str, Any]) -> Measurement:
     check(values["missing"], Mapping[str, Any], "measurement.missing")
     check(values["warnings"], list[Any], "measurement.warnings")
     check(values["facts"], Facts, "facts")
-    check(values["state"], State, "state")
+    check(values["state"], Mapping[str, Any], "state")
     if values["reason"] is not None:
         values["reason"] = _reason(values["reason"], "measurement.reason")
     values["missing"] = {name: _reason(told, f"measurement.missing.{name}") for name, told in values["missing"].items()}
     values["warnings"] = tuple(_reason(told, f"measurement.warnings[{i}]") for i, told in enumerate(values["warnings"]))
     values["state"] = _with_reasons(values["state"])
+    check(values["state"], State, "state")
     if isinstance(values["images"], list):
         values["images"] = tuple(values["images"])
     measurement = record(Measurement, values)

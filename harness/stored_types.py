@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any, Literal, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from harness.quoting import quoted
+from harness.reasons import Reason
 
 Texts = dict[str, str]
 _REAL = {float, int}
@@ -158,7 +159,7 @@ class State(Pass, total=False):
     latency_pass: Pass
     energy_pass: Pass
     sentinel: dict[str, list[float]]
-    sentinel_contended: Any  # a reason, as JSON in a file
+    sentinel_contended: Reason | None
 
 
 def check(value: Any, kind: Any, where: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from harness import labels, reasons
+from harness import causes, labels, reasons
 from harness.causes import Cause
 from harness.reasons import Reason
 from harness.stored_types import Environment, Facts, State
@@ -301,7 +301,7 @@ class Measurement:
     def cause(self) -> Cause | None:
         """The typed cause of a failure (`harness.causes`), which is the kind of its reason; None where it is the row's
         own, or not known."""
-        return Cause(self.reason.kind) if self.reason is not None and self.reason.kind in set(Cause) else None
+        return causes.of_reason(self.reason)
 
 
 @dataclass(frozen=True, kw_only=True)

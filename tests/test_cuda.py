@@ -140,7 +140,7 @@ def test_the_gpu_is_looked_at_right_before_the_samples_and_right_after_them(
 @pytest.mark.usefixtures("no_nvml")
 def test_two_clocks_that_disagree_are_flagged(stream: Stream) -> None:
     found = latency(trial(stream, wall_s=0.020, device_s=0.010))
-    assert found.warnings == (Reason("clocks", {"host_s": 0.02, "device_s": 0.01}),)
+    assert [told.kind for told in found.warnings] == ["clocks"]
     assert str(found.warnings[0]) == "clocks: 20.000 ms by the wall clock, 10.000 ms by the GPU's events"
 
 
@@ -216,8 +216,7 @@ def test_a_driver_that_cannot_be_read_during_the_pass_has_no_peak() -> None:
     asked.device.driver_memory_bytes = lost
     found = memory(asked)
     assert "peak_driver_bytes" not in found.samples
-    reason = "the driver's memory could not be read during the pass: OSError: gone"
-    assert found.missing["peak_driver_bytes"] == reason
+    assert found.missing["peak_driver_bytes"] == Reason("driver_memory_not_read", {"error": "OSError: gone"})
 
 
 def test_without_nvml_the_reason_stands_where_its_figures_would(monkeypatch: pytest.MonkeyPatch) -> None:

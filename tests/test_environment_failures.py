@@ -245,17 +245,17 @@ def test_a_kill_by_the_kernel_is_out_of_memory_also_where_it_hit_the_fork_server
         endings.not_started(EOFError(), True, log),
         endings.not_started(ConnectionResetError(errno.ECONNRESET, "reset"), True, log),
     ):
-        assert (reply.status, reply.cause) == ("oom", Cause.KERNEL_OUT_OF_MEMORY)
+        assert (reply.status, causes.of_reason(reply.reason)) == ("oom", Cause.KERNEL_OUT_OF_MEMORY)
     monkeypatch.setattr(fork_server, "runs", lambda: False)
     for reply in (
         endings.died(fork_server.LOST, log, kernel_out_of_memory=False),
         endings.not_started(EOFError(), False, log),
     ):
-        assert (reply.status, reply.cause) == ("failed", Cause.FORK_SERVER_ENDED)
-    assert endings.not_started(OSError(errno.EMFILE, "x"), False, log).cause is Cause.TOO_MANY_FILES
-    assert endings.not_started(OSError(errno.ENOMEM, "x"), False, log).cause is Cause.NO_PROCESS
-    assert endings.died(-signal.SIGSEGV, log, False).cause is None
-    assert endings.died(3, log, False).cause is None
+        assert (reply.status, causes.of_reason(reply.reason)) == ("failed", Cause.FORK_SERVER_ENDED)
+    assert causes.of_reason(endings.not_started(OSError(errno.EMFILE, "x"), False, log).reason) is Cause.TOO_MANY_FILES
+    assert causes.of_reason(endings.not_started(OSError(errno.ENOMEM, "x"), False, log).reason) is Cause.NO_PROCESS
+    assert causes.of_reason(endings.died(-signal.SIGSEGV, log, False).reason) is None
+    assert causes.of_reason(endings.died(3, log, False).reason) is None
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from trial_fixture import trial_of
 
 from harness.measuring import reference, reference_process
 from harness.probes import fidelity
+from harness.reasons import Reason
 from harness.registry import PRECISIONS
 from harness.types import Case, Run
 
@@ -25,7 +26,7 @@ def outputs(kind: str) -> torch.Tensor:
     return made if kind == "images" else made * 8 - 4
 
 
-def verdict(own: torch.Tensor, wanted: torch.Tensor, kind: str, precision: str) -> str | None:
+def verdict(own: torch.Tensor, wanted: torch.Tensor, kind: str, precision: str) -> Reason | None:
     samples, _ = fidelity.closeness(own, wanted, kind)
     return fidelity.fault(samples, fidelity.tolerance(precision, kind))
 
@@ -94,7 +95,8 @@ def test_one_wrong_item_of_ten_is_wrong_in_any_precision(kind: str, precision: s
         own[4] = garbage
         reason = verdict(own, right, kind, precision)
         assert reason is not None
-        assert "below" in reason or "item 4 of 10" in reason or "relative error" in reason
+        assert reason.kind in {"cosine_below", "error_above", "item_error_above"}
+        assert reason.kind != "item_error_above" or reason.data["item"] == 4
     forgiven = right.clone()
     forgiven[4] *= 1.001
     assert verdict(forgiven, right, kind, precision) is None
@@ -154,7 +156,7 @@ def test_a_reference_that_the_gpu_has_no_room_for_is_computed_on_the_cpu_and_eve
     assert reference.output(trial, "timed batch", lambda: torch.zeros(1)) == torch.ones(1)
     assert asked == ["cuda", "cpu"]
     (warning,) = reference.told(trial, "timed batch")
-    assert warning.startswith("reference of the timed batch: the GPU had no room")
+    assert warning == Reason("reference_on_cpu", {"what": "timed batch"})
     other = trial_of(case.with_(precision="fp16"), tmp_path, "cuda")
     assert reference.output(other, "timed batch", lambda: torch.zeros(1)) == torch.ones(1)
     assert (len(asked), reference.told(other, "timed batch")) == (2, (warning,)), "the row that finds it says so, too"

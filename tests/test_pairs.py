@@ -14,6 +14,7 @@ from harness.paired.paired_run import row_of
 from harness.paired.pairs import ArmHosts, Pairs
 from harness.paired.preflight import with_counts
 from harness.processes.endings import Reply
+from harness.reasons import Reason
 from harness.timing import perf_counter
 from harness.types import Case, Measurement
 
@@ -128,7 +129,7 @@ class Counting:
         return {CONTROL_WORKLOAD_ROW: self.state}, None
 
 
-def sentinel_of(device: str, state: dict[str, Any]) -> set[str | None]:
+def sentinel_of(device: str, state: dict[str, Any]) -> set[Reason | None]:
     server: Any = Answering()
     referee: Any = Counting(state)
     row = row_of(Case(model="m"), Case(model="m"))
@@ -145,9 +146,10 @@ def test_beside_a_gpu_the_sentinel_leaves_others_a_share_of_the_free_cores() -> 
     """Half a core of others on a host of 64 took every pair from the sentinel, and none from the rows."""
     state = {"elapsed_s": 1.0, "other_cpu_s": 0.5, "own_cpu_s": 1.0, "cores": 64}
     assert sentinel_of("cuda", state) == {None}
-    told = "other processes used 2000% of a core meanwhile (32% of the 63.0 cores left to them)"
+    told = Reason("contended_cpu", {"used": 20.0, "left": 63.0})
+    assert str(told).endswith("other processes used 2000% of a core meanwhile (32% of the 63.0 cores left to them)")
     assert sentinel_of("cuda", {**state, "other_cpu_s": 20.0}) == {told}
-    assert sentinel_of("cpu", state) == {"other processes used 50% of a core meanwhile"}
+    assert sentinel_of("cpu", state) == {Reason("contended_cpu", {"used": 0.5})}
 
 
 def test_a_pair_that_was_never_measured_is_expected_to_take_as_long_as_the_longest() -> None:

@@ -31,7 +31,6 @@ from reports import pareto as fronts
 from reports.data import RANDOM_WEIGHTS, report_data
 from reports.formats import markdown
 from reports.page import page
-from reports.records import records
 from reports.rows import headed, measured, panels
 from reports.section import SECTIONS, NotShown, ReportData, Section
 from reports.sections import comparison, latency, memory, quality, samples, stages

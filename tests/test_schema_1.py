@@ -68,6 +68,21 @@ def test_what_a_sentence_decided_is_decided_by_its_kind() -> None:
     assert read(missing={"psnr_db": str(IDENTICAL), "x": "no counter"}).missing["psnr_db"] == IDENTICAL
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("TensorRT cannot be imported: ImportError: libnvinfer.so.11", "package_broken"),
+        ("the files are exported; this backend runs nothing", "files_exported"),
+        ("RuntimeError: operation not permitted when stream is capturing", "capture_failed"),
+        ("mode reduce-overhead: inductor recorded 0 of 1 graph(s) as CUDA graphs", "capture_failed"),
+        ("openvino is not installed", "stated"),
+    ],
+)
+def test_the_reasons_by_which_the_gpu_check_decides_have_their_kinds(text: str, kind: str) -> None:
+    found = read(status="failed", reason=text).reason
+    assert found == Reason(kind, {"stated": text})
+
+
 def test_a_cause_is_the_kind_of_the_reason() -> None:
     full = read(status="failed", reason="the disk is full: here", cause="disk_full")
     assert (full.cause, str(full.reason)) == (Cause.DISK_FULL, "the disk is full: here")

@@ -212,6 +212,7 @@ def extend(run: Run, wanted: Mapping[Case, int], workers: Workers, plugins: Sequ
     began, done = perf_counter(), 0
     expected = {case: _later_s(run, case) for case in wanted}
     counts = {case: 1 + max(m.replicate for m in run.measurements if m.case == case) for case in wanted}
+    storage.write_header(Path(str(run.folder)), run)  # a run of schema 1 becomes one of schema 2
     with tempfile.TemporaryDirectory(prefix="imgbench-") as cache:
         site = _site(run, workers, plugins, cache, lambda _phase: None)
         for number in range(max(wanted.values(), default=0)):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.reasons import STATED
 from reports import theme
 from reports.conclusions import status_counts, status_words
 from reports.rows import Row, warnings_of
@@ -53,11 +54,14 @@ def not_ok(rows: Iterable[Row]) -> list[Problem]:
 
 
 def missing_metrics(rows: Iterable[Row], labels: Mapping[str, str]) -> list[Problem]:
-    """One entry a reason, numbers in it aside; metrics that lack it on the same rows stand together."""
+    """One entry a kind of reason; metrics that lack it on the same rows stand together. Reasons that a plugin or an
+    older version gave as text are alike where they differ by numbers only."""
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for row in rows:
         for metric, reason in (row["missing"] or {}).items():
-            found.setdefault((metric, re.sub(r"\d+", "0", reason)), []).append((_name(row), reason))
+            kind = (row["missing_kinds"] or {}).get(metric, STATED)
+            alike = re.sub(r"\d+", "0", reason) if kind == STATED else kind
+            found.setdefault((metric, alike), []).append((_name(row), reason))
     joined: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for (metric, _), pairs in found.items():
         joined.setdefault(tuple(pairs), []).append(labels.get(metric, metric))
