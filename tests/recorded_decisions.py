@@ -20,7 +20,6 @@ import tarfile
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -40,6 +39,7 @@ from harness.storage import UnreadableRun
 from harness.types import Measurement
 from reports.ci.artifacts import Targets
 from reports.ci.artifacts import write as write_artifacts
+from reports.formats import comparison_json
 
 HERE = Path(__file__).parent
 CORPUS = HERE / "recorded" / "schema_1"
@@ -123,8 +123,10 @@ def _page(folder: Path) -> dict[str, int]:
 def _table_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the table without its sentences: of what is missing the names, of the warnings the kinds."""
     left_out = {"reason", "label", "machine_state", "protocol", "threads", "images", "warnings", "missing"}
+    left_out |= {"warning_texts", "missing_kinds"}  # columns that the old version has not
+    texts = "; ".join(row["warning_texts"]) if "warning_texts" in row else row["warnings"]
     values = {key: value for key, value in row.items() if key not in left_out and value is not None}
-    return values | {"missing": sorted(row["missing"]), "warnings": kinds(row["warnings"])}
+    return values | {"missing": sorted(row["missing"]), "warnings": kinds(texts)}
 
 
 def _replayed(corpus: Path, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,7 +262,7 @@ def _paired(folder: Path) -> dict[str, Any]:
         comparison = decide(folder).comparison
     except UnreadableRun:
         return found | {"unreadable": True}
-    document = json.loads(json.dumps(asdict(comparison)))
+    document = json.loads(json.dumps(comparison_json.document(comparison)))
     if not stored:  # then `replay` prints the decision
         assert _comparison(json.JSONDecoder().raw_decode(said[said.index("{") :])[0]) == _comparison(document)
     found |= _comparison(document)
