@@ -129,7 +129,7 @@ def test_run_compare_report_export_in_one_story(
     code, saved = called("baseline", "save", out, "--force", "--reason", "first")
     assert code == 0, saved
     assert Path(saved.strip()).exists()
-    again = imgbench("run", str(suite_file), "--out", out, "--plugin", "planted", "--no-report", *store)
+    again = imgbench("run", str(suite_file), "--out", out, "--plugin", "planted", *store)
     assert "compared with" in again.stdout
     _, compared = called("compare", out, "--json", "--budget", "0")
     verdicts = json.loads(compared)["verdicts"]
