@@ -30,7 +30,7 @@ from harness.paired.paired_process import ProcessJob, ProcessResult
 from harness.paired.wire_protocol import MEASURE, OtherProtocol
 from harness.processes.endings import Reply
 from harness.processes.measure import Job
-from harness.reasons import Reason, stated
+from harness.reasons import stated
 from harness.types import Case, Measurement, Metric, Protocol
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -90,14 +90,13 @@ def test_a_request_to_measure_is_read_as_it_was_written(asked: ProcessJob) -> No
 
 
 def test_a_reply_is_read_as_it_was_written() -> None:
-    full = causes.reason(Cause.DISK_FULL, "no space")
-    failed = Measurement(case=CASE, replicate=0, status="failed", reason=full)
+    failed = Measurement(case=CASE, replicate=0, status="failed", reason=causes.reason(Cause.DISK_FULL, "no space"))
     measured = ProcessResult(measurements=(MEASURED, failed), metrics=(METRIC,), sentinel={"gemm": [0.1]})
     for given in (
         Reply(value=measured),
         Reply(value={"device": "cpu", "versions": {"torch": "2.9"}}),
         Reply(value="this machine has no cuda"),
-        Reply(status="failed", reason=full, phase=CASE.id, row=1),
+        Reply(status="failed", reason=causes.reason(Cause.DISK_FULL, "no space"), phase=CASE.id, row=0),
     ):
         assert wire_protocol.read_reply(wire_protocol.reply(5, given)) == (5, given)
 
@@ -137,24 +136,26 @@ def test_a_reply_of_another_protocol_is_refused(message: bytes, words: str) -> N
 
 
 def test_replies_of_protocol_1_are_read() -> None:
-    assert wire_protocol_1.read_reply(REPLIES["started"]) == (1, Reply(value=True))
+    adapter = wire_protocol_1.Adapter()
+    assert adapter.read_reply(REPLIES["started"]) == (1, Reply(value=True))
     asked = {"device": "cpu", "versions": {"torch": "2.9"}}
-    assert wire_protocol_1.read_reply(REPLIES["asked"]) == (2, Reply(value=asked))
-    ended = Reply(status="failed", reason=stated("the disk is full", Cause.DISK_FULL), phase=CASE.id)
-    assert wire_protocol_1.read_reply(REPLIES["failed"]) == (4, ended)
-    assert str(ended.reason) == "the disk is full"
+    assert adapter.read_reply(REPLIES["asked"]) == (2, Reply(value=asked))
+    full = stated("the disk is full", Cause.DISK_FULL)
+    assert adapter.read_reply(REPLIES["failed"]) == (4, Reply(status="failed", reason=full, phase=CASE.id))
+    adapter.request(4, MEASURE, replace(PROCESS, jobs=(replace(JOB, case=CASE.with_(seed=1)), JOB)))
+    assert adapter.read_reply(REPLIES["failed"])[1].row == 1
 
 
 def test_measurements_of_protocol_1_are_read_as_this_versions() -> None:
-    number, reply = wire_protocol_1.read_reply(REPLIES["measured"])
+    number, reply = wire_protocol_1.Adapter().read_reply(REPLIES["measured"])
     result: ProcessResult = reply.value
     assert (number, result.metrics, result.sentinel) == (3, (METRIC,), {"gemm": [0.1, 0.2]})
     ok, failed = result.measurements
     assert replace(ok, missing={}, warnings=()) == MEASURED
     assert str(ok.missing["energy_j"]) == "there is no energy counter"
     assert [str(warning) for warning in ok.warnings] == ["contended: other processes used 40 % of a core"]
-    assert (failed.case, failed.status, failed.cause) == (replace(CASE, precision="bf16"), "failed", Cause.DISK_FULL)
-    assert str(failed.reason) == "the disk is full"
+    assert (failed.case, failed.status) == (replace(CASE, precision="bf16"), "failed")
+    assert failed.reason == stated("the disk is full", Cause.DISK_FULL)
 
 
 def test_a_librarys_values_in_a_pickle_of_protocol_1_become_plain_ones() -> None:
@@ -180,7 +181,7 @@ def old_classes(monkeypatch: pytest.MonkeyPatch) -> dict[str, type]:
 
 
 def test_a_request_of_protocol_1_is_read_by_the_classes_of_that_version(old_classes: dict[str, type]) -> None:
-    number, command, block = pickle.loads(wire_protocol_1.request(9, MEASURE, PROCESS))
+    number, command, block = pickle.loads(wire_protocol_1.Adapter().request(9, MEASURE, PROCESS))
     assert (number, command, type(block)) == (9, "block", old_classes["BlockJob"])
     assert (block.referee, block.side, block.cpus, block.packages) == ("/tmp/turns.sock", "base", (0, 1), ("mine",))
     first, second = block.jobs
@@ -190,7 +191,8 @@ def test_a_request_of_protocol_1_is_read_by_the_classes_of_that_version(old_clas
     assert vars(first.interleaving) == {"warmups": 3, "turns": 6, "samples": 4, "discarded": 1}
     assert (first.plugins, first.only, first.injections) == (JOB.plugins, JOB.only, JOB.injections)
     assert (second.only, second.interleaving, second.reference_until_s) == (None, None, 4.0)
-    assert pickle.loads(wire_protocol_1.request(2, "loaded", (("mine",), ("A",)))) == (2, "loaded", (("mine",), ("A",)))
+    loaded = wire_protocol_1.Adapter().request(2, "loaded", (("mine",), ("A",)))
+    assert pickle.loads(loaded) == (2, "loaded", (("mine",), ("A",)))
 
 
 def test_protocol_1_has_the_fields_that_were_recorded() -> None:
@@ -216,14 +218,14 @@ def test_what_protocol_1_cannot_express_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(wire_protocol_1, "WRITTEN", {Newer: cls})
     assert vars(wire_protocol_1._written(Newer(old=1))) == {"old": 1}
     with pytest.raises(OtherProtocol, match=r"protocol 1, which has no Older\.new"):
-        wire_protocol_1.request(1, MEASURE, Newer(old=1, new=2))
+        wire_protocol_1.Adapter().request(1, MEASURE, Newer(old=1, new=2))
 
 
 @pytest.mark.parametrize("message", [pickle.dumps((1, Reply(value=True))), b"\x80\x04rubbish", b""])
 def test_a_pickle_that_is_not_of_protocol_1_is_refused(message: bytes) -> None:
     """The first one is of a development version between the two protocols: its classes had other module names."""
     with pytest.raises(OtherProtocol, match="not of protocol 1"):
-        wire_protocol_1.read_reply(message)
+        wire_protocol_1.Adapter().read_reply(message)
 
 
 Started = Callable[..., ArmHost]
@@ -262,7 +264,8 @@ def test_an_arm_of_protocol_1_is_measured(started: Started, tmp_path: Path, old_
     arm = started(*(REPLIES[name] for name in ("started", "asked", "measured", "failed")))
     assert arm.call("environment", ("cpu", 2), 10.0).value["device"] == "cpu"
     assert arm.call(MEASURE, PROCESS, 10.0).value.measurements[0].samples == MEASURED.samples
-    assert arm.call(MEASURE, PROCESS, 10.0).reason == stated("the disk is full", Cause.DISK_FULL)
+    ended = arm.call(MEASURE, PROCESS, 10.0)
+    assert (str(ended.reason), ended.row) == ("the disk is full", 0)
     asked = [pickle.loads((tmp_path / f"request-{number}").read_bytes()) for number in range(4)]
     logs = str(tmp_path / "base")
     assert asked[0] == (1, "start", (("mine",), logs, ("torch",), ("/mine",), ()))
@@ -296,7 +299,7 @@ class StubWorkers:
     def call(self, function: Any, argument: Any, timeout_s: float, _name: str, report: Any) -> Reply:
         report("measuring")
         if timeout_s < 1.0:
-            return Reply(status="timeout", reason=Reason("no_result_in_time", {"seconds": timeout_s}))
+            return Reply(status="timeout", reason=stated(f"no result after {timeout_s:g} s"))
         return Reply(value=function(argument, report))
 
 
@@ -320,8 +323,7 @@ def test_a_host_replies_by_this_protocol(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (sys.path[0], sys.path[-1]) == ("/mine", "/theirs")
     assert replies[1] == Reply(value=True)
     assert replies[2] == Reply(value={"asked": ["cpu", 2]})
-    late = Reason("no_result_in_time", {"seconds": 1 / 3})
-    assert replies[3] == Reply(status="timeout", reason=late, phase="measuring")
+    assert replies[3] == Reply(status="timeout", reason=stated("no result after 0.333333 s"), phase="measuring")
     assert (replies[4].status, replies[5].status) == ("failed", "failed")
     assert "not JSON compliant" in str(replies[4].reason)
 

@@ -57,7 +57,7 @@ class ArmHost:
         self._starting = 0
         self._number = 0
         self._replies: dict[int, Reply] = {}
-        self._protocol: ModuleType | None = None  # unknown until the first reply
+        self._protocol: ModuleType | wire_protocol_1.Adapter | None = None  # unknown until the first reply
         self._process: subprocess.Popen[bytes] | None = None
         self.renew()
 
@@ -153,7 +153,7 @@ class ArmHost:
             while self._connection.poll(timeout_s):
                 message = self._connection.recv_bytes()
                 if self._protocol is None:
-                    self._protocol = wire_protocol if message.startswith(b"{") else wire_protocol_1
+                    self._protocol = wire_protocol if message.startswith(b"{") else wire_protocol_1.Adapter()
                 number, reply = self._protocol.read_reply(message)
                 self._replies[number] = reply
                 timeout_s = 0.0

@@ -288,7 +288,7 @@ class Pairs:
         ]
         found = {row.id: m for row, m in zip(rows, measured, strict=False)}
         if reply.value is None and not victim:
-            guilty = _ended_in(rows, arm, reply)
+            guilty = rows if reply.row is None else rows[reply.row : reply.row + 1]
             status: Any = reply.status if reply.status != "ok" else "failed"
             reason = reply.reason or Reason("no_result")
             found |= {r.id: Measurement(case=r.case(arm), replicate=0, status=status, reason=reason) for r in guilty}
@@ -323,13 +323,6 @@ class Pairs:
     def _renewal_s(self) -> float:
         """Seconds that starting the hosts took last time; they start side by side."""
         return max(host.start_s for host in self.hosts.all())
-
-
-def _ended_in(rows: Sequence[PairedRow], arm: ArmName, reply: Reply) -> Sequence[PairedRow]:
-    """The row in which a process ended early; all rows where it is not known. An arm of protocol 1 tells its case."""
-    if reply.row is not None:
-        return rows[reply.row : reply.row + 1]
-    return [row for row in rows if row.case(arm).id == reply.phase] or rows
 
 
 def _of_pair(measurement: Measurement, state: Mapping[str, Any] | None) -> Measurement:

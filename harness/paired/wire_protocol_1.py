@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from numbers import Real
 from pathlib import Path
@@ -69,20 +69,29 @@ READ: Final[Mapping[tuple[str, str], type]] = {
 }
 
 
-def request(number: int, command: str, argument: Any) -> bytes:
-    """A request to the host. Raises OtherProtocol for an argument that protocol 1 cannot express."""
-    stream = io.BytesIO()
-    _Pickler(stream, protocol=4).dump((number, COMMANDS.get(command, command), _written(argument)))
-    return stream.getvalue()
+class Adapter:
+    """Protocol 1 with one host. It remembers the cases of each request, because a reply names the row that failed by
+    its case."""
 
+    def __init__(self) -> None:
+        self._cases: dict[int, list[str]] = {}
 
-def read_reply(message: bytes) -> tuple[int, Reply]:
-    """(number, reply). Raises OtherProtocol."""
-    try:
-        number, found = _Unpickler(io.BytesIO(message)).load()
-        return number, reply_from_json(_reply(found))
-    except Exception as error:  # a pickle of another version may raise anything
-        raise OtherProtocol(f"a message that is not of protocol {NUMBER} ({type(error).__name__}: {error})") from None
+    def request(self, number: int, command: str, argument: Any) -> bytes:
+        """A request to the host. Raises OtherProtocol for an argument that protocol 1 cannot express."""
+        if isinstance(argument, ProcessJob):
+            self._cases[number] = [job.case.id for job in argument.jobs]
+        stream = io.BytesIO()
+        _Pickler(stream, protocol=4).dump((number, COMMANDS.get(command, command), _written(argument)))
+        return stream.getvalue()
+
+    def read_reply(self, message: bytes) -> tuple[int, Reply]:
+        """(number, reply). Raises OtherProtocol."""
+        try:
+            number, found = _Unpickler(io.BytesIO(message)).load()
+            return number, reply_from_json(_reply(found, self._cases.pop(number, [])))
+        except Exception as error:  # a pickle of another version may raise anything
+            told = f"a message that is not of protocol {NUMBER} ({type(error).__name__}: {error})"
+            raise OtherProtocol(told) from None
 
 
 class _Path:
@@ -131,11 +140,16 @@ def _written(value: Any) -> Any:
     return found
 
 
-def _reply(found: Any) -> dict[str, Any]:
-    """The reply as a document of `wire_protocol.reply`. The oldest versions have no causes and no phases. A later one
-    has as its phase the id of the case in which the process ended."""
-    given = {"cause": None, "phase": None, "row": None, **vars(found)}
-    document = {**given, "reason": schema_1.reason(given["reason"], given["cause"])}
+def _reply(found: Any, cases: Sequence[str]) -> dict[str, Any]:
+    """The reply as a document of `wire_protocol.reply`. The oldest versions have no causes and no phases."""
+    given = {"cause": None, "phase": None, **vars(found)}
+    document = {
+        "value": found.value,
+        "status": found.status,
+        "reason": schema_1.measurement({"reason": found.reason, "cause": given["cause"]})["reason"],
+        "phase": given["phase"],
+        "row": cases.index(given["phase"]) if given["phase"] in cases else None,
+    }
     if isinstance(found.value, READ["harness.blocks", "BlockResult"]):
         document["measured"] = _result(found.value)
     return document
