@@ -56,7 +56,7 @@ def test_a_model_that_leaves_it_no_memory_keeps_its_row(
         threads=1,
     )
     if kept:
-        assert measure._sentinel(job, Cpu()) == {"sentinel_missing": "no memory for it beside the model"}
+        assert measure._control_workload(job, Cpu()) == {"sentinel_missing": "no memory for it beside the model"}
     else:
         with pytest.raises(ValueError, match="broken"):
-            measure._sentinel(job, Cpu())
+            measure._control_workload(job, Cpu())

@@ -139,7 +139,7 @@ def sentinel_of(device: str, state: dict[str, Any]) -> set[Reason | None]:
     measuring.referee = referee
     measuring.began = perf_counter()
     blocks = measuring._together(("base", "head"), 0, row.group, [row], "screen", 1.0)
-    return {block.sentinel_contended for block in blocks}
+    return {block.sentinel_contended and str(block.sentinel_contended) for block in blocks}
 
 
 def test_beside_a_gpu_the_sentinel_leaves_others_a_share_of_the_free_cores() -> None:
@@ -150,6 +150,22 @@ def test_beside_a_gpu_the_sentinel_leaves_others_a_share_of_the_free_cores() -> 
     assert str(told).endswith("other processes used 2000% of a core meanwhile (32% of the 63.0 cores left to them)")
     assert sentinel_of("cuda", {**state, "other_cpu_s": 20.0}) == {told}
     assert sentinel_of("cpu", state) == {Reason("contended_cpu", {"used": 0.5})}
+
+
+FIRST, SECOND = Case(model="m", batch_size=1), Case(model="m", batch_size=2)
+
+
+@pytest.mark.parametrize(
+    ("reply", "failed"),
+    [
+        (Reply(status="failed", row=1), [SECOND]),
+        (Reply(status="failed", phase="start"), [FIRST, SECOND]),
+    ],
+)
+def test_the_row_in_which_a_process_ended_has_failed(reply: Reply, failed: list[Case]) -> None:
+    rows = [row_of(case, case) for case in (FIRST, SECOND)]
+    found = pairs(seed=1)._measurements("base", rows, reply, {}, victim=False)
+    assert list(found) == [row_of(case, case).id for case in failed]
 
 
 def test_a_pair_that_was_never_measured_is_expected_to_take_as_long_as_the_longest() -> None:

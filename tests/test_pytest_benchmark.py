@@ -28,6 +28,8 @@ from harness.processes.loaded_code import source_digests
 from harness.processes.remaining_time import PlannedProcess
 from harness.processes.sweep import Site, new_run, sweep
 from harness.processes.worker import Workers
+from harness.reasons import Reason
+from harness.stored_types import State
 from harness.types import Case, Measurement, Run
 from reports.formats import benchmark_json
 
@@ -117,6 +119,14 @@ def test_the_stored_data_are_the_harness_samples_to_the_last_bit(session: Sessio
         assert entry["params"] == own[0].case.axes()
     saved = json.loads(session.saved.read_text())
     assert {entry["name"]: entry["stats"]["data"] for entry in saved["benchmarks"]} == stored
+
+
+def test_a_contended_control_workload_has_its_sentence_in_the_machine_state() -> None:
+    case = Case(model="m")
+    state: State = {"elapsed_s": 1.0, "sentinel_contended": Reason("contended_cpu", {"used": 0.5})}
+    found = benchmark_json._process(Measurement(case=case, replicate=0, status="ok", state=state))
+    told = "contended: other processes used 50% of a core meanwhile"
+    assert json.loads(json.dumps(found))["machine_state"] == {"elapsed_s": 1.0, "sentinel_contended": told}
 
 
 def test_the_run_has_its_control_and_knows_its_code_like_any_other(session: Session) -> None:

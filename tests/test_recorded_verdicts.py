@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import math
+import reprlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +25,7 @@ def differences(stored: Any, now: Any, where: str = "") -> Iterator[str]:
         for number, (there, here) in enumerate(zip(stored, now, strict=True)):
             yield from differences(there, here, f"{where}[{number}]")
     elif not _same(stored, now):
-        yield f"{where}: {stored!r} stored, {now!r} now"
+        yield f"{where}: {reprlib.repr(stored)} stored, {reprlib.repr(now)} now"
 
 
 def _same(stored: Any, now: Any) -> bool:

@@ -141,8 +141,8 @@ def test_a_block_of_schema_1_has_the_reason_of_its_sentinel(tmp_path: Path) -> N
         "sentinel_contended": "the cgroup's CPU quota throttled it in 3 periods",
     }  # fmt: skip
     (tmp_path / paired_run.PROCESSES_FILE).write_text(json.dumps(block) + "\n")
-    (found,) = paired_run.blocks(tmp_path)
+    (found,) = paired_run.processes(tmp_path)
     assert found.sentinel_contended is not None
     assert found.sentinel_contended.kind == "contended"
     paired_run.append_process(tmp_path, found)
-    assert list(paired_run.blocks(tmp_path)) == [found, found]
+    assert list(paired_run.processes(tmp_path)) == [found, found]
