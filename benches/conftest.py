@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -104,9 +105,12 @@ class Told(progress.Lines):
     def __init__(self, config: pytest.Config) -> None:
         super().__init__(progress.console())
         self._reporter = config.pluginmanager.get_plugin("terminalreporter")
+        self._capture = config.pluginmanager.get_plugin("capturemanager")
 
     def say(self, text: str) -> None:
-        if self._reporter is not None:
+        if self._reporter is None:
+            return
+        with self._capture.global_and_fixture_disabled() if self._capture else nullcontext():
             self._reporter.ensure_newline()
             self._reporter.write_line(text)
 

@@ -134,6 +134,8 @@ def test_the_run_has_its_control_and_knows_its_code_like_any_other(session: Sess
     assert sorted((c.side, c.measurement.replicate) for c in session.run.controls) == [
         ("a", 0), ("a", 1), ("b", 0), ("b", 1),
     ]  # fmt: skip
+    assert [m.replicate for m in session.run.measurements if m.status == "ok"] == [0, 0, 1, 1], "in rounds"
+    assert "10 measurements" in session.done.stdout, "the sweep is told while pytest captures"
     expected = source_digests((*OURS, *benches.PLUGINS, "planted"))
     sources = session.run.environment["sources"]
     assert sources.keys() == expected.keys()
