@@ -130,9 +130,9 @@ def test_arms_whose_own_imgbench_measures_differently_are_refused(
         plugins=(),
         suite=SimpleNamespace(protocol=Protocol(cold_cache=cold_cache)),
     )
-    servers: Any = SimpleNamespace(base=Telling(base), head=Telling(head))
+    hosts: Any = SimpleNamespace(base=Telling(base), head=Telling(head))
     with pytest.raises(NotComparable, match=re.escape(f"the arms measure differently: {words}")):
-        ab._header(asked, tmp_path, servers)
+        ab._header(asked, tmp_path, hosts)
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def stored_run(folder: Path, head: dict) -> Path:
     arm = {"environment": {}, "injections": []}
     environment = {"cpu": {"model": "a CPU", "cores_allowed": 2}, "imgbench": "0.2.0", "git": {"commit": "c0ffee"}}
     arms = ({"name": "base", **arm}, {"name": "head", **arm, **head})
-    run = fixture.paired_run(arms=arms, environment=environment, threads=2, rows=rows)
+    run = fixture.new_paired_run(arms=arms, environment=environment, threads=2, rows=rows)
     folder.mkdir()
     paired_run.write_header(folder, run)
     for pair, (group, sides) in enumerate(

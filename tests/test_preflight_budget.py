@@ -108,12 +108,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def pairs_of(folder: Path, base: Server, head: Server, budget_s: float, rows: int = 2, **changes: Any) -> Pairs:
     arms = ({"text": "", "injections": (), "packages": ("tiny",)},) * 2
     run = new_paired_run(rows=planned(rows), budget_s=budget_s, arms=arms, protocol=Protocol(timeout_s=TIMEOUT_S))
-    servers: Any = ArmHosts(base=base, head=head, control=base)  # type: ignore[arg-type]
+    hosts: Any = ArmHosts(base=base, head=head, control=base)  # type: ignore[arg-type]
     referee: Any = Referee()
     return Pairs(
         run=replace(run, **changes),
         folder=folder,
-        hosts=servers,
+        hosts=hosts,
         referee=referee,
         plugins=(),
         caches=folder,
