@@ -27,7 +27,7 @@ from harness.derived import DERIVED, Estimate, summarise
 from harness.identical_outputs import identical_outputs
 from harness.processes import threads
 from harness.reasons import Reason
-from harness.stored_types import Facts
+from harness.stored_types import Facts, State
 from harness.types import AXES, Case, Measurement, Metric, Run
 
 T = TypeVar("T")
@@ -193,8 +193,13 @@ def _conditions(run: Run, measurements: Sequence[Measurement]) -> dict[str, Any]
         "protocol": f"{run.protocol.replicates} processes, at least {run.protocol.min_samples} samples and "
         f"{run.protocol.min_sample_time_s:g} s each" + (", cold caches" if run.protocol.cold_cache else ""),
         **{name: facts.get(name) for name in ("quantised_share", *HASHES, *TOLERANCES)},
-        "machine_state": [m.state for m in measurements],
+        "machine_state": [state_in_words(m.state) for m in measurements],
     }
+
+
+def state_in_words(state: State) -> dict[str, Any]:
+    """A measurement's machine state in JSON values: a reason in it is its sentence."""
+    return {name: str(value) if isinstance(value, Reason) else value for name, value in state.items()}
 
 
 def _unique(values: Iterable[T]) -> list[T]:

@@ -74,18 +74,32 @@ class Environment(TypedDict, total=False):
     sources: dict[str, str | None] | None
 
 
-class Facts(TypedDict, total=False):
-    """The keys of `Measurement.facts` that are read. An error may be infinite, and is then its text in a file."""
+class CheckedFacts(TypedDict, total=False):
+    """The keys of `Measurement.facts` that reports and comparisons compute with. Reading a run checks their types."""
 
-    identity: dict[str, Any]
     work_hash: str | None
     weights_hash: str | None
     weights_source: str | None
     output_hash: str | None
-    output_kind: str
-    output_shape: list[int]
     turns: int
     loops: int
+    cold_cache_bytes: int
+    cosine_floor: float | None
+    error_ceiling: float | None
+    item_error_ceiling: float | None
+    quantised_share: float | None
+    component_precisions: Texts | None
+    quality_conditions: dict[str, Any] | None
+    picture_set: dict[str, Any] | None
+
+
+class Facts(CheckedFacts, total=False):
+    """The keys of `Measurement.facts` that code names. Those beyond `CheckedFacts` are read as they were stored. An
+    error may be infinite, and is then its text in a file."""
+
+    identity: dict[str, Any]
+    output_kind: str
+    output_shape: list[int]
     interval: float | None
     repeat_error: Any
     first_process_error: Any
@@ -96,14 +110,6 @@ class Facts(TypedDict, total=False):
     kernel_time_s: float | None
     kernel_event_s: float | None
     two_loops_ratio: float | None
-    cold_cache_bytes: int
-    cosine_floor: float | None
-    error_ceiling: float | None
-    item_error_ceiling: float | None
-    quantised_share: float | None
-    component_precisions: Texts | None
-    quality_conditions: dict[str, Any] | None
-    picture_set: dict[str, Any] | None
 
 
 class Figure(TypedDict):
@@ -172,6 +178,8 @@ def check(value: Any, kind: Any, where: str) -> None:
     elif origin is Literal:
         if not isinstance(value, str) or value not in arguments:
             _refuse(value, f"one of {', '.join(map(str, arguments))}", where)
+    elif kind is Facts:
+        check(value, CheckedFacts, where)
     elif is_typeddict(kind):
         _check_shape(value, kind, where)
     elif origin in {dict, Mapping} or kind is dict:

@@ -139,7 +139,7 @@ def sentinel_of(device: str, state: dict[str, Any]) -> set[Reason | None]:
     measuring.referee = referee
     measuring.began = perf_counter()
     blocks = measuring._together(("base", "head"), 0, row.group, [row], "screen", 1.0)
-    return {block.sentinel_contended and str(block.sentinel_contended) for block in blocks}
+    return {block.sentinel_contended for block in blocks}
 
 
 def test_beside_a_gpu_the_sentinel_leaves_others_a_share_of_the_free_cores() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 from recorded_decisions import CORPUS, decisions, unpacked
 
 ABSENT = "absent"
+# A replay compared sentences, too, and those of these two name the folder of the comparison. Now it compares values.
+OTHERWISE_NOW = {"/runs/machine-copied/replay: 12 stored, 0 now", "/runs/machine-edited/replay: 12 stored, 0 now"}
 SHOWN = 40  # differences that a failure lists
 RELATIVE = 1e-9  # another machine's linear algebra ends in other last bits
 
@@ -38,8 +40,10 @@ def test_artefacts_of_schema_1_are_decided_as_before() -> None:
     expected = json.loads(lzma.decompress((CORPUS / "expected.json.xz").read_bytes()))
     with unpacked() as corpus:
         found = json.loads(json.dumps(decisions(corpus)))
-    told = list(differences(expected, found))
-    assert not told, f"{len(told)} fields differ:\n" + "\n".join(told[:SHOWN])
+    told = set(differences(expected, found))
+    assert told >= OTHERWISE_NOW
+    told -= OTHERWISE_NOW
+    assert not told, f"{len(told)} fields differ:\n" + "\n".join(sorted(told)[:SHOWN])
 
 
 def test_a_difference_is_found_and_named() -> None:

@@ -23,7 +23,6 @@ from typing import Any
 import pandas as pd
 
 from harness import frames
-from harness.reasons import Reason
 from harness.stored_types import Facts
 from harness.types import Case, Measurement, Protocol, Run
 
@@ -263,7 +262,7 @@ def _process(measurement: Measurement) -> dict[str, Any]:
         "rounds": len(measurement.samples.get(METRIC, ())),
         "started": measurement.started,
         "duration_s": measurement.duration_s,
-        "machine_state": {k: str(v) if isinstance(v, Reason) else v for k, v in measurement.state.items()},
+        "machine_state": frames.state_in_words(measurement.state),
     }
 
 
