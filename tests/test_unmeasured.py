@@ -130,7 +130,7 @@ def test_ab_says_so_before_it_measures(tmp_path: Path, monkeypatch: pytest.Monke
         raise Stopped
 
     header = SimpleNamespace(environment={"device": "cpu", "unmeasured": ["xpu"]})
-    monkeypatch.setattr(ab, "_servers", lambda *_: SimpleNamespace(all=lambda: ()))
+    monkeypatch.setattr(ab, "_start_hosts", lambda *_: SimpleNamespace(all=lambda: ()))
     monkeypatch.setattr(ab, "_header", lambda *_: header)
     monkeypatch.setattr(ab, "Pairs", stop)
     for device, told in ((None, [f"{XPU}; this run measures the CPU"]), ("cpu", [])):
