@@ -119,7 +119,7 @@ def profiled(monkeypatch: pytest.MonkeyPatch, session: Any, components: Any = ON
         monkeypatch.setenv(name, "")
     watch: Any = SimpleNamespace(start=lambda: None, stop=lambda: None, seconds=lambda: 0.08)
     trial: Any = SimpleNamespace(
-        device=SimpleNamespace(name="cuda", torch_device="cpu"),
+        device=SimpleNamespace(name="cuda", is_gpu=True, torch_device="cpu"),
         timer=Timer(did("synchronise"), FakeClock([0.09] * 100), watch),
         workload=SimpleNamespace(components=components),
         build=SimpleNamespace(**{"after_iteration": None, **build}),
@@ -211,9 +211,9 @@ def test_a_profiler_that_fails_is_a_reason_and_loses_no_row(monkeypatch: pytest.
 
 def test_a_torch_without_cupti_and_a_cpu_are_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.profiler, "supported_activities", lambda: {torch.profiler.ProfilerActivity.CPU})
-    trial: Any = SimpleNamespace(device=SimpleNamespace(name="cuda"))
+    trial: Any = SimpleNamespace(device=SimpleNamespace(name="cuda", is_gpu=True))
     assert kernels.kernels(trial).facts["kernels_missing"].startswith("this build of torch has no CUDA profiler")
-    trial.device.name = "cpu"
+    trial.device.name, trial.device.is_gpu = "cpu", False
     assert kernels.kernels(trial).facts == {"kernels_missing": "the device is a CPU; kernels are listed for GPUs only"}
 
 
