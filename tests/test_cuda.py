@@ -135,7 +135,7 @@ def test_the_gpu_is_looked_at_right_before_the_samples_and_right_after_them(
     assert looks == [len(found.warmup["latency_s"]), steps[0]]
     seen = found.state["latency_pass"]["gpu"]
     assert seen["throttle_reasons"] == 0x40
-    of_gpu: State = {"latency_pass": {"gpu": seen}}  # without the CPU's counters, which other work on this machine moves
+    of_gpu: State = {"latency_pass": {"gpu": seen}}  # the CPU's counters depend on other work on this machine
     assert str(contention.contended(of_gpu)) == "contended: the GPU slowed down (hardware thermal)"
 
 
