@@ -134,14 +134,17 @@ def test_the_gpu_is_looked_at_right_before_the_samples_and_right_after_them(
     assert looks == [len(found.warmup["latency_s"]), steps[0]]
     seen = found.state["latency_pass"]["gpu"]
     assert seen["throttle_reasons"] == 0x40
-    assert str(contention.contended(found.state)) == "contended: the GPU slowed down (hardware thermal)"
+    assert (
+        str(contention.contended(found.state))
+        == "contended: the GPU was throttled (hardware thermal) during the measurement"
+    )
 
 
 @pytest.mark.usefixtures("no_nvml")
 def test_two_clocks_that_disagree_are_flagged(stream: Stream) -> None:
     found = latency(trial(stream, wall_s=0.020, device_s=0.010))
     assert [told.kind for told in found.warnings] == ["clocks"]
-    assert str(found.warnings[0]) == "clocks: 20.000 ms by the wall clock, 10.000 ms by the GPU's events"
+    assert str(found.warnings[0]) == "clocks: an iteration took 20.000 ms by the host's clock, 10.000 by CUDA events"
 
 
 class Memory:
