@@ -52,17 +52,17 @@ WORDS: Final[dict[Cause, str]] = {
     Cause.DISK_FULL: "the disk, or the quota on it, is full",
     Cause.FILE_LIMIT: "a file would exceed the size limit (ulimit -f)",
     Cause.READ_ONLY: "a file system is read-only",
-    Cause.NOT_PERMITTED: "a file or a call is not permitted",
+    Cause.NOT_PERMITTED: "access to a file, or a system call, is not permitted",
     Cause.STORAGE_FAILED: "a file system reports I/O errors or does not respond",
     Cause.FOLDER_GONE: "a folder of the run, or the one for temporary files, no longer exists",
     Cause.WEIGHTS_GONE: "the folder of weights no longer exists",
     Cause.TOO_MANY_FILES: "too many files are open (ulimit -n)",
     Cause.NO_PROCESS: "no process or thread could be started",
-    Cause.NO_SOCKET: "no socket can be made",
+    Cause.NO_SOCKET: "no socket can be created",
     Cause.NO_NETWORK: "the network did not answer",
     Cause.FORK_SERVER_ENDED: "the fork server ended",
     Cause.KILLED: "the process was killed from outside",
-    Cause.KERNEL_OUT_OF_MEMORY: "killed by the kernel: the machine or the control group was out of memory",
+    Cause.KERNEL_OUT_OF_MEMORY: "the kernel killed the process: the machine or the control group was out of memory",
 }
 
 _OF_ERRNO: Final[dict[int, Cause]] = {

@@ -1,4 +1,4 @@
-"""The sentences of the measuring side: each kind of reason, and how its data read. Nothing decides by them.
+"""The sentence of each kind of reason that measuring gives, made from its data. Nothing decides by a sentence.
 
 A warning's sentence begins with its short name ("contended: ..."), which a row shows after its status.
 """
@@ -15,11 +15,11 @@ _OWN_COPY: Final = "let its forward() work on a copy (x = x / 255 instead of x.d
 
 def _contended_cpu(used: float, left: float | None = None, energy: bool = False) -> str:
     of_left = f" ({used / left:.0%} of the {left:.1f} cores left to them)" if left is not None else ""
-    return f"contended: other processes used {used:.0%} of a core meanwhile{of_left}{_pass(energy)}"
+    return f"contended: other processes used {used:.0%} of a core{of_left} {_when(energy)}"
 
 
 def _contended_gpu_processes(count: int, energy: bool = False) -> str:
-    return f"contended: {count} other process{'es' if count > 1 else ''} computed on the GPU{_pass(energy)}"
+    return f"contended: {count} other process{'es' if count > 1 else ''} computed on the GPU {_when(energy)}"
 
 
 def _failed(cause: Cause) -> Sentence:
@@ -32,7 +32,7 @@ def _worker_killed(signal: str, kernel: bool = False, log: str = "") -> str:
 
 
 def _log(text: str) -> str:
-    return f"; its last words: {text}" if text else ""
+    return f"; its log ends with: {text}" if text else ""
 
 
 def _outputs_differ(error: float | None) -> str:
@@ -41,27 +41,27 @@ def _outputs_differ(error: float | None) -> str:
 
 
 def _unsteady(limit_s: float, drift: float | None) -> str:
-    shown = "too few iterations to tell" if drift is None else f"{drift:.1%} between the last two windows"
-    return f"unsteady: warm-up capped at {limit_s:g} s ({shown})"
+    shown = "too few iterations to tell" if drift is None else f"the last two windows differ by {drift:.1%}"
+    return f"unsteady: the latency was not steady when the warm-up ended at {limit_s:g} s ({shown})"
 
 
 def _oversubscribed(threads: int, limit: str, allowed: float, fits: int) -> str:
     cores = f"{allowed:g} core" if allowed == 1 else f"{allowed:g} cores"
     effect = {
-        "quota": f"the CPU quota allows {cores}; the kernel throttles the threads beyond it: throughput falls, and the "
-        "p50 does not show it",
+        "quota": f"the CPU quota allows {cores}; the kernel throttles the threads beyond it, which lowers the "
+        "throughput and does not show in the p50",
         "OMP_THREAD_LIMIT": f"OMP_THREAD_LIMIT is {allowed}, and torch runs no more than that",
     }.get(limit, f"the process may use {cores}, and the threads wait for one another")
-    return f"oversubscribed: {threads} threads, where {effect} (--threads {fits} fits)"
+    return f"oversubscribed: the row ran {threads} threads, but {effect} (use --threads {fits})"
 
 
 def _iterations_differ(error: float) -> str:
-    return f"for one input the outputs of the first and of later iterations differ (relative error {error:.2g})"
+    return f"the first and a later iteration gave different outputs for the same input (relative error {error:.2g})"
 
 
 def _energy_differs(counter_j: float, integrated_j: float, limit: float) -> str:
     return (
-        f"the counter says {counter_j:.1f} J, the integrated power {integrated_j:.1f} J: they differ by more than "
+        f"the counter gives {counter_j:.1f} J and the integrated power {integrated_j:.1f} J; they differ by more than "
         f"{limit:.0%}"
     )
 
@@ -69,8 +69,8 @@ def _energy_differs(counter_j: float, integrated_j: float, limit: float) -> str:
 def _same_output(values: list[str], axes: list[str], more: int) -> str:
     others = f" and of {more} more" if more else ""
     return (
-        f"same output: bit-identical to the row with {' and '.join(values)}{others}, so that the difference in "
-        f"{' and '.join(axes)} changed nothing"
+        f"same output: the output is bit-identical to that of the row with {' and '.join(values)}{others}, so the "
+        f"difference in {' and '.join(axes)} had no effect"
     )
 
 
@@ -87,25 +87,25 @@ def _shapes(found: list[str]) -> str:
     return f"[{', '.join(found)}]"
 
 
-def _pass(energy: bool) -> str:
-    return " (while energy was measured)" if energy else ""
+def _when(energy: bool) -> str:
+    return "while energy was measured" if energy else "during the measurement"
 
 
 sentences(
     {
         "contended_cpu": _contended_cpu,
         "contended_steal": lambda share, energy=False: (
-            f"contended: the hypervisor took {share:.0%} of a core meanwhile{_pass(energy)}"
+            f"contended: the hypervisor took {share:.0%} of a core {_when(energy)}"
         ),
         "contended_quota": lambda periods, energy=False: (
-            f"contended: the cgroup's CPU quota throttled it in {periods} periods{_pass(energy)}"
+            f"contended: the cgroup's CPU quota throttled the process in {periods} periods {_when(energy)}"
         ),
         "contended_gpu_processes": _contended_gpu_processes,
         "contended_gpu_heat": lambda share, energy=False: (
-            f"contended: heat held the GPU's clocks down for {share:.0%} of the time{_pass(energy)}"
+            f"contended: the GPU was thermally throttled for {share:.0%} of the time {_when(energy)}"
         ),
         "contended_gpu_throttled": lambda causes, energy=False: (
-            f"contended: the GPU slowed down ({', '.join(causes)}){_pass(energy)}"
+            f"contended: the GPU was throttled ({', '.join(causes)}) {_when(energy)}"
         ),
     },
     name="contended",
@@ -113,20 +113,22 @@ sentences(
 sentences(
     {
         **{str(cause): _failed(cause) for cause in Cause},
-        "fork_server_killed": lambda: "it killed the fork server",
+        "fork_server_killed": lambda: "the killed process was the fork server",
         "worker_not_started": lambda error, log="": f"{error}{_log(log)}",
-        "worker_ended_with_fork_server": lambda log="": f"and the worker with it{_log(log)}",
+        "worker_ended_with_fork_server": lambda log="": f"the worker ended with it{_log(log)}",
         "worker_killed": _worker_killed,
         "worker_ended": lambda code, log="": f"the worker ended with exit code {code} and no result{_log(log)}",
-        "no_result_in_time": lambda seconds, phase: f"no result after {seconds:g} s; it was in phase {phase!r}",
-        "no_end_in_time": lambda phase: f"no end in time; it was in phase {phase!r}",
-        "no_answer_in_time": lambda seconds: f"no answer after {seconds:g} s",
-        "no_result": lambda: "the block's process gave no result",
+        "no_result_in_time": lambda seconds, phase: (
+            f"the worker gave no result within {seconds:g} s; it was in phase {phase!r}"
+        ),
+        "no_end_in_time": lambda phase: f"the worker did not end in time; it was in phase {phase!r}",
+        "no_answer_in_time": lambda seconds: f"the host of the arm did not answer within {seconds:g} s",
+        "no_result": lambda: "the process gave no result",
         "unknown_name": lambda error: str(error),
         "out_of_memory": lambda error: str(error),
         "error": lambda error: str(error),
         "beside_the_other_arm": lambda reason: (
-            f"{reason}; both arms of a pair are in memory at once; each had enough when it was measured alone"
+            f"{reason}; both arms of a pair are in memory at once, and each arm alone had enough memory"
         ),
     }
 )
@@ -135,20 +137,20 @@ sentences(
     {
         "unsteady": _unsteady,
         "imprecise": lambda interval, target: (
-            f"imprecise: the median inside a process is known to ±{interval:.1%}, asked for was ±{target:.1%}"
+            f"imprecise: the 95% interval of a process's median is ±{interval:.1%}, wider than the target ±{target:.1%}"
         ),
         "clocks": lambda host_s, device_s: (
-            f"clocks: {host_s * 1e3:.3f} ms by the wall clock, {device_s * 1e3:.3f} ms by the GPU's events"
+            f"clocks: an iteration took {host_s * 1e3:.3f} ms by the host's clock, {device_s * 1e3:.3f} by CUDA events"
         ),
         "not_repeatable": lambda error: f"not repeatable: {_iterations_differ(error)}",
         "outputs_differ": _outputs_differ,
         "throttled": lambda causes: (
-            f"throttled: the GPU's clocks were held down while the samples were taken ({', '.join(causes)})"
+            f"throttled: the GPU's clocks were reduced while the samples were taken ({', '.join(causes)})"
         ),
         "oversubscribed": _oversubscribed,
         "partly_quantised": lambda share, largest, largest_share: (
-            f"partly quantised: {100 * share:.3g} % of the elements of the weight matrices (the largest matrix left is "
-            f"{largest} with {100 * largest_share:.3g} % of them)"
+            f"partly quantised: {100 * share:.3g} % of the elements of the weight matrices are quantised (the largest "
+            f"matrix that is not quantised is {largest} with {100 * largest_share:.3g} % of the elements)"
         ),
         "upcast": lambda component, precision: (
             f"upcast: {component} runs in {precision}, because its configuration says that it overflows in fp16 "
@@ -159,7 +161,7 @@ sentences(
             f"{multiprocessors} multiprocessors, so max-autotune leaves them to cuBLAS and cuDNN"
         ),
         "same_output": _same_output,
-        "stages": lambda share: f"stages: they add up to {share:.0%} of the latency",
+        "stages": lambda share: f"stages: the times of the stages add up to {share:.0%} of the latency",
         "energy": lambda **figures: f"energy: {_energy_differs(**figures)}",
         "unchecked": lambda reason: f"unchecked: the output was not compared with fp32 eager: {reason}",
     }
@@ -167,8 +169,8 @@ sentences(
 sentences(
     {
         "reference_on_cpu": lambda what: (
-            f"reference on the CPU: the GPU had no room for fp32 eager of the {what} beside the timed model, so the "
-            "CPU computed it"
+            f"reference on the CPU: the GPU had too little memory for the fp32 reference of the {what} beside the "
+            "timed model, so the reference was computed on the CPU"
         )
     },
     name="reference on the CPU",
@@ -184,9 +186,11 @@ sentences(
         "processes_differ": lambda what, fact, shown: (
             f"the processes of this row had different {what} ({fact}: {shown})"
         ),
-        "cosine_below": lambda cosine, floor: f"cosine {cosine:.4f} to the fp32 eager output is below {floor}",
+        "cosine_below": lambda cosine, floor: (
+            f"the cosine similarity of {cosine:.4f} to the fp32 eager output is below {floor}"
+        ),
         "error_above": lambda error, ceiling: (
-            f"relative error {error:.4f} from the fp32 eager output is above {ceiling}"
+            f"the relative error of {error:.4f} from the fp32 eager output is above {ceiling}"
         ),
         "item_error_above": lambda item, items, error, ceiling: (
             f"item {item} of {items} has a relative error of {error:.4f} from the fp32 eager output, above {ceiling:g}"
@@ -196,19 +200,19 @@ sentences(
             "must load the same weights each time"
         ),
         "reference_changes_weights": lambda: (
-            "the network changes its own weights while it runs, so that there is no fp32 reference"
+            "the network changes its own weights while it runs, so there is no fp32 reference"
         ),
         "nothing_quantised": lambda precision, elements: (
-            f"{precision} was asked for, but none of the {elements} elements of the weight matrices is quantised"
+            f"{precision} was requested, but none of the {elements} elements of the weight matrices is quantised"
         ),
         "calls_differ": lambda component, count, iterations, wanted: (
-            f"{component} was called {count} times in {iterations} iterations, where {wanted} were asked for"
+            f"{component} was called {count} times in {iterations} iterations instead of {wanted} times"
         ),
         "shapes_differ": lambda component, found, wanted: (
             f"{component} was called with shapes {_shapes(found)} instead of {_shapes(wanted)}"
         ),
         "output_of_other_shape": lambda found, wanted: f"the output has shape {found} instead of {wanted}",
-        "output_empty": lambda shape: f"the output has shape {shape}, which holds no value",
+        "output_empty": lambda shape: f"the output is empty: its shape is {shape}",
         "output_not_finite": lambda count: f"the output has {count} values that are NaN or infinite",
         "outputs_constant": lambda count, items: f"{count} of {items} outputs are constant",
         "weights_changed": lambda components: (
@@ -223,48 +227,50 @@ sentences(
     {
         "not_measured_yet": lambda: "not measured yet",
         "not_measured": lambda: "not measured",
-        "no_such_metric": lambda: "this row has no such metric: another model's, or weights that imgbench cannot judge",
-        "too_few_samples": lambda needed, count: f"needs {needed} samples, has {count}",
+        "no_such_metric": lambda: (
+            "the metric does not apply to this row: it belongs to other models, or imgbench cannot score these weights"
+        ),
+        "too_few_samples": lambda needed, count: f"the metric needs {needed} samples, and the row has {count}",
         "identical_output": lambda: "bit-identical to the fp32 eager output",
         "reference_itself": lambda: "this row is the fp32 eager reference itself",
         "no_reference": lambda reason: f"there is no fp32 reference: {reason}",
         "no_reference_of_quality_set": lambda reason: f"there is no fp32 reference of the quality set: {reason}",
-        "no_time_left": lambda: "the row had no time left for it",
+        "no_time_left": lambda: "the row had no time left to compute it",
         "reference_too_slow": lambda limit_s: (
             f"computing the reference on the row's device took more than {limit_s:g} s (timeout_s)"
         ),
         "reference_not_on_gpu": lambda reason: (
-            f"the GPU had no room for the reference beside the timed model, and {reason}"
+            f"the GPU had too little memory for the reference beside the timed model, and {reason}"
         ),
         "cpu_reference_too_slow": lambda limit_s: f"the CPU did not compute it within {limit_s:g} s (timeout_s)",
         "cpu_reference_killed": lambda signal: f"the process that computed it on the CPU was killed by {signal}",
         "cpu_reference_ended": lambda code: f"the process that computed it on the CPU ended with exit code {code}",
         "cpu_reference_failed": lambda error: f"computing it on the CPU failed: {error}",
-        "no_images": lambda output: f"PSNR is for images; this output is {output}",
-        "not_a_classifier": lambda: "not a classifier",
-        "features_name_no_class": lambda: "features name no class",
+        "no_images": lambda output: f"PSNR applies to images only, and this output is {output}",
+        "not_a_classifier": lambda: "this model is not a classifier",
+        "features_name_no_class": lambda: "the output is features, which have no classes",
         "output_holds_integers": lambda: "the output holds integers, not logits",
-        "single_logit": lambda: "a single logit per item names no class",
-        "quality_off": lambda: "the protocol has quality: false",
-        "stages_off": lambda: "the protocol has stages: false",
-        "not_a_diffusion_model": lambda: "not a diffusion model",
-        "not_taken_in_turns": lambda: "not taken where two processes take turns",
+        "single_logit": lambda: "the output has a single logit per item, so there is no top class",
+        "quality_off": lambda: "the protocol sets quality: false",
+        "stages_off": lambda: "the protocol sets stages: false",
+        "not_a_diffusion_model": lambda: "this model is not a diffusion model",
+        "not_taken_in_turns": lambda: "it is not measured where two processes take turns",
         "latency_by_device_clock": lambda: "with cold_cache the latency itself is measured by the GPU's clock",
-        "keeps_nothing": lambda: "every process builds anew: this backend keeps nothing on disk",
-        "built_anew": lambda: "this process built anew; a later one finds what it left",
-        "found_built": lambda: "this process found what an earlier one had built, and built nothing anew",
+        "keeps_nothing": lambda: "this backend keeps no build on disk, so every process builds from scratch",
+        "built_anew": lambda: "this process built from scratch; a later process loads that build",
+        "found_built": lambda: "this process loaded the build of an earlier process",
         "no_cuda_graphs": lambda: "this backend captures no CUDA graphs here",
         "driver_memory_not_read": lambda error: f"the driver's memory could not be read during the pass: {error}",
-        "replayed_cuda_graph": lambda: "a replayed CUDA graph asks the allocator for nothing: what it uses is reserved",
-        "own_allocator": lambda: "the backend has an allocator of its own, which torch does not see",
+        "replayed_cuda_graph": lambda: "a replayed CUDA graph allocates nothing: its memory counts as reserved",
+        "own_allocator": lambda: "the backend has its own allocator, whose memory torch does not count",
         "energy_period_unknown": lambda source: (
-            f"{source}: how often it moves could not be measured, so no window is known to be long enough"
+            f"{source}: its update interval could not be measured, so no window is known to be long enough"
         ),
         "energy_sensor_lost": lambda source, error: f"{source}: {error}",
-        "energy_counter_still": lambda source, seconds: f"{source} did not move in {seconds:.1f} s",
-        "energy_counter_still_when_idle": lambda source: f"{source} did not move while the device was idle",
+        "energy_counter_still": lambda source, seconds: f"{source} did not change in {seconds:.1f} s",
+        "energy_counter_still_when_idle": lambda source: f"{source} did not change while the device was idle",
         "energy_not_credible": lambda source, **figures: f"{source}: {_energy_differs(**figures)}",
-        "not_above_idle_power": lambda idle_w: f"not above the idle power of {idle_w:.1f} W",
+        "not_above_idle_power": lambda idle_w: f"the power was not above the idle power of {idle_w:.1f} W",
     }
 )
 
@@ -278,9 +284,9 @@ sentences(
             f"the backend {backend} does not declare the precision {precision}"
         ),
         "torch_without_cuda": lambda: "this build of torch has no CUDA",
-        "no_cuda_device": lambda: "no NVIDIA GPU or driver answers (torch.cuda.is_available() is False)",
+        "no_cuda_device": lambda: "no NVIDIA GPU is available (torch.cuda.is_available() is False)",
         "cuda_asked_before_fork": lambda: (
-            "a module that the fork server imported asks for CUDA when it is imported, so that no worker can use it"
+            "a module calls CUDA when the fork server imports it, so no worker can use CUDA"
         ),
         "needs_gpu": lambda what, device="cpu": f"{what} needs an NVIDIA GPU; the device here is {_a_device(device)}",
         "graphs_need_gpu": lambda device="cpu": (
@@ -292,21 +298,19 @@ sentences(
         ),
         "compute_capability": lambda precision, needed: f"{precision} needs compute capability {needed} or newer",
         "classic_on_cpu_only": lambda: "quantize_dynamic has kernels for a CPU only",
-        "classic_gone": lambda version: f"torch {version} has no quantize_dynamic any more",
+        "classic_gone": lambda version: f"torch {version} no longer has quantize_dynamic",
         "no_quantised_engine": lambda: "this build of torch has no engine for quantised operators",
         "waits_for_gpu": lambda precision: (
-            f"torchao's {precision} waits for the GPU in every linear layer unless it is compiled, so the latency "
-            "would be mostly that of the waiting; measure this precision with torch_compile"
+            f"torchao's {precision} synchronises with the GPU in every linear layer unless it is compiled, so the "
+            "latency would mostly be synchronisation; measure this precision with torch_compile"
         ),
         "waits_for_gpu_in_graph": lambda precision: (
-            f"torchao's {precision} waits for the GPU inside every call, which no graph can capture"
+            f"torchao's {precision} synchronises with the GPU inside every call, which no CUDA graph can capture"
         ),
         "not_traceable": lambda: (
             "dynamo cannot trace the packed weights of quantize_dynamic; torchao's int8_dynamic compiles"
         ),
-        "no_graphs_on_cpu": lambda: (
-            "reduce-overhead is CUDA graphs; on a CPU it would be torch_compile under another name"
-        ),
+        "no_graphs_on_cpu": lambda: "reduce-overhead uses CUDA graphs; on a CPU it does the same as torch_compile",
         "missing_cpp_compiler": lambda: (
             "inductor needs a C++ compiler on a CPU, and neither g++ nor clang++ is on the PATH"
         ),
@@ -319,49 +323,51 @@ sentences(
         "missing_provider": lambda provider: f"this build of onnxruntime has no {provider}",
         "provider_not_loaded": lambda provider, error, needs: f"{provider} cannot be loaded: {error}. It needs {needs}",
         "ort_no_cpu_kernels": lambda precision: (
-            f"its CPU provider has no {precision} kernels: it would cast to fp32 and back"
+            f"ONNX Runtime's CPU provider has no {precision} kernels: it would cast to fp32 and back"
         ),
         "ort_other_quantiser": lambda precision: (
-            f"{precision} is torch's; ONNX Runtime's own dynamic quantiser is int8_dynamic"
+            f"{precision} is a precision of torch; ONNX Runtime's own dynamic quantisation is int8_dynamic"
         ),
         "ort_no_cuda_kernels": lambda precision: (
-            f"its CUDA provider has no kernels for {precision}: they would fall back to the CPU"
+            f"ONNX Runtime's CUDA provider has no kernels for {precision}: the nodes would run on the CPU"
         ),
         "ort_untried": lambda nodes: (
-            f"Q/DQ nodes {nodes} are for the backend tensorrt; nobody has tried them in this provider"
+            f"Q/DQ nodes {nodes} are meant for the backend tensorrt and are untested with this provider"
         ),
         "ort_fp32_is_tf32": lambda: (
-            "its TensorRT provider has no switch for TF32, which TensorRT uses by itself: its fp32 is the row tf32"
+            "ONNX Runtime's TensorRT provider cannot turn off TF32, so its fp32 would be the precision tf32"
         ),
         "ort_no_fp8_kernel": lambda provider: f"{provider} has no fp8 kernel for Q/DQ nodes: it would multiply in fp32",
-        "ort_no_bf16_kernel": lambda operators: f"its CUDA provider has no bf16 kernel for {', '.join(operators)}",
+        "ort_no_bf16_kernel": lambda operators: (
+            f"ONNX Runtime's CUDA provider has no bf16 kernel for {', '.join(operators)}"
+        ),
         "openvino_on_gpu": lambda: "OpenVINO has no plug-in for NVIDIA GPUs; it is measured on the CPU (--device cpu)",
         "openvino_over_fp32": lambda precision: f"OpenVINO runs int8_static over fp32, not {precision}",
         "openvino_no_dynamic_ranges": lambda: (
-            "OpenVINO quantises activations by ranges that are in the file (int8_static), not while it runs"
+            "OpenVINO reads the ranges of int8 activations from the file (int8_static) and computes none at run time"
         ),
         "openvino_no_torch_module": lambda: "quantize_dynamic makes a torch module, which OpenVINO does not run",
         "openvino_no_weight_only": lambda: (
-            "there is no export of it for OpenVINO: ONNX Runtime's is an operator of its own (MatMulNBits)"
+            "this precision has no export for OpenVINO: ONNX Runtime's export uses its own operator (MatMulNBits)"
         ),
         "openvino_no_fp8": lambda: "OpenVINO's CPU plug-in has no fp8 kernels: it would compute in another precision",
         "openvino_no_kernels": lambda precision: (
-            f"its CPU plug-in has no {precision} kernels on this CPU: it would run another precision instead"
+            f"OpenVINO's CPU plug-in has no {precision} kernels on this CPU: it would run another precision instead"
         ),
         "tensorrt_too_old": lambda version, needed: (
-            f"TensorRT {version} is older than {needed}, whose API this backend speaks"
+            f"TensorRT {version} is older than {needed}, which this backend needs"
         ),
         "tensorrt_takes_static": lambda precision: (
-            f"TensorRT takes int8 by Q/DQ nodes only: int8_static, not {precision}"
+            f"TensorRT supports int8 with Q/DQ nodes only (int8_static), not {precision}"
         ),
         "tensorrt_no_dynamic_ranges": lambda: (
-            "TensorRT takes the ranges of int8 from Q/DQ nodes in the file (int8_static), not while it runs"
+            "TensorRT reads the ranges of int8 from Q/DQ nodes in the file (int8_static) and computes none at run time"
         ),
         "tensorrt_no_torch_module": lambda: (
             "quantize_dynamic makes a torch module for a CPU, which TensorRT does not run"
         ),
         "tensorrt_no_weight_only": lambda: (
-            "there is no export of it for TensorRT: ONNX Runtime's is an operator of its own (MatMulNBits)"
+            "this precision has no export for TensorRT: ONNX Runtime's export uses its own operator (MatMulNBits)"
         ),
         "optimization_of_other_backends": lambda optimization, backends, backend: (
             f"{optimization} is for {', '.join(backends)}, not for {backend}"
@@ -373,17 +379,21 @@ sentences(
             f"{optimization}: no network of this model calls scaled_dot_product_attention"
         ),
         "no_convolution": lambda: "channels_last: this model has no two-dimensional convolution",
-        "no_projections": lambda: "fused_qkv: this model has no projections that can be fused (timm's are already)",
+        "no_projections": lambda: (
+            "fused_qkv: this model has no projections that can be fused (timm's are fused already)"
+        ),
         "no_vae": lambda optimization: f"{optimization}: this model has no VAE",
         "nothing_to_slice": lambda optimization: f"{optimization}: a batch of one has nothing to slice",
-        "one_tile": lambda optimization: f"{optimization}: a picture of this size fits in one tile",
-        "dynamic_size_without_pictures": lambda: "dynamic_size: no network of this model takes pictures or latents",
+        "one_tile": lambda optimization: f"{optimization}: an image of this size fits in one tile",
+        "dynamic_size_without_pictures": lambda: (
+            "dynamic_size: no network of this model has images or latents as inputs"
+        ),
         "dimension_made_constant": lambda optimizations, axes, component: (
             f"{'+'.join(optimizations)}: torch.export made the {' or '.join(axes)} of {component} a constant"
         ),
         "cache_unknown": lambda why: f"cold_cache: {why}",
         "no_room_to_flush": lambda bytes: (
-            f"cold_cache: there is no room to flush the caches, which takes {bytes / 2**20:.0f} MiB beside the model"
+            f"cold_cache: there is no memory left for the {bytes / 2**20:.0f} MiB buffer that flushes the caches"
         ),
     }
 )
@@ -405,7 +415,7 @@ sentences(
     }
 )
 
-# Why what ran is not what was asked for.
+# Why what ran is not what was requested.
 sentences(
     {
         "capture_failed": lambda component, error: f"{component}: not captured as a CUDA graph: {error}",
@@ -441,33 +451,33 @@ sentences(
             f"{precision}: {count} of the {layers} quantised layers of {component} ran in integers"
         ),
         "no_integer_node": lambda precision, operators: (
-            f"{precision} was asked for, but no node that ran is one of {', '.join(operators)}"
+            f"{precision} was requested, but no node that ran is one of {', '.join(operators)}"
         ),
         "runs_elsewise": lambda precision, layers: (
-            f"{precision} was asked for, but no convolution or matrix product runs in it: {layers}"
+            f"{precision} was requested, but no convolution or matrix product runs in it: {layers}"
         ),
         "some_run_elsewise": lambda precision, layers: (
-            f"{precision} was asked for, but {layers} run in another precision"
+            f"{precision} was requested, but {layers} run in another precision"
         ),
         "nodes_elsewhere": lambda provider, count, nodes, some: (
-            f"asked for {provider}, but {count} of {nodes} nodes ran elsewhere ({', '.join(some)})"
+            f"{provider} was requested, but {count} of {nodes} nodes ran elsewhere ({', '.join(some)})"
         ),
         "no_node_in_profile": lambda provider: (
-            f"asked for {provider}, but ONNX Runtime's profile names no node that ran"
+            f"{provider} was requested, but ONNX Runtime's profile names no node that ran"
         ),
         "engine_of_other_dtype": lambda precision, component, tensors: (
-            f"{precision} was asked for, but the engine of {component} takes or gives {tensors}"
+            f"{precision} was requested, but the engine of {component} has the inputs or outputs {tensors}"
         ),
         "engine_not_inspected": lambda precision, component: (
-            f"{precision}: the engine inspector's text names no known type in the engine of {component}, so that "
-            "nothing proves the types of its layers; the text is in the file .layers.json beside the engine"
+            f"{precision}: the engine inspector names no known type in the engine of {component}, so the types of its "
+            "layers are not verified; its output is in the file .layers.json beside the engine"
         ),
         "engine_layers_few": lambda precision, component, count, type, layers: (
             f"{precision}: {count} layers of the engine of {component} compute in {type}, fewer than a third of its "
             f"{layers} quantised ones"
         ),
         "engine_layers_none": lambda precision, type: (
-            f"{precision} was asked for, but no layer of any engine computes in {type}"
+            f"{precision} was requested, but no layer of any engine computes in {type}"
         ),
         "settings_changed": lambda settings: f"the row changed a process-wide setting: {', '.join(settings)}",
         "input_changed": _input_changed,

@@ -145,7 +145,7 @@ def test_a_model_that_leaves_no_room_to_flush_the_caches_is_skipped_with_that_re
     found = worker.measure_job(job(tmp_path), lambda _phase: None).measurement
     assert (found.status, str(found.reason)) == (
         "skipped",
-        "cold_cache: there is no room to flush the caches, which takes 100 MiB beside the model",
+        "cold_cache: there is no memory left for the 100 MiB buffer that flushes the caches",
     )
 
 

@@ -47,7 +47,7 @@ def test_energy_that_met_a_busy_machine_says_so() -> None:
     gpu = {"foreign_processes": 1}
     reason = contention.contended({"latency_pass": quiet, "energy_pass": {**quiet, "gpu": gpu}})
     assert reason == Reason("contended_gpu_processes", {"count": 1, "energy": True})
-    assert str(reason) == "contended: 1 other process computed on the GPU (while energy was measured)"
+    assert str(reason) == "contended: 1 other process computed on the GPU while energy was measured"
     assert contention.contended({"latency_pass": quiet, "energy_pass": quiet}) is None
 
 
@@ -68,11 +68,13 @@ def test_beside_a_gpu_others_may_use_a_tenth_of_the_cores_that_are_left() -> Non
 
     gpu = {"foreign_processes": 0}
     assert judged(6.2, gpu=gpu) is None
-    assert judged(6.4, gpu=gpu) == "other processes used 640% of a core meanwhile (10% of the 62.8 cores left to them)"
-    assert judged(0.2) == "other processes used 20% of a core meanwhile", "a CPU is measured"
-    assert judged(0.2, gpu=gpu, cores=2) == "other processes used 20% of a core meanwhile"
+    assert judged(6.4, gpu=gpu) == (
+        "other processes used 640% of a core (10% of the 62.8 cores left to them) during the measurement"
+    )
+    assert judged(0.2) == "other processes used 20% of a core during the measurement", "a CPU is measured"
+    assert judged(0.2, gpu=gpu, cores=2) == "other processes used 20% of a core during the measurement"
     assert judged(0.2, gpu=gpu, cores=None) is not None, "a state that does not tell how many there are"
-    assert judged(0.0, gpu=gpu, steal_s=0.2) == "the hypervisor took 10% of a core meanwhile"
+    assert judged(0.0, gpu=gpu, steal_s=0.2) == "the hypervisor took 10% of a core during the measurement"
 
 
 def test_a_state_tells_how_many_cores_were_watched(monkeypatch: pytest.MonkeyPatch) -> None:

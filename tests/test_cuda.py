@@ -136,14 +136,15 @@ def test_the_gpu_is_looked_at_right_before_the_samples_and_right_after_them(
     seen = found.state["latency_pass"]["gpu"]
     assert seen["throttle_reasons"] == 0x40
     of_gpu: State = {"latency_pass": {"gpu": seen}}  # the CPU's counters depend on other work on this machine
-    assert str(contention.contended(of_gpu)) == "contended: the GPU slowed down (hardware thermal)"
+    told = "contended: the GPU was throttled (hardware thermal) during the measurement"
+    assert str(contention.contended(of_gpu)) == told
 
 
 @pytest.mark.usefixtures("no_nvml")
 def test_two_clocks_that_disagree_are_flagged(stream: Stream) -> None:
     found = latency(trial(stream, wall_s=0.020, device_s=0.010))
     assert [told.kind for told in found.warnings] == ["clocks"]
-    assert str(found.warnings[0]) == "clocks: 20.000 ms by the wall clock, 10.000 ms by the GPU's events"
+    assert str(found.warnings[0]) == "clocks: an iteration took 20.000 ms by the host's clock, 10.000 by CUDA events"
 
 
 class Memory:

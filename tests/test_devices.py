@@ -207,7 +207,7 @@ def test_no_counter_and_a_stuck_counter_are_reasons_not_zeros(monkeypatch: pytes
     assert energy(trial("no counter here", [])).missing["energy_per_image_j"] == "no counter here"
     stuck = energy(trial(Meter([5, 5, 5, 5]), [0, 2, 2, 2, 7, 12, 12]))
     assert stuck.samples == {}
-    assert str(stuck.missing["mean_power_w"]) == "planted did not move in 10.0 s"
+    assert str(stuck.missing["mean_power_w"]) == "planted did not change in 10.0 s"
 
 
 def test_a_counter_that_only_moves_at_work_gives_no_net_energy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ def test_a_counter_that_only_moves_at_work_gives_no_net_energy(monkeypatch: pyte
     monkeypatch.setattr("harness.probes.energy.time.sleep", lambda _s: None)
     found = energy(trial(Meter([5, 5, 5, 1005]), [0, 2, 2, 7, 12]))
     assert found.samples == {"energy_per_image_j": [125.0], "mean_power_w": [100.0]}
-    assert str(found.missing["energy_net_per_image_j"]) == "planted did not move while the device was idle"
+    assert str(found.missing["energy_net_per_image_j"]) == "planted did not change while the device was idle"
     assert found.facts["idle_w"] is None
 
 

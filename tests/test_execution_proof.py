@@ -32,9 +32,9 @@ def test_planted_fallbacks_are_invalid_and_never_a_number(run_suite: RunSuite) -
     )
     fallback, other, *sound = run.measurements
     assert (fallback.status, other.status) == ("invalid", "invalid")
-    assert str(fallback.reason).startswith("asked for CUDAExecutionProvider, but ")
+    assert str(fallback.reason).startswith("CUDAExecutionProvider was requested, but ")
     assert "ran elsewhere" in str(fallback.reason)
-    assert "fp16 was asked for, but" in str(other.reason)
+    assert "fp16 was requested, but" in str(other.reason)
     assert [m.status for m in sound] == ["ok", "ok"]
     nodes = sound[0].facts["nodes"]["classifier"]
     assert any(name.endswith("CPUExecutionProvider") for name in nodes)
@@ -52,7 +52,9 @@ def test_a_planted_recompilation_is_invalid(run_suite: RunSuite) -> None:
 def test_one_node_elsewhere_is_enough() -> None:
     profiles = {"unet": {("Conv", onnxruntime.CUDA): 40, ("Resize", onnxruntime.CPU): 1}}
     reason = onnx_proof.fault(profiles, onnxruntime.CUDA, "fp16", {})
-    assert str(reason) == f"asked for {onnxruntime.CUDA}, but 1 of 41 nodes ran elsewhere (Resize {onnxruntime.CPU})"
+    assert (
+        str(reason) == f"{onnxruntime.CUDA} was requested, but 1 of 41 nodes ran elsewhere (Resize {onnxruntime.CPU})"
+    )
     assert onnx_proof.fault({"unet": {("Conv", onnxruntime.CUDA): 40}}, onnxruntime.CUDA, "fp16", {}) is None
     assert "names no node" in str(onnx_proof.fault({"unet": {}}, onnxruntime.CPU, "fp32", {}))
 

@@ -178,7 +178,7 @@ def test_onnx_runtimes_session_of_it_is_not_allowed_fp16(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("vae", "fault"), [("float32", None), ("float16", "fp32 was asked for, but the engine of vae_")]
+    ("vae", "fault"), [("float32", None), ("float16", "fp32 was requested, but the engine of vae_")]
 )
 def test_tensorrts_engine_of_it_takes_fp32(
     vae: str, fault: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -35,7 +35,7 @@ def test_another_thing_asked_for_and_one_output_is_a_warning_of_both_rows(axis: 
     assert found[first.case.id].other == second.case
     frame = cases_frame(run_of(first, second))
     assert list(frame["warnings"]) == [["same output"]] * 2
-    assert all(f"the difference in {axis} changed nothing" in text for (text,) in frame["warning_texts"])
+    assert all(f"the difference in {axis} had no effect" in text for (text,) in frame["warning_texts"])
     assert identical_outputs(run_of(first, row(output="other", **{axis: value}))) == {}
 
 
@@ -64,8 +64,8 @@ def test_many_rows_name_one_and_count_the_others() -> None:
     assert len(found) == 4
     assert {f.more for f in found.values()} == {2}
     assert str(found[BASE.id].warning) == (
-        "same output: bit-identical to the row with scheduler euler and of 2 more, so that the difference in "
-        "scheduler changed nothing"
+        "same output: the output is bit-identical to that of the row with scheduler euler and of 2 more, so the "
+        "difference in scheduler had no effect"
     )
 
 

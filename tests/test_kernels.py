@@ -312,4 +312,4 @@ def test_a_profiler_that_hangs_is_ended_soon_and_loses_no_row(
     monkeypatch.setattr(ended, "call", lambda *_, **__: replace(reply, kept=kept[0]))
     found = ended.measure(job, lambda _phase: None).measurement
     assert (found.status, found.samples) == ("ok", measured.samples)
-    assert found.facts == {"kernels_missing": "no end in time; it was in phase 'kernels'"}
+    assert found.facts == {"kernels_missing": "the worker did not end in time; it was in phase 'kernels'"}

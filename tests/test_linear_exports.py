@@ -162,7 +162,7 @@ def test_a_missing_value_says_so_in_the_same_order_every_time() -> None:
     order = list(frames.metrics_of(run))
     longest = 0
     for missing in frames.cases_frame(run)["missing"]:
-        added = [name for name, reason in missing.items() if reason.startswith("this row has no such metric")]
+        added = [name for name, reason in missing.items() if reason.startswith("the metric does not apply to this row")]
         assert added == sorted(added, key=order.index)
         longest = max(longest, len(added))
     assert longest > 1, "then no row shows an order"

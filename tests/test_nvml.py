@@ -81,10 +81,15 @@ def test_throttling_is_named_and_contends(stub: Stub) -> None:
     assert state["thermal_throttled_s"] == pytest.approx(0.3)
     assert state["power_throttled_s"] == pytest.approx(2.0)
     block = {"elapsed_s": 10.0, "gpu": state}
-    assert str(contention.contended(block)) == "contended: heat held the GPU's clocks down for 3% of the time"
+    assert (
+        str(contention.contended(block))
+        == "contended: the GPU was thermally throttled for 3% of the time during the measurement"
+    )
     stub.thermal_ns = 0
     block["gpu"] = {**state, "thermal_throttled_s": 0.0}
-    assert str(contention.contended(block)) == "contended: the GPU slowed down (hardware thermal)"
+    assert (
+        str(contention.contended(block)) == "contended: the GPU was throttled (hardware thermal) during the measurement"
+    )
 
 
 def test_the_seconds_of_every_policy_are_counted(stub: Stub) -> None:

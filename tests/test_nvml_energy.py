@@ -109,7 +109,10 @@ def test_a_counter_and_a_power_that_agree_are_not_remarked_on(share: float, monk
 def test_a_counter_and_a_power_that_differ_a_little_are_flagged(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     found = measured_with(share, monkeypatch)
     assert found.samples["energy_per_image_j"] == [250.0]
-    told = f"energy: the counter says 1000.0 J, the integrated power {1000 * share:.1f} J: they differ by more than 10%"
+    told = (
+        f"energy: the counter gives 1000.0 J and the integrated power {1000 * share:.1f} J; "
+        "they differ by more than 10%"
+    )
     assert [(w.kind, str(w)) for w in found.warnings] == [("energy", told)]
 
 
@@ -120,7 +123,8 @@ def test_a_counter_and_a_power_that_contradict_each_other_give_no_energy(
     found = measured_with(share, monkeypatch)
     assert found.samples == {}
     told = (
-        f"a counter: the counter says 1000.0 J, the integrated power {1000 * share:.1f} J: they differ by more than 25%"
+        f"a counter: the counter gives 1000.0 J and the integrated power {1000 * share:.1f} J; "
+        "they differ by more than 25%"
     )
     assert {name: str(why) for name, why in found.missing.items()} == dict.fromkeys(
         ("energy_per_image_j", "energy_net_per_image_j", "mean_power_w"), told
@@ -206,7 +210,7 @@ def test_energy_whose_period_is_not_known_is_missing(stub: Stub, monkeypatch: py
     stub.period_s = 10.0
     found = energy(trial(meter()))
     assert found.samples == {}
-    assert "how often it moves could not be measured" in str(found.missing["energy_per_image_j"])
+    assert "its update interval could not be measured" in str(found.missing["energy_per_image_j"])
 
 
 def test_a_power_reading_that_goes_away_leaves_a_reason(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def test_angles_of_a_timestep_stay_in_fp32_where_the_network_runs_in_bf16(tmp_pa
 
 def test_openvino_is_held_to_every_heavy_node_of_a_cast_network() -> None:
     mixed = {"unet": {("Convolution", "bf16"): 9, ("MatMul", "f32"): 1, ("Reshape", "f32"): 50}}
-    reason = "bf16 was asked for, but {'MatMul f32': 1} run in another precision"
+    reason = "bf16 was requested, but {'MatMul f32': 1} run in another precision"
     assert str(openvino._verify(mixed, "bf16", {"unet": 0})) == reason
     assert openvino._verify({"unet": {("Convolution", "bf16"): 9, ("Reshape", "f32"): 50}}, "bf16", {"unet": 0}) is None
     assert "no convolution or matrix product runs in it" in str(openvino._verify(mixed, "int8_static", {"unet": 0}))

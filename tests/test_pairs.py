@@ -147,7 +147,9 @@ def test_beside_a_gpu_the_sentinel_leaves_others_a_share_of_the_free_cores() -> 
     state = {"elapsed_s": 1.0, "other_cpu_s": 0.5, "own_cpu_s": 1.0, "cores": 64}
     assert sentinel_of("cuda", state) == {None}
     told = Reason("contended_cpu", {"used": 20.0, "left": 63.0})
-    assert str(told).endswith("other processes used 2000% of a core meanwhile (32% of the 63.0 cores left to them)")
+    assert str(told) == (
+        "contended: other processes used 2000% of a core (32% of the 63.0 cores left to them) during the measurement"
+    )
     assert sentinel_of("cuda", {**state, "other_cpu_s": 20.0}) == {told}
     assert sentinel_of("cpu", state) == {Reason("contended_cpu", {"used": 0.5})}
 

@@ -105,7 +105,7 @@ def test_on_a_gpu_they_have_it_where_there_are_kernels(monkeypatch: pytest.Monke
         "int8_weight_only_fp16",
     }
     reason = onnxruntime._impossible("int8_static_bf16", onnx_proof.TENSORRT)
-    assert str(reason) == "Q/DQ nodes over bf16 are for the backend tensorrt; nobody has tried them in this provider"
+    assert str(reason) == "Q/DQ nodes over bf16 are meant for the backend tensorrt and are untested with this provider"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     assert tensorrt.TensorRT().unavailable("int8_static_fp16", "cuda") is None
     assert "8.0 or newer" in str(tensorrt.TensorRT().unavailable("int8_static_bf16", "cuda"))

@@ -95,5 +95,5 @@ def test_beside_a_gpu_nothing_is_imported_that_takes_cuda_from_the_workers(monke
 def test_a_worker_that_was_forked_too_late_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: None)
     monkeypatch.setattr("torch.cuda._is_in_bad_fork", lambda: True)
-    with pytest.raises(NoSuchDevice, match="asks for CUDA when it is imported"):
+    with pytest.raises(NoSuchDevice, match="calls CUDA when the fork server imports it"):
         device("cuda")

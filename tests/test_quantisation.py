@@ -238,7 +238,7 @@ def test_eager_int8_products_on_a_gpu_are_refused_because_they_wait_for_it(
     monkeypatch.setattr("harness.devices.cuda.unavailable", lambda: None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     reason = str(BACKENDS["eager"].unavailable(wanted, "cuda"))
-    assert reason.startswith(f"torchao's {wanted} waits for the GPU in every linear layer")
+    assert reason.startswith(f"torchao's {wanted} synchronises with the GPU in every linear layer")
     assert "torch_compile" in reason
     assert BACKENDS["cuda_graphs"].unavailable(wanted, "cuda") is not None
     assert BACKENDS["torch_compile"].unavailable(wanted, "cuda") is None

@@ -54,8 +54,8 @@ def test_a_slow_reference_is_a_missing_closeness_with_its_reason(
     assert (found.samples, found.invalid) == ({}, None)
     assert set(found.missing) == {m.name for m in PROBES["fidelity"].metrics}
     reason = (
-        "the GPU had no room for the reference beside the timed model, and the CPU did not compute it within 5 s "
-        "(timeout_s)"
+        "the GPU had too little memory for the reference beside the timed model, and the CPU did not compute it "
+        "within 5 s (timeout_s)"
     )
     assert set(map(str, found.missing.values())) == {f"there is no fp32 reference: {reason}"}
     assert [told.kind for told in found.warnings] == ["unchecked"]
@@ -81,7 +81,7 @@ def test_a_set_without_a_reference_is_judged_all_the_same(
     assert [order.what for order in slow_cpu] == ["quality set"]
     assert found.samples == {"top1": [1.0]}
     assert str(found.missing["top1_agreement"]).startswith(
-        "there is no fp32 reference of the quality set: the GPU had no room"
+        "there is no fp32 reference of the quality set: the GPU had too little memory"
     )
 
 

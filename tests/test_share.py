@@ -104,8 +104,8 @@ NONE = Share(quantised=0, elements=100, largest_left=("w", 100))
         ({"a": HALF}, None),
         (
             {"a": HALF, "b": LITTLE},
-            "partly quantised: 30 % of the elements of the weight matrices "
-            "(the largest matrix left is b.w with 40 % of them)",
+            "partly quantised: 30 % of the elements of the weight matrices are quantised "
+            "(the largest matrix that is not quantised is b.w with 40 % of the elements)",
         ),
     ],
 )
@@ -117,7 +117,7 @@ def test_less_than_half_is_warned_of(shares: dict[str, Share], warning: str | No
 
 
 def test_none_at_all_is_no_row() -> None:
-    reason = "int8_dynamic was asked for, but none of the 100 elements of the weight matrices is quantised"
+    reason = "int8_dynamic was requested, but none of the 100 elements of the weight matrices is quantised"
     assert str(share.fault({"a": NONE}, "int8_dynamic")) == reason
     assert share.fault({"a": NONE, "b": LITTLE}, "int8_dynamic") is None
     assert share.fault({}, "fp32") is None

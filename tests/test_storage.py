@@ -134,7 +134,7 @@ def test_the_frames_of_a_run(tmp_path: Path) -> None:
     assert row.latency_s == pytest.approx(0.25)
     assert row.latency_s_low < 0.25 < row.latency_s_high
     assert row.missing["energy_per_image_j"] == "no counter"
-    assert row.missing["latency_p90_s"] == "needs 10 samples, has 4"
+    assert row.missing["latency_p90_s"] == "the metric needs 10 samples, and the row has 4"
     assert row.missing_kinds["latency_p90_s"] == "too_few_samples"
     assert (row.replicates, row.warnings, row.warning_texts) == (2, ["a kind"], ["a kind: w; and more"])
     samples = frames.samples_frame(run)

@@ -86,7 +86,7 @@ def test_tf32_runs_the_fp32_file_with_the_flag(monkeypatch: pytest.MonkeyPatch, 
 
 def test_an_engine_of_another_precision_is_invalid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     build, _ = built(monkeypatch, tmp_path, "fp16", FakeEngine({"x": "float32", "y": "float16"}, {}))
-    assert str(build.verify()) == "fp16 was asked for, but the engine of net takes or gives {'x': 'float32'}"
+    assert str(build.verify()) == "fp16 was requested, but the engine of net has the inputs or outputs {'x': 'float32'}"
 
 
 @pytest.mark.parametrize(
@@ -120,12 +120,14 @@ def test_an_engine_over_another_base_is_invalid(
     precision: str, dtype: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     build, _ = built(monkeypatch, tmp_path, precision, FakeEngine({"x": dtype}, {"Float": 12}, Int8=12, FP8=12))
-    assert str(build.verify()) == f"{precision} was asked for, but the engine of net takes or gives {{'x': '{dtype}'}}"
+    assert str(build.verify()) == (
+        f"{precision} was requested, but the engine of net has the inputs or outputs {{'x': '{dtype}'}}"
+    )
 
 
 def test_a_network_without_a_quantised_layer_is_no_row_of_fp8(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     build, _ = built(monkeypatch, tmp_path, "fp8_e4m3", FakeEngine({"x": "bfloat16"}, {"Float": 3}), quantised=0)
-    assert str(build.verify()) == "fp8_e4m3 was asked for, but no layer of any engine computes in FP8"
+    assert str(build.verify()) == "fp8_e4m3 was requested, but no layer of any engine computes in FP8"
 
 
 @pytest.mark.parametrize("precision", ["int8_static", "fp8_e4m3", "fp32"])
@@ -136,7 +138,7 @@ def test_an_inspector_whose_text_is_not_understood_is_a_reason_of_its_own(
     dtype = "bfloat16" if precision == "fp8_e4m3" else "float32"
     build, _ = built(monkeypatch, tmp_path, precision, FakeEngine({"x": dtype}, types))
     assert str(build.verify()).startswith(
-        f"{precision}: the engine inspector's text names no known type in the engine of net, so that nothing proves"
+        f"{precision}: the engine inspector names no known type in the engine of net, so the types"
     )
 
 
@@ -193,7 +195,7 @@ def test_why_a_precision_is_not_there(trt: Any, monkeypatch: pytest.MonkeyPatch)
     backend = tensorrt.TensorRT()
     assert backend.unavailable("fp16", "cuda") is None
     assert "GPU" in str(backend.unavailable("fp16", "cpu"))
-    assert "not while it runs" in str(backend.unavailable("int8_dynamic", "cuda"))
+    assert "computes none at run time" in str(backend.unavailable("int8_dynamic", "cuda"))
     assert "MatMulNBits" in str(backend.unavailable("int8_weight_only", "cuda"))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 9))
     assert backend.unavailable("fp8_e4m3", "cuda") is None

@@ -124,15 +124,15 @@ def test_the_rule_in_words(stored: dict[str, Any], words: str | None) -> None:
     [
         (2, Allowed(cores=2, affinity=2, quota=2.0), None),
         (1, Allowed(cores=2, affinity=2, quota=0.5), None),
-        (2, Allowed(cores=2, affinity=2, quota=1.5), "2 threads, where the CPU quota allows 1.5 cores"),
-        (3, Allowed(cores=8, affinity=2), "3 threads, where the process may use 2 cores"),
-        (3, Allowed(cores=8, affinity=8, limit=2), "3 threads, where OMP_THREAD_LIMIT is 2"),
+        (2, Allowed(cores=2, affinity=2, quota=1.5), "2 threads, but the CPU quota allows 1.5 cores"),
+        (3, Allowed(cores=8, affinity=2), "3 threads, but the process may use 2 cores"),
+        (3, Allowed(cores=8, affinity=8, limit=2), "3 threads, but OMP_THREAD_LIMIT is 2"),
     ],
 )
 def test_more_threads_than_may_run_at_once_are_warned_of(count: int, may_use: Allowed, words: str | None) -> None:
     found = threads.warnings(count, may_use)
     assert len(found) == (words is not None)
-    assert all(str(told).startswith(f"oversubscribed: {words}") for told in found)
+    assert all(str(told).startswith(f"oversubscribed: the row ran {words}") for told in found)
 
 
 @pytest.mark.parametrize(("count", "warned"), [(1, False), (2, True)])

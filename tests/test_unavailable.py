@@ -98,7 +98,7 @@ def test_a_resize_in_bf16_is_refused_before_a_session_is_made(tmp_path: Path, mo
     upsample = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Upsample(scale_factor=2))
     component = Component(name="unet", module=upsample, inputs=(torch.randn(1, 1, 8, 8),))
     request = build_request(tmp_path, precision="bf16", device="cuda")
-    with pytest.raises(Unavailable, match="its CUDA provider has no bf16 kernel for Resize of unet"):
+    with pytest.raises(Unavailable, match="ONNX Runtime's CUDA provider has no bf16 kernel for Resize of unet"):
         BACKENDS["onnxruntime"].build([component], request)
     files = onnx_export.exported([component], request, "bf16")
     assert backend.without_kernel(files, "fp16", CUDA) is None

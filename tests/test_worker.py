@@ -60,7 +60,7 @@ def test_a_hang_is_killed_at_the_timeout(run_suite: RunSuite) -> None:
     )
     hung, fine = run.measurements
     assert (hung.status, fine.status) == ("timeout", "ok")
-    assert "no result after 10 s; it was in phase 'load'" in str(hung.reason)
+    assert "no result within 10 s; it was in phase 'load'" in str(hung.reason)
 
 
 def test_a_fast_wrong_answer_is_invalid(run_suite: RunSuite) -> None:

@@ -129,7 +129,7 @@ class ArmHost:
         except OtherProtocol as error:
             raise self._refused(error) from None
         except OSError:
-            raise ArmFailed(f"the {self.launch.arm.name} arm's host ended{self._last_words()}") from None
+            raise ArmFailed(f"the {self.launch.arm.name} arm's host ended{self._log()}") from None
         return self._number
 
     def result(self, number: int, timeout_s: float) -> Reply:
@@ -160,7 +160,7 @@ class ArmHost:
         except OtherProtocol as error:
             raise self._refused(error) from None
         except (EOFError, OSError):
-            raise ArmFailed(f"the {self.launch.arm.name} arm's host ended{self._last_words()}") from None
+            raise ArmFailed(f"the {self.launch.arm.name} arm's host ended{self._log()}") from None
 
     def _refused(self, error: OtherProtocol) -> ArmFailed:
         return ArmFailed(
@@ -178,10 +178,10 @@ class ArmHost:
         self._process.wait()
         self._process = None
 
-    def _last_words(self) -> str:
+    def _log(self) -> str:
         log = self.launch.logs / f"{self.launch.arm.name}-host.log"
         text = " ".join(log.read_text(encoding="utf-8", errors="replace").split()) if log.exists() else ""
-        return f"; its last words: {text[-400:]}" if text else ""
+        return f"; its log ends with: {text[-400:]}" if text else ""
 
 
 def close_all(processes: Sequence[ArmHost]) -> None:
