@@ -220,7 +220,7 @@ def test_a_counter_that_only_moves_at_work_gives_no_net_energy(monkeypatch: pyte
 
 
 def test_an_unknown_or_absent_device_is_one_line() -> None:
-    with pytest.raises(devices.NoSuchDevice, match="unknown device 'tpu'; one of cpu, cuda"):
+    with pytest.raises(devices.NoSuchDevice, match="unknown device 'tpu'; known: cpu, cuda"):
         devices.device("tpu")
 
 
