@@ -1,4 +1,4 @@
-"""How many of the processes on a GPU are other ones than this, by their process IDs alone.
+"""How many other processes use a GPU, by their process IDs alone.
 
 A driver may report the host's process IDs. In a PID namespace (a container) this process is then in the list under an
 ID that is unknown here, so one unknown ID counts as this process. This is assumed in a namespace only; elsewhere, a
