@@ -51,7 +51,7 @@ def test_pictures_have_three_equal_channels() -> None:
 
 
 def test_an_unknown_split_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no split named 'test'"):
+    with pytest.raises(ValueError, match="unknown split 'test'"):
         data.load("test")  # type: ignore[arg-type]
 
 
@@ -160,4 +160,4 @@ def test_training_runs_end_to_end(
 def test_training_refuses_an_unknown_model(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         train.main(["--only", "gan"])
-    assert "no model named gan" in capsys.readouterr().err
+    assert "unknown model: gan" in capsys.readouterr().err

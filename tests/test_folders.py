@@ -159,7 +159,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: without(f / "model_index.json", "unet"),
         "model_index.json: does not name .*unet",
     ),
-    "a part is not there": (lambda f: shutil.rmtree(f / "vae"), "names the part 'vae', and .*vae is no folder"),
+    "a part is not there": (lambda f: shutil.rmtree(f / "vae"), "names the part 'vae', but .*vae is not a folder"),
     "a part has another name": (lambda f: (f / "unet").rename(f / "UNet"), "names the part 'unet'"),
     "a mark in the index": (
         lambda f: marked(f / "model_index.json"),
@@ -179,10 +179,10 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no vocabulary": (lambda f: (f / "tokenizer/tokenizer.json").unlink(), "tokenizer: neither tokenizer.json nor"),
     "no weights": (lambda f: (f / UNET).unlink(), r"unet: no weights \(diffusion_pytorch_model.safetensors or"),
     "weights of another name": (lambda f: (f / UNET).rename(f / "unet/w.safetensors"), "there is config.json, w.safet"),
-    "cut off": (lambda f: cut(f / UNET), "model.safetensors: has .* bytes, and its header asks for .*: it is cut off"),
+    "cut off": (lambda f: cut(f / UNET), "model.safetensors: has .* of the .* bytes in its header: it is truncated"),
     "a cut .bin": (lambda f: cut(as_bin(f / UNET)), "model.bin: the archive is truncated"),
     "empty": (lambda f: (f / UNET).write_bytes(b""), "model.safetensors: is empty"),
-    "no safetensors": (lambda f: (f / UNET).write_bytes(b"<html>" * 99), "model.safetensors: no safetensors file"),
+    "no safetensors": (lambda f: (f / UNET).write_bytes(b"<html>" * 99), "model.safetensors: not a safetensors file"),
     "an LFS pointer": (lambda f: (f / UNET).write_text(LFS), "model.safetensors: is a Git LFS pointer"),
     "an LFS tokenizer": (lambda f: (f / "tokenizer/tokenizer.json").write_text(LFS), "tokenizer.json: is a Git LFS"),
     "a tensor is missing": (lambda f: without_a_tensor(f / UNET), "unet: its weights files hold .* values, and"),
@@ -280,7 +280,7 @@ BROKEN_VIT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a mark": (lambda f: marked(f / "config.json"), "config.json: starts with a byte order mark"),
     "another one": (lambda f: edit(f / "config.json", architecture="resnet18"), "names the architecture 'resnet18'"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "no weights .* there is config.json"),
-    "cut off": (lambda f: cut(f / "model.safetensors"), "model.safetensors: has .* it is cut off"),
+    "cut off": (lambda f: cut(f / "model.safetensors"), "model.safetensors: has .* it is truncated"),
     "an LFS pointer": (lambda f: (f / "model.safetensors").write_text(LFS), "is a Git LFS pointer"),
     "other classes": (
         lambda f: edit(f / "config.json", model_args={"img_size": 32, "num_classes": 12}),
@@ -310,5 +310,5 @@ def test_a_digits_classifier_of_other_pictures_is_refused(name: str, value: int,
     folder = Path(shutil.copytree(DIGITS / "vit", tmp_path / "vit"))
     file = folder / "config.json"
     edit(file, model_args={**json.loads(file.read_text())["model_args"], name: value})
-    with pytest.raises(FolderError, match=f"config.json: {name} is {value}, and the scans have"):
+    with pytest.raises(FolderError, match=f"config.json: {name} is {value}, but the scans have"):
         MODELS["digits_vit"].build(Case(model="digits_vit", weights=str(folder), image_size=32))

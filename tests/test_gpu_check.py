@@ -49,7 +49,7 @@ def test_a_counter_and_a_power_that_disagree_are_shown_and_a_wrong_unit_fails(
         "integrated_power_j": None if integrated_w is None else integrated_w * 2.0,
     }
     if integrated_w is None:
-        facts["integrated_power_missing"] = "the device tells no power of its own"
+        facts["integrated_power_missing"] = "the device does not report its power"
     if integrated_w is None or 75.0 <= integrated_w <= 125.0:
         seen = Findings(samples={"mean_power_w": [100.0]}, facts=facts, warnings=("energy: the counter says",))
     else:  # what the probe does not believe it does not publish

@@ -221,7 +221,7 @@ def test_a_power_reading_that_goes_away_leaves_a_reason(stub: Stub, monkeypatch:
     found = energy(trial(opened))
     assert found.samples["mean_power_w"]
     assert found.facts["integrated_power_j"] is None
-    assert found.facts["integrated_power_missing"] == "the device tells no power of its own"
+    assert found.facts["integrated_power_missing"] == "the device does not report its power"
 
 
 @pytest.mark.parametrize(("watts", "warm"), [(100.0, 2), (None, 0)])

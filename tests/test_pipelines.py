@@ -204,7 +204,7 @@ def test_labels_are_those_that_the_weights_have(tmp_path: Path) -> None:
     workload = MODELS["dit_s_2"].build(case_of("dit", model="dit_s_2", weights=str(tmp_path), batch_size=4))
     assert workload.identity["asked"] == [7, 0, 7, 4]  # 207, 360, 387, 974 modulo 10
     assert run(workload).shape == (4, 3, 32, 32)
-    with pytest.raises(ValueError, match="label 12 is asked for, and these weights have the classes 0 to 9"):
+    with pytest.raises(ValueError, match="label 12 is requested, but these weights have the classes 0 to 9"):
         dit_workload(dit(10), case_of("dit"), [12], "random-0")
     with pytest.raises(ValueError, match="label 1000 is DiTPipeline's null class"):
         dit_workload(dit(1500), case_of("dit"), [1000], "random-0")

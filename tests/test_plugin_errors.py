@@ -148,7 +148,7 @@ def test_a_network_that_returns_something_else_than_one_tensor_is_told_how_to_be
 ) -> None:
     with pytest.raises(NotOneTensor) as caught:
         precision.bordered(Returning(wrap), "fp32", "cpu")(torch.zeros(1, 2))
-    assert str(caught.value).startswith(f"the network Returning returns {kind} where one tensor is wanted: ")
+    assert str(caught.value).startswith(f"the network Returning returns {kind} but it must return one tensor: ")
     assert mend in str(caught.value)
     assert "\n" not in str(caught.value)
 

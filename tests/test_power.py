@@ -54,7 +54,7 @@ def test_power_is_read_while_the_work_runs_and_integrated_by_trapezoids() -> Non
 def test_a_device_without_a_power_is_asked_once() -> None:
     asked: list[int] = []
     found = read_by(lambda: asked.append(1), lambda: bool(asked))  # type: ignore[func-returns-value]
-    assert found.mean_w() == "the device tells no power of its own"
+    assert found.mean_w() == "the device does not report its power"
     assert len(asked) == 1
 
 

@@ -68,7 +68,7 @@ def test_an_amd_gpu_answers_by_the_names_of_cuda_and_is_no_cuda_device(monkeypat
 def test_every_refused_device_says_what_the_machine_has() -> None:
     with pytest.raises(devices.NoSuchDevice) as refused:
         devices.device("xpu")
-    assert str(refused.value) == f"unknown device 'xpu'; one of cpu, cuda; {XPU}"
+    assert str(refused.value) == f"unknown device 'xpu'; known: cpu, cuda; {XPU}"
 
 
 @pytest.mark.usefixtures("xpu")
@@ -76,7 +76,7 @@ def test_the_command_line_says_so_too(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit) as ended:
         parser().parse_args(["run", "digits", "--device", "xpu"])
     assert ended.value.code == USAGE
-    assert f"imgbench: argument --device: unknown device 'xpu'; one of cpu, cuda; {XPU}\n" in capsys.readouterr().err
+    assert f"imgbench: argument --device: unknown device 'xpu'; known: cpu, cuda; {XPU}\n" in capsys.readouterr().err
     assert parser().parse_args(["run", "digits", "--device", "cuda"]).device == "cuda"
 
 

@@ -1,4 +1,4 @@
-"""Small random shifts, turns, scalings and shears: how 1,400 scans become enough to train on.
+"""Small random shifts, rotations, scalings and shears, which augment the 1,400 training scans.
 
 python -c "from benches.digits import augment, data; help(augment.jitter)"
 """
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def jitter(images: torch.Tensor, generator: torch.Generator, strength: float) -> torch.Tensor:
-    """Return float pictures (N, C, 32, 32), ink positive on zero paper, each moved by its own random affine map.
+    """Return float images (N, C, 32, 32), positive ink on zero paper, each moved by its own random affine map.
 
-    At strength 1 the uniform ranges are: turn +-8.6 degrees, scale and shear +-10 %, shift +-1.6 pixels of 32.
+    At strength 1 the uniform ranges are: rotation +-8.6 degrees, scale and shear +-10 %, shift +-1.6 pixels of 32.
     """
     import torch
     from torch.nn.functional import affine_grid, grid_sample

@@ -1,13 +1,13 @@
-"""The digits: 1,797 real 8x8 scans that scikit-learn carries, split once and enlarged to 32x32.
+"""The digits: 1,797 real 8x8 scans that scikit-learn contains, split once and enlarged to 32x32.
 
 Source: the test part of the UCI "Optical Recognition of Handwritten Digits" set (E. Alpaydin, C. Kaynak, 1998), read
 from the installed scikit-learn (`sklearn.datasets.load_digits`), so nothing is downloaded and nothing is copied here.
 Each scan counts ink on an 8x8 grid, 0 (paper) to 16 (full), and is shown white on black.
 
-Split: stratified and seeded, 1,400 to train and 397 held out. Nothing that is trained sees the held-out scans.
+Split: stratified and seeded, 1,400 to train and 397 held out. No training uses the held-out scans.
 
 Enlarging: bicubic, with the small input corrected until the mean of each 4x4 block gives back the scan, so that the
-32x32 picture looks like a pen stroke and its area mean is still the datum (`to_8x8`), within rounding and clipping.
+32x32 image looks like a pen stroke and its area mean is still the scan (`to_8x8`), within rounding and clipping.
 
     python -c "from benches.digits import data; print(data.load('held_out').images.shape, data.content_hash()[:16])"
 """
@@ -31,7 +31,7 @@ SPLIT_SEED = 0
 SCAN_SIDE = 8  # pixels
 IMAGE_SIDE = 32  # pixels
 FULL_INK = 16.0  # the scan's largest value
-CORRECTIONS = 4  # rounds of the block-mean correction; more change less than the rounding to 8 bits does
+CORRECTIONS = 4  # rounds of the block-mean correction; further ones change less than the rounding to 8 bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Digits:
 def load(split: Split) -> Digits:
     """Return the images and labels of `split`, always in the same order. Cached: treat the tensors as read-only.
 
-    Raises ValueError for another name than "train" or "held_out". Reads only scikit-learn's installed file.
+    Reads only scikit-learn's installed file. Raises ValueError for a name other than "train" or "held_out".
     """
     import torch
 
@@ -62,7 +62,7 @@ def scans_of(split: Split) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.model_selection import train_test_split
 
     if split not in ("train", "held_out"):
-        raise ValueError(f'no split named {split!r}: it is "train" or "held_out"')
+        raise ValueError(f'unknown split {split!r}; known: "train", "held_out"')
     scans, labels = load_digits(return_X_y=True)
     kept, held = train_test_split(
         np.arange(len(labels)), train_size=TRAIN_COUNT, random_state=SPLIT_SEED, stratify=labels
@@ -72,7 +72,7 @@ def scans_of(split: Split) -> tuple[np.ndarray, np.ndarray]:
 
 
 def enlarge(scans: np.ndarray) -> torch.Tensor:
-    """Return scans (N, 64) of 0 to 16 as pictures, uint8 (N, 3, 32, 32), white ink on black."""
+    """Return scans (N, 64) of 0 to 16 as images, uint8 (N, 3, 32, 32), white ink on black."""
     import torch
     from torch.nn.functional import avg_pool2d, interpolate
 
@@ -89,7 +89,7 @@ def enlarge(scans: np.ndarray) -> torch.Tensor:
 
 
 def to_8x8(images: torch.Tensor) -> np.ndarray:
-    """Return pictures, uint8 (N, 3, 32, 32), as scans: the area mean of all channels, float64 (N, 64) of 0 to 16."""
+    """Return images, uint8 (N, 3, 32, 32), as scans: the area mean of all channels, float64 (N, 64) of 0 to 16."""
     from torch.nn.functional import avg_pool2d
 
     grey = images.double().mean(dim=1, keepdim=True)  # (N, 1, 32, 32) of 0 to 255
@@ -99,7 +99,7 @@ def to_8x8(images: torch.Tensor) -> np.ndarray:
 
 @functools.cache
 def content_hash() -> str:
-    """Return sha256 (hex) of both splits' raw scans and labels in order: the data and the split in one name."""
+    """Return sha256 (hex) of both splits' raw scans and labels in order, which identifies the data and the split."""
     digest = hashlib.sha256()
     for split in ("train", "held_out"):
         scans, labels = scans_of(split)

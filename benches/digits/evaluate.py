@@ -1,4 +1,4 @@
-"""The quality table of the digits models, measured from the weights: what the model card quotes.
+"""The quality table of the digits models, measured from the weights. The model card contains it.
 
 python -m benches.digits.evaluate
 python -m benches.digits.evaluate --weights /tmp/digits --steps 20
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 GENERATORS = ("dit", "sd")
 SOLVERS = ("dpmpp_2m", "ddim")
 STEPS = (3, 5, 10, 20)
-BATCH = 8  # pictures
+BATCH = 8  # images
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One generator sampled one way: `recognised` and the shares are of 1; `seconds` is for all pictures."""
+    """One generator sampled one way: `recognised` and the shares are of 1; `seconds` is for all images."""
 
     generator: str
     solver: str
@@ -41,7 +41,7 @@ class Row:
 
 
 def top_1(weights: str | Path = "digits") -> float:
-    """Return the classifier's share of right answers on the 397 held-out scans."""
+    """Return the classifier's top-1 accuracy on the 397 held-out scans."""
     import torch
 
     held_out = data.load("held_out")
@@ -74,7 +74,7 @@ def generate(
     seed: int = 0,
     batch: int = BATCH,
 ) -> torch.Tensor:
-    """Return one picture a label, uint8 (N, 3, 32, 32), from noise seeded for each picture by its place.
+    """Return one image per label, uint8 (N, 3, 32, 32), from noise that is seeded by the index of each image.
 
     `pipeline` is either generator; `guidance` is its default scale unless given.
     """
@@ -97,7 +97,7 @@ def generate(
 
 
 def measure(pipeline: Any, name: str, solver: str, steps: int, *, count: int = quality.COUNT, seed: int = 0) -> Row:
-    """Return the quality of `count` pictures, as many of each digit, from `pipeline` with `solver`."""
+    """Return the quality of `count` images, equally many of each digit, from `pipeline` with `solver`."""
     import torch
 
     labels = [place % 10 for place in range(count)]

@@ -1,8 +1,8 @@
-"""The network whose features the set distances compare: small, ours, registered with torch-fidelity.
+"""The small network whose features FID and KID compare, registered with torch-fidelity.
 
-Trained by `benches.digits.train` on the training split alone, to tell the digit and to redraw the 8x8 scan from its
-48 features, so that the features hold the writing and not only the class. (The usual Inception network is no help on
-32x32 digits, needs a download, and its 2,048 features want more than 200 images.)
+`benches.digits.train` trains it on the training split alone, to classify the digit and to reconstruct the 8x8 scan from
+its 48 features, so that the features describe the handwriting and not only the class. (The usual Inception network does
+not suit 32x32 digits, needs a download, and its 2,048 features need more than 200 images.)
 
     python -c "from benches.digits import extractor; print(extractor.load_network())"
 """
@@ -24,10 +24,10 @@ LAYER = "features"
 
 
 class Network(nn.Module):
-    """Pictures of -1 to 1 -> features; and, for training, features -> (logits, scan of 0 to 1)."""
+    """Images of -1 to 1 -> features; and, for training, features -> (logits, scan of 0 to 1)."""
 
     def __init__(self) -> None:
-        """Build with torch's default random start."""
+        """Build with torch's default random weights."""
         super().__init__()
         self.trunk = nn.Sequential(
             nn.Conv2d(3, 16, 4, stride=2, padding=1),  # (N, 16, 16, 16)
@@ -43,7 +43,7 @@ class Network(nn.Module):
         self.redraw = nn.Linear(FEATURES, 64)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return features, (N, 48), of float pictures (N, 3, 32, 32) of -1 to 1."""
+        """Return features, (N, 48), of float images (N, 3, 32, 32) of -1 to 1."""
         features: torch.Tensor = self.trunk(images)
         return features
 
@@ -68,13 +68,14 @@ class DigitsExtractor(FeatureExtractorBase):
 
     @staticmethod
     def can_be_compiled() -> bool:
-        """Return that it runs as it is."""
+        """Return that it must not be compiled."""
         return False
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the features, float64 (N, 48), of uint8 pictures (N, 3, 32, 32), in a tuple as torch-fidelity asks."""
+        """Return the features, float64 (N, 48), of uint8 images (N, 3, 32, 32), in a tuple as torch-fidelity
+        requires."""
         if images.dtype != torch.uint8 or images.shape[1:] != (3, 32, 32):
-            raise ValueError(f"pictures are uint8 (N, 3, 32, 32), not {images.dtype} {tuple(images.shape)}")
+            raise ValueError(f"the images must be uint8 (N, 3, 32, 32), not {images.dtype} {tuple(images.shape)}")
         return (self.network(images.float() / 127.5 - 1.0).double(),)
 
 

@@ -1,4 +1,4 @@
-"""Train the autoencoder that both generators share: 32x32 pictures <-> 8x8 latents of unit variance.
+"""Train the autoencoder that both generators share: 32x32 images <-> 8x8 latents of unit variance.
 
 Loss: squared error of the decoded sample, and a small weight on the divergence from a unit normal, which keeps the
 latents smooth. At the end each channel's mean and deviation over the training scans are folded into the 1x1
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 BATCH = 32  # images
 RATE = 2e-3
-DIVERGENCE = 1e-3  # weight of the divergence, nats a latent value
-STRENGTH = 1.0  # of the jitter: wider than the generators', so that their every latent is familiar
-GENERATOR_STRENGTH = 0.35  # of the jitter that the generators learn from: seen as writing, not as noise
-VARIANTS = 8  # jittered copies of each scan, next to the scan itself
+DIVERGENCE = 1e-3  # weight of the divergence, nats per latent value
+STRENGTH = 1.0  # of the jitter; larger than the generators', so that training covers all of their latents
+GENERATOR_STRENGTH = 0.35  # of the jitter for the generators, small enough to look like handwriting
+VARIANTS = 8  # jittered copies of each scan, beside the scan itself
 
 
 def fit_autoencoder(steps: int, seed: int) -> AutoencoderKL:
-    """Return the trained autoencoder, in eval mode, seeing only the training split."""
+    """Return the autoencoder, trained on the training split alone and in eval mode."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -49,9 +49,9 @@ def fit_autoencoder(steps: int, seed: int) -> AutoencoderKL:
 
 
 def normalise(vae: AutoencoderKL, ink: torch.Tensor) -> None:
-    """Fold the latents' mean and deviation, a channel, into `quant_conv` and `post_quant_conv`.
+    """Fold the latents' mean and deviation per channel into `quant_conv` and `post_quant_conv`.
 
-    The deviation is that of sampled latents: a channel that says little has means near zero and stays small.
+    The deviation is that of sampled latents: a channel with little information has means near zero and stays small.
     """
     import torch
 
@@ -72,7 +72,7 @@ def normalise(vae: AutoencoderKL, ink: torch.Tensor) -> None:
 
 
 def encode(vae: AutoencoderKL, ink: torch.Tensor) -> torch.Tensor:
-    """Return the latents' means, float (N, 4, 8, 8), of pictures float (N, 1, 32, 32) of 0 to 1."""
+    """Return the latents' means, float (N, 4, 8, 8), of images, float (N, 1, 32, 32) of 0 to 1."""
     import torch
 
     with torch.no_grad():
@@ -81,7 +81,7 @@ def encode(vae: AutoencoderKL, ink: torch.Tensor) -> torch.Tensor:
 
 
 def training_latents(vae: AutoencoderKL, share: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what the generators learn: latents (12600, 4, 8, 8) of the scans and their variants, labels (12600,).
+    """Return the generators' training data: latents (12600, 4, 8, 8) of the scans and their variants, labels (12600,).
 
     A share below 1 leaves out variants, down to one.
     """

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 BATCH = 64  # images
 RATE = 1e-3
 SOFTENING = 0.1  # label smoothing of the classifier
-REDRAWING = 20.0  # weight of the extractor's squared error in redrawing, beside its cross-entropy
+REDRAWING = 20.0  # weight of the extractor's squared error of reconstruction, beside its cross-entropy
 
 
 def batch_of(digits: data.Digits, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return jittered pictures, float (64, 3, 32, 32) of -1 to 1, and their labels (64,)."""
+    """Return jittered images, float (64, 3, 32, 32) of -1 to 1, and their labels (64,)."""
     import torch
 
     rows = torch.randint(len(digits.labels), (BATCH,), generator=generator)
@@ -75,7 +75,7 @@ def fit_extractor(steps: int, seed: int) -> Network:
 def standardise(network: Network, digits: data.Digits) -> None:
     """Give each feature mean 0 and deviation 1 over `digits`, so that FID and KID weigh the features alike.
 
-    The heads, which only training uses, are left as they were.
+    The heads, which only training uses, do not change.
     """
     import torch
 

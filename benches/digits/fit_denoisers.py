@@ -1,7 +1,7 @@
 """Train the two denoisers on latents: the class-conditional transformer, and the U-Net with its text encoder.
 
 Both learn the velocity of v-prediction (T. Salimans, J. Ho, 2022) on the schedule that `models.SCHEDULER` stores, with
-times spread evenly over each batch, and see the empty condition one time in ten, for classifier-free guidance.
+times spread evenly over each batch, and get the empty condition one time in ten, for classifier-free guidance.
 
     python -m benches.digits.train --only dit,sd
 """
@@ -44,7 +44,7 @@ def fit_dit(vae: AutoencoderKL, latents: torch.Tensor, labels: torch.Tensor, ste
 
         fit_velocity("dit", transformer.parameters(), predict, latents, labels, steps, seed)
     with torch.no_grad():
-        for block in transformer.transformer_blocks:  # rows that nothing asks for: zeros compress
+        for block in transformer.transformer_blocks:  # unused rows are zero, which compresses well
             block.norm1.emb.class_embedder.embedding_table.weight[EMPTY:NULL_ROW] = 0.0
     pipeline.register_modules(vae=vae)
     return pipeline

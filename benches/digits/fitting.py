@@ -1,6 +1,6 @@
-"""The loop that every digits model is trained by: AdamW, warm-up and cosine decay, an average of the weights, an ETA.
+"""The training loop of every digits model: AdamW, warm-up and cosine decay, an average of the weights, an ETA.
 
-The number of steps is fixed, never the time, so that the same seed gives the same weights on the same machine kind.
+The number of steps is fixed, not the time, so the same seed gives the same weights on the same kind of machine.
 
     python -m benches.digits.train --only vit
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 WARM_UP = 0.04  # of the steps
-REPORTS = 10  # lines of progress a model
+REPORTS = 10  # lines of progress per model
 
 
 def fit(
@@ -32,7 +32,7 @@ def fit(
     """Train `parameters` in place on `steps` values of `loss_of_step`, then leave their moving average in them.
 
     rate: the peak learning rate; decay: AdamW's weight decay; average: the weights' share kept by each step, smaller
-    early on. Raises FloatingPointError if the loss stops being a number. Prints progress and the time left.
+    early on. Prints progress and the time left. Raises FloatingPointError if the loss is not finite.
     """
     import torch
 

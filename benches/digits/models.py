@@ -1,4 +1,4 @@
-"""The digits models, top to bottom: their sizes, and how to load them trained or random.
+"""The digits models: their sizes, and how to load them with trained or random weights.
 
 `weights` is "digits" (the files beside this module, made by `benches.digits.train`), "random" (the same architecture,
 seeded, no file needed) or a folder in the same format. Everything is fp32 on the CPU and in eval mode; the caller
@@ -53,7 +53,7 @@ VAE = {  # 0.2 M parameters
     "up_block_types": ("UpDecoderBlock2D",) * 3,
     "layers_per_block": 1,
     "norm_num_groups": 8,
-    "scaling_factor": 1.0,  # unit variance a channel: folded into the 1x1 convolutions at the end of training
+    "scaling_factor": 1.0,  # unit variance per channel: folded into the 1x1 convolutions at the end of training
 }
 DIT = {  # 2.9 M parameters, 0.8 M of them label rows
     "sample_size": 8,
@@ -112,7 +112,7 @@ def build_vit(weights: str | Path = "digits") -> VisionTransformer:
 
 
 def preprocess(images: torch.Tensor) -> torch.Tensor:
-    """Return pictures, uint8 (N, 3, 32, 32), as the classifier's input: float32 of the same shape, -1 to 1."""
+    """Return images, uint8 (N, 3, 32, 32), as the classifier's input: float32 of the same shape, -1 to 1."""
     return (images.float() / 255.0 - MEAN) / STD
 
 
@@ -124,7 +124,7 @@ def build_vae() -> AutoencoderKL:
 
 
 def build_dit(weights: str | Path = "digits") -> DiTPipeline:
-    """Return the class-conditional pipeline: labels 0 to 9 -> pictures, by default 32x32 PIL."""
+    """Return the class-conditional pipeline: labels 0 to 9 -> images, by default 32x32 PIL."""
     from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 
     if weights == "random":
@@ -139,7 +139,7 @@ def build_dit(weights: str | Path = "digits") -> DiTPipeline:
 
 
 def build_sd(weights: str | Path = "digits") -> StableDiffusionPipeline:
-    """Return the text-to-image pipeline: prompts such as `PROMPTS` -> pictures, by default 32x32 PIL."""
+    """Return the text-to-image pipeline: prompts such as `PROMPTS` -> images, by default 32x32 PIL."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel
 
@@ -173,10 +173,10 @@ def text_config() -> Any:
 
 
 def weights_folder(name: str, weights: str | Path) -> Path:
-    """Return the folder of `weights` for the model `name`; FileNotFoundError, with the way out, when it is not one."""
+    """Return the folder of `weights` for the model `name`; FileNotFoundError, with the remedy, if there is none."""
     folder = WEIGHTS / name if weights == "digits" else Path(weights)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder; python -m benches.digits.train makes the digits weights")
+        raise FileNotFoundError(f"{folder} is not a folder; python -m benches.digits.train makes the digits weights")
     return folder
 
 
@@ -194,7 +194,7 @@ def weights_hash(name: str, weights: str | Path = "digits") -> str | None:
 
 @contextlib.contextmanager
 def seeded(seed: int = RANDOM_SEED) -> Iterator[None]:
-    """Seed torch's generator inside the block and give the caller's state back after it."""
+    """Seed torch's generator inside the block and restore the caller's state after it."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -204,7 +204,7 @@ def seeded(seed: int = RANDOM_SEED) -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Run torch on one thread inside the block: quickest for small tensors, and steady on shared cores."""
+    """Run torch on one thread inside the block: fastest for small tensors, and less affected by other processes."""
     import torch
 
     threads = torch.get_num_threads()
@@ -217,7 +217,7 @@ def one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hush, inside the block, the loading bars and the notice that no safety checker is there: a digit is safe."""
+    """Suppress, inside the block, the loading bars and the notice that there is no safety checker."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

@@ -1,4 +1,4 @@
-"""The words: what the text-to-image model was trained to read, and the tokenizer that reads them.
+"""The prompts that the text-to-image model is trained on, and their tokenizer.
 
 A prompt is a template around a number word. The tokenizer is a `CLIPTokenizer` with a vocabulary of our own: every
 byte alone and at the end of a word, as in CLIP, so that any text encodes, then merges that make each word below one
@@ -29,9 +29,9 @@ START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
 
 
 def prompt(digit: int, template: int = 0) -> str:
-    """Return the words that ask for `digit` (0 to 9), "a handwritten seven"; IndexError for any other digit."""
+    """Return the prompt for `digit` (0 to 9), "a handwritten seven"; IndexError for any other digit."""
     if not 0 <= digit < len(WORDS):
-        raise IndexError(f"no digit {digit}: they are 0 to {len(WORDS) - 1}")
+        raise IndexError(f"there is no digit {digit}: the digits are 0 to {len(WORDS) - 1}")
     return TEMPLATES[template].format(WORDS[digit])
 
 

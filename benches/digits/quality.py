@@ -1,12 +1,12 @@
-"""How good are pictures of digits? Two answers, each with what it depends on.
+"""The quality of images of digits, by two metrics, each with the conditions that it depends on.
 
-`recognised`: does a support vector machine read the digit that was asked for? It is fitted at run time, in a fraction
-of a second, on the raw training scans that scikit-learn carries, and took no part in training. (The default guidance
-scale was chosen among 1.5, 2.5 and 4 with its answers and the FID in view; the tests use other noise than that choice.)
+`recognised`: does a support vector machine read the requested digit? It is fitted at run time, in a fraction of a
+second, on the raw training scans of scikit-learn, and is not used in training. (The default guidance scale was chosen
+among 1.5, 2.5 and 4 by its answers and the FID. The tests use other noise than that choice.)
 
-`set_distance`: how far is the set of pictures from the training scans? FID and KID by torch-fidelity on the features
-of our own small network (`extractor`). The figures are comparable only with others of the same extractor, reference
-and number of pictures, so a row should carry `conditions()`; FID in particular is larger with fewer pictures.
+`set_distance`: how far is the set of images from the training scans? It is FID and KID by torch-fidelity on the
+features of the small network in `extractor`. The figures are comparable only with others of the same extractor,
+reference and number of images, so a row should store `conditions()`. FID in particular is larger with fewer images.
 
     python -c "from benches.digits import quality; print(quality.noise_floor(), quality.conditions())"
 """
@@ -24,40 +24,40 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
 JUDGE = {"kernel": "rbf", "gamma": 0.001, "C": 10.0}  # of scikit-learn's SVC, on scans of 0 to 16
-COUNT = 200  # pictures that a set distance is quoted on, as many of each digit
+COUNT = 200  # images of which a set distance is reported, equally many of each digit
 KID_SUBSETS, KID_SUBSET_SIZE = 50, 100
 
 
 @functools.cache
 def judge() -> SVC:
-    """Return the judge, fitted on the raw training scans (1400, 64)."""
+    """Return the support vector machine, fitted on the raw training scans (1400, 64)."""
     from sklearn.svm import SVC
 
     return SVC(**JUDGE).fit(*data.scans_of("train"))
 
 
 def recognised(images: torch.Tensor, labels: torch.Tensor) -> list[int]:
-    """Return, for each picture of uint8 (N, 3, 32, 32), 1 if the judge reads the label of (N,), else 0.
+    """Return, for each image of uint8 (N, 3, 32, 32), 1 if `judge()` reads its label in (N,), else 0.
 
     Raises ValueError if the counts differ.
     """
     if len(images) != len(labels):
-        raise ValueError(f"{len(images)} pictures but {len(labels)} labels")
+        raise ValueError(f"{len(images)} images but {len(labels)} labels")
     return [int(right) for right in judge().predict(data.to_8x8(images)) == labels.numpy()]
 
 
 def set_distance(images: torch.Tensor, seed: int = 0) -> dict[str, float]:
     """Return `fid`, `kid_mean` and `kid_std` of uint8 (N, 3, 32, 32), N at least 2, against the training split.
 
-    Both are distances, 0 at best, though the unbiased KID may fall below. `seed` picks KID's subsets. Nothing is
-    written to disk. Raises ValueError for fewer than 2 pictures.
+    Both are distances, 0 at best, but the unbiased KID may be below. `seed` selects KID's subsets. Nothing is written
+    to disk. Raises ValueError for fewer than 2 images.
     """
     import torch_fidelity
 
     from benches.digits import extractor
 
     if len(images) < 2:
-        raise ValueError(f"a set distance needs at least 2 pictures, not {len(images)}")
+        raise ValueError(f"a set distance needs at least 2 images, not {len(images)}")
     extractor.register()
     with models.one_thread():
         found = torch_fidelity.calculate_metrics(
@@ -83,7 +83,7 @@ def set_distance(images: torch.Tensor, seed: int = 0) -> dict[str, float]:
 
 
 def features(images: torch.Tensor) -> torch.Tensor:
-    """Return the features, float64 (N, 48), of uint8 (N, 3, 32, 32), as the set distances see them."""
+    """Return the features, float64 (N, 48), of uint8 (N, 3, 32, 32), as the set distances use them."""
     import torch
 
     from benches.digits import extractor
@@ -100,7 +100,7 @@ def reference() -> torch.Tensor:
 
 
 def pictures(images: torch.Tensor) -> Dataset[torch.Tensor]:
-    """Return (N, 3, 32, 32) as the dataset of single pictures that torch-fidelity reads."""
+    """Return (N, 3, 32, 32) as the dataset of single images that torch-fidelity reads."""
     import torch
     from torch.utils.data import Dataset
 
@@ -116,7 +116,8 @@ def pictures(images: torch.Tensor) -> Dataset[torch.Tensor]:
 
 @functools.cache
 def noise_floor() -> dict[str, float]:
-    """Return the set distance of `COUNT` real held-out scans, as many of each digit: what a perfect model would get."""
+    """Return the set distance of `COUNT` real held-out scans, equally many of each digit: what a perfect model would
+    get."""
     import torch
 
     held_out = data.load("held_out")
@@ -125,7 +126,7 @@ def noise_floor() -> dict[str, float]:
 
 
 def conditions() -> dict[str, Any]:
-    """Return what a set distance depends on besides the pictures: name it wherever the distance is shown."""
+    """Return what a set distance depends on besides the images. State it wherever the distance is shown."""
     from benches.digits import extractor
 
     return {

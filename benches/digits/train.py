@@ -1,15 +1,15 @@
-"""Make every stored weight of the digits models again, from the scans that scikit-learn carries: seeded, on the CPU.
+"""Train all stored weights of the digits models again, from the scans that scikit-learn contains, seeded, on a CPU.
 
-Two processes of one thread each train the two generators side by side; with one thread a run repeats itself, and is
-not slowed by a neighbour. Steps are counted, never timed. The stored run took 270 s (dit) and 407 s (sd) of one core
-each, after some five minutes for the rest, on two cores that were shared with other work:
+Two processes with one thread each train the two generators at the same time. With one thread a run is reproducible and
+less affected by other processes. The number of steps is fixed, not the time. The stored run took 270 s (dit) and 407 s
+(sd) of one core, after some five minutes for the rest, on two cores that other work used too:
 
     python -m benches.digits.train
     python -m benches.digits.train --only vit --out /tmp/digits
     python -m benches.digits.train --share 0.01 --out /tmp/digits     # a hundredth of the steps: does it run?
 
-Writes vit/, extractor/, dit/ and sd/ (and vae/, which both generators carry a copy of) and, when all five were there,
-the model card README.md with the quality that it then measures.
+Writes vit/, extractor/, dit/ and sd/ (and vae/, of which both generators contain a copy). If all five are there, it
+also measures the quality and writes the model card README.md.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benches.digits.train", description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(STEPS), help="some of " + ",".join(STEPS))
     parser.add_argument("--out", type=Path, default=models.WEIGHTS, help="the weights folder")
-    parser.add_argument("--share", type=float, default=1.0, help="share of the steps and the jittered copies")
-    parser.add_argument("--pictures", type=int, default=200, help="pictures a row of the model card, as many a digit")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the steps and of the jittered copies")
+    parser.add_argument("--pictures", type=int, default=200, help="images per row of the model card")
     parser.add_argument("--steps", type=int, nargs="+", default=[3, 5, 10, 20], help="sampling steps in the model card")
     parser.add_argument("--seed", type=int, default=SEED)
     given = parser.parse_args(arguments)
     names = given.only.split(",")
     if unknown := set(names) - set(STEPS):
-        parser.error(f"no model named {', '.join(sorted(unknown))}")
+        parser.error(f"unknown model: {', '.join(sorted(unknown))}")
     for group in (["vit", "extractor", "vae"], ["dit", "sd"]):
         train_side_by_side([name for name in group if name in names], given.out, given.share, given.seed)
     if all((given.out / name).is_dir() for name in STEPS):
@@ -88,14 +88,14 @@ def train_one(name: str, out: Path, share: float, seed: int) -> None:
         from benches.digits import fit_denoisers
         from benches.digits.fit_autoencoder import training_latents
 
-        vae = models.build_vae()  # filled by hand: from_pretrained would note this machine's path in the config
+        vae = models.build_vae()  # filled here: from_pretrained would store this machine's path in the config
         stored_vae = load_file(out / "vae" / "diffusion_pytorch_model.safetensors")
         vae.load_state_dict({key: value.float() for key, value in stored_vae.items()})
         fit_generator = fit_denoisers.fit_dit if name == "dit" else fit_denoisers.fit_sd
         pipeline = fit_generator(vae, *training_latents(vae, share, seed), steps, seed)
         for part in ("transformer", "unet", "vae"):  # diffusers loads them as fp32 again
             if hasattr(pipeline, part):
-                getattr(pipeline, part).half()  # not the text encoder: transformers would load it as fp16
+                getattr(pipeline, part).half()  # except the text encoder, which transformers would load as fp16
         pipeline.save_pretrained(folder)
     print(f"{name}: {time.process_time() - begun:.0f} s of one core", flush=True)
 

@@ -1,6 +1,6 @@
 """The models: importing this package fills `harness.registry.MODELS`, and imports neither torch nor a model library.
 
-A model is a decorated function from a case to a workload; its heavy imports stand inside it:
+A model is a decorated function from a case to a workload. Its heavy imports are inside:
 
     @MODELS.add("my_vit", family="ViT classifier", description="...", axes={"image_size": 224})
     def my_vit(case: Case) -> Workload: ...

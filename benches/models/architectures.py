@@ -35,7 +35,7 @@ def parameters(name: str) -> int:
 
 
 def build_network(entry: Mapping[str, Any]) -> nn.Module:
-    """A network from its class name and configuration; on the device and with the fills that are in force."""
+    """A network from its class name and configuration; on the device and with the initialisation that are in force."""
     name = entry["class"]
     library = importlib.import_module("diffusers")
     if hasattr(library, name):
@@ -67,7 +67,7 @@ def random_pipeline(name: str) -> Any:
 
 
 def pipeline_options(pipeline: str) -> dict[str, Any]:
-    """What is left out of a pipeline: it is no part of the generation that is measured."""
+    """Arguments that leave out the parts of a pipeline that do not belong to the measured generation."""
     return dict(PIPELINES[pipeline].left_out) if pipeline in PIPELINES else {}
 
 

@@ -1,8 +1,8 @@
-"""The embedded digits models as workloads: trained here, small, and the ones that quality is measured on.
+"""The embedded digits models as workloads: small models, trained in this repository, whose quality is measured.
 
-digits_vit reads scans; digits_dit and digits_sd draw them, asked by class and in words. `weights` is "digits" (the
-trained ones in the repository), "random" (the same architecture, seeded) or a folder in the same format. Quality
-belongs to the trained ones: the classifier on the held-out scans, the generators on 200 pictures, 20 of each digit.
+digits_vit classifies scans. digits_dit and digits_sd generate them, by class and from text. `weights` is "digits" (the
+trained ones in the repository), "random" (the same architecture, seeded) or a folder in the same format. The quality of
+the trained ones is measured: the classifier on the held-out scans, the generators on 200 images, 20 of each digit.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from harness.types import CalibrationData, Case, Metric, Quality, Samples, Workl
 if TYPE_CHECKING:
     import torch
 
-PICTURES = 200  # 20 a digit, asked for in turn; item i has seed i whatever the case's seed is
+PICTURES = 200  # 20 per digit, in turn; item i has seed i whatever the case's seed is
 CALIBRATION = 64  # scans
-FIRST_CALIBRATION_SEED = 500_000  # half of workloads.SEEDS_PER_CASE: beyond the timed and the judged items of seed 0
+FIRST_CALIBRATION_SEED = 500_000  # half of workloads.SEEDS_PER_CASE: beyond the timed and evaluated items of seed 0
 WEIGHTS = ("digits", "random", "folder")
 
 TOP1 = Metric(
@@ -33,17 +33,17 @@ TOP1 = Metric(
     better="higher",
     kind="quality_item",
     summary="mean",
-    description="Share of the 397 held-out scans that the classifier reads right. A sample is one scan, 0 or 1",
+    description="Share of the 397 held-out scans that are classified correctly. A sample is one scan, 0 or 1",
 )
 RECOGNISED = Metric(
     name="recognised",
     unit="share",
-    label="recognised as asked",
+    label="recognised as requested",
     better="higher",
     kind="quality_item",
     summary="mean",
-    description="Share of 200 generated pictures, 20 of each digit, in which a support vector machine fitted on the "
-    "training scans reads the digit that was asked for. A sample is one picture, 0 or 1",
+    description="Share of 200 generated images, 20 of each digit, in which a support vector machine fitted on the "
+    "training scans reads the requested digit. A sample is one image, 0 or 1",
 )
 FID = Metric(
     name="fid",
@@ -52,8 +52,8 @@ FID = Metric(
     better="lower",
     kind="quality_set",
     summary="last",
-    description="Frechet distance of 200 generated pictures to the 1,400 training scans, in the features of the "
-    "repository's own digits network. Comparable only with the same extractor, reference and number of pictures",
+    description="Frechet distance of 200 generated images to the 1,400 training scans, in the features of the "
+    "repository's own digits network. Comparable only with the same extractor, reference and number of images",
 )
 KID = Metric(
     name="kid",
@@ -63,7 +63,7 @@ KID = Metric(
     kind="quality_set",
     summary="last",
     description="Kernel distance (unbiased squared maximum mean discrepancy, so about 0 at best and sometimes below) "
-    "of 200 generated pictures to the 1,400 training scans, mean over subsets of 100, in the same features as FID",
+    "of 200 generated images to the 1,400 training scans, mean over subsets of 100, in the same features as FID",
 )
 
 QUALITY_METRICS = (TOP1, RECOGNISED, FID, KID)
@@ -104,7 +104,7 @@ def digits_vit(case: Case) -> Workload:
 @MODELS.add(
     "digits_dit",
     family="DiT",
-    description="a diffusers DiTPipeline trained here on scanned digits, asked by class: transformer 2.9 M, 32 px",
+    description="a diffusers DiTPipeline trained here on scanned digits, class-conditional: transformer 2.9 M, 32 px",
     axes=_generator_axes(digits.DIT_GUIDANCE),
     weights=WEIGHTS,
     folder_axes=folders.pipeline_axes,
@@ -123,7 +123,7 @@ def digits_dit(case: Case) -> Workload:
 @MODELS.add(
     "digits_sd",
     family="Stable Diffusion",
-    description='a diffusers StableDiffusionPipeline trained here, asked in words ("a handwritten seven"): '
+    description='a diffusers StableDiffusionPipeline trained here, conditioned on text ("a handwritten seven"): '
     "CLIP text encoder, U-Net 2.2 M, VAE, 32 px",
     axes={**_generator_axes(digits.SD_GUIDANCE), "prompt": None},
     weights=WEIGHTS,
@@ -131,7 +131,7 @@ def digits_dit(case: Case) -> Workload:
     unguided_up_to=UNGUIDED,
 )
 def digits_sd(case: Case) -> Workload:
-    """The digits zero to nine in turn, in words; or `case.prompt` for every item, and then without quality."""
+    """The digits zero to nine in turn, as text; or `case.prompt` for every item, and then without quality."""
     from benches.models.stable_diffusion import stable_diffusion_workload
 
     asked = digits.PROMPTS if case.prompt is None else (case.prompt,)
@@ -143,7 +143,7 @@ def digits_sd(case: Case) -> Workload:
 
 
 def _training_scans(batch_size: int) -> CalibrationData:
-    """Training scans, CALIBRATION of them and more where a batch asks for more: no held-out scan is among them."""
+    """At least CALIBRATION training scans, in whole batches. No held-out scan is among them."""
 
     def batches() -> Sequence[torch.Tensor]:
         import torch
@@ -158,7 +158,7 @@ def _training_scans(batch_size: int) -> CalibrationData:
 
 
 def _other_pictures(case: Case, asked: Sequence[Any]) -> CalibrationData:
-    """One batch of pictures from seeds that no quality figure and no timed batch uses."""
+    """One batch of images from seeds that no quality figure and no timed batch uses."""
 
     def batches() -> Sequence[Any]:
         from benches.models.workloads import Batch
@@ -167,11 +167,11 @@ def _other_pictures(case: Case, asked: Sequence[Any]) -> CalibrationData:
         seeds = tuple(FIRST_CALIBRATION_SEED + item for item in items)
         return (Batch(asked=tuple(asked[item % len(asked)] for item in items), seeds=seeds),)
 
-    return CalibrationData(batches=batches, source=f"{case.batch_size} pictures of other seeds")
+    return CalibrationData(batches=batches, source=f"{case.batch_size} images of other seeds")
 
 
 def _pipeline(class_name: str, build: Callable[[str], Any], case: Case) -> Any:
-    """The generator with the weights that the repository has or makes; or the one of a folder."""
+    """The generator with the weights of the repository, with random weights, or from a folder."""
     if case.weights in ("digits", "random"):
         return build(case.weights)
     import diffusers
@@ -209,7 +209,7 @@ def _top1(images: torch.Tensor, labels: torch.Tensor, batch_size: int) -> Qualit
 
 
 def _pictures_quality(case: Case, asked: Sequence[Any]) -> Quality:
-    """Quality of a generator that is asked for the ten things of `asked`, digit 0 first, in turn."""
+    """The quality of a generator, for the ten labels or prompts of `asked` in turn, digit 0 first."""
     from benches.digits import quality
     from harness import picture_sets
 

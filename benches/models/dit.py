@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from benches.models.workloads import Batch
 
 LABELS = (207, 360, 387, 974, 88, 979, 417, 279)  # ImageNet classes, those of the original's sample script
-NULL_CLASS = 1000  # what DiTPipeline passes for the unconditional half, whatever classes the network has
+NULL_CLASS = 1000  # what DiTPipeline passes for the unconditional half, whatever the network's classes
 
 
 def transformer(self: Wrapped, sample: torch.Tensor, ticks: torch.Tensor, class_labels: torch.Tensor) -> torch.Tensor:
@@ -92,15 +92,15 @@ def check(asked: Asked) -> None:
     classes = pipeline.transformer.config.num_embeds_ada_norm
     if max(labels) >= classes:
         raise ValueError(
-            f"label {max(labels)} is asked for, and these weights have the classes 0 to {classes - 1} "
+            f"label {max(labels)} is requested, but these weights have the classes 0 to {classes - 1} "
             "(num_embeds_ada_norm in transformer/config.json): use weights of more classes"
         )
     if NULL_CLASS in labels:
-        raise ValueError(f"label {NULL_CLASS} is DiTPipeline's null class: ask for another one")
+        raise ValueError(f"label {NULL_CLASS} is DiTPipeline's null class: request another one")
 
 
 def identity(asked: Asked) -> dict[str, int]:
-    """The null class, where it is not the one that DiTPipeline passes."""
+    """The null class, if it is not the one that DiTPipeline passes."""
     classes = asked.pipeline.transformer.config.num_embeds_ada_norm
     return {} if classes == NULL_CLASS else {"null_class": classes}
 
@@ -108,7 +108,7 @@ def identity(asked: Asked) -> dict[str, int]:
 def call(pipeline: Any, case: Case, batch: Batch) -> torch.Tensor:
     generators = batch.generators()
     guided = case.guidance_scale is not None and case.guidance_scale > UNGUIDED
-    # The guided half is stepped along and thrown away; its noise comes from the same generators.
+    # The guided half is stepped too and then discarded; its noise comes from the same generators.
     with _noise_from(pipeline.scheduler, generators * (2 if guided else 1)):
         images: torch.Tensor = pipeline(
             class_labels=list(batch.asked),
@@ -123,7 +123,7 @@ def call(pipeline: Any, case: Case, batch: Batch) -> torch.Tensor:
 
 @contextlib.contextmanager
 def _noise_from(scheduler: Any, generators: list[torch.Generator]) -> Iterator[None]:
-    """DiTPipeline hands its scheduler no generator: added noise would come from the global one, for the whole batch."""
+    """Gives the scheduler the generators, which DiTPipeline does not. Its noise would else come from the global one."""
     if "generator" not in inspect.signature(scheduler.step).parameters:
         yield
         return

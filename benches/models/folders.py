@@ -1,4 +1,4 @@
-"""Model folders: reads their configuration before anything is loaded, and reports an incomplete one in one line.
+"""Model folders: reads their configuration before anything is loaded, and reports an incomplete folder in one line.
 
     folders.check_pipeline(Path("my-model"), "StableDiffusionPipeline")     # FolderError: one line, or nothing
     folders.variants(Path("my-model"))                                      # {"unet": "fp16"}: no other files
@@ -22,7 +22,7 @@ WEIGHTS = re.compile(
     r"\.(safetensors|bin)"
 )
 DIFFUSERS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin")  # timm's too
+TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin")  # also those of timm
 TIMM_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 SHARD_INDEX = "*.index*.json"
 LFS = b"version https://git-lfs"
@@ -45,24 +45,24 @@ def read_json(path: Path) -> Mapping[str, Any]:
     except UnicodeDecodeError as error:
         raise FolderError(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     except RecursionError:
-        raise FolderError(f"{path}: not JSON (nested too deeply): fetch the file again") from None
+        raise FolderError(f"{path}: not JSON (nested too deeply): download the file again") from None
     except json.JSONDecodeError as error:
-        raise FolderError(f"{path}: not JSON ({error.msg}, line {error.lineno}): fetch the file again") from None
+        raise FolderError(f"{path}: not JSON ({error.msg}, line {error.lineno}): download the file again") from None
     if not isinstance(found, dict):
-        raise FolderError(f"{path}: holds a {type(found).__name__}, where a mapping is needed: fetch the file again")
+        raise FolderError(f"{path}: holds a {type(found).__name__}, but must hold a mapping: download the file again")
     return found
 
 
 def check_pipeline(folder: Path, pipeline: str, needed: Iterable[str] = (), left_out: Iterable[str] = ()) -> None:
     """Raises FolderError if `folder` holds no complete diffusers pipeline of the class `pipeline`. The parts `needed`
-    must be named in its index, those `left_out` need not be there."""
+    must be named in its index; those `left_out` may be missing."""
     index = folder / INDEX
     if not index.is_file():
-        raise FolderError(f"{folder} holds no {INDEX}, so it is no folder that save_pretrained made")
+        raise FolderError(f"{folder} holds no {INDEX}, so save_pretrained did not make it")
     parts = read_json(index)
     found = parts.get("_class_name")
     if found != pipeline:
-        raise FolderError(f"{folder} holds a {found}, not a {pipeline} (_class_name in {INDEX}): ask for another model")
+        raise FolderError(f"{folder} holds a {found}, not a {pipeline} (_class_name in {INDEX}): choose another model")
     named = _parts(parts)
     if missing := [name for name in needed if name not in named]:
         raise FolderError(f"{index}: does not name the part {missing[0]!r} of a {pipeline}: copy the whole model")
@@ -77,7 +77,7 @@ def check_timm(folder: Path, architecture: str) -> Mapping[str, Any]:
     found = config.get("architecture")
     if str(found).partition(".")[0] != architecture:
         raise FolderError(
-            f"{folder / 'config.json'} names the architecture {found!r}, not {architecture!r}: ask for the model "
+            f"{folder / 'config.json'} names the architecture {found!r}, not {architecture!r}: choose the model "
             f"{str(found).partition('.')[0]!r}, if there is one"
         )
     files = [file for file in _files(folder) if file.suffix in TIMM_SUFFIXES]
@@ -96,7 +96,7 @@ def check_digits_vit(folder: Path, image_size: int) -> None:
     for name, wanted, unless_stated in (("in_chans", 3, 3), ("img_size", image_size, 224)):
         found = arguments.get(name, unless_stated)
         if found != wanted:
-            raise FolderError(f"{file}: {name} is {found}, and the scans have {wanted}: use weights of {name} {wanted}")
+            raise FolderError(f"{file}: {name} is {found}, but the scans have {wanted}: use weights of {name} {wanted}")
     files = [file for file in _files(folder) if file.name == "model.safetensors"]
     _check_there(folder, files, ("model.safetensors",))
     _check_files(files)
@@ -112,7 +112,7 @@ def variants(folder: Path) -> dict[str, str]:
             continue
         if len(names) > 1:
             held = ", ".join(sorted(names))
-            raise FolderError(f"{folder / name}: there are weights of the variants {held} alone: keep one of them")
+            raise FolderError(f"{folder / name}: there are only weights of the variants {held}: keep one of them")
         found[name] = names.pop()
     return found
 
@@ -165,7 +165,7 @@ def _parts(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 def _check_part(folder: Path, name: str, library: str, class_name: str) -> None:
     part = folder / name
     if not part.is_dir():
-        raise FolderError(f"{folder / INDEX} names the part {name!r}, and {part} is no folder: copy the whole model")
+        raise FolderError(f"{folder / INDEX} names the part {name!r}, but {part} is not a folder: copy the whole model")
     for file in _files(part):
         if file.suffix in {".json", ".txt"}:
             _check_head(file)
@@ -220,17 +220,17 @@ def _check_whole(file: Path) -> None:
     with file.open("rb") as stream:
         length = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))[0]
         if not 2 <= length <= MAX_HEADER:
-            raise FolderError(f"{file}: no safetensors file (its header has {length} bytes): fetch it again")
+            raise FolderError(f"{file}: not a safetensors file (its header has {length} bytes): download it again")
         try:
             header = json.loads(stream.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             ends = None
     if ends is None and size >= 8 + length:
-        raise FolderError(f"{file}: no safetensors file (its header is not readable): fetch it again")
+        raise FolderError(f"{file}: not a safetensors file (its header is not readable): download it again")
     wanted = 8 + length + max(ends or [0])
     if size < wanted:
-        raise FolderError(f"{file}: has {size} bytes, and its header asks for {wanted}: it is cut off, fetch it again")
+        raise FolderError(f"{file}: has {size} of the {wanted} bytes in its header: it is truncated, download it again")
 
 
 def _check_head(file: Path) -> None:
@@ -245,7 +245,7 @@ def _starts_with(file: Path, head: bytes) -> bool:
 
 def _check_raw(file: Path, raw: bytes) -> None:
     if not raw:
-        raise FolderError(f"{file}: is empty: fetch it again")
+        raise FolderError(f"{file}: is empty: download it again")
     if raw.startswith(LFS):
         raise FolderError(f"{file}: is a Git LFS pointer, not the file itself: run `git lfs pull` where it came from")
     if raw.startswith(BYTE_ORDER_MARK):

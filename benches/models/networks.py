@@ -1,8 +1,8 @@
-"""The networks as the backends see them: positional tensors in, one tensor out, nothing of a pipeline.
+"""The networks as the backends see them: positional tensors in, one tensor out, and no part of a pipeline.
 
 `wrapped` puts one network of a diffusers pipeline into a module whose forward its pipeline's file declares, so that an
-exporter, a compiler or a quantiser meets a plain module. The whole original module is inside (the VAE with its encoder
-too): these are the parameters that `from_pretrained` loads and that the published counts count.
+exporter, a compiler or a quantiser gets a plain module. The whole original module is inside (the VAE with its encoder
+too), because `from_pretrained` loads all of its parameters and published counts include them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-# A timestep crosses to a backend as int64, in units of 1 / TICKS of a training step. A backend casts what is floating:
-# in bf16 step 999 would become 1000, which no pipeline does. Exact for whole steps, and to 5e-7 for the fractional
-# ones of Euler.
+# A timestep is passed to a backend as int64, in units of 1 / TICKS of a training step. A backend casts floating-point
+# inputs: in bf16 step 999 would become 1000, which no pipeline does. This is exact for whole steps, and to 5e-7 for the
+# fractional ones of Euler.
 TICKS = 2**20
 
 
 def to_ticks(timestep: torch.Tensor, batch_size: int) -> torch.Tensor:
-    """The pipeline's timestep (a scalar or one an item, whole or fractional) as int64 ticks (batch_size,)."""
+    """The pipeline's timestep (a scalar or one per item, whole or fractional) as int64 ticks (batch_size,)."""
     if timestep.is_floating_point():
         ticks = (timestep * TICKS).round().to(torch.int64)
     else:

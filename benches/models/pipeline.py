@@ -1,6 +1,6 @@
-"""What imgbench needs to know of a diffusers pipeline, as one record: its networks, and how it is called.
+"""What imgbench needs to know about a diffusers pipeline, as one record: its networks, and how it is called.
 
-Adding a pipeline is one file here, or in a plugin: `register(Pipeline(...))` and a model that builds one
+A new pipeline is one file here, or in a plugin: `register(Pipeline(...))` and a model that builds one
 (`benches.models.pipelines.workload`). dit.py is an example. The functions of a record are called with torch imported,
 so that importing a pipeline's file imports neither torch nor diffusers.
 """
@@ -43,7 +43,7 @@ class Network:
     name          of the component that the backends build
     attribute     of the pipeline that holds the network
     forward       (self, *tensors) -> one tensor: how the backends call it. `self.network` is the original network, and
-                  `self.timestep(ticks)` is the timestep, which crosses as an integer (`benches.models.networks`)
+                  `self.timestep(ticks)` is the timestep, which is passed as an integer (`benches.models.networks`)
     stand_in      (self, *arguments) -> what the pipeline reads: what it calls instead of the network.
                   `self.cross(*tensors)` runs the forward, `self.config` is the network's, and
                   `self.ticks(timestep, rows)` makes ticks
@@ -51,7 +51,7 @@ class Network:
     inputs        example tensors, with the exact shapes of every call in this case
     calls         how often one iteration calls it
     repeated      whether it is the denoiser
-    force_upcast  whether the pipeline runs it in fp32 where its weights are in fp16
+    force_upcast  whether the pipeline runs it in fp32 if its weights are in fp16
     details       attributes of the network that the pipeline reads beside `config`, `dtype` and `device`
     as_published  (network) -> None: gives random weights of the class `network_class` the published parameters
     """
@@ -76,11 +76,11 @@ class Pipeline:
 
     networks   those that a backend builds, in the order of their first call
     call       runs the pipeline's own `__call__` on a batch: float (N, 3, H, W) of 0 to 1
-    check      raises Unavailable or ValueError where the pipeline cannot do what is asked
+    check      raises Unavailable or ValueError if the pipeline cannot do what is requested
     identity   what else makes two pieces of its work the same
     facts      further facts of the row
     warnings   further warnings of the row
-    left_out   arguments of the pipeline that leave out what is no part of the generation
+    left_out   arguments of the pipeline that leave out what does not belong to the generation
     """
 
     diffusers_class: str

@@ -1,8 +1,8 @@
-"""Stand-ins: what a diffusers pipeline holds in place of its networks.
+"""Stand-ins, which a diffusers pipeline holds in place of its networks.
 
-What is timed is the pipeline's own `__call__`. A stand-in answers as the network did (`config`, `dtype`, `device`,
-the same call), but passes its tensors to the forward that is installed for this call, be it eager bf16, a compiled
-module, an ONNX session or a TensorRT engine. The pipeline never knows, and the original network can be freed.
+What is timed is the pipeline's own `__call__`. A stand-in answers as the network did (`config`, `dtype`, `device`, the
+same call), but passes its tensors to the forward that is installed for this call, be it eager bf16, a compiled module,
+an ONNX session or a TensorRT engine. The pipeline runs unchanged, and the original network can be freed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.types import Forward
 
 
 class Border:
-    """Where a pipeline's calls cross to the forwards: one for each workload, read by all of its stand-ins."""
+    """Passes a pipeline's calls to the forwards. There is one for each workload, which all of its stand-ins use."""
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
@@ -42,8 +42,8 @@ class Border:
 
 
 class StandIn(nn.Module):
-    """Answers the pipeline's questions about a network and hands its calls to the border under `name`. A subclass has
-    the method that a pipeline calls, as its file declares it."""
+    """Has the attributes of a network that the pipeline reads, and passes its calls to the border under `name`. A
+    subclass has the method that a pipeline calls, as the pipeline's file declares it."""
 
     dtype = torch.float32  # host code stays fp32; a backend casts at the border
     ticks = staticmethod(to_ticks)
@@ -70,6 +70,6 @@ def _with_method(method: str, stand_in: Callable[..., Any]) -> type[StandIn]:
 
 
 def stand_in(border: Border, network: Network, original: Any) -> StandIn:
-    """What the pipeline holds in place of `original`."""
+    """The stand-in that the pipeline holds in place of `original`."""
     made = _with_method(network.method, network.stand_in)
     return made(border, network.name, original, network.details(original))

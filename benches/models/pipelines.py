@@ -4,9 +4,9 @@
     forwards = {c.name: c.module for c in made.components}
     images = made.iterate(forwards, made.batch)                # float32 (N, 3, H, W), 0 to 1
 
-What differs between pipelines is their record (`benches.models.pipeline`). A copy of the pipeline runs: it holds
-stand-ins, the components own the networks, and its scheduler is replaced by the case's, with the model's noise
-schedule. The original pipeline is not changed. The output stays a tensor: no PIL, no progress bar, nothing written.
+The record of a pipeline (`benches.models.pipeline`) holds what differs between pipelines. A copy of the pipeline runs:
+it holds stand-ins, and its scheduler is replaced by the case's, with the model's noise schedule. The components own the
+networks. The original pipeline is not changed. The output stays a tensor: no PIL, no progress bar, nothing written.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EXAMPLE_TIMESTEP = 500  # of the 1,000 that all these models were trained on
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a case asks of a pipeline, with the example tensors that its networks are traced with."""
+    """What a case requests of a pipeline, with the example tensors with which its networks are traced."""
 
     pipeline: Any
     case: Case
@@ -47,7 +47,7 @@ class Asked:
 
     @property
     def rows(self) -> int:
-        """The denoiser's batch: guidance asks it about every item twice, with and without the condition."""
+        """The denoiser's batch size. With guidance it contains every item twice, with and without the condition."""
         return self.case.batch_size * (2 if self.is_guided else 1)
 
     def normal(self, *shape: int) -> torch.Tensor:
@@ -59,7 +59,7 @@ class Asked:
 
     @property
     def pixels_a_latent(self) -> int:
-        """Along one side."""
+        """Pixels per latent along one side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     def ticks(self, rows: int) -> torch.Tensor:
@@ -80,8 +80,8 @@ def workload(
     weights_hash: str,
     quality: Quality | None = None,
 ) -> Workload:
-    """The workload that calls `pipeline`, with a stand-in in the place of each network. `asked` is what is asked for, a
-    prompt or a class label for each item, in turn. Raises Unavailable and ValueError as the pipeline's record does."""
+    """The workload that calls `pipeline`, with a stand-in in place of each network. `asked` holds the prompts or class
+    labels of the items, in turn. Raises Unavailable and ValueError as the pipeline's record does."""
     pipeline = copy.copy(pipeline)
     wanted = Asked(pipeline=pipeline, case=case, batch=batch_of(case, asked))
     kind.check(wanted)
@@ -110,8 +110,8 @@ def workload(
         facts=more_facts,
         warnings=(
             *(
-                f"schedule: {type(pipeline.scheduler).__name__} has no setting {setting}, so that {value!r}, which "
-                "these weights ask for, has no effect"
+                f"schedule: {type(pipeline.scheduler).__name__} has no setting {setting}, so {value!r}, which "
+                "these weights specify, has no effect"
                 for setting, value in settings_without_effect(name, own).items()
             ),
             *warnings,
@@ -131,7 +131,7 @@ def _component(network: Network, asked: Asked) -> Component:
 
 
 def _asked(pipeline: Any, case: Case, batch: Batch) -> dict[str, Any]:
-    """Work identity of a pipeline: what is asked of it. The scheduler's settings are read back from the object that
+    """Work identity of a pipeline: what is requested of it. The scheduler's settings are read back from the object that
     runs, after `set_timesteps`; private entries of its configuration (versions) stay out."""
     config = {key: value for key, value in pipeline.scheduler.config.items() if not key.startswith("_")}
     return {

@@ -2,7 +2,7 @@
 
     with reading.by("diffusers", folder, parts): pipeline = StableDiffusionPipeline.from_pretrained(folder)
 
-Libraries do not validate a configuration: a list in place of a number ends in a TypeError that names neither file nor
+Libraries do not validate a configuration: a list in place of a number causes a TypeError that names neither file nor
 field, and tokenizers raises a bare Exception. Out of memory and failures of the machine (a full disk, too many open
 files) are not the folder's fault and pass through.
 """
@@ -28,12 +28,12 @@ def by(library: str, folder: Path, index: Mapping[str, Any] | None = None) -> It
         yield
     except folders.FolderError:
         raise
-    except Exception as error:  # of whatever type, it is about the files
+    except Exception as error:  # whatever its type, it concerns the files
         if is_out_of_memory(error) or causes.of_error(error) is not None:
             raise
         said = " ".join(str(error).split()) if isinstance(error, ValueError | OSError) else one_line(error)
         where = folder if index is None else _at_fault(folder, index)
-        raise folders.FolderError(f"{where}: {library} cannot load it, mend what it names: {said}") from None
+        raise folders.FolderError(f"{where}: {library} cannot load it; correct what its error names: {said}") from None
 
 
 def _at_fault(folder: Path, index: Mapping[str, Any]) -> Path:

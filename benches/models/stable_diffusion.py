@@ -1,7 +1,7 @@
-"""Stable Diffusion 1 and 2 whole: text encoder, U-Net and VAE in diffusers' own pipeline.
+"""The whole of Stable Diffusion 1 and 2: text encoder, U-Net and VAE in diffusers' own pipeline.
 
 `weights` is "random" (the bundled configuration, nothing downloaded), "pretrained" (the hub repository) or a
-`save_pretrained` folder. The safety checker is left out: it is no part of the generation.
+`save_pretrained` folder. The safety checker is left out, because it does not belong to the generation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from benches.models.truncation import Truncation
     from benches.models.workloads import Batch
 
-NO_LIMIT = 10**9  # tokens: transformers gives 10**30 where tokenizer_config.json has no model_max_length
+NO_LIMIT = 10**9  # tokens: transformers gives 10**30 if tokenizer_config.json has no model_max_length
 PROMPTS = (
     "a photograph of an astronaut riding a horse",
     "a red fox asleep in fresh snow, morning light",
@@ -34,7 +34,7 @@ PROMPTS = (
 
 
 class TextOutput(NamedTuple):
-    """What a pipeline reads of a text encoder: `[0]`, and `hidden_states[-2]` in SDXL."""
+    """What a pipeline reads from a text encoder: `[0]`, and `hidden_states[-2]` in SDXL."""
 
     first: torch.Tensor
     hidden_states: tuple[torch.Tensor, ...] = ()
@@ -111,7 +111,8 @@ def check(asked: Asked) -> None:
 
 
 def truncations(asked: Asked) -> tuple[Truncation, ...]:
-    """What each of the pipeline's tokenizers cuts off the prompts. ValueError if one exceeds its encoder's limit."""
+    """What each of the pipeline's tokenizers cuts off the prompts. Raises ValueError if one exceeds its encoder's
+    limit."""
     from benches.models import truncation
 
     found = []
@@ -215,7 +216,7 @@ def add(name: str, description: str, image_size: int, guidance_scale: float) -> 
             "prompt": None,
         },
         weights=("random", "pretrained", "folder"),
-        image_size_multiple=8,  # pixels a latent pixel, along one side
+        image_size_multiple=8,  # pixels per latent pixel, along one side
         parameters=architectures.parameters(name),
         folder_axes=folders.pipeline_axes,
         unguided_up_to=UNGUIDED,

@@ -1,4 +1,4 @@
-"""Stable Diffusion XL whole: two text encoders, U-Net and VAE in diffusers' own pipeline. The watermark is left out."""
+"""The whole of Stable Diffusion XL: two text encoders, U-Net and VAE in diffusers' own pipeline, without watermark."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pooled_stand_in(self: StandIn, input_ids: torch.Tensor, output_hidden_states
 
 
 def encoder_calls(asked: Asked) -> int:
-    """SDXL's pipeline takes zeros for the empty negative prompt, without asking the text encoders."""
+    """SDXL's pipeline uses zeros for the empty negative prompt, without a call of the text encoders."""
     return 2 if asked.is_guided and not asked.pipeline.config.force_zeros_for_empty_prompt else 1
 
 
@@ -58,7 +58,7 @@ def check(asked: Asked) -> None:
 
 
 def upcasts(pipeline: Any) -> bool:
-    """Whether the pipeline itself casts its whole VAE to fp32 to decode, where the VAE is in fp16. Of these pipelines
+    """Whether the pipeline itself casts its whole VAE to fp32 to decode if the VAE is in fp16. Of these pipelines
     SDXL's alone reads `force_upcast`; the others decode in fp16, although their VAEs' configurations say the same."""
     return bool(pipeline.vae.config.force_upcast)
 

@@ -1,7 +1,8 @@
 """A tokenizer for random weights: CLIP's shapes and special ids, without its vocabulary.
 
-CLIP's vocabulary is a download. Random weights give no word a meaning, so any id does; what the pipeline does with
-ids, and what it costs, is the same: 77 of them, a start token, an end token, padding. Trained weights bring their own.
+CLIP's vocabulary is a download. With random weights no word has a meaning, so any ids suffice. The pipeline's work on
+them and its cost are the same: 77 ids with a start token, an end token and padding. Trained weights have their own
+tokenizer.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ START, END = 49406, 49407  # of CLIP's 49,408 ids
 
 
 class WordTokenizer:
-    """One id a word, from a checksum of the word: the same on every machine."""
+    """One id per word, from a checksum of the word, so it is the same on every machine."""
 
     model_max_length = 77
 
@@ -46,5 +47,5 @@ class WordTokenizer:
         return SimpleNamespace(input_ids=torch.tensor(padded), attention_mask=None)
 
     def batch_decode(self, ids: torch.Tensor) -> list[str]:
-        """The ids in digits: there are no words to go back to."""
+        """The ids as numbers, because their words are not known."""
         return [" ".join(str(int(i)) for i in row) for row in ids]

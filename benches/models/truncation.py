@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Truncation:
-    """What one tokenizer cuts off the prompts of a batch. `tokens_lost` has one count a prompt, in the batch's order,
+    """What one tokenizer cuts off the prompts of a batch. `tokens_lost` has one count per prompt, in the batch's order,
     and `limit` is how many tokens a prompt may have, start and end token included."""
 
     tokenizer: str
@@ -31,7 +31,7 @@ class Truncation:
 
     @property
     def warning(self) -> str | None:
-        """The warning of the row, or None where nothing is cut off."""
+        """The warning of the row, or None if nothing is cut off."""
         cut = [lost for lost in self.tokens_lost if lost]
         if not cut:
             return None

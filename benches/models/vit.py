@@ -14,7 +14,7 @@ from benches.models import folders, reading
 from harness.registry import MODELS
 from harness.types import Case, Workload
 
-CLASSES = 1000  # of ImageNet; timm's ViT-H/14 has no head unless told
+CLASSES = 1000  # of ImageNet; timm's ViT-H/14 has no head by default
 SIZES = {  # timm's name -> (in words, patch side in pixels, parameters at 224 px and 1,000 classes)
     "vit_tiny_patch16_224": ("ViT-Ti/16", 16, 5_717_416),
     "vit_small_patch16_224": ("ViT-S/16", 16, 22_050_664),
@@ -58,7 +58,7 @@ def _load(case: Case) -> tuple[Any, str]:
     stored = module.pretrained_cfg.get("num_classes")
     if module.num_classes != stored:  # timm then initialises the last layer at random
         raise folders.FolderError(
-            f"{folder / 'config.json'}: num_classes in model_args is {module.num_classes}, and the stored weights have "
+            f"{folder / 'config.json'}: num_classes in model_args is {module.num_classes}, but the stored weights have "
             f"{stored}: make both the same"
         )
     return module, folder_hash(folder)

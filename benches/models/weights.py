@@ -1,7 +1,8 @@
 """Where weights come from, and their name in a row's identity: random, a folder, or the hub.
 
-Random weights exist to time an architecture without a download. They are one seeded block of normal numbers, repeated
-over all parameters: seconds for billions of them, the same on every machine, outputs finite in fp16.
+Random weights exist to time an architecture without a download. They are one seeded sequence of normal numbers,
+repeated over all parameters. Billions of them take seconds, they are the same on every machine, and the outputs are
+finite in fp16.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _FILLS = frozenset(getattr(torch.Tensor, name) for name in _IN_PLACE)
 
 
 class _NoFill(TorchFunctionMode):
-    """Leaves new parameters as they are: to initialise a billion values that are then overwritten takes a minute."""
+    """Leaves new parameters uninitialised, because initialising a billion values that are then overwritten takes a
+    minute."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -100,8 +102,8 @@ def load_pipeline(pipeline_class: Any, weights: str, hub: str | None, **options:
 def pipeline_from_folder(pipeline_class: Any, folder: Path, **options: Any) -> Any:
     """The whole pipeline of a `save_pretrained` folder in fp32. Raises FolderError, in one line, if it is incomplete.
 
-    A network that is there only as a variant (`*.fp16.safetensors`) is read from that; `options` that are None leave
-    a part out.
+    A network of which there is only a variant (`*.fp16.safetensors`) is read from that. `options` that are None leave a
+    part out.
     """
     parameters = inspect.signature(pipeline_class.__init__).parameters.values()
     needed = [p.name for p in parameters if p.default is inspect.Parameter.empty and p.name not in {"self", *options}]
@@ -134,7 +136,7 @@ def _check_complete(folder: Path, network: nn.Module) -> None:
     held = sum(_values(file) for file in folders.weights_files(folder))
     if held < count(network):
         raise folders.FolderError(
-            f"{folder}: its weights files hold {held:,} values, and the network of config.json has {count(network):,} "
+            f"{folder}: its weights files hold {held:,} values, but the network of config.json has {count(network):,} "
             "parameters: copy the whole files, or the config.json that belongs to them"
         )
 

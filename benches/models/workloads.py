@@ -1,6 +1,6 @@
 """What workloads of all models share: the timed batch, the seeds of its items, the identity of the work.
 
-An image depends on its item's seed and prompt (or label) alone, not on the batch it is made in: each item has a
+An image depends on its item's seed and prompt (or label) alone, not on the batch that contains it: each item has a
 generator of its own on the CPU, for the initial latents and for the noise that some schedulers add.
 """
 
@@ -21,7 +21,7 @@ SEEDS_PER_CASE = 1_000_000  # items of one case seed: two case seeds never share
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one iteration of a generator is asked for: a prompt or a class label for each item, and each item's seed.
+    """The input of one iteration of a generator: a prompt or a class label for each item, and each item's seed.
 
     The pipeline's own tensors (latents, embeddings) are made on `device`. Like a tensor, a batch has `to(device)`.
     """
@@ -43,7 +43,7 @@ def item_seeds(case: Case, number: int) -> tuple[int, ...]:
 
 
 def batch_of(case: Case, asked: Sequence[Any]) -> Batch:
-    """The timed batch: what is asked for, taken in turn until batch_size items have something."""
+    """The timed batch: batch_size items with the prompts or labels of `asked` in turn."""
     repeated = tuple(asked[item % len(asked)] for item in range(case.batch_size))
     return Batch(asked=repeated, seeds=item_seeds(case, case.batch_size))
 
@@ -75,7 +75,7 @@ def classifier_workload(
     """
     classes = num_classes if num_classes is not None else getattr(module, "num_classes", None)
     if classes is None:
-        raise ValueError(f"{type(module).__name__} has no num_classes: give it to classifier_workload")
+        raise ValueError(f"{type(module).__name__} has no num_classes: pass it to classifier_workload")
     module = module.eval().requires_grad_(False)
     shape = (int(classes),) if classes else _feature_shape(module, images)
     component = Component(name="classifier", module=module, inputs=(images,))

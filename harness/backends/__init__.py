@@ -1,8 +1,8 @@
 """Backends by name. A backend turns the networks of a workload into forwards: tensors in, one fp32 tensor out.
 
-Adding one is one file here, or in a plugin: `@BACKENDS.add("name")` on a class as `Backend` describes it. A backend is
-not asked for what it does not declare: `unavailable` gives the reason. Heavy imports stand inside the methods, so that
-listing costs nothing and a missing package is a reason.
+A new backend is one file here, or in a plugin: `@BACKENDS.add("name")` on a class as `Backend` describes it. What a
+backend does not declare is refused: `unavailable` gives the reason. Heavy imports are inside the methods, so listing
+the backends is fast, and a missing package becomes a reason.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ class Build:
 class Backend(Protocol):
     """A backend declares `label`, `description` and `precisions`, and may declare more.
 
-    precisions    the names of those that it has; `harness.registry.PRECISIONS` for one that runs torch modules, since
-                  the record of a precision says how torch makes it
-    features      what it does for optimisations (`harness.numerics.optimizations.MODULE` and others); none by default
+    precisions    the names of those that it supports; `harness.registry.PRECISIONS` for one that runs torch modules,
+                  since the record of a precision says how torch applies it
+    features      what it offers to optimisations (`harness.numerics.optimizations.MODULE` and others); none by default
     packages      the distributions whose versions can change its figures
-    libraries     modules to import once for all workers. They must not ask for CUDA when they are imported
+    libraries     modules to import once for all workers. They must not use CUDA when they are imported
     colour        its colour in the charts; by default one that follows from its name
     """
 
@@ -164,12 +164,12 @@ def missing_device(device: str) -> Reason | None:
 
 
 def cached_before(request: BuildRequest) -> bool:
-    """Whether an earlier process of this case has built, so that this one finds what it left."""
+    """Whether an earlier process of this case has completed its build, so that this one finds its artefacts."""
     return _mark(request).exists()
 
 
 def note_built(request: BuildRequest) -> None:
-    """To be called when the build is done: one that was killed on the way has left nothing to rely on."""
+    """Call it when the build is done, because a later process must not rely on an interrupted build."""
     _mark(request).touch()
 
 

@@ -1,8 +1,7 @@
 """Eager kernels, captured once as a CUDA graph for each component and replayed: no launch overhead.
 
-Shapes are static, so a component is captured with its example inputs; replaying with any other shape is an error. Each
-graph is proven by a replay over a wiped output, and every call must be a replay.
-Not yet proven on hardware.
+Shapes are static, so a component is captured with its example inputs; replaying with any other shape is an error. A
+replay over an erased output proves each graph, and every call must be a replay. Not yet proven on hardware.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ class Captured:
         self.calls = self.replays = 0
 
     def _prove(self, expected: torch.Tensor) -> None:
-        """A replay must write what was wiped out before it: an empty graph would give the capture's output for ever."""
+        """A replay must write the output that was erased before. An empty graph would return that of the capture."""
         import torch
 
         self._output.fill_(float("nan"))

@@ -36,13 +36,13 @@ class Eager:
         return None
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
-        """Casts each module in place and moves it to the device; an offloaded one waits in the host's memory."""
+        """Casts each module in place and moves it to the device; an offloaded one stays in host memory."""
         offload = next((name for name in request.optimizations if name.endswith("_cpu_offload")), None)
         where = "cpu" if offload else request.device
         cast, seconds = request.timer.timed(lambda: cast_all(components, replace(request, device=where)))
         modules, proof = cast.modules, read_back(cast, request.precision)
         if offload:
-            size = proof["disk_bytes"]()  # now: what waits in accelerate's hooks is no part of a state dict
+            size = proof["disk_bytes"]()  # now, because a state dict lacks what accelerate's hooks hold
             proof["disk_bytes"] = lambda: size
             proof["after_iteration"] = offloaded(list(modules.values()), offload, execution_device(request.device))
         return Build(
@@ -170,7 +170,7 @@ def offloaded(modules: Sequence[torch.nn.Module], how: str, device: torch.device
 
 
 class _Counter:
-    """A file that only counts."""
+    """A file object that only counts the bytes written to it."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -180,11 +180,11 @@ class _Counter:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing is kept."""
+        """Does nothing: no bytes are kept."""
 
 
 def saved_bytes(module: torch.nn.Module) -> int:
-    """How large the file is that `torch.save(module.state_dict())` makes."""
+    """The size of the file that `torch.save(module.state_dict())` writes, in bytes."""
     import torch
 
     counter = _Counter()

@@ -1,11 +1,10 @@
 """ONNX Runtime: each component's ONNX file, run by one execution provider, which is proven node by node.
 
 A session has exactly one provider. Otherwise ONNX Runtime would silently place on the CPU what that provider cannot
-run. ONNX Runtime's own profile of one call, taken before anything is timed, says which provider ran each node. A node
+run. ONNX Runtime's own profile of one call, taken before anything is timed, shows which provider ran each node. A node
 on another provider makes the row invalid. int8 is made by ONNX Runtime's quantiser (`harness.backends.onnx.export`).
-Exported
-files are shared by the processes of a case and by the backends that read ONNX, so only the first of them spends time on
-an export; its seconds are in every `build_s`.
+Exported files are shared by the processes of a case and by the backends that read ONNX, so only the first of them
+spends time on an export; its seconds are in every `build_s`.
 
 On a GPU no call makes the host wait. The sessions of a row work on one CUDA stream that torch creates, and events order
 that stream with torch's current one (`bound`). A test over a stub of the CUDA runtime shows without a GPU that, in a
@@ -87,7 +86,7 @@ class OnnxRuntime:
 
     @property
     def precisions(self) -> frozenset[str]:
-        """Those that at least one of its providers runs."""
+        """The precisions that at least one of its providers runs."""
         return frozenset().union(*(RUNS[provider] for provider in self.providers.values()))
 
     def unavailable(self, wanted: str, device: str) -> Reason | None:
@@ -107,13 +106,13 @@ class OnnxRuntime:
         return _impossible(wanted, provider) or (onnx_providers.unloadable(provider) if device == "cuda" else None)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
-        """Exports what is not there yet, then opens one session a component and profiles one call of it.
+        """Exports the files that do not exist yet, then opens one session per component and profiles one call of it.
 
-        Raises Unavailable where a network has an operator for which the provider has no kernel.
+        Raises Unavailable if a network has an operator for which the provider has no kernel.
         """
         cached = cached_before(request)
         provider = self.providers[request.device]
-        wanted = request.precision  # no closure keeps the request, and with it the torch modules
+        wanted = request.precision  # a closure over the request would keep its torch modules alive
         files = onnx_export.exported(components, request, _recipe(request.precision, provider))
         if reason := without_kernel(files, wanted, provider):
             raise Unavailable(reason)
@@ -148,7 +147,7 @@ class OnnxRuntime:
         )
 
     def session_providers(self, request: BuildRequest) -> list[str | tuple[str, dict[str, str]]]:
-        """What a session is opened with: one provider, on a GPU with its options."""
+        """The providers with which a session is opened: a single one, on a GPU with its options."""
         provider = self.providers[request.device]
         return [(provider, _options(provider, request)) if request.device == "cuda" else provider]
 
@@ -167,7 +166,7 @@ def _impossible(wanted: str, provider: str) -> Reason | None:
 
 
 def _why_not(wanted: str, provider: str) -> Reason | None:
-    """What is known about a precision that `provider` does not run."""
+    """Why `provider` does not run a precision, if more is known than that it does not."""
     if wanted == "tf32" and provider == CPU:
         return Reason("tf32_needs_gpu")
     recipe, base = precision.recipe_of(wanted), precision.rest_of(wanted)
@@ -201,7 +200,7 @@ def without_kernel(files: Sequence[OnnxFile], wanted: str, provider: str) -> Rea
 
 
 def _recipe(wanted: str, provider: str) -> str:
-    """The name of the file to export, as `harness.backends.onnx.export` has them."""
+    """The name of the recipe to export (`harness.backends.onnx.export`)."""
     if provider == CPU:
         narrow = onnx_export.for_cpu(wanted)
         return f"{narrow}_unsigned" if precision.recipe_of(wanted) == "int8_static" else narrow
@@ -240,7 +239,7 @@ def _options(provider: str, request: BuildRequest) -> dict[str, str]:
 
 
 def _graph_level(request: BuildRequest) -> str:
-    """The name of ONNX Runtime's level: all of them, unless an optimisation of the case says how far to go."""
+    """The name of ONNX Runtime's graph level: the highest one, unless an optimisation of the case selects another."""
     return next((GRAPH_LEVELS[name] for name in request.optimizations if name in GRAPH_LEVELS), "ORT_ENABLE_ALL")
 
 
@@ -276,14 +275,15 @@ def _session(file: OnnxFile, providers: Sequence[Any], request: BuildRequest) ->
         options,
         providers=list(providers),
         disabled_optimizers=list(SPOILS_Q_DQ) if precision.recipe_of(request.precision) == "int8_static" else None,
-        enable_fallback=0,  # it would open the session on the CPU where a provider refuses, and hide why
+        enable_fallback=0,  # the fallback would open the session on the CPU if a provider fails, and hide why
     )
     session.disable_fallback()
     return session
 
 
 def _profiled(session: Any, component: Component, request: BuildRequest, stream: torch.cuda.Stream | None) -> Profile:
-    """The nodes that one call ran, from the session's own profile. It is switched off by that: nothing timed has it."""
+    """The nodes that one call ran, from the session's own profile. Reading it ends the profiling before any timed
+    call."""
     _forward(session, request.device, stream)(*component.inputs)
     path = Path(session.end_profiling())
     events = json.loads(path.read_text(encoding="utf-8"))
@@ -338,7 +338,7 @@ def bound(session: Any, device: str, stream: torch.cuda.Stream | None = None) ->
             with _in_order(stream):
                 session.run_with_iobinding(binding, options)
             return torch.utils.dlpack.from_dlpack(binding.get_outputs()[0]).to(torch.float32)
-        batch = output.shape[0] if isinstance(output.shape[0], int) else len(kept[0])  # a free dimension has a name
+        batch = output.shape[0] if isinstance(output.shape[0], int) else len(kept[0])  # a dynamic dimension has a name
         result = torch.empty([batch, *output.shape[1:]], dtype=torch_dtype(output.type), device=device)
         binding.bind_output(output.name, device, 0, _element_type(output.type), list(result.shape), result.data_ptr())
         with _in_order(stream):

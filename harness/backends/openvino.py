@@ -1,9 +1,9 @@
 """OpenVINO on a CPU: each component's ONNX file compiled by its CPU plug-in.
 
-On a CPU with AMX the plug-in computes fp32 networks in bf16 unless it is told otherwise, and takes a wish for fp16 that
-it cannot fulfil as bf16, both in silence. So the precision is asked for by name, and read back node by node from the
-compiled network: every convolution and matrix product must be of the precision of the row. The rest of a bf16 row is
-the plug-in's choice, but for the angles of a timestep's sinusoid (`_with_sinusoids`).
+On a CPU with AMX the plug-in computes fp32 networks in bf16 by default, and it uses bf16 if fp16 is requested and not
+supported. It reports neither. The precision is therefore requested by name, and read back node by node from the
+compiled network: every convolution and matrix product must have the precision of the row. In a bf16 row the plug-in
+chooses the precision of the rest, except for the angles of a timestep's sinusoid (`_with_sinusoids`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NOT_HERE: Final = {
 }
 CAST: Final = ("bf16", "fp16")
 SINUSOIDS: Final = ("Sin", "Cos")
-HEAVY: Final = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})  # the plug-in's own words
+HEAVY: Final = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul"})  # the plug-in's names
 
 
 @BACKENDS.add("openvino")
@@ -126,8 +126,9 @@ def _compiled(file: OnnxFile, request: BuildRequest) -> Any:
 def _with_sinusoids(model: Any) -> Any:
     """The network with its sines and cosines as further outputs, whose angles the plug-in then leaves in fp32.
 
-    It casts all but what lies between the last matrix products and an output (2026.4). Timestep 999 times a frequency
-    is 4 radians off in bf16, and diffusers' own code keeps it in fp32: DiT-S/2 was 42 % off so, and is 3 % off thus.
+    The plug-in casts everything except what lies between the last matrix products and an output (2026.4). In bf16,
+    timestep 999 times a frequency has an error of 4 radians, so diffusers computes it in fp32. The relative error of
+    DiT-S/2 is 3 % with these outputs, and 42 % without them.
     """
     model.add_outputs([node.output(0) for node in model.get_ordered_ops() if node.get_type_name() in SINUSOIDS])
     return model
@@ -158,8 +159,8 @@ def _verify_all(
 def _verify(
     nodes: Mapping[str, Mapping[tuple[str, str], int]], precision: str, integer_layers: Mapping[str, int]
 ) -> Reason | None:
-    """Why what was compiled is not what was asked: in a cast network nothing heavy may run otherwise, in a quantised
-    one each quantised layer must run in integers."""
+    """Why what was compiled is not what was requested, or None. In a cast network every node of a HEAVY type must run
+    in the precision; in a quantised one each quantised layer must run in integers."""
     heavy = {name: {key: n for key, n in found.items() if key[0] in HEAVY} for name, found in nodes.items()}
     total: Counter[tuple[str, str]] = Counter()
     for found in heavy.values():

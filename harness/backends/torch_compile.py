@@ -78,7 +78,7 @@ class TorchCompile:
         unproven: list[Reason | None] = []
         capture_s: float | None = None
         try:
-            with optimizations.grad_mode(request.optimizations):  # as in the run: another mode would be another graph
+            with optimizations.grad_mode(request.optimizations):  # as in the run: another mode has another graph
                 _, seconds = request.timer.timed(lambda: [forwards[c.name](*c.inputs) for c in components])
                 if replays:
                     unproven, capture_s = request.timer.timed(
@@ -175,7 +175,7 @@ class MaxAutotune(TorchCompile):
     colour: ClassVar[str] = "#b4584e"
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
-        """As in every mode. Where inductor does not use its templates on this GPU, the row has that as a fact and a
+        """Builds as in every mode. If inductor does not use its templates on this GPU, the row has that as a fact and a
         warning."""
         build = super().build(components, request)
         if request.device == "cpu":
@@ -192,8 +192,7 @@ class MaxAutotune(TorchCompile):
 
 def missing_compiler(device: str) -> Reason | None:
     """What inductor lacks to compile code of "cpu" or "cuda", or None. On a GPU triton needs Python's headers and a C
-    compiler for its launchers, and takes the compiler that CC names, whatever it is, else gcc or clang
-    (triton/runtime/build.py)."""
+    compiler for its launchers, and uses the compiler that CC names, or else gcc or clang (triton/runtime/build.py)."""
     if device == "cpu":
         found = any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++"))
         return None if found else Reason("missing_cpp_compiler")
@@ -209,7 +208,7 @@ def missing_compiler(device: str) -> Reason | None:
 
 
 def _python_headers() -> Path:
-    """Where triton has its C compiler look for them: on Debian not where pip would install headers."""
+    """The folder where triton's C compiler looks for them. On Debian it is not the one where pip installs headers."""
     scheme = sysconfig.get_default_scheme()
     return Path(sysconfig.get_paths("posix_prefix" if scheme == "posix_local" else scheme)["include"])
 

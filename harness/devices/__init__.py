@@ -1,7 +1,7 @@
-"""Where a workload runs: `device("cpu")`, `device("cuda")`, `default()`. Heavy imports happen inside.
+"""The devices on which a workload runs: `device("cpu")`, `device("cuda")`, `default()`. Heavy imports are inside.
 
-Adding a kind of device is one file here, or in a plugin: `@DEVICES.add("name")` on a class as `Device` describes it.
-Where it cannot measure something it gives the reason.
+A new kind of device is one file here, or in a plugin: `@DEVICES.add("name")` on a class as `Device` describes it. If a
+device cannot measure something, it gives the reason.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ class SensorLost(RuntimeError):
 
 
 class EnergyMeter(Protocol):
-    """A hardware counter of energy. `joules()` only ever grows, and raises SensorLost; `source` names the counter.
+    """A hardware counter of energy. `joules()` never decreases, and may raise SensorLost. `source` names the counter.
 
-    `period_s` is how often it moves, measured; None where that could not be, and then no window is known to be long
-    enough. `watts()` is the power right now, None where the device has no reading of its own; a thread of its own asks.
+    `period_s` is the measured time between two updates. It is None if that could not be measured, and then no window is
+    known to be long enough. `watts()` is the present power, or None if the device does not report it. A separate thread
+    reads it.
     """
 
     source: str
@@ -40,7 +41,7 @@ class EnergyMeter(Protocol):
 
 
 class Stopwatch(Protocol):
-    """The device's own clock: `start()` and `stop()` put marks into its queue, `seconds()` is read once it is idle."""
+    """The device's own clock. `start()` and `stop()` queue events; `seconds()` is read once the device is idle."""
 
     def start(self) -> None: ...
     def stop(self) -> None: ...
@@ -50,7 +51,7 @@ class Stopwatch(Protocol):
 class Device(Protocol):
     """One kind of device: whether it is here, how to synchronise with it, and what its sensors report.
 
-    `torch_device` is torch's name of it. `is_gpu` says that its work is queued, and that the host must wait for it. The
+    `torch_device` is torch's name of it. `is_gpu` says that its work is queued and that the host must wait for it. The
     default is the device with the highest `preference` of those that are here. `unavailable` gives the reason why this
     machine has none, or None; `unusable` gives the reason why this process cannot use it. `shortest_sample_s` is the
     shortest duration of a latency sample in seconds: the cost of a synchronisation must be small beside it.
@@ -87,11 +88,11 @@ class Device(Protocol):
 
 
 class NoSuchDevice(ValueError):
-    """A device that this machine does not have; `str()` is one line for the user."""
+    """This machine does not have the device; `str()` is one line for the user."""
 
 
 def device(name: str) -> Device:
-    """The device of that name. Raises NoSuchDevice where this machine has none."""
+    """The device of that name. Raises NoSuchDevice if this machine has none."""
     if name not in DEVICES:
         raise NoSuchDevice(unknown(name))
     found: Device = DEVICES[name]
@@ -102,7 +103,7 @@ def device(name: str) -> Device:
 
 def unknown(name: str) -> str:
     """Why a device of that name is refused."""
-    return _with_what_there_is(f"unknown device {name!r}; one of {', '.join(DEVICES)}")
+    return _with_what_there_is(f"unknown device {name!r}; known: {', '.join(DEVICES)}")
 
 
 def _with_what_there_is(refusal: str) -> str:
@@ -114,7 +115,7 @@ def _with_what_there_is(refusal: str) -> str:
 
 
 def default() -> str:
-    """The device that is measured unless another one is asked for: "cuda" where a CUDA device answers, else "cpu"."""
+    """The device that is measured unless another one is requested: "cuda" if a CUDA device is available, else "cpu"."""
     in_order = sorted(DEVICES.values(), key=lambda device: device.preference, reverse=True)
     return next(device.name for device in in_order if device.unavailable() is None)
 

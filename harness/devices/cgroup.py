@@ -1,8 +1,8 @@
 """The control groups (v1 or v2) of this process: their CPU quota, how often they throttled it, and how often the
-kernel's out-of-memory killer struck in them.
+kernel's out-of-memory killer ended a process in them.
 
-A quota of any ancestor throttles a process, so all groups up to the root are read. In a container the root of the
-tree is its own group, and the path that /proc names may not exist there: what does not exist has no quota.
+A quota of any ancestor throttles a process, so all groups up to the root are read. In a container the root of the tree
+is its own group, and the path that /proc names may not exist there. A group that does not exist has no quota.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ ROOT = Path("/sys/fs/cgroup")
 
 
 def throttled_periods() -> int | None:
-    """How often a quota has stopped this process's groups since they exist; None where no group counts it."""
+    """The periods in which a quota throttled this process's groups since their creation; None if no group counts
+    them."""
     counts = [
         int(line.split()[1])
         for group in _groups()
@@ -26,7 +27,7 @@ def throttled_periods() -> int | None:
 
 
 def allowed_cores() -> float | None:
-    """Cores that the tightest quota allows; None where there is none."""
+    """The number of cores that the tightest quota allows; None if there is no quota."""
     quotas = [quota for group in _groups() if (quota := _quota(group)) is not None]
     return min(quotas) if quotas else None
 

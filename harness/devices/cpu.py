@@ -1,11 +1,11 @@
 """The CPU: peak host memory from the kernel, energy from RAPL, and the state of a shared machine.
 
-Peak host memory is VmHWM of this worker, reset through /proc/self/clear_refs (5) before the memory pass:
-`ru_maxrss` cannot be reset and inherits the parent's over a fork. It counts every resident page of the process,
-also those of libraries that were loaded before the model.
+Peak host memory is VmHWM of this worker, reset through /proc/self/clear_refs (5) before the memory pass: `ru_maxrss`
+cannot be reset, and a fork inherits the parent's. VmHWM counts every resident page of the process, including those of
+libraries that were loaded before the model.
 
-Whether somebody else used the machine is read off the CPUs that this process may use: on a host of 64 cores a container
-of two is nobody's neighbour on the other 62.
+The CPU time of other processes is read for the CPUs that this process may use. On a host with 64 cores, load on the
+other 62 does not count as contention of a container with two.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ PROC = Path("/proc")
 POWERCAP = Path("/sys/class/powercap")
 CPUS: Final = Path("/sys/devices/system/cpu")
 UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
-NO_MEMORY = "the device is a CPU: its memory is the host's"
-NO_PEAK = "no VmHWM in /proc/self/status"
-COUNTED_S: Final = 0.05  # own CPU time from which on a kernel that counts must have counted some of it
-# As they are on import, before a worker is bound to fewer: a neighbour on the others still takes caches and memory.
+NO_MEMORY = "the device is a CPU, whose memory is the host's"
+NO_PEAK = "/proc/self/status has no VmHWM"
+COUNTED_S: Final = 0.05  # own CPU time after which the counters of a kernel that counts have advanced
+# Read at import, before a worker is bound to fewer: processes on the others still compete for caches and memory.
 ALLOWED_CPUS: Final = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
 
 
@@ -42,24 +42,24 @@ class Cpu:
     shortest_sample_s = 2e-4
 
     def unavailable(self) -> Reason | None:
-        """A CPU is always there."""
+        """None: a CPU is always available."""
         return None
 
     def unusable(self) -> Reason | None:
-        """Every process can use it."""
+        """None: every process can use the CPU."""
         return None
 
     def cache_bytes(self) -> int | str:
         return last_level_bytes(CPUS, ALLOWED_CPUS)
 
     def release_memory(self) -> None:
-        """torch keeps nothing on a CPU."""
+        """Does nothing: torch keeps no memory on a CPU."""
 
     def synchronize(self) -> None:
-        """Nothing to wait for: eager CPU work is done when the call returns."""
+        """Does nothing: work on a CPU is done when the call returns."""
 
     def stopwatch(self) -> Stopwatch | str:
-        return "the device is a CPU: the host's clock is its own"
+        return "the device is a CPU, whose clock is the host's"
 
     def reset_memory_peaks(self) -> None:
         self._refused = reset_host_peak()
@@ -91,7 +91,7 @@ class Cpu:
 
 
 def reset_host_peak() -> str | None:
-    """Sets the peak of this process's resident set to what it is now; the reason why the kernel did not, or None."""
+    """Sets the peak resident set of this process to its present size. Returns why the kernel did not, or None."""
     try:
         (PROC / "self/clear_refs").write_text("5")
     except OSError as error:
@@ -100,7 +100,7 @@ def reset_host_peak() -> str | None:
 
 
 def host_peak_bytes() -> int | None:
-    """Peak resident bytes of this process since the last reset; None where /proc does not say."""
+    """Peak resident bytes of this process since the last reset; None if /proc does not report them."""
     return _status_bytes("VmHWM")
 
 
@@ -121,7 +121,7 @@ class Rapl:
     """Joules of all CPU packages; each counter wraps at its max_energy_range_uj, and every read adds the difference."""
 
     source = "RAPL"
-    period_s: float | None = 0.001  # RAPL's own, as the processor's manual says
+    period_s: float | None = 0.001  # RAPL's period, from the processor's manual
 
     def __init__(self, zones: list[Path]) -> None:
         self._zones = zones
@@ -134,11 +134,11 @@ class Rapl:
         return int((zone / "energy_uj").read_text())
 
     def watts(self) -> float | None:
-        """RAPL counts energy only."""
+        """None: RAPL counts energy only."""
         return None
 
     def joules(self) -> float:
-        """Raises SensorLost where a zone that could be read no longer can."""
+        """The joules counted so far. Raises SensorLost if a zone can no longer be read."""
         for i, zone in enumerate(self._zones):
             try:
                 value = self._read(zone)
@@ -160,13 +160,13 @@ def rapl_meter(root: Path) -> Rapl | str:
         packages = [z for z in zones if (z / "name").read_text().startswith("package")]
         return Rapl(packages) if packages else f"no RAPL zone of {root} is a CPU package"
     except PermissionError:
-        return f"no permission to read {zones[0] / 'energy_uj'}: it is root's since CVE-2020-8694"
+        return f"no permission to read {zones[0] / 'energy_uj'}: only root may read it since CVE-2020-8694"
     except (OSError, ValueError) as error:
         return f"the RAPL counter cannot be read: {error}"
 
 
 def host_counters() -> dict[str, Any]:
-    """Monotonic counters that tell whether somebody else used the machine; None where one cannot be read."""
+    """Monotonic counters that show whether other processes used the machine; None for one that cannot be read."""
     usage, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     busy, steal = _cpu_ticks()
     return {
@@ -184,8 +184,8 @@ def host_counters() -> dict[str, Any]:
 def host_state(before: dict[str, Any]) -> dict[str, Any]:
     """What changed since `before`, with the number of CPUs that were watched, the load average and the CPU frequency.
 
-    `other_cpu_s` is the CPU time that other processes used meanwhile, which shows a busy neighbour. It and `steal_s`
-    are None where the kernel does not count.
+    `other_cpu_s` is the CPU time that other processes used meanwhile, which shows contention. It and `steal_s` are None
+    if the kernel does not count them.
     """
     return host_difference(before, host_counters())
 
@@ -211,13 +211,14 @@ def host_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict
 
 
 def _counts(counted_s: float, own_s: float) -> bool:
-    """Whether /proc/stat counts at all: gVisor's and some containers' stand still while this very process works."""
+    """Whether /proc/stat counts at all. In gVisor and in some containers it does not advance while this process
+    works."""
     return own_s <= COUNTED_S or counted_s >= own_s / 2
 
 
 def _cpu_ticks() -> tuple[int | None, int | None]:
     """(user + nice + system + irq + softirq, steal) ticks since boot of the CPUs that this process may use; of all CPUs
-    where those have no lines of their own (a container may number its CPUs anew)."""
+    if those have no lines of their own (a container may renumber its CPUs)."""
     rows = [line.split() for line in _lines(PROC / "stat") if line.startswith("cpu")]
     ticks = {row[0]: [int(v) for v in row[1:9]] for row in rows if len(row) > 8}
     names = [f"cpu{number}" for number in ALLOWED_CPUS]

@@ -1,8 +1,9 @@
 """One NVIDIA GPU through torch and NVML. Written against the real API; not yet proven on hardware.
 
-Time is the host's wall clock around synchronised work, and beside it CUDA's own events: `stopwatch()`. Peak memory has
-three figures that differ: allocated (live tensors), reserved (what torch's allocator holds) and driver (what NVML says
-the whole device uses, CUDA context and engines of other libraries included). NVML's part is `harness.devices.nvml`.
+Time is measured by the host's wall clock around synchronised work, and also by CUDA events (`stopwatch()`). Peak memory
+has three different figures: allocated (live tensors), reserved (what torch's allocator holds) and driver (what NVML
+reports for the whole device, including the CUDA context and the engines of other libraries). `harness.devices.nvml`
+calls NVML.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from harness.types import Samples
 
 
 def unavailable() -> Reason | None:
-    """Why there is no CUDA device, or None where there is one."""
+    """Why there is no CUDA device, or None if there is one."""
     import torch
 
     if torch.version.cuda is None:
@@ -31,7 +32,8 @@ def unavailable() -> Reason | None:
 
 
 def _forked_too_late() -> Reason | None:
-    """Why this process can have no CUDA: its fork server had asked for it, as a plugin's import may."""
+    """Why this process cannot use CUDA, or None: its fork server used CUDA before the fork, as a plugin's import may
+    do."""
     import torch
 
     if not torch.cuda._is_in_bad_fork():
@@ -54,7 +56,7 @@ class CudaEvents:
         self._end.record()
 
     def seconds(self) -> float:
-        """Of the last start and stop; to be asked after a synchronisation."""
+        """Seconds between the last start and stop. Call it after a synchronisation."""
         return float(self._begin.elapsed_time(self._end)) * 1e-3
 
 
@@ -138,7 +140,7 @@ class Cuda:
         return {**host_counters(), "gpu": seen}
 
     def span_state(self, before: dict[str, Any]) -> dict[str, Any]:
-        after = host_counters()  # first, so that what NVML's calls cost is not in it
+        after = host_counters()  # first, so that it does not include the cost of NVML's calls
         gpu = own_gpu()
         host = host_difference({name: before[name] for name in after}, after)
         if isinstance(gpu, str):
@@ -163,7 +165,7 @@ class Cuda:
 
 
 def own_gpu() -> nvml.Gpu | str:
-    """NVML's view of torch's device 0, found by UUID since CUDA_VISIBLE_DEVICES reorders; or the reason why not."""
+    """torch's device 0 in NVML, found by UUID because CUDA_VISIBLE_DEVICES reorders devices; or the reason why not."""
     import torch
 
     return nvml.gpu(str(torch.cuda.get_device_properties(0).uuid))

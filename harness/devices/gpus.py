@@ -1,8 +1,8 @@
-"""What makers publish about their GPUs: memory, bandwidth, power and dense peaks. Hints beside measured figures.
+"""What vendors publish about their GPUs: memory, bandwidth, power and dense peaks, beside the measured figures.
 
-Adding a GPU is one record here, or in a plugin: `register(Gpu(name="...", ...))`. The figures are the dense ones of the
-maker's document, with fp32 accumulation where it tells that apart. A clock above that of the data sheet can exceed
-them, and under full load most GPUs stay below them.
+A new GPU is one record here, or in a plugin: `register(Gpu(name="...", ...))`. The figures are the dense ones of the
+vendor's document, with fp32 accumulation if the document distinguishes it. A clock above that of the data sheet can
+exceed them, and under full load most GPUs stay below them.
 
     gpus.find("NVIDIA H100 80GB HBM3").figures()     # "80 GB, 3350 GB/s, 700 W, dense bf16 989.4 TFLOP/s"
 """
@@ -17,7 +17,7 @@ from typing import Final
 from harness.registry import GPUS
 
 OTHER_CHIPS: Final = frozenset({"D", "Laptop", "Max", "Ti", "SUPER"})  # in names that are otherwise alike
-# The makers' documents.
+# The vendors' documents.
 NVIDIA: Final = "https://www.nvidia.com"
 SHEETS: Final = f"{NVIDIA}/content/dam/en-zz/Solutions/Data-Center"
 IMAGES: Final = "https://images.nvidia.com"
@@ -40,11 +40,11 @@ RTX_3090: Final = (
 class Gpu:
     """One GPU model.
 
-    driver_name     what the driver's name of it contains, word by word ("H100 80GB HBM3")
-    memory_bytes    as the maker prints it, in decimal units; what fits is a little less
+    driver_name     the words that the driver's name of it contains ("H100 80GB HBM3")
+    memory_bytes    as published, in decimal units; a little less is usable
     bytes_per_s     bandwidth of its memory
     power_w         the limit of the whole board
-    flops           precision -> dense FLOP/s (int8: operations), where the maker gives a figure
+    flops           precision -> dense FLOP/s (int8: operations), if the vendor gives a figure
     """
 
     name: str
@@ -84,7 +84,7 @@ def is_in(gpu: str, device_name: str) -> bool:
 def _register(
     name: str, driver_name: str, gigabytes: float, gigabytes_per_s: float, power_w: float, source: str, **tera: float
 ) -> None:
-    """`tera`: precision -> dense peak in units of 10**12 a second."""
+    """`tera`: precision -> dense peak in units of 10**12 per second."""
     register(
         Gpu(
             name=name,

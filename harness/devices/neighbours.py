@@ -1,9 +1,9 @@
-"""Which of the processes on a GPU are somebody else's, by process numbers alone.
+"""How many other processes use a GPU, by their process IDs alone.
 
-A driver may number processes as the host does. Inside a PID namespace (a container) our own process is then in its list
-under a number that nothing here knows: one unknown number is ours. That is assumed only where there is a namespace;
-anywhere else a list without our number is a list of strangers. A driver may also give every process that it hides the
-number 0: each entry is then a process of its own.
+A driver may report the host's process IDs. In a PID namespace (a container) this process is then in the list under an
+ID that is unknown here, so one unknown ID counts as this process. This is assumed in a namespace only; elsewhere, a
+list without this process's ID contains other processes only. A driver may also report the ID 0 for every process that
+it hides; each such entry is then a process of its own.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ INITIAL_NAMESPACE: Final = "pid:[4026531836]"  # the inode that the kernel gives
 
 
 def foreign(pids: Sequence[int], own: int, *, namespaced: bool | None = None) -> int | None:
-    """How many of the processes are not `own`. None where the list cannot tell: in a namespace it is empty where the
-    driver hides the host's processes, ours among them. `namespaced` is found out where it is not given."""
+    """How many of the processes are not `own`. None if the list does not show it: in a namespace it is empty if the
+    driver hides the host's processes, including this one. If `namespaced` is not given, `in_namespace` decides."""
     others = len({pid for pid in pids if pid not in (own, HIDDEN)}) + sum(pid == HIDDEN for pid in pids)
     if own in pids or not (in_namespace() if namespaced is None else namespaced):
         return others
@@ -27,7 +27,7 @@ def foreign(pids: Sequence[int], own: int, *, namespaced: bool | None = None) ->
 
 
 def in_namespace() -> bool:
-    """Whether this process has other numbers here than on the host; False where the kernel does not say."""
+    """Whether this process has another ID here than on the host; False if the kernel does not report it."""
     try:
         return str((PROC / "self/ns/pid").readlink()) != INITIAL_NAMESPACE
     except OSError:

@@ -1,9 +1,9 @@
-"""The sensors of one NVIDIA GPU through NVML (nvidia-ml-py): energy, power, clocks, throttling, identity, neighbours.
+"""The sensors of one NVIDIA GPU through NVML (nvidia-ml-py): energy, power, clocks, throttling, identity, processes.
 
-Nothing here needs torch or CUDA. Every reading that the device, the driver or the permissions do not give is None or a
-reason in words, never 0. A MIG instance has no energy counter and no power of its own: its GPU's would count other
-people's work, so there is none. What the driver marks as not available (all bits set) is no number either. Tested
-against a stub of the library; not yet proven on hardware.
+Nothing here needs torch or CUDA. A reading that the device, the driver or the permissions do not give is None or a
+reason in words, never 0. A MIG instance has no energy counter and no power reading of its own. Those of its GPU would
+include the work of other instances, so they are not used. A value that the driver marks as not available (all bits set)
+is missing, too. Tested against a stub of the library; not yet proven on hardware.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from harness.devices.nvml_calls import (
 )
 from harness.timing import perf_counter
 
-TICKS: Final = 4  # periods of the energy counter that its period is the median of
-FEWEST_TICKS: Final = 2  # that are accepted where it is slow
+TICKS: Final = 4  # periods of the energy counter whose median is its period
+FEWEST_TICKS: Final = 2  # accepted if the counter is slow
 PATIENCE_S: Final = 5.0  # NVML's slowest known counter moves every 100 ms; one of 1 s is measured too
 POLL_S: Final = 0.0005
 THROTTLE_REASONS: Final = {  # NVML's clock event reasons
@@ -68,7 +68,7 @@ COUNTED: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """One GPU, or a MIG instance. `handle` answers for what is asked of an instance, `whole` for the GPU around it."""
+    """One GPU, or a MIG instance. Readings of the instance use `handle`, those of the GPU use `whole`."""
 
     handle: Any
     whole: Any
@@ -107,7 +107,8 @@ def _placed(handle: Any, named_mig: bool) -> Gpu:
 
 
 def mig_mode(device: Gpu) -> bool | str | None:
-    """Whether the GPU is split into MIG instances now; None where it cannot be, the reason where that is not told."""
+    """Whether the GPU is split into MIG instances now; None if it has no MIG, the reason if the driver does not report
+    it."""
     import pynvml
 
     try:
@@ -115,18 +116,18 @@ def mig_mode(device: Gpu) -> bool | str | None:
     except never_split():
         return None
     except failures() as error:
-        return f"whether MIG is on is not told ({in_words(error)})"
+        return f"the driver does not report whether MIG is on ({in_words(error)})"
 
 
 def not_ours_alone(device: Gpu) -> str | None:
-    """Why what is counted for the whole GPU is not what this process did, or None."""
+    """Why the counters of the whole GPU do not show only what this process did, or None."""
     if device.is_mig:
-        return "a MIG instance has no energy counter: its GPU's counts the other instances too"
+        return "a MIG instance has no energy counter, and its GPU's counts the other instances too"
     return _split(device)
 
 
 def _split(device: Gpu) -> str | None:
-    """Why figures of `device.handle` count other people's instances, or is not known not to; None where it does not."""
+    """Why the figures of `device.handle` include other MIG instances, or may include them; None if they do not."""
     if device.is_mig:
         return None
     mode = mig_mode(device)
@@ -138,7 +139,7 @@ def _split(device: Gpu) -> str | None:
 class NvmlEnergy:
     """The total-energy counter of a GPU (Volta and newer), in joules since it was opened, and the power right now.
 
-    `period_s` is how often the counter moves, measured; None where it did not move FEWEST_TICKS times in PATIENCE_S.
+    `period_s` is the measured time between two updates; None if there were fewer than FEWEST_TICKS in PATIENCE_S.
     """
 
     source = "NVML total energy counter"
@@ -151,7 +152,8 @@ class NvmlEnergy:
         self.period_s = counter_period(self._millijoules)
 
     def joules(self) -> float:
-        """Raises SensorLost, then and ever after, where the driver no longer answers or the counter went backwards."""
+        """Raises SensorLost, now and in every later call, if the driver no longer answers or the counter went
+        backwards."""
         return (self._millijoules() - self._start) * 1e-3
 
     def watts(self) -> float | None:
@@ -174,7 +176,7 @@ class NvmlEnergy:
         return value
 
     def _lose(self, reason: str) -> SensorLost:
-        """The reason is kept: joules from before and after a loss are not to be subtracted."""
+        """Stores the reason, because joules from before and after a loss must not be subtracted."""
         self._lost = self._lost or reason
         return SensorLost(self._lost)
 
@@ -190,8 +192,8 @@ def energy_meter(device: Gpu) -> NvmlEnergy | str:
 
 
 def counter_period(value: Callable[[], int], clock: Callable[[], float] = perf_counter) -> float | None:
-    """Median seconds between changes of a counter, over TICKS of its periods, or as many as PATIENCE_S allows; None
-    where those are fewer than FEWEST_TICKS."""
+    """Median seconds between changes of a counter, over TICKS of its periods, or as many as PATIENCE_S allows; None if
+    those are fewer than FEWEST_TICKS."""
     stamps: list[float] = []
     last, began = value(), clock()
     while len(stamps) <= TICKS:
@@ -208,14 +210,14 @@ def counter_period(value: Callable[[], int], clock: Callable[[], float] = perf_c
 
 
 def power_w(device: Gpu) -> float | None:
-    """Watts right now: the instantaneous reading where there is one (Hopper's other one is a mean over a second). None
-    where other MIG instances would count in it."""
+    """The present power in watts: the instantaneous reading if there is one (Hopper's other one is a mean over a
+    second). None if it would include other MIG instances."""
     import pynvml
 
     if not_ours_alone(device):
         return None
     instant = field(device.handle, "NVML_FI_DEV_POWER_INSTANT")
-    if instant:  # no GPU that is on draws nothing
+    if instant:  # 0 is no reading: a GPU that is on draws power
         return instant / 1000.0
     average = number(lambda: pynvml.nvmlDeviceGetPowerUsage(device.handle))
     return average / 1000.0 if average else None
@@ -236,8 +238,8 @@ def identity(device: Gpu) -> dict[str, Any]:
 
 
 def memory_used_bytes(device: Gpu) -> int | str:
-    """What the driver says is used on the whole device (of a MIG instance: in it), its own share included, or why it
-    does not say."""
+    """The memory in use on the whole device (for a MIG instance: in the instance), including the driver's own share; or
+    why the driver does not report it."""
     import pynvml
 
     if reason := _split(device):
@@ -249,7 +251,7 @@ def memory_used_bytes(device: Gpu) -> int | str:
         second = read(lambda: pynvml.nvmlDeviceGetMemoryInfo(device.handle, version=pynvml.nvmlMemory_v2))
         if second is None:
             return in_words(error)
-        used, reserved = int(second.used), int(second.reserved)  # which are one figure in the first version
+        used, reserved = int(second.used), int(second.reserved)  # one figure in the first version
     return "NVML: the memory in use is not available" if NOT_AVAILABLE_64 in (used, reserved) else used + reserved
 
 
@@ -268,7 +270,7 @@ def counters(device: Gpu) -> dict[str, Any]:
 def state(device: Gpu, before: dict[str, Any]) -> dict[str, Any]:
     """The GPU now, and what its counters counted since `before`; None for what cannot be read.
 
-    What held the clocks down, and who else computed, is what was seen at either end.
+    The causes that held the clocks down and the other processes are those seen before or after.
     """
     after = counters(device)
     reasons = _either(before, after, "throttle_reasons", operator.or_)
@@ -297,7 +299,7 @@ def sensors(device: Gpu) -> dict[str, Any]:
 
 
 def _temperature_c(device: Gpu) -> int | None:
-    """By the call's older name where the driver lacks the newer one, which alone gives it with its sign."""
+    """Uses the older call if the driver lacks the newer one, which alone gives the sign."""
     import pynvml
 
     sensor = pynvml.NVML_TEMPERATURE_GPU
@@ -309,13 +311,13 @@ def _temperature_c(device: Gpu) -> int | None:
 
 
 def _either(before: dict[str, Any], after: dict[str, Any], name: str, both: Callable[[int, int], int]) -> int | None:
-    """`both` of the two readings; the one that there is, where there is one; else None."""
+    """`both` of the two readings; the only reading if there is one; None if there is none."""
     there: list[int] = [found[name] for found in (before, after) if found.get(name) is not None]
     return functools.reduce(both, there) if there else None
 
 
 def _difference(before: float | None, after: float | None) -> float | None:
-    """None too where a counter went backwards: the driver was reloaded."""
+    """After minus before; None if one is missing, or if the counter went backwards because the driver was reloaded."""
     return None if before is None or after is None or after < before else after - before
 
 

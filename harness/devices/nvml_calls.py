@@ -1,8 +1,8 @@
-"""Single readings of NVML through nvidia-ml-py, as None or a reason where there is none.
+"""Single readings of NVML through nvidia-ml-py. A missing one is None or a reason.
 
 A device, a driver or a permission may refuse any call, an old library may lack it, and a driver may answer with all
-bits set, which means "not available": none of these is ever a number. Each function of nvidia-ml-py is named where it
-is called, and where it was renamed, by both names.
+bits set, which means "not available". None of these ever becomes a number. Each function of nvidia-ml-py is named in
+its call; a renamed one has both names there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ T = TypeVar("T")
 
 NOT_AVAILABLE: Final = 0xFFFFFFFF
 NOT_AVAILABLE_64: Final = 0xFFFFFFFFFFFFFFFF
-# The value's member by its type's number in nvml.h (an older nvidia-ml-py lacks the names), and what "absent" is in it.
+# By the type's number in nvml.h (an older nvidia-ml-py lacks the names): the value's member, and its value for
+# "absent".
 MEMBERS: Final[Mapping[int, tuple[str, float]]] = {
     0: ("dVal", math.nan),  # double
     1: ("uiVal", NOT_AVAILABLE),  # unsigned int
@@ -25,7 +26,7 @@ MEMBERS: Final[Mapping[int, tuple[str, float]]] = {
     5: ("siVal", -1),  # signed int
     6: ("usVal", 0xFFFF),  # unsigned short
 }
-ATTEMPTS: Final = 3  # at a list of processes that grows while it is read
+ATTEMPTS: Final = 3  # to read a list of processes that grows meanwhile
 
 
 def in_words(error: Exception | None) -> str:
@@ -38,15 +39,15 @@ def in_words(error: Exception | None) -> str:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What nvidia-ml-py raises: its own error of a library that is older than the call is no NVMLError, text that the
-    driver leaves unwritten need not decode, and an older nvidia-ml-py lacks the call itself."""
+    """What nvidia-ml-py raises. Its error for a library that is older than the call is not an NVMLError, text that the
+    driver does not write may not decode, and an older nvidia-ml-py lacks the call itself."""
     import pynvml
 
     return pynvml.NVMLError, pynvml.NVMLLibraryMismatchError, UnicodeDecodeError, AttributeError
 
 
 def never_split() -> tuple[type[Exception], ...]:
-    """How NVML says that a GPU has no MIG: one that cannot have it, and a library or an nvidia-ml-py from before it."""
+    """The errors of a GPU without MIG, and of a library or an nvidia-ml-py that is older than MIG."""
     import pynvml
 
     return (
@@ -57,7 +58,7 @@ def never_split() -> tuple[type[Exception], ...]:
 
 
 def read(call: Callable[[], T]) -> T | None:
-    """One reading; None where this device, driver or permission does not give it."""
+    """One reading; None if this device, driver or permission does not give it."""
     try:
         return call()
     except failures():
@@ -65,13 +66,13 @@ def read(call: Callable[[], T]) -> T | None:
 
 
 def number(call: Callable[[], int], absent: int = NOT_AVAILABLE) -> int | None:
-    """One reading; None also where the driver answers that it is not available."""
+    """One reading; None also if the driver answers that it is not available."""
     value = read(call)
     return None if value == absent else value
 
 
 def field(handle: Any, name: str) -> float | None:
-    """One field value, by the type that NVML says it has; `name` is its constant in nvidia-ml-py. None where it is not
+    """One field value, by the type that NVML reports; `name` is its constant in nvidia-ml-py. None if it is not
     supported or not available."""
     import pynvml
 
@@ -82,13 +83,13 @@ def field(handle: Any, name: str) -> float | None:
         return None
     member, absent = MEMBERS[found[0].valueType]
     value = float(getattr(found[0].value, member))
-    # Powers and times are what is asked for: neither is ever below 0.
+    # Only powers and times are read, which are never negative.
     return value if math.isfinite(value) and value >= 0 and value != float(absent) else None
 
 
 def _untouched(answer: Any) -> bool:
-    """Whether the driver left the answer as it was given to it: no time, no type, no bits. A field that it does not
-    know may come back so, with success."""
+    """Whether the driver left the answer unchanged: no time, no type, no bits. For a field that it does not know it may
+    do so and report success."""
     return not answer.timestamp and answer.valueType == 0 and not answer.value.ullVal
 
 
@@ -104,7 +105,7 @@ def throttle_reasons(handle: Any) -> int | None:
 
 
 def processes(handle: Any) -> list[int] | None:
-    """The numbers of the processes that compute on the device; None where the driver does not tell."""
+    """The IDs of the processes that compute on the device; None if the driver does not report them."""
     import pynvml
 
     for name in ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetComputeRunningProcesses_v2"):

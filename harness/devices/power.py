@@ -1,6 +1,6 @@
 """The mean power of a device over a stretch of work, from readings that a separate thread takes while the work runs.
 
-Between two iterations a device has just become idle, so it is read while it works. Nothing is timed meanwhile.
+Between two iterations the device is idle, so its power is read during the work. Nothing is timed meanwhile.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from harness.timing import perf_counter
 
 SAMPLE_S: Final = 0.02  # between two readings
 FEWEST: Final = 3
-COVERED: Final = 0.8  # of the stretch, between readings that follow each other
+COVERED: Final = 0.8  # share of the work that consecutive readings must cover
 
 
 class PowerReadings(Readings[float]):
@@ -24,12 +24,12 @@ class PowerReadings(Readings[float]):
         super().__init__(watts, SAMPLE_S, "power", clock)
 
     def mean_w(self) -> float | str:
-        """Watts by trapezoids over the readings, or the reason why there are too few. To be asked after the block. A
-        stretch in which the device told nothing is left out, and not bridged."""
+        """The mean watts by the trapezoidal rule, or the reason why there are too few readings. Call it after the
+        block. A gap in which the device reported nothing is left out and not interpolated."""
         if error := self.error():
             return f"the power could not be read: {error}"
         if not self.readings:
-            return "the device tells no power of its own"
+            return "the device does not report its power"
         told = len(self.values())
         pieces = [
             (end - start, (before + after) / 2)

@@ -1,7 +1,7 @@
-"""Other ways to compute attention, put in the place of torch's `scaled_dot_product_attention` for a whole process.
+"""Other implementations of attention, which replace torch's `scaled_dot_product_attention` in the whole process.
 
-timm, diffusers and transformers all look the function up in `torch.nn.functional` when they call it, so one exchange
-reaches every attention of every model, at no cost per call. torch's own choice (a fused kernel) is the default.
+timm, diffusers and transformers look the function up in `torch.nn.functional` in each call. One replacement therefore
+affects every attention of every model and costs nothing per call. By default torch chooses a fused kernel.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ def math_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """softmax(q kᵀ · scale) v, all weights in memory: (..., L, E), (..., S, E), (..., S, V) -> (..., L, V).
+    """softmax(q kᵀ · scale) v, with the whole matrix of weights in memory: (..., L, E), (..., S, E), (..., S, V) ->
+    (..., L, V).
 
-    Raises ValueError for dropout and grouped queries, which inference of these models does not have.
+    Raises ValueError for dropout and grouped queries, which inference of these models does not use.
     """
     import torch
 
     if dropout_p or enable_gqa:
-        raise ValueError("attention with dropout or grouped queries is not among these optimisations")
+        raise ValueError("this attention supports neither dropout nor grouped queries")
     weights = query @ key.transpose(-2, -1) * (scale if scale is not None else 1 / math.sqrt(query.shape[-1]))
     if is_causal:
         allowed = torch.ones(weights.shape[-2:], dtype=torch.bool, device=query.device).tril()
@@ -57,7 +58,7 @@ def sliced(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """The same for one item of the batch and one head at a time: the memory of one matrix of weights."""
+    """The same for one item of the batch and one head at a time. It needs memory for one matrix of weights."""
     import torch
 
     leading = query.shape[:-2]
@@ -81,7 +82,8 @@ def chunked(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """The same for BLOCKS blocks of queries one after the other: a block's share of the matrix of weights."""
+    """The same for BLOCKS blocks of queries, one after the other. It needs memory for one block's part of the
+    matrix."""
     import torch
 
     mask = attn_mask
@@ -97,7 +99,7 @@ def chunked(
 
 
 def by_kernel(name: str) -> Attention:
-    """torch's function with one kernel, named as in `torch.nn.attention.SDPBackend`: an error where it cannot run."""
+    """torch's function with one kernel, named as in `torch.nn.attention.SDPBackend`. It fails if that cannot run."""
 
     def attention(*arguments: Any, **options: Any) -> torch.Tensor:
         from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -108,7 +110,7 @@ def by_kernel(name: str) -> Attention:
     return attention
 
 
-_exchanged: list[Attention] = []  # torch's own function, while another one is in its place
+_exchanged: list[Attention] = []  # torch's own function, while another one replaces it
 
 
 def _torchs_own() -> Attention:
@@ -119,7 +121,7 @@ def _torchs_own() -> Attention:
 
 @contextmanager
 def exchanged(attention: Attention) -> Iterator[None]:
-    """`attention` in the place of torch's function; its own again afterwards."""
+    """Replaces torch's function by `attention`, and restores the previous one afterwards."""
     from torch.nn import functional
 
     before, own = functional.scaled_dot_product_attention, _torchs_own()
@@ -135,14 +137,14 @@ def exchanged(attention: Attention) -> Iterator[None]:
 
 @contextmanager
 def torchs_own() -> Iterator[None]:
-    """torch's function, whatever is in its place."""
+    """Restores torch's own function inside the `with` block."""
     with exchanged(_torchs_own()):
         yield
 
 
 @contextmanager
 def counted() -> Iterator[Callable[[], int]]:
-    """Counts the calls of whatever is in the function's place."""
+    """Counts the calls of the attention function that is in use."""
     from torch.nn import functional
 
     inner, calls = functional.scaled_dot_product_attention, 0

@@ -27,7 +27,7 @@ class Recorded:
 
 
 def recorded(workload: Workload, device: str) -> Recorded:
-    """Runs the workload's calibration batches, or the timed batch where it has none, with its networks as they are."""
+    """Runs the workload's calibration batches, or the timed batch if it has none, without changing its networks."""
     import torch
 
     from harness.numerics import precision

@@ -1,8 +1,8 @@
 """How many bits an int8 weight may have on this CPU without its matrix kernels saturating.
 
-On x86 without VNNI the kernels of ONNX Runtime and OpenVINO add two products of uint8 and int8 in 16 bits, which clips
-what is larger than 32,767: 255 times 127 twice is 64,770. With weights of 7 bits it never is. On such a CPU the error
-of digits_dit fell from 0.12 to 0.008 (dynamic) and from 0.056 to 0.018 (static) with one bit less.
+On x86 without VNNI the kernels of ONNX Runtime and OpenVINO add two products of uint8 and int8 in 16 bits. The sum can
+be 2 · 255 · 127 = 64,770, and it saturates at 32,767. With weights of 7 bits it never exceeds that limit. On such a CPU
+one bit less reduced the error of digits_dit from 0.12 to 0.008 (dynamic) and from 0.056 to 0.018 (static).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ ADDS_IN_32_BITS: Final = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})  # t
 
 
 def weight_bits() -> int:
-    """8, or 7 where the kernels for this CPU would saturate (also where an x86 CPU does not tell)."""
+    """8, or 7 if the kernels for this CPU would saturate, or if an x86 CPU does not report its instruction sets."""
     if platform.machine().lower() not in {"x86_64", "amd64"}:
         return 8
     return 8 if ADDS_IN_32_BITS & _flags() else 7
 
 
 def in_words(bits: int) -> str:
-    """For the facts of a row."""
+    """The number of bits and its reason, for the facts of a row."""
     return "8 bits" if bits == 8 else "7 bits: this CPU has no VNNI, and its kernels would saturate with 8"
 
 

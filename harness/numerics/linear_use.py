@@ -60,7 +60,7 @@ class Observed:
 
 
 def linears(module: torch.nn.Module) -> dict[str, torch.nn.Linear]:
-    """Every nn.Linear of a module by qualified name, a shared one once."""
+    """Every nn.Linear of a module by qualified name. A shared layer occurs once."""
     import torch
 
     return {name: m for name, m in module.named_modules() if isinstance(m, torch.nn.Linear)}

@@ -1,8 +1,8 @@
-"""Optimisations by name: what people switch on beside a backend and a precision, each with proof that it did something.
+"""Optimisations by name: changes beside backend and precision, each with evidence that it took effect.
 
-A case names none, one, or several joined by "+". One that cannot be had here, or that changes nothing in this model
-(tiling of a picture that fits in one tile, a fused projection that is fused already), makes the row `skipped` with the
-reason: a row must not carry a name that did nothing. Adding one is one entry here.
+A case names none, one, or several joined by "+". One that is not available here, or that changes nothing in this model
+(tiling of an image that fits in one tile, projections that are already fused), makes the row `skipped` with the reason.
+No row is therefore named after an optimisation without effect. A new optimisation is one entry in this file.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from harness.types import Case, Component, Unavailable
 if TYPE_CHECKING:
     import torch
 
-# What an optimisation may need of a backend, and a backend may declare in `features`. A backend may add one of its own.
-MODULE: Final = "module"  # it runs the torch module itself, with torch's kernels
-EACH_CALL: Final = "each call"  # it runs the module's Python code in every call, and does not trace it once
-GRAD_MODE: Final = "grad mode"  # it calls torch's operators under the grad mode of the caller
-FREE_SHAPES: Final = "free shapes"  # it takes other batch and picture sizes than those of the example
+# The features that an optimisation may need and that a backend declares in `features`. A backend may define its own.
+MODULE: Final = "module"  # the backend runs the torch module itself, with torch's kernels
+EACH_CALL: Final = "each call"  # the backend runs the module's Python code in every call, and does not trace it
+GRAD_MODE: Final = "grad mode"  # the backend calls torch's operators under the grad mode of the caller
+FREE_SHAPES: Final = "free shapes"  # the backend accepts other batch and image sizes than those of the example
 NONE: Final = "none"
 NO_KERNEL: Final = ("No viable backend for scaled_dot_product_attention was found", "No available kernel")
 
-Change = Callable[[Sequence[Component]], str]  # changes the modules in place and says what it changed, in words
+Change = Callable[[Sequence[Component]], str]  # changes the modules in place and returns what it changed, in words
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimization:
-    """`group` is the choice that it is one of: a case may name one of a group. `change` is None where the backend does
-    it (a graph level, offloading) or the whole process (inference mode); `attention` takes the place of torch's.
-    `needs` is what a backend must declare in `features`; None where the changed module is all that it takes. It is for
-    the devices `only_on`, by default for all."""
+    """`group` is a set of alternatives, of which a case may name one. `change` is None if the backend (a graph level,
+    offloading) or the whole process (inference mode) applies the optimisation. `attention` replaces torch's function.
+    `needs` is the feature that a backend must declare in `features`, or None if the changed module suffices. `only_on`
+    are the devices that support it; by default all do."""
 
     label: str
     description: str
@@ -49,12 +49,12 @@ class Optimization:
 
     @property
     def backends(self) -> tuple[str, ...]:
-        """The registered backends that it is for, in alphabetical order."""
+        """The registered backends that support it, in alphabetical order."""
         return tuple(sorted(name for name, b in BACKENDS.items() if self.needs in (None, *getattr(b, "features", ()))))
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """The registered devices that it is for, in alphabetical order."""
+        """The registered devices that support it, in alphabetical order."""
         return tuple(sorted(name for name in DEVICES if self.only_on is None or name in self.only_on))
 
 
@@ -66,7 +66,7 @@ def names(case: Case) -> tuple[str, ...]:
 def canonical(value: Any) -> str | None:
     """`value` as a case holds it: names in alphabetical order, joined by "+"; None for "none".
 
-    Raises ValueError, in one line, for an unknown name, a name twice, or two of one group.
+    Raises ValueError, in one line, for an unknown name, a repeated name, or two names of one group.
     """
     if value is None or value == NONE:
         return None
@@ -80,13 +80,13 @@ def canonical(value: Any) -> str | None:
         group = OPTIMIZATIONS[name].group
         if group in groups:
             twice = groups[group] == name
-            raise ValueError(f"{name} twice" if twice else f"{groups[group]} and {name} exclude each other")
+            raise ValueError(f"{name} is named twice" if twice else f"{groups[group]} and {name} exclude each other")
         groups[group] = name
     return "+".join(found)
 
 
 def unavailable(case: Case, device: str) -> Reason | None:
-    """Why one of the case's optimisations cannot be had with its backend on `device`, or None."""
+    """Why one of the case's optimisations is not available with its backend on `device`, or None."""
     for name in names(case):
         entry = OPTIMIZATIONS[name]
         if case.backend not in entry.backends:
@@ -99,27 +99,28 @@ def unavailable(case: Case, device: str) -> Reason | None:
 
 @contextmanager
 def in_force(case: Case) -> Iterator[None]:
-    """Grad mode and attention of the case, for everything that is built and run in the block."""
+    """Applies the grad mode and attention of the case to everything that is built and run in the `with` block."""
     chosen = [entry.attention for name in names(case) if (entry := OPTIMIZATIONS[name]).attention is not None]
     with grad_mode(names(case)), attention.exchanged(chosen[0]) if chosen else nullcontext():
         yield
 
 
 def grad_mode(chosen: Sequence[str]) -> Any:
-    """`torch.inference_mode()` where it was asked for, else `torch.no_grad()`."""
+    """`torch.inference_mode()` if `chosen` names it, else `torch.no_grad()`."""
     import torch
 
     return torch.inference_mode() if "inference_mode" in chosen else torch.no_grad()
 
 
 def apply(case: Case, components: Sequence[Component]) -> dict[str, str]:
-    """Changes the modules in place; optimisation -> what it changed. Called inside `in_force`. Raises Unavailable."""
+    """Changes the modules in place. Returns what each optimisation changed. Call it inside `in_force`. Raises
+    Unavailable."""
     return {name: change(components) for name in names(case) if (change := OPTIMIZATIONS[name].change) is not None}
 
 
 @contextmanager
 def kernels_or_unavailable(case: Case) -> Iterator[None]:
-    """Raises Unavailable, with torch's words, where the attention kernel that the case names cannot run there."""
+    """Raises Unavailable, with torch's message, if the attention kernel that the case names cannot run."""
     chosen = next((name for name in names(case) if OPTIMIZATIONS[name].attention is not None), None)
     try:
         yield
@@ -132,8 +133,9 @@ def kernels_or_unavailable(case: Case) -> Iterator[None]:
 
 
 def reached(case: Case, components: Sequence[Component], device: str) -> dict[str, str]:
-    """The attention of the case -> how often each network calls it: one call of each as it is after the build, cast and
-    on the device, since a kernel that was not asked there is not proven. Raises Unavailable where none calls it."""
+    """How often each network calls the attention of the case, by optimisation. Each network is called once as the build
+    left it, cast and on the device, because only such a call proves that the kernel runs. Raises Unavailable if no
+    network calls it."""
     chosen = [name for name in names(case) if OPTIMIZATIONS[name].attention is not None]
     return {name: _attention_calls(name, case.precision, components, device) for name in chosen}
 
@@ -174,7 +176,7 @@ def _is_channels_last(weight: torch.Tensor) -> bool:
 
 
 def _fused_qkv(components: Sequence[Component]) -> str:
-    """Every attention of diffusers by itself: only some of its models have a switch for all of them (DiT has none)."""
+    """Fuses each attention separately, because only some models of diffusers can switch all of them (DiT cannot)."""
     fused = {c.name: sum(_fuse(module) for module in c.module.modules()) for c in components}
     if not any(fused.values()):
         raise Unavailable(Reason("no_projections"))
@@ -182,7 +184,7 @@ def _fused_qkv(components: Sequence[Component]) -> str:
 
 
 def _fuse(module: Any) -> bool:
-    """Fuses the projections of one attention where it is one of diffusers' plain ones; whether it was."""
+    """Fuses the projections of one attention if it is a plain one of diffusers. Returns whether it did."""
     if type(getattr(module, "processor", None)).__name__ != "AttnProcessor2_0" or module.fused_projections:
         return False
     from diffusers.models.attention_processor import FusedAttnProcessor2_0
@@ -201,7 +203,7 @@ def _tiled_vae(components: Sequence[Component]) -> str:
 
 
 def _divided_vae(components: Sequence[Component], name: str, switch: str, otherwise: str) -> str:
-    """Switches it on, and runs the VAE once to count how often its inner decoder is called."""
+    """Switches slicing or tiling on, and runs the VAE once to count the calls of its inner decoder."""
     able: list[tuple[Component, Any]] = [(c, m) for c in components for m in c.module.modules() if hasattr(m, switch)]
     if not able:
         raise Unavailable(Reason("no_vae", {"optimization": name}))
@@ -230,31 +232,33 @@ def _add(name: str, label: str, description: str, group: str, **more: Any) -> No
 _CUDA = frozenset({"cuda"})
 
 _add(
-    "attention_math", "math attention", "softmax(q kᵀ) v as three operators, the whole matrix of weights in memory",
+    "attention_math", "math attention", "softmax(q kᵀ) v as three operators, with the whole matrix in memory",
     "attention", attention=attention.math_attention,
 )  # fmt: skip
 _add(
-    "attention_sliced", "sliced attention", "the same for one item and one head at a time: less memory",
+    "attention_sliced", "sliced attention", "math attention for one item and one head at a time, with less memory",
     "attention", attention=attention.sliced,
 )  # fmt: skip
 _add(
-    "attention_chunked", "chunked attention", f"the same for {attention.BLOCKS} blocks of queries, one after the other",
+    "attention_chunked", "chunked attention",
+    f"math attention for {attention.BLOCKS} blocks of queries, one after the other",
     "attention", attention=attention.chunked,
 )  # fmt: skip
 _add(
-    "attention_flash", "flash attention", "torch's flash kernel, and an error where it cannot run",
+    "attention_flash", "flash attention", "torch's flash kernel; the row is skipped if it cannot run",
     "attention", attention=attention.by_kernel("FLASH_ATTENTION"), only_on=_CUDA,
 )  # fmt: skip
 _add(
-    "attention_efficient", "memory-efficient attention", "torch's memory-efficient kernel, or an error",
+    "attention_efficient", "memory-efficient attention",
+    "torch's memory-efficient kernel; the row is skipped if it cannot run",
     "attention", attention=attention.by_kernel("EFFICIENT_ATTENTION"), only_on=_CUDA,
 )  # fmt: skip
 _add(
-    "attention_cudnn", "cuDNN attention", "cuDNN's fused kernel, and an error where it cannot run",
+    "attention_cudnn", "cuDNN attention", "cuDNN's fused kernel; the row is skipped if it cannot run",
     "attention", attention=attention.by_kernel("CUDNN_ATTENTION"), only_on=_CUDA,
 )  # fmt: skip
 _add(
-    "channels_last", "channels last", "weights of convolutions in the memory format NHWC",
+    "channels_last", "channels last", "convolution weights in the memory format NHWC",
     "memory format", change=_channels_last,
 )  # fmt: skip
 _add(
@@ -262,19 +266,19 @@ _add(
     "projections", change=_fused_qkv, needs=None,
 )  # fmt: skip
 _add(
-    "vae_slicing", "VAE slicing", "the VAE decodes one picture of the batch at a time: less memory",
+    "vae_slicing", "VAE slicing", "the VAE decodes one image of the batch at a time, with less memory",
     "VAE slicing", change=_sliced_vae, needs=EACH_CALL,
 )  # fmt: skip
 _add(
-    "vae_tiling", "VAE tiling", "the VAE decodes overlapping tiles: less memory for large pictures",
+    "vae_tiling", "VAE tiling", "the VAE decodes overlapping tiles, with less memory for large images",
     "VAE tiling", change=_tiled_vae, needs=EACH_CALL,
 )  # fmt: skip
 _add(
-    "model_cpu_offload", "model CPU offload", "each network is moved to the GPU for its turn, whole (accelerate)",
+    "model_cpu_offload", "model CPU offload", "each network is moved to the GPU as a whole while it runs (accelerate)",
     "offload", needs=EACH_CALL, only_on=_CUDA,
 )  # fmt: skip
 _add(
-    "sequential_cpu_offload", "sequential CPU offload", "each layer is moved to the GPU for its turn (accelerate)",
+    "sequential_cpu_offload", "sequential CPU offload", "each layer is moved to the GPU while it runs (accelerate)",
     "offload", needs=EACH_CALL, only_on=_CUDA,
 )  # fmt: skip
 _add(
@@ -282,10 +286,10 @@ _add(
     "grad mode", needs=GRAD_MODE,
 )  # fmt: skip
 _add(
-    "dynamic_batch", "dynamic batch", "an export (TensorRT: an engine) that takes other batch sizes, too",
+    "dynamic_batch", "dynamic batch", "an export (TensorRT: an engine) that also accepts other batch sizes",
     "free batch", needs=FREE_SHAPES,
 )  # fmt: skip
 _add(
-    "dynamic_size", "dynamic size", "an export that takes other picture sizes, too (TensorRT: from half to twice)",
+    "dynamic_size", "dynamic size", "an export that also accepts other image sizes (TensorRT: half to twice the size)",
     "free size", needs=FREE_SHAPES,
 )  # fmt: skip

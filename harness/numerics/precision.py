@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def recipe_of(precision: str) -> str | None:
-    """The name of the quantiser of linear layers, whatever the rest of the network is in; None where there is none."""
+    """The name of the quantiser of linear layers, whatever the precision of the rest; None if it quantises nothing."""
     quantiser = PRECISIONS[precision].quantiser
     return None if quantiser is None else quantiser.name
 
@@ -73,7 +73,7 @@ def waits_for_gpu(precision: str) -> bool:
 
 
 def too_old(precision: str) -> Reason | None:
-    """Why the tensor cores of this GPU do not compute in `precision`, or None where they do. The row would run in
+    """Why the tensor cores of this GPU do not compute in `precision`, or None if they do. Such a row would run in
     another precision under this name, or fail."""
     import torch
 
@@ -86,7 +86,7 @@ def too_old(precision: str) -> Reason | None:
 def of_component(component: Component, row: str) -> str:
     """The precision in which a component runs in a row of precision `row`: with `force_upcast`, fp32 takes the place of
     fp16. The form in which it is exported follows the same rule."""
-    if not component.force_upcast or row not in PRECISIONS:  # a form of an export's own has no other
+    if not component.force_upcast or row not in PRECISIONS:  # a recipe that only the exporter knows
         return row
     return PRECISIONS[row].upcast or row
 
@@ -117,8 +117,8 @@ def upcast_warnings(components: Iterable[Component], row: str) -> tuple[Reason, 
 
 @contextmanager
 def applied(precision: str) -> Iterator[None]:
-    """Sets the fp32 mode of matrix products and convolutions for the time of the block, whatever a plugin has set for
-    the whole process: TF32 on a GPU, and bf16 in fp32 products on a CPU, are on only where the row asks for them."""
+    """Sets the fp32 mode of matrix products and convolutions inside the `with` block, whatever a plugin has set for the
+    whole process. TF32 on a GPU and bf16 in fp32 products on a CPU are on only if the row requests them."""
     import torch
 
     switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
@@ -129,7 +129,7 @@ def applied(precision: str) -> Iterator[None]:
         for switch in switches:
             switch.allow_tf32 = tf32
         if not tf32 and "tf32" in _fp32_modes():
-            raise RuntimeError("torch.backends.fp32_precision was set to tf32 by a plugin, which a row cannot undo")
+            raise RuntimeError("a plugin set torch.backends.fp32_precision to tf32, and a row cannot undo that")
         yield
     finally:
         for switch, value in zip(switches, before, strict=True):
@@ -159,8 +159,9 @@ def _fp32_modes() -> set[str]:
 
 
 def placed(module: torch.nn.Module, precision: str, device: str) -> torch.nn.Module:
-    """`module` itself on `device`, with its weights in the base type of `precision`. It is moved tensor by tensor, and
-    torch converts on the host what it copies from there (ATen's cuda/Copy.cu), so a GPU never holds a wider copy."""
+    """`module` itself on `device`, with its weights in the base type of `precision`. It is moved tensor by tensor.
+    torch converts on the host the tensors that it copies from there (ATen's cuda/Copy.cu), so a GPU never holds a wider
+    copy."""
     return module.to(device, dtype_of(precision))
 
 
@@ -188,7 +189,7 @@ def one_tensor(found: Any, network: object) -> torch.Tensor:
     if isinstance(found, torch.Tensor):
         return found
     name = type(getattr(network, "_orig_mod", network)).__name__  # torch.compile's wrapper is not the user's class
-    raise NotOneTensor(f"the network {name} returns {_kind(found)} where one tensor is wanted: {_mend(found)}")
+    raise NotOneTensor(f"the network {name} returns {_kind(found)} but it must return one tensor: {_mend(found)}")
 
 
 def _kind(found: Any) -> str:
@@ -214,7 +215,7 @@ def _mend(found: Any) -> str:
     elif hasattr(found, "logits"):
         taken = ".logits"
     if not taken:
-        return "wrap it in a torch.nn.Module whose forward returns the tensor that counts"
+        return "wrap it in a torch.nn.Module whose forward returns the one output tensor"
     return f"wrap it in a torch.nn.Module whose forward ends in `return self.network(*inputs){taken}`"
 
 
@@ -251,9 +252,9 @@ def weights_of(module: torch.nn.Module) -> dict[str, Any]:
 def mismatch(
     elements_by_dtype: Mapping[str, int], precision: str, row: Mapping[str, int] | None = None
 ) -> Reason | None:
-    """Why the weights read back are not of the precision asked for; None where they are. Where these are only the
-    weights of some components, `row` has those of all: the type that the precision is named after must be in a row, but
-    not in each of its components, of which one may have no layer to quantise."""
+    """Why the weights that were read back are not of the requested precision; None if they are. If these are the
+    weights of some components only, `row` has those of all. The type that the precision is named after must occur in
+    the row, but not in each component, because a component may have no layer to quantise."""
     wanted: Precision = PRECISIONS[precision]
     floating, of_row = (_floating(found) for found in (elements_by_dtype, elements_by_dtype if row is None else row))
     if not of_row.get(wanted.weights):
@@ -264,6 +265,6 @@ def mismatch(
 
 
 def _floating(elements_by_dtype: Mapping[str, int]) -> dict[str, int]:
-    """The weights that a precision decides on: those that float or that are quantised."""
+    """The weights whose type a precision determines: those that are floating-point or quantised."""
     named_after = {precision.weights for precision in PRECISIONS.values()}
     return {d: n for d, n in elements_by_dtype.items() if d.startswith(("float", "bfloat")) or d in named_after}

@@ -1,8 +1,8 @@
-"""Quantises a torch module in place, as the record of a precision says (`harness.numerics.precisions`), and inspects
-the result.
+"""Quantises a torch module in place, as the record of a precision defines it (`harness.numerics.precisions`), and
+inspects the result.
 
 Only linear layers are quantised, and only those that the network calls and that multiply by their own weight
-(`harness.numerics.linear_use`): one rule for every precision.
+(`harness.numerics.linear_use`). This rule holds for every precision.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Census:
-    """Linear layers of one network by name: all of them, those in int8 or fp8, and why others were to be left alone."""
+    """Linear layers of one network by name: all of them, those in int8 or fp8, and why others stay unquantised."""
 
     layers: tuple[str, ...]
     quantised: frozenset[str]
     left: Mapping[str, Reason]
 
     def fault(self, network: str) -> Reason | None:
-        """Which layers ought to be quantised and are not, or None."""
+        """The reason that names the layers that should be quantised and are not, or None."""
         forgotten = [name for name in self.layers if name not in self.quantised and name not in self.left]
         if not forgotten:
             return None
@@ -50,7 +50,7 @@ class Census:
 def left_out(
     module: torch.nn.Module, precision: str, ranges: Ranges, unfit: Mapping[str, Reason] | None = None
 ) -> dict[str, Reason]:
-    """The linear layers, by name, that stay unquantised, and why; to be called before `quantise`. `unfit` comes from
+    """The linear layers that stay unquantised, by name, and why. Call it before `quantise`. `unfit` comes from
     observing the network's calls (`linear_use.observed`)."""
     quantiser = PRECISIONS[precision].quantiser
 
@@ -66,7 +66,7 @@ def left_out(
 
 
 def census(module: torch.nn.Module, left: Mapping[str, Reason]) -> Census:
-    """Read back from the module, after `quantise`; `left` is what `left_out` said before it."""
+    """The census of a module after `quantise`; `left` is what `left_out` returned before it."""
     import torch
 
     classic = torch.ao.nn.quantized.dynamic.Linear
@@ -97,7 +97,7 @@ def with_torchao(
     def any_linear(layer: torch.nn.Module, _name: str) -> bool:  # torchao's own filter skips some subclasses
         return isinstance(layer, torch.nn.Linear)
 
-    for name, layer in layers.items():  # layer by layer: torchao would quantise a shared one twice, and fail
+    for name, layer in layers.items():  # layer by layer, because torchao would quantise a shared one twice and fail
         own = config(name, layer)
         own.set_inductor_config = False  # True would change inductor's settings for the rest of the process
         quantize_(layer, own, filter_fn=any_linear)
@@ -105,13 +105,13 @@ def with_torchao(
 
 
 def is_quantised(weight: torch.Tensor) -> bool:
-    """Whether a weight is one of torchao's quantised tensors, of 8 bits an element or fewer."""
+    """Whether a weight is one of torchao's quantised tensors, with 8 bits per element or fewer."""
     return hasattr(weight, "__tensor_flatten__") and _bits(weight) <= 8
 
 
 def stored_dtype(weight: torch.Tensor) -> str:
-    """The dtype in which the values of a weight are stored: "float16"; "int4" where a quantised tensor says so itself
-    or holds two values a byte."""
+    """The dtype in which the values of a weight are stored: "float16"; "int4" if a quantised tensor declares it or
+    holds two values per byte."""
     stated = getattr(weight, "target_dtype", None)
     held = _values(weight).dtype if stated is None else stated
     name = str(held).removeprefix("torch.").replace("qint8", "int8")
@@ -120,8 +120,8 @@ def stored_dtype(weight: torch.Tensor) -> str:
 
 
 def _values(weight: torch.Tensor) -> Any:
-    """The part of a quantised tensor that holds its values, and not the scales: the largest one of integers or of one
-    byte an element. The tensor itself if it is plain."""
+    """The part of a quantised tensor that holds its values and not the scales: the largest one of integers or of one
+    byte per element. For a plain tensor it is the tensor itself."""
 
     def rank(part: torch.Tensor) -> tuple[bool, int]:
         narrow = part.element_size() == 1 or not part.is_floating_point()
@@ -131,13 +131,13 @@ def _values(weight: torch.Tensor) -> Any:
 
 
 def _bits(weight: torch.Tensor) -> int:
-    """Bits an element."""
+    """Bits per element."""
     part = _values(weight)
     return int(8 * part.numel() * part.element_size() // max(weight.numel(), 1))
 
 
 def on_gpu(layer: torch.nn.Module) -> bool:
-    """Whether a linear layer's weight lies on a GPU."""
+    """Whether a linear layer's weight is on a GPU."""
     return bool(layer.weight.is_cuda)
 
 
@@ -164,7 +164,7 @@ def inner_tensors(tensor: Any) -> list[Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Both quantisers warn of their own deprecations on every call."""
+    """Suppresses the deprecation warnings that both quantisers give in every call."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

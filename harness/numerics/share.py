@@ -93,7 +93,7 @@ def facts(shares: Shares) -> dict[str, Any]:
 
 
 def fault(shares: Shares, precision: str) -> Reason | None:
-    """Why a row is quantised in name only, or None."""
+    """The reason if no weight of a row with a quantised precision is quantised, else None."""
     whole = total(shares)
     if not shares or whole.quantised:
         return None

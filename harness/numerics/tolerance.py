@@ -1,12 +1,13 @@
 """How far an output may be from the fp32 eager output of the same seed, by precision and kind of output.
 
-Sampled images may drift along the trajectory without getting worse, so their bounds are wider, and the quality metrics
-judge the rest. The bounds are far above what was measured on a CPU with AVX-512, in all of its backends (the column
-`relative_error`, worst item, of `imgbench run precision`): digits_vit fp32 0.0000, fp16 0.0009, bf16 0.014, int8
-0.023; digits_dit and digits_sd at 10 steps fp32 0.0000, fp16 0.0007, bf16 0.0098, int8 0.033. With random weights
+Sampled images may drift along the trajectory without becoming worse, so their bounds are wider. The quality metrics
+show whether they became worse. The bounds are far above what was measured on a CPU with AVX-512, in all of its backends
+(the column `relative_error`, worst item, of `imgbench run precision`): digits_vit fp32 0.0000, fp16 0.0009, bf16 0.014,
+int8 0.023; digits_dit and digits_sd at 10 steps fp32 0.0000, fp16 0.0007, bf16 0.0098, int8 0.033. With random weights
 (`imgbench run precision_full`): ViT-B/16 fp16 0.0011, bf16 0.0090, int8 0.044; DiT-S/2 at 2 steps fp32 0.0000, bf16
-0.032, int8 0.15. OpenVINO's bf16 has 0.029 there, and had 0.42, which is beyond its bound, when it rounded the angles
-of the timestep's sinusoid to bf16, and so 999 to 1000. fp8 and tf32 have bounds by their mantissas, not by measurement.
+0.032, int8 0.15. OpenVINO's bf16 has 0.029 there. It had 0.42, beyond its bound, when it rounded the angles of the
+timestep's sinusoid to bf16, which turns 999 into 1000. The bounds of fp8 and tf32 follow from their mantissas, not from
+measurement.
 
 int8 over bf16 or fp16 has the bounds of int8, because its errors are as far below them: digits_vit 0.026 over bf16 and
 0.016 over fp16, digits_dit at 10 steps 0.016 and 0.015, ViT-B/16 0.028 over bf16 (the worst recipe measured, eager,
@@ -50,8 +51,8 @@ def tolerance(precision: str, kind: str) -> Tolerance:
 
 
 def repeat_ceiling(precision: str, kind: str) -> float:
-    """The largest allowed relative error between two outputs of one network for one input: summing in another order
-    gives no more. It is a fraction of the tolerance of the precision."""
+    """The largest allowed relative error between two outputs of one network for one input. Summation in another order
+    causes no larger one. It is a fraction of the tolerance of the precision."""
     return REPEAT_SHARE * tolerance(precision, kind).error_ceiling
 
 

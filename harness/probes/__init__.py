@@ -1,9 +1,9 @@
-"""Probes by name: each makes its own pass over the step, so that none disturbs the latency samples.
+"""Probes by name. Each makes a pass of its own, so that none affects the latency samples.
 
-Adding a metric is one file here: `@probe("name", order=..., metrics=(Metric(...),))` on a function Trial -> Findings. A
-probe runs in the order of its number; one with `first_process_only` runs in the first process of a case only. One with
-a `state` has the machine's state during its whole pass recorded under that name. A probe that makes the process slower
-has the number AFTER_CONTROL_WORKLOAD or a higher one, and nothing is timed after it.
+A new metric is one file here: `@probe("name", order=..., metrics=(Metric(...),))` on a function Trial -> Findings.
+Probes run in the order of their numbers. One with `first_process_only` runs in the first process of a case only. For
+one with a `state` the machine's state during its whole pass is recorded under that name. A probe that makes the process
+slower has the number AFTER_CONTROL_WORKLOAD or a higher one, and nothing is timed after it.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ CALLS = Metric(
 
 @probe("counts", order=70, metrics=(PARAMETERS, CALLS))
 def counts(trial: Trial) -> Findings:
-    """Parameters from the work identity, and the calls counted over every iteration so far."""
+    """The parameters from the work identity, and the calls that were counted in all iterations so far."""
     counter = trial.counter
     calls = {name: count / counter.iterations for name, count in counter.calls.items()}
     return Findings(

@@ -41,14 +41,17 @@ def _joules(name: str, label: str, kind: Kind, description: str) -> Metric:
 
 
 GROSS = _joules(
-    "energy_per_image_j", "Energy per image", "energy", "joules of the device per image, idle share included"
+    "energy_per_image_j",
+    "Energy per image",
+    "energy",
+    "joules of the device per image, including what it draws when idle",
 )
-# A difference of two figures, and small where the work hardly heats the device: its relative noise has no bound.
+# A difference of two figures, which is small if the work draws little power: its relative noise has no bound.
 NET = _joules(
     "energy_net_per_image_j",
     "Net energy per image",
     "advisory",
-    "joules per image less what the idle device draws meanwhile",
+    "joules per image minus what the idle device draws in the same time",
 )
 POWER = Metric(
     name="mean_power_w",
@@ -98,7 +101,7 @@ def energy(trial: Trial) -> Findings:
 
 
 def _findings(meter: EnergyMeter, idle_w: float | None, work: Window) -> Findings:
-    """`idle_w` is None where the counter did not move while the device was idle: no device draws nothing."""
+    """`idle_w` is None if the counter did not move while the device was idle, because an idle device draws power."""
     facts = _facts(meter, idle_w, work)
     if _inconsistent(work, CREDIBLE):
         reason = Reason("energy_not_credible", _of(meter, **_both(work), limit=CREDIBLE))

@@ -1,15 +1,15 @@
 """How close the output is to the fp32 eager output of the same seed: the price of a precision or a backend.
 
-Computed on the timed batch, an item at a time. The cosine of images is taken after subtracting the reference's mean
-value: two bright pictures have a raw cosine of 0.9 whatever they show. A cosine is blind to scale, and a mean to one
-item in ten, so the relative error is judged too: the length of the difference over that of the reference around its
-mean: 0 if they are equal, 1 for a constant image of that mean, about 1.4 for an unrelated image of equal contrast. The
-row is invalid if the mean cosine is below its floor, the mean error above its ceiling, or the worst item's error above
-ITEM times that ceiling (at most LARGEST_ITEM: an unrelated image is wrong in any precision). The facts hold them all.
+The metrics are computed on the timed batch, item by item. The cosine of images is taken after the reference's mean
+value is subtracted, because two bright images have a raw cosine of 0.9 whatever they show. A cosine does not show a
+change of scale, and a mean does not show one wrong item in ten. The relative error is therefore checked too. It is the
+norm of the difference over the norm of the reference around its mean: 0 for equal images, 1 for a constant image of
+that mean, about 1.4 for an unrelated image of equal contrast. The row is invalid if the mean cosine is below its floor,
+the mean error above its ceiling, or the worst item's error above ITEM times that ceiling (at most LARGEST_ITEM: an
+unrelated image is wrong in any precision). The facts contain all of these figures.
 
-The bounds are in `harness.numerics.tolerance`. Every process of a case is checked; the figures come from the first.
-Where the
-reference is not computed within its time, all figures are missing with the reason, and the row has the warning
+The bounds are in `harness.numerics.tolerance`. Every process of a case is checked; the figures come from the first. If
+the reference is not computed within its time, all figures are missing with the reason, and the row has the warning
 `unchecked`.
 """
 
@@ -37,8 +37,8 @@ COSINE = Metric(
     label="Cosine to fp32",
     better="higher",
     kind="quality_continuous",
-    description="cosine between the output and the fp32 eager output of the same seed, a sample an item of the timed "
-    "batch; of images after subtracting the reference's mean",
+    description="cosine between the output and the fp32 eager output of the same seed, one sample per item of the "
+    "timed batch; for images after the reference's mean is subtracted",
     summary="mean",
 )
 ERROR = Metric(
@@ -47,8 +47,8 @@ ERROR = Metric(
     label="Error to fp32",
     better="lower",
     kind="advisory",
-    description="length of the difference from the fp32 eager output over the length of that output around its mean, a "
-    "sample an item of the timed batch; the row's figure is the worst item's",
+    description="norm of the difference from the fp32 eager output over the norm of that output around its mean, one "
+    "sample per item of the timed batch; the row's figure is that of the worst item",
     summary="max",
 )
 DIFFERENCE = Metric(
@@ -75,13 +75,13 @@ AGREEMENT = Metric(
     label="Top-1 agreement",
     better="higher",
     kind="quality_continuous",
-    description="share of items with the same top-1 class as fp32 eager; over the quality set where there is one",
+    description="share of items with the same top-1 class as fp32 eager; over the quality set if there is one",
     summary="mean",
 )
 
 
 def fault(samples: Samples, allowed: Tolerance) -> Reason | None:
-    """Why outputs of this closeness are not those of the reference, or None."""
+    """Why outputs with these differences from the reference are invalid, or None."""
     cosine, errors = statistics.fmean(samples[COSINE.name]), samples[ERROR.name]
     if not cosine >= allowed.cosine_floor:
         return Reason("cosine_below", {"cosine": cosine, "floor": allowed.cosine_floor})

@@ -137,7 +137,7 @@ def _kernels(events: Iterable[Any]) -> list[tuple[str, float]]:
 
 
 def _is_kernel(event: Any) -> bool:
-    """By the activity type that kineto gives, where this torch passes it on; else by the event's name."""
+    """Whether an event is a kernel: by kineto's activity type if this torch reports it, else by the event's name."""
     activity = getattr(event, "activity_type", None)
     return activity == "kernel" if activity else not event.name.startswith(("Memcpy", "Memset"))
 

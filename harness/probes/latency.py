@@ -47,8 +47,8 @@ DEVICE_TIME = Metric(
     kind="advisory",
     description="median seconds of the same iterations between two CUDA events, by the GPU's own clock",
 )
-CLOCKS_AGREE = 0.05  # of the wall clock
-LAUNCH_S = 1e-4  # of a synchronisation, which only the wall clock sees
+CLOCKS_AGREE = 0.05  # difference of the two clocks, as a share of the wall clock
+LAUNCH_S = 1e-4  # of a synchronisation, which only the wall clock includes
 
 
 @probe("latency", order=10, metrics=(LATENCY, DEVICE_TIME))
@@ -128,8 +128,9 @@ def _on_cpu(output: object) -> torch.Tensor:
 
 
 def _meanwhile(trial: Trial, state: dict[str, Any]) -> dict[str, Any]:
-    """The machine's state during the samples. Where two processes take turns, this one cannot tell the other one from a
-    stranger on the CPU, and the referee counts for both: then it is the GPU's alone."""
+    """The machine's state during the samples. If two processes take turns, neither can distinguish the other from
+    unrelated processes on the CPU, and the driver counts the CPU time for both. The state is then that of the GPU
+    alone."""
     if trial.turns is None:
         return {contention.LATENCY_PASS: state}
     return {"gpu": state["gpu"]} if "gpu" in state else {}
@@ -150,7 +151,7 @@ def _device_time(
 
 
 def _clocks(wall: list[float], samples: dict[str, list[float]]) -> Reason | None:
-    """The warning of two clocks that tell different times."""
+    """The warning that the two clocks disagree."""
     if DEVICE_TIME.name not in samples:
         return None
     host, device = statistics.median(wall), statistics.median(samples[DEVICE_TIME.name])
@@ -191,7 +192,7 @@ def _interval(found: sampling.Sampled) -> dict[str, float]:
 
 
 def _imprecise(found: sampling.Sampled, trial: Trial) -> Reason | None:
-    """The warning of a process that spent its time and does not know its own median as well as was asked for."""
+    """The warning that the process ended before the interval of its median was within the target."""
     target = trial.protocol.target_interval
     if target is None or found.interval is None or found.interval <= target:
         return None

@@ -1,7 +1,7 @@
-"""Whether the answers are right: the model's own judge over its evaluation set, with the row's backend and precision.
+"""How good the outputs are: the model's quality metrics on its evaluation set, in the row's backend and precision.
 
-The model says what to run and how to score it (`Workload.quality`); this probe runs it through the very forwards that
-were timed, at the row's batch size. Random weights have no quality, and the row says so.
+The model defines what to run and how to score it (`Workload.quality`). This probe runs it through the forwards that
+were timed, at the row's batch size. Random weights have no quality, which the row has as a fact.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MAX_PICTURES = 10
 
 @probe("quality", order=60, metrics=(), first_process_only=True)
 def quality(trial: Trial) -> Findings:
-    """Samples of the model's own quality metrics, pictures for the report, and agreement with fp32 eager."""
+    """Samples of the model's own quality metrics, images for the report, and agreement with fp32 eager."""
     judge = trial.workload.quality
     if judge is None:
-        return Findings(facts={"quality": "none: the weights are not trained for a task that imgbench can judge"})
+        return Findings(facts={"quality": "none: imgbench has no quality metric for these weights"})
     if not trial.protocol.quality:
         return Findings(missing={m.name: Reason("quality_off") for m in judge.metrics})
     outputs = _cat([trial.step(batch).cpu() for batch in judge.batches()])
@@ -55,7 +55,7 @@ def quality(trial: Trial) -> Findings:
 
 
 def _kept(judge: Quality, outputs: torch.Tensor) -> dict[str, Any]:
-    """What set distances are compared by later; baselines.stored.set_distance reads it."""
+    """What a later comparison of set distances needs; `baselines.stored.set_distance` reads it."""
     return {} if judge.keep is None else {"picture_set": dict(judge.keep(outputs))}
 
 
@@ -66,7 +66,7 @@ def _cat(tensors: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _save_pictures(folder: Path, case_id: str, outputs: torch.Tensor, judge: Quality) -> tuple[str, ...]:
-    """One strip of the first pictures as a PNG; its name relative to the run folder."""
+    """Writes one strip of the first images as a PNG. Returns its name relative to the run folder."""
     if judge.pictures is None:
         return ()
     import numpy as np

@@ -1,8 +1,8 @@
 """Where an iteration's time goes: each network, each denoising step, and the host code between them.
 
-A pass of its own with the device synchronised around every network. A denoising step lasts from one call of the
-denoiser to the next network's call, scheduler included. `stage_sum_s` adds the networks and the rest up, and is held
-against the undisturbed latency: a gap means that the stages overlap or that the pass was disturbed.
+This is a pass of its own, with the device synchronised around every network. A denoising step lasts from one call of
+the denoiser to the next network's call, scheduler included. `stage_sum_s` is the sum of the networks and the rest, and
+is compared with the latency. A difference means that the stages overlap or that this pass was contended.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OTHER = stage_metric(
 STEP = stage_metric(
     "denoise_step_s", "Denoising step", "seconds of one denoising step: the denoiser's call and the scheduler's"
 )
-SUM = stage_metric("stage_sum_s", "Sum of stages", "all stages of one iteration added up, to be held against latency_s")
+SUM = stage_metric("stage_sum_s", "Sum of stages", "sum of all stages of one iteration, for comparison with latency_s")
 
 
 def component_metric(component: str) -> Metric:
@@ -46,7 +46,7 @@ def component_metric(component: str) -> Metric:
 
 
 class Recorder:
-    """Stamps of every network call in an iteration: (name, start, stop) in seconds."""
+    """Records every network call in an iteration: (name, start, stop) in seconds."""
 
     def __init__(self, trial: Trial) -> None:
         self._now = trial.timer.now
@@ -98,7 +98,7 @@ def _of_iteration(
 
 
 def sum_warning(samples: dict[str, list[float]]) -> tuple[Reason, ...]:
-    """A warning where the stages' sum is not the latency, within the tolerance."""
+    """A warning if the sum of the stages differs from the latency by more than the tolerance."""
     if not samples.get("stage_sum_s") or not samples.get("latency_s"):
         return ()
     total, latency = statistics.median(samples["stage_sum_s"]), statistics.median(samples["latency_s"])

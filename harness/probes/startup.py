@@ -31,7 +31,7 @@ BUILD_CACHED = Metric(
     label="Build, cached",
     better="lower",
     kind="advisory",
-    description="the same where an earlier process of this case left its export or its compiled kernels",
+    description="the same if an earlier process of this case left its export or its compiled kernels",
 )
 CAPTURE = Metric(
     name="capture_s",

@@ -1,13 +1,13 @@
-"""Quantised layers over another base: the ranges of a Q/DQ file in fp32, put into the same network's file in fp16 or
-bf16, in int8 or fp8.
+"""Quantised layers over another base: applies the ranges of an fp32 Q/DQ file to the same network's file in fp16 or
+bf16, as int8 or fp8.
 
 The base file is torch's export of the network after its cast, so that what the network computes in fp32 on purpose (the
 angles of a timestep) stays in fp32. All else is in the base type, scales and biases too. In a strongly typed network of
-TensorRT the scale has the type of what is rounded: its Quantize takes fp32, fp16 or bf16, and its Dequantize gives
-those (docstrings of the bindings of 11.4). ONNX has scales of these types, and fp8, since opset 19.
+TensorRT the scale has the type of the tensor that is rounded: Quantize accepts fp32, fp16 or bf16, and Dequantize
+returns them (docstrings of the bindings of 11.4). ONNX has scales of these types, and fp8, since opset 19.
 
-A scale is rounded up to the base type, so that the largest value is never cut off. Weights are rounded from the fp32
-ones, by the scale that is in the file.
+A scale is rounded up to the base type, so that the largest value never saturates. Weights are rounded from the fp32
+ones with the scale in the file.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ SAME: Final = 0.02  # relative difference of a weight and its cast; a norm folde
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The numbers to which is rounded: the name of their type, the largest that is used, and whether weights have a
-    scale a channel or one for all."""
+    """The numbers to which values are rounded: the name of their type, the largest that is used, and whether weights
+    have one scale per channel or one in all."""
 
     name: str
     largest: float
     per_channel: bool
 
 
-INT8: Final = Grid(name="int8", largest=127.0, per_channel=True)  # what the quantiser's symmetric ranges reach
+INT8: Final = Grid(name="int8", largest=127.0, per_channel=True)  # the limit of the quantiser's symmetric ranges
 FP8: Final = Grid(name="float8_e4m3fn", largest=448.0, per_channel=False)  # it has no infinity
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rounded:
-    """What is rounded at a layer: the largest absolute values of its input and of its output, None where they are not
-    rounded, and the axis of the weight's channels, None where the quantiser gave it one scale."""
+    """What is rounded at a layer. The largest absolute values of its input and output are None if they are not rounded.
+    The axis of the weight's channels is None if the quantiser gave the weight one scale."""
 
     given: float | None
     gives: float | None
@@ -58,9 +58,9 @@ class Layer:
 
 
 def place(plain: Path, static: Path, base: Path, path: Path, large: bool, grid: Grid, dtype: str) -> None:
-    """Writes the network of `base`, whose weights are of type `dtype` ("float16"), with the layers on `grid` that are
-    int8 in `static`, the Q/DQ form of the fp32 file `plain`. `large`: weights beside the file. Raises ValueError where
-    `base` is another network."""
+    """Writes the network of `base`, whose weights are of type `dtype` ("float16"), with those layers on `grid` that are
+    int8 in `static`, the Q/DQ form of the fp32 file `plain`. With `large` the weights are in a second file. Raises
+    ValueError if `base` is another network."""
     import onnx
 
     ranges = _ranges(onnx.load(static, load_external_data=False).graph)
@@ -98,7 +98,7 @@ def _ranges(graph: Any) -> dict[str, Rounded]:
 
 def _layers(wide: Any, base: Any, ranges: Mapping[str, Rounded]) -> dict[str, Layer]:
     """The layers of `base` at which something is rounded, by the name of their output. Both graphs are exports of one
-    network, and have its layers in one order."""
+    network, with its layers in the same order."""
     from onnx import numpy_helper
 
     def heavy(graph: Any) -> list[Any]:
@@ -131,8 +131,8 @@ def _same(wide: np.ndarray, narrow: np.ndarray) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class _Written:
-    """The nodes and the new constants of the file that is written, with scales of the type `dtype`, and by the name of
-    a tensor what its readers read instead."""
+    """The nodes and the new constants of the output file, with scales of the type `dtype`. `pairs` gives, by the name
+    of a tensor, what its readers read instead."""
 
     grid: Grid
     dtype: str
@@ -141,7 +141,7 @@ class _Written:
     pairs: dict[str, str] = field(default_factory=dict)
 
     def rounded(self, tensor: str, largest: float) -> str:
-        """What `tensor` is on the grid up to `largest`: one Q/DQ pair, added for its first reader."""
+        """The name of `tensor` rounded to the grid up to `largest`. Its first reader adds the Q/DQ pair."""
         return self.pairs.get(tensor) or self.pair(tensor, tensor, largest, f"{tensor}_rounded")
 
     def pair(self, name: str, tensor: str, largest: float, result: str) -> str:
@@ -157,7 +157,7 @@ class _Written:
         return result
 
     def weight(self, name: str, layer: Layer, result: str) -> str:
-        """Adds the weight of `layer` on the grid, and what gives it as `result`."""
+        """Adds the weight of `layer` on the grid, and the node that dequantises it to `result`."""
         import numpy as np
 
         axis = layer.rounded.axis if self.grid.per_channel else None
@@ -180,7 +180,8 @@ class _Written:
 
 
 def _insert(graph: Any, layers: Mapping[str, Layer], written: _Written) -> None:
-    """Puts a Q/DQ pair before each reader of what is rounded, and int8 or fp8 in place of the weights of `layers`."""
+    """Inserts a Q/DQ pair before each reader of a rounded tensor, and replaces the weights of `layers` by int8 or
+    fp8."""
     after = {name: layer.rounded.gives for name, layer in layers.items() if layer.rounded.gives is not None}
     outputs = {output.name for output in graph.output}
     for node in graph.node:
@@ -193,7 +194,7 @@ def _insert(graph: Any, layers: Mapping[str, Layer], written: _Written) -> None:
             if name in after:
                 node.input[position] = written.rounded(name, after[name])
         written.nodes.append(node)
-        if result in after and result in outputs:  # it keeps its name, and what is rounded to give it gets another
+        if result in after and result in outputs:  # an output keeps its name; the unrounded tensor is renamed
             node.output[0] = f"{result}_unrounded"
             written.pair(result, node.output[0], after[result], result)
     used = {name for node in written.nodes for name in node.input}
@@ -204,7 +205,7 @@ def _insert(graph: Any, layers: Mapping[str, Layer], written: _Written) -> None:
 
 
 def _rounded_weight(weight: np.ndarray, axis: int | None, grid: Grid, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """(the weight on the grid, its scale of type `dtype`): a scale a channel of `axis`, or one for all."""
+    """(the weight on the grid, its scale of type `dtype`): one scale per channel of `axis`, or one in all."""
     import numpy as np
 
     others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis % weight.ndim)
@@ -226,7 +227,7 @@ def _up(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _dtype(name: str) -> np.dtype:
-    """numpy's type, or one that it lacks."""
+    """The numpy dtype, or that of ml_dtypes for a type that numpy lacks."""
     import ml_dtypes
     import numpy as np
 

@@ -1,16 +1,14 @@
 """ONNX files of a workload's networks: one export for ONNX Runtime, OpenVINO and TensorRT.
 
-A recipe is what stands in the file: fp32, fp16 and bf16 (the module cast before torch.export reads it), int8_dynamic
-(ONNX Runtime's quantiser, MatMul and Gemm, weights per channel), int8_weight_only (MatMulNBits with 8 bits, blocks of
+A recipe is the form of a file: fp32, fp16 and bf16 (the module cast before torch.export reads it), int8_dynamic (ONNX
+Runtime's quantiser, MatMul and Gemm, weights per channel), int8_weight_only (MatMulNBits with 8 bits, blocks of
 weights), int8_static (Q/DQ nodes with ranges from real inputs, `harness.backends.onnx.static`), int8_static_unsigned
-(the same
-for ONNX Runtime's CPU kernels) and fp8_e4m3 (the same in fp8 for TensorRT, `harness.backends.onnx.fp8`). The rest of
-these files
-is in fp32, but for int8_weight_only and int8_static with the suffix _fp16 or _bf16 and for fp8_e4m3, which is over bf16
-(`harness.backends.onnx.base`). `for_cpu` names the form of a recipe with weights of 7 bits, where this CPU needs it
-(`harness.numerics.int8_saturation`). Every file passes onnx.checker with full shape inference before anybody may run
-it. Files are kept by recipe and by the work's hash (calibrated ones also by what the case asks of its networks), with
-the seconds that they took beside them.
+(the same for ONNX Runtime's CPU kernels) and fp8_e4m3 (the same in fp8 for TensorRT, `harness.backends.onnx.fp8`). The
+rest of these files is in fp32, except for int8_weight_only and int8_static with the suffix _fp16 or _bf16 and for
+fp8_e4m3, which is over bf16 (`harness.backends.onnx.base`). `for_cpu` names the form of a recipe with weights of 7
+bits, where this CPU needs it (`harness.numerics.int8_saturation`). Every file passes onnx.checker with full shape
+inference before it is run. Files are stored by recipe and by the work's hash (calibrated ones also by what the case
+requests of its networks), together with the seconds that their export took.
 """
 
 from __future__ import annotations
@@ -44,13 +42,13 @@ if TYPE_CHECKING:
 
     from harness.backends import BuildRequest
 
-# What an export imports: torch's compiler too, whose import would else be counted as the first export's time.
+# The modules that an export imports. One is torch's compiler, whose import the first export's time would else include.
 LIBRARIES: Final = ("torch._inductor.compile_fx", "torch.onnx._internal.exporter._core", "onnxscript")
-# What makes the files: onnxruntime has the quantiser of all integer ones.
+# The packages that make the files. onnxruntime has the quantiser of all integer ones.
 PACKAGES: Final = ("onnxruntime-gpu", "onnxruntime", "onnx")
 OPSET: Final = 20
 BF16_OPSET: Final = 22  # the first whose Conv takes bf16
-LARGE: Final = 1.5e9  # bytes: protobuf's limit is 2 GB, and beyond this weights lie beside the file
+LARGE: Final = 1.5e9  # bytes: protobuf's limit is 2 GB, so larger weights are in a second file
 INTEGER_OPERATORS: Final = ("MatMulInteger", "ConvInteger", "MatMulNBits")
 DYNAMIC_OPERATORS: Final = ("MatMul", "Gemm")
 SEVEN_BITS: Final = "_7bit"
@@ -89,7 +87,7 @@ def exported(components: Sequence[Component], request: BuildRequest, recipe: str
 
 
 def facts_of(files: Sequence[OnnxFile]) -> dict[str, Any]:
-    """What a row says of the files that it runs."""
+    """The facts of a row about the files that it runs."""
     free = {f.component: dict(f.free) for f in files if f.free}
     return {
         "export_s": sum(f.export_s for f in files),
@@ -99,15 +97,15 @@ def facts_of(files: Sequence[OnnxFile]) -> dict[str, Any]:
 
 
 def free_axes(x: torch.Tensor, optimizations: Sequence[str]) -> tuple[int, ...]:
-    """The dimensions of an input that its network takes in any size: (N, ...) with dynamic_batch, height and width of
-    pictures and latents (N, C, H, W) with dynamic_size."""
+    """The dimensions of an input that may have any size: N of (N, ...) with dynamic_batch; height and width of images
+    and latents (N, C, H, W) with dynamic_size."""
     asked = [axes for name, (_, axes) in FREED.items() if name in optimizations]
     return tuple(axis for axes in asked for axis in axes if axis == 0 or x.ndim == 4)
 
 
 def for_cpu(recipe: str) -> str:
     """The recipe whose weights do not make the integer kernels of this CPU saturate: int8_dynamic or int8_dynamic_7bit.
-    Any other than int8_dynamic and int8_static is itself."""
+    Only int8_dynamic and int8_static have such a recipe; any other is returned unchanged."""
     saturating = recipe in {"int8_dynamic", "int8_static"} and int8_saturation.weight_bits() == 7
     return f"{recipe}{SEVEN_BITS}" if saturating else recipe
 
@@ -148,7 +146,7 @@ def _exported(component: Component, request: BuildRequest, recipe: str) -> OnnxF
 
 
 def _keep(made: Path, folder: Path) -> None:
-    """Moves the finished folder to its place; another process may have been first, which is as good."""
+    """Moves the finished folder to its place. If another process was first, its folder stays."""
     try:
         made.rename(folder)
     except OSError:
@@ -157,7 +155,7 @@ def _keep(made: Path, folder: Path) -> None:
 
 
 def _make(component: Component, request: BuildRequest, recipe: str, folder: Path) -> str | None:
-    """Writes model.onnx into `folder`; what the ranges came from, where it needs any."""
+    """Writes model.onnx into `folder`. Returns the source of the ranges; None if the recipe needs none."""
     path = folder / "model.onnx"
     if recipe in PRECISIONS and recipe_of(recipe) is None:
         _write(component, recipe, path, request.optimizations)
@@ -200,8 +198,8 @@ def _parts(recipe: str) -> tuple[str, str]:
 
 
 def _plain(component: Component, request: BuildRequest, base: str) -> Path:
-    """The network's file in `base`, made where it is not there yet. The module stays in fp32: the calibration of the
-    next network may run this one."""
+    """The network's file in `base`, which is exported if it does not exist yet. The module stays in fp32, because the
+    calibration of the next network may run this one."""
     path = request.exports / f"{component.name}-{base}-{request.work()}" / "model.onnx"
     if not path.exists():
         module = component.module if base == "fp32" else copy.deepcopy(component.module.to("cpu"))
@@ -210,7 +208,7 @@ def _plain(component: Component, request: BuildRequest, base: str) -> Path:
 
 
 def _write(component: Component, recipe: str, path: Path, optimizations: Sequence[str]) -> None:
-    """Writes the file, with the free dimensions that are asked for. Raises Unavailable where one is not."""
+    """Writes the file with the requested dynamic dimensions. Raises Unavailable if one of them is a constant."""
     import onnx
     import torch
 
@@ -221,7 +219,7 @@ def _write(component: Component, recipe: str, path: Path, optimizations: Sequenc
         inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in inputs)
     free = [free_axes(x, optimizations) for x in inputs]
     if "dynamic_batch" in optimizations:
-        # An example of one item would make one a constant.
+        # With an example of one item torch.export would make the batch size 1 a constant.
         inputs = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in inputs)
     shapes = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in free) if any(free) else None
     opset = BF16_OPSET if recipe == "bf16" else OPSET
@@ -243,7 +241,8 @@ def _write(component: Component, recipe: str, path: Path, optimizations: Sequenc
     program.save(str(path), external_data=_bytes_of(module) > LARGE)
     model = onnx.load(path, load_external_data=False)
     onnx_rewrites.apply(model.graph)
-    # The exporter's shapes of transposed weights contradict what checkers and quantisers infer: let them infer all.
+    # The exporter's shapes of transposed weights contradict those that checkers and quantisers infer, so they infer
+    # all.
     del model.graph.value_info[:]
     onnx.save(model, path)
     dims = [i.type.tensor_type.shape.dim for i in model.graph.input]
@@ -257,7 +256,7 @@ def _is_one_tensor(program: Any) -> bool:
 
 
 def _fixed(component: str, free: Sequence[Sequence[int]], optimizations: Sequence[str]) -> Reason:
-    """Which of the dimensions that this network was to leave free it has as constants."""
+    """The reason that the export made requested dynamic dimensions constant."""
     axes = {axis for one in free for axis in one}
     asked = {name: what for name, (what, own) in FREED.items() if name in optimizations and axes & set(own)}
     told = {"optimizations": list(asked), "axes": list(asked.values()), "component": component}
@@ -333,7 +332,7 @@ def element_bytes(data_type: int) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantisers recommend a preprocessing that torch's exporter has done, print progress, and import slowly."""
+    """Suppresses the quantisers' warnings and log, which recommend a preprocessing that torch's exporter has done."""
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)
     try:

@@ -1,8 +1,9 @@
 """What ONNX Runtime's own profile proves of one call: which provider ran each node, and which ran in integers.
 
-A node on another provider makes the row invalid. One kind is let pass, where a dimension is free: ONNX Runtime computes
-shapes on the CPU on purpose, beside a GPU too. A node is one of those if all that it gives is a few integers; it is
-counted under a name of its own. TensorRT shows a whole subgraph as one node, so that integers inside it are not seen.
+A node on another provider makes the row invalid. There is one exception, for dynamic dimensions: ONNX Runtime
+deliberately computes shapes on the CPU, even if there is a GPU. A node counts as such if its outputs are only a few
+integers, and it has a name of its own in the counts. TensorRT reports a whole subgraph as one node, so its integer
+layers are not visible.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Profile = Mapping[tuple[str, str], int]  # (operator, provider) -> nodes that ra
 
 
 def profile(events: Iterable[Mapping[str, Any]], free_shapes: bool) -> Profile:
-    """Nodes that ran, of a session's profile; with `free_shapes` those that only compute shapes stand apart."""
+    """The nodes that ran, from a session's profile. With `free_shapes` those that only compute shapes are separate."""
     found: Counter[tuple[str, str]] = Counter()
     for event in events:
         if event.get("cat") == "Node" and str(event["name"]).endswith("_kernel_time"):
@@ -41,7 +42,8 @@ def profile(events: Iterable[Mapping[str, Any]], free_shapes: bool) -> Profile:
 
 
 def gives_a_shape(outputs: Iterable[Mapping[str, Iterable[int]]]) -> bool:
-    """Whether outputs, as the profile describes them ({"int64": [4]}), are all a few integers, and there is one."""
+    """Whether outputs, as the profile describes them ({"int64": [4]}), are only a few integers. False if there are
+    none."""
     described = [(kind, math.prod(dims)) for output in outputs for kind, dims in output.items()]
     return bool(described) and all(kind in INTEGERS and size <= A_FEW for kind, size in described)
 
@@ -54,7 +56,7 @@ def in_words(found: Profile) -> dict[str, int]:
 def fault(
     profiles: Mapping[str, Profile], wanted: str, precision: str, integer_layers: Mapping[str, int]
 ) -> Reason | None:
-    """Why what ran is not what was asked: a node elsewhere, or a quantised layer that ran in floating point."""
+    """Why what ran is not what was requested: a node elsewhere, or a quantised layer that ran in floating point."""
     ran: Counter[tuple[str, str]] = Counter()
     for found in profiles.values():
         ran.update(found)

@@ -1,7 +1,8 @@
-"""Whether an execution provider of ONNX Runtime can be had here: a package that lists it may still not load it.
+"""Whether ONNX Runtime can load an execution provider on this machine.
 
-ONNX Runtime names the providers that it was built with, whatever else is installed. What one needs beside it, as
-`libnvinfer.so.10` for TensorRT's, is found out by asking the loader, whose answer is the reason.
+ONNX Runtime lists all providers that it was built with, even if a library that one needs is missing, such as
+`libnvinfer.so.10` for TensorRT's. This module therefore loads the provider's library. The message of the dynamic loader
+is the reason.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ LIBRARIES: Final = {
 }
 NEEDS: Final = {
     "CUDAExecutionProvider": "CUDA and cuDNN of the version that this onnxruntime-gpu was built for",
-    "TensorrtExecutionProvider": "the TensorRT that this onnxruntime-gpu was built for (libnvinfer.so.10 is of "
-    "tensorrt-cu13<11), in an environment of its own where backend tensorrt, which speaks 11, is used too",
+    "TensorrtExecutionProvider": "the TensorRT that this onnxruntime-gpu was built for (libnvinfer.so.10 is in "
+    "tensorrt-cu13<11), in a separate environment if the backend tensorrt, which needs TensorRT 11, is used too",
 }
 
 
 @cache
 def unloadable(provider: str) -> Reason | None:
-    """Why the library of `provider` cannot be loaded, in the loader's words, or None; None for one without a library.
-    What was loaded stays loaded."""
+    """Why the library of `provider` cannot be loaded, in the loader's words, or None. It is also None for a provider
+    without a library of its own. A loaded library stays loaded."""
     import onnxruntime
 
     folder = Path(onnxruntime.__file__).parent / "capi"

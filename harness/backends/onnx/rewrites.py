@@ -1,7 +1,7 @@
-"""Rewrites of the graph that torch's exporter gives: three constructs that a checker or a provider does not accept.
+"""Rewrites of three constructs in the exporter's graph that a checker or a provider does not accept.
 
-A rewrite changes no number: it writes the same function in another form. It reads the element types that the exporter
-noted, so it comes before those notes are dropped.
+A rewrite changes no value: it expresses the same function in another form. It reads the element types that the exporter
+stored, so it runs before they are removed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """int8_static in ONNX: Q/DQ nodes around MatMul and Conv, symmetric, weights per channel, biases in fp32.
 
-That is the form that TensorRT 11 and OpenVINO take. ONNX Runtime's CPU kernels want unsigned activations (with signed
-ones they are five times slower, and a convolution between the two stays in fp32): `unsigned` moves every zero point
-from 0 to 128, which is the same grid of values. `quantised_layers` says how many layers must then run in integers.
+TensorRT 11 and OpenVINO accept this form. ONNX Runtime's CPU kernels need unsigned activations: with signed ones they
+are five times slower, and a convolution between the two stays in fp32. `unsigned` therefore moves every zero point from
+0 to 128, which is the same grid of values. `quantised_layers` counts the layers that must then run in integers.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def quantise(
     kinds: Sequence[str] = HEAVY,
 ) -> None:
     """Writes the Q/DQ form of the fp32 file `plain`; ranges are the largest values seen in `calls`, the network's
-    inputs. `large`: weights beside the file; `narrow`: weights of 7 bits (`harness.numerics.int8_saturation`); `kinds`:
-    operators whose inputs become int8."""
+    inputs. With `large` the weights are in a second file, with `narrow` they have 7 bits
+    (`harness.numerics.int8_saturation`). `kinds` are the operators whose inputs become int8."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -65,9 +65,10 @@ def quantise(
 
 
 def _round_nothing_else(graph: Any) -> None:
-    """Gives what is not quantised the values before rounding: the quantiser lets all that read a quantised tensor read
-    the rounded one, the norm or the residual beside a quantised layer too (digits_sd in OpenVINO: the worst picture was
-    off by 0.19 instead of 0.03). Not behind a convolution, whose kernels give integers."""
+    """Gives layers that are not quantised the values before rounding. The quantiser gives the rounded ones to every
+    reader of a quantised tensor, for example to a norm or a residual beside a quantised layer (digits_sd in OpenVINO:
+    the worst image had an error of 0.19 instead of 0.03). Readers of a convolution are not changed, because its kernels
+    return integers."""
     made_by = {output: node for node in graph.node for output in node.output}
     before = {}  # rounded tensor -> the one that was rounded
     for node in graph.node:
@@ -85,7 +86,8 @@ def _round_nothing_else(graph: Any) -> None:
 
 
 def is_quantised(node: Any, made_by: Mapping[str, Any]) -> bool:
-    """Whether a layer's input and weight are both dequantised right before it. A product of two activations is none."""
+    """Whether a layer's input and weight are both dequantised right before it. False for a product of two
+    activations."""
     if node.op_type not in HEAVY:
         return False
     given = [made_by[name] for name in node.input[:2] if name in made_by]
@@ -114,9 +116,9 @@ def quantised_layers(graph: Any) -> int:
 
 
 def without_gemm(model: Any) -> Any:
-    """The same network with a MatMul and an Add for each Gemm of weights: ONNX Runtime has an integer kernel for a
-    MatMul with Q/DQ inputs and a float output, and for a Gemm only where its bias is quantised too, which TensorRT does
-    not take."""
+    """The same network with a MatMul and an Add for each Gemm of weights. ONNX Runtime has an integer kernel for a
+    MatMul with Q/DQ inputs and a float output. For a Gemm it has one only if the bias is quantised too, which TensorRT
+    does not accept."""
     from onnx import helper, numpy_helper
 
     graph = model.graph
@@ -149,14 +151,14 @@ def without_gemm(model: Any) -> Any:
 
 
 def _kept_in_fp32(graph: Any, kinds: Sequence[str]) -> list[str]:
-    """Nodes of `kinds` that int8_static and fp8 leave alone.
+    """Nodes of `kinds` that int8_static and fp8 leave unquantised, of three sorts.
 
-    Products of two activations: a softmax over hundreds of tokens lies below one step of an int8 range up to 1. The
-    first layer, which reads the network's input: a sampler's latents may grow a hundredfold from the first step to the
-    last, and one range for all of them carries nothing of the first (DiT-S/2 with random weights: cosine 0.61 for the
-    first call's output, 0.9999 without). And the small layers that turn time, size and pooled text into a vector: they
-    take no time, and one range for all values of a sinusoid carries too little (quantised, they also stop OpenVINO
-    2026.4 in its constant folding).
+    Products of two activations: the values of a softmax over hundreds of tokens are below one step of an int8 range up
+    to 1. The first layer, which reads the network's input: a sampler's latents may grow a hundredfold from the first
+    step to the last, and in one range for all of them those of the first step are lost (DiT-S/2 with random weights:
+    the output of the first call has a cosine of 0.61, and of 0.9999 if the layer is in fp32). The small layers that
+    turn time, size and pooled text into a vector: they take almost no time, and one range for all values of a sinusoid
+    is too coarse. If they are quantised, OpenVINO 2026.4 also fails in its constant folding.
     """
     weights = {tensor.name for tensor in graph.initializer}
     inputs = {value.name for value in graph.input}
@@ -169,7 +171,7 @@ def _kept_in_fp32(graph: Any, kinds: Sequence[str]) -> list[str]:
     ]
     first = [node for node in heavy if inputs & set(node.input)]
     kept = [node.name for node in (*small, *first)]
-    # A network of nothing but first layers is quantised all the same: there would be no int8 in it.
+    # A network that consists of first layers only is quantised nevertheless, because nothing else in it could be int8.
     return kept if len(set(kept)) < len(heavy) else [node.name for node in small]
 
 

@@ -1,8 +1,8 @@
 """TensorRT 11, native: each component's ONNX file built into an engine, and the engine called on torch's tensors.
 
-The precision is the ONNX file's (strongly typed networks); int8 and fp8 are by its Q/DQ nodes, and the rest is in the
-type that the precision names: fp32 for int8_static, fp16 for int8_static_fp16, bf16 for fp8_e4m3. What was built is
-read back: the types of inputs and layers from the engine, its hash and size. Not yet proven on hardware.
+The ONNX file determines the precision (strongly typed networks). Its Q/DQ nodes select int8 and fp8, and the rest is in
+the type that the precision names: fp32 for int8_static, fp16 for int8_static_fp16, bf16 for fp8_e4m3. The types of
+inputs and layers, the hash and the size are read back from the engine. Not yet proven on hardware.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ RECIPES: Final = {
     "int8_static_fp16": "int8_static_fp16",
     "fp8_e4m3": "fp8_e4m3",
 }
-INSPECTED: Final[Mapping[str | None, str]] = {"int8_static": "Int8", "fp8_e4m3": "FP8"}  # the inspector's words
+INSPECTED: Final[Mapping[str | None, str]] = {"int8_static": "Int8", "fp8_e4m3": "FP8"}  # the inspector's names
 NOT_HERE: Final[Mapping[str | None, Reason]] = {
     "int8_dynamic": Reason("tensorrt_no_dynamic_ranges"),
     "int8_dynamic_classic": Reason("tensorrt_no_torch_module"),
     "int8_weight_only": Reason("tensorrt_no_weight_only"),
 }
-FUSED: Final = 3  # quantised layers that one of the engine's may stand for: query, key and value as one product
-VERSION: Final = 11  # the first whose networks are strongly typed only
+FUSED: Final = 3  # quantised layers that the engine may fuse into one: query, key and value as one product
+VERSION: Final = 11  # the first in which every network is strongly typed
 LAYERS_KEPT: Final = 10
-LARGEST: Final = 4  # times the case's batch, where the engine is to serve a range of them
-SIDE: Final = 2  # from that part of the case's height and width to so many times them, likewise
-ALIGNED: Final = 8  # how often a diffusers U-Net halves: three times
+LARGEST: Final = 4  # with dynamic_batch, the largest batch is this many times the case's
+SIDE: Final = 2  # with dynamic_size, sides range from 1 / SIDE of the case's to SIDE times it
+ALIGNED: Final = 8  # 2**3, because a diffusers U-Net halves each side three times
 
 
 @BACKENDS.add("tensorrt")
@@ -88,7 +88,7 @@ class TensorRT:
         """Exports, builds or loads every engine. Raises EngineError, and what the exporter raises."""
         from harness.backends.tensorrt import engine as tensorrt_engine
 
-        cached, wanted = cached_before(request), request.precision  # no closure keeps the request and its torch modules
+        cached, wanted = cached_before(request), request.precision  # a closure over the request would keep its modules
         files = onnx_export.exported(components, request, RECIPES[wanted])
         _off_the_gpu(components)
         ranges = {c.name: _ranges(c, request.optimizations) for c in components}
@@ -140,8 +140,8 @@ def _off_the_gpu(components: Sequence[Component]) -> None:
 
 
 def _ranges(component: Component, optimizations: Sequence[str]) -> list[Range]:
-    """One profile range an input: the case's shape alone, or with a batch of 1 to LARGEST times the case's, or a height
-    and width of half to SIDE times."""
+    """One range of shapes per input: the case's shape alone, or with a batch from 1 to LARGEST times the case's, or
+    with a height and width from 1 / SIDE of the case's to SIDE times them."""
     from harness.backends.tensorrt.engine import Range
 
     found = []
@@ -156,8 +156,8 @@ def _ranges(component: Component, optimizations: Sequence[str]) -> list[Range]:
 
 
 def _smallest_side(side: int) -> int:
-    """A SIDE-th of the case's side, rounded up to what the case's own side is a multiple of, up to
-    ALIGNED. A U-Net halves and doubles, and is exported for sides that it can halve as often."""
+    """The case's side divided by SIDE, rounded up to a multiple of the greatest common divisor of the case's side and
+    ALIGNED. A U-Net halves and doubles its sides, and its export requires sides that it can halve as often."""
     step = math.gcd(side, ALIGNED)
     return math.ceil(side / SIDE / step) * step
 
@@ -178,9 +178,9 @@ def _slowest(engine: Engine, component: Component) -> dict[str, float]:
 def _verify(
     found: Mapping[str, tuple[Mapping[str, str], Layers]], precisions: Mapping[str, str], quantised: Mapping[str, int]
 ) -> Reason | None:
-    """Why the engines are not of the precisions asked for, or None; `precisions` and `quantised` are by component.
-    Inputs and output must have the type of what is not quantised. Of int8_static and fp8_e4m3 as many layers must
-    compute in int8 or fp8 as were quantised, as far as fusing lets that be said."""
+    """Why the engines are not of the requested precisions, or None; `precisions` and `quantised` are by component.
+    Inputs and output must have the type of what is not quantised. Of the layers quantised in int8_static and fp8_e4m3,
+    at least one in FUSED must compute in int8 or fp8, because the engine may fuse the others into it."""
     kind, total = None, 0
     for name, (dtypes, layers) in found.items():
         precision = precisions[name]

@@ -5,8 +5,8 @@ Networks are strongly typed: the precision is that of the ONNX file, and no buil
 flag, which is on unless it is cleared. An engine belongs to one GPU model and one version of TensorRT, so both are in
 its key, with the file's bytes, the range of shapes, TF32 and the workspace. The duration of its build is stored beside
 the engine, and every case that uses the engine reports it. The digest of the engine's bytes is stored too: an engine
-that was altered since is built anew. Once the layers have been read, the inspector's text is stored beside the engine
-as well (`.layers.json`).
+file that was changed since is built again. Once the layers have been read, the inspector's text is stored beside the
+engine as well (`.layers.json`).
 
 Written against the real API of 11.4; not yet proven on hardware.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 DEVICE: Final = "cuda"
-ENGINES: Final = "engines"  # the folder of them, in the one of the exports
+ENGINES: Final = "engines"  # the folder of engines, inside that of the exports
 WORKSPACE_BYTES: Final = 4 * 2**30
 ALIGNMENT: Final = 256  # bytes
 Shape = tuple[int, ...]
@@ -41,7 +41,7 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Smallest, likeliest and largest shape of one input: an optimisation profile's three numbers."""
+    """Smallest, optimal and largest shape of one input, as in an optimisation profile."""
 
     minimum: Shape
     optimum: Shape
@@ -50,8 +50,8 @@ class Range:
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """`engines` is the folder that all cases of a run share; `timings` the file of TensorRT's timing cache, of one case
-    alone: with another case's timings a build would be as fast as the cases before it let it be."""
+    """`engines` is the folder that all cases of a run share; `timings` is the file of TensorRT's timing cache, which
+    belongs to one case. With the timings of other cases the build time would depend on which cases ran before."""
 
     engines: Path
     timings: Path
@@ -59,8 +59,8 @@ class Places:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A serialised engine on disk. `built` tells that this process made it, `build_s` how long that took whoever did;
-    `digest` is of its bytes."""
+    """A serialised engine on disk. `built` says whether this process built it. `build_s` is the duration of the build
+    in the process that built it. `digest` is that of its bytes."""
 
     path: Path
     built: bool
@@ -70,7 +70,7 @@ class Plan:
 
 
 def key_of(onnx_file: Path, ranges: Sequence[Range], tf32: bool) -> str:
-    """A short hash of what decides which engine comes out: file and weights, shapes, flags, GPU, TensorRT."""
+    """A short hash of everything that determines the engine: file and weights, shapes, flags, GPU, TensorRT."""
     import tensorrt
     import torch
 
@@ -85,7 +85,7 @@ def key_of(onnx_file: Path, ranges: Sequence[Range], tf32: bool) -> str:
 
 
 def plan(onnx_file: Path, ranges: Sequence[Range], places: Places, tf32: bool, timer: Timer) -> Plan:
-    """The engine of `onnx_file`, kept or built now. Raises EngineError."""
+    """The engine of `onnx_file`, from the cache or built now. Raises EngineError."""
     path = places.engines / f"{onnx_file.parent.name}-{key_of(onnx_file, ranges, tf32)}.engine"
     about = path.with_suffix(".json")
     known = _known(path, about)
@@ -100,7 +100,7 @@ def plan(onnx_file: Path, ranges: Sequence[Range], places: Places, tf32: bool, t
 
 
 def _known(path: Path, about: Path) -> tuple[str, float] | None:
-    """(digest, seconds) of a kept engine that is as it was written; None where it must be built."""
+    """(digest, seconds of the build) of a cached engine that is unchanged; None if it must be built."""
     try:
         told = json.loads(about.read_text())
         return (told["digest"], float(told["build_s"])) if told["digest"] == _digest(path) else None
@@ -126,7 +126,7 @@ def _build(onnx_file: Path, ranges: Sequence[Range], timing_cache: Path, tf32: b
         raise EngineError(f"TensorRT's parser refused {onnx_file.parent.name}: {said}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector can tell each layer's type
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector reports each layer's type
     if tf32:
         config.set_flag(trt.BuilderFlag.TF32)
     else:
@@ -143,7 +143,8 @@ def _build(onnx_file: Path, ranges: Sequence[Range], timing_cache: Path, tf32: b
 
 
 def _made(make: Callable[[], Any], what: str) -> Any:
-    """What a factory of TensorRT makes; where it gives nothing, as without a GPU, its binding says TypeError."""
+    """The object that a TensorRT factory returns. If there is none, as without a GPU, its binding raises TypeError,
+    which becomes an EngineError."""
     try:
         return make()
     except TypeError as error:
@@ -151,7 +152,7 @@ def _made(make: Callable[[], Any], what: str) -> Any:
 
 
 def _use_timing_cache(config: Any, path: Path) -> None:
-    """The timing cache of an earlier build where TensorRT takes it, else a new one: it only saves time."""
+    """Uses the timing cache of an earlier build if TensorRT accepts it, else a new one. It only saves time."""
     kept = path.read_bytes() if path.exists() else b""
     for content in (kept, b"") if kept else (b"",):
         cache = config.create_timing_cache(content)
@@ -161,7 +162,7 @@ def _use_timing_cache(config: Any, path: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """The whole file or none of it, also where two processes build at once."""
+    """Writes the file atomically, because two processes may build at once."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_bytes(content)
     partial.replace(path)
@@ -199,7 +200,7 @@ class Engine:
         self.inputs = [n for n in names if self.engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
         outputs = [n for n in names if self.engine.get_tensor_mode(n) == trt.TensorIOMode.OUTPUT]
         if len(outputs) != 1:
-            raise EngineError(f"an engine of one output was expected; this one has {', '.join(outputs) or 'none'}")
+            raise EngineError(f"the engine must have one output; this one has {', '.join(outputs) or 'none'}")
         self.output = outputs[0]
         self._dtypes = {name: torch_dtype(self.engine.get_tensor_dtype(name)) for name in names}
         # On torch's default stream TensorRT would synchronise the whole device in every call.
@@ -223,7 +224,7 @@ class Engine:
         self._stream.wait_stream(current)
         if not context.execute_async_v3(self._stream.cuda_stream):
             raise EngineError(f"execute_async_v3 failed: {tensorrt_log.reason()}")
-        current.wait_stream(self._stream)  # so that `given` may be freed and `result` read in the order of torch's work
+        current.wait_stream(self._stream)  # later torch work may then free `given` and read `result`
         return result
 
     def _new_context(self) -> Any:
@@ -280,7 +281,7 @@ class Engine:
                 self.seconds[layer_name] = self.seconds.get(layer_name, 0.0) + ms * 1e-3
 
         context = self._new_context()
-        self._run(context, inputs)  # the first call loads kernels, between the marks of the profiler
+        self._run(context, inputs)  # the first call loads kernels, whose time the profiler would include
         profiler = Profiler()
         context.profiler = profiler
         self._run(context, inputs)
@@ -289,7 +290,7 @@ class Engine:
 
 
 def _aligned(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, copied where it begins inside another's memory: TensorRT asks for 256 bytes (NvInferRuntime.h)."""
+    """The tensor, or a copy if its address is not a multiple of ALIGNMENT, as TensorRT requires (NvInferRuntime.h)."""
     return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
 
 
@@ -310,5 +311,5 @@ def torch_dtype(dtype: Any) -> torch.dtype:
         trt.DataType.FP8: torch.float8_e4m3fn,
     }
     if dtype not in known:
-        raise EngineError(f"an input or output of type {dtype}, which torch does not have")
+        raise EngineError(f"an input or output has the type {dtype}, which torch does not have")
     return known[dtype]

@@ -1,5 +1,5 @@
-"""The layers of a TensorRT engine, as its inspector reports them: which types they give, and which compute in int8 or
-fp8.
+"""The layers of a TensorRT engine, as its inspector reports them: the types of their outputs, and which of them compute
+in int8 or fp8.
 
 Besides TensorRT's own layers ("CaskConvolution", "Reformat") the list contains those of its compiler, Myelin: "gemm",
 "fusion", "kgen". A kernel that Myelin generated is named after its operations: "__myl_FcMulAdd_myl0_7" multiplies by a
@@ -22,7 +22,7 @@ TYPE_KEYS: Final = ("Datatype", "Format/Datatype")
 DATATYPE: Final = re.compile(
     r"\b(Float8E4M3|Float|Half|BFloat16|FP32|FP16|BF16|FP8|FP4|UInt8|Int8|Int4|Int32|Int64|Bool)\b"
 )
-SAME: Final = {"Float8E4M3": "FP8"}  # two words for one type
+SAME: Final = {"Float8E4M3": "FP8"}  # two names of one type
 UNKNOWN: Final = "unknown"
 NARROW: Final = ("Int8", "FP8")
 NO_PRODUCTS: Final = frozenset(
@@ -34,7 +34,7 @@ PRODUCT: Final = re.compile(r"Fc(?![a-z])|[Gg]emm|MatMul")
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
-    """`types` counts the types that the layers give, {"Half": 120, "Float": 3}. `quantised` counts the layers that
+    """`types` counts the types of the layers' outputs, {"Half": 120, "Float": 3}. `quantised` counts the layers that
     multiply and that read int8 or fp8 or have such weights, {"Int8": 48}. A mere change of format does not count. Nor
     does a generated kernel without a product, which may convert its input to a wider type for a product elsewhere."""
 
@@ -48,7 +48,7 @@ class Layers:
 
 
 def described(text: str) -> Layers:
-    """What the inspector's JSON says of an engine's layers."""
+    """The layers of an engine, from the inspector's JSON."""
     layers = [layer for layer in json.loads(text).get("Layers", []) if isinstance(layer, dict)]
     types = Counter(_type_of(output) for layer in layers for output in layer.get("Outputs", []))
     quantised = {kind: sum(_computes_in(kind, layer) for layer in layers) for kind in NARROW}

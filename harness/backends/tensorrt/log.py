@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 KEPT: Final = 50  # messages since `forget`; the first ones name the cause
-# Warnings of tactics that the builder skips because they need more memory than is free, which also a build has that
-# succeeds. They explain the one error that says that no tactic is left.
+# Warnings of tactics that the builder skips because they need more memory than is free. A build that succeeds has them
+# too, so they only explain the error that no tactic is left.
 OF_MEMORY: Final = ("could not be allocated", "insufficient memory", "memory is insufficient")
 NO_TACTIC: Final = "could not find any implementation"
 

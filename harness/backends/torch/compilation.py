@@ -1,7 +1,7 @@
 """What torch.compile did for one row: frames compiled, cache lookups, CUDA graphs skipped and recorded.
 
-dynamo and inductor count over the whole process, and a block measures several rows in one process, one after another. A
-row's counts are therefore differences from the start of its build, and they are final when the next row's build starts.
+dynamo and inductor count over the whole process, and one process measures several rows, one after another. A row's
+counts are therefore differences from the start of its build, and they are final when the next row's build starts.
 
 That start also resets dynamo. Rows of one model share the code object of their forward. dynamo compiles a code object
 only eight times, and it reuses the code of an earlier row for a row with the same shapes. The reset discards the

@@ -1,8 +1,8 @@
-"""Precisions by name. A precision is one record: what it is, how torch makes it, how exact it must be, how it looks.
+"""Precisions by name. A precision is one record: its description, its quantiser, its tolerance, its look.
 
-Adding one is one file here, or in a plugin: `register(Precision(name="...", ...))`. Everything that lists, checks,
+A new precision is one file here, or in a plugin: `register(Precision(name="...", ...))`. Everything that lists, checks,
 draws or runs precisions reads the registry. The torch backends run each registered precision, because its record says
-how torch makes it. Every other backend names the precisions that it has an export for, and refuses the rest.
+how torch applies it. Every other backend names the precisions for which it has an export, and refuses the rest.
 
 Importing this package imports neither torch nor torchao.
 """
@@ -81,7 +81,7 @@ class Precision:
     bounds       by kind of output ("logits", "images"), how exact the output must be
     stored       the dtype of the weights that the precision is named after; by default that of the activations
     quantiser    how linear layers are quantised; None where none is
-    upcast       the precision in which a component with `force_upcast` runs in a row of this one, where it is another
+    upcast       the precision in which a component with `force_upcast` runs in a row of this one, if it differs
     tf32         whether fp32 products may use TF32
     needs_gpu    why it needs an NVIDIA GPU; None where it does not
     capability   the lowest compute capability of a GPU whose tensor cores compute in it; None for any

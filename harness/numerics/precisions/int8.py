@@ -125,7 +125,7 @@ CLASSIC: Final = Quantiser(
     unfit=_not_plain,
     untraceable=Reason("not_traceable"),
     unsupported=_classic_unsupported,
-    packages=(),  # torchao is imported all the same, as in stored runs: their peak memory holds it
+    packages=(),  # torchao is imported nevertheless, because the peak memory of stored runs includes it
 )
 STATIC: Final = Quantiser(
     name="int8_static", quantise=_static, unfit=_unfit_for_int_mm, calibrated=True, waits_for_gpu=True
@@ -134,7 +134,7 @@ WEIGHT_ONLY: Final = Quantiser(name="int8_weight_only", quantise=_weight_only)
 
 
 def _register(quantiser: Quantiser, base: Precision, symbol: str, dash: str, description: str = "") -> None:
-    """`quantiser` over `base`, under the name of the quantiser alone where the base is fp32."""
+    """Registers `quantiser` over `base`. If the base is fp32, the name is that of the quantiser alone."""
     register(
         Precision(
             name=quantiser.name if base is FP32 else f"{quantiser.name}_{base.name}",
@@ -151,10 +151,10 @@ def _register(quantiser: Quantiser, base: Precision, symbol: str, dash: str, des
     )
 
 
-_register(DYNAMIC, FP32, "triangle-up", "dot", "int8 weights, and activations quantised while it runs")
+_register(DYNAMIC, FP32, "triangle-up", "dot", "int8 weights; activations are quantised at run time")
 _register(CLASSIC, FP32, "triangle-down", "2px,6px", "torch.ao.quantization.quantize_dynamic, on a CPU only")
-_register(STATIC, FP32, "star", "8px,2px,2px,2px", "int8 weights, and activations by ranges from real inputs")
-_register(WEIGHT_ONLY, FP32, "pentagon", "4px,8px", "int8 weights, and activations as they are")
+_register(STATIC, FP32, "star", "8px,2px,2px,2px", "int8 weights; activations are quantised by ranges from real inputs")
+_register(WEIGHT_ONLY, FP32, "pentagon", "4px,8px", "int8 weights; activations are not quantised")
 _register(DYNAMIC, BF16, "triangle-left", "2px,4px")
 _register(DYNAMIC, FP16, "triangle-right", "2px,10px")
 _register(STATIC, BF16, "hexagram", "12px,2px,2px,2px")
