@@ -39,7 +39,7 @@ def test_a_slow_row_is_the_first_thing_it_says_and_the_first_row_of_the_chart() 
     assert worst["y"] == [0.0]
     assert worst["x"][0] == pytest.approx(5.0, abs=0.5)
     assert {t["name"] for t in forest["data"]} == {"regressed", "unchanged", "control"}
-    assert "suspected after 8 pairs, 8 fresh ones support it, and all 16 together lie beyond 1%" in html
+    assert "suspected after 8 pairs, supported by 8 fresh pairs; all 16 pairs together are beyond 1%" in html
     assert "screen, 8 pairs: shift" in html
 
 
