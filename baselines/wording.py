@@ -315,13 +315,20 @@ def _contended_pairs(dropped: int, pairs: int, example: Reason | None = None) ->
     return f"{dropped} of {pairs} pairs ({dropped / pairs:.0%}) were contended{quoted}"
 
 
+def _control_name(row: str) -> str:
+    """The control of a paired run by its stored row: 'A/A control', 'control workload gemm'."""
+    workload = row.removeprefix("sentinel ")
+    return f"{row} control" if workload == row else f"control workload {workload}"
+
+
 def _paired_control_moved(row: str, metric: str, shift: float, low: float, high: float, same_code: bool) -> str:
     what = "runs the same code in both arms" if same_code else "is work that no arm can change"
-    return f"control {row} ({metric}) moved by {shift:+.1%} [{low:+.1%}, {high:+.1%}], although it {what}"
+    return f"{_control_name(row)} ({metric}) moved by {shift:+.1%} [{low:+.1%}, {high:+.1%}], although it {what}"
 
 
 def _control_pairs(row: str, moved: bool, shift: float, low: float, high: float, pairs: int) -> str:
-    return f"control {row} {'moved' if moved else 'did not move'}: {interval(shift, low, high)} over {pairs} pairs"
+    moves = "moved" if moved else "did not move"
+    return f"{_control_name(row)} {moves}: {interval(shift, low, high)} over {pairs} pairs"
 
 
 K = ReasonKind
@@ -475,7 +482,9 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
         f"mean shift of latency over all rows: {interval(shift, low, high)} (advisory)"
     ),
     K.CONTROL_PAIRS: _control_pairs,
-    K.CONTROL_PAIRS_TOO_FEW: lambda row, pairs: f"control {row}: {counted(pairs, 'pair')}, too few for a decision",
+    K.CONTROL_PAIRS_TOO_FEW: lambda row, pairs: (
+        f"{_control_name(row)}: {counted(pairs, 'pair')}, too few for a decision"
+    ),
     K.PREFLIGHT_CUT_OFF: lambda: "the budget was spent before both arms had measured this row once",
     K.ONLY_IN_HEAD: lambda base: f"the row has a result only in the head; in the base it {base}",
     K.BASE_BROKEN: lambda base: f"in one process of the base the row {base}",
