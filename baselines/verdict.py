@@ -1,7 +1,7 @@
-"""What a comparison says: one verdict for each row and metric, and the exit code of the whole.
+"""The result of a comparison: a verdict for each row and metric, and the exit code.
 
 Exit codes: 0 fine, 10 regressed, 11 inconclusive (only with strict), 12 not comparable or no baseline, 13 nothing
-measured, 14 contended (the machine was not quiet enough to judge speed), 15 quality regressed. 2 is what make itself
+measured, 14 contended (nothing is decided about speed), 15 quality regressed. 2 is what make itself
 returns, so it is never used.
 
 A verdict on a whole row (broken, vanished, new, other work) has the metric "row", the kind "health", and no values.
@@ -30,14 +30,14 @@ FINE, REGRESSED, INCONCLUSIVE, NOT_COMPARABLE, NOTHING_MEASURED, CONTENDED, QUAL
     15,
 )
 BENCHMARK_ERROR, USAGE = 20, 64
-CONTENDED_SHARE = 0.20  # of the pairs or rows of a run that were contended: with more, its speed is not judged
+CONTENDED_SHARE = 0.20  # of the pairs or rows of a run: if more are contended, nothing is decided about its speed
 MEANINGS = {
     FINE: "fine",
     REGRESSED: "regressed",
     INCONCLUSIVE: "inconclusive (strict)",
     NOT_COMPARABLE: "not comparable, or no baseline",
     NOTHING_MEASURED: "nothing measured",
-    CONTENDED: "contended: the machine was not quiet enough to judge speed",
+    CONTENDED: "contended: nothing is decided about speed",
     QUALITY_REGRESSED: "quality regressed",
     BENCHMARK_ERROR: "benchmark error",
     USAGE: "usage",
@@ -48,12 +48,12 @@ MEANINGS = {
 class Verdict:
     """One row and one metric against the baseline.
 
-    `ratio` is candidate / baseline with its 95 % interval [low, high], None where there is none (an exact metric, a
-    missing value). `gating` False means advisory: shown, but it does not decide the exit code. `minimum_detectable`
-    is the smallest relative change that this comparison could have seen. `pairs` and `p_value` are the paired rule's:
-    how many pairs of fresh processes decided, and the p-value of the test that raised the alarm, which the reason
-    names: of the fresh pairs (over all looks) or of all pairs (over all looks, both directions and all rows). `dropped`
-    counts the pairs left out because the machine was not quiet.
+    `ratio` is candidate / baseline with its 95 % interval [low, high]; it is None for an exact metric and for a missing
+    value. `gating` False means advisory: the verdict has no effect on the exit code. `minimum_detectable` is the
+    smallest relative change that this comparison detects. The paired rule sets `pairs`, the number of pairs that
+    decided, and `p_value`, that of the test that raised the alarm. The reason names the test: the fresh pairs
+    (corrected over all looks), or all pairs (corrected over all looks, both directions and all rows). `dropped` is the
+    number of contended pairs, which are left out.
     """
 
     case_id: str
@@ -77,15 +77,16 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A run against a stored baseline. `scope` says what could be compared: "all", or "machine-independent" where
-    the baseline comes from another machine; `differences` lists the fields that make speed incomparable; `refused`
-    is the reason why nothing at all was compared (then `verdicts` is empty); `absent` tells that there simply is no
-    baseline yet, and `error` that the benchmark itself broke. `rule` "paired" is `imgbench ab`: base and head measured
-    in one run, `arms` says what each of them is and `baseline` names the base. `contended` gives the reasons why
-    speed may not be judged (contention, or a control that moved): its timed verdicts are then inconclusive already,
-    and the gate says 14. `against` names the stored sessions that were used, oldest first, none of which was older than
-    `max_age_days`; `considered` names all that were there. `allow_new` tells that rows and metrics which the sessions
-    do not know were added on purpose."""
+    """A run against a stored baseline.
+
+    `scope` is "all", or "machine-independent" if the baseline comes from another machine. `differences` are the fields
+    that make speed incomparable. `refused` are the reasons why nothing is compared; `verdicts` is then empty. `absent`
+    means that there is no baseline yet, and `error` that the benchmark itself failed. `rule` "paired" is `imgbench ab`,
+    which measures base and head in one run; `arms` describes both, and `baseline` names the base. `contended` are the
+    reasons why nothing is decided about speed (contention, or a control that moved): timed verdicts are then
+    inconclusive, and the exit code is 14. `against` are the stored sessions that were used, oldest first, none older
+    than `max_age_days`; `considered` are all stored sessions. `allow_new` means that rows and metrics which are not in
+    the sessions were added on purpose."""
 
     run_id: str
     suite: str
@@ -108,29 +109,29 @@ class Comparison:
 
 
 def contended_rows(comparison: Comparison) -> dict[str, Reason]:
-    """Label -> contention of the rows whose gating speed is undecided because of it: no pass of theirs."""
+    """Label -> contention of the rows whose gating speed is undecided because of it. These rows do not pass."""
     gating = (v for v in comparison.verdicts if v.gating and v.outcome == "inconclusive")
     return {v.label: v.reason.data["contention"] for v in gating if v.reason.kind == ReasonKind.CONTENDED_ROW}
 
 
 def same_arms(comparison: Comparison) -> bool:
-    """Whether base and head are one and the same: then the run says how quiet the gate is, and nothing of a change."""
+    """Whether base and head are the same code: then the run shows the noise of the gate, and no change."""
     return comparison.arms is not None and comparison.arms[0] == comparison.arms[1]
 
 
 def _anything_measured(comparison: Comparison) -> bool:
-    """Whether there is anything to tell: a value, or rows that cannot be compared. The values of a paired run's
-    preflight are no times, so there it takes a pair."""
+    """Whether the comparison has a value, or rows that cannot be compared. A paired run needs a pair, because its
+    preflight measures no times."""
     if comparison.rule == "paired":
         return any(v.pairs or (v.gating and v.outcome == "not_comparable") for v in comparison.verdicts)
     return any(v.candidate is not None or v.outcome in {"not_comparable", "new"} for v in comparison.verdicts)
 
 
 def no_pass(verdict: Verdict, comparison: Comparison, strict: bool = False) -> bool:
-    """Whether this verdict alone makes the gate red though nothing got worse: absent, not comparable, or new.
+    """Whether this verdict alone fails the gate although nothing regressed: it is missing, not comparable, or new.
 
-    A row that the stored sessions do not know may be one that was taken out of them, so it has to be accepted. A
-    metric that is new in a known row (advisory) counts only where `strict` asks for every answer.
+    A row that is not in the stored sessions may have been removed from them, so a user must accept it. A new metric of
+    a known row is advisory, and counts only if `strict`.
     """
     if verdict.outcome == "new":
         return not comparison.allow_new and (verdict.gating or (strict and comparison.rule == "stored"))
@@ -138,12 +139,12 @@ def no_pass(verdict: Verdict, comparison: Comparison, strict: bool = False) -> b
 
 
 def exit_code(comparison: Comparison, strict: bool = False) -> int:
-    """The code of the whole, the gravest finding first. Only gating verdicts count.
+    """The exit code of the comparison, the most severe finding first. Only gating verdicts count.
 
-    15 before 10: a fast wrong answer must never read as a mere slow-down. 10 before 12: a confirmed regression stays
-    one, whatever else could not be compared. 14 before 13 and 12: a second run may help it. 12 (fail closed): a row
-    that is absent, cannot be compared, or is unknown to the baseline is no pass. `strict` adds 12 for metrics that the
-    baseline does not know, and 11 for what could not be decided.
+    15 precedes 10: a fast but wrong result is not reported as a slow-down only. 10 precedes 12: a confirmed regression
+    remains one if other rows cannot be compared. 14 precedes 13 and 12: a second run may resolve it. 12 fails closed: a
+    row that is missing, not comparable or not in the baseline does not pass. `strict` adds 12 for metrics that are not
+    in the baseline, and 11 for undecided rows.
     """
     if comparison.refused:
         return BENCHMARK_ERROR if comparison.error else NOT_COMPARABLE

@@ -1,9 +1,9 @@
-"""Every reason that a comparison gives: its kinds, and the sentence of each. Code decides by kind and data alone.
+"""The kinds of reasons that a comparison gives, and the sentence of each. Code decides by kind and data only.
 
     because(ReasonKind.NO_VALUE)
-    str(because(ReasonKind.FIELD_DIFFERS, name="torch", here="2.14", there="2.13"))   # "torch: 2.14 here, ..."
+    str(because(ReasonKind.FIELD_DIFFERS, name="torch", here="2.14", there="2.13"))   # "torch is 2.14 here and ..."
 
-A sentence is made of the data that the reason holds: JSON values in base units, and further reasons.
+A sentence contains the reason's data: JSON values in base units, and further reasons.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any, Final
 from harness.reasons import Reason, sentences
 from harness.units import format_value
 
-LONGEST_VALUES: Final = 120  # characters of the two values of a field: longer ones are left out
-ACCEPT: Final = "accept it with imgbench baseline save, or give --allow-new"
+LONGEST_VALUES: Final = 120  # characters of both values of a field: longer values are left out
+ACCEPT: Final = "accept it with imgbench baseline save, or pass --allow-new"
 STATUSES: Final = {
     "ok": "is ok",
     "failed": "failed",
@@ -30,9 +30,9 @@ STATUSES: Final = {
 
 
 class ReasonKind(StrEnum):
-    """Why a verdict, a note or a refusal is as it is."""
+    """The kinds of reasons of verdicts, notes and refusals."""
 
-    # What became of a row.
+    # The status of a row.
     ROW_STATUS = "row_status"
     ROW_BROKEN = "row_broken"
     ROW_STILL_BROKEN = "row_still_broken"
@@ -86,7 +86,7 @@ class ReasonKind(StrEnum):
     SUSPECT = "suspect"
     OTHER_HOST = "other_host"
     CONTENDED_SESSIONS = "contended_sessions"
-    # What it would read, had it been decided.
+    # The outcome of a comparison that is not decided.
     WOULD_READ = "would_read"
     CONTENDED_ROW = "contended_row"
     CONTENDED_RUN = "contended_run"
@@ -157,12 +157,12 @@ def because(kind: ReasonKind, /, **data: Any) -> Reason:
 
 
 def several(reasons: Sequence[Reason]) -> Reason:
-    """All of `reasons` as one; a single one stays itself."""
+    """All of `reasons` as one reason; a single reason is returned unchanged."""
     return reasons[0] if len(reasons) == 1 else because(ReasonKind.SEVERAL, reasons=list(reasons))
 
 
 def field_differs(name: str, here: Any, there: Any) -> Reason:
-    """A field that differs; values that are too long to read are left out."""
+    """The reason that a field differs, without values that are too long to read."""
     if len(value_text(here)) + len(value_text(there)) > LONGEST_VALUES:
         return because(ReasonKind.LONG_FIELD_DIFFERS, name=name)
     return because(ReasonKind.FIELD_DIFFERS, name=name, here=here, there=there)
@@ -203,8 +203,8 @@ def _row_status(status: str, reason: Reason | None = None) -> str:
 
 
 def _row_new(status: Reason | None = None, acceptable: bool = False) -> str:
-    told = f"; here it {status}" if status is not None else ""
-    return f"the baseline does not have this row{told}{f'; {ACCEPT}' if acceptable else ''}"
+    here = f"; in this run it {status}" if status is not None else ""
+    return f"the row is not in the baseline{here}{f'; {ACCEPT}' if acceptable else ''}"
 
 
 def _processes_missing(measured: int, planned: int, problems: Sequence[str] = ()) -> str:
@@ -214,7 +214,7 @@ def _processes_missing(measured: int, planned: int, problems: Sequence[str] = ()
 
 def _field_unknown(name: str, here: bool, there: bool) -> str:
     where = "here and in the baseline" if here and there else "here" if here else "in the baseline"
-    return f"{name} is unknown {where}: an unknown machine matches no other host"
+    return f"{name} is unknown {where}, and an unknown machine matches no other host"
 
 
 def _shape(sizes: Sequence[int]) -> str:
@@ -252,8 +252,8 @@ def _items_flipped(lost: int, won: int, items: int, p_value: float, possible: fl
 def _set_changed(shift: float, baseline: float, low: float, high: float, pictures: int, allowed: float) -> str:
     relative = f" ({percent(shift / abs(baseline))})" if baseline else ""
     return (
-        f"{shift:+.3g}{relative} [{low:+.3g}, {high:+.3g}] at 99 %, paired bootstrap of {pictures} pictures; "
-        f"tolerance {allowed:.3g}"
+        f"{shift:+.3g}{relative}, 99 % interval [{low:+.3g}, {high:+.3g}] from a paired bootstrap of {pictures} "
+        f"images; the tolerance is {allowed:.3g}"
     )
 
 
@@ -270,57 +270,65 @@ def _session_shift(
     more = f"; {undecided}" if undecided is not None else ""
     return (
         f"{advisory}{percent(change)}, {'beyond' if beyond else 'within'} the noise of {counted(sessions, 'session')} "
-        f"({share(threshold)}); a change below {share(detectable)} may go unseen{more}"
+        f"({share(threshold)}); a change below {share(detectable)} is not detected reliably{more}"
     )
 
 
 def _suspect(reason: Reason, outcome: str, comparisons: int) -> str:
     return (
-        f"{reason}; the row is suspect ({outcome}), but among {counted(comparisons, 'comparison')} chance alone can "
-        "give such a change: measure again"
+        f"{reason}; the row is suspect ({outcome}) and not confirmed, because {counted(comparisons, 'comparison')} can "
+        "show such a change by chance: measure again"
     )
 
 
 def _control(label: str, shift: float, least: float, most: float, processes: int) -> str:
     """`shift`, `least` and `most` in log ratio."""
-    words = "a process" if processes == 1 else f"{processes} processes"
     moved, low, high = (math.expm1(value) for value in (shift, least, most))
     return (
-        f"{label} against itself: {moved:+.1%} ({words} a row; the noise of this run allows {low:.1%} to {high:+.1%})"
+        f"{label} differs from itself by {moved:+.1%} ({counted(processes, 'process')} per row; the noise of this run "
+        f"explains {low:+.1%} to {high:+.1%})"
     )
 
 
 def _measured_again(rows: int, processes: int, planned: int, suite: str) -> str:
-    short = f" of {planned} planned ones (the budget is spent)" if processes < planned else ""
-    return f"{_suspects(rows)} measured again: {processes} further processes{short}{_hint(suite)}"
+    number = f"{processes} of {planned}" if processes < planned else str(processes)
+    short = " (the budget is spent)" if processes < planned else ""
+    return f"{_suspects(rows)} measured again in {number} additional processes{short}{_hint(suite)}"
 
 
 def _suspects(rows: int) -> str:
-    return f"{counted(rows, 'suspected row')} {'was' if rows == 1 else 'were'}"
+    return f"{counted(rows, 'suspect row')} {'was' if rows == 1 else 'were'}"
 
 
 def _hint(suite: str) -> str:
-    """How suspects can be decided for good: against the code itself."""
-    return f"; against another commit itself: imgbench ab {suite} --base ref=COMMIT"
+    """The command that measures suspects against another commit."""
+    return f"; to compare with another commit directly, run imgbench ab {suite} --base ref=COMMIT"
 
 
 def _no_larger(guarantee: float, pairs: int, fresh: int | None = None) -> str:
-    told = f"after {pairs} pairs" if fresh is None else f"suspected after {pairs} pairs, {fresh} fresh ones"
-    return f"no change above {guarantee:.0%}; smaller ones cannot be excluded ({told})"
+    measured = f"after {pairs} pairs" if fresh is None else f"suspected after {pairs} pairs, then {fresh} fresh pairs"
+    return f"no change above {guarantee:.0%}; a smaller change cannot be excluded ({measured})"
 
 
 def _contended_pairs(dropped: int, pairs: int, example: Reason | None = None) -> str:
-    told = f' (for example "{example}")' if example is not None else ""
-    return f"{dropped} of {pairs} pairs ({dropped / pairs:.0%}) were contended{told}"
+    quoted = f' (for example "{example}")' if example is not None else ""
+    return f"{dropped} of {pairs} pairs ({dropped / pairs:.0%}) were contended{quoted}"
+
+
+def _control_name(row: str) -> str:
+    """The control of a paired run by its stored row: 'A/A control', 'control workload gemm'."""
+    workload = row.removeprefix("sentinel ")
+    return f"{row} control" if workload == row else f"control workload {workload}"
 
 
 def _paired_control_moved(row: str, metric: str, shift: float, low: float, high: float, same_code: bool) -> str:
-    what = "the same code against itself" if same_code else "work that no arm can change"
-    return f"control {row} ({metric}) moved by {shift:+.1%} [{low:+.1%}, {high:+.1%}]: {what} differs between the arms"
+    what = "runs the same code in both arms" if same_code else "is work that no arm can change"
+    return f"{_control_name(row)} ({metric}) moved by {shift:+.1%} [{low:+.1%}, {high:+.1%}], although it {what}"
 
 
 def _control_pairs(row: str, moved: bool, shift: float, low: float, high: float, pairs: int) -> str:
-    return f"control {row} {'moved' if moved else 'did not move'}: {interval(shift, low, high)} over {pairs} pairs"
+    moves = "moved" if moved else "did not move"
+    return f"{_control_name(row)} {moves}: {interval(shift, low, high)} over {pairs} pairs"
 
 
 K = ReasonKind
@@ -328,7 +336,7 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.ROW_STATUS: _row_status,
     K.ROW_BROKEN: lambda now, before: f"in this run the row {now}; in the baseline it {before}",
     K.ROW_STILL_BROKEN: lambda now, before: f"in this run the row {now}; in the baseline it {before}",
-    K.ROW_BROKEN_ELSEWHERE: lambda now: f"the row {now}, on another machine than the baseline",
+    K.ROW_BROKEN_ELSEWHERE: lambda now: f"the row {now}; the baseline comes from another machine",
     K.ROW_SKIPPED: lambda now, before: f"in this run the row {now}; in the baseline it {before}",
     K.ROW_HEALTHY_NOW: lambda before: f"the row is ok now; in the baseline it {before}",
     K.ROW_NEW: _row_new,
@@ -336,150 +344,162 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.NOT_MEASURED_NOR_STORED: lambda: "the row was not measured in this run, and it is not in the baseline",
     K.PROCESSES_MISSING: _processes_missing,
     K.FACT_VARIES: lambda name: f"{name} differs between the processes of one row",
-    K.FIELD_DIFFERS: lambda name, here, there: f"{name} {value_text(here)} here, {value_text(there)} in the baseline",
-    K.FIELD_CHANGED: lambda name, here, there: f"{name} {value_text(here)} here, {value_text(there)} in the run",
+    K.FIELD_DIFFERS: lambda name, here, there: (
+        f"{name} is {value_text(here)} here and {value_text(there)} in the baseline"
+    ),
+    K.FIELD_CHANGED: lambda name, here, there: f"{name} is {value_text(here)} here and {value_text(there)} in the run",
     K.FIELD_UNKNOWN: _field_unknown,
     K.LONG_FIELD_DIFFERS: lambda name: f"{name} differs",
-    K.NETWORK_PRECISION: lambda network, here, there: f"{network} in {here} here, in {there} in the baseline",
-    K.OTHER_WORK: lambda differences: f"other work: {_joined(differences, ', ')}",
-    K.NO_WORK_IDENTITY: lambda here: f"no identity of the work is recorded {'here' if here else 'in the baseline'}",
-    K.OTHER_CONDITIONS: lambda differences: f"other quality conditions: {_joined(differences, ', ')}",
+    K.NETWORK_PRECISION: lambda network, here, there: f"{network} is {here} here and {there} in the baseline",
+    K.OTHER_WORK: lambda differences: f"the work differs: {_joined(differences, ', ')}",
+    K.NO_WORK_IDENTITY: lambda here: f"no hash of the work is recorded {'here' if here else 'in the baseline'}",
+    K.OTHER_CONDITIONS: lambda differences: f"the quality conditions differ: {_joined(differences, ', ')}",
     K.NO_CONDITIONS: lambda here: f"no quality conditions are recorded {'here' if here else 'in the baseline'}",
     K.SEVERAL: _joined,
-    K.METRIC_NOT_DESCRIBED: lambda metric: f"{metric} is not described in either run",
+    K.METRIC_NOT_DESCRIBED: lambda metric: f"neither run describes the metric {metric}",
     K.METRIC_NEW: lambda reason=None: (
         f"the baseline has no value of this metric{f' ({reason})' if reason is not None else ''}"
     ),
     K.NO_VALUE: lambda: "there is no value, and no reason is recorded",
     K.NO_SAMPLES: lambda here: f"there are no samples {'here' if here else 'in the baseline'}",
     K.BAD_VALUE: lambda metric, value, here: (
-        f"{metric} holds the value {value} {'here' if here else 'in the baseline'}"
+        f"{metric} has the invalid value {value} {'here' if here else 'in the baseline'}"
     ),
-    K.NO_DURATION: lambda metric, value: f"{metric} holds {value}, which is no duration",
+    K.NO_DURATION: lambda metric, value: f"{metric} is {value}, which is not a finite positive time",
     K.BIT_IDENTICAL: lambda: "the samples are bit-identical to those of the baseline",
     K.EQUAL: lambda: "the values are equal",
-    K.EXACT_VALUE_VARIES: lambda values: f"an exact value varies within one run: {', '.join(f'{v:g}' for v in values)}",
+    K.EXACT_VALUE_VARIES: lambda values: (
+        f"an exact metric has several values in one run: {', '.join(f'{v:g}' for v in values)}"
+    ),
     K.EXACT_VALUE_CHANGED: _exact_value_changed,
     K.EXACT_VALUE_OF_OTHER_WORK: lambda there, here, unit: (
-        f"{_exact_value_changed(there, here, unit)}: not the same work"
+        f"{_exact_value_changed(there, here, unit)}, because the work differs"
     ),
     K.TOLERANCE: _tolerance,
-    K.ITEM_COUNTS_DIFFER: lambda here, there: f"{here} items here, {there} in the baseline",
+    K.ITEM_COUNTS_DIFFER: lambda here, there: f"there are {here} items here and {there} in the baseline",
     K.ITEM_NOT_BINARY: lambda: "an item is neither 0 nor 1",
     K.ITEMS_FLIPPED: _items_flipped,
-    K.INDISTINGUISHABLE: lambda decibel: f"both values are above {decibel:g} dB, where pictures cannot be told apart",
-    K.IDENTICAL_TO_REFERENCE: lambda: "the pictures are identical to their reference, as in the baseline",
-    K.IDENTICAL_NOW: lambda: "the pictures are identical to their reference now, and were not in the baseline",
-    K.IDENTICAL_BEFORE: lambda: "the pictures were identical to their reference in the baseline, and are not now",
+    K.INDISTINGUISHABLE: lambda decibel: (
+        f"both values are above {decibel:g} dB, where images are visually indistinguishable"
+    ),
+    K.IDENTICAL_TO_REFERENCE: lambda: "the images are identical to their reference, as in the baseline",
+    K.IDENTICAL_NOW: lambda: "the images are identical to their reference now; in the baseline they were not",
+    K.IDENTICAL_BEFORE: lambda: "the images are not identical to their reference now; in the baseline they were",
     K.SET_CHANGED: _set_changed,
-    K.SET_TOO_SMALL: lambda pictures, needed: f"{pictures} pictures are too few for an interval (at least {needed})",
-    K.SET_SHAPES_DIFFER: lambda here, there: f"features of {_shape(here)} here, of {_shape(there)} in the baseline",
+    K.SET_TOO_SMALL: lambda pictures, needed: (
+        f"{pictures} images are too few for an interval (at least {needed} are needed)"
+    ),
+    K.SET_SHAPES_DIFFER: lambda here, there: (
+        f"the features have shape {_shape(here)} here and {_shape(there)} in the baseline"
+    ),
     K.SET_UNREADABLE: lambda error: f"the stored features cannot be read: {error}",
     K.SET_FEATURES_NOT_KEPT: lambda reason: (
-        f"{reason}; one figure a run, without an interval: the features of the pictures were not kept in both"
+        f"{reason}; there is no interval, because not both runs kept the features of their images"
     ),
     K.SESSION_SHIFT: _session_shift,
-    K.PROCESSES_DISAGREE: lambda: "the processes of this run disagree: measure again",
-    K.CHANGE_NOT_EXCLUDED: lambda size: f"{share(size)} is not excluded",
+    K.PROCESSES_DISAGREE: lambda: "the processes of this run differ too much: measure again",
+    K.CHANGE_NOT_EXCLUDED: lambda size: f"a change of {share(size)} is not excluded",
     K.SUSPECT: _suspect,
     K.OTHER_HOST: lambda differences, reason: f"advisory: {_joined(differences, ', ')}; {reason}",
     K.CONTENDED_SESSIONS: lambda contention: f"the row was contended in every stored session: {contention}",
-    K.WOULD_READ: lambda outcome, reason: f"it would read: {outcome}, {reason}",
+    K.WOULD_READ: lambda outcome, reason: f"the provisional outcome is {outcome.replace('_', ' ')}: {reason}",
     K.CONTENDED_ROW: lambda contention, would_read: f"{contention}; {would_read}",
-    K.CONTENDED_RUN: lambda would_read: f"the run is contended, so its speed is not judged; {would_read}",
+    K.CONTENDED_RUN: lambda would_read: f"the run is contended, so nothing is decided about its speed; {would_read}",
     K.CONTENDED_ROWS: lambda contended, rows, example: (
         f'{contended} of {rows} rows were contended (for example "{example}")'
     ),
     K.CONTROL: _control,
-    K.CONTROL_TOO_FEW: lambda label: f"{label} against itself: too few processes to tell",
+    K.CONTROL_TOO_FEW: lambda label: f"{label} has too few processes to be compared with itself",
     K.CONTROL_NOTE: lambda control: f"A/A control: {control}",
     K.CONTROL_MOVED: lambda control: f"the A/A control moved: {control}",
     K.SENTINEL_MOVED: lambda name, shift, sessions: (
-        f"the sentinel {name} took {math.expm1(shift):+.1%} against {sessions} stored sessions: no code under test "
-        "runs in it, so the machine itself has another speed than then"
+        f"the duration of the control workload {name} changed by {math.expm1(shift):+.1%} against {sessions} stored "
+        "sessions; no code under test runs in it, so the speed of the machine itself has changed"
     ),
     K.NO_BASELINE: lambda suite, machine: f"no baseline of suite {suite!r} exists for this machine ({machine})",
     K.STALE_BASELINE: lambda saved, days: (
         f"the baseline is stale: its newest session was saved on {saved}, more than {days:g} days before this run "
-        "(accept a newer one, or give --max-age)"
+        "(accept a newer session, or pass --max-age)"
     ),
     K.STALE_SESSIONS: lambda sessions, days: (
-        f"stale sessions left out: {sessions} (saved more than {days:g} days before this run)"
+        f"stale sessions are left out: {sessions} (saved more than {days:g} days before this run)"
     ),
-    K.OWN_BASELINE_UNLIKE: lambda difference: f"this machine's own baseline is unlike: {difference}",
-    K.ROWS_NOT_ASKED_FOR: lambda rows: f"rows of the baseline that were not asked for in this run: {rows}",
-    K.LEFT_OUT_ITSELF: lambda: "this run is a stored session itself, and is left out of them",
-    K.COMPARED_WITH_ITSELF: lambda: "this run is the only stored session: it is compared with itself",
+    K.OWN_BASELINE_UNLIKE: lambda difference: f"the baseline of this machine does not match: {difference}",
+    K.ROWS_NOT_ASKED_FOR: lambda rows: f"rows of the baseline that were not requested in this run: {rows}",
+    K.LEFT_OUT_ITSELF: lambda: "this run is itself a stored session, so that session is left out",
+    K.COMPARED_WITH_ITSELF: lambda: "this run is the only stored session, so it is compared with itself",
     K.SPEED_ADVISORY: lambda differences: f"speed is advisory: {_joined(differences, ', ')}",
-    K.WEIGHTS_MOVED: lambda rows: f"rows whose weights are the baseline's under another path: {rows}",
+    K.WEIGHTS_MOVED: lambda rows: f"rows with the same weights as in the baseline at a different path: {rows}",
     K.MEASURED_AGAIN: _measured_again,
     K.NOT_MEASURED_AGAIN: lambda rows, reason, suite: f"{_suspects(rows)} not measured again: {reason}{_hint(suite)}",
     K.NO_BUDGET: lambda: "--budget is 0",
     K.ANOTHER_HOST: lambda: "the run was made on another host",
-    K.OTHER_CODE: lambda: "the code is not, or is not known to be, that of the run",
-    K.OTHER_CONDITIONS_NOW: lambda differences: f"the conditions are others now: {_joined(differences)}",
+    K.OTHER_CODE: lambda: "the code differs from that of the run, or its version is unknown",
+    K.OTHER_CONDITIONS_NOW: lambda differences: f"the conditions have changed since the run: {_joined(differences)}",
     K.ENDED_BUDGET: lambda: "the budget is spent",
-    K.ENDED_DECIDED: lambda: "the rule asked for no further pair",
+    K.ENDED_DECIDED: lambda: "the decision rule needed no further pair",
     K.ENDED_GAVE_UP: lambda: "the run stopped early, because most pairs were contended",
     K.ENDED_INTERRUPTED: lambda: "the run was interrupted",
-    K.ENDED_NOTHING_TIMED: lambda: "nothing could be timed",
+    K.ENDED_NOTHING_TIMED: lambda: "no row could be timed",
     K.CONFIRMED: lambda pairs, fresh, floor, p_value: (
-        f"suspected after {pairs} pairs, confirmed on {fresh} fresh ones beyond {floor:.0%} (p = {p_value:.1g})"
+        f"suspected after {pairs} pairs, confirmed by {fresh} fresh pairs beyond {floor:.0%} (p = {p_value:.1g})"
     ),
     K.CONFIRMED_BY_ALL_PAIRS: lambda pairs, fresh, floor, p_value: (
-        f"suspected after {pairs} pairs, {fresh} fresh ones support it, and all {pairs + fresh} together lie beyond "
-        f"{floor:.0%} (p = {p_value:.1g})"
+        f"suspected after {pairs} pairs, supported by {fresh} fresh pairs; all {pairs + fresh} pairs together are "
+        f"beyond {floor:.0%} (p = {p_value:.1g})"
     ),
     K.WITHIN_GUARANTEE: lambda guarantee, pairs: f"within ±{guarantee:.1%} at 99 % after {pairs} pairs",
     K.SUSPICION_WITHDRAWN: lambda pairs, fresh, guarantee: (
-        f"suspected after {pairs} pairs; {fresh} fresh ones lie within ±{guarantee:.1%}"
+        f"suspected after {pairs} pairs; {fresh} fresh pairs are within ±{guarantee:.1%}"
     ),
     K.SUSPICION_OPEN: lambda pairs, fresh: (
-        f"suspected after {pairs} pairs; {fresh} fresh ones neither confirm it nor rule it out"
+        f"suspected after {pairs} pairs; {fresh} fresh pairs neither confirm nor exclude a change"
     ),
     K.SUSPICION_UNSETTLED: lambda ended, pairs, fresh: (
-        f"{ended}: suspected after {pairs} pairs, {fresh} fresh ones are too few to confirm it"
+        f"{ended}: suspected after {pairs} pairs; {fresh} fresh pairs are too few to confirm a change"
     ),
     K.LATER_PAIRS_WIDER: lambda guarantee, pairs: (
-        f"the first pairs lay within ±{guarantee:.1%}; all {pairs} together leave more possible"
+        f"the first pairs were within ±{guarantee:.1%}; all {pairs} pairs together do not exclude a larger change"
     ),
     K.NO_LARGER: _no_larger,
     K.NO_PAIR: lambda ended: f"{ended}: no pair was measured",
-    K.PAIRS_UNDECIDED: lambda ended, pairs: f"{ended}: {pairs} pairs neither show a change nor rule one out",
+    K.PAIRS_UNDECIDED: lambda ended, pairs: f"{ended}: {pairs} pairs neither show nor exclude a change",
     K.FEW_SAMPLES_IN_BLOCK: lambda figure, samples, needed: (
-        f"too few samples in a block for a {figure} ({samples} of {needed})"
+        f"too few samples in a process for a {figure} ({samples} of {needed})"
     ),
-    K.NO_FIGURE: lambda figure: f"no block gave a {figure}",
+    K.NO_FIGURE: lambda figure: f"no process measured a {figure}",
     K.BROKEN_IN_BLOCK: lambda arm, status: f"while pairs were measured, the row of the {arm} {status}",
     K.CONTENDED_PAIRS: _contended_pairs,
     K.PAIRED_CONTROL_MOVED: _paired_control_moved,
     K.PAIR_COUNTS: lambda kept, dropped, ended: (
-        f"{kept} pairs of fresh processes over all rows, {dropped} left out because of contention; "
-        f"the measuring ended: {ended}"
+        f"{kept} pairs of fresh processes count over all rows, {dropped} contended pairs are left out; "
+        f"the measurement ended: {ended}"
     ),
     K.SLOT_EFFECT: lambda shift, low, high: (
         f"slot effect: the second process of a pair is slower than the first by {interval(shift, low, high)}"
     ),
     K.MEAN_SHIFT: lambda shift, low, high: (
-        f"mean shift of latency over all rows: {interval(shift, low, high)} (advisory: it decides nothing)"
+        f"mean shift of latency over all rows: {interval(shift, low, high)} (advisory)"
     ),
     K.CONTROL_PAIRS: _control_pairs,
-    K.CONTROL_PAIRS_TOO_FEW: lambda row, pairs: f"control {row}: {counted(pairs, 'pair')}, too few to tell",
+    K.CONTROL_PAIRS_TOO_FEW: lambda row, pairs: (
+        f"{_control_name(row)}: {counted(pairs, 'pair')}, too few for a decision"
+    ),
     K.PREFLIGHT_CUT_OFF: lambda: "the budget was spent before both arms had measured this row once",
-    K.ONLY_IN_HEAD: lambda base: f"only the head has this row; in the base it {base}",
-    K.BASE_BROKEN: lambda base: f"in one of the base's processes the row {base}",
+    K.ONLY_IN_HEAD: lambda base: f"the row has a result only in the head; in the base it {base}",
+    K.BASE_BROKEN: lambda base: f"in one process of the base the row {base}",
     K.HEALTHY_IN_HEAD: lambda base: f"the row is ok in the head; in the base it {base}",
     K.SKIPPED_IN_BOTH: lambda head: f"in both arms the row {head}",
-    K.BROKEN_IN_BOTH: lambda base, head: f"no arm has a result: in the base the row {base}; in the head it {head}",
-    K.ONE_WINDOW: lambda reason: f"{reason}; advisory: one window an arm",
+    K.BROKEN_IN_BOTH: lambda base, head: f"neither arm has a result: in the base the row {base}; in the head it {head}",
+    K.ONE_WINDOW: lambda reason: f"{reason}; advisory: each arm has one measurement window",
     K.FEW_PROCESSES: lambda processes, needed, would_read: (
-        f"the budget allowed {processes} of {needed} processes an arm; {would_read}"
+        f"the budget allowed {processes} of {needed} processes per arm; {would_read}"
     ),
     K.QUALITY_NOT_MEASURED: lambda: (
-        "the outputs differ, and measuring their quality did not end within the share of the budget that it may take"
+        "the outputs differ, and their quality was not measured within its share of the budget"
     ),
     K.OUTPUTS: lambda same, rows, measured: (
-        f"the outputs of the timed batch are bit for bit the same in both arms in {same} of {rows} rows; "
+        f"the outputs of the timed batch are bit-identical in both arms in {same} of {rows} rows; "
         f"the quality was measured in both arms in {measured} rows"
     ),
 }

@@ -1,6 +1,6 @@
-"""Small Plotly pieces that the sections share: axes with units, intervals, rows with headings, escaped text.
+"""Plotly parts that the sections share: axes with units, intervals, rows with headings, escaped text.
 
-Every figure works in a notebook as it is; the page takes the legend out and draws its own beside the figure.
+Every figure also works in a notebook. The page removes the legend and shows its own beside the figure.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ HEADING_HEIGHT = 30
 
 
 def text(value: object, limit: int = 80) -> str:
-    """`value` as Plotly must get it: its labels read some HTML tags, so these are escaped, and it is cut at `limit`."""
+    """`value` escaped for Plotly, whose labels accept some HTML tags, and cut to `limit` characters."""
     words = str(value)
     return html.escape(words if len(words) <= limit else f"{words[: limit - 1]}…", quote=False)
 
 
 def lines(*parts: object) -> str:
-    """Parts of a hover text, one a line."""
+    """Parts of a hover text, one per line."""
     return "<br>".join(text(part, 120) for part in parts if part)
 
 
@@ -40,7 +40,7 @@ def figure(height: int, **layout: Any) -> go.Figure:
 
 @dataclass(frozen=True)
 class Scale:
-    """How an axis shows base units: divide by `divisor`, and print `unit`."""
+    """The unit of an axis: values in base units are divided by `divisor`."""
 
     divisor: float
     unit: str
@@ -50,7 +50,7 @@ class Scale:
 
 
 def scale_for(values: Sequence[float | None], unit: str) -> Scale:
-    """The scale that suits the middle of these values (in logarithm)."""
+    """The scale that suits the median of these values."""
     known = sorted(v for v in values if v is not None and v > 0)
     return Scale(*scale(known[len(known) // 2] if known else 0.0, unit))
 
@@ -64,7 +64,7 @@ def axis_title(metric: Metric, axis_scale: Scale, suffix: str = "") -> str:
 def intervals(
     rows: Sequence[Row], metric: str, axis_scale: Scale, per: Sequence[float] | None = None
 ) -> dict[str, Any]:
-    """Plotly error bars from the 95 % bounds; a row without an interval gets none."""
+    """Plotly error bars from the 95 % bounds; a row without an interval has none."""
     parts = per or [1.0] * len(rows)
 
     def widths(side: str) -> list[float]:
@@ -82,7 +82,7 @@ def intervals(
 
 
 def hover(row: Row, metrics: Sequence[Metric], *more: str) -> str:
-    """The hover text of a row: what it is, and the named metrics with unit and interval."""
+    """The hover text of a row: its axes, and the given metrics with unit and interval."""
     axes = ("batch_size", "image_size", "scheduler", "num_steps")
     where = " · ".join(axis_text(a, row[a]) for a in axes if row[a] is not None)
     values = [f"{m.label} {estimate(row, m)}" for m in metrics if row.get(m.name) is not None]
@@ -90,14 +90,14 @@ def hover(row: Row, metrics: Sequence[Metric], *more: str) -> str:
 
 
 def marker(row: Row, size: int = 9) -> dict[str, Any]:
-    """Hue by backend, shape by precision, hollow for the second run and later ones."""
+    """The colour is the backend and the shape the precision; later runs have hollow markers."""
     symbol = theme.precision_symbol(row["precision"], second_run=row["run"] not in ("", "A"))
     return {"color": theme.backend_colour(row["backend"]), "symbol": symbol, "size": size}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowAxis:
-    """Places on a vertical axis for labelled rows under headings, and the figure height they need."""
+    """Positions on a vertical axis for labelled rows under headings, and the figure height."""
 
     places: tuple[float, ...]
     labels: tuple[str, ...]
@@ -108,7 +108,7 @@ class RowAxis:
     @property
     def layout(self) -> dict[str, Any]:
         """`yaxis`, `annotations` and `height` of a figure that has these rows."""
-        # a heading begins where the labels begin, left of the axis: there it has the most room on a narrow screen
+        # a heading starts at the left edge of the labels, so that it fits on a narrow screen
         indent = -round(5.6 * min(34, max((len(label) for label in self.labels), default=0)))
         notes = [
             {"x": 0, "xref": "paper", "xanchor": "left", "y": y, "yref": "y", "text": f"<b>{text(words, 46)}</b>",
@@ -123,7 +123,7 @@ class RowAxis:
 
 
 def row_axis(groups: Mapping[str, Sequence[str]]) -> RowAxis:
-    """Rows by heading (an empty heading takes no place), from the top down."""
+    """The axis of rows by heading, from top to bottom. An empty heading has no line."""
     places: list[float] = []
     labels: list[str] = []
     headings: list[tuple[float, str]] = []
@@ -144,7 +144,7 @@ def row_axis(groups: Mapping[str, Sequence[str]]) -> RowAxis:
 
 
 def rows_of(rows: Sequence[Row]) -> tuple[list[Row], RowAxis]:
-    """The rows in the order of their headings, and the axis with a place for each."""
+    """The rows in the order of their headings, and the axis with a position for each row."""
     groups = headed(rows)
     return [row for group in groups.values() for row in group], row_axis(
         {h: [variant(r) for r in g] for h, g in groups.items()}
@@ -152,20 +152,20 @@ def rows_of(rows: Sequence[Row]) -> tuple[list[Row], RowAxis]:
 
 
 def is_wide(values: Sequence[float | None], factor: float = 30.0) -> bool:
-    """True where values span more than `factor`, so that a logarithmic axis shows them better."""
+    """Whether the values span more than `factor`, so that a logarithmic axis is better."""
     known = [v for v in values if v is not None and v > 0]
     return bool(known) and max(known) / min(known) > factor
 
 
 def log_range(values: Sequence[float | None], room: float = 0.12) -> list[float]:
-    """The range of a logarithmic axis with some room on both sides."""
+    """The range of a logarithmic axis with a margin on both sides."""
     known = [math.log10(v) for v in values if v is not None and v > 0]
     width = max(max(known) - min(known), 0.3)
     return [min(known) - room * width, max(known) + room * width]
 
 
 def log_axis(values: Sequence[float | None], room: float = 0.12) -> dict[str, Any]:
-    """A logarithmic axis whose ticks are 1, 2 and 5 times powers of ten, written out."""
+    """A logarithmic axis with ticks at 1, 2 and 5 times powers of ten."""
     low, high = log_range(values, room)
     ticks = [m * 10.0**e for e in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
     shown = [t for t in ticks if low <= math.log10(t) <= high]
@@ -173,7 +173,7 @@ def log_axis(values: Sequence[float | None], room: float = 0.12) -> dict[str, An
 
 
 def add_end_labels(figure: go.Figure, axis: RowAxis, ends: Sequence[float | None], words: Sequence[str]) -> None:
-    """Writes texts at the right ends of horizontal bars and makes room for the longest, in pixels at any width."""
+    """Adds texts at the right ends of horizontal bars, and a right margin for the longest text."""
     known = [end or 0.0 for end in ends]
     figure.add_trace(
         go.Scatter(

@@ -1,7 +1,7 @@
-"""What the numbers say, in words. Computed from the rows: no row wins that is not ok, that does other work, or that
-loses quality visibly; where intervals overlap the words are "not separable".
+"""The findings of a run as sentences, computed from its rows. Only ok rows that do the same work are ranked, and a row
+with visibly worse quality does not rank first. Rows whose intervals overlap are "not separable".
 
-Texts mark what matters with **two stars**; they are plain text otherwise and are escaped where they are printed.
+Texts mark emphasis with **two stars**. They are otherwise plain text, and the caller escapes them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STATUS_WORDS = {"oom": "out of memory", "timeout": "timed out", "not_run": "not 
 class Race:
     """Rows of equal work and batch size, ranked by latency.
 
-    `tied` rows cannot be separated from the winner. `disqualified` rows are faster but lose quality visibly.
+    `tied` rows cannot be separated from the winner. `disqualified` rows are faster but have visibly worse quality.
     `unchecked` rows are faster, but their output was not compared with an fp32 reference.
     """
 
@@ -54,7 +54,7 @@ class Race:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFindings:
-    """The findings about one model: its races and sentences on its quality."""
+    """The findings about one model: its rankings, and sentences on its quality."""
 
     run: str
     model: str
@@ -102,10 +102,10 @@ def race(rows: Sequence[Row], axes: Sequence[str], data: ReportData) -> Race:
 
 
 def race_sentences(found: Race, data: ReportData) -> Iterator[str]:
-    """The race in words, the result first."""
+    """The ranking as sentences, the result first."""
     latency, winner = data.metrics["latency_s"], found.winner
     per_image = format_value(winner["latency_s"] / winner["batch_size"], "s")
-    share = f" ({per_image} an image)" if winner["batch_size"] > 1 else ""
+    share = f" ({per_image} per image)" if winner["batch_size"] > 1 else ""
     timing = f"**{value_text(winner, latency)}** {bounds_text(winner, latency)}".rstrip() + share
     if len(found.rows) == 1:
         yield f"One valid row at {found.where}: {engine(winner)}, {timing}.{_quality_clause(found, data)}"
@@ -114,16 +114,17 @@ def race_sentences(found: Race, data: ReportData) -> Iterator[str]:
     yield f"{head} at {found.where}: **{engine(winner)}**, {timing}{_speedup(found)}.{_quality_clause(found, data)}"
     if found.tied:
         others = [f"{engine(r)} ({estimate(r, latency)})" for r in found.tied]
-        yield f"Not separable from {listed(others)}: their 95 % intervals overlap."
+        yield f"It is not separable from {listed(others)}, because the 95 % intervals overlap."
     for row in found.disqualified[:2]:
-        yield f"{engine(row)} is faster ({estimate(row, latency)}) but loses quality visibly: it does not rank first."
+        words = "has visibly worse quality"
+        yield f"{engine(row)} is faster ({estimate(row, latency)}) but {words}, so it does not rank first."
     for row in found.unchecked[:2]:
         told = "its output was not compared with fp32 eager"
-        yield f"{engine(row)} is faster ({estimate(row, latency)}) but {told}: it does not rank first."
+        yield f"{engine(row)} is faster ({estimate(row, latency)}) but {told}, so it does not rank first."
 
 
 def speedup(row: Row, reference: Row) -> tuple[float, float | None, float | None]:
-    """How many times as fast as the reference, with the bounds that the two intervals allow."""
+    """The speed relative to the reference, with the bounds that follow from the two intervals."""
     ratio = reference["latency_s"] / row["latency_s"]
     ours, theirs = bounds(row, "latency_s"), bounds(reference, "latency_s")
     return (ratio, theirs[0] / ours[1], theirs[1] / ours[0]) if ours and theirs else (ratio, None, None)
@@ -131,9 +132,9 @@ def speedup(row: Row, reference: Row) -> tuple[float, float | None, float | None
 
 def _speedup(found: Race) -> str:
     if found.reference is None:
-        return "; no valid eager fp32 row to compare with"
+        return "; there is no valid eager fp32 row to compare with"
     if found.winner is found.reference:
-        return ", the reference itself"
+        return ", which is the reference"
     ratio = speedup(found.winner, found.reference)
     if separable(found.winner, found.reference, "latency_s") is False:
         return f", {ratio_text(*ratio)} the speed of eager fp32, which is not separable"
@@ -141,7 +142,7 @@ def _speedup(found: Race) -> str:
 
 
 def _quality_clause(found: Race, data: ReportData) -> str:
-    """' Top-1 99.0 % [..] against 99.2 % [..] in fp32 eager: intervals overlap.'"""
+    """' Top-1 99.0 % [..] against 99.2 % [..] in eager fp32 (intervals overlap).'"""
     clauses = []
     metrics = quality_metrics([found.winner], data.metrics)
     worse = [m for m in metrics[1:] if found.reference and visibly_worse(found.winner, found.reference, m)]
@@ -156,14 +157,14 @@ def _quality_clause(found: Race, data: ReportData) -> str:
 
 def _against(row: Row, reference: Row, metric: Metric) -> str:
     if row[metric.name] == reference[metric.name]:
-        return ", as eager fp32"
+        return ", equal to eager fp32"
     apart = separable(row, reference, metric.name)
-    verdict = {True: "intervals apart", False: "intervals overlap", None: "no interval"}[apart]
+    verdict = {True: "intervals do not overlap", False: "intervals overlap", None: "no interval"}[apart]
     return f" against {estimate(reference, metric)} of eager fp32 ({verdict})"
 
 
 def _precisions(rows: Sequence[Row]) -> Iterator[str]:
-    """One sentence on what eager gains from each precision, at the largest batch size that has it."""
+    """One sentence on the speed of eager in each precision, at the largest batch size that has it."""
     told: dict[str, str] = {}
     for row in sorted(rows, key=lambda r: r["batch_size"], reverse=True):
         reference = reference_of(row, rows)
@@ -173,11 +174,11 @@ def _precisions(rows: Sequence[Row]) -> Iterator[str]:
             ratio = ratio_text(*speedup(row, reference))
             told[row["precision"]] = f"{row['precision']} **{ratio}** (batch {row['batch_size']}{apart})"
     if told:
-        yield f"In eager, beside the speed of fp32: {listed(list(told.values()), limit=9)}."
+        yield f"Speed of eager relative to fp32: {listed(list(told.values()), limit=9)}."
 
 
 def _losses(rows: Sequence[Row], data: ReportData) -> Iterator[str]:
-    """One sentence on the rows that lose quality visibly against eager fp32."""
+    """One sentence on the rows with visibly worse quality than eager fp32."""
     quality = quality_metrics(rows, data.metrics)
     axes = [axis for axis in varying(rows, (*WORK, "batch_size")) if axis not in ("run", "model", "weights")]
     lost = []
@@ -189,12 +190,12 @@ def _losses(rows: Sequence[Row], data: ReportData) -> Iterator[str]:
             against = f"{metric.label} {value_text(row, metric)} against {value_text(reference, metric)}"
             lost.append(f"{engine(row)}{f' at {where}' if where else ''} ({against})")
     if lost:
-        verb = "loses" if len(lost) == 1 else "lose"
-        yield f"**{counted(len(lost), 'row')} {verb} quality visibly** against eager fp32: {listed(lost)}."
+        verb = "has" if len(lost) == 1 else "have"
+        yield f"**{counted(len(lost), 'row')} {verb} visibly worse quality** than eager fp32: {listed(lost)}."
 
 
 def status_counts(data: ReportData) -> dict[str, int]:
-    """Number of rows by status, ok first, only those that occur."""
+    """The number of rows of each status that occurs, ok first."""
     statuses = list(data.cases["status"])
     return {s: statuses.count(s) for s in (*STATUSES, "not_run") if s in statuses}
 
@@ -204,16 +205,16 @@ def status_words(status: str) -> str:
 
 
 def overview(data: ReportData) -> Iterator[str]:
-    """Sentences on the whole report: rows by status, verdicts, what could not be measured."""
+    """Sentences on the whole report: rows by status, metrics without a value, and verdicts."""
     counts = status_counts(data)
     if not counts:
-        yield "The run holds no case: nothing was planned or measured."
+        yield "The run has no cases: nothing was planned or measured."
         return
     parts = listed([f"{number} {status_words(status)}" for status, number in counts.items()], limit=9)
     total = sum(counts.values())
     yield f"**{counted(total, 'row')}**: {parts}."
     if "ok" not in counts:
-        yield "**No row is valid**, so nothing is ranked or drawn; the reasons are under Problems."
+        yield "**No row is valid**, so nothing is ranked or plotted; the reasons are under Problems."
     yield from _unmeasured_sentences(data)
     yield from _trust(data)
     for comparison in data.comparisons:
@@ -221,7 +222,7 @@ def overview(data: ReportData) -> Iterator[str]:
 
 
 def _unmeasured_sentences(data: ReportData) -> Iterator[str]:
-    """Energy with its reason, since everybody asks for it; the rest by name."""
+    """Sentences on metrics that no row has: energy with its reason, the others by name."""
     absent = unmeasured(data)
     energy = {reason for metric, reason in absent if metric.kind == "energy"}
     for reason in sorted(energy):
@@ -230,26 +231,26 @@ def _unmeasured_sentences(data: ReportData) -> Iterator[str]:
         yield f"**{words} could not be measured** on any row: {reason.rstrip('.')}."
     rest = [_inside(metric.label) for metric, reason in absent if reason not in energy]
     if rest:
-        yield f"Without a value on any row: {listed(rest, limit=12)}; the reasons are under Problems."
+        yield f"No row has a value of these metrics: {listed(rest, limit=12)}; the reasons are under Problems."
 
 
 def _inside(label: str) -> str:
-    """A label within a sentence: 'Mean power' -> 'mean power', but 'PSNR to fp32' as it is."""
+    """A label inside a sentence: 'Mean power' -> 'mean power', but 'PSNR to fp32' as it is."""
     return label[:1].lower() + label[1:] if label[1:2].islower() else label
 
 
 def _trust(data: ReportData) -> Iterator[str]:
-    """What makes the intervals weaker than they look: warnings, and runs with one process a row."""
+    """Sentences on reservations: warnings, and runs with one process per row."""
     rows = measured(data)
     warned = [row for row in rows if row["warnings"]]
     if warned:
         kinds = most_common(kind for row in warned for kind in dict.fromkeys(k for k, _ in warnings_of(row)))
         words = listed([f"{kind} ({number})" for kind, number in kinds], limit=5)
-        yield f"**{len(warned)} of {counted(len(rows), 'valid row')}** carry a warning: {words}; see Problems."
+        yield f"**{len(warned)} of {counted(len(rows), 'valid row')}** have a warning: {words}; see Problems."
     if rows and any(run.protocol.replicates == 1 for run in data.runs):
         yield (
-            "**One process a row**: the intervals cover only what that process saw, and processes differ more than "
-            "iterations do. Use more replicates before you act on a small difference."
+            "**Each row has one process**, so the intervals do not include the variation between processes, which is "
+            "usually larger than that between iterations. Use more replicates before you act on a small difference."
         )
 
 
@@ -262,7 +263,7 @@ def comparison_sentence(found: Comparison) -> str:
 
 
 def unmeasured(data: ReportData) -> list[tuple[Metric, str]]:
-    """Metrics that no valid row has although some were asked for, with the most frequent reason."""
+    """Requested metrics that no valid row has, with the most frequent reason."""
     reasons: dict[str, list[str]] = {}
     rows = [row for row in data.rows if row["status"] == "ok"]
     for row in rows:

@@ -1,4 +1,4 @@
-"""Runs -> ReportData: joins the frames of several runs, reads pictures, takes out quality of random weights."""
+"""Runs -> ReportData: joins the frames of several runs, reads images, and removes the quality of random weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness import frames
 from harness.types import Metric, Run
 from reports.section import ReportData, alias
 
-RANDOM_WEIGHTS = "random weights: the outputs mean nothing"
+RANDOM_WEIGHTS = "the weights are random, so the outputs have no meaningful quality"
 SAMPLE_COLUMNS = ("run_id", "case_id", "replicate", "metric", "phase", "index", "value", "unit")
 PNG = b"\x89PNG\r\n\x1a\n"
 MAX_IMAGE_BYTES = 12 * 1024**2
@@ -39,12 +39,12 @@ def report_data(runs: Sequence[Run], comparisons: Sequence[Comparison] = ()) -> 
 
 
 def capitalised(metric: Metric) -> Metric:
-    """The metric with a label that can begin a heading."""
+    """The metric with a capitalised label, as a heading needs it."""
     return replace(metric, label=metric.label[:1].upper() + metric.label[1:])
 
 
 def without_random_quality(cases: pd.DataFrame, metrics: dict[str, Metric]) -> pd.DataFrame:
-    """A copy where rows with random weights have no quality and no pictures, with the reason in `missing`."""
+    """A copy in which rows with random weights have no quality and no images, with the reason in `missing`."""
     chosen = cases["weights"] == "random"
     names = [name for name, metric in metrics.items() if metric.kind in {"quality_item", "quality_set"}]
     columns = [c for name in names for c in (name, f"{name}_low", f"{name}_high") if c in cases]
@@ -63,7 +63,7 @@ def without_random_quality(cases: pd.DataFrame, metrics: dict[str, Metric]) -> p
 
 
 def with_items(cases: pd.DataFrame, runs: Sequence[Run], names: Sequence[str]) -> pd.DataFrame:
-    """A copy with the column `quality_items`: on how many items a row's quality was judged, NaN where none."""
+    """A copy with the column `quality_items`: the number of items of a row's quality, NaN without quality."""
     counts = {
         (name, m.case.id): (m.facts.get("quality_conditions") or {}).get("items")
         for run, name in zip(runs, names, strict=True)
@@ -79,7 +79,7 @@ def _joined_cases(parts: list[pd.DataFrame], names: list[str]) -> pd.DataFrame:
     named = [part.assign(run=name).reindex(columns=columns) for part, name in zip(parts, names, strict=True)]
     if len(named) == 1:
         return named[0]
-    # as objects, since pd.concat warns about columns that are empty in one run only
+    # pd.concat warns about columns that are empty in one run only, unless they hold objects
     return pd.concat(
         [part.astype(object) for part in named] or [pd.DataFrame(columns=columns)], ignore_index=True
     ).infer_objects()
@@ -92,7 +92,7 @@ def _joined_samples(parts: list[pd.DataFrame], names: list[str]) -> pd.DataFrame
 
 
 def _images(run: Run, name: str) -> Iterator[tuple[tuple[str, str], str]]:
-    """((run, file name), data URI) of each picture that is a PNG inside the run folder."""
+    """((run, file name), data URI) of each image that is a PNG in the run folder."""
     if run.folder is None:
         return
     folder = Path(run.folder).resolve()

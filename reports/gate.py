@@ -1,9 +1,9 @@
-"""What a comparison means to CI: how each verdict stands, what disarms the whole, and one sentence for people. Pure.
+"""What a comparison means to CI: the standing of each verdict, the reasons of the whole, and one sentence. Pure.
 
     gate.sentence(comparison)      "Red: 2 rows are slower."
 
-The exit code, the JUnit file, the annotations, the badge and the comment cannot disagree, because all of them ask here:
-a comparison has a failure or an error exactly where `exit_code` is not 0.
+The JUnit file, the annotations, the badge and the comment agree with the exit code, because all of them use this
+module: a comparison has a failure or an error exactly if `exit_code` is not 0.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from reports.wording import counted, listed
 
 Standing = Literal["failure", "error", "skipped", "passed"]
 TIMED: Final = frozenset({"noisy", "energy"})
-INVALID: Final = "invalid"  # the family of rows that ran and gave, or were, something else
+INVALID: Final = "invalid"  # the family of rows that were ok and are invalid now
 REASON_CHARACTERS: Final = 300
 SEVERITY: Final = ("regressed", "missing", "not_comparable", "inconclusive", "improved", "new", "unchanged")
 
 
 def standing(verdict: Verdict, comparison: Comparison, strict: bool = False) -> Standing:
-    """How one verdict counts. Failure: it regressed. Error: absent, unknown or not comparable, which is no pass.
-    Skipped: not decided, or timed on a machine that was not quiet. Passed: all else, and whatever is advisory."""
+    """How one verdict counts. Failure: it regressed. Error: it is missing, new or not comparable. Skipped: it is
+    undecided, or timed in a contended run. Passed: all others, and advisory ones."""
     if verdict.gating and verdict.outcome == "regressed":
         return "failure"
     if no_pass(verdict, comparison, strict):
@@ -45,7 +45,7 @@ def standing(verdict: Verdict, comparison: Comparison, strict: bool = False) -> 
 
 
 def whole(comparison: Comparison, strict: bool = False) -> tuple[tuple[str, str], ...]:
-    """(kind, reason) of everything that makes the gate red and that no single verdict tells."""
+    """(kind, reason) of everything that fails the gate and is not the reason of a single verdict."""
     if comparison.refused:
         kind = "benchmark error" if comparison.error else "no baseline" if comparison.absent else "refused"
         return tuple((kind, str(reason)) for reason in comparison.refused)
@@ -56,17 +56,19 @@ def whole(comparison: Comparison, strict: bool = False) -> tuple[tuple[str, str]
         found.append(("nothing measured", "no row of this run has a value"))
     if code == INCONCLUSIVE:
         undecided = counted(_rows(comparison, lambda v: v.outcome == "inconclusive"), "row")
-        found.append(("inconclusive", f"{undecided} could not be decided, and --strict asks for every one"))
+        found.append(
+            ("inconclusive", f"{undecided} could not be decided, and --strict requires a decision on every row")
+        )
     return tuple(found)
 
 
 def gravest_first(comparison: Comparison) -> list[Verdict]:
-    """All verdicts: first those that make the gate red, then by outcome, and within it the largest change."""
+    """All verdicts: first those that fail the gate, then by outcome, and within it the largest change first."""
     return sorted(ranked(comparison.verdicts), key=lambda v: standing(v, comparison) not in {"failure", "error"})
 
 
 def speed_rows(comparison: Comparison) -> tuple[set[str], set[str]]:
-    """Case ids whose speed was judged and is not worse, and case ids of which something gating is undecided."""
+    """Case ids whose speed is decided and not worse, and case ids with an undecided gating verdict."""
     gating = [v for v in comparison.verdicts if v.gating]
     undecided = {v.case_id for v in gating if v.outcome in {"inconclusive", "new"}}
     not_slower = {v.case_id for v in gating if v.kind == "noisy" and v.outcome in {"unchanged", "improved"}}
@@ -74,28 +76,30 @@ def speed_rows(comparison: Comparison) -> tuple[set[str], set[str]]:
 
 
 def sentence(comparison: Comparison, strict: bool = False) -> str:
-    """What the gate says, for a reader who knows nothing of it: red is slower (or worse), green is not slower."""
+    """The result of the gate in one sentence: red is slower (or worse), green is not slower."""
     code = exit_code(comparison, strict=strict)
     if comparison.absent:
-        return "No answer: there is no baseline to compare with yet."
+        return "No answer: there is no baseline yet."
     if comparison.refused:
-        happened = "the benchmark broke" if comparison.error else "nothing was compared"
+        happened = "the benchmark failed" if comparison.error else "nothing was compared"
         return f"No answer: {happened}: {shortened('; '.join(map(str, comparison.refused)))}."
     if worse := _worse(comparison):
         return f"Red: {listed(worse, limit=9)}."
     if code == CONTENDED:
-        return "No answer: the machine was not quiet enough to judge speed. That is no pass: run it again."
+        return (
+            "No answer: the run was contended, so nothing is decided about speed. The gate does not pass: run it again."
+        )
     if code == NOTHING_MEASURED:
         return "No answer: nothing was measured."
     if code == NOT_COMPARABLE:
-        return f"No pass: {_absent(comparison, strict)}."
+        return f"Not passed: {_absent(comparison, strict)}."
     not_slower, undecided = speed_rows(comparison)
     if undecided:
-        lead = "No pass" if code == INCONCLUSIVE else "Not red"
+        lead = "Not passed" if code == INCONCLUSIVE else "Not red"
         return f"{lead}: nothing regressed, but {counted(len(undecided), 'row')} could not be decided."
     if not not_slower:
-        return "Not red: nothing regressed, but speed is not judged yet."
-    return f"Green: not slower ({counted(len(not_slower), 'row')}, each within what it could see)."
+        return "Not red: nothing regressed, but nothing is decided about speed yet."
+    return f"Green: not slower ({counted(len(not_slower), 'row')}, each within its detectable change)."
 
 
 def shortened(text: object, limit: int = REASON_CHARACTERS) -> str:
@@ -105,18 +109,18 @@ def shortened(text: object, limit: int = REASON_CHARACTERS) -> str:
 
 
 def _absent(comparison: Comparison, strict: bool) -> str:
-    """What is missing, cannot be compared or is unknown, in words."""
+    """The rows that are missing, not comparable or new, in words."""
     errors = [v for v in comparison.verdicts if standing(v, comparison, strict) == "error"]
     new = {v.case_id for v in errors if v.outcome == "new"}
     gone = {v.case_id for v in errors if v.outcome != "new"}
     found = [f"{_counted(len(gone), 'is missing', 'are missing')} or cannot be compared"] if gone else []
-    known = "not known to the baseline (imgbench baseline save accepts it)"
+    known = "not in the baseline (accept with imgbench baseline save)"
     found += [_counted(len(new), f"is {known}", f"are {known}")] if new else []
     return listed(found)
 
 
 def _worse(comparison: Comparison) -> list[str]:
-    """What regressed, in words, the gravest first; empty where nothing that gates did."""
+    """What regressed, in words, the most severe first; empty if no gating verdict regressed."""
     rows: dict[str, set[str]] = {}
     for verdict in (v for v in comparison.verdicts if v.gating and v.outcome == "regressed"):
         rows.setdefault(_family(verdict), set()).add(verdict.case_id)
@@ -145,5 +149,5 @@ def _rows(comparison: Comparison, which: Callable[[Verdict], bool]) -> int:
 
 
 def ranked(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """The gravest outcome first, and within it the largest change."""
+    """The most severe outcome first, and within it the largest change first."""
     return sorted(verdicts, key=lambda v: (SEVERITY.index(v.outcome), -abs((v.ratio or 1.0) - 1.0), v.label, v.metric))

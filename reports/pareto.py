@@ -1,6 +1,6 @@
-"""Quality against latency per image: the rows that no other row beats in both (the Pareto front), by point estimates.
+"""The Pareto front of quality and latency per image, by point estimates: no other row is better in both.
 
-A front holds one run, model, weights and image size; schedulers, step counts and batch sizes are what is traded.
+A front has one run, model, weights and image size. Schedulers, step counts and batch sizes vary within it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from reports.wording import estimate
 
 @dataclass(frozen=True, kw_only=True)
 class Front:
-    """Rows that can be traded against each other, and those that no other row beats in both."""
+    """The rows of a trade-off, and those on its Pareto front."""
 
     title: str
     metric: Metric
@@ -26,7 +26,7 @@ class Front:
 
 
 def fronts(data: ReportData) -> list[Front]:
-    """Quality against latency per image, by run, model, weights and image size; one for each task quality."""
+    """The fronts by run, model, weights and image size, one for each quality metric."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in measured(data, "latency_s"):
         groups.setdefault((row["run"], row["model"], row["weights"], row["image_size"]), []).append(row)
@@ -43,12 +43,12 @@ def fronts(data: ReportData) -> list[Front]:
 
 
 def per_image(row: Row) -> float:
-    """Seconds per image: an iteration's latency over its batch size."""
+    """Seconds per image: the latency of an iteration divided by its batch size."""
     return float(row["latency_s"] / row["batch_size"])
 
 
 def pareto(rows: Sequence[Row], metric: Metric) -> list[Row]:
-    """Rows that no other row beats in latency per image and in quality, the fastest first."""
+    """Rows that no other row beats in both latency per image and quality, the fastest first."""
     sign = -1.0 if metric.better == "lower" else 1.0
     best: list[Row] = []
     for row in sorted(rows, key=lambda r: (per_image(r), -sign * r[metric.name])):
@@ -58,11 +58,11 @@ def pareto(rows: Sequence[Row], metric: Metric) -> list[Row]:
 
 
 def point_name(row: Row, rows: Sequence[Row]) -> str:
-    """'onnxruntime int8 · batch 32', with those axes that tell the points of `rows` apart."""
+    """'onnxruntime int8 · batch 32', with the axes in which `rows` differ."""
     axes = varying(rows, ("scheduler", "num_steps", "guidance_scale", "prompt", "seed", "batch_size"))
     return " · ".join(filter(None, [engine(row), work_label(row, axes)]))
 
 
 def point_value(row: Row, metric: Metric) -> str:
-    """'0.07 ms an image, 99.0 % [98.1, 99.5]'."""
-    return f"{format_value(per_image(row), 's')} an image, {estimate(row, metric)}"
+    """'0.07 ms per image, 99.0 % [98.1, 99.5]'."""
+    return f"{format_value(per_image(row), 's')} per image, {estimate(row, metric)}"

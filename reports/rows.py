@@ -1,7 +1,7 @@
-"""Rows of the cases frame as plain records, and what may be compared with what.
+"""Rows of the cases frame as plain records, and which rows are comparable.
 
-A row is a dict of a case's columns with None for missing. Rows do the same *work* when all axes but backend and
-precision (and, for charts over it, the batch size) are equal: only such rows are ever ranked against each other.
+A row is a dict of a case's columns, with None for missing values. Rows do the same *work* if all axes but backend and
+precision are equal (and, in charts over it, but the batch size). Only such rows are ranked.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ def by_model(rows: Iterable[Row]) -> dict[tuple[str, str, str], list[Row]]:
 
 
 def by_work(rows: Iterable[Row]) -> dict[tuple[Any, ...], list[Row]]:
-    """Rows by everything that must be equal before latency over batch size is one line."""
+    """Rows by all axes that must be equal in one curve of latency over batch size."""
     return grouped(rows, lambda row: tuple(row[axis] for axis in WORK))
 
 
 def by_work_and_batch(rows: Iterable[Row]) -> dict[tuple[Any, ...], list[Row]]:
-    """Rows by everything that must be equal before they may be ranked."""
+    """Rows by all axes that must be equal in a ranking."""
     return grouped(rows, lambda row: (*(row[axis] for axis in WORK), row["batch_size"]))
 
 
 def engine(row: Row) -> str:
-    """'onnxruntime int8_dynamic', what is compared within one run; with the optimisations, where it has any."""
+    """'onnxruntime int8_dynamic': backend, precision and, if there are any, optimisations."""
     return " ".join(filter(None, [row["backend"], row["precision"], row.get("optimizations")]))
 
 
 def variant(row: Row) -> str:
-    """The same with the run in front where there are several: 'B · onnxruntime int8'."""
+    """`engine` with the run in front if there are several runs: 'B · onnxruntime int8'."""
     return f"{row['run']} · {engine(row)}" if row["run"] else engine(row)
 
 
@@ -97,7 +97,7 @@ def work_label(row: Row, axes: Iterable[str]) -> str:
 
 
 def panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows a chart: each model has its own, and models with a single row share one, under headings."""
+    """Rows by chart: each model has its own chart, and models with a single row share one."""
     groups = grouped(rows, lambda row: (row["model"], row["weights"]))
     several = {model for model, _ in groups if sum(model == other for other, _ in groups) > 1}
     found: dict[str, list[Row]] = {}
@@ -116,7 +116,7 @@ def panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def headed(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows of a chart under a heading for each work: as many axes as it takes to tell the works apart."""
+    """Rows of a chart by work. The headings name only as many axes as distinguish the works."""
     axes = [axis for axis in (*WORK, "batch_size") if axis != "run"]
     works = len(grouped(rows, lambda row: tuple(row[axis] for axis in axes)))
     named: list[str] = []
@@ -136,13 +136,13 @@ def reference_of(row: Row, rows: Iterable[Row]) -> Row | None:
 
 
 def bounds(row: Row, metric: str) -> tuple[float, float] | None:
-    """The 95 % interval of a value, None where there is none or it has no width."""
+    """The 95 % interval of a value; None if there is none, or if it has no width."""
     low, high = row.get(f"{metric}_low"), row.get(f"{metric}_high")
     return None if low is None or high is None or low == high else (low, high)
 
 
 def separable(a: Row, b: Row, metric: str) -> bool | None:
-    """True where the two intervals do not overlap; None where one of them has no interval."""
+    """Whether the two intervals do not overlap; None if a value has no interval."""
     first, second = bounds(a, metric), bounds(b, metric)
     if first is None or second is None:
         return None
@@ -150,7 +150,7 @@ def separable(a: Row, b: Row, metric: str) -> bool | None:
 
 
 def quality_metrics(rows: Sequence[Row], metrics: Mapping[str, Metric]) -> list[Metric]:
-    """Task quality that these rows have, the most telling first (agreement with fp32 is no task quality)."""
+    """The task quality metrics of these rows, the most important first; agreement with fp32 is not among them."""
     return [metrics[n] for n in QUALITY_FIRST if n in metrics and any(r.get(n) is not None for r in rows)]
 
 
@@ -159,8 +159,8 @@ def is_worse(candidate: float, reference: float, metric: Metric) -> bool:
 
 
 def visibly_worse(row: Row, reference: Row, metric: Metric) -> bool:
-    """Worse than the reference, and the two intervals do not overlap; False where one of them has none. FID and KID,
-    which have none, are worse beyond the tolerance that `compare` allows them."""
+    """Whether the value is worse and the intervals do not overlap; False if one has no interval. FID and KID have no
+    interval here: they are visibly worse beyond the tolerance of `imgbench compare`."""
     value, against = row.get(metric.name), reference.get(metric.name)
     if value is None or against is None or not is_worse(value, against, metric):
         return False

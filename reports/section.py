@@ -1,10 +1,10 @@
-"""What a report is made of: a section is a function of the data, registered under a name.
+"""The parts of a report. A section is a function of the data, registered under a name.
 
     @SECTIONS.add("latency")
     def latency(data: ReportData) -> Section | NotShown | None: ...
 
-A new section is one file in reports/sections/. It may return None (nothing to show) or, better, NotShown with the
-reason, which the page prints in its footer.
+A new section is one file in reports/sections/. It may return None (nothing to show), or NotShown with the reason, which
+the footer of the page shows.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from reports.records import records
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """All that sections may read. `cases` and `samples` are the frames of all runs with a column `run` in front.
+    """The data of all sections. `cases` and `samples` are the frames of all runs, with a first column `run`.
 
-    `run` is "" in a report of one run, else A, B, ... in the order given. `images` maps (run, file name) to a data
-    URI. Quality of rows with random weights is already taken out, here and nowhere else.
+    `run` is "" in a report of one run, otherwise A, B, ... in the given order. `images` maps (run, file name) to a data
+    URI. The quality of rows with random weights is already removed.
     """
 
     runs: tuple[Run, ...]
@@ -41,7 +41,7 @@ class ReportData:
 
     @cached_property
     def rows(self) -> tuple[dict[str, Any], ...]:
-        """The rows of `cases` as mappings, None for missing. They are made once: no section changes them."""
+        """The rows of `cases` as mappings, with None for missing values. Sections must not change them."""
         return tuple(records(self.cases))
 
     @property
@@ -52,7 +52,7 @@ class ReportData:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A figure with its heading, a sentence and a numbered list under it; `wide` takes the width of the page."""
+    """A figure with its heading, and a note and a numbered list below it; a `wide` one has the width of the page."""
 
     title: str
     figure: go.Figure
@@ -63,7 +63,7 @@ class Chart:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A part of the page: a note in words, charts, a table of texts, and HTML that is already escaped."""
+    """A part of the page: a note, charts, a table of texts, and HTML that is already escaped."""
 
     order: int
     title: str
@@ -75,7 +75,7 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class NotShown:
-    """A section that this data cannot fill, and why."""
+    """A section without data, and the reason."""
 
     title: str
     reason: str
@@ -86,7 +86,7 @@ SECTIONS: Registry[SectionFunction] = Registry("section")
 
 
 def alias(index: int, count: int) -> str:
-    """A short name of one run among several; "" where it is the only one.
+    """A short name of one run among several; "" for the only one.
 
     >>> alias(0, 1), alias(1, 2), alias(26, 30)
     ('', 'B', 'R27')

@@ -1,4 +1,4 @@
-"""The report's HTML templates, with escaping always on. A section's template lies beside it."""
+"""The HTML templates of the report, with autoescaping. The template of a section is beside it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ENVIRONMENT = jinja2.Environment(
 
 
 def fragment(name: str, **values: Any) -> Markup:
-    """A template filled in, as HTML that is already escaped."""
+    """The rendered template, as HTML that is already escaped."""
     return Markup(ENVIRONMENT.get_template(name).render(**values))
 
 
 def asset(name: str) -> Markup:
-    """A style sheet or script of this package, as it is."""
+    """A style sheet or script of this package, unchanged."""
     return Markup((HERE / "page" / name).read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""One palette for every chart and for the page, so that a backend looks the same wherever it appears.
+"""The palette of all charts and of the page.
 
-A backend is a hue, a precision is a marker and a dash: both stay apart in grey print and for colour-blind readers (hues
-after Okabe & Ito 2008, darkened or lightened to at least 3:1 on both the light and the dark page). Backends and
-precisions declare their own.
+A backend has a colour, and a precision has a marker and a line style, so that both are distinguishable in greyscale and
+for colour-blind readers. The colours follow Okabe & Ito 2008, with a contrast of at least 3:1 on the light and the dark
+page. Backends and precisions declare their own.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ TEMPLATE = go.layout.Template(
 
 
 def backend_colour(backend: str) -> str:
-    """The colour that a backend declares; one that declares none, or is not known here, has a spare one by its name."""
+    """The colour that a backend declares; an unknown backend, or one without a colour, has one chosen by its name."""
     declared: str | None = getattr(BACKENDS.get(backend), "colour", None)
     return declared or SPARE[zlib.crc32(backend.encode()) % len(SPARE)]
 
@@ -99,7 +99,7 @@ def precision_dash(precision: str) -> str:
 
 
 def stage_colour(index: int, name: str) -> str:
-    """The colour of a pipeline stage by its place; what is no network ("other") is grey."""
+    """The colour of a pipeline stage by its position; the host code ("other") is grey."""
     return OTHER_STAGE if name == "other" else STAGES[index % len(STAGES)]
 
 

@@ -1,4 +1,4 @@
-"""Numbers in words: always a unit, and the interval where there is one."""
+"""Numbers as text, with their unit and, if there is one, their interval."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reports.rows import Row, bounds
 
 
 def interval_text(low: float, high: float, unit: str, beside: float) -> str:
-    """'[2.05, 2.20]' in the unit that `beside`, the value it belongs to, is printed in.
+    """'[2.05, 2.20]' in the unit in which its value, `beside`, is printed.
 
     >>> interval_text(0.00205, 0.0022, "s", 0.0021)
     '[2.05, 2.20]'
@@ -33,7 +33,7 @@ def value_text(row: Row, metric: Metric) -> str:
 
 
 def nearly_one(value: float) -> str:
-    """A similarity close to 1 with the digits that tell it from 1.
+    """A similarity close to 1, with enough digits to distinguish it from 1.
 
     >>> nearly_one(0.999987), nearly_one(0.9812)
     ('0.999987', '0.981')
@@ -43,7 +43,7 @@ def nearly_one(value: float) -> str:
 
 
 def cosine_text(value: float | None) -> str:
-    """A cosine with the digits that tell it from 1, or an en dash; beyond 1 by rounding is 1."""
+    """A cosine with enough digits to distinguish it from 1, or an en dash. A value above 1 by rounding is 1."""
     if value is None or not math.isfinite(value):
         return MISSING
     if value >= 1:
@@ -52,7 +52,7 @@ def cosine_text(value: float | None) -> str:
 
 
 def bounds_text(row: Row, metric: Metric) -> str:
-    """'[2.05, 2.20]', or nothing where there is no interval."""
+    """'[2.05, 2.20]', or an empty text without an interval."""
     found = bounds(row, metric.name)
     return interval_text(*found, metric.unit, row[metric.name]) if found else ""
 
@@ -80,7 +80,7 @@ def listed(items: Sequence[str], limit: int = 3) -> str:
 
 
 def outcomes_text(verdicts: Sequence[Verdict]) -> list[str]:
-    """['2 regressed (1 advisory)', '140 unchanged'], the gravest first: a change that decides nothing says so."""
+    """['2 regressed (1 advisory)', '140 unchanged'], the most severe first. Advisory changes are marked."""
     found = []
     for outcome in OUTCOMES:
         of_it = [v.gating for v in verdicts if v.outcome == outcome]

@@ -43,16 +43,16 @@ def test_zero_and_non_finite_are_never_a_pass(value: float, side: str) -> None:
     then, now = (bad, good) if side == "then" else (good, bad)
     comparison = compare(run_of(measured(now)), stored(run_of(measured(then))))
     assert only(comparison).outcome == "not_comparable"
-    assert f"latency_s holds the value {value:g}" in str(only(comparison).reason)
+    assert f"latency_s has the invalid value {value:g}" in str(only(comparison).reason)
     assert exit_code(comparison) == 12
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"unit": "ms"}, "unit ms here, s in the baseline"),
-        ({"better": "higher"}, "better higher here, lower in the baseline"),
-        ({"kind": "advisory"}, "kind advisory here, noisy in the baseline"),
+        ({"unit": "ms"}, "unit is ms here and s in the baseline"),
+        ({"better": "higher"}, "better is higher here and lower in the baseline"),
+        ({"kind": "advisory"}, "kind is advisory here and noisy in the baseline"),
     ],
 )
 def test_another_meaning_of_a_metric(change: dict[str, Any], words: str) -> None:
@@ -68,9 +68,9 @@ def test_another_meaning_of_a_metric(change: dict[str, Any], words: str) -> None
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        ({"work_hash": "w2", "identity": {"steps": 10}}, "other work: steps 10 here, 20 in the baseline"),
-        ({"work_hash": "w2"}, "other work: work identity w2 here, w1 in the baseline"),
-        ({"work_hash": None}, "no identity of the work is recorded here"),
+        ({"work_hash": "w2", "identity": {"steps": 10}}, "the work differs: steps is 10 here and 20 in the baseline"),
+        ({"work_hash": "w2"}, "the work differs: work identity is w2 here and w1 in the baseline"),
+        ({"work_hash": None}, "no hash of the work is recorded here"),
     ],
 )
 def test_other_work(facts: dict[str, Any], words: str) -> None:
@@ -86,9 +86,9 @@ def test_a_network_in_another_precision_is_other_work_where_the_rows_ask_for_the
     before, now = measured(latency(1, 1, 1), fp16), measured(latency(2, 2, 2), fp16, **vae)
     comparison = compare(run_of(now), stored(run_of(before)))
     assert (only(comparison).metric, only(comparison).outcome) == ("row", "not_comparable")
-    assert str(only(comparison).reason) == "other work: vae in fp32 here, in fp16 in the baseline"
+    assert str(only(comparison).reason) == "the work differs: vae is fp32 here and fp16 in the baseline"
     back = compare(run_of(before), stored(run_of(now)))
-    assert str(only(back).reason) == "other work: vae in fp16 here, in fp32 in the baseline"
+    assert str(only(back).reason) == "the work differs: vae is fp16 here and fp32 in the baseline"
     assert only(compare(run_of(now), stored(run_of(now)))).outcome == "unchanged"
     both = stored(run_of(before), run_of(now))
     assert only(compare(run_of(now), both)).baseline == 2.0, "the session of other work gives no time"
@@ -140,7 +140,7 @@ def test_a_removed_row_is_missing_unless_it_was_not_asked_for() -> None:
     assert exit_code(comparison) == 12
     filtered = compare(now, stored(both), planned=[A.id])
     assert exit_code(filtered) == 0
-    assert texts(filtered.notes) == ["rows of the baseline that were not asked for in this run: 1"]
+    assert texts(filtered.notes) == ["rows of the baseline that were not requested in this run: 1"]
 
 
 def test_a_renamed_row_is_missing_and_new() -> None:

@@ -68,7 +68,9 @@ def test_unchanged_is_not_said_where_five_percent_could_hide() -> None:
     found = compare(run_of(measured(latency(1.0, 1.0, 1.02))), sessions_of(1.0, 1.01, 1.0, 1.01))
     verdict = only(found)
     assert (verdict.outcome, verdict.gating) == ("inconclusive", True)
-    assert str(verdict.reason).endswith("a change below 5.6 % may go unseen; 5.0 % is not excluded")
+    assert str(verdict.reason).endswith(
+        "a change below 5.6 % is not detected reliably; a change of 5.0 % is not excluded"
+    )
     assert (exit_code(found), exit_code(found, strict=True)) == (0, 11)
     assert gate.sentence(found) == "Not red: nothing regressed, but 1 row could not be decided."
     assert json.loads(badge(found))["message"] == "inconclusive"
@@ -109,7 +111,7 @@ def test_higher_is_better_turns_the_sign() -> None:
 def test_one_disturbed_process_does_not_alarm() -> None:
     verdict = only(compare(run_of(measured(latency(1.0, 2.0, 2.0))), sessions_of(1.0, 1.01, 1.0, 1.01)))
     assert verdict.outcome == "inconclusive"
-    assert "the processes of this run disagree" in str(verdict.reason)
+    assert "the processes of this run differ too much" in str(verdict.reason)
 
 
 def test_a_comparison_that_cannot_see_is_inconclusive() -> None:
@@ -140,7 +142,7 @@ def test_a_lone_alarm_among_many_rows_is_a_suspect() -> None:
     now = run_of([m for i, c in enumerate(cases) for m in measured(latency(*[1.05 if i == 0 else 1.0] * 3), c)])
     first, *rest = compare(now, sessions).verdicts
     assert first.outcome == "inconclusive"
-    assert "suspect (regressed), but among 20 comparisons" in str(first.reason)
+    assert "suspect (regressed) and not confirmed, because 20 comparisons" in str(first.reason)
     assert {v.outcome for v in rest} == {"unchanged"}
 
 

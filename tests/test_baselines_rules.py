@@ -23,11 +23,17 @@ from harness.types import IDENTICAL, Run
 def test_exact_values() -> None:
     assert against({"parameters": [5.0]}, {"parameters": [5.0]}).outcome == "unchanged"
     other = against({"parameters": [5.0]}, {"parameters": [6.0]})
-    assert (other.outcome, str(other.reason)) == ("not_comparable", "the value changed from 5 to 6: not the same work")
+    assert (other.outcome, str(other.reason)) == (
+        "not_comparable",
+        "the value changed from 5 to 6, because the work differs",
+    )
     assert against({"weights_bytes": [100.0]}, {"weights_bytes": [101.0]}).outcome == "regressed"
     assert against({"weights_bytes": [100.0]}, {"weights_bytes": [99.0]}).outcome == "improved"
     varying = against({"parameters": [5.0]}, {"parameters": [[5.0], [6.0], [5.0]]})
-    assert (varying.outcome, str(varying.reason)) == ("not_comparable", "an exact value varies within one run: 5, 6")
+    assert (varying.outcome, str(varying.reason)) == (
+        "not_comparable",
+        "an exact metric has several values in one run: 5, 6",
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,7 +128,10 @@ def test_items_in_equal_number_on_both_sides_still_show_their_flips() -> None:
 
 def test_items_that_cannot_be_paired() -> None:
     other_count = against({"top1": [1.0] * 10}, {"top1": [1.0] * 9})
-    assert (other_count.outcome, str(other_count.reason)) == ("not_comparable", "9 items here, 10 in the baseline")
+    assert (other_count.outcome, str(other_count.reason)) == (
+        "not_comparable",
+        "there are 9 items here and 10 in the baseline",
+    )
     assert against({"top1": [1.0, 0.5]}, {"top1": [1.0, 0.0]}).outcome == "not_comparable"
     assert against({"top1": [1.0] * 7}, {"top1": [0.0] * 7}).outcome == "inconclusive", "7 items can never reach 1 %"
 

@@ -46,7 +46,7 @@ def test_other_versions_refuse_with_what_differs(tmp_path: Path) -> None:
     upgraded = replace(good_run("now"), environment=changed(ENVIRONMENT, ("versions", "torch"), "2.14.1"))
     comparison = compare_stored(upgraded, tmp_path)
     assert comparison.refused == comparison.differences
-    assert texts(comparison.refused) == ["torch 2.14.1 here, 2.13.0 in the baseline"]
+    assert texts(comparison.refused) == ["torch is 2.14.1 here and 2.13.0 in the baseline"]
     assert exit_code(comparison) == 12
 
 
@@ -55,13 +55,13 @@ def test_other_machine_refuses_with_what_differs(tmp_path: Path) -> None:
     elsewhere = replace(good_run("now"), environment=changed(ENVIRONMENT, ("cpu", "model"), "AMD EPYC"))
     comparison = compare_stored(elsewhere, tmp_path)
     assert str(comparison.refused[0]).startswith("no baseline of suite 'digits' exists for this machine (amd-epyc")
-    assert texts(comparison.differences) == ["CPU model AMD EPYC here, Intel(R) Xeon(R) 8481C in the baseline"]
+    assert texts(comparison.differences) == ["CPU model is AMD EPYC here and Intel(R) Xeon(R) 8481C in the baseline"]
 
 
 def test_other_protocol_refuses(tmp_path: Path) -> None:
     store.save(good_run(), "here", tmp_path)
     comparison = compare_stored(replace(good_run("now"), protocol=replace(PROTOCOL, min_samples=99)), tmp_path)
-    assert texts(comparison.refused) == ["protocol: min_samples 99 here, 10 in the baseline"]
+    assert texts(comparison.refused) == ["protocol: min_samples is 99 here and 10 in the baseline"]
 
 
 def test_reference_of_another_machine_leaves_speed_out(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_reference_of_another_machine_leaves_speed_out(tmp_path: Path) -> None:
     now = run_of(measured({**samples, **latency(9, 9, 9), "fid": [20.0], "psnr_db": [20.0]}), environment=other)
     comparison = compare_stored(now, tmp_path)
     assert comparison.scope == "machine-independent"
-    assert texts(comparison.differences) == ["CPU model AMD EPYC here, Intel(R) Xeon(R) 8481C in the baseline"]
+    assert texts(comparison.differences) == ["CPU model is AMD EPYC here and Intel(R) Xeon(R) 8481C in the baseline"]
     assert [(v.metric, v.outcome, v.gating) for v in comparison.verdicts] == [
         ("parameters", "unchanged", True),
         ("fid", "regressed", True),
@@ -94,7 +94,7 @@ def test_unlike_own_baseline_falls_back_to_the_reference(tmp_path: Path) -> None
     comparison = compare_stored(good_run("now"), tmp_path)
     assert comparison.scope == "machine-independent"
     assert texts(comparison.notes) == [
-        "this machine's own baseline is unlike: torch 2.13.0 here, 2.12.0 in the baseline"
+        "the baseline of this machine does not match: torch is 2.13.0 here and 2.12.0 in the baseline"
     ]
 
 
@@ -110,7 +110,7 @@ def test_another_host_is_advisory() -> None:
     comparison = compare(run, sessions)
     assert only(comparison).outcome == "regressed"
     assert only(comparison).gating is False
-    assert "speed is advisory: host host-b here, host-a in the baseline" in texts(comparison.notes)
+    assert "speed is advisory: host is host-b here and host-a in the baseline" in texts(comparison.notes)
     assert exit_code(comparison) == 0
 
 
@@ -174,7 +174,7 @@ def test_a_run_is_not_compared_with_itself_where_there_is_another() -> None:
     assert compare(run, sessions).baseline == "s0"
     alone = compare(run, sessions[1:])
     assert only(alone).outcome == "unchanged"
-    assert texts(alone.notes) == ["this run is the only stored session: it is compared with itself"]
+    assert texts(alone.notes) == ["this run is the only stored session, so it is compared with itself"]
 
 
 def said(outcome: Any, kind: str = "noisy", gating: bool = True) -> Verdict:

@@ -43,20 +43,20 @@ from harness.types import Run
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        (("versions", "torch"), "2.14.1", "torch 2.14.1 here, 2.13.0 in the baseline"),
-        (("versions", "onnxruntime"), None, "onnxruntime absent here, 1.31.1 in the baseline"),
-        (("versions", "tensorrt"), "10.9", "TensorRT 10.9 here, absent in the baseline"),
-        (("versions", "tensorrt-cu13"), "11.4", "TensorRT for CUDA 13 11.4 here, absent in the baseline"),
-        (("versions", "openvino"), "2026.4", "OpenVINO 2026.4 here, absent in the baseline"),
-        (("python",), "3.12.1", "Python 3.12 here, 3.11 in the baseline"),
-        (("threads",), 1, "threads 1 here, 2 in the baseline"),
-        (("driver",), "580.1", "driver major 580 here, 570 in the baseline"),
-        (("cuda",), "12.8", "CUDA 12.8 here, 13.0 in the baseline"),
-        (("cpu", "model"), "AMD EPYC", "CPU model AMD EPYC here, Intel(R) Xeon(R) 8481C in the baseline"),
-        (("cpu", "cores_allowed"), 4, "CPU cores 4 here, 2 in the baseline"),
-        (("cpu", "isa"), "AVX2", "CPU instruction set AVX2 here, AVX512 in the baseline"),
-        (("cpu", "quota"), 1.5, "CPU quota 1.5 here, absent in the baseline"),
-        (("flags", "OMP_NUM_THREADS"), "1", "flag OMP_NUM_THREADS 1 here, absent in the baseline"),
+        (("versions", "torch"), "2.14.1", "torch is 2.14.1 here and 2.13.0 in the baseline"),
+        (("versions", "onnxruntime"), None, "onnxruntime is absent here and 1.31.1 in the baseline"),
+        (("versions", "tensorrt"), "10.9", "TensorRT is 10.9 here and absent in the baseline"),
+        (("versions", "tensorrt-cu13"), "11.4", "TensorRT for CUDA 13 is 11.4 here and absent in the baseline"),
+        (("versions", "openvino"), "2026.4", "OpenVINO is 2026.4 here and absent in the baseline"),
+        (("python",), "3.12.1", "Python is 3.12 here and 3.11 in the baseline"),
+        (("threads",), 1, "threads is 1 here and 2 in the baseline"),
+        (("driver",), "580.1", "driver major is 580 here and 570 in the baseline"),
+        (("cuda",), "12.8", "CUDA is 12.8 here and 13.0 in the baseline"),
+        (("cpu", "model"), "AMD EPYC", "CPU model is AMD EPYC here and Intel(R) Xeon(R) 8481C in the baseline"),
+        (("cpu", "cores_allowed"), 4, "CPU cores is 4 here and 2 in the baseline"),
+        (("cpu", "isa"), "AVX2", "CPU instruction set is AVX2 here and AVX512 in the baseline"),
+        (("cpu", "quota"), 1.5, "CPU quota is 1.5 here and absent in the baseline"),
+        (("flags", "OMP_NUM_THREADS"), "1", "flag OMP_NUM_THREADS is 1 here and absent in the baseline"),
     ],
 )
 def test_hard_field_differs_in_words(path: tuple[str, ...], value: Any, words: str) -> None:
@@ -67,10 +67,10 @@ def test_hard_field_differs_in_words(path: tuple[str, ...], value: Any, words: s
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("name", "A100", "GPU model A100 here, H100 in the baseline"),
-        ("memory_bytes", 5, "GPU memory 5 here, 80000000000 in the baseline"),
-        ("power_limit_w", 400.0, "GPU power limit 400 here, 700 in the baseline"),
-        ("mig", True, "GPU MIG True here, False in the baseline"),
+        ("name", "A100", "GPU model is A100 here and H100 in the baseline"),
+        ("memory_bytes", 5, "GPU memory is 5 here and 80000000000 in the baseline"),
+        ("power_limit_w", 400.0, "GPU power limit is 400 here and 700 in the baseline"),
+        ("mig", True, "GPU MIG is True here and False in the baseline"),
     ],
 )
 def test_gpu_differs(field: str, value: Any, words: str) -> None:
@@ -80,7 +80,7 @@ def test_gpu_differs(field: str, value: Any, words: str) -> None:
 
 def test_gpu_count_differs() -> None:
     two = {**GPU_ENVIRONMENT, "gpus": GPU_ENVIRONMENT["gpus"] * 2}
-    assert "GPU count 2 here, 1 in the baseline" in texts(differences(two, GPU_ENVIRONMENT))
+    assert "GPU count is 2 here and 1 in the baseline" in texts(differences(two, GPU_ENVIRONMENT))
 
 
 SETTINGS = {"bf16_reduced_precision_reduction": True, "cudnn_benchmark": False, "deterministic_algorithms": False}
@@ -92,10 +92,10 @@ SETTINGS = {"bf16_reduced_precision_reduction": True, "cudnn_benchmark": False, 
         (
             "bf16_reduced_precision_reduction",
             False,
-            "bf16_reduced_precision_reduction False here, True in the baseline",
+            "bf16_reduced_precision_reduction is False here and True in the baseline",
         ),
-        ("cudnn_benchmark", True, "cudnn_benchmark True here, False in the baseline"),
-        ("deterministic_algorithms", True, "deterministic_algorithms True here, False in the baseline"),
+        ("cudnn_benchmark", True, "cudnn_benchmark is True here and False in the baseline"),
+        ("deterministic_algorithms", True, "deterministic_algorithms is True here and False in the baseline"),
     ],
 )
 def test_settings_of_torch_differ_on_a_gpu(name: str, value: bool, words: str) -> None:
@@ -112,7 +112,7 @@ def test_settings_of_torch_on_a_cpu_are_deterministic_algorithms_alone() -> None
     assert fingerprint(before) == fingerprint(ENVIRONMENT)
     assert differences(changed(before, ("torch_settings", "cudnn_benchmark"), True), before) == []
     slow = changed(before, ("torch_settings", "deterministic_algorithms"), True)
-    words = "torch setting deterministic_algorithms True here, absent in the baseline"
+    words = "torch setting deterministic_algorithms is True here and absent in the baseline"
     assert texts(differences(slow, before)) == [words]
 
 
@@ -122,7 +122,9 @@ def test_which_of_equal_gpus_is_visible_is_a_soft_difference_on_a_gpu_alone() ->
 
     assert differences(seen("1"), seen("0")) == []
     assert fingerprint(seen("1")) == fingerprint(seen("0"))
-    assert texts(soft_differences(seen("1"), seen("0"))) == ["flag CUDA_VISIBLE_DEVICES 1 here, 0 in the baseline"]
+    assert texts(soft_differences(seen("1"), seen("0"))) == [
+        "flag CUDA_VISIBLE_DEVICES is 1 here and 0 in the baseline"
+    ]
     assert soft_differences(seen("", ENVIRONMENT), ENVIRONMENT) == [], "a CPU was measured"
     assert fingerprint(seen("", ENVIRONMENT)) == fingerprint(ENVIRONMENT)
 
@@ -133,17 +135,19 @@ def test_variables_of_a_gpu_are_not_held_against_a_session_from_before_they_were
     assert differences(now, GPU_ENVIRONMENT) == differences(GPU_ENVIRONMENT, now) == []
     assert soft_differences(now, GPU_ENVIRONMENT) == soft_differences(GPU_ENVIRONMENT, now) == []
     known = {**GPU_ENVIRONMENT, "torch_settings": SETTINGS}
-    assert texts(differences(now, known)) == ["flag CUBLAS_WORKSPACE_CONFIG :4096:8 here, absent in the baseline"]
+    assert texts(differences(now, known)) == ["flag CUBLAS_WORKSPACE_CONFIG is :4096:8 here and absent in the baseline"]
     threads = changed(now, ("flags", "OMP_NUM_THREADS"), "1")
     told = texts(differences(threads, GPU_ENVIRONMENT))
-    assert told == ["flag OMP_NUM_THREADS 1 here, absent in the baseline"], "that one was recorded before, too"
+    assert told == ["flag OMP_NUM_THREADS is 1 here and absent in the baseline"], "that one was recorded before, too"
 
 
 def test_the_length_of_a_sample_is_a_soft_difference_and_0_2_ms_where_it_was_not_recorded() -> None:
     longer = {**GPU_ENVIRONMENT, "shortest_sample_s": 4e-3}
     assert differences(longer, GPU_ENVIRONMENT) == []
     assert fingerprint(longer) == fingerprint(GPU_ENVIRONMENT)
-    assert texts(soft_differences(longer, GPU_ENVIRONMENT)) == ["shortest sample 4 ms here, 0.2 ms in the baseline"]
+    assert texts(soft_differences(longer, GPU_ENVIRONMENT)) == [
+        "shortest sample is 4 ms here and 0.2 ms in the baseline"
+    ]
     assert soft_differences({**ENVIRONMENT, "shortest_sample_s": 2e-4}, ENVIRONMENT) == []
 
 
@@ -159,11 +163,11 @@ def test_patch_versions_and_soft_fields_do_not_refuse() -> None:
     assert differences(other, GPU_ENVIRONMENT) == []
     assert fingerprint(other) == fingerprint(GPU_ENVIRONMENT)
     assert texts(soft_differences(other, GPU_ENVIRONMENT)) == [
-        "host host-b here, host-a in the baseline",
-        "kernel 6.2.0 here, 6.1.0 in the baseline",
-        "GPU UUID GPU-2 here, GPU-1 in the baseline",
+        "host is host-b here and host-a in the baseline",
+        "kernel is 6.2.0 here and 6.1.0 in the baseline",
+        "GPU UUID is GPU-2 here and GPU-1 in the baseline",
     ]
-    assert texts(software_differences(other, GPU_ENVIRONMENT)) == ["diffusers 1 here, 0.42.1 in the baseline"]
+    assert texts(software_differences(other, GPU_ENVIRONMENT)) == ["diffusers is 1 here and 0.42.1 in the baseline"]
 
 
 def test_unknown_machine_matches_only_its_own_host() -> None:
@@ -172,7 +176,7 @@ def test_unknown_machine_matches_only_its_own_host() -> None:
     assert differences(unknown, unknown) == []
     assert differences(unknown, ENVIRONMENT) == []
     assert texts(differences(elsewhere, unknown)) == [
-        "CPU model is unknown here and in the baseline: an unknown machine matches no other host"
+        "CPU model is unknown here and in the baseline, and an unknown machine matches no other host"
     ]
     assert len(differences(elsewhere, ENVIRONMENT)) == 1
     assert len(differences({**unknown, "host_hash": None}, {**unknown, "host_hash": None})) == 1
@@ -189,7 +193,7 @@ def test_machine_key_names_the_hardware_and_not_the_versions() -> None:
 
 def test_protocol_is_part_of_the_key_but_patience_is_not() -> None:
     assert texts(protocol_differences(replace(PROTOCOL, min_samples=20), PROTOCOL)) == [
-        "protocol: min_samples 20 here, 10 in the baseline"
+        "protocol: min_samples is 20 here and 10 in the baseline"
     ]
     assert protocol_differences(replace(PROTOCOL, timeout_s=1.0, quality=False), PROTOCOL) == []
 
@@ -225,10 +229,10 @@ def test_save_refuses_a_duplicate(tmp_path: Path) -> None:
         (run_of(measured(latency(1, 1, 1)), cases=(A, B)), "not measured: b-eager"),
         (run_of(measured(latency(1, 1, 1))[:2]), r"fewer processes .* \(2 of 3\)"),
         (run_of(measured(latency(1, 1, 1)), problems=("line 3 was cut off",)), "line 3 was cut off"),
-        (run_of(measured(latency(1, 0, 1))), "latency_s holds the value 0"),
-        (run_of(measured(latency(1, -1, 1))), "latency_s holds the value -1"),
-        (run_of(measured(latency(1, math.nan, 1))), "latency_s holds the value nan"),
-        (run_of(measured({"fid": [math.inf]})), "fid holds the value inf"),
+        (run_of(measured(latency(1, 0, 1))), "latency_s has the invalid value 0"),
+        (run_of(measured(latency(1, -1, 1))), "latency_s has the invalid value -1"),
+        (run_of(measured(latency(1, math.nan, 1))), "latency_s has the invalid value nan"),
+        (run_of(measured({"fid": [math.inf]})), "fid has the invalid value inf"),
         (run_of(measured({"unheard": [1.0]})), "unheard is not described"),
         (run_of(measured({})), "ok, but without any value"),
         (run_of(measured(latency(1, 1, 1)), suite="../etc"), "cannot name a file"),

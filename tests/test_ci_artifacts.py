@@ -38,7 +38,7 @@ Against the baseline **base (ref=main)**: 1 regressed.
 - head: ref=HEAD
 - 24 pairs, 2 dropped
 
-| outcome | row | metric | baseline | this run | ratio \\[95 %\\] | could see | reason |
+| outcome | row | metric | baseline | this run | ratio \\[95 %\\] | detectable | reason |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 | regressed | vit · batch 1 | latency\\_s | 10.0 ms | 10.5 ms | 1.05x \\[1.04, 1.06\\] (24 pairs, 2 dropped) | 2.0% | \
 confirmed on 16 fresh pairs |
@@ -60,7 +60,8 @@ def test_annotations_to_the_letter() -> None:
         "::warning title=imgbench%3A inconclusive%3A latency_s::dit · 20 steps: budget spent\n"
     )
     assert (
-        github(paired(SAME)) == "::notice title=imgbench::Green: not slower (1 row, each within what it could see).\n"
+        github(paired(SAME))
+        == "::notice title=imgbench::Green: not slower (1 row, each within its detectable change).\n"
     )
     assert github(paired(UNDECIDED, contended=(stated("busy"),))) == "::error title=imgbench%3A contaminated::busy\n"
 
@@ -94,9 +95,9 @@ def test_ten_errors_and_ten_warnings_a_step_and_the_last_counts_the_rest() -> No
         (paired(refused=(stated("no pip"),), error=True), "error", "lightgrey"),
         (paired(GONE), "not comparable", "orange"),
         (paired(), "nothing measured", "lightgrey"),
-        (paired(replace(SAME, gating=False)), "speed not judged yet", "lightgrey"),
-        (paired(replace(SAME, kind="exact")), "speed not judged yet", "lightgrey"),
-        (paired(replace(SAME, kind="energy", metric="energy_per_image_j")), "speed not judged yet", "lightgrey"),
+        (paired(replace(SAME, gating=False)), "speed undecided", "lightgrey"),
+        (paired(replace(SAME, kind="exact")), "speed undecided", "lightgrey"),
+        (paired(replace(SAME, kind="energy", metric="energy_per_image_j")), "speed undecided", "lightgrey"),
     ],
 )
 def test_the_badge_says_what_was_shown(found: Comparison, message: str, color: str) -> None:
@@ -119,20 +120,20 @@ def test_the_badge_says_what_was_shown(found: Comparison, message: str, color: s
             "weights_bytes.",
         ),
         (paired(SAME, UNDECIDED), "Not red: nothing regressed, but 1 row could not be decided."),
-        (paired(SAME), "Green: not slower (1 row, each within what it could see)."),
-        (paired(GONE), "No pass: 1 row is missing or cannot be compared."),
-        (paired(replace(SAME, gating=False)), "Not red: nothing regressed, but speed is not judged yet."),
-        (paired(refused=(stated("a"),), absent=True), "No answer: there is no baseline to compare with yet."),
+        (paired(SAME), "Green: not slower (1 row, each within its detectable change)."),
+        (paired(GONE), "Not passed: 1 row is missing or cannot be compared."),
+        (paired(replace(SAME, gating=False)), "Not red: nothing regressed, but nothing is decided about speed yet."),
+        (paired(refused=(stated("a"),), absent=True), "No answer: there is no baseline yet."),
         (
             paired(refused=(stated("GPU: A, B"), stated("driver: 1, 2"))),
             "No answer: nothing was compared: GPU: A, B; driver: 1, 2.",
         ),
         (paired(), "No answer: nothing was measured."),
-        (paired(refused=(stated("no pip"),), error=True), "No answer: the benchmark broke: no pip."),
+        (paired(refused=(stated("no pip"),), error=True), "No answer: the benchmark failed: no pip."),
         (
             paired(GONE, replace(GONE, outcome="new", case_id="c9")),
-            "No pass: 1 row is missing or cannot be compared and 1 row is not known to the baseline (imgbench baseline "
-            "save accepts it).",
+            "Not passed: 1 row is missing or cannot be compared and 1 row is not in the baseline (accept with imgbench "
+            "baseline save).",
         ),
     ],
 )
@@ -258,7 +259,7 @@ def test_an_arm_that_could_not_be_had_leaves_every_file_and_no_row(tmp_path: Pat
     assert (more, case.find("error").get("type")) == ([], "benchmark error")
     assert json.loads((tmp_path / "json").read_text())["exit_code"] == 20
     assert len((tmp_path / "comment").read_bytes()) <= 65_536
-    assert "No answer: the benchmark broke: pip:" in (tmp_path / "comment").read_text()
+    assert "No answer: the benchmark failed: pip:" in (tmp_path / "comment").read_text()
 
 
 def test_half_a_character_is_no_reason_to_write_nothing(tmp_path: Path) -> None:

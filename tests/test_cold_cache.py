@@ -203,7 +203,7 @@ def test_a_cold_run_is_compared_with_no_warm_one_and_says_so() -> None:
     warm = suite.parse("cases: [{model: planted_ok}]").protocol
     assert (chosen.protocol.cold_cache, warm.cold_cache) == (True, False)
     (told,) = protocol_differences(chosen.protocol, warm)
-    assert str(told) == "protocol: cold_cache True here, False in the baseline"
+    assert str(told) == "protocol: cold_cache is True here and False in the baseline"
     stored = {"replicates": 3}  # by a version without the field
     assert records.protocol_from_dict(stored).cold_cache is False
     run: Any = SimpleNamespace(environment={}, protocol=chosen.protocol)

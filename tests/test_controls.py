@@ -37,7 +37,7 @@ def run_with(control: tuple[Control, ...] = (), gemm: float | None = None, run_i
 def test_a_control_that_does_not_move_says_what_the_noise_allows() -> None:
     run = run_with(sides([0.100, 0.101, 0.100], [0.101, 0.100, 0.100]))
     assert control_moved(run) is None
-    assert "against itself: +0.0% (3 processes a row; the noise of this run allows -" in str(control(run))
+    assert "differs from itself by +0.0% (3 processes per row; the noise of this run explains -" in str(control(run))
 
 
 def test_a_control_that_moved_disarms_speed_and_nothing_else(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_machine_of_another_speed_is_told_from_slower_code(tmp_path: Path) -> 
     assert sentinels_moved(run_with(gemm=0.0101), sessions) == []
     assert sentinels_moved(run_with(gemm=0.0130), sessions[:3]) == []  # three sessions do not know their spread
     (reason,) = sentinels_moved(run_with(gemm=0.0130), sessions)
-    assert "the sentinel gemm took +27" in str(reason)
+    assert "the duration of the control workload gemm changed by +27" in str(reason)
     for session in sessions:
         store.save(session, "as ever", tmp_path)
     slow = run_with(gemm=0.0130)

@@ -273,7 +273,7 @@ def test_equal_outputs_need_no_judge() -> None:
     run, found = outputs("a")
     assert other_outputs(run, found) == set()
     assert str(outputs_note(run, found)) == (
-        "the outputs of the timed batch are bit for bit the same in both arms in 1 of 1 rows; the quality was measured "
+        "the outputs of the timed batch are bit-identical in both arms in 1 of 1 rows; the quality was measured "
         "in both arms in 0 rows"
     )
     assert [v.metric for v in preflight_verdicts(run, found)] == ["model_calls"]
@@ -284,7 +284,7 @@ def test_other_outputs_that_nobody_judged_are_no_pass_of_quality() -> None:
     assert other_outputs(run, found) == {run.rows[0].id}
     told = {v.metric: v for v in preflight_verdicts(run, found)}
     assert told["quality"].outcome == "inconclusive"
-    assert "did not end within the share of the budget" in str(told["quality"].reason)
+    assert "was not measured within its share of the budget" in str(told["quality"].reason)
 
 
 @pytest.mark.parametrize(("wrong", "outcome"), [(0, "unchanged"), (20, "regressed")])

@@ -39,7 +39,7 @@ def test_a_slow_row_is_the_first_thing_it_says_and_the_first_row_of_the_chart() 
     assert worst["y"] == [0.0]
     assert worst["x"][0] == pytest.approx(5.0, abs=0.5)
     assert {t["name"] for t in forest["data"]} == {"regressed", "unchanged", "control"}
-    assert "suspected after 8 pairs, 8 fresh ones support it, and all 16 together lie beyond 1%" in html
+    assert "suspected after 8 pairs, supported by 8 fresh pairs; all 16 pairs together are beyond 1%" in html
     assert "screen, 8 pairs: shift" in html
 
 
@@ -48,15 +48,15 @@ def test_every_row_and_control_has_its_place() -> None:
     forest = charts(html)[0]
     labels = forest["layout"]["yaxis"]["ticktext"]
     assert len(labels) == 42
-    assert labels[-2:] == ["A/A: base against itself", "sentinel: gemm"]
+    assert labels[-2:] == ["A/A: base against itself", "control workload: gemm"]
     assert len(set(labels)) == 42
     assert "Green: not slower (40 rows" in html
 
 
 def test_a_busy_machine_is_said_first_and_no_row_is_green() -> None:
     html = page(judged(rows(2), 12, busy=True))
-    assert "the machine was not quiet enough to judge speed" in html
-    assert "the run is contended: " in html
+    assert "nothing is decided about speed" in html
+    assert "The run is contended: " in html
     assert "pairs left out: contended: other processes used 60% of a core" in html
     assert "unchanged</span>" not in html
 

@@ -111,14 +111,16 @@ def with_values(metric: str, there: float, here: float) -> tuple[PairedRun, Foun
 def test_energy_of_one_window_an_arm_is_advisory(here: float, outcome: str) -> None:
     (told,) = verdicts(*with_values(ENERGY.name, 1.0, here))
     assert (told.outcome, told.gating) == (outcome, False)
-    assert str(told.reason).endswith("advisory: one window an arm")
+    assert str(told.reason).endswith("advisory: each arm has one measurement window")
 
 
 def test_memory_that_moved_is_not_decided_by_fewer_processes_than_the_rule_takes() -> None:
     run, found = with_values(MEMORY.name, 1e9, 2e9)
     (told,) = verdicts(run, found)
     assert (told.outcome, told.gating) == ("inconclusive", True)
-    assert str(told.reason).startswith("the budget allowed 1 of 3 processes an arm; it would read: regressed")
+    assert str(told.reason).startswith(
+        "the budget allowed 1 of 3 processes per arm; the provisional outcome is regressed: "
+    )
     assert undecided_memory(run, found) == {run.rows[0].id}
     again = [(row, side, m) for row, side, m in found for _ in range(PROCESSES)]
     assert [v.outcome for v in verdicts(run, again)] == ["regressed"]

@@ -64,7 +64,7 @@ def test_a_tail_that_was_called_unchanged_is_taken_back_where_later_pairs_do_not
     assert len(tail.screened) == 12
     assert (tail.state, outcome_of(tail)) == (
         "unchanged",
-        ("inconclusive", "the first pairs lay within ±10.0%; all 12 together leave more possible"),
+        ("inconclusive", "the first pairs were within ±10.0%; all 12 pairs together do not exclude a larger change"),
     )
 
 
@@ -121,7 +121,7 @@ def test_the_run_waits_for_a_tail_only_while_its_fresh_pairs_lean_to_its_side(fr
         assert (tail.state, count > 16) == ("regressed", True)
     else:
         assert (tail.deferred, count) == (True, 16)
-        told = "suspected after 8 pairs; 16 fresh ones neither confirm it nor rule it out"
+        told = "suspected after 8 pairs; 16 fresh pairs neither confirm nor exclude a change"
         assert outcome_of(tail) == ("inconclusive", told)
 
 
@@ -211,7 +211,7 @@ def test_unchanged_means_the_same_for_every_metric() -> None:
     five.state = "unchanged"
     outcome, reason = outcome_of(five)
     assert outcome == "inconclusive"
-    assert reason == "no change above 10%; smaller ones cannot be excluded (after 8 pairs)"
+    assert reason == "no change above 10%; a smaller change cannot be excluded (after 8 pairs)"
 
 
 def test_a_dropped_suspicion_is_unchanged_in_the_same_sense() -> None:
@@ -258,8 +258,8 @@ def test_a_tail_of_too_few_samples_says_so() -> None:
     found = comparison(judge_of(rows(1), 12), [], "decided")  # four samples a block
     told = verdict_of(found, P95)
     assert (told.outcome, told.gating, told.pairs) == ("inconclusive", False, 0)
-    assert str(told.reason) == "too few samples in a block for a p95 (4 of 20)"
-    assert str(verdict_of(found, "startup_s").reason) == "no block gave a start-up"
+    assert str(told.reason) == "too few samples in a process for a p95 (4 of 20)"
+    assert str(verdict_of(found, "startup_s").reason) == "no process measured a start-up"
 
 
 def test_values_of_the_preflight_alone_are_nothing_measured() -> None:
@@ -291,9 +291,7 @@ def test_the_same_arm_twice_is_called_so_and_the_mean_shift_decides_nothing() ->
     assert terminal.headline(found).startswith("head against base: ")
     same = replace(found, arms=("as things are", "as things are"))
     assert terminal.headline(same).startswith("A/A, both arms are the same: ")
-    assert any(
-        note.kind == ReasonKind.MEAN_SHIFT and "advisory: it decides nothing" in str(note) for note in found.notes
-    )
+    assert any(note.kind == ReasonKind.MEAN_SHIFT and "(advisory)" in str(note) for note in found.notes)
 
 
 def test_a_busy_machine_stays_the_answer_where_no_pair_was_kept() -> None:

@@ -57,7 +57,7 @@ def test_worse_pictures_regress_and_better_ones_improve() -> None:
     worse = PICTURES + 0.4
     assert verdict(PICTURES, worse).outcome == "regressed"
     assert verdict(worse, PICTURES).outcome == "improved"
-    assert "paired bootstrap of 200 pictures" in str(verdict(PICTURES, worse).reason)
+    assert "paired bootstrap of 200 images" in str(verdict(PICTURES, worse).reason)
 
 
 def test_rounding_is_no_change() -> None:
@@ -141,7 +141,7 @@ def test_what_is_stored_is_read_back_and_nothing_else() -> None:
 def test_a_handful_of_pictures_has_no_interval() -> None:
     found = verdict(PICTURES[:4], PICTURES[4:8])
     assert (found.outcome, found.low, found.high) == ("inconclusive", None, None)
-    assert str(found.reason) == "4 pictures are too few for an interval (at least 10)"
+    assert str(found.reason) == "4 images are too few for an interval (at least 10 are needed)"
 
 
 def test_the_interval_beside_the_ratio_is_of_95_percent_and_the_deciding_one_wider() -> None:

@@ -84,7 +84,7 @@ def test_a_false_suspicion_is_taken_back_and_nothing_is_thrown_away(
     assert "not measured again: --budget is 0" in out
     before = storage.load(disturbed)
     code, out = told(capsys, "compare", str(disturbed), "--budget", "100s")
-    assert f"measured again: {EXTRA} further processes" in out, out
+    assert f"measured again in {EXTRA} additional processes" in out, out
     after = storage.load(disturbed)
     kept = {(m.case.id, m.replicate): m.samples for m in after.measurements}
     assert all(kept[(m.case.id, m.replicate)] == m.samples for m in before.measurements)
@@ -111,7 +111,7 @@ def test_a_suspect_is_measured_again_by_a_command_of_its_own(disturbed: Path, tm
     assert "not measured again: plugin planted: ModuleNotFoundError" in notes
     code, notes = compared(here)
     assert code in {0, 14}, notes
-    assert f"measured again: {EXTRA} further processes" in notes
+    assert f"measured again in {EXTRA} additional processes" in notes
 
 
 def test_replay_gives_the_same_decision_and_sees_an_edited_value(
@@ -151,7 +151,9 @@ def test_replay_of_odd_comparisons_is_the_same(when: str, disturbed: Path, capsy
     if when == "nothing stored yet":
         root.rename(root.with_name("away"))
     code, out = told(capsys, "compare", str(disturbed), "--budget", "0")
-    assert {"stale": "stale sessions left out: 1", "itself": "stored session itself"}.get(when, "no baseline") in out
+    assert {"stale": "stale sessions are left out: 1", "itself": "itself a stored session"}.get(
+        when, "no baseline"
+    ) in out
     if when == "nothing stored yet":
         store.save(replace(run, id="later"), "later", root)
     code, out = told(capsys, "replay", str(disturbed))
@@ -164,7 +166,7 @@ def test_other_code_is_not_measured_into_the_run(disturbed: Path, capsys: pytest
     storage.write_header(disturbed, replace(header, environment=header.environment | {"sources": sources}))
     code, out = told(capsys, "compare", str(disturbed), "--budget", "100s")
     assert code == 10
-    assert "the code is not, or is not known to be, that of the run" in out
+    assert "the code differs from that of the run, or its version is unknown" in out
 
 
 def test_explain_has_words_for_rows_that_no_rule_was_asked_for(

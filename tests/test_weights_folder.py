@@ -142,7 +142,7 @@ def test_a_row_under_another_path_is_the_same_row_where_the_loaded_weights_are()
     assert {(v.case_id, v.metric, v.outcome) for v in found.verdicts} == {
         (case_id, "latency_s", "unchanged") for case_id in rows_of(here)
     }
-    assert "rows whose weights are the baseline's under another path: 2" in [str(note) for note in found.notes]
+    assert "rows with the same weights as in the baseline at a different path: 2" in [str(note) for note in found.notes]
     moved = run_of(rows("/x/a", "h1", 2, 4, 6))
     slower = compare(moved, stored(*[run_of(rows("a", "h1", 1, 2, 3))] * 2))
     assert any("session 2 of 2" in s for s in sessions_in_words.lines(moved, then, slower.verdicts[0]))

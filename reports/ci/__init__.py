@@ -1,1 +1,1 @@
-"""What a CI server reads of a comparison: annotations, a badge, JUnit, the state of the gate."""
+"""The files and lines that a CI server reads of a comparison: annotations, a badge and JUnit."""

@@ -1,7 +1,7 @@
 """A comparison as GitHub workflow commands: red and yellow lines on the pull request. Pure.
 
-GitHub shows at most ten errors and ten warnings a step; the last of each says how many more there are. One notice says
-what a gate that is not red found.
+GitHub shows at most ten errors and ten warnings per step; the last of each gives the number of further ones. If the
+exit code is 0, a notice gives the result.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from baselines.verdict import FINE, Comparison, Verdict, exit_code
 from reports import gate
 
 LIMIT: Final = 10
-LONGEST: Final = 4_000  # characters of a text: a page of pip's words tells nothing more
+LONGEST: Final = 4_000  # characters of a text, such as pip's output
 
 
 def github(comparison: Comparison, *, strict: bool = False) -> str:
-    """The lines for stdout, each ended."""
+    """The lines for stdout, each with a newline."""
     verdicts = [(v, gate.standing(v, comparison, strict)) for v in gate.gravest_first(comparison)]
     errors = [(f"imgbench: {kind}", reason) for kind, reason in gate.whole(comparison, strict)]
     errors += [_told(v) for v, standing in verdicts if standing in {"failure", "error"}]
@@ -47,8 +47,8 @@ def _lines(level: str, told: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _data(text: str) -> str:
-    """Escaped as the runner's command parser undoes it. Whatever anybody takes for the end of a line (U+2028, say) is
-    one, so that no text begins a line of its own and with it a command."""
+    """Escaped for the runner's command parser. Every line separator (also U+2028) is escaped, so that no text can begin
+    a line and inject a command."""
     return "%0A".join(text.replace("%", "%25").splitlines())
 
 

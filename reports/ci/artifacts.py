@@ -1,4 +1,4 @@
-"""Everything that CI wants of a comparison, written before the exit code is decided; docs/ci.md describes the files."""
+"""The files of a comparison for CI. They are written before the command exits; docs/ci.md describes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reports.formats import comparison_json, markdown
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """Where each artefact goes; None where it was not asked for. The step summary is appended to its file."""
+    """The path of each artefact; None if it is not requested. The step summary is appended to its file."""
 
     junit: Path | None = None
     markdown: Path | None = None
@@ -29,9 +29,9 @@ class Targets:
 
 
 def write(comparison: Comparison, targets: Targets, say: Callable[[str], None], *, strict: bool = False) -> None:
-    """Writes what was asked for; annotations go through `say`, a line each.
+    """Writes the requested artefacts; `say` gets the annotations, line by line.
 
-    A file that cannot be written keeps none of the others from being written; the first such OSError is raised after.
+    All files are tried. If some cannot be written, the first OSError is raised at the end.
     """
     texts: list[tuple[Path | None, Callable[[], str]]] = [
         (targets.junit, lambda: junit(comparison, strict=strict)),
@@ -61,7 +61,7 @@ def _replace(path: Path, text: Callable[[], str]) -> None:
 
 
 def _append_summary(path: Path, comparison: Comparison) -> None:
-    """GitHub refuses the whole file above its limit, so what an earlier command of the step wrote counts."""
+    """GitHub rejects a file above its limit, so the size of the existing content counts."""
     path.parent.mkdir(parents=True, exist_ok=True)
     room = markdown.SUMMARY_BYTES - (path.stat().st_size if path.exists() else 0)
     with path.open("a", encoding="utf-8") as file:

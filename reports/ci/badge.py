@@ -1,4 +1,4 @@
-"""A comparison as a badge: the JSON that shields.io's endpoint reads. Pure. It never says more than was shown."""
+"""A comparison as a badge: the JSON that shields.io's endpoint reads. Pure."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ def _state(comparison: Comparison) -> tuple[str, str]:
     if undecided:
         return f"{len(not_slower)} of {len(not_slower | undecided)} rows not slower", "yellow"
     if not not_slower:
-        return "speed not judged yet", "lightgrey"
+        return "speed undecided", "lightgrey"
     return f"not slower ({counted(len(not_slower), 'row')})", "brightgreen"

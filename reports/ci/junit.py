@@ -1,16 +1,16 @@
-"""A comparison as JUnit XML, the form that every CI server reads. A comparison in, text out.
+"""A comparison as JUnit XML, which CI servers read. Pure.
 
     regressed                 failure                   (advisory ones pass)
-    missing, not comparable   error: a row that is not there is no pass; and so is one that the baseline does not know
+    missing, not comparable   error, as are rows that are not in the baseline
     inconclusive              skipped, with the reason
     contended run             every timed verdict skipped, and the test case `gate` in error
     refused, no baseline      the test case `gate` in error, and no other
     strict, nothing measured  the test case `gate` in error
 
-So the file has a failure or an error exactly where the exit code is not 0. It is valid by the two schemas in use, that
-of Jenkins' xUnit plugin (junit-10.xsd) and that of Ant's JUnit task (JUnit.xsd), which ask for more than they share: a
-time stamp without a zone, a host, and `system-out` and `system-err` in the suite, never in a test case. So what passed
-has its words in the suite's `system-out`.
+The file has a failure or an error exactly if the exit code is not 0. It is valid under both common schemas, that of
+Jenkins' xUnit plugin (junit-10.xsd) and that of Ant's JUnit task (JUnit.xsd). Together they require a time stamp
+without a zone, a host, and `system-out` and `system-err` in the suite, but not in a test case. The reasons of passed
+verdicts are therefore in the suite's `system-out`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from baselines.verdict import MEANINGS, Comparison, Verdict, exit_code
 from harness import storage
 from reports import gate
 
-HOST: Final = "localhost"  # the schema asks for one; where it was measured is nobody's business on a CI server
+HOST: Final = "localhost"  # the schema requires a host; the real one is not published
 # What XML 1.0 cannot hold.
 _ILLEGAL: Final = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 
 
 def junit(comparison: Comparison, *, strict: bool = False, written: str | None = None) -> str:
-    """The XML document: a test case `gate` for the whole, then one a verdict (class: the row's label).
+    """The XML document: a test case `gate`, then one for each verdict (class: the row's label).
 
-    `written` is the ISO 8601 time (UTC) that it is stamped with; None is now.
+    `written` is the time stamp of the document in ISO 8601 (UTC); None is now.
     """
     stamp = (written or storage.now())[: len("2026-01-31T23:59:59")]
     identity = {"id": "0", "package": "imgbench", "timestamp": stamp, "hostname": HOST, "time": "0"}
@@ -53,7 +53,7 @@ def junit(comparison: Comparison, *, strict: bool = False, written: str | None =
 
 
 def _properties(suite: ElementTree.Element, comparison: Comparison) -> None:
-    """The run, what it was compared with, the arms, and every note."""
+    """The run, its baseline, the arms, and every note."""
     told = [("run", comparison.run_id), ("baseline", comparison.baseline), ("rule", comparison.rule)]
     if comparison.arms:
         told += [("base", comparison.arms[0]), ("head", comparison.arms[1])]
@@ -65,14 +65,14 @@ def _properties(suite: ElementTree.Element, comparison: Comparison) -> None:
 
 
 def _gate(suite: ElementTree.Element, comparison: Comparison, strict: bool) -> None:
-    """The test case of the whole. It is in error only for what no other test case tells."""
+    """The test case `gate`. It has an error only for reasons that no other test case has."""
     case = ElementTree.SubElement(suite, "testcase", {"classname": "imgbench", "name": "gate", "time": "0"})
     if reasons := gate.whole(comparison, strict):
         _tell(case, "error", reasons[0][0], "; ".join(reason for _, reason in reasons))
 
 
 def _told(comparison: Comparison, strict: bool) -> Iterator[str]:
-    """What the gate says, and a line for every verdict that passed: no test case holds it."""
+    """The sentence of the gate, and a line for every passed verdict, whose test case has no text."""
     code = exit_code(comparison, strict=strict)
     yield gate.sentence(comparison, strict)
     yield f"exit code {code}: {MEANINGS[code]}"

@@ -1,1 +1,1 @@
-"""A run or a comparison as text: Markdown, pytest-benchmark's JSON, tables for a terminal."""
+"""A run or a comparison as text: Markdown, JSON, pytest-benchmark's JSON, and tables for a terminal."""

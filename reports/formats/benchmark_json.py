@@ -1,16 +1,14 @@
-"""A run as the JSON document of pytest-benchmark, for its `compare` and for the tools that read its files.
+"""A run as the JSON document of pytest-benchmark, for its `compare` and for tools that read its files.
 
-    benchmarks[].stats       its own statistics over the raw samples of `latency_s`, all processes in order
-    benchmarks[].extra_info  everything else that the row knows: metrics, reasons, hashes, machine state
+    benchmarks[].stats       statistics over the raw samples of `latency_s`, all processes in order
+    benchmarks[].extra_info  the other data of the row: metrics, reasons, hashes, machine state
 
-pytest-benchmark has no notion of processes: `stats.median` is the median of all samples pooled, so a process with more
-samples weighs more. imgbench's p50 (`extra_info.metrics.latency_s`) gives every process equal weight. Samples are not
-dropped to make the two equal, since that would discard measurements: `extra_info.pooled_median` has both and their
-difference, and `pooled_medians_apart` sums it up in one line for the whole document.
+pytest-benchmark does not distinguish processes: `stats.median` is the median of the pooled samples, so a process with
+more samples has more weight. imgbench's p50 (`extra_info.metrics.latency_s`) gives every process equal weight.
+`extra_info.pooled_median` has both and their difference, and `pooled_medians_apart` summarises it in one line.
 
-`pytest benches --benchmark-only` writes the same document while it measures; names, groups and facts come from here
-in both, so that one can be compared with the other. A row that is not ok has no speed: it stands under
-`imgbench.not_measured`, with its reason.
+`pytest benches --benchmark-only` writes the same document while it measures. Names, groups and facts are the same in
+both, so that they can be compared. A row that is not ok is listed in `imgbench.not_measured`, with its reason.
 """
 
 from __future__ import annotations
@@ -27,16 +25,16 @@ from harness.stored_types import Facts
 from harness.types import Case, Measurement, Protocol, Run
 
 TEST = "benches/pytest_plugin/bench_suite.py::test_latency"
-TIMER = "imgbench"  # in the place of the name of a clock: harness.timing measured, in another process
+TIMER = "imgbench"  # instead of the name of a clock: another process took the samples
 EXTRA = "pip install 'imgbench[pytest-benchmark]'"
 METRIC = "latency_s"
-_PRIVATE_CONDITIONS = ("git", "plugins", "sources")  # of the code, not of the machine: git is in commit_info
+_PRIVATE_CONDITIONS = ("git", "plugins", "sources")  # of the code, not of the machine; git is in commit_info
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 WORTH_SAYING = 0.001  # a relative difference between the two medians that shows in three digits
 
 
 class NotInstalled(RuntimeError):
-    """pytest-benchmark is not here, and its statistics are not ours to imitate; `str()` is one line for the user."""
+    """pytest-benchmark, which computes the statistics, is not installed; `str()` is one line for the user."""
 
 
 OWN_PLACE = frozenset({"work_hash", "weights_hash", "output_hash", "picture_set"})
@@ -71,9 +69,9 @@ def samples(run: Run, case: Case) -> list[float]:
 
 
 def name(case: Case) -> str:
-    """The case in ASCII letters that a command line takes: "digits_vit-eager-fp32-batch_8-32_px".
+    """The case in ASCII characters for a command line: "digits_vit-eager-fp32-batch_8-32_px".
 
-    Where the case holds free text (a prompt, a folder of weights), the hash of the case keeps two of them apart.
+    If the case has free text (a prompt, a folder of weights), a hash of the case makes the name unique.
     """
     parts = [re.sub(r"[^A-Za-z0-9_.]+", "_", part).strip("_")[:60] for part in case.label.split(" · ")]
     free_text = case.prompt is not None or not _PLAIN_NAME.fullmatch(case.weights)
@@ -81,23 +79,23 @@ def name(case: Case) -> str:
 
 
 def group(case: Case) -> str:
-    """What a table may compare: rows that differ in backend or precision only, so that all did the same work."""
+    """The rows that a table compares: they differ only in backend or precision, so that all do the same work."""
     return case.label.replace(f" · {case.backend} · {case.precision}", "", 1).replace(" · ", ", ")
 
 
 def options(protocol: Protocol) -> dict[str, Any]:
-    """What pytest-benchmark calls the options of a benchmark, as our protocol has them: fit for its marker."""
+    """The protocol as pytest-benchmark's options of a benchmark, which its marker accepts."""
     return {
         "disable_gc": True,
         "min_rounds": protocol.min_samples,
         "max_time": protocol.max_sample_time_s,
         "min_time": 0.0,
-        "warmup": False,  # its own; ours came before, and its samples are in the run folder
+        "warmup": False,  # of pytest-benchmark; imgbench has warmed up before, and the run folder has those samples
     }
 
 
 def extra_info(run: Run, case: Case, row: Mapping[str, Any]) -> dict[str, Any]:
-    """What the row knows besides its latency samples, as JSON types; `row` is its entry in `records`."""
+    """The data of the row besides its latency samples, as JSON types; `row` is its entry in `records`."""
     measurements = _measurements(run, case)
     facts = next((m.facts for m in measurements if m.facts), Facts())
     return {
@@ -123,7 +121,7 @@ def extra_info(run: Run, case: Case, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def provenance(run: Run, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The document's own entry: the run, and every planned row that gave no benchmark, with its reason."""
+    """The entry `imgbench` of the document: the run, and every planned row without a benchmark, with its reason."""
     missing = [case for case in run.cases if not samples(run, case)]
     return {
         "run_id": run.id,
@@ -142,10 +140,10 @@ def provenance(run: Run, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
 
 
 def machine_info(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """The machine under pytest-benchmark's names, and under "imgbench" as we know it. None is unknown.
+    """The machine under pytest-benchmark's names, and under "imgbench" as the run stores it. None is unknown.
 
-    Nothing in it changes from hour to hour (pytest-benchmark's own has the clock rate of the moment), so that a
-    machine stays equal to itself and "machine_info is different" means something.
+    Unlike pytest-benchmark's own record, it has no current clock rate. So it is equal for all runs of one machine, and
+    "machine_info is different" indicates another machine.
     """
     system, _, machine = str(environment.get("platform") or "").partition("-")
     cpu = environment.get("cpu") or {}
@@ -163,7 +161,7 @@ def machine_info(environment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def commit_info(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """The commit of the measuring code in pytest-benchmark's form. A run knows neither its time nor its branch."""
+    """The commit of the measuring code in pytest-benchmark's form. A run stores neither its time nor its branch."""
     git = environment.get("git") or {}
     return {
         "id": git.get("commit") or "unversioned",
@@ -192,7 +190,7 @@ def _benchmark(run: Run, case: Case, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def statistics(values: list[float]) -> dict[str, Any]:
-    """Every field of pytest-benchmark's `stats`, computed by its own code. Raises NotInstalled."""
+    """Every field of pytest-benchmark's `stats`, computed by its code. Raises NotInstalled."""
     _version()
     from pytest_benchmark.stats import Stats
 
@@ -206,12 +204,12 @@ def _version() -> str:
     try:
         import pytest_benchmark
     except ImportError:
-        raise NotInstalled(f"the format of pytest-benchmark needs its package: {EXTRA}") from None
+        raise NotInstalled(f"this format needs the package pytest-benchmark: {EXTRA}") from None
     return str(pytest_benchmark.__version__)
 
 
 def _metrics(run: Run, row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Metric -> its value with unit, and the bounds of its 95 % interval where it has one."""
+    """Metric -> its value with unit, and the bounds of its 95 % interval if it has one."""
     found = {}
     for metric in frames.metrics_of(run).values():
         bounds = {"value": metric.name, "low": f"{metric.name}_low", "high": f"{metric.name}_high"}
@@ -246,8 +244,8 @@ def pooled_medians_apart(benchmarks: Iterable[Mapping[str, Any]]) -> str | None:
     most, name = max(apart, key=lambda found: abs(found[0]))
     return (
         f"stats.median differs from the p50 of imgbench in {len(apart)} of {len(told)} benchmarks, by {most:+.1%} at "
-        f"most ({name}): it pools the samples of all processes, so that a process with more samples counts more; "
-        "extra_info.metrics.latency_s counts processes alike"
+        f"most ({name}): it pools the samples of all processes, so that a process with more samples has more "
+        "weight; extra_info.metrics.latency_s gives all processes equal weight"
     )
 
 
@@ -256,7 +254,7 @@ def _absent(value: Any) -> bool:
 
 
 def _process(measurement: Measurement) -> dict[str, Any]:
-    """One process of the row: which part of `stats.data` is its, and the machine meanwhile."""
+    """One process of the row: the number of its samples in `stats.data`, and the state of the machine."""
     return {
         "replicate": measurement.replicate,
         "rounds": len(measurement.samples.get(METRIC, ())),

@@ -1,13 +1,13 @@
-"""A comparison as JSON: the one form of `comparison.json`, `--json` and `--json-file`.
+"""A comparison as JSON, the format of `comparison.json`, `--json` and `--json-file`.
 
     comparison_json.text(comparison)           # of a Comparison
-    stored = comparison_json.read(path)        # what a replay needs of a stored one
-    comparison_json.changes(stored, again)     # [] where it is decided again as it was
+    stored = comparison_json.read(path)        # the parts of a stored one that a replay needs
+    comparison_json.changes(stored, again)     # [] if the decision is the same
 
-Sentences stand under `reason`, `notes`, `contaminated`, `refused` and `differences`; beside them, under `cause` and
-`causes`, are their kinds and data, by which a replay compares. A number that is not finite is null.
+`reason`, `notes`, `contaminated`, `refused` and `differences` have sentences; `cause` and `causes` have their kinds and
+data, by which a replay compares. A number that is not finite is null.
 
-Format history: 1 had sentences alone, and no key `schema`. 2 adds kinds and data.
+Format history: 1 has sentences only, and no key `schema`. 2 adds kinds and data.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ SCHEMA: Final = 2
 READ: Final = (1, 2)
 # The keys that hold several reasons, and their fields.
 REASONED: Final = {"differences": "differences", "refused": "refused", "notes": "notes", "contaminated": "contended"}
-# What a replay does not compare: what the command or the version adds, and every sentence.
+# The keys that a replay does not compare: those that the command or the version adds, and sentences.
 NOT_DECIDED: Final = frozenset({"schema", "imgbench", "exit_code", "meaning", "sentence", "verdicts", *REASONED})
 MEASURED_AGAIN: Final = frozenset({ReasonKind.MEASURED_AGAIN, ReasonKind.NOT_MEASURED_AGAIN})
 
 
 class StoredVerdict(TypedDict):
-    """The keys of a stored verdict that must be there."""
+    """The required keys of a stored verdict."""
 
     case_id: str
     metric: str
@@ -59,8 +59,8 @@ class Document(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class StoredComparison:
-    """A stored comparison: the document, and what deciding it again needs. `considered` is None where it names no
-    sessions; `measured_again` are its notes on suspects, which the run itself does not tell."""
+    """A stored comparison: the document, and the data for a replay. `considered` is None if it names no sessions;
+    `measured_again` are its notes on suspects, which the run does not store."""
 
     document: Mapping[str, Any]
     schema: int
@@ -71,12 +71,12 @@ class StoredComparison:
 
 
 def text(comparison: Comparison, *, strict: bool = False) -> str:
-    """The JSON text, which ends a line."""
+    """The JSON text, with a newline at the end."""
     return json.dumps(document(comparison, strict=strict), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def document(comparison: Comparison, *, strict: bool = False) -> dict[str, Any]:
-    """The comparison as JSON values, with the exit code that it stands for."""
+    """The comparison as JSON values, with its exit code."""
     code = exit_code(comparison, strict=strict)
     values = {field.name: getattr(comparison, field.name) for field in fields(comparison)}
     several = {key: values.pop(name) for key, name in REASONED.items()}
@@ -123,7 +123,7 @@ def read(path: Path) -> StoredComparison:
 
 
 def _notes(found: Mapping[str, Any], schema: int) -> Iterator[Reason]:
-    """The notes of a stored comparison. Version 1 stored the text alone, in which one of them is recognised."""
+    """The notes of a stored comparison. Schema 1 has their text only, in which one of them is recognised."""
     if schema == 1:
         yield from (
             reasons.stated(note, ReasonKind.MEASURED_AGAIN if "measured again" in note else reasons.STATED)
@@ -134,7 +134,7 @@ def _notes(found: Mapping[str, Any], schema: int) -> Iterator[Reason]:
 
 
 def changes(stored: StoredComparison, again: Comparison) -> list[str]:
-    """Every field that is decided otherwise now, in words; empty where nothing is. Sentences do not count."""
+    """Every field whose decision differs now, as text; empty if there is none. Sentences do not count."""
     now = json.loads(text(again))
     there, here = (_decided(found, stored.schema) for found in (stored.document, now))
     told = [f"{name}: {there.get(name)!r} stored, {here[name]!r} now" for name in here if there.get(name) != here[name]]
@@ -155,7 +155,7 @@ def changes(stored: StoredComparison, again: Comparison) -> list[str]:
 
 
 def _decided(found: Mapping[str, Any], schema: int) -> dict[str, Any]:
-    """The fields of a document that are decided; of reasons that have no kind how many there are."""
+    """The decided fields of a document. For reasons without a kind it has their number."""
     values = {name: value for name, value in found.items() if name not in NOT_DECIDED and name != "causes"}
     if schema == 1:
         return values | {name: len(found.get(name, ())) for name in REASONED if name != "notes"}

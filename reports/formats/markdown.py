@@ -1,9 +1,9 @@
-"""A run, and a comparison, as Markdown: for a pull request, a step summary, a note.
+"""A run or a comparison as Markdown, for a pull request, a step summary or a note.
 
     from reports.formats import markdown
     print(markdown.summary(run, comparisons))
 
-Names and reasons come from elsewhere, so whatever Markdown or HTML would read in them is escaped.
+Names and reasons may contain any text, so Markdown and HTML in them are escaped.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from reports.wording import MISSING, counted, estimate, listed, outcomes_text, r
 
 MAX_VERDICTS = 200
 SUMMARY_BYTES = 1024 * 1024
-COMMENT_BYTES = 65_536  # GitHub counts characters, of which there are never more than bytes
+COMMENT_BYTES = 65_536  # GitHub counts characters, which are at most as many as bytes
 MAX_NOTES = 40
 NOTE_CHARACTERS = 1_000
-CUT = "The rest does not fit here; the JSON has all of it."
+CUT = "The rest exceeds the size limit; the JSON has all of it."
 
 
 def summary(run: Run, comparisons: Sequence[Comparison] = ()) -> str:
@@ -35,7 +35,7 @@ def summary(run: Run, comparisons: Sequence[Comparison] = ()) -> str:
 
 
 def summarised(data: ReportData) -> str:
-    """The same from data that are already at hand."""
+    """`summary` of data that are already loaded."""
     title = " and ".join(f"`{run.id}`".replace("``", "") for run in data.runs)
     parts = [f"## imgbench: {title}", bullets(_sentences(data))]
     rows = data.rows
@@ -46,17 +46,17 @@ def summarised(data: ReportData) -> str:
 
 
 def comparison(found: Comparison, limit: int = MAX_VERDICTS) -> str:
-    """The verdicts that say something, the gravest first; unchanged ones are counted, and of a paired run shown too."""
+    """All verdicts but unchanged ones, the most severe first. A paired run also shows the unchanged ones."""
     title = f"### Comparison with {escaped(found.baseline or 'no baseline')}"
     parts = [title, *_alarms(found), styled(_counted(found))]
     about = [f"base: {found.arms[0]}", f"head: {found.arms[1]}"] if found.arms else []
     told = [shortened(line, NOTE_CHARACTERS) for line in (*about, *found.notes, *found.differences)]
     if len(told) > MAX_NOTES:
-        told = [*told[:MAX_NOTES], f"{len(told) - MAX_NOTES} more notes are in the JSON."]
+        told = [*told[:MAX_NOTES], f"The JSON has {len(told) - MAX_NOTES} more notes."]
     parts.append(bullets(told))
     telling = _telling(found)
     if telling and limit:
-        heads = ["outcome", "row", "metric", "baseline", "this run", "ratio [95 %]", "could see", "reason"]
+        heads = ["outcome", "row", "metric", "baseline", "this run", "ratio [95 %]", "detectable", "reason"]
         parts.append(table(heads, (_verdict_cells(v) for v in telling[:limit])))
     if left := telling[limit:]:
         kinds = listed(outcomes_text(left), limit=9)
@@ -65,7 +65,7 @@ def comparison(found: Comparison, limit: int = MAX_VERDICTS) -> str:
 
 
 def step_summary(found: Comparison, room: int = SUMMARY_BYTES) -> str:
-    """The comparison for GitHub's step summary, cut to whole rows below its 1 MiB (or the `room` left of it)."""
+    """The comparison for GitHub's step summary, cut to whole rows within `room` bytes (1 MiB at most)."""
 
     def made(limit: int) -> str:
         return comparison(found, limit) + "\n"
@@ -76,7 +76,7 @@ def step_summary(found: Comparison, room: int = SUMMARY_BYTES) -> str:
 def pull_request_comment(found: Comparison, *, strict: bool = False) -> str:
     """The comparison as a comment, cut to whole rows below GitHub's 65,536 characters, counted in bytes.
 
-    The first line is a marker by which a bot finds its own comment of this suite and rewrites it.
+    The first line is a marker by which a bot finds its comment of this suite and replaces it.
     """
     marker = f"<!-- imgbench {re.sub('[^A-Za-z0-9_.+]+', '-', found.suite)} -->"
     lead = f"**{escaped(sentence(found, strict))}**"
@@ -92,7 +92,7 @@ def _telling(found: Comparison) -> list[Verdict]:
 
 
 def _fitted(made: Callable[[int], str], fits: Callable[[str], bool], rows: int) -> str:
-    """The longest of `made(0)` to `made(rows)` that fits; where none does, as many of its whole lines as fit."""
+    """The longest of `made(0)` to `made(rows)` that fits; if none fits, as many whole lines of it as fit."""
     if not fits(made(0)):
         lines = made(0).splitlines()
         return _longest(lambda n: "\n".join([*lines[:n], "", CUT, ""]), fits, len(lines) - 1)
@@ -100,7 +100,7 @@ def _fitted(made: Callable[[int], str], fits: Callable[[str], bool], rows: int) 
 
 
 def _longest(made: Callable[[int], str], fits: Callable[[str], bool], most: int) -> str:
-    """`made` of the largest number up to `most` that fits; nothing where not even 0 does."""
+    """`made` of the largest number up to `most` that fits; "" if not even 0 fits."""
     low, high = -1, most
     while low < high:
         middle = (low + high + 1) // 2
@@ -150,7 +150,7 @@ def bullets(sentences: Iterable[str]) -> str:
 
 
 def escaped(words: str) -> str:
-    """Text that Markdown and HTML show as it is, on one line: no link, no formula, and nobody is mentioned."""
+    """Text that Markdown and HTML show unchanged, on one line, without links, formulas and mentions."""
     one_line = " ".join(words.split())
     shown = one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     shown = re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", shown)
@@ -158,7 +158,7 @@ def escaped(words: str) -> str:
 
 
 def styled(sentence: str) -> str:
-    """A finding escaped, with its **stars** still bold."""
+    """A finding escaped, except that its **stars** remain bold."""
     return "**".join(escaped_part(part) for part in sentence.split("**"))
 
 

@@ -1,4 +1,4 @@
-"""A table for a terminal of any rows that share their keys. It needs no pandas, so that a list is quick."""
+"""A terminal table of rows that share their keys. It does not import pandas, so that lists print quickly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.units import MISSING
 
 
 def plain_table(rows: Sequence[Mapping[str, Any]], empty: str = "none") -> Table | Text:
-    """Any rows that share their keys; missing values as a dash."""
+    """A table of rows that share their keys; missing values are a dash."""
     if not rows:
         return Text(empty)
     out = Table(box=None, pad_edge=False, header_style="bold")

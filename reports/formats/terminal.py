@@ -1,4 +1,4 @@
-"""Tables for a terminal: a run, a comparison. Frame or verdicts in, a rich table out."""
+"""Tables of a run and of a comparison for a terminal. Frame or verdicts in, a rich table out."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ STYLES = {
 
 
 def table(cases: pd.DataFrame, width: int = WIDE) -> Table:
-    """One line a case: p50 with its 95 % interval, throughput, quality; status with kinds of warnings or reason.
+    """One line per case: p50 with its 95 % interval, throughput, quality, and status with kinds of warnings or reason.
 
-    A terminal narrower than WIDE columns gets the case, its p50 and its status alone.
+    A terminal narrower than WIDE columns shows only the case, its p50 and its status.
     """
     if width < WIDE:
         return _narrow(cases)
@@ -59,10 +59,10 @@ def _narrow(cases: pd.DataFrame) -> Table:
 
 
 def verdicts(comparison: Comparison) -> Table:
-    """One line a verdict that is not "unchanged", and one a time: what could have been seen is part of the answer. The
-    other unchanged ones are counted by the headline."""
+    """One line for each verdict that is not "unchanged", and for each latency, because its detectable change is part of
+    the result. The headline counts the other unchanged ones."""
     out = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("case", "metric", "baseline", "now", "ratio", "could see", "verdict"):
+    for head in ("case", "metric", "baseline", "now", "ratio", "detectable", "verdict"):
         out.add_column(head, overflow="fold")
     for v in (v for v in comparison.verdicts if v.outcome != "unchanged" or v.kind == "noisy"):
         ratio = MISSING if v.ratio is None else f"{v.ratio:.3f}"
@@ -79,13 +79,13 @@ def verdicts(comparison: Comparison) -> Table:
 
 
 def _fixed_axes(cases: pd.DataFrame) -> dict[str, set[str]]:
-    """Model -> those of its secondary axes that have one value in all of its rows, and so tell nothing apart."""
+    """Model -> those of its secondary axes that have one value in all of its rows."""
     counts = cases.groupby("model")[list(SECONDARY)].nunique(dropna=False)
     return {str(model): {axis for axis in SECONDARY if row[axis] <= 1} for model, row in counts.iterrows()}
 
 
 def _label(row: Mapping[str, Any], fixed: Mapping[str, set[str]]) -> str:
-    """The row's label without the parts that all rows of its model share."""
+    """The row's label without the parts that are equal in all rows of its model."""
     shared = {
         f"{row['image_size']:g} px" if "image_size" in fixed[row["model"]] and pd.notna(row["image_size"]) else "",
         f"guidance {row['guidance_scale']:g}"
@@ -101,7 +101,7 @@ def _value(row: Mapping[str, Any], name: str, unit: str) -> str:
 
 
 def _cosine(row: Mapping[str, Any]) -> str:
-    """The cosine, and behind it what that of the row's precision must not be below."""
+    """The cosine, and the floor of the row's precision."""
     text = cosine_text(row.get(COSINE))
     return text if MISSING in (text, _value(row, "cosine_floor", "1")) else f"{text} (>= {row['cosine_floor']:g})"
 
@@ -119,7 +119,7 @@ def _status(row: Mapping[str, Any]) -> Text:
 
 
 def headline(comparison: Comparison) -> str:
-    """The comparison in one line: against what, and how many verdicts of each kind.
+    """The comparison in one line: its baseline, and the number of verdicts of each outcome.
 
     "compared with digits-20261122 (all, 1 session): 2 regressed, 140 unchanged"
     """
@@ -127,7 +127,7 @@ def headline(comparison: Comparison) -> str:
         return f"not compared: {'; '.join(map(str, comparison.refused))}"
     told = ", ".join(outcomes_text(comparison.verdicts)) or "nothing to compare"
     if comparison.rule == "paired":
-        disarmed = "the run is contended, so speed is not judged: " if comparison.contended else ""
+        disarmed = "the run is contended, so nothing is decided about speed: " if comparison.contended else ""
         what = "A/A, both arms are the same" if same_arms(comparison) else "head against base"
         return f"{what}: {disarmed}{told}"
     sessions = f"{comparison.sessions} session{'s' if comparison.sessions != 1 else ''}"

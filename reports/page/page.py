@@ -1,9 +1,9 @@
-"""ReportData -> one HTML file that loads nothing from anywhere.
+"""ReportData -> one HTML file that loads nothing from the network.
 
     from reports.page import page
     page.write(path, page.build([run], comparisons))
 
-The same data give the same bytes: there is no clock, no random id and no set order in here.
+The same data give the same bytes: the page has no time stamp, no random id and no order of a set.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from reports.templates import asset, fragment
 
 @dataclass(frozen=True, kw_only=True)
 class Swatch:
-    """An entry of a chart's legend: the traces of one name are shown and hidden together."""
+    """An entry of a chart's legend, which shows and hides all traces of one name."""
 
     name: str
     label: str
@@ -44,7 +44,7 @@ class Swatch:
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnChart:
-    """A chart as the template prints it; `figure` is JSON that is safe inside a script element."""
+    """A chart as the template prints it; `figure` is JSON that is escaped for a script element."""
 
     id: str
     chart: Chart
@@ -61,12 +61,12 @@ class DrawnSection:
 
 
 def build(runs: Sequence[Run], comparisons: Sequence[Comparison] = ()) -> str:
-    """The whole report of one or several runs."""
+    """The HTML report of one or several runs."""
     return render(report_data(runs, comparisons))
 
 
 def render(data: ReportData) -> str:
-    """The page with every section that has something to show, and the reasons of those that have not."""
+    """The page with every section that has data, and the reasons of the others."""
     made = {name: make(data) for name, make in SECTIONS.items()}
     return assembled(
         made,
@@ -78,7 +78,7 @@ def render(data: ReportData) -> str:
 
 
 def assembled(made: Mapping[str, Section | NotShown | None], **head: Any) -> str:
-    """The page of these sections, in their order; `head` is what stands above them: title, eyebrow, descriptions,
+    """The page of these sections, in their order. `head` has the fields above them: title, eyebrow, descriptions and
     runs."""
     drawn, absent = _sections(made)
     return str(
@@ -99,7 +99,7 @@ def assembled(made: Mapping[str, Section | NotShown | None], **head: Any) -> str
 
 
 def write(path: Path, page: str) -> None:
-    """Writes the page; the same bytes on every system."""
+    """Writes the page, with the same bytes on every system."""
     Path(path).write_text(page, encoding="utf-8", newline="\n")
 
 
@@ -108,7 +108,7 @@ def _sections(made: Mapping[str, Section | NotShown | None]) -> tuple[list[Drawn
         ((name, s) for name, s in made.items() if isinstance(s, Section)), key=lambda item: (item[1].order, item[0])
     )
     absent = [
-        s or NotShown(title=name.replace("_", " ").capitalize(), reason="no data for it")
+        s or NotShown(title=name.replace("_", " ").capitalize(), reason="there are no data for this section")
         for name, s in made.items()
         if not isinstance(s, Section)
     ]
@@ -129,7 +129,7 @@ def _drawn(chart: Chart, name: str) -> DrawnChart:
 
 
 def script_json(figure: go.Figure) -> Markup:
-    """The figure as JSON that cannot end the script element around it."""
+    """The figure as JSON that cannot close its script element."""
     document = str(figure.to_json())
     return Markup(document.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
@@ -156,10 +156,10 @@ def _colour(value: Any) -> str:
 
 
 def run_facts(run: Run, name: str) -> dict[str, Any]:
-    """The facts about one run at the top of the page."""
+    """The facts of one run at the top of the page."""
     environment = run.environment
     git = environment.get("git") or {}
-    commit = str(git.get("commit") or "")[:10] + (" with changes" if git.get("dirty") else "")
+    commit = str(git.get("commit") or "")[:10] + (" with uncommitted changes" if git.get("dirty") else "")
     if git.get("reason"):
         commit = f"unknown: {git['reason']}"
     versions = environment.get("versions") or {}
@@ -168,10 +168,10 @@ def run_facts(run: Run, name: str) -> dict[str, Any]:
         "Device": environment.get("device_name") or environment.get("device"),
         "Threads": threads.in_words(environment),
         "Measured": utc(run.created) or None,
-        "Time measuring": format_duration(seconds) if seconds else None,
+        "Measurement time": format_duration(seconds) if seconds else None,
         "torch": versions.get("torch"),
         "Commit": commit or None,
-        "Processes a row": run.protocol.replicates,
+        "Processes per row": run.protocol.replicates,
         "Caches": "flushed before each iteration" if run.protocol.cold_cache else None,
     }
     return {

@@ -1,8 +1,8 @@
-"""The page of a paired run: what it says, each row's shift, what the controls did, how each verdict came about.
+"""The page of a paired run: its result, the shift of each row, the controls, and the steps of each verdict.
 
     page.write(path, paired_page.build(decider, comparison))
 
-Shifts are ln(head / base) of latency, shown in percent, + is slower.
+Shifts are ln(head / base) of latency, shown in percent; a positive shift is slower.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from baselines.paired.decider import SENTINEL, PairedDecider
+from baselines.paired.decider import PairedDecider
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.verdicts import AS_THINGS_ARE
 from baselines.verdict import MEANINGS, Comparison, Verdict, exit_code, same_arms
@@ -39,7 +39,7 @@ PHASES: Final = {"screening pair": theme.NEUTRAL, "fresh pair": theme.OUTCOMES["
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One row of the charts: its latency question, and the outcome (or "control") that colours it."""
+    """One row of the charts: its latency question, and the outcome (or "control"), which gives its colour."""
 
     label: str
     question: Question
@@ -48,7 +48,7 @@ class Line:
 
 
 def build(decider: PairedDecider, comparison: Comparison, *, strict: bool = False) -> str:
-    """The whole page, from a decider that has seen every block and the comparison that came of it."""
+    """The HTML page of a decider with all its processes, and of the comparison that it gave."""
     run = decider.run
     lines = _lines(decider, comparison)
     made: dict[str, Section | NotShown | None] = {
@@ -77,7 +77,7 @@ def _verdict(comparison: Comparison, strict: bool) -> Section:
         contended=comparison.contended,
         notes=comparison.notes,
     )
-    return Section(order=0, title="What it says", html=content)
+    return Section(order=0, title="Result", html=content)
 
 
 def _shifts(lines: Sequence[Line]) -> Section | NotShown:
@@ -86,10 +86,10 @@ def _shifts(lines: Sequence[Line]) -> Section | NotShown:
         return NotShown(title="Shift of each row", reason=f"no row has {FEWEST} pairs")
     chart = Chart(title="Latency of head against base", figure=_forest(shown), wide=True)
     note = (
-        "Trimmed mean of each row's pairs with its 95 % interval, of a confirmed change the Hodges-Lehmann estimate "
-        "of its fresh pairs with its rank interval; + is slower. Inside the dark band nothing is called a change; a "
-        "row is unchanged where its 99 % interval lies inside the light band. Controls run the same code in both "
-        "arms, or none of it."
+        "Each mark is the trimmed mean of a row's pairs with its 95 % interval. For a confirmed change, it is the "
+        "Hodges-Lehmann estimate of the fresh pairs with its rank interval. A positive shift is slower. A shift inside "
+        "the dark band is not called a change. A row is unchanged if its 99 % interval is inside the light band. "
+        "Controls run the same code in both arms, or work that no arm can change."
     )
     return Section(order=10, title="Shift of each row", note=note, figures=(chart,))
 
@@ -123,12 +123,12 @@ def _forest(lines: Sequence[Line]) -> go.Figure:
                 hovertext=[charts.lines(line.label, line.told) for _, line, _ in mine],
             )
         )  # fmt: skip
-    figure.update_xaxes(title_text="head against base (%), + is slower", ticksuffix=" %")
+    figure.update_xaxes(title_text="head against base (%), positive is slower", ticksuffix=" %")
     return figure
 
 
 def _pairs(lines: Sequence[Line]) -> Section | NotShown:
-    """Every kept pair of every row, so that a reader sees the noise that the verdicts were made from."""
+    """Every kept pair of every row, which shows the noise behind the verdicts."""
     rows = [line for line in lines if line.question.screened]
     if not rows:
         return NotShown(title="Every pair", reason="no pair was measured")
@@ -150,10 +150,10 @@ def _pairs(lines: Sequence[Line]) -> Section | NotShown:
             )
         )  # fmt: skip
     figure.add_vline(x=0, line={"color": theme.NEUTRAL, "width": 1, "dash": "dot"})
-    figure.update_xaxes(title_text="head against base (%), + is slower", ticksuffix=" %")
+    figure.update_xaxes(title_text="head against base (%), positive is slower", ticksuffix=" %")
     note = (
-        "One mark is one pair of fresh processes. Screening pairs raise a suspicion; fresh pairs, measured after it, "
-        "have to confirm it, alone or together with the others. Contended pairs are left out."
+        "Each mark is one pair of fresh processes. Screening pairs raise a suspicion. Fresh pairs, measured after it, "
+        "must confirm it, alone or together with the screening pairs. Contended pairs are left out."
     )
     return Section(order=30, title="Every pair", note=note, figures=(Chart(title="Latency", figure=figure, wide=True),))
 
@@ -164,7 +164,7 @@ def _values(question: Question, phase: str) -> list[float]:
 
 def _verdicts(comparison: Comparison, run: PairedRun) -> Section:
     content = fragment("comparison.html", comparisons=[{**printed(comparison, run.metrics), "notes": (), "title": ""}])
-    note = "Every metric of every row. “Seen from” is the smallest change that as many pairs again would show."
+    note = "Every metric of every row. “Detectable from” is the smallest change that as many pairs detect."
     return Section(order=20, title="Verdicts", note=note, html=content)
 
 
@@ -179,7 +179,7 @@ def _how(decider: PairedDecider, comparison: Comparison) -> Section:
         dropped = [f"{number} pairs left out: {reason}" for reason, number in decider.left_out(row.id).items()]
         rows.append({"label": row.label, "steps": steps, "dropped": dropped})
     content = fragment("paired_how.html", rows=rows)
-    return Section(order=40, title="How each verdict came about", html=content)
+    return Section(order=40, title="Steps of each verdict", html=content)
 
 
 def _environment(run: PairedRun) -> Section:
@@ -209,7 +209,7 @@ def _facts(decider: PairedDecider) -> dict[str, Any]:
 
 
 def _lines(decider: PairedDecider, comparison: Comparison) -> list[Line]:
-    """The rows that were timed in the suite's order, then the controls."""
+    """The timed rows in the order of the suite, then the controls."""
     verdicts = {v.case_id: v for v in comparison.verdicts if v.metric == LATENCY}
     questions = decider.decision.questions
     found = []
@@ -220,13 +220,15 @@ def _lines(decider: PairedDecider, comparison: Comparison) -> list[Line]:
             found.append(Line(label=labels[row.id], question=question, outcome=verdict.outcome, told=_told(verdict)))
     for question in questions.values():
         if question.control and (question.key.row != COPY or question.key.metric == LATENCY):
-            label = "A/A: base against itself" if question.key.row == COPY else f"{SENTINEL}: {question.key.metric}"
+            label = (
+                "A/A: base against itself" if question.key.row == COPY else f"control workload: {question.key.metric}"
+            )
             found.append(Line(label=label, question=question, outcome=CONTROL, told=f"{len(question.best())} pairs"))
     return found
 
 
 def short_labels(rows: Sequence[PairedRow]) -> dict[str, str]:
-    """Row id -> its model and the axes in which the rows of this run differ, and what the head has instead."""
+    """Row id -> its model, the axes in which the rows of this run differ, and the values of the head."""
     values = {axis: {getattr(row.base, axis) for row in rows} - {None} for axis in AXES}
     varying = [axis for axis in AXES if axis != "model" and len(values[axis]) > 1]
     found = {}

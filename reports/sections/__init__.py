@@ -1,4 +1,4 @@
-"""One file a section; importing this package registers them all."""
+"""The sections of the report, one per file. Importing this package registers all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run against its baseline: ratios with intervals, coloured by outcome, and every verdict with its reason."""
+"""The comparison with the baseline: ratios with intervals, coloured by outcome, and every verdict with its reason."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MAX_ROWS = 60
 @SECTIONS.add("comparison")
 def comparison(data: ReportData) -> Section | NotShown:
     if not data.comparisons:
-        return NotShown(title="Comparison with the baseline", reason="no baseline of this machine and suite was given")
+        return NotShown(title="Comparison with the baseline", reason="the report was made without a baseline")
     figures = [chart for c in data.comparisons for chart in _charts(c, data.metrics)]
     content = fragment("comparison.html", comparisons=[printed(c, data.metrics) for c in data.comparisons])
     sentences = " ".join(comparison_sentence(c) for c in data.comparisons)
     note = (
-        f"{sentences.replace('**', '')} A ratio is this run / the baseline with its 95 % interval; below 1 is better "
-        "where lower is better. “Inconclusive” means that the noise is too large to tell; “seen from” is the smallest "
-        "change that could have been seen."
+        f"{sentences.replace('**', '')} A ratio is this run divided by the baseline, with its 95 % interval. Below 1 "
+        "is better if lower is better. “Inconclusive” means that the noise is too large for a decision. “Detectable "
+        "from” is the smallest change that the comparison detects."
     )
     return Section(order=25, title="Comparison with the baseline", note=note, figures=tuple(figures), html=content)
 
@@ -44,7 +44,7 @@ def _charts(found: Comparison, metrics: Mapping[str, Metric]) -> list[Chart]:
         Chart(
             title=f"{_label(name, metrics)} against {found.baseline}",
             figure=forest(ranked(verdicts)[:MAX_ROWS], _label(name, metrics)),
-            note=f"{len(verdicts) - MAX_ROWS} more are in the list." if len(verdicts) > MAX_ROWS else "",
+            note=f"{len(verdicts) - MAX_ROWS} more rows are in the list below." if len(verdicts) > MAX_ROWS else "",
             wide=not several,
         )
         for name, verdicts in grouped(gated, lambda v: v.metric).items()
@@ -56,7 +56,7 @@ def _label(name: str, metrics: Mapping[str, Metric]) -> str:
 
 
 def short(label: str) -> str:
-    """A row's label without its image size and guidance, and with short words: a heading has room for 46 characters.
+    """A row's label, abbreviated and without image size and guidance, because a heading shows 46 characters.
 
     >>> short("digits_dit · onnxruntime · fp32 · batch 8 · 32 px · dpmpp_2m · 10 steps · guidance 1.5")
     'digits_dit onnxruntime fp32 b8 dpmpp_2m 10 st.'
@@ -66,7 +66,7 @@ def short(label: str) -> str:
 
 
 def forest(verdicts: Sequence[Verdict], label: str) -> go.Figure:
-    """Ratios with intervals, a row a case, one trace an outcome; the dotted line is "no change"."""
+    """Ratios with intervals, one row per case and one trace per outcome; the dotted line is "no change"."""
     groups = grouped(verdicts, lambda v: short(v.label))
     axis = charts.row_axis({name: [_change(v) for v in group] for name, group in groups.items()})
     ordered = [verdict for group in groups.values() for verdict in group]

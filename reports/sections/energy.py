@@ -1,4 +1,4 @@
-"""Energy per image from a hardware counter, gross and net of idle; without one, the reason in the footer."""
+"""Energy per image from a hardware counter, gross and net of idle power."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ def energy(data: ReportData) -> Section | NotShown:
         for model, group in panels(rows).items()
     )
     named = [data.metrics[name] for name in (GROSS, NET, POWER) if name in data.metrics]
-    note = " ".join(f"{m.label}: {m.description}." for m in named) + " The solid part of a bar is net of idle power."
+    note = (
+        " ".join(f"{m.label}: {m.description}." for m in named)
+        + " The solid part of a bar is the energy net of idle power."
+    )
     return Section(order=60, title="Energy", note=note, figures=figures)
 
 
 def energy_bars(rows: Sequence[Row], data: ReportData) -> go.Figure:
-    """A bar a row: gross energy, the net part over it, and the mean power in words."""
+    """One bar per row: gross energy, the net part over it, and the mean power as text."""
     ordered, axis = charts.rows_of(rows)
     gross = data.metrics[GROSS]
     scale = charts.scale_for([row[GROSS] for row in ordered], gross.unit)

@@ -1,4 +1,4 @@
-"""The machine, the versions and the protocol of each run; what differs between runs is marked."""
+"""The machine, the versions and the protocol of each run, with differences between runs marked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reports.templates import fragment
 @SECTIONS.add("environment")
 def environment(data: ReportData) -> Section | NotShown:
     if not data.runs:
-        return NotShown(title="Environment and protocol", reason="no run was given")
+        return NotShown(title="Environment and protocol", reason="the report has no run")
     machine = [{k: v for k, v in flat(run.environment).items() if not k.startswith("versions.")} for run in data.runs]
     versions = [flat(run.environment.get("versions") or {}) for run in data.runs]
     tables = [
@@ -26,9 +26,11 @@ def environment(data: ReportData) -> Section | NotShown:
         ("Protocol", compared([flat(asdict(run.protocol)) for run in data.runs])),
     ]
     content = fragment("environment.html", tables=[t for t in tables if t[1]], names=[*data.aliases])
-    note = "All that a number in this report depends on besides its row."
+    note = "The machine, the versions and the protocol of every measurement in this report."
     if len(data.runs) > 1:
-        note += " Lines that differ are marked: speed is comparable only where machine and versions agree."
+        note += (
+            " Lines that differ between runs are marked. Speed is comparable only if machine and versions are equal."
+        )
     return Section(order=90, title="Environment and protocol", note=note, html=content)
 
 
@@ -62,7 +64,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def _run_facts(run: Run) -> dict[str, str]:
-    sentinels = {f"sentinel {name}": format_value(v, "s") for name, v in sentinel_figures(run).items()}
+    sentinels = {f"control workload {name}": format_value(v, "s") for name, v in sentinel_figures(run).items()}
     return {
         "created": utc(run.created) or MISSING,
         "finished": utc(run.finished or "") or "not finished",
@@ -78,7 +80,7 @@ def utc(stamp: str) -> str:
 
 
 def compared(columns: Sequence[Mapping[str, str]]) -> list[tuple[str, list[str], bool]]:
-    """(name, a value a run, whether they differ) for every name that any run has."""
+    """(name, one value per run, whether they differ) for every name of any run."""
     names = list(dict.fromkeys(name for column in columns for name in column))
     lines = [(name, [column.get(name, MISSING) for column in columns]) for name in names]
     return [(name, values, len(set(values)) > 1) for name, values in lines]

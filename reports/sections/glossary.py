@@ -1,4 +1,4 @@
-"""What each number means, from the metrics' own records: label, unit, direction, kind, description."""
+"""The definition of each metric, from its record: label, unit, direction, kind and description."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from reports.templates import fragment
 
 UNITS: Mapping[str, str] = {"1": "no unit", "share": "share of 1, printed in %", "count": "count"}
 RULES: Mapping[str, str] = {
-    "noisy": "compared by statistics",
+    "noisy": "compared by a statistical test",
     "exact": "compared by equality",
     "near_exact": "compared within 0.5 % or 2 MiB",
     "energy": "compared with a wide tolerance",
-    "quality_item": "one right or wrong an item",
-    "quality_continuous": "one figure an image",
-    "quality_set": "one figure for a set of images",
-    "advisory": "shown, never decides",
+    "quality_item": "one right or wrong answer per item",
+    "quality_continuous": "one value per image",
+    "quality_set": "one value per set of images",
+    "advisory": "shown, without effect on the exit code",
 }
 
 
@@ -30,11 +30,11 @@ def glossary(data: ReportData) -> Section | NotShown:
         if any(r.get(name) is not None or name in (r["missing"] or {}) for r in rows)
     ]
     if not used:
-        return NotShown(title="What the numbers mean", reason="no row has a number")
+        return NotShown(title="What the numbers mean", reason="no row has a value")
     note = (
-        "Values are the median (for shares and energies the mean, for peaks the largest) over the processes, each of "
-        "which counts as one. Intervals are 95 %: a two-level bootstrap over processes and samples, for shares "
-        "Wilson's. “–” is a value that is missing; it is never zero."
+        "A value is the median over the processes, each with equal weight; shares and energies use the mean, and peaks "
+        "the maximum. Intervals are 95 % intervals of a two-level bootstrap over processes and samples; shares have "
+        "Wilson intervals. “–” is a missing value; it never means zero."
     )
     content = fragment("glossary.html", entries=[(m, unit_words(m), direction_words(m), RULES[m.kind]) for m in used])
     return Section(order=95, title="What the numbers mean", note=note, html=content)

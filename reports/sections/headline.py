@@ -1,4 +1,4 @@
-"""What the run says, in words: a card a model with its fastest valid row, and the state of the whole run."""
+"""The findings as sentences: a card per model with its fastest valid row, and the state of the whole run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reports.wording import counted, ratio_text, value_text
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A model's findings as the template prints them."""
+    """The findings on a model, as the template prints them."""
 
     model: str
     run: str
@@ -35,7 +35,7 @@ class Card:
 
 @SECTIONS.add("headline")
 def headline(data: ReportData) -> Section:
-    """Always there: even an empty run has something to say."""
+    """The section of findings, which an empty run has, too."""
     counts = findings.status_counts(data)
     bar = [(findings.status_words(s), n, theme.STATUSES[s]) for s, n in counts.items()]
     trades = [_front_sentence(front) for front in fronts.fronts(data) if front.metric.kind == "quality_item"]
@@ -53,13 +53,13 @@ def headline(data: ReportData) -> Section:
 
 
 def emphasised(sentence: str) -> Markup:
-    """Escaped text in which **stars** are bold and no line breaks between a number and its unit."""
+    """Escaped text in which **stars** are bold, without line breaks between a number and its unit."""
     joined = re.sub(r"(?<=\d) (?=(ms|µs|s|%|[KMGT]iB|m?J|m?W|dB|image/s)\b|%)", "\u00a0", sentence)
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(joined)))
 
 
 def is_single(found: findings.ModelFindings) -> bool:
-    """A model with one row has nothing to be ranked against."""
+    """Whether the model has one row only, so that there is no ranking."""
     return len(found.races) == 1 and len(found.races[0].rows) == 1
 
 
@@ -73,7 +73,7 @@ def _card(found: findings.ModelFindings, data: ReportData) -> Card:
     first = found.races[0]
     sentences = [s for race in found.races for s in findings.race_sentences(race, data)]
     if found.more_races:
-        sentences.append(f"{counted(found.more_races, 'more comparison')} of this model: see the table.")
+        sentences.append(f"The table has {counted(found.more_races, 'more comparison')} of this model.")
     ratio = findings.speedup(first.winner, first.reference) if first.reference else None
     faster = first.reference is not None and first.winner is not first.reference
     return Card(
@@ -96,5 +96,5 @@ def _front_sentence(front: Front) -> str:
 
 
 def front_point(row: Row, front: Front) -> str:
-    """'onnxruntime int8 at batch 32 (0.07 ms, 99.0 %)'."""
+    """'onnxruntime int8 at batch 32 (0.07 ms per image, 99.0 %)'."""
     return f"{fronts.point_name(row, front.rows)} ({fronts.point_value(row, front.metric)})"

@@ -1,4 +1,4 @@
-"""Generated pictures side by side: the same seeds through every backend and precision, schedulers and step counts."""
+"""Generated images side by side: the same seeds for every backend, precision, scheduler and step count."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reports.wording import estimate
 
 @dataclass(frozen=True, kw_only=True)
 class Shot:
-    """A strip of pictures of one row, with its quality in words."""
+    """A strip of images of one row, with its quality as text."""
 
     name: str
     words: str
@@ -23,7 +23,7 @@ class Shot:
 def images(data: ReportData) -> Section | NotShown:
     rows = [row for row in measured(data) if _uris(row, data)]
     if not rows:
-        return NotShown(title="Generated images", reason="no valid row with trained weights has stored pictures")
+        return NotShown(title="Generated images", reason="no valid row with trained weights has stored images")
     groups = []
     for work in by_work(rows).values():
         model_rows = [row for row in rows if row["model"] == work[0]["model"]]
@@ -33,8 +33,8 @@ def images(data: ReportData) -> Section | NotShown:
         )
         groups.append((heading, [shot for row in work for shot in _shots(row, work, data)]))
     note = (
-        "Each strip is one row; strips under one heading start from the same noise, so what differs is the backend and "
-        "the precision. The share recognised is judged on many more pictures than are shown."
+        "Each strip shows one row. Strips under one heading start from the same noise, so they differ only by backend "
+        "and precision. The share recognised is measured on many more images than are shown."
     )
     return Section(order=45, title="Generated images", note=note, html=fragment("images.html", groups=groups))
 

@@ -1,4 +1,4 @@
-"""Latency and throughput by batch size, backend and precision: lines over batch sizes, else bars."""
+"""Latency and throughput by batch size, backend and precision: lines over batch sizes, otherwise bars."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def latency(data: ReportData) -> Section | NotShown:
             figures.append(Chart(title=f"{data.metrics['latency_s'].label}: {model}", figure=bars(model_rows, data)))
     note = (
         "Latency is the wall-clock time of one iteration over a whole batch: the median over the processes of each "
-        "one's median. Bars on the marks are 95 % intervals that take the process, not the iteration, as the unit. Hue "
-        "is the backend, marker and dash are the precision; “1.5x” is the speed against eager fp32. Click a legend "
-        "entry to hide it."
+        "process's median. Error bars are 95 % intervals, with the process as the unit. The colour is the backend; the "
+        "marker and the line style are the precision. “1.5x” is the speed relative to eager fp32. Click a legend entry "
+        "to hide it."
     )
     if left_out:
-        note += f" {counted(left_out, 'more sweep')} of the batch size: see the table."
+        note += f" The table has {counted(left_out, 'more sweep')} over the batch size."
     return Section(order=30, title="Latency and throughput", note=note, figures=tuple(figures))
 
 
 def _swept(rows: Sequence[Row]) -> list[list[Row]]:
-    """Groups of equal work (in whichever run) that were measured at several batch sizes."""
+    """Groups of equal work, over all runs, that were measured at several batch sizes."""
     without_run = grouped(rows, lambda r: tuple(r[axis] for axis in WORK if axis != "run"))
     return [group for group in without_run.values() if len({r["batch_size"] for r in group}) > 1]
 
@@ -57,7 +57,7 @@ def _curves(rows: Sequence[Row], model_rows: Sequence[Row], data: ReportData) ->
 
 
 def curve(rows: Sequence[Row], metric: Metric) -> go.Figure:
-    """One line a backend and precision over the batch size, with intervals."""
+    """One line per backend and precision over the batch size, with intervals."""
     values = [row[metric.name] for row in rows]
     scale = charts.scale_for(values, metric.unit)
     batches = sorted({row["batch_size"] for row in rows})
@@ -91,7 +91,7 @@ def _line(name: str, rows: Sequence[Row], metric: Metric, scale: charts.Scale) -
 
 
 def bars(rows: Sequence[Row], data: ReportData) -> go.Figure:
-    """A horizontal bar of latency a row, under a heading for each work; at its end the value and the speed-up."""
+    """A horizontal bar per row, under a heading for each work, with the latency and the speed-up at its end."""
     metric = data.metrics["latency_s"]
     ordered, axis = charts.rows_of(rows)
     scale = charts.scale_for([row[metric.name] for row in ordered], metric.unit)
@@ -112,7 +112,7 @@ def bars(rows: Sequence[Row], data: ReportData) -> go.Figure:
 
 
 def _times(row: Row, rows: Sequence[Row]) -> str:
-    """' · 1.6x' the speed of the eager fp32 row that does the same work."""
+    """The speed relative to the eager fp32 row that does the same work: ' · 1.6x'."""
     reference = reference_of(row, rows)
     if reference is None or reference is row:
         return ""

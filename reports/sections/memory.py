@@ -1,4 +1,4 @@
-"""Memory: the highest use of the device and of the host, and the weights by precision."""
+"""Memory: the peaks of the device and of the host, and the size of the weights by precision."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def memory(data: ReportData) -> Section | NotShown:
     note = " ".join(f"{m.label}: {m.description.rstrip('.')}." for m in used)
     table = weights_table(measured(data, WEIGHTS), data.metrics[WEIGHTS]) if WEIGHTS in data.metrics else None
     if table is not None:
-        note += " The solid part of a bar is the weights, as far as they can be seen; their sizes are in the table."
+        note += " The solid part of a bar is the weights, as far as their size is known; the table has the sizes."
     return Section(order=50, title="Memory", note=note, figures=figures, table=table)
 
 
 def reason_for(data: ReportData, names: Sequence[str]) -> str:
     """The most frequent reason why none of these metrics was measured."""
     reasons = [r for row in measured(data) for n, r in (row["missing"] or {}).items() if n in names]
-    return most_common(reasons)[0][0] if reasons else "no valid row has it"
+    return most_common(reasons)[0][0] if reasons else "no valid row has a value"
 
 
 def peak_bars(rows: Sequence[Row], peak: Metric, data: ReportData) -> go.Figure:
-    """A bar a row to its peak, with the weights drawn over it."""
+    """One bar per row up to its peak, with the weights over it."""
     ordered, axis = charts.rows_of(rows)
     scale = charts.scale_for([row[peak.name] for row in ordered], peak.unit)
     colours = [theme.backend_colour(row["backend"]) for row in ordered]
@@ -61,7 +61,7 @@ def peak_bars(rows: Sequence[Row], peak: Metric, data: ReportData) -> go.Figure:
 
 
 def weights_table(rows: Sequence[Row], metric: Metric) -> pd.DataFrame | None:
-    """Bytes of weights by model and precision; where backends differ, each is named."""
+    """Bytes of weights by model and precision; if backends differ, each is named."""
     if not rows:
         return None
     precisions = list(dict.fromkeys(row["precision"] for row in rows))

@@ -1,4 +1,4 @@
-"""What has no number and why: rows that are not ok, metrics that are missing, warnings beside valid rows."""
+"""Rows that are not ok, missing metrics and warnings, with their reasons."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def problems(data: ReportData) -> Section | NotShown:
         return NotShown(title="Problems", reason="every row is ok, complete and without a warning")
     content = fragment("problems.html", failed=failed, missing=missing, warnings=warnings, words=counted)
     bad = {status_words(s): n for s, n in status_counts(data).items() if s != "ok"}
-    note = "Nothing is left out in silence: a row or a metric without a number has a reason here."
+    note = "Every row and every metric without a value is listed here with its reason."
     if bad:
-        note += f" {counted(sum(bad.values()), 'row')} of {len(rows)} without a result."
+        note += f" Rows without a result: {sum(bad.values())} of {len(rows)}."
     return Section(order=80, title="Problems", note=note, html=content)
 
 
@@ -45,7 +45,7 @@ def not_ok(rows: Iterable[Row]) -> list[Problem]:
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row["status"] != "ok":
-            found.setdefault((row["status"], row["reason"] or "no reason given"), []).append(_name(row))
+            found.setdefault((row["status"], row["reason"] or "no reason is recorded"), []).append(_name(row))
     order = ("invalid", "failed", "oom", "timeout", "skipped", "not_run")
     return [
         Problem(name=status_words(status), colour=theme.STATUSES[status], reason=reason, labels=tuple(labels))
@@ -54,8 +54,8 @@ def not_ok(rows: Iterable[Row]) -> list[Problem]:
 
 
 def missing_metrics(rows: Iterable[Row], labels: Mapping[str, str]) -> list[Problem]:
-    """One entry a kind of reason; metrics that lack it on the same rows stand together. Reasons that a plugin or an
-    older version gave as text are alike where they differ by numbers only."""
+    """One entry per kind of reason; metrics that are missing on the same rows share an entry. Reasons that a plugin or
+    an older version stored as text are of one kind if they differ in numbers only."""
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for row in rows:
         for metric, reason in (row["missing"] or {}).items():
@@ -70,7 +70,7 @@ def missing_metrics(rows: Iterable[Row], labels: Mapping[str, str]) -> list[Prob
 
 
 def warned(rows: Iterable[Row]) -> list[Problem]:
-    """One entry a kind of warning."""
+    """One entry per kind of warning."""
     found: dict[str, list[tuple[str, str]]] = {}
     for row in rows:
         for kind, words in warnings_of(row):
@@ -79,12 +79,12 @@ def warned(rows: Iterable[Row]) -> list[Problem]:
 
 
 def _alike(name: str, colour: str, pairs: Sequence[tuple[str, str]]) -> Problem:
-    """One entry for (row, words) pairs; where the words differ by row, each row keeps its own."""
+    """One entry for (row, text) pairs; if the texts differ, each row has its own."""
     texts = list(dict.fromkeys(words for _, words in pairs))
     if len(texts) == 1:
         return Problem(name=name, colour=colour, reason=texts[0], labels=tuple(row for row, _ in pairs))
     labels = tuple(f"{row}: {words}" for row, words in pairs)
-    return Problem(name=name, colour=colour, reason=f"for example {texts[0]}", labels=labels)
+    return Problem(name=name, colour=colour, reason=f"for example: {texts[0]}", labels=labels)
 
 
 def _name(row: Row) -> str:

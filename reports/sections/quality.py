@@ -1,4 +1,4 @@
-"""Quality against latency per image, with the Pareto front: what a faster row costs."""
+"""Quality against latency per image, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ def quality(data: ReportData) -> Section | NotShown:
     found = fronts(data)
     if not found:
         random = bool(measured(data)) and all(r["weights"] == "random" for r in measured(data))
-        reason = "all rows have random weights, whose quality means nothing" if random else "no valid row has a quality"
+        reason = (
+            "all rows have random weights, so their quality has no meaning" if random else "no valid row has a quality"
+        )
         return NotShown(title="Quality against latency", reason=reason)
     titles = [front.title for front in found]
     figures = tuple(
@@ -29,22 +31,22 @@ def quality(data: ReportData) -> Section | NotShown:
         for i, front in enumerate(found)
     )  # fmt: skip
     note = (
-        "Up and to the left is better. The line joins the rows that no other row beats in both (the Pareto front, by "
-        "point estimates); numbers name them in the list under the chart. Crossed bars are 95 % intervals: rows whose "
-        "intervals overlap are not separable. Each chart holds one model at one image size."
+        "Points further up and to the left are better. The line is the Pareto front by point estimates: no other row "
+        "is better in both quality and latency. Its numbers refer to the list below the chart. Error bars are 95 % "
+        "intervals; rows whose intervals overlap are not separable. Each chart shows one model at one image size."
     )
     return Section(order=40, title="Quality against latency", note=note, figures=figures)
 
 
 def _note(front: Front) -> str:
-    better = "lower is better, so the axis is turned round" if front.metric.better == "lower" else "higher is better"
-    judged = sorted({row["quality_items"] for row in front.rows if row.get("quality_items") is not None})
-    items = f" Judged on {' or '.join(f'{n:,.0f}' for n in judged)} items a row." if judged else ""
+    better = "lower is better, so the axis is inverted" if front.metric.better == "lower" else "higher is better"
+    counts = sorted({row["quality_items"] for row in front.rows if row.get("quality_items") is not None})
+    items = f" Measured on {' or '.join(f'{n:,.0f}' for n in counts)} items per row." if counts else ""
     return f"{front.metric.label}: {front.metric.description}; {better}.{items}"
 
 
 def scatter(front: Front) -> go.Figure:
-    """A point a row by backend and precision, and the front as a stepped line."""
+    """One point per row by backend and precision, and the front as a stepped line."""
     seconds = [per_image(row) for row in front.rows]
     x_scale = charts.scale_for(seconds, "s")
     y_scale = charts.scale_for([row[front.metric.name] for row in front.rows], front.metric.unit)
@@ -77,7 +79,7 @@ def _points(name: str, rows: list[Row], front: Front, x_scale: charts.Scale, y_s
         name=charts.text(name),
         mode="markers",
         marker=charts.marker(rows[0], size=10),
-        hovertext=[charts.hover(row, [metric], f"{format_value(per_image(row), 's')} an image") for row in rows],
+        hovertext=[charts.hover(row, [metric], f"{format_value(per_image(row), 's')} per image") for row in rows],
         hoverinfo="text",
     )
 

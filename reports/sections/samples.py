@@ -1,4 +1,4 @@
-"""How far single samples and whole processes stray from a row's median: the noise behind the intervals."""
+"""The spread of samples and of processes around a row's median: the noise behind the intervals."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def samples(data: ReportData) -> Section | NotShown:
         Chart(title=f"Samples by process: {model}", figure=spread(group, raw)) for model, group in panels(rows).items()
     ]
     note = (
-        "Every dot is a raw latency sample as a ratio to the row's median, warm-up left out; each process of a row has "
-        "a line of its own, because processes differ more than iterations do. At most "
-        f"{POINTS_PER_PROCESS} evenly ranked samples a process are drawn, the smallest and the largest always."
+        "Each dot is a latency sample divided by the row's median, without warm-up. Each process of a row has its own "
+        "line, because processes usually differ more than iterations. At most "
+        f"{POINTS_PER_PROCESS} samples per process are shown, evenly spaced in rank, with the smallest and the largest."
     )
     return Section(order=75, title="Spread of samples", note=note, figures=tuple(figures))
 
@@ -43,7 +43,7 @@ def latency_samples(frame: pd.DataFrame) -> Groups:
 
 
 def spread(rows: Sequence[Row], raw: Groups) -> go.Figure:
-    """A line of dots a process, three shades of a backend's colour being three processes of one row."""
+    """One line of dots per process, in the colour of the backend."""
     ordered, axis = charts.rows_of(rows)
     figure = charts.figure(**axis.layout)
     for place, row in zip(axis.places, ordered, strict=True):

@@ -1,4 +1,4 @@
-"""Where a pipeline's time goes: its stages side by side, their sum against the whole, and each denoising step."""
+"""The time of a pipeline by stage, the sum of the stages against the latency, and each denoising step."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def stages(data: ReportData) -> Section | NotShown:
                 Chart(title=f"Each denoising step: {work[0]['model']} · {work_label(work[0], axes)}", figure=steps)
             )
     note = (
-        "Stages are timed in a pass of their own, which waits for the device between them; latency is timed without "
-        "that. The diamond is the latency of the whole, the number the sum of the stages as a share of it. "
+        "Stages are timed in a separate pass, which synchronises with the device after each stage; latency is timed "
+        "without that. The diamond is the latency, and the number is the sum of the stages relative to it. "
         f"{_sums(rows)}"
     )
     return Section(order=55, title="Stages of the pipelines", note=note, figures=tuple(figures))
 
 
 def stage_metrics(metrics: Mapping[str, Metric]) -> list[str]:
-    """Names of the stage metrics in the order of the pipeline, host code last, their sum left out."""
+    """Names of the stage metrics in the order of the pipeline, host code last, without their sum."""
     found = [n for n in metrics if n.startswith("stage_") and n.endswith("_s") and n != SUM]
     return sorted(found, key=lambda name: name == "stage_other_s")
 
@@ -53,11 +53,11 @@ def _sums(rows: Sequence[Row]) -> str:
     ratios = [r[SUM] / r[WHOLE] for r in rows if r.get(SUM) is not None]
     if not ratios:
         return ""
-    return f"Over these rows the sum of the stages is {min(ratios):.0%} to {max(ratios):.0%} of the latency."
+    return f"In these rows the sum of the stages is {min(ratios):.0%} to {max(ratios):.0%} of the latency."
 
 
 def stacked(rows: Sequence[Row], names: Sequence[str], metrics: Mapping[str, Metric]) -> go.Figure:
-    """Stacked horizontal bars, a row a case; the dot is the latency, in words the sum of stages as a share of it."""
+    """Stacked horizontal bars, one per row, with the latency as a diamond and the share of the stages as text."""
     ordered, axis = charts.rows_of(rows)
     scale = charts.scale_for([row[WHOLE] for row in ordered], "s")
     figure = charts.figure(**axis.layout, barmode="stack")
@@ -97,7 +97,7 @@ def _part(row: Row, metric: Metric) -> str:
 
 
 def longest(rows: Sequence[Row]) -> list[Row]:
-    """The rows of the first work with the most denoising steps, in every run."""
+    """The rows of the first work with the most denoising steps, over all runs."""
     most = max(rows, key=lambda row: row["num_steps"] or 0)
     axes = [axis for axis in (*WORK, "batch_size") if axis != "run"]
     return [row for row in rows if all(row[axis] == most[axis] for axis in axes)]

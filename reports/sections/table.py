@@ -1,4 +1,4 @@
-"""Every row with its numbers: sorted, filtered and opened in the browser; plain HTML that also prints."""
+"""The table of all rows, which the browser sorts, filters and opens. It is plain HTML, so that it also prints."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PEAKS = ("peak_allocated_bytes", "peak_host_bytes")
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column of the table; `shown` is its state before the reader chooses."""
+    """A column of the table; `shown` is its initial state."""
 
     key: str
     title: str
@@ -41,7 +41,7 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What is printed, what is sorted and filtered by, and the small second line."""
+    """The printed text, the value for sorting and filtering, and the small second line."""
 
     text: str
     value: str
@@ -62,7 +62,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class TableRow:
-    """A row of the table and what opens under it."""
+    """A row of the table, with the details that open below it."""
 
     title: str
     cells: tuple[Cell, ...]
@@ -79,7 +79,7 @@ class TableRow:
 def table(data: ReportData) -> Section | NotShown:
     rows = data.rows
     if not rows:
-        return NotShown(title="All rows", reason="the run holds no case")
+        return NotShown(title="All rows", reason="the run has no cases")
     columns = columns_of(rows, data)
     content = fragment(
         "table.html",
@@ -88,14 +88,14 @@ def table(data: ReportData) -> Section | NotShown:
         words=counted,
     )
     note = (
-        "A value is the row's figure over all its processes (of latency the median), in brackets its 95 % interval. "
-        "Click a column to sort, a row to open all its numbers, conditions and reasons."
+        "A value summarises all processes of its row (for latency, by the median); its 95 % interval is in brackets. "
+        "Click a column to sort by it, and a row to open its values, conditions and reasons."
     )
     return Section(order=20, title="All rows", note=note, html=content)
 
 
 def columns_of(rows: Sequence[Row], data: ReportData) -> list[Column]:
-    """Axes, then status, then metrics that any row has; those that answer the first question are shown at once."""
+    """Axes, then status, then metrics that any row has; the most important ones are shown initially."""
     return [*_axis_columns(rows), _status_column(rows), *_metric_columns(rows, data.metrics)]
 
 
@@ -134,7 +134,7 @@ def _choices(rows: Sequence[Row], axis: str) -> tuple[str, ...]:
 def _status_column(rows: Sequence[Row]) -> Column:
     found = tuple(s for s in theme.STATUSES if any(row["status"] == s for row in rows))
     return Column(
-        key="status", title="Status", hint="ok, or why there is no number", kind="status", numeric=False, shown=True,
+        key="status", title="Status", hint="ok, or why there is no result", kind="status", numeric=False, shown=True,
         choices=found if len(found) > 1 else (),
     )  # fmt: skip
 
@@ -206,13 +206,13 @@ def _entries(row: Row, metrics: Mapping[str, Metric]) -> list[Entry]:
 
 def _conditions(row: Row) -> list[tuple[str, str]]:
     named = {
-        "Device": row.get("device"), "Threads": row.get("threads"), "Quality judged on": _judged(row),
+        "Device": row.get("device"), "Threads": row.get("threads"), "Quality measured on": _item_count(row),
         "Protocol": row.get("protocol"), "Processes": row.get("replicates"),
         "Weights": row["weights"], "Prompt": row["prompt"], "Seed": row["seed"], "Guidance": row["guidance_scale"],
         "Weights hash": row.get("weights_hash"), "Weights source": row.get("weights_source"),
         "Work": row.get("work_hash"), "Output hash": row.get("output_hash"),
         "GPU during the samples": _gpu(row),
-        "Quantised": _quantised(row), "Held to": _tolerance(row),
+        "Quantised": _quantised(row), "Tolerance": _tolerance(row),
         "Fingerprint": row.get("fingerprint"), "Case": row["case_id"],
     }  # fmt: skip
     return [(name, _plain(value)) for name, value in named.items() if value not in (None, "")]
@@ -222,7 +222,7 @@ def _tolerance(row: Row) -> str:
     floor, ceiling, of_one = (row.get(name) for name in TOLERANCES)
     if floor is None:
         return ""
-    return f"cosine to fp32 >= {floor:g}, relative error <= {ceiling:g}, of one item <= {of_one:g}"
+    return f"cosine to fp32 >= {floor:g}, relative error <= {ceiling:g}, relative error of one item <= {of_one:g}"
 
 
 def _quantised(row: Row) -> str:
@@ -231,11 +231,11 @@ def _quantised(row: Row) -> str:
 
 
 def _gpu(row: Row) -> str:
-    """The GPU's state during the samples, of every process where they differ."""
+    """The state of the GPU during the samples, of every process if they differ."""
     return " / ".join(dict.fromkeys(filter(None, map(throttling.in_words, row.get("machine_state") or ()))))
 
 
-def _judged(row: Row) -> str:
+def _item_count(row: Row) -> str:
     items = row.get("quality_items")
     return "" if items is None else counted(int(items), "item")
 
@@ -249,7 +249,7 @@ def _facts(rows: Sequence[Row], data: ReportData) -> list[list[Measurement]]:
 
 
 def facts_text(measurements: Sequence[Measurement]) -> str:
-    """Proof of execution and machine state as indented JSON; what is the same in all processes stands once."""
+    """Proof of execution and machine state as indented JSON; facts that all processes share appear once."""
     if not measurements:
         return ""
     facts = [m.facts for m in measurements if m.facts]

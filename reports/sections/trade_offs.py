@@ -1,7 +1,7 @@
-"""What each backend, precision and optimisation does: speed, size, memory, energy and output beside the plain row.
+"""The effect of each backend, precision and optimisation on speed, size, memory, energy and output.
 
-A row is compared with the row that lacks one thing only: an optimisation with the same backend and precision without
-it, a precision with fp32 on the same backend, a backend with eager fp32.
+A row is compared with the row that differs in one choice only: an optimisation with the same backend and precision
+without it, a precision with fp32 on the same backend, and a backend with eager fp32.
 """
 
 from __future__ import annotations
@@ -31,23 +31,22 @@ from reports.wording import MISSING, cosine_text, estimate, ratio_text, value_te
 SIZES = ("disk_bytes", "weights_bytes", "peak_allocated_bytes", "peak_host_bytes", "energy_per_image_j")
 AGREEMENT, PSNR = "top1_agreement", "psnr_db"
 NOTE = (
-    "A row is compared with the one that lacks a single thing: an optimisation with the same backend and precision "
-    "without it, a precision with fp32 on the same backend, a backend with eager fp32. Speed above 1x is faster; sizes "
-    "and energy below 1x are less, and without a ratio the same. The cosine is that of the output to eager fp32 on the "
-    "same input, with the floor of "
-    "the precision behind it: below the floor a row is invalid and is not in this table. dB is the PSNR to the same "
-    "pictures."
+    "A row is compared with the row that differs in one choice only: an optimisation with the same backend and "
+    "precision without it, a precision with fp32 on the same backend, and a backend with eager fp32. A speed above 1x "
+    "is faster. A size or energy below 1x is smaller; without a ratio it is unchanged. The cosine compares the output "
+    "with that of eager fp32 for the same input. The floor of the precision is in parentheses; a row below it is "
+    "invalid and is not in this table. dB is the PSNR to the images of eager fp32."
 )
 
 
 @SECTIONS.add("choices")
 def choices(data: ReportData) -> Section | NotShown:
-    """One line a valid row that has something to be compared with."""
+    """One line for each valid row that has a row to be compared with."""
     rows = measured(data, "latency_s")
     pairs = [(row, base) for row in rows if (base := base_of(row, rows)) is not None]
-    title = "What each backend, precision and optimisation does"
+    title = "Effect of each backend, precision and optimisation"
     if not pairs:
-        return NotShown(title=title, reason="no two valid rows differ in just one of them")
+        return NotShown(title=title, reason="no two valid rows differ in one choice only")
     lines = [_line(row, base, rows, data) for row, base in pairs]
     table = pd.DataFrame(lines).fillna(MISSING)
     shown = [column for column in table.columns if set(table[column]) != {MISSING}]
@@ -55,7 +54,7 @@ def choices(data: ReportData) -> Section | NotShown:
 
 
 def base_of(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The row to compare `row` with, or None where it is plain itself or its counterpart was not measured."""
+    """The row with which `row` is compared; None for eager fp32, and if that row was not measured."""
     if row["optimizations"]:
         return _same_work(row, rows, row["backend"], row["precision"])
     if row["precision"] != "fp32":
@@ -91,7 +90,7 @@ def _line(row: Row, base: Row, rows: Sequence[Row], data: ReportData) -> Row:
 
 
 def _size(row: Row, base: Row, metric: Metric) -> str:
-    """'84.1 MiB, 0.26x', or the size alone where it is the other row's within half a percent."""
+    """'84.1 MiB, 0.26x', or the size alone if both differ by less than 0.5 %."""
     value, against = row.get(metric.name), base.get(metric.name)
     if value is None:
         return MISSING
@@ -106,7 +105,7 @@ def _cosine(row: Row) -> str:
 
 
 def _output(row: Row, data: ReportData) -> str:
-    """'100.0 % of top-1 agree' of a classifier, '41.9 dB' or 'identical' of pictures."""
+    """'100.0 % of top-1 agree' of a classifier, '41.9 dB' or 'identical' of images."""
     if AGREEMENT in data.metrics and row.get(AGREEMENT) is not None:
         return _unbroken(value_text(row, data.metrics[AGREEMENT])) + " of top-1 agree"
     if (row["missing_kinds"] or {}).get(PSNR) == IDENTICAL.kind:
@@ -115,7 +114,7 @@ def _output(row: Row, data: ReportData) -> str:
 
 
 def _unbroken(text: str) -> str:
-    """Text that no browser breaks at a space."""
+    """Text with no-break spaces."""
     return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
