@@ -63,7 +63,8 @@ def run(options: Namespace) -> int:
     comparison = _against_store(measured, store_of(options), options.max_age, allow_new=options.allow_new)
     if wanted := suspects(measured, comparison):
         told = (_measured_again(measured, wanted, budget_s, quiet=options.json),)
-        measured = storage.load(Path(str(measured.folder)))
+        if told[0].kind == ReasonKind.MEASURED_AGAIN:
+            measured = storage.load(Path(str(measured.folder)))
         comparison = _against_store(measured, store_of(options), options.max_age, told, allow_new=options.allow_new)
     _keep(measured, comparison, strict=options.strict)
     write_artifacts(options, comparison)
