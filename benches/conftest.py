@@ -46,20 +46,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a module that registers models, backends or probes (default: $IMGBENCH_PLUGINS, comma-separated)",
     )
     group.addoption(
-        "--imgbench-device", type=device_name, help="cpu or cuda (default: cuda where there is one, else cpu)"
+        "--imgbench-device", type=device_name, help="the device (default: cuda if there is a GPU, else cpu)"
     )
     group.addoption(
         "--imgbench-threads",
         type=positive,
         metavar="N",
-        help="CPU threads (default: as many as cores and CPU quota allow)",
+        help="CPU threads (default: as many as the cores and the CPU quota allow)",
     )
     group.addoption(
         "--imgbench-out",
         type=Path,
         metavar="FOLDER",
         default=Path("runs"),
-        help="where the run folder goes, which `imgbench report` and `export` read (runs)",
+        help="folder for the run folder, which `imgbench report` and `imgbench export` read (runs)",
     )
 
 

@@ -234,7 +234,7 @@ def _where(found: Sequence[Trial]) -> list[str]:
     machines: dict[str, set[str]] = {}
     for conditions in (t.conditions for t in found):
         known = machines.setdefault(f"{conditions.cores} cores of {conditions.cpu}", set())
-        known.add(conditions.isa or "instruction set not kept")
+        known.add(conditions.isa or "instruction set not stored")
     named = [f"{name} ({', '.join(sorted(isas))})" for name, isas in machines.items()]
     return [*named, f"{sum(t.conditions.elapsed_s for t in found) / 3600:.1f} h"]
 

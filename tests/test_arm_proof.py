@@ -40,7 +40,7 @@ def measured(imported: dict[str, str] | None, status: str = "ok", side: str = "h
 
 def test_a_suite_that_never_imports_the_project_is_refused() -> None:
     told = arm_proof.refusal(ARM, [measured({}), measured({})])
-    assert told == "no row of the suite uses tiny, extra: this gate cannot fire"
+    assert told == "no row of the suite uses tiny, extra, so this gate cannot detect a change in it"
     assert arm_proof.proof(ARM, [measured({})]) == []
 
 
@@ -103,16 +103,14 @@ def same(base: str, head: str, *prepared: Arm) -> str | None:
 def test_two_names_of_one_commit_are_refused_and_things_as_they_are_are_not() -> None:
     one = replace(ARM, commit="0123456789abcdef")
     base = replace(one, name="base", text="ref=y")
-    assert same("ref=y", "ref=x", base, one) == (
-        "both arms are the same commit (0123456789), with nothing else different"
-    )
+    assert same("ref=y", "ref=x", base, one) == ("both arms are the same commit (0123456789), and nothing else differs")
     assert same("ref=y", "ref=x,env:A=1", base, replace(one, environment={"A": "1"})) is None
     assert same("ref=y", "ref=x", base, replace(one, commit="f" * 16)) is None
     plain = Arm(name="base", text="", python=sys.executable)
     assert same("", "", plain, replace(plain, name="head")) is None
     assert same("env:A=1", "env:A=1", plain, replace(plain, name="head")) is None
     told = same("python=/p", "python=/p", plain, replace(plain, name="head"))
-    assert told == f"both arms are the same interpreter ({sys.executable}), with nothing else different"
+    assert told == f"both arms are the same interpreter ({sys.executable}), and nothing else differs"
 
 
 @pytest.fixture

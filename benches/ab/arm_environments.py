@@ -93,7 +93,7 @@ def ref_environment(project: Path, ref: str, python: str, cache: Path, say: Say)
     key = hashlib.sha256("\n".join([str(project.resolve()), commit, python, versions]).encode()).hexdigest()[:16]
     final = cache / f"{commit[:12]}-{key}"
     if not (final / "complete").exists():
-        say(f"installing {ref} ({commit[:10]}) into an environment of its own")
+        say(f"installing {ref} ({commit[:10]}) into its own virtual environment")
         partial = cache / f".{final.name}.{os.getpid()}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -154,7 +154,7 @@ def _make(place: Path, project: Path, commit: str, python: str, library: str) ->
             tar.extractall(source, filter="data")
     except tarfile.TarError as error:  # a link out of the tree, say
         raise ArmFailed(f"cannot unpack {commit[:10]} of {project}: {error}") from None
-    _checked([python, "-m", "venv", "--without-pip", str(place / "venv")], "make its environment")
+    _checked([python, "-m", "venv", "--without-pip", str(place / "venv")], "create its environment")
     own = next(place.glob(SITE))
     # addsitedir also runs the parent's own .pth files; what they add comes after the project of the ref.
     (own / "zz_parent.pth").write_text(f"import site; site.addsitedir({library!r})\n", encoding="utf-8")
@@ -229,7 +229,7 @@ def _checked(command: Sequence[str], what: str, **variables: str) -> None:
             command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False, env=environment
         )
     except subprocess.TimeoutExpired:
-        raise ArmFailed(f"cannot {what}: not done after {INSTALL_TIMEOUT_S:g} s") from None
+        raise ArmFailed(f"cannot {what}: it took more than {INSTALL_TIMEOUT_S:g} s") from None
     if done.returncode != 0:
         raise ArmFailed(f"cannot {what}: {' '.join(done.stderr.split())[-400:]}")
 

@@ -29,7 +29,7 @@ def refusal(arm: Arm, found: Found) -> str | None:
     if not arm.packages or seen is None:
         return None
     if not seen:
-        return f"no row of the suite uses {', '.join(arm.packages)}: this gate cannot fire"
+        return f"no row of the suite uses {', '.join(arm.packages)}, so this gate cannot detect a change in it"
     if arm.folder is None:
         return None
     return foreign(arm, Path(arm.folder).parent, {name: {"path": place} for name, place in seen.items()})

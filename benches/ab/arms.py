@@ -95,7 +95,7 @@ def _found(items: list[str]) -> dict[str, str]:
 def _value(axis: str, text: str) -> Any:
     """The value as a suite's YAML would have it."""
     if axis == "model":
-        raise UsageError("model: another model is other work; an arm changes how the same work is done")
+        raise UsageError("model: an arm cannot change the model, because both arms must do the same work")
     if axis not in AXES:
         known = [*(a for a in AXES if a != "model"), "ref", "python", "env:NAME", "inject:KIND"]
         raise UsageError(f"unknown item {axis!r}; {nearest(axis, known)}")
@@ -186,16 +186,20 @@ def same_code(requests: tuple[ArmRequest, ArmRequest], base: Arm, head: Arm) -> 
     if replace(base, name="", text="") != replace(head, name="", text=""):
         return None
     what = f"commit ({base.commit[:10]})" if base.commit else f"interpreter ({base.python})"
-    return f"both arms are the same {what}, with nothing else different"
+    return f"both arms are the same {what}, and nothing else differs"
 
 
 def _check_names(request: ArmRequest, tree: Path) -> None:
     """Raises UsageError where the project's packages and ours cannot live in one process."""
     clash = sorted({*OURS} & {*own_packages(tree)})
     if clash and not _is_imgbench(tree):
-        raise UsageError(f"--{request.name}: the project's package {clash[0]} has the name of one of imgbench's own")
+        raise UsageError(
+            f"--{request.name}: the project's package {clash[0]} has the same name as a package of imgbench"
+        )
     if clash and not (tree / HOST).exists():
-        raise UsageError(f"--{request.name}: ref={request.ref} is an imgbench from before `imgbench ab`: no {HOST}")
+        raise UsageError(
+            f"--{request.name}: ref={request.ref} is an older imgbench without `imgbench ab`: it has no {HOST}"
+        )
 
 
 def _is_imgbench(tree: Path) -> bool:

@@ -224,7 +224,7 @@ def _preflight(pairs: Pairs, asked: Asked, say: Say) -> None:
     for replicate in range(1, preflight_rules.PROCESSES):
         preflight_room.preflight(pairs, doubtful, MEMORY_PROBES, replicate)
     if doubtful:
-        say(f"memory measured in {preflight_rules.PROCESSES} processes: {len(doubtful)} rows")
+        say(f"memory measured in {preflight_rules.PROCESSES} processes for {len(doubtful)} rows")
     differ = preflight_rules.other_outputs(pairs.run, found)
     ordered = sorted(rows, key=lambda row: row.id not in differ)  # outputs that differ come first
     chosen = [row for row in ordered if row.id in differ or (row.interleaving and not _same_code(pairs.run))]
@@ -255,7 +255,9 @@ def _probes(run: PairedRun) -> tuple[tuple[str, ...], tuple[str, ...]]:
     seconds = len(run.rows) * 2 * run.protocol.energy_window_s
     if not run.environment.get("energy_counter") or seconds <= ENERGY_SHARE * run.budget_s:
         return (*QUICK_PROBES, "energy"), ()
-    return QUICK_PROBES, (f"energy not measured: {seconds:.0f} s of windows are more than a fifth of the budget",)
+    return QUICK_PROBES, (
+        f"energy is not measured, because its windows need {seconds:.0f} s, more than a fifth of the budget",
+    )
 
 
 def _measure(pairs: Pairs, say: Say, decider: PairedDecider) -> str:

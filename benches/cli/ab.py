@@ -42,19 +42,30 @@ def arguments(command: ArgumentParser) -> None:
             action="append",
             metavar="ARM",
             help="comma-separated: ref=GITREF, python=PATH, env:NAME=VALUE, AXIS=VALUE, inject:KIND=SIZE "
-            "(default: things as they are)",
+            "(default: nothing is changed)",
         )
-    command.add_argument("--budget", default="10m", metavar="TIME", help="at most this long, as 90s, 10m, 1h (10m)")
-    command.add_argument("--project", type=Path, metavar="FOLDER", help="git repository of ref= (default: here)")
-    command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
-    command.add_argument("--only", metavar="AXIS=VALUE,...", help="only these cases; a|b allows several values")
-    add_device(command, "default: cuda where there is one, else cpu")
     command.add_argument(
-        "--threads", type=positive, metavar="N", help="CPU threads (default: one fewer than cores and CPU quota allow)"
+        "--budget", default="10m", metavar="TIME", help="time limit of the measurement, such as 90s, 10m or 1h (10m)"
     )
-    command.add_argument("--seed", type=int, metavar="N", help="of the random order (default: a new one, stored)")
-    command.add_argument("--strict", action="store_true", help="inconclusive verdicts exit with 11")
-    command.add_argument("--exit-zero", action="store_true", help="advisory: always exit with 0")
+    command.add_argument(
+        "--project", type=Path, metavar="FOLDER", help="git repository of ref= (default: that of the current folder)"
+    )
+    command.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="FOLDER", help="folder for run folders (runs)"
+    )
+    command.add_argument("--only", metavar="AXIS=VALUE,...", help="measure only these cases; a|b allows several values")
+    add_device(command, "default: cuda if there is a GPU, else cpu")
+    command.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="CPU threads (default: one fewer than the cores and the CPU quota allow)",
+    )
+    command.add_argument(
+        "--seed", type=int, metavar="N", help="seed of the random order (default: a new one, which is stored)"
+    )
+    command.add_argument("--strict", action="store_true", help="exit with 11 for inconclusive verdicts")
+    command.add_argument("--exit-zero", action="store_true", help="always exit with 0 (advisory)")
     ci.arguments(command)
 
 
@@ -136,7 +147,7 @@ def measured(asked: ab_room.Asked, folder: Path) -> ab_room.Decided:
             return ab_room.run(asked, folder, tell)
     except KeyboardInterrupt:
         if paired_run.is_paired(folder):
-            say(f"interrupted; what was measured is kept: imgbench replay {folder}")
+            say(f"interrupted; the measurements are kept. Decide on them with: imgbench replay {folder}")
         raise
 
 
@@ -189,15 +200,15 @@ def replay(options: Namespace) -> int:
     path = folder / COMPARISON_FILE
     if not path.exists():
         say(comparison_json.text(decided.comparison))
-        say(f"{folder} holds no stored decision: this is the one that its blocks give")
+        say(f"{folder} has no stored decision; this is the decision from its raw values")
         return FINE
     changes = comparison_json.changes(comparison_json.read(path), decided.comparison)
     if not changes:
-        say(f"{folder}: decided again from the raw values: bit for bit the same")
+        say(f"{folder}: the decision from the raw values is bit for bit the same as the stored one")
         return FINE
-    say(f"{folder}: the raw values give another decision than the stored one")
+    say(f"{folder}: the raw values give another decision than the stored one:")
     if (rule := decided.decider.run.rule) != RULE:
-        say(f"  it was decided by version {rule} of the rule, and this is version {RULE}")
+        say(f"  the stored decision is by version {rule} of the rule, and this imgbench has version {RULE}")
     for line in changes:
         say(f"  {line}")
     return NOT_COMPARABLE

@@ -34,7 +34,7 @@ def add_plugin(parser: argparse.ArgumentParser) -> None:
         "--plugin",
         action="append",
         metavar="MODULE",
-        help="import a module, or a .py file, that registers models, backends, probes or commands",
+        help="import a module or a .py file that registers models, backends, probes or commands",
     )
 
 
@@ -43,7 +43,7 @@ def add_store(parser: argparse.ArgumentParser) -> None:
         "--store",
         type=Path,
         metavar="FOLDER",
-        help="where baselines are kept (default: $IMGBENCH_BASELINES, else the folder baselines of this project)",
+        help="the folder of the baselines (default: $IMGBENCH_BASELINES, else the folder baselines of this project)",
     )
 
 

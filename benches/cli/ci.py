@@ -15,8 +15,10 @@ def arguments(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("for CI")
     group.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML")
     group.add_argument("--markdown", type=Path, metavar="FILE", help="write the comparison as Markdown")
-    group.add_argument("--comment", type=Path, metavar="FILE", help="write a pull-request comment (65,536 characters)")
-    group.add_argument("--badge", type=Path, metavar="FILE", help="write a badge for shields.io's endpoint")
+    group.add_argument(
+        "--comment", type=Path, metavar="FILE", help="write a pull-request comment (at most 65,536 characters)"
+    )
+    group.add_argument("--badge", type=Path, metavar="FILE", help="write a badge in the JSON of shields.io's endpoint")
     group.add_argument("--json-file", type=Path, metavar="FILE", help="write the comparison as JSON")
     group.add_argument("--annotations", action="store_true", help="print GitHub annotations")
     group.add_argument(

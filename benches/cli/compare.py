@@ -42,13 +42,17 @@ from reports.formats import comparison_json
 
 def arguments(command: ArgumentParser) -> None:
     command.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a folder of runs (its newest)")
-    command.add_argument("--strict", action="store_true", help="inconclusive verdicts exit with 11, new metrics 12")
-    command.add_argument("--allow-new", action="store_true", help="rows and metrics that no session knows are no error")
-    command.add_argument("--exit-zero", action="store_true", help="advisory: always exit with 0")
-    command.add_argument("--json", action="store_true", help="print the comparison as JSON")
-    command.add_argument("--budget", default="2m", metavar="TIME", help="to measure suspects again (2m; 0: do not)")
     command.add_argument(
-        "--max-age", type=_days, default=180.0, metavar="DAYS", help="older sessions are stale and do not count (180)"
+        "--strict", action="store_true", help="exit with 11 for inconclusive verdicts and with 12 for new metrics"
+    )
+    command.add_argument("--allow-new", action="store_true", help="accept rows and metrics that no session has")
+    command.add_argument("--exit-zero", action="store_true", help="always exit with 0 (advisory)")
+    command.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    command.add_argument(
+        "--budget", default="2m", metavar="TIME", help="time limit for measuring suspects again (2m; 0 disables it)"
+    )
+    command.add_argument(
+        "--max-age", type=_days, default=180.0, metavar="DAYS", help="leave out sessions that are older (180)"
     )
     ci.arguments(command)
     add_store(command)
@@ -57,7 +61,7 @@ def arguments(command: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Compares a run with the stored sessions; suspects are measured again first, where that can be done here."""
     if options.json and options.annotations:
-        raise UsageError("compare: --json and --annotations both fill stdout; write the JSON with --json-file")
+        raise UsageError("compare: --json and --annotations both write to stdout; use --json-file FILE for the JSON")
     budget_s = seconds(options.budget, zero=True)
     measured = load_run(options.run)
     comparison = _against_store(measured, store_of(options), options.max_age, allow_new=options.allow_new)
@@ -83,7 +87,7 @@ def _keep(run: Run, comparison: Comparison, *, strict: bool) -> None:
             Path(str(run.folder)) / COMPARISON_FILE, comparison_json.text(comparison, strict=strict)
         )
     except OSError as error:
-        streams.complain(f"the comparison is not kept: {error}")
+        streams.complain(f"the comparison cannot be stored: {error}")
 
 
 def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, quiet: bool) -> Reason:
@@ -114,7 +118,7 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
                 return refused(because(ReasonKind.OTHER_CONDITIONS_NOW, differences=differ[:3]))
             if not quiet:
                 rows = counted(len(wanted), "suspected row")
-                say(f"{rows}: measured again for at most {budget_s:.0f} s")
+                say(f"measuring {rows} again for at most {budget_s:.0f} s")
             done = extend(
                 weights.checked(storage.load(folder)), wanted, workers, plugins, budget_s - (perf_counter() - began)
             )
@@ -164,9 +168,9 @@ def replay(options: Namespace) -> int:
     stored = comparison_json.read(path)
     changes = comparison_json.changes(stored, _decided_again(run, stored, options))
     if not changes:
-        say(f"{run.folder}: decided again from the raw values: bit for bit the same")
+        say(f"{run.folder}: the decision from the raw values is bit for bit the same as the stored one")
         return FINE
-    say(f"{run.folder}: the raw values give another decision than the stored one")
+    say(f"{run.folder}: the raw values give another decision than the stored one:")
     for line in changes:
         say(f"  {line}")
     return NOT_COMPARABLE

@@ -26,7 +26,7 @@ GPU_SOURCES: Final = {
 
 
 def arguments(command: ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true")
+    command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: Namespace) -> int:
@@ -56,7 +56,7 @@ def findings() -> list[dict[str, Any]]:
         *_neighbours(device),
         _compiler("C++ compiler", "cpu", "for torch_compile on a CPU"),
         _compiler("C compiler", "cuda", "for torch_compile on a GPU"),
-        _row("quality", True, "digits: data and trained weights are in the repository"),
+        _row("quality", True, "digits: imgbench contains the data and the trained weights"),
         *(_row(package, True, version) for package, version in found["versions"].items()),
     ]
 
@@ -70,7 +70,9 @@ def _gpus(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for name in dict.fromkeys(str(gpu["name"]) for gpu in found["gpus"]):
         known = gpus.find(name)
-        told = f"{known.name}: {known.figures()} (data sheet)" if known else f"no published figures of {name} are known"
+        told = (
+            f"{known.name}: {known.figures()} (data sheet)" if known else f"imgbench has no published figures of {name}"
+        )
         rows.append(_row("GPU", known is not None, told))
     return rows
 
@@ -91,7 +93,7 @@ def _cuda() -> dict[str, Any]:
     from harness.devices.cuda import unavailable
 
     reason = unavailable()
-    return _row("CUDA", reason is None, "a device answers" if reason is None else str(reason))
+    return _row("CUDA", reason is None, "a GPU answers" if reason is None else str(reason))
 
 
 def _backends(device: str) -> list[dict[str, Any]]:
@@ -126,7 +128,11 @@ def _neighbours(device: devices.Device) -> list[dict[str, Any]]:
         pass
     state = device.span_state(before)
     told = {
-        "contention (CPU)": ("other_cpu_s", "/proc/stat", "/proc/stat does not count: a busy neighbour is not seen"),
+        "contention (CPU)": (
+            "other_cpu_s",
+            "/proc/stat",
+            "/proc/stat does not count CPU time, so other processes are not detected",
+        ),
         "contention (PSI)": ("pressure_cpu_us", "/proc/pressure/cpu", "this kernel has no /proc/pressure"),
     }
     rows = [
@@ -141,5 +147,5 @@ def _gpu_neighbours(state: dict[str, Any]) -> list[dict[str, Any]]:
     if (gpu := state.get("gpu")) is None:
         return []
     unseen = [words for key, words in GPU_SOURCES.items() if gpu.get(key) is None]
-    reason = gpu.get("unavailable") or f"the driver does not tell {', '.join(unseen)}"
+    reason = gpu.get("unavailable") or f"the driver does not report {', '.join(unseen)}"
     return [_row("contention (GPU)", not unseen, reason if unseen else f"NVML: {', '.join(GPU_SOURCES.values())}")]

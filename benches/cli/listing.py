@@ -34,9 +34,9 @@ LISTED: Final = (
 
 
 def arguments(command: ArgumentParser) -> None:
-    command.add_argument("what", choices=LISTED)
-    add_device(command, "of backends: check on this device which precisions each of them runs (this imports torch)")
-    command.add_argument("--json", action="store_true")
+    command.add_argument("what", choices=LISTED, help="what to list")
+    add_device(command, "with backends: check which precisions each backend runs on this device (imports torch)")
+    command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: Namespace) -> int:

@@ -35,7 +35,7 @@ def record(options: Namespace) -> int:
     found = recorded.from_run(folder, options.conditions)
     whole = recorded.joined([recorded.load(path), found]) if path.exists() else found
     recorded.save(whole, path)
-    say(f"{path}: {len(whole.blocks)} blocks, {_pairs(found)} pairs a group of them new ({folder})")
+    say(f"{path}: {len(whole.blocks)} processes in all, {_pairs(found)} new pairs per group ({folder})")
     return FINE
 
 

@@ -39,8 +39,8 @@ def run_folder(path: Path) -> Path:
     if found is None and is_paired(path):
         folder = paired_folder(path)
         raise UsageError(
-            f"{folder} is a paired run (imgbench ab made it): imgbench report writes its page, imgbench explain "
-            "RUN ROW says how a row was decided, imgbench replay decides again"
+            f"{folder} is a paired run of imgbench ab: imgbench report writes its page, imgbench explain RUN ROW "
+            "explains the decision on a row, and imgbench replay decides again"
         )
     if found is None:
         raise storage.UnreadableRun(f"{path} is not a run folder: it has no {storage.RUN_FILE}")

@@ -28,24 +28,40 @@ from reports.formats import comparison_json
 def arguments(command: ArgumentParser) -> None:
     command.add_argument("suite", nargs="?", default="gate", metavar="SUITE", help="default: gate")
     command.add_argument(
-        "--trials", type=count, default=1, metavar="N", help="runs of each plan (1; 0: count the kept ones)"
+        "--trials", type=count, default=1, metavar="N", help="runs of each plan (1; 0 only counts the stored trials)"
     )
-    command.add_argument("--history", type=Path, metavar="FILE", help="keep the trials here, and count those of before")
-    command.add_argument("--record", type=Path, metavar="FILE", help="one A/A run in full, added to this recording")
-    command.add_argument("--conditions", default="", metavar="TEXT", help="what else the machine did, for --record")
-    command.add_argument("--recorded", type=Path, metavar="FILE", help="simulate N runs resampled from this recording")
     command.add_argument(
-        "--rounds", type=positive, default=32, metavar="N", help="budget of a resampled run: pairs of every row (32)"
+        "--history", type=Path, metavar="FILE", help="append the trials to this file, and count all that it has"
     )
-    command.add_argument("--apart", action="store_true", help="a fork server for each arm, as two git refs have")
-    command.add_argument("--plan", action="append", metavar="PLAN", help=f"default: {', '.join(room.PLANS)}")
-    command.add_argument("--rows", type=positive, default=1, metavar="N", help="slow rows of a planted run (1)")
-    command.add_argument("--budget", default="5m", metavar="TIME", help="of each run (5m)")
-    command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
-    command.add_argument("--only", metavar="AXIS=VALUE,...", help="only these cases; a|b allows several values")
-    add_device(command, "default: cuda where there is one, else cpu")
     command.add_argument(
-        "--threads", type=positive, metavar="N", help="CPU threads (default: one fewer than cores and CPU quota allow)"
+        "--record", type=Path, metavar="FILE", help="measure one full A/A run and add it to this recording"
+    )
+    command.add_argument("--conditions", default="", metavar="TEXT", help="with --record: what else ran on the machine")
+    command.add_argument(
+        "--recorded", type=Path, metavar="FILE", help="simulate --trials runs, resampled from this recording"
+    )
+    command.add_argument(
+        "--rounds", type=positive, default=32, metavar="N", help="pairs of each row in a resampled run (32)"
+    )
+    command.add_argument("--apart", action="store_true", help="start a fork server for each arm, as for two git refs")
+    command.add_argument(
+        "--plan",
+        action="append",
+        metavar="PLAN",
+        help=f"what to plant; may be repeated (default: {', '.join(room.PLANS)})",
+    )
+    command.add_argument("--rows", type=positive, default=1, metavar="N", help="slowed-down rows in each run (1)")
+    command.add_argument("--budget", default="5m", metavar="TIME", help="time limit of each run (5m)")
+    command.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="FOLDER", help="folder for run folders (runs)"
+    )
+    command.add_argument("--only", metavar="AXIS=VALUE,...", help="measure only these cases; a|b allows several values")
+    add_device(command, "default: cuda if there is a GPU, else cpu")
+    command.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="CPU threads (default: one fewer than the cores and the CPU quota allow)",
     )
 
 
@@ -53,9 +69,9 @@ def run(options: Namespace) -> int:
     """Runs the trials, records noise, or simulates runs of recorded noise; the exit code is 0 whatever was found."""
     how = [name for name in ("record", "recorded") if getattr(options, name)]
     if options.trials == 0 and not options.history:
-        raise UsageError("selftest: --trials 0 counts the trials that --history FILE keeps; give it")
+        raise UsageError("selftest: --trials 0 counts the trials of --history FILE, so it needs that option")
     if len(how) > 1:
-        raise UsageError("selftest: --record measures, and --recorded reads what was recorded; give one of them")
+        raise UsageError("selftest: --record measures and --recorded reads a recording; give only one of them")
     if how:
         return _recordings(options)
     benches.load_plugins()
@@ -66,7 +82,7 @@ def _recordings(options: Namespace) -> int:
     """Records noise, or simulates runs of recorded noise. Raises UsageError where the package lacks the study."""
     if importlib.util.find_spec("baselines.detector") is None:
         raise UsageError(
-            "selftest: --record and --recorded need a checkout of imgbench: the installed package does not have the "
+            "selftest: --record and --recorded need a checkout of imgbench: the installed package does not contain the "
             "study of the gate's error rates"
         )
     from benches.cli import recordings
