@@ -18,8 +18,7 @@ from project_fixture import commit, git
 
 from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE, USAGE
 from benches import cli
-from benches.ab import arm_proof, arms
-from benches.ab import driver as ab_room
+from benches.ab import arm_proof, arms, driver
 from benches.failures import NotComparable
 from harness.paired.arms import Arm
 from harness.paired.paired_process import ProcessJob, measure_rows
@@ -152,7 +151,7 @@ def test_whatever_ends_a_run_every_artefact_says_so(project: Path, monkeypatch: 
     def full(*_arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "runs/ab.json")
 
-    monkeypatch.setattr(ab_room, "run", full)
+    monkeypatch.setattr(driver, "run", full)
     assert ab(project) == BENCHMARK_ERROR
     document = json.loads(Path("ab.json").read_text())
     assert (document["exit_code"], document["refused"]) == (BENCHMARK_ERROR, ["runs/ab.json: No space left on device"])
@@ -185,7 +184,7 @@ def test_the_proof_of_a_run_says_what_was_imported_and_a_run_of_other_work_stops
     place = str(PLACE / "tiny" / "__init__.py")
     run = SimpleNamespace(run=new_paired_run(proof=("head: its own code",)))
     asked = SimpleNamespace(base=replace(ARM, name="base", folder=None, packages=()), head=ARM)
-    ab_room._prove_use(run, asked, [measured({"tiny": place})])  # type: ignore[arg-type]
+    driver._prove_use(run, asked, [measured({"tiny": place})])  # type: ignore[arg-type]
     assert run.run.proof == ("head: its own code", f"head used while measuring: tiny ({place})")
     with pytest.raises(NotComparable, match="no row of the suite uses tiny, extra"):
-        ab_room._prove_use(run, asked, [measured({})])  # type: ignore[arg-type]
+        driver._prove_use(run, asked, [measured({})])  # type: ignore[arg-type]

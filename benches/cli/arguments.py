@@ -18,7 +18,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with the exit code of measurement.md for usage errors (its own 2 is what make returns)."""
+    """argparse that exits with USAGE after a usage error, because make returns argparse's own code 2."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -48,7 +48,7 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 
 
 def store_of(options: argparse.Namespace) -> Path:
-    """Where baselines are kept."""
+    """The folder of the baselines."""
     return location.chosen(options.store)
 
 

@@ -35,7 +35,7 @@ class Command(Protocol):
         """Declares its arguments."""
 
     def run(self, options: Namespace) -> int:
-        """Does what it is asked for and returns the exit code. Raises the errors of `benches.failures`."""
+        """Runs the command and returns the exit code. Raises the errors of `benches.failures`."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The commands of the stored rule: compare with stored sessions, measure suspects again, explain, replay."""
+"""The commands of the stored rule: compare with stored sessions, measure suspects again, explain and replay."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def arguments(command: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Compares a run with the stored sessions; suspects are measured again first, where that can be done here."""
+    """Compares a run with the stored sessions. Suspects are measured again first, if this machine can do so."""
     if options.json and options.annotations:
         raise UsageError("compare: --json and --annotations both write to stdout; use --json-file FILE for the JSON")
     budget_s = seconds(options.budget, zero=True)
@@ -81,7 +81,7 @@ def run(options: Namespace) -> int:
 
 
 def _keep(run: Run, comparison: Comparison, *, strict: bool) -> None:
-    """Stores the decision beside the run, for `replay`; a run that may only be read is compared all the same."""
+    """Stores the decision beside the run, for `replay`. A read-only run folder is no error."""
     try:
         storage.write_atomically(
             Path(str(run.folder)) / COMPARISON_FILE, comparison_json.text(comparison, strict=strict)
@@ -91,7 +91,7 @@ def _keep(run: Run, comparison: Comparison, *, strict: bool) -> None:
 
 
 def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, quiet: bool) -> Reason:
-    """Adds processes of the suspected rows to the run; what came of it."""
+    """Measures further processes of the suspected rows into the run's folder. Returns the result as a reason."""
 
     def refused(reason: Reason) -> Reason:
         return because(ReasonKind.NOT_MEASURED_AGAIN, rows=len(wanted), reason=reason, suite=run.suite)
@@ -137,7 +137,7 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
 
 
 def explain(options: Namespace) -> int:
-    """Says in words how the verdicts of one row came about."""
+    """Explains how the verdicts on one row were reached."""
     run = load_run(options.run)
     path = Path(str(run.folder)) / COMPARISON_FILE
     comparison = _decided_again(run, comparison_json.read(path) if path.exists() else None, options)
@@ -160,7 +160,7 @@ def explain(options: Namespace) -> int:
 
 
 def replay(options: Namespace) -> int:
-    """Decides again from the run's raw values and the same stored sessions, bit for bit the same or not."""
+    """Decides again from the run's raw values and the same stored sessions, and compares the decisions bit for bit."""
     run = load_run(options.run)
     path = Path(str(run.folder)) / COMPARISON_FILE
     if not path.exists():
@@ -177,7 +177,7 @@ def replay(options: Namespace) -> int:
 
 
 def _decided_again(run: Run, stored: comparison_json.StoredComparison | None, options: Namespace) -> Comparison:
-    """What the run's raw values say now against the sessions that its stored comparison names."""
+    """The comparison of the run's raw values with the sessions that its stored comparison names."""
     if stored is None:
         return _against_store(run, store_of(options))
     age = baselines.stored.compare.MAX_AGE_DAYS if stored.max_age_days is None else stored.max_age_days
@@ -187,13 +187,14 @@ def _decided_again(run: Run, stored: comparison_json.StoredComparison | None, op
 
 
 def compare_with_stored(measured: Run, root: Path) -> tuple[Comparison, ...]:
-    """The comparison with the stored baseline or the reference run; empty where neither is stored."""
+    """The comparison with the stored baseline or the reference run; empty if neither is stored."""
     comparison = _against_store(measured, root)
     return () if comparison.absent else (comparison,)
 
 
 def changed(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Reason]:
-    """Every condition in which a run that goes on would differ from its own header: machine, host, versions, commit."""
+    """Every condition in which this process differs from the header of a run to continue: machine, host, versions,
+    commit."""
     kinds = (fingerprint.differences, fingerprint.soft_differences, fingerprint.software_differences)
     found = [reason for kind in kinds for reason in kind(here, there)]
     return [replace(r, kind=ReasonKind.FIELD_CHANGED) if r.kind == ReasonKind.FIELD_DIFFERS else r for r in found]

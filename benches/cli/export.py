@@ -56,7 +56,7 @@ def _export_benchmarks(measured: Run, options: Namespace) -> int:
 
 
 def _write(text: str, path: Path | None) -> int:
-    """To the file, whose path is said then, or to stdout."""
+    """Writes to the file and prints its path, or writes to stdout."""
     if path is None:
         shown = streams.escaped(text, sys.stdout)
         if shown != text:

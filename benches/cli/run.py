@@ -23,7 +23,7 @@ from benches.cli.run_folders import REPORT_FILE, load_run, new_folder, run_folde
 from benches.failures import NotComparable, UsageError
 from benches.preload import libraries
 from harness import attempts, storage, weights
-from harness import suite as suite_room
+from harness import suite as suite_module
 from harness.causes import WORDS
 from harness.devices import unmeasured
 from harness.processes import progress
@@ -141,7 +141,7 @@ def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
             differ.append("the source code has changed since the run began")
         if differ:
             raise NotComparable(f"the conditions have changed since the run began: {'; '.join(differ)}")
-        storage.write_header(folder, stored)  # this adds the weight folders to an older run's header
+        storage.write_header(folder, stored)  # adds the folders of weights to the header of an older run
         return _sweep(stored, workers, plugins, retry_failed=options.retry_failed)
 
 
@@ -158,7 +158,8 @@ def _sweep(started: Run, workers: Workers, plugins: tuple[str, ...], *, retry_fa
 
 
 def environment_words(run: Run) -> str | None:
-    """One line: how many rows failed because of the environment, why, and how to resume; None if there are none."""
+    """One line with the number of rows that failed because of the environment, the causes, and how to resume; None if
+    there are none."""
     found = [m for m in run.measurements if attempts.of_environment(m)]
     if not found:
         return None
@@ -173,7 +174,7 @@ def environment_words(run: Run) -> str | None:
 def _chosen_suite(options: Namespace) -> Suite:
     chosen = suites.find(options.suite)
     if options.only:
-        chosen = replace(chosen, cases=suite_room.only(chosen.cases, options.only))
+        chosen = replace(chosen, cases=suite_module.only(chosen.cases, options.only))
     if options.replicates:
         chosen = replace(chosen, protocol=replace(chosen.protocol, replicates=options.replicates))
     return chosen

@@ -1,4 +1,4 @@
-"""`imgbench selftest`: trials of the gate, and the error rates that they give."""
+"""`imgbench selftest`: trials of the gate, and the error rates that result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import benches
 import reports.formats.terminal
 from baselines.verdict import FINE, Comparison
-from benches import selftest as room
+from benches import selftest as gate_trials
 from benches.cli.ab import asked_of, measured, suite_of
 from benches.cli.arguments import add_device, count, positive
 from benches.cli.decisions import COMPARISON_FILE
@@ -48,7 +48,7 @@ def arguments(command: ArgumentParser) -> None:
         "--plan",
         action="append",
         metavar="PLAN",
-        help=f"what to plant; may be repeated (default: {', '.join(room.PLANS)})",
+        help=f"what to plant; may be repeated (default: {', '.join(gate_trials.PLANS)})",
     )
     command.add_argument("--rows", type=positive, default=1, metavar="N", help="slowed-down rows in each run (1)")
     command.add_argument("--budget", default="5m", metavar="TIME", help="time limit of each run (5m)")
@@ -66,7 +66,7 @@ def arguments(command: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Runs the trials, records noise, or simulates runs of recorded noise; the exit code is 0 whatever was found."""
+    """Runs the trials, records noise, or simulates runs of recorded noise; the exit code is 0 for any error rates."""
     how = [name for name in ("record", "recorded") if getattr(options, name)]
     if options.trials == 0 and not options.history:
         raise UsageError("selftest: --trials 0 counts the trials of --history FILE, so it needs that option")
@@ -79,7 +79,8 @@ def run(options: Namespace) -> int:
 
 
 def _recordings(options: Namespace) -> int:
-    """Records noise, or simulates runs of recorded noise. Raises UsageError where the package lacks the study."""
+    """Records noise, or simulates runs of recorded noise. Raises UsageError if the installed package lacks the
+    study."""
     if importlib.util.find_spec("baselines.detector") is None:
         raise UsageError(
             "selftest: --record and --recorded need a checkout of imgbench: the installed package does not contain the "
@@ -96,29 +97,29 @@ def _recordings(options: Namespace) -> int:
 def _trials(options: Namespace) -> int:
     suite = suite_of(options)
 
-    def measure(arm: str) -> tuple[Comparison, room.Conditions]:
+    def measure(arm: str) -> tuple[Comparison, gate_trials.Conditions]:
         asked = replace(asked_of(options, suite, ("", arm), None, Path.cwd()), apart=options.apart)
         folder = new_folder(options.out, f"selftest-{suite.name}")
         began = perf_counter()
         decided = measured(asked, folder)
         elapsed, found = perf_counter() - began, decided.comparison
         storage.write_atomically(folder / COMPARISON_FILE, comparison_json.text(found))
-        say(f"{arm or room.NOTHING}: {reports.formats.terminal.headline(found)}  ({folder})")
+        say(f"{arm or gate_trials.NOTHING}: {reports.formats.terminal.headline(found)}  ({folder})")
         return found, _conditions(decided.decider.run, elapsed)
 
-    found = room.stored(options.history) if options.history else []
-    plans = options.plan or room.PLANS
-    for trial in room.trials(plans, options.trials, suite.cases, measure, tuple(found), options.rows):
+    found = gate_trials.stored(options.history) if options.history else []
+    plans = options.plan or gate_trials.PLANS
+    for trial in gate_trials.trials(plans, options.trials, suite.cases, measure, tuple(found), options.rows):
         found.append(trial)
         if options.history:
-            room.append(options.history, trial)
-    say("\n".join([room.line(found), *room.details(found)]))
+            gate_trials.append(options.history, trial)
+    say("\n".join([gate_trials.line(found), *gate_trials.details(found)]))
     return FINE
 
 
-def _conditions(run: paired_run.PairedRun, elapsed_s: float) -> room.Conditions:
+def _conditions(run: paired_run.PairedRun, elapsed_s: float) -> gate_trials.Conditions:
     environment: Mapping[str, Any] = run.environment
-    return room.Conditions(
+    return gate_trials.Conditions(
         created=run.created,
         cpu=str(environment["cpu"]["model"]),
         cores=int(environment["cpu"]["cores_allowed"]),
