@@ -1,10 +1,10 @@
-# make bench   set up, run the suite `digits` on the device at hand, compare, write the report
+# make bench   set up, run the suite `digits` on the default device, compare, write the report
 # make test    set up, run the tests
-# make test-fast   those that take no more than about two seconds each, for the loop of change and test
+# make test-fast   set up, run the tests that take at most about two seconds each
 # make check   lint, types, import layers
 # make docs    write the generated tables of docs/, and build the pages into build/docs
-# make gpu-check   on a machine with a GPU: everything that needs one, in at most 8 minutes; needs no network
-#                  OUT=folder for the record, PYTHON=interpreter, VERIFY=record to judge a record on any machine
+# make gpu-check   on a machine with a GPU: check everything that needs one, in at most 8 minutes, without network
+#                  OUT=folder for the record, PYTHON=interpreter, VERIFY=record to verify a record on any machine
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +16,7 @@ EXPORT_ENV := PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 
 setup: $(STAMP)
 
-# The stamp is as new as the files that decide what is installed; a half-made environment leaves none.
+# The stamp is newer than the files that decide what is installed. An incomplete environment has none.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
@@ -25,8 +25,8 @@ $(STAMP): pyproject.toml constraints.txt
 bench: $(STAMP)
 	$(EXPORT_ENV) $(BIN)/imgbench run $(SUITE)
 
-# Two processes of two threads each on two cores would spend most of their time waiting for one another. The one that
-# is done takes over tests of the other one.
+# Each of the two processes has one thread, because more threads than cores would wait for each other. A process that
+# has finished takes over tests of the other one.
 IN_PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test: $(STAMP)
@@ -48,7 +48,7 @@ docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Works offline. It uses the Python that PYTHON names, else the environment of `make setup`, else the first Python 3.11
-# or newer on the PATH that has torch, whatever its name. Any Python with numpy and scipy can judge a record.
+# or newer on the PATH that has torch, whatever its name. Any Python with numpy and scipy can verify a record.
 HAS_TORCH := import sys, importlib.util as u; sys.exit(sys.version_info < (3, 11) or not u.find_spec("torch"))
 CANDIDATES := python3 python python3.14 python3.13 python3.12 python3.11
 

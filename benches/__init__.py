@@ -1,4 +1,4 @@
-"""What is measured: suites, models, and the command line that puts the rooms together."""
+"""What is measured: suites and models; and the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUFFIX = ".py"
 
 def load_plugins(*further: str) -> None:
     """Fills the registries of models, pipelines, schedulers, devices, precisions, optimisations, backends and probes.
-    Cheap: nothing heavy is imported.
+    This imports no large library.
 
     `further` are the user's own modules, by name (searched in the working directory first) or by file path. Raises
     UsageError for one that cannot be imported.

@@ -1,4 +1,4 @@
-"""What `pytest benches --benchmark-only` adds to pytest: options, the machine in the plugin's files, a last word."""
+"""What `pytest benches --benchmark-only` adds to pytest: options, the machine in the plugin's files, a summary."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a module that registers models, backends or probes (default: $IMGBENCH_PLUGINS, comma-separated)",
     )
     group.addoption(
-        "--imgbench-device", type=device_name, help="cpu or cuda (default: cuda where there is one, else cpu)"
+        "--imgbench-device", type=device_name, help="the device (default: cuda if there is a GPU, else cpu)"
     )
     group.addoption(
         "--imgbench-threads",
         type=positive,
         metavar="N",
-        help="CPU threads (default: as many as cores and CPU quota allow)",
+        help="CPU threads (default: as many as the cores and the CPU quota allow)",
     )
     group.addoption(
         "--imgbench-out",
         type=Path,
         metavar="FOLDER",
         default=Path("runs"),
-        help="where the run folder goes, which `imgbench report` and `export` read (runs)",
+        help="folder for the run folder, which `imgbench report` and `imgbench export` read (runs)",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Reads the suite. What the plugin warns of (another machine, nothing to save) is shown and never an error."""
+    """Reads the suite. Warnings of the plugin (another machine, nothing to save) are shown and are never errors."""
     config.addinivalue_line("filterwarnings", "default::pytest_benchmark.logger.PytestBenchmarkWarning")
     warnings.filterwarnings("default", category=PytestBenchmarkWarning)  # for warnings of other configure hooks
     plugins = config.getoption("imgbench_plugin")
@@ -85,14 +85,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Plans the cases that are left after `-k` and the like."""
+    """Plans the cases that `-k` and similar options select."""
     found = [item.callspec.params for item in session.items if hasattr(item, "callspec")]
     session.config.stash[SUITE_RUN].select([Case(**axes) for axes in found if axes.keys() == set(AXES)])
 
 
 @pytest.fixture(scope="session")
 def measured(pytestconfig: pytest.Config) -> Run:
-    """The run, which is swept before the first test; ends the session where that cannot be done."""
+    """The run, which is measured before the first test. Ends the session if it cannot be measured."""
     try:
         return pytestconfig.stash[SUITE_RUN].measured(Told(pytestconfig))
     except Exception as error:
@@ -100,7 +100,7 @@ def measured(pytestconfig: pytest.Config) -> Run:
 
 
 class Told(progress.Lines):
-    """Tells the sweep on the terminal, also while pytest captures what tests print."""
+    """Prints the progress of the sweep on the terminal, also while pytest captures the output of tests."""
 
     def __init__(self, config: pytest.Config) -> None:
         super().__init__(progress.console())
@@ -120,7 +120,7 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
 
 
 def _environment(config: pytest.Config) -> Environment:
-    """The conditions of the run; ends the session where they cannot be had."""
+    """The conditions of the run. Ends the session if they cannot be read."""
     try:
         return config.stash[SUITE_RUN].environment
     except Exception as error:
@@ -148,9 +148,9 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     config.stash[APART] = benchmark_json.pooled_medians_apart(output_json["benchmarks"])
 
 
-@pytest.hookimpl(tryfirst=True)  # the plugin's own raises where a figure has regressed
+@pytest.hookimpl(tryfirst=True)  # before the plugin's own hook, which raises if a figure has regressed
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The warnings of the rows, and where the run is."""
+    """Prints the warnings of the rows and the folder of the run."""
     run = config.stash[SUITE_RUN].run
     if run is None:
         return

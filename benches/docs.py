@@ -1,4 +1,4 @@
-"""The tables of the documentation, generated from the registries and from the parser of the command line.
+"""Generates the tables of the documentation from the registries and from the parser of the command line.
 
     python -m benches.docs           writes each table between its markers in docs/*.md
     python -m benches.docs --check   writes nothing; exits with 1 and names the pages that are out of date
@@ -157,7 +157,7 @@ def exit_codes() -> str:
 
 
 def commands() -> str:
-    """Each command with its arguments, as the parser has them."""
+    """Each command with its arguments, from the parser."""
     return "\n".join(_command(f"imgbench {name}", told, found) for name, told, found in subcommands(cli.parser()))
 
 

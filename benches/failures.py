@@ -1,4 +1,5 @@
-"""The errors that a user can cause, each with one clear line and its exit code; any other is a defect of ours."""
+"""The errors that a user can cause, each with a message of one line and an exit code. Any other error is a defect of
+imgbench."""
 
 from __future__ import annotations
 
@@ -8,16 +9,16 @@ from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE, USAGE
 
 
 class UsageError(ValueError):
-    """A command line that asks for something impossible."""
+    """The command line is wrong."""
 
 
 class NotComparable(ValueError):
-    """A run that cannot be continued or compared here."""
+    """A run cannot be continued or compared here."""
 
 
 @cache
 def _codes() -> dict[type[Exception], int]:
-    """The exit code of each error. The rooms that raise them are imported only once there is an error."""
+    """The exit code of each error. The modules that raise them are imported only when there is an error."""
     from baselines.stored.store import BaselineRefused
     from harness.devices import NoSuchDevice
     from harness.measuring.sockets import NoSocketFolder
@@ -49,17 +50,18 @@ def _codes() -> dict[type[Exception], int]:
 
 
 def known(error: Exception) -> bool:
-    """Whether a user can cause the error, so that its line says enough."""
+    """Whether a user can cause the error, so that its message needs no traceback."""
     return isinstance(error, tuple(_codes()))
 
 
 def exit_code(error: Exception) -> int:
-    """A defect of ours is a benchmark error."""
+    """The exit code of an error. A defect of imgbench is a benchmark error."""
     return next((code for kind, code in _codes().items() if isinstance(error, kind)), BENCHMARK_ERROR)
 
 
 def text(error: Exception) -> str:
-    """The error in one line, the file first where the system named one; a defect of ours with its type."""
+    """The error in one line. It begins with the file if the system named one, and with the type for a defect of
+    imgbench."""
     from harness.causes import one_line
 
     if isinstance(error, OSError) and error.strerror:

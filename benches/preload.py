@@ -1,8 +1,8 @@
-"""The libraries that a fork server imports once for all of its workers: those that the cases at hand will use.
+"""The libraries that a fork server imports once for all of its workers: those that the cases of the run use.
 
-A worker would import what is missing by itself, every time, and its start-up would hold that; a server that imports
-what nobody uses makes everybody wait (torch's compiler, diffusers and ONNX's exporter take some ten seconds together).
-Both arms of a comparison get the same list, since what is imported decides where things lie in memory.
+Each worker would otherwise import a missing library itself, and its start-up time would include that. A server that
+imports unused libraries delays every run (torch's compiler, diffusers and ONNX's exporter take about ten seconds
+together). Both arms of a comparison get the same list, because imports affect the layout of memory.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ MODEL_LIBRARIES: Final = (
     "sklearn.svm",
     "torch_fidelity",
 )
-# Models' modules that do not ask for CUDA when they are imported. One that does (torchao asks for a capability,
-# diffusers for an accelerator) leaves every process forked afterwards without CUDA: "Cannot re-initialize CUDA in
-# forked subprocess". What a backend names in its `libraries` may not ask for CUDA.
+# Modules of models that do not query CUDA when they are imported. One that does (torchao queries the capability,
+# diffusers an accelerator) leaves every process forked afterwards without CUDA: "Cannot re-initialize CUDA in
+# forked subprocess". The `libraries` of a backend must not query CUDA.
 LEAVE_CUDA_ALONE: Final = frozenset({"timm", "sklearn.svm", "sklearn.datasets", "torch_fidelity"})
 GPU_FILES: Final = ("/dev/nvidiactl", "/dev/dxg")  # Linux, WSL
 
 
 def libraries(cases: Iterable[Case], *overrides: Mapping[str, Any]) -> tuple[str, ...]:
-    """Modules to import once, each named once; for the cases and for what they become with each of `overrides`.
+    """The modules to import, without duplicates, for the cases and for the cases with each of `overrides`.
 
-    A model that names no libraries of its own may use any of imgbench's. Beside a GPU only those that leave CUDA alone:
-    the rest is imported by each worker, and its start-up holds that.
+    A model without `libraries` may use any of MODEL_LIBRARIES. On a machine with a GPU, only those of LEAVE_CUDA_ALONE
+    are named; each worker imports the rest, and its start-up time includes that.
     """
     asked = [case.with_(**changed) for case in cases for changed in (overrides or ({},))]
     found: list[str] = []
@@ -46,10 +46,10 @@ def libraries(cases: Iterable[Case], *overrides: Mapping[str, Any]) -> tuple[str
 
 
 def _allowed(names: Iterable[str]) -> list[str]:
-    """Those of `names` that may be imported before a fork on this machine."""
+    """The `names` that may be imported before a fork on this machine."""
     return [name for name in names if not gpu_here() or name in LEAVE_CUDA_ALONE]
 
 
 def gpu_here() -> bool:
-    """Whether this machine shows an NVIDIA GPU, told without touching CUDA."""
+    """Whether this machine has an NVIDIA GPU, without initialising CUDA."""
     return any(Path(file).exists() for file in GPU_FILES)

@@ -1,17 +1,17 @@
-"""`imgbench selftest`: the gate measured through the whole pipeline, on this machine.
+"""`imgbench selftest`: the error rates of the gate on this machine, measured by complete runs.
 
-Every trial is a complete `imgbench ab` run: A/A (nothing differs), or a slow-down planted in a row of the head (or in
-several), other rows in each trial. What is published is the share of A/A runs that alarm and of planted rows that are
-caught, with their 95 % Wilson intervals, and how often a planted slow-down was called unchanged.
+Each trial is a complete `imgbench ab` run: A/A (nothing differs), or with a slow-down planted in one or more rows of
+the head, in other rows each time. The result is the share of A/A runs with an alarm and the share of planted rows that
+are caught (called regressed), with their 95 % Wilson intervals, and how often a planted row was called unchanged.
 
     A/A 0/20 [0 %, 16 %]; +3 % 83 % [44 %, 97 %]; +5 % 100 % [88 %, 100 %]; 2 cores of AMD EPYC (AVX2); 2.1 h
     A/A: 20 runs, 0 with an alarm, 228 of 240 rows called unchanged, 2 disarmed, 6 with a fork server for each arm
     +3 %: 5 of 6 rows caught, 0 called unchanged, 0 of 2 runs with an alarm elsewhere
     ...
 
-A planted row counts as missed where a metric that the slow-down moves by its size is called unchanged: of a busy-wait
-latency and its p95, of a slow tail the p95, of a slow start the start-up. Trials can be kept in a file, a JSON line
-each, so that hours of them add up: `append`, `stored`.
+A planted row counts as missed if a metric that the slow-down changes by its size is called unchanged: latency and its
+p95 for a busy-wait, the p95 for a slow tail, the start-up time for a slow start. `append` and `stored` keep trials in a
+file, one JSON line each, so that trials of several commands are counted together.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PLANS: Final = (
     *(f"busy={share}" for share in ("0.01", "0.02", "0.03", "0.05", "0.10")),
     *("copy=1", "tail=0.5", "startup=0.3"),
 )
-LARGE: Final = 0.1  # what a tail or a start-up that "did not change by more" is guaranteed not to hide
+LARGE: Final = 0.1  # a verdict "did not change by more" excludes a change of this size in the tail or the start-up
 MOVED: Final = {
     "busy": {"latency_s", "latency_p95_s"},
     "copy": {"latency_s"},
@@ -46,7 +46,7 @@ MOVED: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """Where and when a trial ran: `elapsed_s` of its `budget_s` seconds were used; `apart` tells that each arm had a
+    """Where and when a trial ran: `elapsed_s` of its `budget_s` seconds were used; `apart` says that each arm had a
     fork server of its own; `isa` is the CPU's instruction set as torch names it, None in older trials."""
 
     created: str
@@ -80,7 +80,7 @@ class Trial:
 
 
 def trial(plan: str, planted: Sequence[str], comparison: Comparison, conditions: Conditions) -> Trial:
-    """What a decided run says of the gate."""
+    """The trial that a decided run gives."""
     timed = [v for v in comparison.verdicts if v.pairs is not None]
     alarms = {v.case_id for v in timed if v.outcome in {"regressed", "improved"}}
     regressed = {v.case_id for v in timed if v.outcome == "regressed"}
@@ -103,7 +103,7 @@ def trial(plan: str, planted: Sequence[str], comparison: Comparison, conditions:
 
 
 def _called_equal(verdict: Verdict, large: bool) -> bool:
-    """Unchanged; of a slow-down above LARGE also where the verdict says that there is none so large."""
+    """Whether the verdict is unchanged or, for a slow-down above LARGE (`large`), excludes a change of that size."""
     return verdict.outcome == "unchanged" or (large and verdict.reason.kind == ReasonKind.NO_LARGER)
 
 
@@ -115,8 +115,8 @@ def trials(
     before: Sequence[Trial] = (),
     rows: int = 1,
 ) -> Iterator[Trial]:
-    """`count` runs of each plan, in turns, with the slow-down in `rows` rows, the next ones in every run, on from those
-    of `before`. `measure` takes the head's arm."""
+    """`count` runs of each plan, in turns, with the slow-down in `rows` rows. Each run plants the next rows, after
+    those of `before`. `measure` gets the head's arm."""
     done: Counter[str] = Counter()
     for old in before:
         done[old.plan] += len(old.planted)
@@ -137,7 +137,7 @@ def append(path: Path, found: Trial) -> None:
 
 
 def stored(path: Path) -> list[Trial]:
-    """Every trial of the file, in order; none where there is no file. Raises UnreadableRun."""
+    """Every trial of the file, in order; none if there is no file. Raises UnreadableRun."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [_read(path, number, line) for number, line in enumerate(lines, start=1)]
 
@@ -153,9 +153,9 @@ def _read(path: Path, number: int, line: str) -> Trial:
 
 
 def line(found: Sequence[Trial]) -> str:
-    """What the trials showed, in one line: alarms of A/A runs, then the share of planted rows that were caught.
+    """The result in one line: alarms of A/A runs, then the share of planted rows that were caught.
 
-    Contended runs are counted apart, since nothing is decided in them.
+    Contended runs are counted separately, because they decide nothing.
     """
     if not found:
         return "no trial yet"
@@ -163,7 +163,7 @@ def line(found: Sequence[Trial]) -> str:
 
 
 def details(found: Sequence[Trial]) -> list[str]:
-    """A line a plan: what was called what, and what the figures of `line` leave out."""
+    """One line per plan: the counts of outcomes, and what `line` leaves out."""
     return [f"{in_words(plan)}: {_counted(plan, mine)}" for plan, mine in _by_plan(found)]
 
 
@@ -230,11 +230,11 @@ def _caught(decided: Sequence[Trial]) -> tuple[int, int]:
 
 
 def _where(found: Sequence[Trial]) -> list[str]:
-    """The machines, and how long it all took, in words."""
+    """The machines and the total hours, in words."""
     machines: dict[str, set[str]] = {}
     for conditions in (t.conditions for t in found):
         known = machines.setdefault(f"{conditions.cores} cores of {conditions.cpu}", set())
-        known.add(conditions.isa or "instruction set not kept")
+        known.add(conditions.isa or "instruction set not stored")
     named = [f"{name} ({', '.join(sorted(isas))})" for name, isas in machines.items()]
     return [*named, f"{sum(t.conditions.elapsed_s for t in found) / 3600:.1f} h"]
 

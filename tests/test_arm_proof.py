@@ -18,8 +18,7 @@ from project_fixture import commit, git
 
 from baselines.verdict import BENCHMARK_ERROR, NOT_COMPARABLE, USAGE
 from benches import cli
-from benches.ab import arm_proof, arms
-from benches.ab import driver as ab_room
+from benches.ab import arm_proof, arms, driver
 from benches.failures import NotComparable
 from harness.paired.arms import Arm
 from harness.paired.paired_process import ProcessJob, measure_rows
@@ -40,7 +39,7 @@ def measured(imported: dict[str, str] | None, status: str = "ok", side: str = "h
 
 def test_a_suite_that_never_imports_the_project_is_refused() -> None:
     told = arm_proof.refusal(ARM, [measured({}), measured({})])
-    assert told == "no row of the suite uses tiny, extra: this gate cannot fire"
+    assert told == "no row of the suite uses tiny, extra, so this gate cannot detect a change in it"
     assert arm_proof.proof(ARM, [measured({})]) == []
 
 
@@ -103,16 +102,14 @@ def same(base: str, head: str, *prepared: Arm) -> str | None:
 def test_two_names_of_one_commit_are_refused_and_things_as_they_are_are_not() -> None:
     one = replace(ARM, commit="0123456789abcdef")
     base = replace(one, name="base", text="ref=y")
-    assert same("ref=y", "ref=x", base, one) == (
-        "both arms are the same commit (0123456789), with nothing else different"
-    )
+    assert same("ref=y", "ref=x", base, one) == ("both arms are the same commit (0123456789), and nothing else differs")
     assert same("ref=y", "ref=x,env:A=1", base, replace(one, environment={"A": "1"})) is None
     assert same("ref=y", "ref=x", base, replace(one, commit="f" * 16)) is None
     plain = Arm(name="base", text="", python=sys.executable)
     assert same("", "", plain, replace(plain, name="head")) is None
     assert same("env:A=1", "env:A=1", plain, replace(plain, name="head")) is None
     told = same("python=/p", "python=/p", plain, replace(plain, name="head"))
-    assert told == f"both arms are the same interpreter ({sys.executable}), with nothing else different"
+    assert told == f"both arms are the same interpreter ({sys.executable}), and nothing else differs"
 
 
 @pytest.fixture
@@ -154,7 +151,7 @@ def test_whatever_ends_a_run_every_artefact_says_so(project: Path, monkeypatch: 
     def full(*_arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "runs/ab.json")
 
-    monkeypatch.setattr(ab_room, "run", full)
+    monkeypatch.setattr(driver, "run", full)
     assert ab(project) == BENCHMARK_ERROR
     document = json.loads(Path("ab.json").read_text())
     assert (document["exit_code"], document["refused"]) == (BENCHMARK_ERROR, ["runs/ab.json: No space left on device"])
@@ -187,7 +184,7 @@ def test_the_proof_of_a_run_says_what_was_imported_and_a_run_of_other_work_stops
     place = str(PLACE / "tiny" / "__init__.py")
     run = SimpleNamespace(run=new_paired_run(proof=("head: its own code",)))
     asked = SimpleNamespace(base=replace(ARM, name="base", folder=None, packages=()), head=ARM)
-    ab_room._prove_use(run, asked, [measured({"tiny": place})])  # type: ignore[arg-type]
+    driver._prove_use(run, asked, [measured({"tiny": place})])  # type: ignore[arg-type]
     assert run.run.proof == ("head: its own code", f"head used while measuring: tiny ({place})")
     with pytest.raises(NotComparable, match="no row of the suite uses tiny, extra"):
-        ab_room._prove_use(run, asked, [measured({})])  # type: ignore[arg-type]
+        driver._prove_use(run, asked, [measured({})])  # type: ignore[arg-type]

@@ -326,9 +326,9 @@ def test_doctor_says_where_a_neighbour_is_not_seen(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(doctor, "WORK_S", 0.0)
     device = cpu.Cpu()
     monkeypatch.setattr(device, "span_state", lambda _before: {"other_cpu_s": None, "pressure_cpu_us": 5})
-    rows = {row["what"]: row for row in doctor._neighbours(device)}
+    rows = {row["what"]: row for row in doctor._contention(device)}
     assert rows["contention (CPU)"]["status"] == "no"
-    assert "a busy neighbour is not seen" in rows["contention (CPU)"]["detail"]
+    assert "other processes are not detected" in rows["contention (CPU)"]["detail"]
     assert rows["contention (PSI)"]["status"] == "yes"
     told = {"other_cpu_s": 0.0, "pressure_cpu_us": 5}
     gpu = {"foreign_processes": None, "throttle_reasons": 0, "thermal_throttled_s": 0.0}
@@ -338,6 +338,6 @@ def test_doctor_says_where_a_neighbour_is_not_seen(monkeypatch: pytest.MonkeyPat
         ({"unavailable": "NVML: Driver Not Loaded"}, "no", "NVML: Driver Not Loaded"),
     ):
         monkeypatch.setattr(device, "span_state", lambda _before, gpu=state: {**told, "gpu": gpu})
-        row = {row["what"]: row for row in doctor._neighbours(device)}["contention (GPU)"]
+        row = {row["what"]: row for row in doctor._contention(device)}["contention (GPU)"]
         assert row["status"] == status
         assert words in row["detail"]

@@ -113,7 +113,7 @@ def test_a_cell_keeps_the_table_whole() -> None:
 def test_commands_shown_are_commands(page: str) -> None:
     for line in documented_commands(TEXTS[page]):
         words = shlex.split(line, comments=True)[1:]
-        if not _names_a_command(words):
+        if not _names_a_command(words) and "./my_command.py" not in words:  # test_extending.py runs this example
             try:
                 parser().parse_args(words)
             except SystemExit as ended:

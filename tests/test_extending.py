@@ -3,6 +3,7 @@ refused."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -16,9 +17,10 @@ import torch
 from reports_fixture import ENVIRONMENT
 
 import benches
-from benches.cli import doctor, listing
+from benches.cli import doctor, listing, main
+from benches.cli.commands import COMMANDS
 from benches.models.pipeline import PIPELINES
-from harness import backends, devices, frames, suite
+from harness import backends, devices, frames, storage, suite
 from harness.devices import cpu, gpus
 from harness.numerics import optimizations
 from harness.numerics.tolerance import tolerance
@@ -35,7 +37,7 @@ pytestmark = [pytest.mark.usefixtures("registries", "one_thread")]
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 EXAMPLES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL))
 REGISTRIES = (
-    BACKENDS, DEVICES, GPUS, MODELS, OPTIMIZATIONS, PIPELINES, PRECISIONS, PROBES, SCHEDULERS, SECTIONS,
+    BACKENDS, COMMANDS, DEVICES, GPUS, MODELS, OPTIMIZATIONS, PIPELINES, PRECISIONS, PROBES, SCHEDULERS, SECTIONS,
 )  # fmt: skip
 QUICK = Protocol(warmup_min_s=0, warmup_max_s=0.01, min_samples=3, min_sample_time_s=0, max_sample_time_s=0.05)
 VIT = Case(model="my_model", image_size=8, batch_size=2)
@@ -44,20 +46,26 @@ Add = Callable[..., None]
 
 
 @pytest.fixture
-def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Add]:
-    """Loads examples as plugins, each from one file; what they register is gone after the test."""
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+    """Writes an example into a file of its own and gives its path; what it registers is gone after the test."""
     for registry in REGISTRIES:
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.setattr(sys, "path", [*sys.path])
 
-    def load(*names: str) -> None:
-        for name in names:
-            (tmp_path / f"{name}.py").write_text(EXAMPLES[name], encoding="utf-8")
-            benches.load_plugins(str(tmp_path / f"{name}.py"))
+    def write(name: str) -> str:
+        path = tmp_path / f"{name}.py"
+        path.write_text(EXAMPLES[name], encoding="utf-8")
+        return str(path)
 
-    yield load
+    yield write
     for name in EXAMPLES:
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def add(example: Callable[[str], str]) -> Add:
+    """Loads examples as plugins, each from one file."""
+    return lambda *names: benches.load_plugins(*map(example, names))
 
 
 def measured(case: Case, folder: Path, *only: str, device: Any = None) -> Measurement:
@@ -93,7 +101,7 @@ def names(what: str) -> set[str]:
 
 
 def test_the_page_has_an_example_of_each_kind() -> None:
-    kinds = "model pipeline backend precision scheduler optimization metric section device gpu"
+    kinds = "model pipeline backend precision scheduler optimization metric section device gpu command"
     assert {*EXAMPLES} == {f"my_{kind}" for kind in kinds.split()}
 
 
@@ -308,6 +316,34 @@ def test_a_gpu_is_known_by_the_drivers_name(add: Add) -> None:
     words = "RTX PRO 6000 Blackwell Workstation: 96 GB, 1792 GB/s, 600 W, dense bf16 503.8 TFLOP/s (data sheet)"
     assert row == {"what": "GPU", "status": "yes", "detail": words}
     assert "RTX PRO 6000 Blackwell Workstation" in names("gpus")
+
+
+def test_a_command_is_listed_and_runs(
+    example: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = example("my_command")
+    with pytest.raises(SystemExit) as ended:
+        main(["--plugin", plugin, "--help"])
+    assert ended.value.code == 0
+    assert "rows of a run that have no result" in capsys.readouterr().out
+    ok = Measurement(case=VIT, replicate=0, status="ok", samples={"latency_s": [0.1]})
+    for name, stored, told in (
+        ("complete", ok, ""),
+        ("broken", replace(ok, status="oom", reason="no memory", samples={}), f"{VIT.label}: oom: no memory\n"),
+    ):
+        storage.create(tmp_path / name, run_of(stored))
+        storage.append(tmp_path / name, stored)
+        assert main(["--plugin", plugin, "problems", str(tmp_path / name)]) == 0
+        assert capsys.readouterr().out == told
+
+
+def test_a_device_of_a_plugin_is_accepted_on_the_command_line(
+    example: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
+    assert main(["list", "backends", "--json", "--device", "xpu", "--plugin", example("my_device")]) == 0
+    (row,) = (row for row in json.loads(capsys.readouterr().out) if row["name"] == "eager")
+    assert (row["device"], row["precisions"]["fp32"]) == ("xpu", None)
 
 
 @pytest.mark.parametrize(

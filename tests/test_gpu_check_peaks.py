@@ -116,11 +116,11 @@ def fake_energy(monkeypatch: pytest.MonkeyPatch, watts: float, meter_watts: floa
     monkeypatch.setattr(joules, "PowerReadings", Readings)
 
 
-def judged(figures: dict[str, Any]) -> dict[str, str]:
+def decided(figures: dict[str, Any]) -> dict[str, str]:
     whole = sound()
     check = Check(what=energy.CHECK, result="ok", detail="", figures=figures)
     record = Record(**{**vars(whole), "checks": {**whole.checks, energy.CHECK: check}})
-    return {c.what: c.result for c in verdict.judged(record).found if c.what.startswith("energy: ")}
+    return {c.what: c.result for c in verdict.decide(record).found if c.what.startswith("energy: ")}
 
 
 @pytest.mark.usefixtures("on_cpu")
@@ -133,7 +133,7 @@ def test_a_counter_is_held_against_both_powers_over_the_same_window(
     assert words == "32: 200 W, 48: 200 W"
     assert figures["sizes"]["32"]["seconds"] == pytest.approx(joules.WINDOW_S)  # what came before it is not counted
     assert figures["sizes"]["32"]["flops"] == pytest.approx(2 * 32**3 * 2000)
-    found = judged(figures)
+    found = decided(figures)
     assert found[must_run.INSTANT] == found[must_run.AVERAGE] == ("ok" if agrees else "FAILED")
     assert found[must_run.LIMIT] == "ok"
 
@@ -141,7 +141,7 @@ def test_a_counter_is_held_against_both_powers_over_the_same_window(
 @pytest.mark.usefixtures("on_cpu")
 def test_a_mean_power_above_the_limit_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_energy(monkeypatch, 400.0, meter_watts=400.0)
-    assert judged(joules.joules(GPU)[1])[must_run.LIMIT] == "FAILED"
+    assert decided(joules.joules(GPU)[1])[must_run.LIMIT] == "FAILED"
 
 
 @pytest.mark.usefixtures("on_cpu")

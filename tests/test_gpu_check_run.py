@@ -672,7 +672,7 @@ def test_the_program_ends_in_time_where_not_even_the_header_comes(tmp_path: Path
     asked = [sys.executable, script, tmp_path / "out", "header"]
     done = subprocess.run(asked, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == verdict.CODES["INCOMPLETE"], done.stderr
-    assert done.stdout.startswith(f"INCOMPLETE: {command.HUNG}, before there was a record")
+    assert done.stdout.startswith(f"INCOMPLETE: {command.HUNG}; there is no record")
 
 
 def test_without_a_gpu_it_says_so_and_writes_nothing(

@@ -40,7 +40,7 @@ def write(found: Record, path: Path) -> Writer:
 
 @pytest.mark.parametrize("capability", [H100, T4])
 def test_a_record_in_which_everything_ran_and_every_law_holds_has_passed(capability: tuple[int, int]) -> None:
-    found = verdict.judged(sound(capability))
+    found = verdict.decide(sound(capability))
     assert (found.word, found.code, found.missing) == ("PASSED", 0, ())
     assert {c.what for c in found.found if c.result == "ok"} >= set(must_run.names(capability))
 
@@ -81,7 +81,7 @@ def test_every_law_is_broken_below() -> None:
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_broken_law_fails_by_its_name_and_no_other_does(name: str) -> None:
-    found = verdict.judged(BREAKS[name](sound()))
+    found = verdict.decide(BREAKS[name](sound()))
     assert (found.word, found.code) == ("FAILED", 1)
     assert [c.what for c in found.found if c.result == "FAILED"] == [name]
     assert [text for text in command.ending(found, sound()) if text.startswith("failed    ")] == [
@@ -94,12 +94,12 @@ def test_a_check_or_a_row_that_did_not_run_makes_it_incomplete_by_its_name(name:
     whole = sound()
     checks = {n: c for n, c in whole.checks.items() if n != name}
     rows = {n: r for n, r in whole.rows.items() if n != name}
-    found = verdict.judged(replace(whole, checks=checks, rows=rows))
+    found = verdict.decide(replace(whole, checks=checks, rows=rows))
     assert (found.word, found.code) == ("INCOMPLETE", 3)
     assert f"{name}: not reached" in found.missing
     left = {**whole.checks, name: Check(what=name, result="left out", detail="no NVML")}
     if name in must_run.DEVICE:
-        assert f"{name}: no NVML" in verdict.judged(replace(whole, checks=left)).missing
+        assert f"{name}: no NVML" in verdict.decide(replace(whole, checks=left)).missing
 
 
 UNSHOWN: dict[str, Callable[[Record], Record]] = {
@@ -131,14 +131,14 @@ UNSHOWN: dict[str, Callable[[Record], Record]] = {
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_law_that_a_row_does_not_show_is_no_pass(name: str) -> None:
-    found = verdict.judged(UNSHOWN[name](sound()))
+    found = verdict.decide(UNSHOWN[name](sound()))
     assert (found.word, found.code) == ("INCOMPLETE", 3)
     assert [m for m in found.missing if m.startswith(f"{name}: ")]
 
 
 def test_one_row_that_is_ok_is_no_pass() -> None:
     """The former check said PASSED here."""
-    found = verdict.judged(
+    found = verdict.decide(
         Record(
             header=sound().header,
             rows={must_run.VIT: sound().rows[must_run.VIT]},
@@ -152,7 +152,7 @@ def test_one_row_that_is_ok_is_no_pass() -> None:
 
 def test_a_killed_check_and_one_that_was_ended_are_incomplete() -> None:
     for end, words in ((None, "killed"), ({"elapsed_s": 470.0, "reason": "a worker could not be killed"}, "worker")):
-        found = verdict.judged(replace(sound(), end=end))
+        found = verdict.decide(replace(sound(), end=end))
         assert found.word == "INCOMPLETE"
         assert words in found.missing[-1]
 
@@ -160,9 +160,9 @@ def test_a_killed_check_and_one_that_was_ended_are_incomplete() -> None:
 def test_what_need_not_run_cannot_make_it_incomplete_but_can_fail_it() -> None:
     whole = sound()
     extra = row("vit eager int8_dynamic", ended("skipped", "torchao is not installed"))
-    assert verdict.judged(replace(whole, rows={**whole.rows, extra.name: extra})).word == "PASSED"
+    assert verdict.decide(replace(whole, rows={**whole.rows, extra.name: extra})).word == "PASSED"
     broken = row("vit eager int8_dynamic", ended("invalid", "cosine 0.1"))
-    assert verdict.judged(replace(whole, rows={**whole.rows, extra.name: broken})).word == "FAILED"
+    assert verdict.decide(replace(whole, rows={**whole.rows, extra.name: broken})).word == "FAILED"
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_row_that_is_slow_to_build_is_left_out_and_one_that_hangs_later_has_fa
 def test_a_control_that_had_no_time_is_left_out() -> None:
     whole = sound()
     late = row(must_run.ITEM, ended("timeout", "no result"), allowed_s=6.0, phase="build")
-    found = verdict.judged(replace(whole, rows={**whole.rows, must_run.ITEM: late}))
+    found = verdict.decide(replace(whole, rows={**whole.rows, must_run.ITEM: late}))
     assert found.word == "INCOMPLETE"
 
 
@@ -295,7 +295,7 @@ def test_a_record_reads_back_equal_and_its_verdict_is_the_same(form: str, tmp_pa
     again = record.read(path)
     assert again.rows == whole.rows
     assert again.compared == whole.compared
-    assert verdict.judged(again) == verdict.judged(whole)
+    assert verdict.decide(again) == verdict.decide(whole)
 
 
 def test_a_kill_in_the_middle_of_a_line_keeps_all_lines_before_it(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_kill_in_the_middle_of_a_line_keeps_all_lines_before_it(tmp_path: Path
     found = record.read(path)
     assert found.end is None
     assert len(found.rows) == len(sound().rows)
-    assert verdict.judged(found).word == "INCOMPLETE"
+    assert verdict.decide(found).word == "INCOMPLETE"
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"kind": "header"}', "[1]", '{"kind": "header", "schema": 99}', "x\ny\n"])
@@ -401,13 +401,13 @@ def test_int8_weight_only_multiplies_in_its_wide_precision() -> None:
     whole = sound()
     base = measured("eager", "bf16", 0.006)
     extra = row("vit eager int8_weight_only", replace(base, case=base.case.with_(precision="int8_weight_only")))
-    assert verdict.judged(replace(whole, rows={**whole.rows, extra.name: extra})).word == "PASSED"
+    assert verdict.decide(replace(whole, rows={**whole.rows, extra.name: extra})).word == "PASSED"
 
 
 def test_kernels_of_backends_with_several_streams_may_run_side_by_side() -> None:
     for name in ("vit tensorrt", "vit onnxruntime"):
         whole = with_row(sound(), name, facts={"kernel_time_s": 0.008})
-        assert verdict.judged(whole).word == "PASSED"
+        assert verdict.decide(whole).word == "PASSED"
 
 
 def test_kernels_are_held_against_the_time_of_what_was_profiled() -> None:
@@ -436,6 +436,6 @@ COMMITTED = sorted((Path(baselines.__file__).parent / "recorded").glob("gpu-chec
 
 @pytest.mark.skipif(not COMMITTED, reason="no record of the GPU check is committed")
 def test_every_committed_record_can_be_judged() -> None:
-    for found in map(verdict.judged, map(record.read, COMMITTED)):
+    for found in map(verdict.decide, map(record.read, COMMITTED)):
         assert found.word in verdict.CODES
         assert found.found

@@ -18,6 +18,7 @@ from suite_fixture import PLUGINS, Silent
 import benches
 from baselines.stored import store
 from baselines.stored.suspects import EXTRA
+from baselines.wording import ReasonKind, because
 from benches.ab.arms import OURS
 from benches.cli import compare, main
 from harness import storage, suite
@@ -25,6 +26,7 @@ from harness.measuring.contention import is_contention
 from harness.processes.loaded_code import source_digests
 from harness.processes.sweep import new_run, sweep
 from harness.processes.worker import Workers
+from harness.reasons import Reason, stated
 from harness.types import Measurement, Run
 
 CASES = " - {model: planted_ok, batch_size: [64, 256]}\n"
@@ -214,6 +216,27 @@ def test_a_run_of_another_host_is_not_measured_again(
     assert code == 10
     assert "not measured again: the run was made on another host" in out
     assert "imgbench ab digits --base ref=COMMIT" in out
+
+
+@pytest.mark.parametrize(
+    ("told", "loads"),
+    [
+        (because(ReasonKind.MEASURED_AGAIN, rows=1, processes=2, planned=2, suite="s"), 2),
+        (because(ReasonKind.NOT_MEASURED_AGAIN, rows=1, reason=stated("full"), suite="s"), 1),
+    ],
+)
+def test_a_run_is_read_again_only_where_it_was_measured_again(
+    told: Reason, loads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, seconds in enumerate((1.0, 1.001, 0.999, 1.0, 1.002)):
+        session = run_of(measured(latency(seconds, seconds, seconds)), run_id=f"s{number}")
+        store.save(session, "as ever", tmp_path / "store")
+    now = rewritten(run_of(measured(latency(1.3, 1.3, 1.3))), tmp_path / "now", lambda m: m)
+    read, load = [], storage.load
+    monkeypatch.setattr(storage, "load", lambda folder: (read.append(folder), load(folder))[1])
+    monkeypatch.setattr(compare, "_measured_again", lambda *_given, **_options: told)
+    assert main(["compare", str(now), "--store", str(tmp_path / "store")]) == 10
+    assert [folder for folder in read if folder == now] == [now] * loads
 
 
 def test_a_new_row_is_red_until_it_is_allowed_or_accepted_and_replays_as_it_was_decided(

@@ -1,8 +1,9 @@
 """Environments for arms: a git ref of the project under test, installed into a virtual environment of its own.
 
-The environment sees the packages of the interpreter that it was made from (so torch is not installed twice), and the
-project of the ref stands before them, also where the project is installed there in editable mode. It is kept in a cache
-by commit, interpreter and installed versions; a half-made one is never used. The user's repository is only read.
+The environment sees the packages of the interpreter that it was made from (so torch is not installed twice). The
+project of the ref comes before them, also if the project is installed there in editable mode. A cache keeps the
+environment by commit, interpreter and installed versions. An incomplete environment is never used. The user's
+repository is only read.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class RefEnvironment:
 
 
 def interpreter(path: str, arm: str) -> str:
-    """The absolute path of an interpreter that can measure. Raises UsageError. Symbolic links are kept: they are what
-    makes a virtual environment's interpreter its own."""
+    """The absolute path of an interpreter that can measure. Raises UsageError. Symbolic links are kept, because
+    a virtual environment's interpreter is one."""
     found = Path(os.path.abspath(Path(path).expanduser())) if os.sep in path else Path(shutil.which(path) or path)  # noqa: PTH100
     if not found.is_file() or not os.access(found, os.X_OK):
         raise UsageError(f"--{arm}: python={path}: no such interpreter")
@@ -86,21 +87,21 @@ for text in sys.argv[1:]:
 
 
 def ref_environment(project: Path, ref: str, python: str, cache: Path, say: Say) -> RefEnvironment:
-    """The environment of `ref` of the repository `project`, made where the cache lacks it. Raises UsageError where
-    there is no such commit, and ArmFailed where it cannot be installed: what was asked for was right."""
+    """The environment of `ref` of the repository `project`, made if the cache lacks it. Raises UsageError if there is
+    no such commit, and ArmFailed if it cannot be installed."""
     commit = _commit(project, ref)
     _, library, versions = _probe(python, ref)
     key = hashlib.sha256("\n".join([str(project.resolve()), commit, python, versions]).encode()).hexdigest()[:16]
     final = cache / f"{commit[:12]}-{key}"
     if not (final / "complete").exists():
-        say(f"installing {ref} ({commit[:10]}) into an environment of its own")
+        say(f"installing {ref} ({commit[:10]}) into its own virtual environment")
         partial = cache / f".{final.name}.{os.getpid()}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
             _make(partial, project, commit, python, library)
             (partial / "complete").touch()
-            if not (final / "complete").exists():  # another run may have made it meanwhile, and be using it
+            if not (final / "complete").exists():  # another run may have made it in the meantime and may use it
                 shutil.rmtree(final, ignore_errors=True)
                 partial.rename(final)
         finally:
@@ -114,22 +115,22 @@ def installable(folder: Path) -> bool:
 
 def own_packages(folder: Path) -> tuple[str, ...]:
     """Top-level packages and modules of a project: those of its tree (in the folder itself or below src/), and those
-    that it has installed beside it, which the tree need not show (a namespace, an extension, another layout)."""
+    that its installation has, which the tree may not show (a namespace, an extension, another layout)."""
     found = _packages(folder / "src") or _packages(folder)
     installed = (name for place in folder.parent.glob(SITE) for name in _installed(place))
     return tuple(dict.fromkeys((*found, *installed)))
 
 
 def _packages(root: Path) -> tuple[str, ...]:
-    """The names that can be imported from a tree; it has folders that are no packages."""
+    """The names that can be imported from a tree, which also has folders that are no packages."""
     packages = [p.parent.name for p in sorted(root.glob("*/__init__.py"))]
     modules = [p.stem for p in sorted(root.glob("*.py"))]
     return tuple(name for name in (*packages, *modules) if _is_package(name))
 
 
 def _installed(root: Path, namespace: str = "") -> Iterator[str]:
-    """The names that an installation put into `root`. A folder that is no package is a namespace, which other projects
-    may share: of it, what stands inside ("google.mine")."""
+    """The names that an installation put into `root`. A folder that is no package is a namespace that other
+    projects may share, so the names inside it count ("google.mine")."""
     for path in sorted(root.iterdir()):
         name = path.name.split(".")[0]
         if not _is_package(path.name if path.is_dir() else name):
@@ -152,11 +153,11 @@ def _make(place: Path, project: Path, commit: str, python: str, library: str) ->
     try:
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
             tar.extractall(source, filter="data")
-    except tarfile.TarError as error:  # a link out of the tree, say
+    except tarfile.TarError as error:  # for example a link out of the tree
         raise ArmFailed(f"cannot unpack {commit[:10]} of {project}: {error}") from None
-    _checked([python, "-m", "venv", "--without-pip", str(place / "venv")], "make its environment")
+    _checked([python, "-m", "venv", "--without-pip", str(place / "venv")], "create its environment")
     own = next(place.glob(SITE))
-    # addsitedir also runs the parent's own .pth files; what they add comes after the project of the ref.
+    # addsitedir also runs the parent's own .pth files; their entries come after the project of the ref.
     (own / "zz_parent.pth").write_text(f"import site; site.addsitedir({library!r})\n", encoding="utf-8")
     if not installable(source):
         return
@@ -166,19 +167,19 @@ def _make(place: Path, project: Path, commit: str, python: str, library: str) ->
         [python, "-m", "pip", "--python", target, "install", "--quiet", "--no-deps", "--force-reinstall",
          "--disable-pip-version-check", "--no-input", *isolated, str(source)],
         "install it",
-        # A project whose version comes from git has no git here.
+        # A project with a version from git has no repository here.
         SETUPTOOLS_SCM_PRETEND_VERSION=f"0.0.0+{commit[:10]}",
     )  # fmt: skip
 
 
 def _can_build_here(python: str, source: Path) -> bool:
-    """Whether all that the project's build asks for is installed: then nothing need be downloaded for it."""
+    """Whether all build requirements of the project are installed, so that nothing must be downloaded."""
     file = source / "pyproject.toml"
     try:
         asked = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         required = asked.get("build-system", {}).get("requires", ["setuptools"])
     except (ValueError, AttributeError):
-        return False  # pip says what is wrong with it
+        return False  # pip reports the error
     return _run([python, "-c", INSTALLED, *map(str, required)]).returncode == 0
 
 
@@ -199,7 +200,7 @@ def _commit(project: Path, ref: str) -> str:
 
 
 def _has_repository(project: Path) -> bool:
-    """Whether the folder or one above it looks like a repository; git may still refuse it."""
+    """Whether the folder or a folder above it has a .git; git may still refuse it."""
     folder = project.resolve()
     return any((place / ".git").exists() for place in (folder, *folder.parents))
 
@@ -229,7 +230,7 @@ def _checked(command: Sequence[str], what: str, **variables: str) -> None:
             command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False, env=environment
         )
     except subprocess.TimeoutExpired:
-        raise ArmFailed(f"cannot {what}: not done after {INSTALL_TIMEOUT_S:g} s") from None
+        raise ArmFailed(f"cannot {what}: it took more than {INSTALL_TIMEOUT_S:g} s") from None
     if done.returncode != 0:
         raise ArmFailed(f"cannot {what}: {' '.join(done.stderr.split())[-400:]}")
 

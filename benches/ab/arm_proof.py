@@ -1,7 +1,7 @@
 """Proof from the measurements themselves: which of the project's packages the measured rows used.
 
-That an arm's interpreter would find the project's code (`benches.ab.arms.refusal`) does not mean that the suite runs
-any of it: a suite of other models is as fast in every arm, so its gate could never fire.
+An arm's interpreter may find the project's code (`benches.ab.arms.refusal`) although the suite runs none of it. A suite
+of other models is equally fast in both arms, so its gate could not detect a change in the project.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ Found = Iterable[tuple[str, str, Measurement]]
 
 
 def used(arm: Arm, found: Found) -> Mapping[str, str] | None:
-    """Name -> file of the arm's packages that any of its rows used (`harness.processes.used_packages`); None where none
-    can tell."""
+    """Name -> file of the arm's packages that any of its rows used (`harness.processes.used_packages`); None if no row
+    has this fact."""
     told = [m.facts["imported"] for _, name, m in found if name == arm.name and m.status == "ok" and _tells(m)]
     return {name: place for each in told for name, place in each.items()} if told else None
 
 
 def refusal(arm: Arm, found: Found) -> str | None:
-    """Why the measurements of the arm did not run its project; None where they did, and where there is no project."""
+    """Why the measurements of the arm did not run its project; None if they did, or if there is no project."""
     seen = used(arm, found)
     if not arm.packages or seen is None:
         return None
     if not seen:
-        return f"no row of the suite uses {', '.join(arm.packages)}: this gate cannot fire"
+        return f"no row of the suite uses {', '.join(arm.packages)}, so this gate cannot detect a change in it"
     if arm.folder is None:
         return None
     return foreign(arm, Path(arm.folder).parent, {name: {"path": place} for name, place in seen.items()})
 
 
 def proof(arm: Arm, found: Found) -> list[str]:
-    """What the arm's rows used of the project, in words; nothing where there is no project."""
+    """What the arm's rows used of the project, in words; empty if there is no project."""
     seen = used(arm, found)
     if not seen:
         return []
@@ -44,5 +44,5 @@ def proof(arm: Arm, found: Found) -> list[str]:
 
 
 def _tells(measurement: Measurement) -> bool:
-    """An older imgbench, measured as a git ref, does not say what it imported."""
+    """Whether the measurement has the fact `imported`, which an older imgbench (as a git ref) does not store."""
     return isinstance(measurement.facts.get("imported"), Mapping)

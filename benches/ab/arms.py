@@ -1,11 +1,11 @@
 """Arms as a user writes them, and the proof that each ran its own code.
 
-    ref=main                     the project under test at a git ref, installed into an environment of its own
+    ref=main                     the project under test at a git ref, installed into its own virtual environment
     python=/path/bin/python      another interpreter, so other versions of torch or diffusers
     env:OMP_WAIT_POLICY=ACTIVE   a variable
     backend=torch_compile        another value of an axis of every case
-    inject:busy=0.05             a deliberate slow-down (harness/measuring/injection.py), to see whether the gate
-    sees it
+    inject:busy=0.05             a planted slow-down (harness/measuring/injection.py), to test whether the gate
+                                 detects it
 
 Items are separated by commas, in any mix; a comma inside a value is escaped with a backslash. An empty arm
 changes nothing.
@@ -42,7 +42,7 @@ HOST: Final = Path("harness/arm_host.py")
 
 @dataclass(frozen=True, kw_only=True)
 class ArmRequest:
-    """A parsed arm, before anything is made."""
+    """A parsed arm, before its environment is made."""
 
     name: str
     text: str
@@ -54,7 +54,7 @@ class ArmRequest:
 
 
 def parse(name: str, text: str) -> ArmRequest:
-    """The arm that `text` asks for. Raises UsageError."""
+    """The arm that `text` describes. Raises UsageError."""
     try:
         found = _found(_items(text))
         injections = tuple(k.removeprefix("inject:") for k in found if k.startswith("inject:"))
@@ -79,7 +79,7 @@ def parse(name: str, text: str) -> ArmRequest:
 
 
 def _found(items: list[str]) -> dict[str, str]:
-    """Value by name. An injection's name is all of its text, because one kind may stand for several rows."""
+    """Value by name. The name of an injection is its whole text, because one kind may be given for several rows."""
     found: dict[str, str] = {}
     for item in items:
         key, sign, value = item.partition("=")
@@ -93,9 +93,9 @@ def _found(items: list[str]) -> dict[str, str]:
 
 
 def _value(axis: str, text: str) -> Any:
-    """The value as a suite's YAML would have it."""
+    """The value, parsed as in a suite's YAML."""
     if axis == "model":
-        raise UsageError("model: another model is other work; an arm changes how the same work is done")
+        raise UsageError("model: an arm cannot change the model, because both arms must do the same work")
     if axis not in AXES:
         known = [*(a for a in AXES if a != "model"), "ref", "python", "env:NAME", "inject:KIND"]
         raise UsageError(f"unknown item {axis!r}; {nearest(axis, known)}")
@@ -112,7 +112,8 @@ def _value(axis: str, text: str) -> Any:
 
 
 def project_here() -> Path:
-    """The project in which the command is called: this folder where it can be installed, else its repository's root."""
+    """The project in which the command is called: this folder if it can be installed, else the root of its
+    repository."""
     here = Path.cwd().resolve()
     if installable(here):
         return here
@@ -124,13 +125,13 @@ def project_here() -> Path:
 
 
 def checked(request: ArmRequest, cases: tuple[Case, ...]) -> None:
-    """Raises UsageError for the first axis of the arm that does not fit one of the cases, and for a slow-down that is
-    meant for none of them."""
+    """Raises UsageError for the first axis of the arm that does not fit one of the cases, and for a slow-down that
+    applies to none of them."""
     for injection in map(parse_injection, request.injections):
         if not any(injection.meant_for(case.id) for case in cases):
             raise UsageError(f"--{request.name}: inject: no row of the suite has the id {injection.pattern}")
     for case in cases:
-        # `check` takes None for "the model's default", which an override does not fall back to.
+        # `check` takes None as the model's default, which an override does not use.
         defaults = MODELS[case.model].axes
         for axis in (a for a, v in request.overrides.items() if v is None and defaults.get(a, a) is not None):
             raise UsageError(f"--{request.name}: {axis}: no value; leave it out to keep the suite's")
@@ -139,14 +140,14 @@ def checked(request: ArmRequest, cases: tuple[Case, ...]) -> None:
 
 
 def in_full(weights: str, cases: Sequence[Case]) -> str:
-    """A folder of weights by its absolute path (an arm's processes have a working directory of their own); what is a
-    keyword of one of the cases' models stays one."""
+    """The absolute path of a folder of weights, because an arm's processes have another working directory. A keyword of
+    one of the cases' models stays as it is."""
     known = any(weights in keywords(MODELS[case.model]) for case in cases)
     return weights if known else str(resolved(weights))
 
 
 def all_in_full(requests: Sequence[ArmRequest], cases: Sequence[Case]) -> Iterator[ArmRequest]:
-    """The requests, with a folder of weights that one of them asks for by its absolute path."""
+    """The requests, with absolute paths of the folders of weights."""
     for request in requests:
         axes = request.overrides
         named = {"weights": in_full(axes["weights"], cases)} if "weights" in axes else {}
@@ -155,7 +156,7 @@ def all_in_full(requests: Sequence[ArmRequest], cases: Sequence[Case]) -> Iterat
 
 def prepare(request: ArmRequest, project: Path, cache: Path, say: Any) -> Arm:
     """The arm ready to be started; a git ref is installed first, or taken from `cache`. Raises UsageError, and
-    ArmFailed where the installation fails."""
+    ArmFailed if the installation fails."""
     python = interpreter(request.python, request.name) if request.python else sys.executable
     folder = commit = None
     if request.ref is not None:
@@ -179,23 +180,28 @@ def prepare(request: ArmRequest, project: Path, cache: Path, say: Any) -> Arm:
 
 
 def same_code(requests: tuple[ArmRequest, ArmRequest], base: Arm, head: Arm) -> str | None:
-    """Why there is nothing to compare: two commits or interpreters were asked for that are one. None where the arms
-    differ, and where no code was named for one of them (things as they are, twice, is an A/A run)."""
+    """Why there is nothing to compare: the two named commits or interpreters are the same. None if the arms differ, or
+    if one of them names no code (two unchanged arms are an A/A run)."""
     if not all(request.ref or request.python for request in requests):
         return None
     if replace(base, name="", text="") != replace(head, name="", text=""):
         return None
     what = f"commit ({base.commit[:10]})" if base.commit else f"interpreter ({base.python})"
-    return f"both arms are the same {what}, with nothing else different"
+    return f"both arms are the same {what}, and nothing else differs"
 
 
 def _check_names(request: ArmRequest, tree: Path) -> None:
-    """Raises UsageError where the project's packages and ours cannot live in one process."""
+    """Raises UsageError if a package of the project has the name of one of imgbench's own, or if the ref is an imgbench
+    without `ab`."""
     clash = sorted({*OURS} & {*own_packages(tree)})
     if clash and not _is_imgbench(tree):
-        raise UsageError(f"--{request.name}: the project's package {clash[0]} has the name of one of imgbench's own")
+        raise UsageError(
+            f"--{request.name}: the project's package {clash[0]} has the same name as a package of imgbench"
+        )
     if clash and not (tree / HOST).exists():
-        raise UsageError(f"--{request.name}: ref={request.ref} is an imgbench from before `imgbench ab`: no {HOST}")
+        raise UsageError(
+            f"--{request.name}: ref={request.ref} is an older imgbench without `imgbench ab`: it has no {HOST}"
+        )
 
 
 def _is_imgbench(tree: Path) -> bool:
@@ -203,13 +209,14 @@ def _is_imgbench(tree: Path) -> bool:
 
 
 def launch_environment(arm: Arm, project: Path, links: Path) -> dict[str, str]:
-    """All variables of the arm's interpreter: ours, without the project's own folders on PYTHONPATH, and the arm's.
+    """All variables of the arm's interpreter: those of this process, without the project's folders on PYTHONPATH, and
+    the arm's own.
 
-    Our packages come by PYTHONPATH, so that an interpreter without imgbench can measure, and through `links`, a folder
-    made here that holds nothing else: the folder that they are installed in may be a whole site-packages, which would
-    stand before the arm's own. Where the project under test is imgbench itself, the arm's own tree is put there.
+    imgbench's packages are on PYTHONPATH, so that an interpreter without imgbench can measure. They are in `links`, a
+    folder with nothing else, because their own folder may be a whole site-packages, which would come before the arm's.
+    If the project under test is imgbench itself, the arm's own tree is used instead.
     """
-    # What is relative there is so to this folder, and the arm's processes have another.
+    # Relative entries refer to this folder, and the arm's processes have another one.
     entries = [str(Path(p).absolute()) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     if arm.folder is not None or arm.python != sys.executable:
         entries = [p for p in entries if not Path(p).resolve().is_relative_to(project.resolve())]
@@ -235,7 +242,7 @@ def _linked(links: Path) -> Path:
 
 
 def refusal(base: Arm, head: Arm, base_loaded: Mapping[str, Any], head_loaded: Mapping[str, Any]) -> str | None:
-    """Why an arm did not run its own code; None where each did."""
+    """Why an arm did not run its own code; None if both did."""
     for arm, loaded in ((base, base_loaded), (head, head_loaded)):
         for name, value in arm.environment.items():
             if loaded["variables"].get(name) != value:
@@ -248,9 +255,9 @@ def refusal(base: Arm, head: Arm, base_loaded: Mapping[str, Any], head_loaded: M
 
 
 def foreign(arm: Arm, place: Path, packages: Mapping[str, Any]) -> str | None:
-    """Why the project's packages are not those of the arm's own environment, which stands in `place`.
+    """Why the project's packages are not those of the arm's own environment, which is in `place`.
 
-    A folder of the tree that the project does not install may well be found elsewhere; what it installs may not.
+    A folder of the tree that the project does not install may be found elsewhere, but not what it installs.
     """
     paths = {name: Path(packages[name]["path"]) for name in arm.packages if packages.get(name)}
     foreign = {name: path for name, path in paths.items() if not path.resolve().is_relative_to(place.resolve())}
@@ -266,7 +273,7 @@ def foreign(arm: Arm, place: Path, packages: Mapping[str, Any]) -> str | None:
 
 
 def proof(base: Arm, head: Arm, base_loaded: Mapping[str, Any], head_loaded: Mapping[str, Any]) -> list[str]:
-    """One line an arm on what it loaded, and one on what differs."""
+    """One line per arm on what it loaded, and one line on the differences."""
     lines = [_told(arm, loaded) for arm, loaded in ((base, base_loaded), (head, head_loaded))]
     differ = differences(base, head, base_loaded, head_loaded)
     return [*lines, f"arms differ in: {'; '.join(differ)}" if differ else "arms are the same (A/A)"]
@@ -280,7 +287,7 @@ def _told(arm: Arm, loaded: Mapping[str, Any]) -> str:
 
 
 def differences(base: Arm, head: Arm, base_loaded: Mapping[str, Any], head_loaded: Mapping[str, Any]) -> list[str]:
-    """In what the two arms differ, in words."""
+    """The differences between the two arms, in words."""
     found = []
     for key in ("versions", "variables"):
         there, here = base_loaded[key], head_loaded[key]

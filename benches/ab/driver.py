@@ -1,8 +1,8 @@
-"""`imgbench ab`: base against head, measured in one run, decided by the paired rule. Puts the rooms together.
+"""`imgbench ab`: base against head, measured in one run and decided by the paired rule.
 
-Order: arms prepared -> hosts started, each proves what it loaded -> preflight -> pairs until decided or the budget is
-spent -> comparison and artefacts -> exit code. The budget counts from the first host's start; making environments for
-git refs comes before it (it is done once and kept).
+Order: arms prepared -> hosts started, each reports what it loaded -> preflight -> pairs until decided or the budget is
+spent -> comparison and artefacts -> exit code. The budget counts from the first host's start; environments for git refs
+are made before it, once, and kept.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from baselines.paired.metrics import PAIRED_METRICS
 from baselines.paired.preflight import Found
 from baselines.stored import fingerprint
 from baselines.verdict import Comparison
-from benches.ab import arm_proof
-from benches.ab import arms as arm_room
+from benches.ab import arm_proof, arms
 from benches.failures import NotComparable
 from benches.preload import libraries
 from harness import storage
@@ -33,7 +32,7 @@ from harness.devices import NoSuchDevice, unmeasured
 from harness.measuring import control_workload
 from harness.measuring.turns import Referee
 from harness.paired import paired_run
-from harness.paired import preflight as preflight_room
+from harness.paired import preflight as paired_preflight
 from harness.paired.arms import Arm, other_sampling
 from harness.paired.hosts import ArmHost, Launch, close_all
 from harness.paired.paired_run import PairedRun
@@ -54,8 +53,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the command line asks for. `plugins` are the user's own modules, `paths` where they are found. `apart` gives
-    each arm a fork server of its own even where they could share one."""
+    """What the command line requests. `plugins` are the user's own modules, `paths` the folders in which they are
+    found. `apart` gives each arm a fork server of its own, even if they could share one."""
 
     suite: Suite
     base: Arm
@@ -72,7 +71,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Decided:
-    """A paired run that is decided: its decider, which has seen every pair, and the comparison that came of it."""
+    """A decided paired run: its decider, which has seen every pair, and the comparison."""
 
     decider: PairedDecider
     comparison: Comparison
@@ -84,8 +83,8 @@ def run(asked: Asked, folder: Path, say: Say) -> Decided:
 
 
 def measure(asked: Asked, folder: Path, say: Say, deciding: Callable[[PairedRun], PairedDecider]) -> PairedDecider:
-    """Measures what a decider of the run wants into `folder`; the decider, closed. Raises ArmFailed, NotComparable and
-    NoSuchDevice."""
+    """Measures into `folder` the rows that a decider of the run wants, and returns the closed decider. Raises
+    ArmFailed, NotComparable and NoSuchDevice."""
     began = perf_counter()
     with tempfile.TemporaryDirectory(prefix="imgbench-ab-") as scratch, closing(Referee(Path(scratch))) as referee:
         hosts = _start_hosts(asked, folder, Path(scratch))
@@ -120,7 +119,7 @@ def decide(folder: Path) -> Decided:
 
 
 def decided(decider: PairedDecider, folder: Path) -> Decided:
-    """The comparison of a run whose every pair `decider` has seen; its preflight is read from `folder`."""
+    """The comparison of a run of which `decider` has seen every pair. The preflight is read from `folder`."""
     header, preflight = decider.run, list(paired_run.preflight(folder))
     found = verdicts.comparison(decider, preflight_rules.verdicts(header, preflight), header.ended or "interrupted")
     notes = (*found.notes, preflight_rules.outputs(header, preflight), *map(stated, header.notes))
@@ -133,15 +132,15 @@ def _start_hosts(asked: Asked, folder: Path, scratch: Path) -> ArmHosts:
     logs.mkdir(parents=True, exist_ok=True)
 
     def started(arm: Arm) -> ArmHost:
-        # A ref's own copy must not be shadowed by the working tree that the command was called in.
+        # The working tree in which the command was called must not shadow the ref's own copy.
         own = arm.folder is not None
         launch = Launch(
             arm=arm,
-            environment=arm_room.launch_environment(arm, asked.project, scratch / "ours"),
+            environment=arms.launch_environment(arm, asked.project, scratch / "ours"),
             plugins=(*benches.PLUGINS, *asked.plugins),
             preload=libraries(asked.suite.cases, asked.base.overrides, asked.head.overrides),
             paths=() if own else asked.paths,
-            # A commit that has no plugins yet gets those of the working directory.
+            # A commit without the plugins gets those of the working directory.
             last_paths=(str(arm.folder), *asked.paths) if own else (),
             logs=logs,
             empty=scratch / "empty",
@@ -156,13 +155,13 @@ def _start_hosts(asked: Asked, folder: Path, scratch: Path) -> ArmHosts:
 
 
 def _header(asked: Asked, folder: Path, hosts: ArmHosts) -> PairedRun:
-    """The run's header, with what each arm says of itself. Refused where an arm did not load its own code."""
+    """The run's header, with what each arm reports. Raises NotComparable if an arm did not load its own code."""
     environments = [_ask(s, "environment", (asked.device, asked.threads.count)) for s in (hosts.base, hosts.head)]
     variables = tuple(dict.fromkeys([*asked.base.environment, *asked.head.environment]))
     modules = [plugin.split(".")[0] for plugin in asked.plugins]
-    packages = tuple(dict.fromkeys([*asked.base.packages, *asked.head.packages, *modules, *arm_room.OURS]))
+    packages = tuple(dict.fromkeys([*asked.base.packages, *asked.head.packages, *modules, *arms.OURS]))
     loaded = [_ask(s, "loaded", (packages, variables)) for s in (hosts.base, hosts.head)]
-    refused = arm_room.refusal(asked.base, asked.head, loaded[0], loaded[1])
+    refused = arms.refusal(asked.base, asked.head, loaded[0], loaded[1])
     if not refused:
         refused = other_sampling(*environments, cold_cache=asked.suite.protocol.cold_cache)
     if refused:
@@ -181,7 +180,7 @@ def _header(asked: Asked, folder: Path, hosts: ArmHosts) -> PairedRun:
         threads=asked.threads.count,
         arms=(asdict(asked.base), asdict(asked.head)),
         loaded=(loaded[0], loaded[1]),
-        proof=tuple(arm_room.proof(asked.base, asked.head, loaded[0], loaded[1])),
+        proof=tuple(arms.proof(asked.base, asked.head, loaded[0], loaded[1])),
         environment=cast("Environment", found),
         protocol=replace(asked.suite.protocol, quality=False, stages=False, target_interval=None),
         metrics=metrics | {asked.metric.name: asked.metric for asked in PAIRED_METRICS},
@@ -195,7 +194,7 @@ def _header(asked: Asked, folder: Path, hosts: ArmHosts) -> PairedRun:
 
 
 def _ask(host: ArmHost, command: str, argument: Any) -> dict[str, Any]:
-    """What an arm says of itself. Raises NotComparable, and NoSuchDevice for a device that is not here."""
+    """What an arm reports about itself. Raises NotComparable, and NoSuchDevice for a missing device."""
     reply = host.call(command, argument, 300.0)
     if reply.value is None:
         raise NotComparable(f"the {host.launch.arm.name} arm: {reply.reason}")
@@ -205,16 +204,16 @@ def _ask(host: ArmHost, command: str, argument: Any) -> dict[str, Any]:
 
 
 def _preflight(pairs: Pairs, asked: Asked, say: Say) -> None:
-    """Full measurements of both arms; rows that may be timed get their counts, the cheapest one is the A/A control.
-    Raises NotComparable where the work that was measured does not use an arm's project."""
+    """Measures both arms in full. Rows that may be timed get their iteration counts, and the cheapest row becomes the
+    A/A control. Raises NotComparable if the measured rows do not use an arm's project."""
     probes, told = _probes(pairs.run)
     pairs.run = replace(pairs.run, notes=told)
-    preflight_room.preflight(pairs, pairs.run.rows, probes)
+    paired_preflight.preflight(pairs, pairs.run.rows, probes)
     found = list(paired_run.preflight(pairs.folder))
     _prove_use(pairs, asked, found)
     usable = preflight_rules.usable(pairs.run, found)
     base = {row: m for row, arm, m in found if arm == "base" and row in usable}
-    rows = preflight_room.with_counts(pairs.run.rows, base)
+    rows = paired_preflight.with_counts(pairs.run.rows, base)
     cheap = min(base, key=lambda row: base[row].duration_s or 0.0, default=None)
     pairs.run = replace(pairs.run, rows=rows, control=cheap)
     pairs.expect({row: [m for name, _, m in found if name == row] for row in base})
@@ -222,19 +221,19 @@ def _preflight(pairs: Pairs, asked: Asked, say: Say) -> None:
     again = preflight_rules.undecided_memory(pairs.run, found)
     doubtful = [row for row in rows if row.id in again]
     for replicate in range(1, preflight_rules.PROCESSES):
-        preflight_room.preflight(pairs, doubtful, MEMORY_PROBES, replicate)
+        paired_preflight.preflight(pairs, doubtful, MEMORY_PROBES, replicate)
     if doubtful:
-        say(f"memory measured in {preflight_rules.PROCESSES} processes: {len(doubtful)} rows")
+        say(f"memory measured in {preflight_rules.PROCESSES} processes for {len(doubtful)} rows")
     differ = preflight_rules.other_outputs(pairs.run, found)
     ordered = sorted(rows, key=lambda row: row.id not in differ)  # outputs that differ come first
     chosen = [row for row in ordered if row.id in differ or (row.interleaving and not _same_code(pairs.run))]
-    brought = preflight_room.quality(pairs, chosen)
+    brought = paired_preflight.quality(pairs, chosen)
     pairs.run = replace(pairs.run, metrics=pairs.run.metrics | brought)
     paired_run.write_header(pairs.folder, pairs.run)
 
 
 def _prove_use(pairs: Pairs, asked: Asked, found: Found) -> None:
-    """Adds to the proof what the rows used of the project. Raises NotComparable where that is nothing."""
+    """Adds to the proof what the rows used of the project. Raises NotComparable if they used nothing."""
     told: list[str] = []
     for arm in (asked.base, asked.head):
         if (refused := arm_proof.refusal(arm, found)) is not None:
@@ -244,18 +243,21 @@ def _prove_use(pairs: Pairs, asked: Asked, found: Found) -> None:
 
 
 def _same_code(run: PairedRun) -> bool:
-    """Whether both arms are the same but for planted slow-downs: then equal outputs of one batch are equal outputs."""
+    """Whether both arms are the same except for planted slow-downs. Equal outputs of one batch then prove equal
+    outputs."""
     base, head = ({k: v for k, v in arm.items() if k not in {"name", "text", "injections"}} for arm in run.arms)
     return base == head
 
 
 def _probes(run: PairedRun) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(probes of the preflight, what is to be said of those left out): energy only where its windows fit. Where there
-    is no counter its probe takes no time and gives the reason."""
+    """(probes of the preflight, notes on those left out). Energy is measured only if its windows fit into
+    ENERGY_SHARE of the budget. Without an energy counter, its probe takes no time and gives the reason."""
     seconds = len(run.rows) * 2 * run.protocol.energy_window_s
     if not run.environment.get("energy_counter") or seconds <= ENERGY_SHARE * run.budget_s:
         return (*QUICK_PROBES, "energy"), ()
-    return QUICK_PROBES, (f"energy not measured: {seconds:.0f} s of windows are more than a fifth of the budget",)
+    return QUICK_PROBES, (
+        f"energy is not measured, because its windows need {seconds:.0f} s, more than a fifth of the budget",
+    )
 
 
 def _measure(pairs: Pairs, say: Say, decider: PairedDecider) -> str:
@@ -266,7 +268,7 @@ def _measure(pairs: Pairs, say: Say, decider: PairedDecider) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Reported:
-    """A decider that also tells how it goes."""
+    """A decider that also reports its progress."""
 
     decider: PairedDecider
     say: Say
@@ -291,5 +293,5 @@ class Reported:
 
 
 def seed_of(given: int | None) -> int:
-    """The order's seed: the given one, else a new one, which is stored with the run."""
+    """The seed of the order: the given one, else a new one. It is stored with the run."""
     return random.SystemRandom().randrange(2**31) if given is None else given

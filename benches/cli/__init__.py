@@ -1,4 +1,4 @@
-"""`imgbench`: parses, calls, prints. What a command does stands in the module of its name.
+"""The command line `imgbench`. Each command has a module of its own name.
 
     imgbench run digits                      measure a suite, compare with the stored baseline, write the report
     imgbench compare runs                    the newest run in a folder against the stored baseline
@@ -30,7 +30,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code; also where not even our own modules can be imported."""
+    """Runs one command and returns its exit code, also if imgbench's own modules cannot be imported."""
     closed = streams.prepare()
     try:
         code = _run_command(sys.argv[1:] if arguments is None else arguments, closed)
@@ -66,12 +66,13 @@ def _run_command(arguments: Sequence[str], closed: Sequence[str]) -> int:
 
 
 def _load_plugins(arguments: Sequence[str]) -> list[str]:
-    """Imports the plugins that the command line names, which may add the command itself; their names in full."""
+    """Imports the plugins that the command line names, which may add the command itself. Returns their names in
+    full."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     add_plugin(early)
     try:
         named = early.parse_known_args(arguments)[0].plugin or []
-    except argparse.ArgumentError:  # the parser of all arguments says what is wrong
+    except argparse.ArgumentError:  # the complete parser reports the error
         return []
     if not named:
         return []
@@ -102,7 +103,7 @@ class CommandParser(Parser):
 
 
 def parser() -> Parser:
-    """The whole command line; every choice comes from what it chooses from."""
+    """The parser of the whole command line. Choices come from the registries."""
     top = Parser(
         prog="imgbench", description="Benchmarks image models: speed, memory, energy and quality in one record."
     )

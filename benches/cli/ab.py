@@ -13,8 +13,7 @@ from baselines.paired.decision import RULE
 from baselines.paired.verdicts import AS_THINGS_ARE
 from baselines.verdict import BENCHMARK_ERROR, FINE, MEANINGS, NOT_COMPARABLE, USAGE, Comparison, exit_code
 from benches import failures, suites
-from benches.ab import arms
-from benches.ab import driver as ab_room
+from benches.ab import arms, driver
 from benches.cli import ci
 from benches.cli.arguments import add_device, positive, seconds
 from benches.cli.ci import write_artifacts
@@ -23,7 +22,7 @@ from benches.cli.printing import print_comparison, say
 from benches.cli.run_folders import REPORT_FILE, new_folder, paired_folder
 from benches.failures import NotComparable
 from harness import storage, streams
-from harness import suite as suite_room
+from harness import suite as suite_module
 from harness.paired import paired_run
 from harness.processes import progress, threads
 from harness.reasons import stated
@@ -42,25 +41,36 @@ def arguments(command: ArgumentParser) -> None:
             action="append",
             metavar="ARM",
             help="comma-separated: ref=GITREF, python=PATH, env:NAME=VALUE, AXIS=VALUE, inject:KIND=SIZE "
-            "(default: things as they are)",
+            "(default: nothing is changed)",
         )
-    command.add_argument("--budget", default="10m", metavar="TIME", help="at most this long, as 90s, 10m, 1h (10m)")
-    command.add_argument("--project", type=Path, metavar="FOLDER", help="git repository of ref= (default: here)")
-    command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
-    command.add_argument("--only", metavar="AXIS=VALUE,...", help="only these cases; a|b allows several values")
-    add_device(command, "default: cuda where there is one, else cpu")
     command.add_argument(
-        "--threads", type=positive, metavar="N", help="CPU threads (default: one fewer than cores and CPU quota allow)"
+        "--budget", default="10m", metavar="TIME", help="time limit of the measurement, such as 90s, 10m or 1h (10m)"
     )
-    command.add_argument("--seed", type=int, metavar="N", help="of the random order (default: a new one, stored)")
-    command.add_argument("--strict", action="store_true", help="inconclusive verdicts exit with 11")
-    command.add_argument("--exit-zero", action="store_true", help="advisory: always exit with 0")
+    command.add_argument(
+        "--project", type=Path, metavar="FOLDER", help="git repository of ref= (default: that of the current folder)"
+    )
+    command.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="FOLDER", help="folder for run folders (runs)"
+    )
+    command.add_argument("--only", metavar="AXIS=VALUE,...", help="measure only these cases; a|b allows several values")
+    add_device(command, "default: cuda if there is a GPU, else cpu")
+    command.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="CPU threads (default: one fewer than the cores and the CPU quota allow)",
+    )
+    command.add_argument(
+        "--seed", type=int, metavar="N", help="seed of the random order (default: a new one, which is stored)"
+    )
+    command.add_argument("--strict", action="store_true", help="exit with 11 for inconclusive verdicts")
+    command.add_argument("--exit-zero", action="store_true", help="always exit with 0 (advisory)")
     ci.arguments(command)
 
 
 def run(options: Namespace) -> int:
-    """Measures base against head; the last line of stdout is the run folder. Whatever error ends the measuring, but for
-    a wrong command line, the artefacts say so too. Raises UsageError, NoSuchDevice, ArmFailed and NotComparable."""
+    """Compares base with head; the last line of stdout is the run folder. If an error other than a wrong command line
+    ends the run, the artefacts contain it, too. Raises UsageError, NoSuchDevice, ArmFailed and NotComparable."""
     benches.load_plugins()
     suite = suite_of(options)
     base, head = (",".join(getattr(options, name) or []) for name in ("base", "head"))
@@ -80,7 +90,8 @@ def run(options: Namespace) -> int:
 
 
 def _tell(options: Namespace, comparison: Comparison) -> None:
-    """Writes the artefacts of a run that gave no answer. What keeps them from being written is not what ended it."""
+    """Writes the artefacts of a run without a result. An error of writing is printed and does not replace the first
+    error."""
     try:
         write_artifacts(options, comparison)
     except OSError as error:
@@ -88,7 +99,7 @@ def _tell(options: Namespace, comparison: Comparison) -> None:
 
 
 def unanswered(suite: Suite, texts: tuple[str, str], error: Exception) -> Comparison:
-    """The comparison of a run that gave none, with the reason."""
+    """The comparison of a run without a result, with the reason."""
     arms_in_words = (texts[0] or AS_THINGS_ARE, texts[1] or AS_THINGS_ARE)
     return Comparison(
         run_id="",
@@ -102,11 +113,9 @@ def unanswered(suite: Suite, texts: tuple[str, str], error: Exception) -> Compar
     )
 
 
-def asked_of(
-    options: Namespace, suite: Suite, texts: tuple[str, str], seed: int | None, project: Path
-) -> ab_room.Asked:
-    """What is to be measured, with both arms ready to be started. Raises UsageError, ArmFailed where one cannot be
-    installed, and NotComparable where both are the same code."""
+def asked_of(options: Namespace, suite: Suite, texts: tuple[str, str], seed: int | None, project: Path) -> driver.Asked:
+    """What is to be measured, with both arms ready to be started. Raises UsageError, ArmFailed if an arm cannot be
+    installed, and NotComparable if both are the same code."""
     budget = seconds(options.budget)
     requests = arms.parse("base", texts[0]), arms.parse("head", texts[1])
     for request in requests:
@@ -115,33 +124,33 @@ def asked_of(
     base, head = (arms.prepare(request, project, cache_root(), say) for request in wanted)
     if (same := arms.same_code(requests, base, head)) is not None:
         raise NotComparable(same)
-    return ab_room.Asked(
+    return driver.Asked(
         suite=suite,
         base=base,
         head=head,
         budget_s=budget,
         device=options.device,
         threads=threads.chosen(options.threads, spare=1),
-        seed=ab_room.seed_of(seed),
+        seed=driver.seed_of(seed),
         plugins=benches.modules(options.plugin or ()),
         paths=(str(Path.cwd()), *benches.folders(options.plugin or ())),
         project=project,
     )
 
 
-def measured(asked: ab_room.Asked, folder: Path) -> ab_room.Decided:
-    """One paired run into `folder`; an interrupted one keeps its blocks."""
+def measured(asked: driver.Asked, folder: Path) -> driver.Decided:
+    """Measures one paired run into `folder`. An interrupted run keeps its measurements."""
     try:
         with storage.locked(folder), progress.status(progress.console()) as tell:
-            return ab_room.run(asked, folder, tell)
+            return driver.run(asked, folder, tell)
     except KeyboardInterrupt:
         if paired_run.is_paired(folder):
-            say(f"interrupted; what was measured is kept: imgbench replay {folder}")
+            say(f"interrupted; the measurements are kept. Decide on them with: imgbench replay {folder}")
         raise
 
 
-def finish(options: Namespace, decided: ab_room.Decided, folder: Path) -> int:
-    """Writes every artefact, prints the verdicts, and only then decides the exit code."""
+def finish(options: Namespace, decided: driver.Decided, folder: Path) -> int:
+    """Writes every artefact and prints the verdicts before it decides the exit code."""
     comparison = decided.comparison
     print_comparison(comparison)
     write_artifacts(options, comparison)
@@ -154,15 +163,15 @@ def finish(options: Namespace, decided: ab_room.Decided, folder: Path) -> int:
     return FINE if options.exit_zero else code
 
 
-def write_page(decided: ab_room.Decided, path: Path, *, strict: bool = False) -> Path:
+def write_page(decided: driver.Decided, path: Path, *, strict: bool = False) -> Path:
     """The HTML page of a paired run."""
     page.write(path, paired_page.build(decided.decider, decided.comparison, strict=strict))
     return path
 
 
 def explain(options: Namespace) -> int:
-    """Says in words how the verdicts of one row came about."""
-    decided = ab_room.decide(paired_folder(options.run))
+    """Explains how the verdicts on one row were reached."""
+    decided = driver.decide(paired_folder(options.run))
     decider, comparison = decided.decider, decided.comparison
     proof = decider.run.proof
     row = row_named(options.row, comparison.verdicts)
@@ -183,28 +192,28 @@ def explain(options: Namespace) -> int:
 
 
 def replay(options: Namespace) -> int:
-    """Decides again from the raw blocks, and compares with what was decided then, bit for bit."""
+    """Decides again from the raw values, and compares the result with the stored decision, bit for bit."""
     folder = paired_folder(options.run)
-    decided = ab_room.decide(folder)
+    decided = driver.decide(folder)
     path = folder / COMPARISON_FILE
     if not path.exists():
         say(comparison_json.text(decided.comparison))
-        say(f"{folder} holds no stored decision: this is the one that its blocks give")
+        say(f"{folder} has no stored decision; this is the decision from its raw values")
         return FINE
     changes = comparison_json.changes(comparison_json.read(path), decided.comparison)
     if not changes:
-        say(f"{folder}: decided again from the raw values: bit for bit the same")
+        say(f"{folder}: the decision from the raw values is bit for bit the same as the stored one")
         return FINE
-    say(f"{folder}: the raw values give another decision than the stored one")
+    say(f"{folder}: the raw values give another decision than the stored one:")
     if (rule := decided.decider.run.rule) != RULE:
-        say(f"  it was decided by version {rule} of the rule, and this is version {RULE}")
+        say(f"  the stored decision is by version {rule} of the rule, and this imgbench has version {RULE}")
     for line in changes:
         say(f"  {line}")
     return NOT_COMPARABLE
 
 
 def cache_root() -> Path:
-    """Where environments of git refs are kept."""
+    """The folder of the environments of git refs."""
     given = os.environ.get("IMGBENCH_CACHE")
     if given:
         return Path(given)
@@ -215,7 +224,7 @@ def cache_root() -> Path:
 
 
 def suite_of(options: Namespace) -> Suite:
-    """The suite that is asked for, folders of weights by their absolute paths, which are part of a row's id."""
+    """The requested suite. Folders of weights have absolute paths, because they are part of a row's id."""
     chosen = suites.find(options.suite)
-    cases = suite_room.only(chosen.cases, options.only) if options.only else chosen.cases
+    cases = suite_module.only(chosen.cases, options.only) if options.only else chosen.cases
     return replace(chosen, cases=tuple(c.with_(weights=arms.in_full(c.weights, [c])) for c in cases))

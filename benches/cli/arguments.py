@@ -18,7 +18,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with the exit code of measurement.md for usage errors (its own 2 is what make returns)."""
+    """argparse that exits with USAGE after a usage error, because make returns argparse's own code 2."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -34,7 +34,7 @@ def add_plugin(parser: argparse.ArgumentParser) -> None:
         "--plugin",
         action="append",
         metavar="MODULE",
-        help="import a module, or a .py file, that registers models, backends, probes or commands",
+        help="import a module or a .py file that registers models, backends, probes or commands",
     )
 
 
@@ -43,12 +43,12 @@ def add_store(parser: argparse.ArgumentParser) -> None:
         "--store",
         type=Path,
         metavar="FOLDER",
-        help="where baselines are kept (default: $IMGBENCH_BASELINES, else the folder baselines of this project)",
+        help="the folder of the baselines (default: $IMGBENCH_BASELINES, else the folder baselines of this project)",
     )
 
 
 def store_of(options: argparse.Namespace) -> Path:
-    """Where baselines are kept."""
+    """The folder of the baselines."""
     return location.chosen(options.store)
 
 

@@ -15,13 +15,15 @@ from benches.cli.run_folders import load_run
 def arguments(command: ArgumentParser) -> None:
     actions = command.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
     save = actions.add_parser("save", help="accept a run as a baseline of this machine")
-    save.add_argument("run", type=Path, metavar="RUN")
-    save.add_argument("--reason", required=True, help="why this run is the new normal; stored with it")
-    save.add_argument("--force", action="store_true", help="accept rows that are not ok, and rows that are gone")
-    save.add_argument("--reference", action="store_true", help="store it as the suite's reference for every machine")
+    save.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a folder of runs (its newest)")
+    save.add_argument("--reason", required=True, help="why this run is accepted; stored with it")
+    save.add_argument("--force", action="store_true", help="accept a run with rows that are not ok or are missing")
+    save.add_argument(
+        "--reference", action="store_true", help="store it as the suite's reference run, for every machine"
+    )
     add_store(save)
     listing = actions.add_parser("list", help="list the stored baselines")
-    listing.add_argument("--json", action="store_true")
+    listing.add_argument("--json", action="store_true", help="print JSON")
     add_store(listing)
 
 

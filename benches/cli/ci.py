@@ -1,4 +1,4 @@
-"""What the commands `compare` and `ab` write for CI, before the exit code is decided."""
+"""The files that the commands `compare` and `ab` write for CI before the exit code is decided."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from benches.cli.printing import say
 
 
 def arguments(parser: ArgumentParser) -> None:
-    """The options that ask for the files."""
+    """Adds the options for the files."""
     group = parser.add_argument_group("for CI")
     group.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML")
     group.add_argument("--markdown", type=Path, metavar="FILE", help="write the comparison as Markdown")
-    group.add_argument("--comment", type=Path, metavar="FILE", help="write a pull-request comment (65,536 characters)")
-    group.add_argument("--badge", type=Path, metavar="FILE", help="write a badge for shields.io's endpoint")
+    group.add_argument(
+        "--comment", type=Path, metavar="FILE", help="write a pull-request comment (at most 65,536 characters)"
+    )
+    group.add_argument("--badge", type=Path, metavar="FILE", help="write a badge in the JSON of shields.io's endpoint")
     group.add_argument("--json-file", type=Path, metavar="FILE", help="write the comparison as JSON")
     group.add_argument("--annotations", action="store_true", help="print GitHub annotations")
     group.add_argument(
@@ -30,7 +32,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def write_artifacts(options: Namespace, comparison: Comparison) -> None:
-    """What the options for CI ask for."""
+    """Writes the files that the options name."""
     from reports.ci import artifacts
 
     targets = artifacts.Targets(

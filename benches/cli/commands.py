@@ -35,7 +35,7 @@ class Command(Protocol):
         """Declares its arguments."""
 
     def run(self, options: Namespace) -> int:
-        """Does what it is asked for and returns the exit code. Raises the errors of `benches.failures`."""
+        """Runs the command and returns the exit code. Raises the errors of `benches.failures`."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ COMMANDS: Registry[Command] = Registry("command")
 for _name, _help in {
     "run": "measure a suite, compare it with the stored baseline, write the report",
     "report": "write the HTML report of one or more runs",
-    "compare": "compare a run with the stored baseline; the exit code is the gate",
-    "ab": "base against head in one run, interleaved: the gate for noisy machines",
-    "explain": "say in words how the verdicts of one row came about",
-    "replay": "decide again from the raw values: bit for bit the same",
-    "selftest": "measure the gate itself: false alarms, and what it catches",
+    "compare": "compare a run with the stored baseline; the exit code gives the result",
+    "ab": "compare base with head, interleaved in one run, also on noisy machines",
+    "explain": "explain how the verdicts on one row were reached",
+    "replay": "decide again from the raw values and compare with the stored decision",
+    "selftest": "measure the gate's false alarms and how often it detects planted slow-downs",
     "baseline": "accept a run as a baseline, or list the stored ones",
     "export": "write a run's table as CSV, Parquet, JSON or pytest-benchmark's JSON",
     "show": "print a run's table",
-    "list": "list suites, models, backends, schedulers or metrics",
-    "doctor": "say what this machine can measure, and what is missing for the rest",
+    "list": "list suites, models, backends, precisions, schedulers, optimisations, metrics, devices or GPUs",
+    "doctor": "show what this machine can measure, and why it cannot measure the rest",
 }.items():
     COMMANDS.register(_name, BuiltIn({"list": "listing"}.get(_name, _name), _help))

@@ -1,4 +1,4 @@
-"""The commands of the stored rule: compare with stored sessions, measure suspects again, explain, replay."""
+"""The commands of the stored rule: compare with stored sessions, measure suspects again, explain and replay."""
 
 from __future__ import annotations
 
@@ -42,28 +42,33 @@ from reports.formats import comparison_json
 
 def arguments(command: ArgumentParser) -> None:
     command.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a folder of runs (its newest)")
-    command.add_argument("--strict", action="store_true", help="inconclusive verdicts exit with 11, new metrics 12")
-    command.add_argument("--allow-new", action="store_true", help="rows and metrics that no session knows are no error")
-    command.add_argument("--exit-zero", action="store_true", help="advisory: always exit with 0")
-    command.add_argument("--json", action="store_true", help="print the comparison as JSON")
-    command.add_argument("--budget", default="2m", metavar="TIME", help="to measure suspects again (2m; 0: do not)")
     command.add_argument(
-        "--max-age", type=_days, default=180.0, metavar="DAYS", help="older sessions are stale and do not count (180)"
+        "--strict", action="store_true", help="exit with 11 for inconclusive verdicts and with 12 for new metrics"
+    )
+    command.add_argument("--allow-new", action="store_true", help="accept rows and metrics that no session has")
+    command.add_argument("--exit-zero", action="store_true", help="always exit with 0 (advisory)")
+    command.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    command.add_argument(
+        "--budget", default="2m", metavar="TIME", help="time limit for measuring suspects again (2m; 0 disables it)"
+    )
+    command.add_argument(
+        "--max-age", type=_days, default=180.0, metavar="DAYS", help="leave out sessions that are older (180)"
     )
     ci.arguments(command)
     add_store(command)
 
 
 def run(options: Namespace) -> int:
-    """Compares a run with the stored sessions; suspects are measured again first, where that can be done here."""
+    """Compares a run with the stored sessions. Suspects are measured again first, if this machine can do so."""
     if options.json and options.annotations:
-        raise UsageError("compare: --json and --annotations both fill stdout; write the JSON with --json-file")
+        raise UsageError("compare: --json and --annotations both write to stdout; use --json-file FILE for the JSON")
     budget_s = seconds(options.budget, zero=True)
     measured = load_run(options.run)
     comparison = _against_store(measured, store_of(options), options.max_age, allow_new=options.allow_new)
     if wanted := suspects(measured, comparison):
         told = (_measured_again(measured, wanted, budget_s, quiet=options.json),)
-        measured = storage.load(Path(str(measured.folder)))
+        if told[0].kind == ReasonKind.MEASURED_AGAIN:
+            measured = storage.load(Path(str(measured.folder)))
         comparison = _against_store(measured, store_of(options), options.max_age, told, allow_new=options.allow_new)
     _keep(measured, comparison, strict=options.strict)
     write_artifacts(options, comparison)
@@ -76,17 +81,17 @@ def run(options: Namespace) -> int:
 
 
 def _keep(run: Run, comparison: Comparison, *, strict: bool) -> None:
-    """Stores the decision beside the run, for `replay`; a run that may only be read is compared all the same."""
+    """Stores the decision beside the run, for `replay`. A read-only run folder is no error."""
     try:
         storage.write_atomically(
             Path(str(run.folder)) / COMPARISON_FILE, comparison_json.text(comparison, strict=strict)
         )
     except OSError as error:
-        streams.complain(f"the comparison is not kept: {error}")
+        streams.complain(f"the comparison cannot be stored: {error}")
 
 
 def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, quiet: bool) -> Reason:
-    """Adds processes of the suspected rows to the run; what came of it."""
+    """Measures further processes of the suspected rows into the run's folder. Returns the result as a reason."""
 
     def refused(reason: Reason) -> Reason:
         return because(ReasonKind.NOT_MEASURED_AGAIN, rows=len(wanted), reason=reason, suite=run.suite)
@@ -113,7 +118,7 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
                 return refused(because(ReasonKind.OTHER_CONDITIONS_NOW, differences=differ[:3]))
             if not quiet:
                 rows = counted(len(wanted), "suspected row")
-                say(f"{rows}: measured again for at most {budget_s:.0f} s")
+                say(f"measuring {rows} again for at most {budget_s:.0f} s")
             done = extend(
                 weights.checked(storage.load(folder)), wanted, workers, plugins, budget_s - (perf_counter() - began)
             )
@@ -132,7 +137,7 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
 
 
 def explain(options: Namespace) -> int:
-    """Says in words how the verdicts of one row came about."""
+    """Explains how the verdicts on one row were reached."""
     run = load_run(options.run)
     path = Path(str(run.folder)) / COMPARISON_FILE
     comparison = _decided_again(run, comparison_json.read(path) if path.exists() else None, options)
@@ -155,7 +160,7 @@ def explain(options: Namespace) -> int:
 
 
 def replay(options: Namespace) -> int:
-    """Decides again from the run's raw values and the same stored sessions, bit for bit the same or not."""
+    """Decides again from the run's raw values and the same stored sessions, and compares the decisions bit for bit."""
     run = load_run(options.run)
     path = Path(str(run.folder)) / COMPARISON_FILE
     if not path.exists():
@@ -163,16 +168,16 @@ def replay(options: Namespace) -> int:
     stored = comparison_json.read(path)
     changes = comparison_json.changes(stored, _decided_again(run, stored, options))
     if not changes:
-        say(f"{run.folder}: decided again from the raw values: bit for bit the same")
+        say(f"{run.folder}: the decision from the raw values is bit for bit the same as the stored one")
         return FINE
-    say(f"{run.folder}: the raw values give another decision than the stored one")
+    say(f"{run.folder}: the raw values give another decision than the stored one:")
     for line in changes:
         say(f"  {line}")
     return NOT_COMPARABLE
 
 
 def _decided_again(run: Run, stored: comparison_json.StoredComparison | None, options: Namespace) -> Comparison:
-    """What the run's raw values say now against the sessions that its stored comparison names."""
+    """The comparison of the run's raw values with the sessions that its stored comparison names."""
     if stored is None:
         return _against_store(run, store_of(options))
     age = baselines.stored.compare.MAX_AGE_DAYS if stored.max_age_days is None else stored.max_age_days
@@ -182,13 +187,14 @@ def _decided_again(run: Run, stored: comparison_json.StoredComparison | None, op
 
 
 def compare_with_stored(measured: Run, root: Path) -> tuple[Comparison, ...]:
-    """The comparison with the stored baseline or the reference run; empty where neither is stored."""
+    """The comparison with the stored baseline or the reference run; empty if neither is stored."""
     comparison = _against_store(measured, root)
     return () if comparison.absent else (comparison,)
 
 
 def changed(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[Reason]:
-    """Every condition in which a run that goes on would differ from its own header: machine, host, versions, commit."""
+    """Every condition in which this process differs from the header of a run to continue: machine, host, versions,
+    commit."""
     kinds = (fingerprint.differences, fingerprint.soft_differences, fingerprint.software_differences)
     found = [reason for kind in kinds for reason in kind(here, there)]
     return [replace(r, kind=ReasonKind.FIELD_CHANGED) if r.kind == ReasonKind.FIELD_DIFFERS else r for r in found]

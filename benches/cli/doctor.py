@@ -26,7 +26,7 @@ GPU_SOURCES: Final = {
 
 
 def arguments(command: ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true")
+    command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: Namespace) -> int:
@@ -36,7 +36,8 @@ def run(options: Namespace) -> int:
 
 
 def findings() -> list[dict[str, Any]]:
-    """One row a capability, status "yes" or "no", with what was found or the reason why not. Raises ThreadsRefused."""
+    """One row per capability, with the status "yes" or "no", and with the finding or the reason. Raises
+    ThreadsRefused."""
     name = devices.default()
     found = environment.collect((name, None))
     device = devices.device(name)
@@ -53,10 +54,10 @@ def findings() -> list[dict[str, Any]]:
         *_backends(name),
         _energy(device.energy_meter()),
         _memory(device),
-        *_neighbours(device),
+        *_contention(device),
         _compiler("C++ compiler", "cpu", "for torch_compile on a CPU"),
         _compiler("C compiler", "cuda", "for torch_compile on a GPU"),
-        _row("quality", True, "digits: data and trained weights are in the repository"),
+        _row("quality", True, "digits: imgbench contains the data and the trained weights"),
         *(_row(package, True, version) for package, version in found["versions"].items()),
     ]
 
@@ -66,23 +67,25 @@ def _row(what: str, works: bool, detail: str) -> dict[str, Any]:
 
 
 def _gpus(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row for each GPU that is measured: what its maker publishes about it."""
+    """A row for each GPU that is measured, with the figures that its maker publishes."""
     rows = []
     for name in dict.fromkeys(str(gpu["name"]) for gpu in found["gpus"]):
         known = gpus.find(name)
-        told = f"{known.name}: {known.figures()} (data sheet)" if known else f"no published figures of {name} are known"
+        told = (
+            f"{known.name}: {known.figures()} (data sheet)" if known else f"imgbench has no published figures of {name}"
+        )
         rows.append(_row("GPU", known is not None, told))
     return rows
 
 
 def _unmeasured(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row where the machine has an accelerator that imgbench does not measure."""
+    """A row if the machine has an accelerator that imgbench does not measure."""
     told = unmeasured.in_words(found["unmeasured"])
     return [_row("other accelerators", False, told)] if told else []
 
 
 def _threads(found: Mapping[str, Any]) -> dict[str, Any]:
-    """How many threads a run uses here, and why; "no" if a variable asks for more than can run at once."""
+    """The number of threads of a run, and why; "no" if a variable requests more threads than can run at once."""
     told = [str(threads.in_words(found)), *map(str, threads.warnings(found["threads"], threads.allowed()))]
     return _row("threads", len(told) == 1, "; ".join(told))
 
@@ -91,7 +94,7 @@ def _cuda() -> dict[str, Any]:
     from harness.devices.cuda import unavailable
 
     reason = unavailable()
-    return _row("CUDA", reason is None, "a device answers" if reason is None else str(reason))
+    return _row("CUDA", reason is None, "a GPU answers" if reason is None else str(reason))
 
 
 def _backends(device: str) -> list[dict[str, Any]]:
@@ -119,27 +122,31 @@ def _memory(device: devices.Device) -> dict[str, Any]:
     return _row("peak host memory", works, "VmHWM, reset before each pass" if works else missing["peak_host_bytes"])
 
 
-def _neighbours(device: devices.Device) -> list[dict[str, Any]]:
-    """What this machine tells of other processes, from a little work of our own that its counters must have seen."""
+def _contention(device: devices.Device) -> list[dict[str, Any]]:
+    """Whether this machine reports the load of other processes. Its counters must have seen WORK_S of own work."""
     before, until = device.start_span(), perf_counter() + WORK_S
     while perf_counter() < until:
         pass
     state = device.span_state(before)
     told = {
-        "contention (CPU)": ("other_cpu_s", "/proc/stat", "/proc/stat does not count: a busy neighbour is not seen"),
+        "contention (CPU)": (
+            "other_cpu_s",
+            "/proc/stat",
+            "/proc/stat does not count CPU time, so other processes are not detected",
+        ),
         "contention (PSI)": ("pressure_cpu_us", "/proc/pressure/cpu", "this kernel has no /proc/pressure"),
     }
     rows = [
         _row(what, state[key] is not None, yes if state[key] is not None else no)
         for what, (key, yes, no) in told.items()
     ]
-    return [*rows, *_gpu_neighbours(state)]
+    return [*rows, *_gpu_contention(state)]
 
 
-def _gpu_neighbours(state: dict[str, Any]) -> list[dict[str, Any]]:
-    """The GPU's row; none without a GPU."""
+def _gpu_contention(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The row of the GPU, or no row without a GPU."""
     if (gpu := state.get("gpu")) is None:
         return []
     unseen = [words for key, words in GPU_SOURCES.items() if gpu.get(key) is None]
-    reason = gpu.get("unavailable") or f"the driver does not tell {', '.join(unseen)}"
+    reason = gpu.get("unavailable") or f"the driver does not report {', '.join(unseen)}"
     return [_row("contention (GPU)", not unseen, reason if unseen else f"NVML: {', '.join(GPU_SOURCES.values())}")]

@@ -1,4 +1,4 @@
-"""`imgbench explain`: how the verdicts of one row came about."""
+"""`imgbench explain`: how the verdicts on one row were reached."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def arguments(command: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Says in words how the verdicts of one row came about, of a paired run or of a stored comparison."""
+    """Explains how the verdicts on one row were reached, in a paired run or in a stored comparison."""
     if is_paired(options.run):
         from benches.cli.ab import explain
     else:

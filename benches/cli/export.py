@@ -18,21 +18,23 @@ from harness.types import Run
 
 def arguments(command: ArgumentParser) -> None:
     command.add_argument("run", type=Path, metavar="RUN", help="a run folder, or a folder of runs (its newest)")
-    command.add_argument("--format", required=True, choices=["csv", "parquet", "json", "pytest-benchmark"])
-    command.add_argument("--samples", action="store_true", help="a row a raw sample instead of a row a case")
+    command.add_argument(
+        "--format", required=True, choices=["csv", "parquet", "json", "pytest-benchmark"], help="format of the file"
+    )
+    command.add_argument("--samples", action="store_true", help="write a row for each raw sample instead of each case")
     command.add_argument("--out", type=Path, metavar="FILE", help="default: stdout (Parquet needs a file)")
 
 
 def run(options: Namespace) -> int:
     if options.out is None and "stdout" in options.closed:
-        raise UsageError("export: stdout is closed, so that the table would be lost; give --out FILE")
+        raise UsageError("export: stdout is closed, so the table would be lost; give --out FILE")
     measured = load_run(options.run)
     if options.format == "pytest-benchmark":
         return _export_benchmarks(measured, options)
     frame = frames.samples_frame(measured) if options.samples else frames.cases_frame(measured)
     if options.format == "parquet":
         if options.out is None:
-            raise UsageError("export: Parquet is binary; give it a file with --out FILE")
+            raise UsageError("export: Parquet is a binary format; give --out FILE")
         frames.flat(frame).to_parquet(options.out, index=False)
     else:
         text = frames.to_json(frame) if options.format == "json" else frames.to_csv(frame)
@@ -43,7 +45,7 @@ def run(options: Namespace) -> int:
 
 def _export_benchmarks(measured: Run, options: Namespace) -> int:
     if options.samples:
-        raise UsageError("export: --format pytest-benchmark holds the samples already; leave --samples out")
+        raise UsageError("export: --format pytest-benchmark already contains the samples; leave --samples out")
     try:
         document = reports.formats.benchmark_json.document(measured)
     except reports.formats.benchmark_json.NotInstalled as error:
@@ -54,13 +56,13 @@ def _export_benchmarks(measured: Run, options: Namespace) -> int:
 
 
 def _write(text: str, path: Path | None) -> int:
-    """To the file, whose path is said then, or to stdout."""
+    """Writes to the file and prints its path, or writes to stdout."""
     if path is None:
         shown = streams.escaped(text, sys.stdout)
         if shown != text:
             streams.complain(
-                f"imgbench: export: the encoding of stdout, {sys.stdout.encoding}, lacks characters of the table: they "
-                "are written as escapes (\\u00b7); --out FILE writes UTF-8"
+                f"imgbench: export: the encoding of stdout, {sys.stdout.encoding}, lacks characters of the table, "
+                "which are written as escapes (\\u00b7); --out FILE writes UTF-8"
             )
         streams.output().write(shown if shown.endswith("\n") else shown + "\n")
     else:

@@ -1,4 +1,4 @@
-"""`imgbench list`: what there is, as rows of the registries, for people and as JSON."""
+"""`imgbench list`: the entries of the registries, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.types import Metric
 from harness.units import format_value
 
 Row = dict[str, Any]
-# The modules that fill the registry of that name; what is not named here may need all of them.
+# The modules that fill each registry.
 FILLED_BY: Final = {
     "suites": ("harness.backends", "benches.models"),
     "models": ("benches.models",),
@@ -34,9 +34,9 @@ LISTED: Final = (
 
 
 def arguments(command: ArgumentParser) -> None:
-    command.add_argument("what", choices=LISTED)
-    add_device(command, "of backends: check on this device which precisions each of them runs (this imports torch)")
-    command.add_argument("--json", action="store_true")
+    command.add_argument("what", choices=LISTED, help="what to list")
+    add_device(command, "with backends: check which precisions each backend runs on this device (imports torch)")
+    command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: Namespace) -> int:
@@ -51,7 +51,7 @@ def run(options: Namespace) -> int:
 
 
 def rows(what: str, device: str | None = None) -> list[Row]:
-    """One mapping an entry of the registry named `what`, JSON types only."""
+    """One mapping per entry of the registry `what`, with JSON types only."""
     kinds = {
         "suites": _suites,
         "models": _models,
@@ -66,7 +66,7 @@ def rows(what: str, device: str | None = None) -> list[Row]:
 
 
 def for_people(what: str, found: list[Row]) -> list[Row]:
-    """The same rows with nested values in words."""
+    """The same rows, with nested values as text."""
     if what == "backends" and any("precisions" in r for r in found):
         return [
             {
@@ -181,7 +181,7 @@ def _backends() -> list[Row]:
 
 
 def _checked_backends(device: str) -> list[Row]:
-    """Every backend with its precisions: None for one that runs on `device`, else the reason why it does not."""
+    """Every backend with its precisions: None if the precision runs on `device`, else the reason."""
     from harness import backends
 
     found = []

@@ -30,7 +30,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], empty: str = "none") -> None:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Prints the verdicts that say something, the notes, and the comparison in one line."""
+    """Prints the table of verdicts, the notes, and the comparison in one line."""
     import reports.formats.terminal
 
     progress.console().print(reports.formats.terminal.verdicts(comparison))

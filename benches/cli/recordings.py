@@ -1,4 +1,4 @@
-"""`imgbench selftest --record` and `--recorded`: recordings of the machine's noise, and the error rates that they give.
+"""`imgbench selftest --record` and `--recorded`: recordings of the machine's noise, and the error rates on them.
 
 They need `baselines.detector`, which is part of a checkout of imgbench and not of the installed package.
 """
@@ -16,7 +16,7 @@ from baselines.detector.rules import RULES
 from baselines.detector.table import evaluate, markdown, summary
 from baselines.paired.decider import Recorder
 from baselines.verdict import FINE
-from benches.ab import driver as ab_room
+from benches.ab import driver
 from benches.cli.ab import asked_of, suite_of
 from benches.cli.printing import say
 from benches.cli.run_folders import new_folder
@@ -25,22 +25,22 @@ from harness.processes import progress
 
 
 def record(options: Namespace) -> int:
-    """One A/A run in which no row leaves early, added to the recording."""
+    """Measures one A/A run in which no row stops early, and adds it to the recording."""
     suite = suite_of(options)
     asked = replace(asked_of(options, suite, ("", ""), None, Path.cwd()), apart=options.apart)
     folder = new_folder(options.out, f"recording-{suite.name}")
     with storage.locked(folder), progress.status(progress.console()) as tell:
-        ab_room.measure(asked, folder, tell, Recorder)
+        driver.measure(asked, folder, tell, Recorder)
     path: Path = options.record
     found = recorded.from_run(folder, options.conditions)
     whole = recorded.joined([recorded.load(path), found]) if path.exists() else found
     recorded.save(whole, path)
-    say(f"{path}: {len(whole.blocks)} blocks, {_pairs(found)} pairs a group of them new ({folder})")
+    say(f"{path}: {len(whole.blocks)} processes in all, {_pairs(found)} new pairs per group ({folder})")
     return FINE
 
 
 def error_rates(options: Namespace) -> int:
-    """The table of error rates: our rule and those of other tools on resampled runs of a recording."""
+    """Prints the error rates of imgbench's rule and of other tools' rules on resampled runs of a recording."""
     recording = recorded.load(options.recorded)
     say(f"{options.recorded}: {recording.metadata.cpu}, {recording.metadata.conditions}; {_pairs(recording)} pairs")
     frame = evaluate(recording, RULES, runs=options.trials, ours=Ours(rounds=options.rounds))
@@ -49,7 +49,7 @@ def error_rates(options: Namespace) -> int:
 
 
 def _pairs(recording: Recording) -> int:
-    """Pairs of the group that has the fewest."""
+    """The number of pairs in the group with the fewest."""
     by_group = {
         group: len({b.pair for b in recording.blocks if b.group == group}) for group in recording.groups.values()
     }

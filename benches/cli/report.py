@@ -35,7 +35,7 @@ def run(options: Namespace) -> int:
 
 def _paired_report(options: Namespace) -> int:
     if len(options.runs) > 1:
-        raise UsageError("report: a paired run has a page of its own; give it alone")
+        raise UsageError("report: a paired run has its own page, so give no other run with it")
     from benches.ab import driver
     from benches.cli.ab import write_page
 

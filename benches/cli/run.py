@@ -23,7 +23,7 @@ from benches.cli.run_folders import REPORT_FILE, load_run, new_folder, run_folde
 from benches.failures import NotComparable, UsageError
 from benches.preload import libraries
 from harness import attempts, storage, weights
-from harness import suite as suite_room
+from harness import suite as suite_module
 from harness.causes import WORDS
 from harness.devices import unmeasured
 from harness.processes import progress
@@ -38,15 +38,22 @@ BROKEN = {"failed", "invalid", "timeout"}
 def arguments(command: ArgumentParser) -> None:
     command.add_argument("suite", nargs="?", metavar="SUITE", help="a built-in suite's name, or a YAML file")
     command.add_argument("--resume", type=Path, metavar="RUN", help="finish an interrupted run instead")
-    command.add_argument("--retry-failed", action="store_true", help="with --resume: also measure again what failed")
-    command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
-    command.add_argument("--only", metavar="AXIS=VALUE,...", help="measure only these cases; a|b allows several values")
-    add_device(command, "default: cuda where there is one, else cpu")
+    command.add_argument("--retry-failed", action="store_true", help="with --resume: also measure failed rows again")
     command.add_argument(
-        "--threads", type=positive, metavar="N", help="CPU threads (default: as many as cores and CPU quota allow)"
+        "--out", type=Path, default=Path("runs"), metavar="FOLDER", help="folder for run folders (runs)"
     )
-    command.add_argument("--replicates", type=positive, metavar="N", help="processes a case, instead of the suite's")
-    command.add_argument("--no-report", action="store_true", help="do not compare and write no report")
+    command.add_argument("--only", metavar="AXIS=VALUE,...", help="measure only these cases; a|b allows several values")
+    add_device(command, "default: cuda if there is a GPU, else cpu")
+    command.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="CPU threads (default: as many as the cores and the CPU quota allow)",
+    )
+    command.add_argument(
+        "--replicates", type=positive, metavar="N", help="processes per case, instead of the suite's number"
+    )
+    command.add_argument("--no-report", action="store_true", help="neither compare nor write a report")
     command.add_argument("--dry-run", action="store_true", help="print the cases and stop")
     add_store(command)
 
@@ -56,7 +63,7 @@ def run(options: Namespace) -> int:
     if (options.suite is None) == (options.resume is None):
         raise UsageError("run: give a SUITE, or --resume RUN")
     if options.retry_failed and not options.resume:
-        raise UsageError("run: --retry-failed measures again what failed in a run; give it with --resume RUN")
+        raise UsageError("run: --retry-failed measures the failed rows of a run again, so it needs --resume RUN")
     if options.resume:
         _refuse_with_resume(options)
     plugins = (*benches.PLUGINS, *benches.modules(options.plugin or ()))
@@ -107,10 +114,10 @@ def _measure(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
 
 
 def _refuse_with_resume(options: Namespace) -> None:
-    given = ("only", "device", "threads", "replicates", "dry_run")
-    asked = [f"--{name.replace('_', '-')}" for name in given if getattr(options, name)]
-    if asked:
-        raise UsageError(f"--resume goes on as the run was begun; it does not take {', '.join(asked)}")
+    names = ("only", "device", "threads", "replicates", "dry_run")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
+    if given:
+        raise UsageError(f"--resume continues a run with its own settings, so it does not take {', '.join(given)}")
 
 
 def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
@@ -131,10 +138,10 @@ def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
         here = collect_environment(workers, stored.environment["device"], stored.environment["threads"])
         differ = [str(reason) for reason in changed(here, stored.environment)]
         if stored.environment.get("sources") not in (None, source_digests((*OURS, *plugins))):
-            differ.append("the source is not that which the run was begun with")
+            differ.append("the source code has changed since the run began")
         if differ:
-            raise NotComparable(f"the conditions are not those that the run was begun under: {'; '.join(differ)}")
-        storage.write_header(folder, stored)  # this adds the weight folders to an older run's header
+            raise NotComparable(f"the conditions have changed since the run began: {'; '.join(differ)}")
+        storage.write_header(folder, stored)  # adds the folders of weights to the header of an older run
         return _sweep(stored, workers, plugins, retry_failed=options.retry_failed)
 
 
@@ -151,7 +158,8 @@ def _sweep(started: Run, workers: Workers, plugins: tuple[str, ...], *, retry_fa
 
 
 def environment_words(run: Run) -> str | None:
-    """One line: how many rows failed because of the environment, why, and how to resume; None if there are none."""
+    """One line with the number of rows that failed because of the environment, the causes, and how to resume; None if
+    there are none."""
     found = [m for m in run.measurements if attempts.of_environment(m)]
     if not found:
         return None
@@ -159,14 +167,14 @@ def environment_words(run: Run) -> str | None:
     what = "; ".join(dict.fromkeys(WORDS[m.cause] for m in found if m.cause is not None))
     return (
         f"{rows} row{'' if rows == 1 else 's'} failed because of the environment, not the code under test ({what}): "
-        f"fix that, then resume with: imgbench run --resume {shlex.quote(str(run.folder))}"
+        f"fix the cause, then resume with: imgbench run --resume {shlex.quote(str(run.folder))}"
     )
 
 
 def _chosen_suite(options: Namespace) -> Suite:
     chosen = suites.find(options.suite)
     if options.only:
-        chosen = replace(chosen, cases=suite_room.only(chosen.cases, options.only))
+        chosen = replace(chosen, cases=suite_module.only(chosen.cases, options.only))
     if options.replicates:
         chosen = replace(chosen, protocol=replace(chosen.protocol, replicates=options.replicates))
     return chosen

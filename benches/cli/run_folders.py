@@ -1,6 +1,6 @@
 """Run folders as a command line names them: a new one, a given one, or the newest one in a folder of runs.
 
-The newest is the one whose header says so: copies and downloaded artefacts of CI have the times of their copying.
+The newest run is the one whose header has the latest time, because the files of a copy have the time of the copying.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHOWN = 3  # problems of a run that are listed; the rest are counted
 
 
 def new_folder(root: Path, name: str) -> Path:
-    """A new, empty run folder below `root`, which no other command has too."""
+    """Makes a new, empty run folder below `root`, which no other command uses."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     root.mkdir(parents=True, exist_ok=True)
     number = 0
@@ -39,8 +39,8 @@ def run_folder(path: Path) -> Path:
     if found is None and is_paired(path):
         folder = paired_folder(path)
         raise UsageError(
-            f"{folder} is a paired run (imgbench ab made it): imgbench report writes its page, imgbench explain "
-            "RUN ROW says how a row was decided, imgbench replay decides again"
+            f"{folder} is a paired run of imgbench ab: imgbench report writes its page, imgbench explain RUN ROW "
+            "explains the decision on a row, and imgbench replay decides again"
         )
     if found is None:
         raise storage.UnreadableRun(f"{path} is not a run folder: it has no {storage.RUN_FILE}")
@@ -58,7 +58,7 @@ def load_run(path: Path) -> Run:
 
 
 def is_paired(path: Path) -> bool:
-    """Whether a RUN is a paired one; of a folder of runs its newest run counts."""
+    """Whether a RUN is a paired run. In a folder of runs, its newest run counts."""
     here = [name for name in (storage.RUN_FILE, paired_run.HEADER_FILE) if (path / name).exists()]
     found = path if here else _newest(path, storage.RUN_FILE, paired_run.HEADER_FILE)
     return found is not None and (found / paired_run.HEADER_FILE).exists()
@@ -79,14 +79,14 @@ def _newest(root: Path, *headers: str) -> Path | None:
 
 
 def _age(header: Path) -> tuple[str, int, str]:
-    """Sorts the runs of one second by their names, whose numbers grow: gate-…-9 before gate-…-10."""
+    """A sort key by age. Runs of the same second are sorted by the number in their names: gate-…-9 before gate-…-10."""
     name = header.parent.name
     return _created(header), len(name), name
 
 
 def _created(header: Path) -> str:
-    """When the run began, ISO 8601 in UTC. One that cannot be read takes the file's time: it is refused if it is the
-    newest, and not passed over."""
+    """When the run began, ISO 8601 in UTC. An unreadable header gets the time of its file, so that an unreadable newest
+    run is refused and not skipped."""
     try:
         created = strict_json.read(header).get("created")
     except (OSError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""`imgbench selftest`: trials of the gate, and the error rates that they give."""
+"""`imgbench selftest`: trials of the gate, and the error rates that result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import benches
 import reports.formats.terminal
 from baselines.verdict import FINE, Comparison
-from benches import selftest as room
+from benches import selftest as gate_trials
 from benches.cli.ab import asked_of, measured, suite_of
 from benches.cli.arguments import add_device, count, positive
 from benches.cli.decisions import COMPARISON_FILE
@@ -28,34 +28,50 @@ from reports.formats import comparison_json
 def arguments(command: ArgumentParser) -> None:
     command.add_argument("suite", nargs="?", default="gate", metavar="SUITE", help="default: gate")
     command.add_argument(
-        "--trials", type=count, default=1, metavar="N", help="runs of each plan (1; 0: count the kept ones)"
+        "--trials", type=count, default=1, metavar="N", help="runs of each plan (1; 0 only counts the stored trials)"
     )
-    command.add_argument("--history", type=Path, metavar="FILE", help="keep the trials here, and count those of before")
-    command.add_argument("--record", type=Path, metavar="FILE", help="one A/A run in full, added to this recording")
-    command.add_argument("--conditions", default="", metavar="TEXT", help="what else the machine did, for --record")
-    command.add_argument("--recorded", type=Path, metavar="FILE", help="simulate N runs resampled from this recording")
     command.add_argument(
-        "--rounds", type=positive, default=32, metavar="N", help="budget of a resampled run: pairs of every row (32)"
+        "--history", type=Path, metavar="FILE", help="append the trials to this file, and count all that it has"
     )
-    command.add_argument("--apart", action="store_true", help="a fork server for each arm, as two git refs have")
-    command.add_argument("--plan", action="append", metavar="PLAN", help=f"default: {', '.join(room.PLANS)}")
-    command.add_argument("--rows", type=positive, default=1, metavar="N", help="slow rows of a planted run (1)")
-    command.add_argument("--budget", default="5m", metavar="TIME", help="of each run (5m)")
-    command.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where run folders go (runs)")
-    command.add_argument("--only", metavar="AXIS=VALUE,...", help="only these cases; a|b allows several values")
-    add_device(command, "default: cuda where there is one, else cpu")
     command.add_argument(
-        "--threads", type=positive, metavar="N", help="CPU threads (default: one fewer than cores and CPU quota allow)"
+        "--record", type=Path, metavar="FILE", help="measure one full A/A run and add it to this recording"
+    )
+    command.add_argument("--conditions", default="", metavar="TEXT", help="with --record: what else ran on the machine")
+    command.add_argument(
+        "--recorded", type=Path, metavar="FILE", help="simulate --trials runs, resampled from this recording"
+    )
+    command.add_argument(
+        "--rounds", type=positive, default=32, metavar="N", help="pairs of each row in a resampled run (32)"
+    )
+    command.add_argument("--apart", action="store_true", help="start a fork server for each arm, as for two git refs")
+    command.add_argument(
+        "--plan",
+        action="append",
+        metavar="PLAN",
+        help=f"what to plant; may be repeated (default: {', '.join(gate_trials.PLANS)})",
+    )
+    command.add_argument("--rows", type=positive, default=1, metavar="N", help="slowed-down rows in each run (1)")
+    command.add_argument("--budget", default="5m", metavar="TIME", help="time limit of each run (5m)")
+    command.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="FOLDER", help="folder for run folders (runs)"
+    )
+    command.add_argument("--only", metavar="AXIS=VALUE,...", help="measure only these cases; a|b allows several values")
+    add_device(command, "default: cuda if there is a GPU, else cpu")
+    command.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="CPU threads (default: one fewer than the cores and the CPU quota allow)",
     )
 
 
 def run(options: Namespace) -> int:
-    """Runs the trials, records noise, or simulates runs of recorded noise; the exit code is 0 whatever was found."""
+    """Runs the trials, records noise, or simulates runs of recorded noise; the exit code is 0 for any error rates."""
     how = [name for name in ("record", "recorded") if getattr(options, name)]
     if options.trials == 0 and not options.history:
-        raise UsageError("selftest: --trials 0 counts the trials that --history FILE keeps; give it")
+        raise UsageError("selftest: --trials 0 counts the trials of --history FILE, so it needs that option")
     if len(how) > 1:
-        raise UsageError("selftest: --record measures, and --recorded reads what was recorded; give one of them")
+        raise UsageError("selftest: --record measures and --recorded reads a recording; give only one of them")
     if how:
         return _recordings(options)
     benches.load_plugins()
@@ -63,10 +79,11 @@ def run(options: Namespace) -> int:
 
 
 def _recordings(options: Namespace) -> int:
-    """Records noise, or simulates runs of recorded noise. Raises UsageError where the package lacks the study."""
+    """Records noise, or simulates runs of recorded noise. Raises UsageError if the installed package lacks the
+    study."""
     if importlib.util.find_spec("baselines.detector") is None:
         raise UsageError(
-            "selftest: --record and --recorded need a checkout of imgbench: the installed package does not have the "
+            "selftest: --record and --recorded need a checkout of imgbench: the installed package does not contain the "
             "study of the gate's error rates"
         )
     from benches.cli import recordings
@@ -80,29 +97,29 @@ def _recordings(options: Namespace) -> int:
 def _trials(options: Namespace) -> int:
     suite = suite_of(options)
 
-    def measure(arm: str) -> tuple[Comparison, room.Conditions]:
+    def measure(arm: str) -> tuple[Comparison, gate_trials.Conditions]:
         asked = replace(asked_of(options, suite, ("", arm), None, Path.cwd()), apart=options.apart)
         folder = new_folder(options.out, f"selftest-{suite.name}")
         began = perf_counter()
         decided = measured(asked, folder)
         elapsed, found = perf_counter() - began, decided.comparison
         storage.write_atomically(folder / COMPARISON_FILE, comparison_json.text(found))
-        say(f"{arm or room.NOTHING}: {reports.formats.terminal.headline(found)}  ({folder})")
+        say(f"{arm or gate_trials.NOTHING}: {reports.formats.terminal.headline(found)}  ({folder})")
         return found, _conditions(decided.decider.run, elapsed)
 
-    found = room.stored(options.history) if options.history else []
-    plans = options.plan or room.PLANS
-    for trial in room.trials(plans, options.trials, suite.cases, measure, tuple(found), options.rows):
+    found = gate_trials.stored(options.history) if options.history else []
+    plans = options.plan or gate_trials.PLANS
+    for trial in gate_trials.trials(plans, options.trials, suite.cases, measure, tuple(found), options.rows):
         found.append(trial)
         if options.history:
-            room.append(options.history, trial)
-    say("\n".join([room.line(found), *room.details(found)]))
+            gate_trials.append(options.history, trial)
+    say("\n".join([gate_trials.line(found), *gate_trials.details(found)]))
     return FINE
 
 
-def _conditions(run: paired_run.PairedRun, elapsed_s: float) -> room.Conditions:
+def _conditions(run: paired_run.PairedRun, elapsed_s: float) -> gate_trials.Conditions:
     environment: Mapping[str, Any] = run.environment
-    return room.Conditions(
+    return gate_trials.Conditions(
         created=run.created,
         cpu=str(environment["cpu"]["model"]),
         cores=int(environment["cpu"]["cores_allowed"]),

@@ -28,7 +28,7 @@ from typing import Any, Final, Literal
 from harness.types import Protocol
 
 BUDGET_S: Final = 455.0  # the last row is stopped here
-LAST_S: Final = 470.0  # whatever hangs, the check ends here and keeps what it has measured
+LAST_S: Final = 470.0  # the check ends here even if a process hangs, and keeps what it has measured
 ROW_TIMEOUT_S: Final = 120.0  # for one row: a quarter of the whole time
 LEAST_S: Final = 15.0  # no row except a control is started with less time than this
 QUICK: Final = Protocol(
@@ -49,7 +49,7 @@ Result = Literal["ok", "FAILED", "left out"]
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One line of the table. `figures` are for the record that is kept."""
+    """One line of the table. `figures` are only written to the record."""
 
     what: str
     result: Result
@@ -59,13 +59,13 @@ class Check:
 
 
 class LeftOut(Exception):
-    """What a check needs is not here."""
+    """A check cannot run because something that it needs is missing; `str()` is the reason."""
 
 
-Found = tuple[str, dict[str, Any]]  # what was seen, in words and in figures
+Found = tuple[str, dict[str, Any]]  # what a check measured, as a sentence and as figures
 
 
 def expect(holds: bool, otherwise: str) -> None:
-    """Raises AssertionError with `otherwise` unless `holds`; unlike assert it also does under -O."""
+    """Raises AssertionError with `otherwise` unless `holds`. Unlike assert, it also does so under -O."""
     if not holds:
         raise AssertionError(otherwise)

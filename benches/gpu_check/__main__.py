@@ -25,14 +25,18 @@ HUNG: Final = "a process did not end in time and could not be killed"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs everything, or with --verify judges a record."""
+    """Runs everything, or with --verify derives the verdict of a record."""
     parser = argparse.ArgumentParser(
         prog="gpu-check", description=gpu_check.__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="where the record goes")
-    parser.add_argument("--verify", type=Path, metavar="FILE", help="judge this record; needs neither GPU nor torch")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="with --verify: write the record's page here")
-    parser.add_argument("--commit", help="the commit to record, for a copy of the code without .git")
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="folder for the record (runs)")
+    parser.add_argument(
+        "--verify", type=Path, metavar="FILE", help="derive the verdict of this record; needs neither a GPU nor torch"
+    )
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="with --verify: write the page of the record to this file"
+    )
+    parser.add_argument("--commit", help="commit to write into the record, for a copy of the code without .git")
     options = parser.parse_args(arguments)
     return verify(options.verify, options.page) if options.verify else measure(options.out, options.commit)
 
@@ -45,14 +49,14 @@ def verify(path: Path, page: Path | None = None) -> int:
     except Unreadable as error:
         tell(str(error))
         return verdict.NO_GPU
-    judged = verdict.judged(found)
+    decided = verdict.decide(found)
     if page is not None:
-        tell(paged(page, found, judged))
-    tell(*map(line, judged.found), *ending(judged, found))
-    return judged.code
+        tell(paged(page, found, decided))
+    tell(*map(line, decided.found), *ending(decided, found))
+    return decided.code
 
 
-def paged(path: Path, found: record.Record, judged: verdict.Verdict) -> str:
+def paged(path: Path, found: record.Record, decided: verdict.Verdict) -> str:
     """Writes the page. Returns a line that says where it is, or which package of a report is missing."""
     import benches
 
@@ -61,7 +65,7 @@ def paged(path: Path, found: record.Record, judged: verdict.Verdict) -> str:
     except ModuleNotFoundError as error:
         return f"no page: {error.name} is not installed"
     benches.load_plugins()
-    page.write(path, found, judged)
+    page.write(path, found, decided)
     return f"page      {path}"
 
 
@@ -76,13 +80,13 @@ def line(check: Check) -> str:
     return f"{check.result:<8}  {check.what}: {check.detail}{seconds}"
 
 
-def ending(judged: verdict.Verdict, found: record.Record) -> Iterator[str]:
+def ending(decided: verdict.Verdict, found: record.Record) -> Iterator[str]:
     """The lines below the table: published figures, what failed, what is missing, the verdict."""
     yield from (f"published  {text}" for text in published.lines(found))
-    yield from (f"failed    {text}" for text in judged.failed)
-    yield from (f"missing   {text}" for text in judged.missing)
+    yield from (f"failed    {text}" for text in decided.failed)
+    yield from (f"missing   {text}" for text in decided.missing)
     elapsed = "" if found.end is None else f", in {found.end['elapsed_s']:.0f} s"
-    yield f"{judged.line}{elapsed}"
+    yield f"{decided.line}{elapsed}"
 
 
 def measure(out: Path, commit: str | None = None) -> int:
@@ -103,7 +107,7 @@ def measure(out: Path, commit: str | None = None) -> int:
 
 def _measured(out: Path, commit: str | None, began: float, writers: list[Writer], last: threading.Timer) -> int:
     import benches
-    from benches.gpu_check import header, long_work, plain_vit  # noqa: F401  # their models are in every worker
+    from benches.gpu_check import header, long_work, plain_vit  # noqa: F401  # so that every worker has their models
     from benches.gpu_check.plan import everything
     from benches.gpu_check.rows import PLUGINS, Bench
     from benches.preload import libraries
@@ -130,7 +134,7 @@ def _measured(out: Path, commit: str | None, began: float, writers: list[Writer]
         capability = reply.value["capability"]
         reason = run(bench, (int(capability[0]), int(capability[1])))
         if not writer.close(perf_counter() - began, reason):
-            threading.Event().wait()  # the last resort has begun, and ends the program
+            threading.Event().wait()  # `give_up` has closed the record and ends the program
         last.cancel()
         return conclude(writer)
 
@@ -176,7 +180,7 @@ def run(bench: Any, capability: tuple[int, int]) -> str | None:
 
 
 def say_row(row: Row) -> None:
-    """Prints a row with its result. Controls are judged as laws, at the end."""
+    """Prints a row with its result. The laws decide on controls at the end."""
     if row.name in controls.EXPECTED:
         tell(f"{'control':<8}  {row.name}: {row.measurement.status} {row.measurement.reason or ''}")
     else:
@@ -184,27 +188,26 @@ def say_row(row: Row) -> None:
 
 
 def conclude(writer: Writer, page: bool = True) -> int:
-    """Packs the record, prints what was not printed yet, and returns the exit code. The page comes last, when
-    everything else is written."""
+    """Packs the record, prints what was not printed yet, and returns the exit code. The page is written last."""
     packed = writer.path.with_suffix(".json.gz")
     writer.pack(packed)
     found = record.read(packed)
-    judged = verdict.judged(found)
+    decided = verdict.decide(found)
     told = {*found.checks, *found.rows} - {*controls.EXPECTED}
-    laws = [check for check in judged.found if check.what not in told]
-    tell(*map(line, laws), f"record    {packed}", *ending(judged, found))
+    laws = [check for check in decided.found if check.what not in told]
+    tell(*map(line, laws), f"record    {packed}", *ending(decided, found))
     if page:
-        tell(paged(writer.path.with_suffix(".html"), found, judged))
-    return judged.code
+        tell(paged(writer.path.with_suffix(".html"), found, decided))
+    return decided.code
 
 
 def give_up(writers: list[Writer], elapsed_s: Callable[[], float], leave: Callable[[int], Any] = os._exit) -> None:
-    """Runs in a separate thread when the time is over. It ends the program, whatever the program waits for: with the
-    verdict of the record, or without a verdict where no GPU has answered yet and there is no record."""
+    """Ends the program when the time is over; runs in a separate thread. It prints the verdict of the record if there
+    is a record, which begins when a GPU has answered."""
     code = verdict.CODES["INCOMPLETE"]
     try:
         if not writers:
-            tell(f"INCOMPLETE: {HUNG}, before there was a record, in {elapsed_s():.0f} s")
+            tell(f"INCOMPLETE: {HUNG}; there is no record after {elapsed_s():.0f} s")
         elif writers[0].close(elapsed_s(), HUNG):
             code = conclude(writers[0], page=False)
         for child in multiprocessing.active_children():
@@ -223,8 +226,8 @@ def fresh(path: Path) -> Path:
 
 
 def end(run: Callable[[], int]) -> NoReturn:
-    """Ends the program with the code of `run()`; a child that hangs in the driver, where no signal reaches it, is not
-    waited for."""
+    """Ends the program with the code of `run()`. It does not wait for a child process that hangs in the driver, which
+    no signal can end."""
     streams.prepare()
     try:
         code = run()

@@ -1,4 +1,4 @@
-"""One process that measures rows of one model in several compile modes, one after another, as a block of `ab` does."""
+"""One process that measures rows of one model in several compile modes in turn, as a process of `ab` does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cases(capability: tuple[int, int]) -> tuple[Case, ...]:
 
 
 def measure(bench: Bench, capability: tuple[int, int], until_s: float) -> None:
-    """One process that measures rows of several compile modes, one after another."""
+    """Measures the rows of `cases` in one process and records them."""
     allowed_s = min(ROW_TIMEOUT_S, until_s - bench.elapsed_s)
     if allowed_s < LEAST_S:
         bench.writer.block((), SPENT)

@@ -21,7 +21,7 @@ from harness.types import Case, Suite
 SLOWDOWN: Final = "busy=0.1"
 SPENT: Final = "no time was left"
 SEED: Final = 0
-# Energy is measured elsewhere. Windows of this length make the preflight of `benches.ab.driver` leave it out.
+# Other rows measure energy. The preflight of `benches.ab.driver` leaves energy out if its windows are this long.
 PROTOCOL: Final = replace(QUICK, energy_window_s=PAIRED_S)
 
 

@@ -17,8 +17,8 @@ HUNGRY_BATCH: Final = 2**14  # its activation has 2**30 elements: 4 GiB in fp32,
 
 
 def hungry(case: Case) -> Workload:
-    """(N, 64) -> (N, 10) by a hidden layer of 65,536: 4 GiB of activation in fp32 at HUNGRY_BATCH. Two products with
-    nothing between them are calls of cuBLAS alone: inductor compiles no Triton kernel before the memory runs out."""
+    """(N, 64) -> (N, 10) by a hidden layer of 65,536: 4 GiB of activation in fp32 at HUNGRY_BATCH. Two adjacent
+    products only call cuBLAS, so inductor compiles no Triton kernel before the memory runs out."""
     from torch import nn
 
     return _workload(case, nn.Sequential(nn.Linear(WIDTH, HUNGRY_WIDTH), nn.Linear(HUNGRY_WIDTH, 10)))
@@ -59,13 +59,13 @@ def uncapturable(case: Case) -> Workload:
 
 @functools.cache
 def _doubled() -> Any:
-    """An operator x -> 2 x with torch's own mark of what may not be in a CUDA graph."""
+    """An operator x -> 2 x with torch's tag for what must not be in a CUDA graph."""
     import torch
 
     def doubled(x: torch.Tensor) -> torch.Tensor:
         return x * 2.0
 
-    # The annotations above are text here, from which torch cannot infer the schema.
+    # torch cannot infer the schema, because the annotations are strings in this module.
     operator = torch.library.custom_op(
         "imgbench_check::doubled",
         doubled,

@@ -1,7 +1,8 @@
-"""Negative controls: rows that must fail, each in the expected way. A check that never fails proves nothing.
+"""Negative controls: rows that must fail, each in the expected way. Without them, a check that cannot fail would go
+unnoticed.
 
-out of memory   a network whose activation does not fit beside a process that holds the GPU's memory: status `oom`
-the row after   the next row, when that memory is free again: ok
+out of memory   a network whose activation does not fit, because another process holds the GPU's memory: status `oom`
+the row after   the next row, after that memory is free again: ok
 .item()         a network that reads a value back: CUDA cannot capture it, so `cuda_graphs` must not be ok
 partial         a network with an operator that inductor leaves out of CUDA graphs: `torch_compile_reduce_overhead`
                 cannot capture it as a whole, and must not be ok

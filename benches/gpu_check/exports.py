@@ -1,5 +1,5 @@
-"""The ONNX file that the rows of ONNX Runtime and TensorRT share. It is exported while the GPU measures its own peaks,
-clocks and energy, which work on idle cores cannot disturb."""
+"""The ONNX file that the rows of ONNX Runtime and TensorRT share. It is exported while the peaks, clocks and
+energy of the GPU are measured, which work on idle CPU cores does not affect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ sentences({EXPORTED.kind: lambda: "the files are exported; this backend runs not
 
 
 def export(bench: Bench, until_s: float) -> None:
-    """Exports ViT-B/16 in fp16. A failure is recorded here, and it recurs in the rows that need the file."""
+    """Exports ViT-B/16 in fp16 and records the result. If the export fails, the rows that need the file fail, too."""
     start = perf_counter()
     case = vit().with_(backend="check_export", precision="fp16")
     job = bench.job(case, (), max(1.0, until_s - bench.elapsed_s))

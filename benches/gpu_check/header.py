@@ -1,4 +1,5 @@
-"""The header of a record: the conditions of the check. It is collected in a worker, since that touches the device."""
+"""The header of a record: the conditions of the check. It is collected in a worker, because it initialises the
+device."""
 
 from __future__ import annotations
 
@@ -7,12 +8,13 @@ import subprocess
 from typing import Any, Final
 
 SMI_TIMEOUT_S: Final = 15
-# In `nvidia-smi -q`: what identifies the individual board. A record does not contain it.
+# Lines of `nvidia-smi -q` that identify the individual board. A record does not contain them.
 PRIVATE: Final = re.compile(r"^\s+(Serial Number|Board ID|Board Part Number|GPU PDI)\s*:.*\n", re.MULTILINE)
 
 
 def collect(_argument: object = None, _report: object = None) -> dict[str, Any] | str:
-    """Environment, compute capability, L2 size and the text of `nvidia-smi -q`; or why there is no GPU to check."""
+    """Environment, compute capability, L2 size and the text of `nvidia-smi -q`; or the reason why there is no GPU to
+    check."""
     import torch
 
     from harness.causes import one_line
@@ -37,7 +39,8 @@ def collect(_argument: object = None, _report: object = None) -> dict[str, Any] 
 
 
 def nvidia_smi(uuid: str | None) -> str:
-    """What `nvidia-smi -q` prints about this GPU, without processes and serial numbers; or why it prints nothing."""
+    """What `nvidia-smi -q` prints about this GPU, without processes and serial numbers; or the reason why it prints
+    nothing."""
     command = ["nvidia-smi", "-q", *(["-i", uuid] if uuid else [])]
     try:
         done = subprocess.run(

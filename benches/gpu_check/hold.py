@@ -1,4 +1,4 @@
-"""Holds nearly all memory of the GPU, so that a row that needs more than the rest runs out of it."""
+"""Holds nearly all memory of the GPU, so that a row that needs more than what is left runs out of memory."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from harness.timing import Timer
 
 WINDOW_S: Final = 2.0
 LONGEST_S: Final = 5.0
-PERIODS: Final = 50  # of the counter: an error of one step is then 2 %
+PERIODS: Final = 50  # of the counter: one update more or less is then an error of 2 %
 SETTLE_S: Final = 1.2  # the average power of Hopper is a mean over one second
 
 

@@ -1,7 +1,7 @@
 """What must hold across the rows of any GPU, whatever its speed. Each law is one function of a record.
 
 A law fails where a row contradicts it. It is left out where a row that must run lacks a figure that the law needs. Laws
-ignore rows that are not ok, because those are reported themselves.
+ignore rows that are not ok, because the table reports those.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SHOWN: Final[Mapping[str, re.Pattern[str]]] = {
     "tf32": re.compile(r"tf32|tensorop_s1688"),
     "fp32": re.compile(r"sgemm|simt|f32f32_f32|_f32_|ffma"),
 }
-UNTOLD: Final = re.compile(r"^cudnn_generated_")  # cuDNN names its attention in bf16 with f16, too
+UNCLEAR: Final = re.compile(r"^cudnn_generated_")  # cuDNN also names its bf16 attention with f16
 BITS: Final[Mapping[str, int]] = {"fp8": 8, "int8": 8, "bf16": 16, "fp16": 16, "tf32": 19, "fp32": 32}
 QUANTISED: Final = ("int8", "fp8")
 TENSORRT: Final = ("tensorrt", "onnxruntime_tensorrt")
@@ -47,9 +47,9 @@ NOTHING_SHOWN: Final = "no kernel's name shows the precision"
 
 def bound(record: Record) -> Check:
     """No row is faster than its roofline bound: the larger of its FLOPs divided by the measured GEMM peak, and the
-    bytes of its weights beyond the size of the L2 divided by the measured copy bandwidth. The timer did not wait for a
-    row that is faster. FLOPs are those of direct convolutions; Winograd's algorithm could need fewer in a network that
-    consists mostly of convolutions."""
+    bytes of its weights beyond the size of the L2 divided by the measured copy bandwidth. If a row is faster, the timer
+    did not wait for its work. FLOPs are those of direct convolutions; Winograd's algorithm could need fewer in a
+    network that consists mostly of convolutions."""
     peaks, bandwidth = _figures(record, "GEMM peaks"), _figures(record, "copy bandwidth").get("bytes_per_s")
     held: dict[str, float] = {}
 
@@ -102,7 +102,7 @@ def loops(record: Record) -> Check:
 def kernel_time(record: Record) -> Check:
     """The profiled kernels take at most the time between two CUDA events around them (`kernel_event_s`) or, where that
     is missing, around an iteration of the samples. Backends outside ONE_STREAM may run kernels concurrently, so their
-    share is shown but not judged."""
+    share is shown and cannot fail."""
     shares: dict[str, float] = {}
 
     def part(row: Row) -> str | None:
@@ -127,14 +127,14 @@ def kernel_names(record: Record) -> Check:
     shows its own precision. Nothing is shown, which is not a failure, in two cases: the names give no precision or only
     precisions as narrow as the row's own; or products with unknown names take more time than the wide ones (in a
     quantised row, whose other products are wide, any time), since they may be in the row's own precision.
-    int8_weight_only multiplies in its wide precision and is not judged. Only an eager row must show a precision,
+    int8_weight_only multiplies in its wide precision and is not checked. Only an eager row must show a precision,
     because the names of Triton's and Myelin's kernels give none.
     """
     wide: dict[str, str] = {}
 
     def part(row: Row) -> str | None:
         if row.measurement.case.precision.startswith("int8_weight_only"):
-            return "not judged"
+            return "not checked"
         own, seconds = family(row), by_precision(row.measurement.facts.get("kernels"))
         shown = ", ".join(sorted(filter(None, seconds), key=lambda name: -seconds[name]))
         if own in seconds:
@@ -150,7 +150,7 @@ def kernel_names(record: Record) -> Check:
 
 
 def family(row: Row) -> str:
-    """What the names of a row's products must show."""
+    """The precision that the kernel names of a row's products must show."""
     precision = row.measurement.case.precision
     return next((name for name in QUANTISED if precision.startswith(name)), precision)
 
@@ -167,7 +167,7 @@ def by_precision(kernels: Any) -> dict[str, float]:
 
 
 def _shown(name: str) -> str:
-    if UNTOLD.search(name):
+    if UNCLEAR.search(name):
         return ""
     return next((precision for precision, pattern in SHOWN.items() if pattern.search(name)), "")
 
@@ -175,39 +175,39 @@ def _shown(name: str) -> str:
 def tf32(record: Record) -> Check:
     """TF32 changes the output and is faster. A switch without effect would give the same output in the same time."""
 
-    def judge(wide: Row, narrow: Row) -> tuple[bool, str]:
+    def decide(wide: Row, narrow: Row) -> tuple[bool, str]:
         hashes = [row.measurement.facts.get("output_hash") for row in (wide, narrow)]
         if None in hashes:
             raise KeyError("output_hash")
         differ = hashes[0] != hashes[1]
         slow, fast = _latency(wide), _latency(narrow)
-        words = f"{'other' if differ else 'the same'} output, {_ms(slow)} in fp32, {_ms(fast)} in tf32"
+        words = f"{'a different' if differ else 'the same'} output, {_ms(slow)} in fp32, {_ms(fast)} in tf32"
         return differ and fast < slow, words
 
     if record.capability < must_run.AMPERE:
-        return Check(what=must_run.TF32, result="left out", detail="TF32 needs compute capability 8.0 or newer")
-    return _pair(record, must_run.TF32, must_run.VIT_FP32, must_run.VIT_TF32, judge)
+        return Check(what=must_run.TF32, result="left out", detail="TF32 needs compute capability 8.0 or higher")
+    return _pair(record, must_run.TF32, must_run.VIT_FP32, must_run.VIT_TF32, decide)
 
 
 def graphs(record: Record) -> Check:
     """A CUDA graph at batch 1 is not slower than eager, since a replay does not wait for launches."""
 
-    def judge(eager: Row, replayed: Row) -> tuple[bool, str]:
+    def decide(eager: Row, replayed: Row) -> tuple[bool, str]:
         slow, fast = _latency(eager), _latency(replayed)
         return fast <= GRAPHS_TOLERANCE * slow, f"{_ms(slow)} in eager, {_ms(fast)} replayed"
 
-    return _pair(record, must_run.GRAPHS, must_run.VIT_ONE, must_run.GRAPHS_ONE, judge)
+    return _pair(record, must_run.GRAPHS, must_run.VIT_ONE, must_run.GRAPHS_ONE, decide)
 
 
 def memory(record: Record) -> Check:
     """The peak of allocated memory of one network and batch, in 16 bits and in fp32."""
 
-    def judge(wide: Row, narrow: Row) -> tuple[bool, str]:
+    def decide(wide: Row, narrow: Row) -> tuple[bool, str]:
         wide_b, narrow_b = (row.measurement.samples["peak_allocated_bytes"][0] for row in (wide, narrow))
         name = narrow.measurement.case.precision
         return narrow_b < wide_b, f"{wide_b / 2**20:.0f} MiB in fp32, {narrow_b / 2**20:.0f} MiB in {name}"
 
-    return _pair(record, must_run.MEMORY, must_run.VIT_FP32, must_run.VIT, judge)
+    return _pair(record, must_run.MEMORY, must_run.VIT_FP32, must_run.VIT, decide)
 
 
 LAWS: Final[tuple[Callable[[Record], Check], ...]] = (bound, loops, kernel_time, kernel_names, tf32, graphs, memory)
@@ -220,7 +220,8 @@ def _law(
     wrong: Callable[[Row], bool],
     not_shown: str,
 ) -> Check:
-    """The law over every row that is ok. `part` gives what a row shows, in words, or None where it shows nothing."""
+    """Checks the law on every row that is ok. `part` returns what a row shows, in words, or None if it shows
+    nothing."""
     needed = must_run.rows(record.capability)
     shown = {row.name: (row, part(row)) for row in _measured(record)}
     told = {name: (row, words) for name, (row, words) in shown.items() if words is not None}
@@ -234,13 +235,13 @@ def _law(
     return Check(what=name, result="ok", detail=", ".join(f"{row.name} {words}" for row, words in told.values()))
 
 
-def _pair(record: Record, name: str, first: str, second: str, judge: Callable[[Row, Row], tuple[bool, str]]) -> Check:
-    """The law of two rows. It is left out where one of them is not ok, or lacks a figure."""
+def _pair(record: Record, name: str, first: str, second: str, decide: Callable[[Row, Row], tuple[bool, str]]) -> Check:
+    """Checks the law on two rows. It is left out if one of them is not ok or lacks a figure."""
     measured = {row.name: row for row in _measured(record)}
     if absent := [row for row in (first, second) if row not in measured]:
         return Check(what=name, result="left out", detail=f"not measured: {', '.join(absent)}")
     try:
-        holds, words = judge(measured[first], measured[second])
+        holds, words = decide(measured[first], measured[second])
     except (KeyError, IndexError) as error:
         return Check(what=name, result="left out", detail=f"a row has no {error}")
     return Check(what=name, result="ok" if holds else "FAILED", detail=words)

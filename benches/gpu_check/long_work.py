@@ -1,7 +1,7 @@
 """The model of the paired run: an iteration that keeps any GPU busy for more than 10 ms, in a process that starts fast.
 
-A slow-down is planted by waiting for each iteration and then for a share of its time. Waiting costs some 0.02 ms of
-launches that do not run ahead: two thousandths of such an iteration, and a tenth of one of a small network.
+A slow-down is planted by waiting for each iteration and then for a share of its time. Waiting costs about 0.02 ms,
+because launches no longer run ahead. That is 0.2 % of such an iteration, and 10 % of an iteration of a small network.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def workload(case: Case, width: int, steps: int) -> Workload:
 
 
 def long_network(width: int, steps: int) -> Any:
-    """The module. The norm keeps the size of what is added up over the steps."""
+    """The module. The norm bounds the activations over the steps."""
     from torch import nn
 
     class Long(nn.Module):

@@ -1,4 +1,4 @@
-"""Measures the negative controls (`benches.gpu_check.controls` judges them)."""
+"""Measures the negative controls (`benches.gpu_check.controls` decides on them)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from harness.types import Case
 
 PROBES: Final = ("startup", "latency")
 STARTING_S: Final = 20.0  # of the process that holds the memory
-AFTER_S: Final = 12.0  # of the row that follows those out of memory, without which they show less
-LEAST_S: Final = 6.0  # a control is a small network in a process that has its libraries
+AFTER_S: Final = 12.0  # reserved for the row after those that run out of memory
+LEAST_S: Final = 6.0  # a control is a small network, and its process has the libraries already
 
 
 def capture(capability: tuple[int, int]) -> Iterator[Planned]:
@@ -44,8 +44,7 @@ def control(name: str, case: Case) -> Planned:
 
 
 def measure(bench: Bench, capability: tuple[int, int], until_s: float) -> None:
-    """Measures all controls. Where the memory could not be held, it measures none of the rows that must run out of
-    memory."""
+    """Measures all controls. If the memory could not be held, it leaves out the rows that must run out of memory."""
     bench.step(capture(capability), until_s)
     release, begun, held = bench.folder / "release", threading.Event(), threading.Event()
 

@@ -1,6 +1,6 @@
-"""Denoisers alone, at full size with random weights: the U-Net of SD 1.5 at 512 px, and DiT-XL/2 at 256 px.
+"""Single denoiser networks, at full size with random weights: the U-Net of SD 1.5 at 512 px, and DiT-XL/2 at 256 px.
 
-One iteration is one call. There is no guidance, so the batch size is the number of items that the network gets.
+One iteration is one call. There is no guidance, so the batch size is the number of items in a call.
 """
 
 from __future__ import annotations

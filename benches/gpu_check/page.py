@@ -1,7 +1,7 @@
 """One HTML page of a record: its verdict and table above the sections that every run's report has.
 
-The page needs the packages of a report (pandas, plotly, jinja2), which a lent machine may lack. `--verify FILE --page
-PAGE` writes it on any machine.
+The page needs the packages of a report (pandas, plotly, jinja2), which the machine with the GPU may lack. `--verify
+FILE --page PAGE` writes it on any machine.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from reports.page import page
 from reports.section import SECTIONS, NotShown, Section
 
 
-def write(path: Path, record: Record, judged: Verdict) -> None:
-    page.write(path, build(record, judged))
+def write(path: Path, record: Record, decided: Verdict) -> None:
+    page.write(path, build(record, decided))
 
 
-def build(record: Record, judged: Verdict) -> str:
+def build(record: Record, decided: Verdict) -> str:
     """The whole page."""
     run = as_run(record)
     data = report_data([run])
     made: dict[str, Section | NotShown | None] = {
-        "verdict": _verdict(record, judged),
-        "checks": _checks(judged),
+        "verdict": _verdict(record, decided),
+        "checks": _checks(decided),
         **({name: make(data) for name, make in SECTIONS.items()} if run.measurements else {}),
         "nvidia-smi": _smi(record),
     }
@@ -41,7 +41,7 @@ def build(record: Record, judged: Verdict) -> str:
         made,
         title=f"GPU check: {device}",
         eyebrow="GPU check",
-        descriptions=[judged.line],
+        descriptions=[decided.line],
         runs=[page.run_facts(run, "")],
     )
 
@@ -64,19 +64,19 @@ def as_run(record: Record) -> Run:
     )
 
 
-def _verdict(record: Record, judged: Verdict) -> Section:
-    items = [f"failed: {text}" for text in judged.failed]
-    items += [f"missing: {text}" for text in judged.missing]
+def _verdict(record: Record, decided: Verdict) -> Section:
+    items = [f"failed: {text}" for text in decided.failed]
+    items += [f"missing: {text}" for text in decided.missing]
     items += [f"published: {text}" for text in published.lines(record)]
     content = Markup("<p class='lead'><strong>{}</strong></p><p class='note'>exit code {}</p><ul>{}</ul>").format(
-        judged.line, CODES[judged.word], Markup().join(Markup("<li>{}</li>").format(text) for text in items)
+        decided.line, CODES[decided.word], Markup().join(Markup("<li>{}</li>").format(text) for text in items)
     )
     return Section(order=-20, title="Verdict", html=content)
 
 
-def _checks(judged: Verdict) -> Section:
+def _checks(decided: Verdict) -> Section:
     rows: list[Mapping[str, str]] = [
-        {"Result": check.result, "Check": check.what, "Finding": check.detail} for check in judged.found
+        {"Result": check.result, "Check": check.what, "Finding": check.detail} for check in decided.found
     ]
     return Section(order=-10, title="Checks", table=pd.DataFrame(rows))
 

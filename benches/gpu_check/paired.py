@@ -19,7 +19,7 @@ def same(record: Record) -> Check:
 
 
 def slower(record: Record) -> Check:
-    """The planted tenth is found, and as about a tenth: the plan's cases are long enough for that."""
+    """The planted slow-down of 10 % is detected, and its measured size is between SMALLEST and LARGEST."""
     found = _outcome(record, must_run.SLOWER, planted=True, wanted="regressed", wrong=("unchanged", "improved"))
     ratios = [one.ratio for one in record.compared if one.planted and one.ratio is not None]
     if found.result != "ok" or (ratios and all(SMALLEST <= ratio <= LARGEST for ratio in ratios)):

@@ -42,7 +42,7 @@ def repeated(timer: Timer, work: Callable[[], Any], seconds: float) -> tuple[flo
 
 
 def gemm_peaks() -> Found:
-    """FLOP/s by precision, and the reason for each precision in which this GPU or this torch cannot multiply."""
+    """FLOP/s by precision, and the error for each precision in which this GPU or this torch cannot multiply."""
     import torch
 
     from harness.numerics import precision
@@ -58,7 +58,7 @@ def gemm_peaks() -> Found:
                 missing[name] = f"{type(error).__name__}: {error}"[:300]
             torch.cuda.empty_cache()
     wanted = {"fp32", "fp16"} | ({"tf32", "bf16"} if torch.cuda.get_device_capability() >= AMPERE else set())
-    expect(wanted <= peaks.keys(), f"no product in {sorted(wanted - peaks.keys())}: {missing}")
+    expect(wanted <= peaks.keys(), f"no matrix product in {sorted(wanted - peaks.keys())}: {missing}")
     words = ", ".join(f"{name} {flops * 1e-12:.1f}" for name, flops in peaks.items())
     return f"{words} TFLOP/s", {**peaks, "missing": missing}
 
@@ -121,7 +121,7 @@ def copy_bandwidth() -> Found:
 
     free, _ = torch.cuda.mem_get_info()
     if free < 2.5 * COPY_BYTES:
-        raise LeftOut(f"{free / 2**30:.1f} GiB are free, and the copy needs two buffers of 1 GiB")
+        raise LeftOut(f"only {free / 2**30:.1f} GiB are free, and the copy needs two buffers of 1 GiB")
     source, target = (torch.empty(COPY_BYTES, dtype=torch.uint8, device="cuda") for _ in range(2))
     seconds, _ = repeated(Timer(torch.cuda.synchronize), lambda: target.copy_(source), SECONDS)
     moved = 2 * COPY_BYTES / seconds

@@ -1,8 +1,8 @@
 """Which rows a GPU check measures, and in which order. The most informative come first, since time may run out.
 
-One row of each backend comes before further precisions, attentions and models. A step may not last longer than until
-its `until_s`, counted from the beginning of the check; what a step leaves over goes to all later ones. The last
-steps (controls, one process of several compile modes, `ab`) have 120 s that no earlier one can take.
+One row of each backend comes before further precisions, attentions and models. A step ends at its
+`until_s`, counted from the beginning of the check; later steps may use what is left of its time. 120 s are reserved for
+the last steps (controls, one process of several compile modes, `ab`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benches.gpu_check import BUDGET_S, LEAST_S, must_run
 from harness.registry import MODELS, OPTIMIZATIONS, PRECISIONS
 from harness.types import Case
 
-DEVICE_UNTIL_S: Final = 85.0  # the checks of the device, and the export beside them
+DEVICE_UNTIL_S: Final = 85.0  # the checks of the device, and the export at the same time
 BACKENDS_UNTIL_S: Final = 270.0
 LAWS_UNTIL_S: Final = 302.0
 NETWORKS_UNTIL_S: Final = 335.0
@@ -53,8 +53,8 @@ NEEDS: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A row to measure. `energy` adds the probe of that name, whose windows take as long as everything else;
-    `probes` are the only ones to run (None: all but energy and quality). It is not begun with less than `least_s`."""
+    """A row to measure. `energy` adds the probe of that name, whose windows take as long as everything else; `probes`
+    are the only ones to run (None: all but energy and quality). It is not started if less than `least_s` is left."""
 
     name: str
     case: Case

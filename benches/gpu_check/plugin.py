@@ -1,4 +1,4 @@
-"""What the workers of a GPU check register beside imgbench's own models, backends and probes.
+"""The models, the backend and the probe that the workers of a GPU check register in addition to imgbench's own.
 
 Only the workers import it, so the registries of the program that starts them stay as they are.
 """
@@ -21,11 +21,11 @@ from harness.registry import BACKENDS, MODELS
 from harness.types import Component, Unavailable
 
 _MODELS: Final = {
-    "check_sd15_unet": (networks.sd15_unet, "the U-Net of SD 1.5 alone", {"image_size": 512}, ("diffusers",)),
-    "check_dit_xl_2": (networks.dit_xl_2, "DiT-XL/2 alone", {"image_size": 256}, ("diffusers",)),
+    "check_sd15_unet": (networks.sd15_unet, "the U-Net of SD 1.5 on its own", {"image_size": 512}, ("diffusers",)),
+    "check_dit_xl_2": (networks.dit_xl_2, "DiT-XL/2 on its own", {"image_size": 256}, ("diffusers",)),
     "check_hungry": (control_models.hungry, "a layer of 65,536 channels", {}, ()),
     "check_reads_back": (control_models.reads_back, "a network that reads a value back", {}, ()),
-    "check_uncapturable": (control_models.uncapturable, "a network that is no single CUDA graph", {}, ()),
+    "check_uncapturable": (control_models.uncapturable, "a network that cannot be one CUDA graph", {}, ()),
 }
 for _name, (_build, _description, _axes, _libraries) in _MODELS.items():
     MODELS.add(_name, family="check", description=_description, axes=_axes, libraries=_libraries)(_build)
@@ -39,7 +39,7 @@ class ExportOnly:
     nothing."""
 
     label = "ONNX export"
-    description = "for GPU checks: exports on the CPU, and leaves the file to other rows"
+    description = "for GPU checks: exports on the CPU for other rows"
     precisions = ("fp32", "bf16", "fp16")
 
     def unavailable(self, wanted: str, device: str) -> Reason | None:

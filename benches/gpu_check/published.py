@@ -1,5 +1,5 @@
-"""Published figures beside the rows of a record, as ratios. A ratio is a hint and decides nothing, since versions,
-batch sizes and clocks differ. A figure is compared only with the same GPU.
+"""Published figures beside the rows of a record, as ratios. A ratio is a hint and has no effect on the verdict,
+because versions, batch sizes and clocks differ. A figure is compared only with the same GPU.
 
 Sources: timm's results/benchmark-infer-amp-nchw-*.csv (images/s, amp fp16, of pytorch-image-models); diffusers'
 docs/torch2.0.md at 54cddc1e (it/s of SD 1.5 at 512 px, fp16, one image with guidance, so two rows of the U-Net a step,

@@ -1,7 +1,7 @@
 """The record of a GPU check: what was measured, and no verdict. `benches.gpu_check.verdict` decides from it alone.
 
 While the check runs, its lines are appended to a JSONL file one by one, each synced to disk, the environment first. A
-check that is killed therefore keeps what it measured. At the end the same lines become one compressed document,
+check that is killed therefore keeps its measurements. At the end the same lines become one compressed document,
 {"schema", "lines"}. `read` takes both forms. Kinds of lines:
 
     header       schema, created, budget_s, environment (commit, versions, flags, device), commit_by_caller,
@@ -33,7 +33,7 @@ from harness.types import Measurement
 
 SCHEMA: Final = 1
 LOG_CHARACTERS: Final = 4000  # kept of a failed worker's log
-SLOW_PHASES: Final = (None, "load", "build", "reference")  # in which a worker may just be slow
+SLOW_PHASES: Final = (None, "load", "build", "reference")  # in which a worker may only be slow
 
 
 class Unreadable(ValueError):
@@ -55,8 +55,8 @@ class Row:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether it was stopped without anything being wrong with it: before its own time was up, or while the network
-        was still loaded or built, or its reference computed. From the first call on, a row that does not end hangs."""
+        """Whether the row was stopped without a fault of its own: before ROW_TIMEOUT_S, or while the network was loaded
+        or built or its reference computed. A row that does not end after its first call hangs."""
         early = self.allowed_s < ROW_TIMEOUT_S or self.phase in SLOW_PHASES
         return self.measurement.status == "timeout" and early
 
@@ -74,7 +74,7 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A whole record. What the check did not reach is empty. A record without an `end` is that of a check that was
+    """A whole record. What the check did not reach is empty. A record without an `end` belongs to a check that was
     killed."""
 
     header: Mapping[str, Any]
@@ -120,7 +120,7 @@ class Writer:
         self._write({"kind": "comparison", "rows": [vars(one) for one in compared], "missing": missing})
 
     def close(self, elapsed_s: float, reason: str | None = None) -> bool:
-        """Writes the last line; False where it was written already."""
+        """Writes the last line. Returns False if it was already written."""
         with self._lock:
             if self._closed:
                 return False

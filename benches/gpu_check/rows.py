@@ -1,4 +1,4 @@
-"""Measures rows, each in a process of its own, as a suite does, and writes each into the record."""
+"""Measures rows, each in a process of its own, as `imgbench run` does, and writes each into the record."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Bench:
         return perf_counter() - self.began
 
     def job(self, case: Case, probes: tuple[str, ...], timeout_s: float) -> Job:
-        """The job of one row. All rows share the folder of exports and of compiled kernels. Its fp32 reference counts
-        as a part of its time, so that no row takes more than its share."""
+        """The job of one row. All rows share the folder of exports and of compiled kernels. The time of its fp32
+        reference counts, so that no row exceeds its limit."""
         return Job(
             case=case,
             replicate=0,
@@ -98,8 +98,8 @@ class Bench:
         return any(line.get("what") == LAYERS for line in self.writer.lines)
 
     def _tell_layers(self, engines: Path) -> None:
-        """Records the text of TensorRT's inspector for one engine, because it has not been seen on hardware; also if
-        the row is invalid."""
+        """Records the text of TensorRT's inspector for one engine, also if the row is invalid. The format of that text
+        has not been checked on hardware."""
         for file in sorted(engines.glob("*.layers.json"))[:1]:
             text = file.read_text(encoding="utf-8", errors="replace")
             told = " ".join(text.split())[:LAYERS_SHOWN]

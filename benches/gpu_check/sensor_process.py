@@ -1,5 +1,5 @@
-"""The checks of the device itself, in a process that has ended before the rows begin: its context on the GPU would be a
-neighbour to all of them. One that kills its process or hangs in it has failed, and the next ones get a new process.
+"""The checks of the device itself, in a process that ends before the rows begin, because its CUDA context would contend
+with them. A check that hangs or ends its process has failed, and the next checks get a new process.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ def _from(first: int, run: Callable[[int, Connection], None], left_s: Callable[[
         process.join(ENDING_S)
     finally:
         process.kill()
-        process.join(ENDING_S)  # one that hangs in the driver cannot be killed, and is left
+        process.join(ENDING_S)  # a process that hangs in the driver cannot be killed
         receiver.close()
 
 
 def _answer(receiver: Connection, process: Any, seconds: float) -> Check | str:
-    """The next check's result, or why there is none in that time."""
+    """The next check's result, or the reason why there is none in that time."""
     if not receiver.poll(max(0.0, min(seconds, LONGEST_S))):
         return NO_ANSWER
     try:
         found: Check = receiver.recv()
-    except (EOFError, OSError, pickle.UnpicklingError):  # gone, also in the middle of a message
+    except (EOFError, OSError, pickle.UnpicklingError):  # the process ended, perhaps in the middle of a message
         process.join(ENDING_S)
         return f"its process ended with exit code {process.exitcode} and no result"
     return found
@@ -81,7 +81,7 @@ def send(first: int, sender: Connection) -> None:
 
 
 def single(what: str, check: Callable[[], Found]) -> Check:
-    """One check in this process; whatever it raises is its result."""
+    """One check in this process; an exception is its result, too."""
     start = perf_counter()
     try:
         detail, figures = check()

@@ -1,4 +1,4 @@
-"""The checks of the device itself: who it is, its clocks, its memory, its energy counter and its state."""
+"""The checks of the device itself: its identity, its clocks, its memory, its energy counter and its state."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 GIB: Final = 2**30
 CLOCKS_S: Final = 0.2  # of the products that both clocks time
-BUSY_S: Final = 0.5  # of the products during which the state is read
-MIG_WORDS: Final = {True: "on", False: "off", None: "not there"}
+LOAD_S: Final = 0.5  # of the products during which the state is read
+MIG_WORDS: Final = {True: "on", False: "off", None: "not supported"}
 
 
 def _gemm(size: int = 4096) -> tuple[Any, Callable[[], Any]]:
-    """(device, a 16-bit matrix product on it): work that keeps any GPU busy."""
+    """(device, a 16-bit matrix product on it): work that occupies any GPU."""
     import torch
 
     from harness.devices.cuda import Cuda
@@ -70,14 +70,14 @@ def clocks() -> Found:
 
     device, work = _gemm()
     timer = Timer(device.synchronize, device_clock=CudaEvents())
-    once, _ = peaks.repeated(timer, work, BUSY_S)
+    once, _ = peaks.repeated(timer, work, LOAD_S)
     wall = timer.seconds(work, max(1, round(CLOCKS_S / once)))
     events = timer.last_device_s or 0.0
     expect(events > 0, "CUDA events gave no time")
     expect(abs(events / wall - 1) < 0.05, f"wall clock {wall * 1e3:.3f} ms, CUDA events {events * 1e3:.3f} ms")
     tflops = 2 * 4096**3 / events * 1e-12
     return (
-        f"a product of 4096: {wall * 1e6:.0f} µs by the wall, {events * 1e6:.0f} µs by events, {tflops:.0f} TFLOP/s",
+        f"a product of 4096: {wall * 1e6:.0f} µs by wall clock, {events * 1e6:.0f} µs by events, {tflops:.0f} TFLOP/s",
         {
             "wall_s": wall,
             "events_s": events,
@@ -98,28 +98,28 @@ def memory() -> Found:
     kept = torch.empty(GIB, dtype=torch.uint8, device="cuda")
     after, missing = device.memory_peaks()
     grown = after["peak_allocated_bytes"][0] - before["peak_allocated_bytes"][0]
-    expect(abs(grown - GIB) < 2**20, f"a tensor of 1 GiB moved the allocated peak by {grown:.0f} bytes")
+    expect(abs(grown - GIB) < 2**20, f"a tensor of 1 GiB changed the allocated peak by {grown:.0f} bytes")
     del kept
     if "peak_driver_bytes" not in after:
         reason = missing["peak_driver_bytes"]
         with suppress(LeftOut):  # nvidia-ml-py or the driver's library is not installed
             expect(_shared(_own_gpu()), reason)
-        return f"1 GiB is seen: allocated +{grown / GIB:.2f} GiB; no driver memory: {reason}", {}
+        return f"a tensor of 1 GiB: allocated +{grown / GIB:.2f} GiB; no driver memory: {reason}", {}
     driver = after["peak_driver_bytes"][0] - before["peak_driver_bytes"][0]
-    expect(driver > 0.9 * GIB, f"a tensor of 1 GiB moved the driver's figure by {driver:.0f} bytes")
-    return f"1 GiB is seen: allocated +{grown / GIB:.2f}, driver +{driver / GIB:.2f} GiB", {"driver_bytes": driver}
+    expect(driver > 0.9 * GIB, f"a tensor of 1 GiB changed the driver's figure by {driver:.0f} bytes")
+    return f"a tensor of 1 GiB: allocated +{grown / GIB:.2f}, driver +{driver / GIB:.2f} GiB", {"driver_bytes": driver}
 
 
 def _shared(gpu: Gpu) -> bool:
-    """Whether NVML's figures of the whole GPU are other people's, too."""
+    """Whether NVML's figures are of a GPU that MIG instances share."""
     from harness.devices import nvml
 
     return gpu.is_mig or nvml.mig_mode(gpu) is True
 
 
 def _has_counter(gpu: Gpu) -> bool:
-    """Whether the GPU has an energy counter (Volta and newer) that counts this process alone. Raises NVMLError for a
-    fault, which is no lack of one."""
+    """Whether the GPU has an energy counter (Volta and newer) that counts this process alone. Raises NVMLError for any
+    other error."""
     import pynvml
 
     if _shared(gpu):
@@ -131,8 +131,8 @@ def _has_counter(gpu: Gpu) -> bool:
 
 
 def energy() -> Found:
-    """Judged by the counter's and the power's joules over one window, which the probe tells also where they differ so
-    much that it publishes none. Such a difference is told here; a factor of two is a wrong unit and fails."""
+    """Compares the joules of the counter with those of the integrated power over one window. The probe gives both even
+    if they differ so much that it gives no energy. A factor of two means a wrong unit and fails the check."""
     from types import SimpleNamespace
 
     from harness.probes.energy import energy as probe
@@ -153,17 +153,19 @@ def energy() -> Found:
     facts = found.facts
     expect(bool(facts.get("energy_counter_j")), str(found.missing))
     watts = facts["energy_counter_j"] / facts["energy_window_s"]
-    expect(facts["idle_w"] is not None, "the counter did not move while the device was idle")
-    expect(watts > facts["idle_w"], f"{watts:.0f} W at work, {facts['idle_w']:.0f} W idle")
+    expect(facts["idle_w"] is not None, "the counter did not change while the device was idle")
+    expect(watts > facts["idle_w"], f"{watts:.0f} W under load, {facts['idle_w']:.0f} W idle")
     integrated_w = None
     if facts["integrated_power_j"] is not None:
         integrated_w = facts["integrated_power_j"] / facts["energy_window_s"]
-        expect(0.5 < integrated_w / watts < 2, f"{watts:.0f} W by the counter, {integrated_w:.0f} W by the power")
-    by_power = facts.get("integrated_power_missing") or f"{integrated_w:.0f} W by the power"
+        expect(
+            0.5 < integrated_w / watts < 2, f"{watts:.0f} W by the counter, {integrated_w:.0f} W by the power readings"
+        )
+    by_power = facts.get("integrated_power_missing") or f"{integrated_w:.0f} W by the power readings"
     period_ms = facts["energy_counter_period_s"] * 1e3
     words = [
-        f"idle {facts['idle_w']:.0f} W, at work {watts:.0f} W by the counter, {by_power}",
-        f"the counter moves every {period_ms:.0f} ms, window {facts['energy_window_s']:.1f} s",
+        f"idle {facts['idle_w']:.0f} W, under load {watts:.0f} W by the counter, {by_power}",
+        f"the counter updates every {period_ms:.0f} ms, window {facts['energy_window_s']:.1f} s",
         *map(str, found.warnings),
         *([] if found.samples else dict.fromkeys(map(str, found.missing.values()))),
     ]
@@ -176,21 +178,21 @@ def state() -> Found:
     _own_gpu()
     device, work = _gemm()
     before = device.start_span()
-    peaks.repeated(Timer(device.synchronize), work, BUSY_S)
+    peaks.repeated(Timer(device.synchronize), work, LOAD_S)
     found = device.span_state(before)
     gpu = found["gpu"]
     expect("unavailable" not in gpu, str(gpu.get("unavailable")))
     expect(bool(gpu["sm_clock_mhz"]), f"no SM clock: {gpu}")
     held = None if gpu["throttled_by"] is None else ", ".join(gpu["throttled_by"]) or "nothing"
     words = (
-        f"SM {gpu['sm_clock_mhz']} MHz, {_told(gpu['temperature_c'])} °C, held down by {_told(held)}, "
+        f"SM {gpu['sm_clock_mhz']} MHz, {_told(gpu['temperature_c'])} °C, throttled by {_told(held)}, "
         f"other processes: {_told(gpu['foreign_processes'])}; contended: {contention.contended(found) or 'no'}"
     )
     return words, gpu
 
 
 def _told(reading: object) -> str:
-    return "(not told)" if reading is None else str(reading)
+    return "unknown" if reading is None else str(reading)
 
 
 CHECKS: Final[tuple[tuple[str, Callable[[], Found]], ...]] = (

@@ -1,5 +1,5 @@
-"""Whether the time of two loops is twice that of one, since work that is cached or not waited for is not linear; and
-what it costs to synchronise after each iteration."""
+"""Whether the time of two loops is twice that of one, because the time is not linear if work is cached or not waited
+for. The probe also measures the cost of a synchronisation after each iteration."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from harness.measuring.trial import Findings, Trial
 STRETCH_S: Final = 0.05  # shortest duration of one loop: a synchronisation is then below a thousandth of it
 LONGEST: Final = 2000  # iterations in one loop
 ROUNDS: Final = 5
-LONGEST_S: Final = 2.0  # after which no round is begun
+LONGEST_S: Final = 2.0  # after which no round starts
 SINGLES: Final = 20  # iterations that are waited for one by one
-SINGLES_S: Final = 0.5  # after which no further one is begun
+SINGLES_S: Final = 0.5  # after which no further one starts
 
 
 def two_loops(trial: Trial) -> Findings:
-    """The median over up to ROUNDS of the time of 2n iterations over that of n, which must be 2; the time of n is taken
-    before and after, so that a clock that drifts cancels.
+    """The median over up to ROUNDS of the time of 2n iterations over that of n, which must be 2; n iterations are
+    timed before and after, so that a drift of the clock rate cancels.
 
-    Fact `synchronisation_s`: how much longer an iteration takes that is waited for alone than one of many in a row. It
-    holds the synchronisation itself and, where the GPU is faster than the host, the launches that no longer run ahead.
+    Fact `synchronisation_s`: how much longer an iteration takes if it is followed by a synchronisation than as one of
+    many in a row. It includes the synchronisation itself and, where the GPU is faster than the host, the launches that
+    no longer run ahead.
     """
     once = max(trial.timer.seconds(trial.step), 1e-7)
     count = min(max(1, round(STRETCH_S / once)), LONGEST)

@@ -43,7 +43,7 @@ class Verdict:
         return f"{self.word}: {count['ok']} ok, {count['FAILED']} failed, {count['left out']} left out"
 
 
-def judged(record: Record) -> Verdict:
+def decide(record: Record) -> Verdict:
     """FAILED if anything failed; else PASSED if everything on the must-run list is ok and the check was completed; else
     INCOMPLETE."""
     found = tuple(_found(record))
@@ -73,12 +73,12 @@ def _found(record: Record) -> Iterator[Check]:
 
 
 def of_row(row: Row) -> Check:
-    """The row's line. One that ran out of time (`Row.out_of_time`) says nothing about its backend, and a package that
-    is installed and cannot be imported is no part left out."""
+    """The row's line. A row that ran out of time (`Row.out_of_time`) is left out, because that is no fault of its
+    backend. A package that is installed and cannot be imported fails the row."""
     measured, samples = row.measurement, row.measurement.samples
     what = row.name
     if row.out_of_time:
-        reason = f"the time was spent, {row.allowed_s:.0f} s of it on this row, last in phase {row.phase or 'start'!r}"
+        reason = f"the row ran out of time after {row.allowed_s:.0f} s, in the phase {row.phase or 'start'!r}"
         return Check(what=what, result="left out", detail=reason, seconds=row.seconds)
     if measured.status == "skipped":
         result: Result = "FAILED" if _is_broken(measured.reason) else "left out"

@@ -1,9 +1,9 @@
-"""A suite's cases as benchmarks of pytest-benchmark, one a case: `pytest benches --benchmark-only`.
+"""A suite's cases as benchmarks of pytest-benchmark, one per case: `pytest benches --benchmark-only`.
 
 The harness measures all cases before the first test, in rounds of fresh worker processes as `imgbench run` does. Their
-raw samples are then played back to the plugin's fixture, whose clock reads 0 when a round begins and the sample when it
-ends: what the plugin stores are our samples, to the last bit. A skipped case is a skipped test; failed, invalid, out of
-memory or timed out is a failed one.
+raw samples are then replayed to the plugin's fixture. Its clock reads 0 when a round begins and the sample when it
+ends, so the plugin stores exactly these samples. A skipped case is a skipped test. A case that failed, is invalid, ran
+out of memory or timed out is a failed test.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from reports.formats import benchmark_json
 
 
 class RecordedClock:
-    """A clock that plays recorded durations: 0 at the beginning of a round, the next duration at its end.
+    """A clock that replays recorded durations: 0 at the beginning of a round, the next duration at its end.
 
     >>> clock = RecordedClock()
     >>> clock.load([0.1, 0.3])
@@ -33,7 +33,7 @@ class RecordedClock:
         self._readings: Iterator[float] = iter(())
 
     def load(self, durations: Iterable[float]) -> None:
-        """Forgets what is left and plays these from now on."""
+        """Discards the remaining durations and replays these."""
         self._readings = (reading for duration in durations for reading in (0.0, duration))
 
     def __call__(self) -> float:
@@ -44,7 +44,7 @@ CLOCK = RecordedClock()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test a case; its axes are the parameters, so that `--benchmark-group-by=param:backend` works."""
+    """One test per case. Its axes are the parameters, so that `--benchmark-group-by=param:backend` works."""
     suite = metafunc.config.stash[SUITE_RUN].suite
     options = benchmark_json.options(suite.protocol)
     cases = [
@@ -58,7 +58,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(AXES, cases)
 
 
-# A case that gave no samples leaves the fixture unused, which the test's own outcome says already.
+# A case without samples does not use the fixture, and the outcome of the test shows that already.
 @pytest.mark.filterwarnings("ignore:Benchmark fixture was not used at all")
 @pytest.mark.usefixtures(*AXES)
 def test_latency(benchmark: Any, measured: Run, request: pytest.FixtureRequest) -> None:
@@ -78,4 +78,4 @@ def test_latency(benchmark: Any, measured: Run, request: pytest.FixtureRequest) 
 
 
 def _play() -> None:
-    """What a round calls: nothing, since the clock already knows how long it took."""
+    """The function that a round calls. It does nothing, because the clock has the recorded duration."""

@@ -1,4 +1,4 @@
-"""The run that pytest's session measures: the selected cases of a suite, swept and stored like any other run."""
+"""The run that pytest's session measures: the selected cases of a suite, measured and stored like any other run."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ SUITE_RUN: pytest.StashKey[SuiteRun] = pytest.StashKey()
 
 
 class SuiteRun:
-    """The selected cases of a suite, which one sweep measures as soon as one of them is asked for.
+    """The selected cases of a suite, which one sweep measures when the first result is requested.
 
-    Nothing is started and no folder made before. `run` is None until then; a sweep that ends early leaves the run so
-    far, with which `imgbench run --resume` goes on.
+    Before that, no process is started, no folder is made, and `run` is None. A sweep that ends early leaves an
+    unfinished run, which `imgbench run --resume` continues.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SuiteRun:
         }
 
     def measured(self, listener: Listener) -> Run:
-        """The whole run; the first call sweeps it. Raises what `environment` raises, and StorageFailed."""
+        """The whole run. The first call measures it. Raises what `environment` raises, and StorageFailed."""
         if self.run is None:
             conditions, folder = self.environment, new_folder(self._out, self.suite.name)
             self._workers.logs = folder / "logs"
