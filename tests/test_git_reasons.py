@@ -23,7 +23,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The code of the harness as if it stood in this folder, which has a repository."""
     (tmp_path / ".git").mkdir()
     (tmp_path / "harness").mkdir()
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "harness" / "environment.py"))
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "harness" / "processes" / "environment.py"))
     return tmp_path
 
 
@@ -58,7 +58,7 @@ def test_a_machine_without_git_says_so(checkout: Path, monkeypatch: pytest.Monke
 def test_code_outside_a_checkout_has_no_commit_and_needs_no_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "harness" / "environment.py"))
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "harness" / "processes" / "environment.py"))
     assert environment.git_state() is None
 
 

@@ -165,7 +165,8 @@ def test_a_process_that_met_a_busy_machine_is_measured_again_before_its_figures_
     controls: list[int] = []
     monkeypatch.setattr(sweeping, "measure_process", measured)
     monkeypatch.setattr(sweeping, "control", lambda number, run, _site: controls.append(number) or run)
-    chosen = suite.parse(f"name: planted\nprotocol: {PROTOCOL}\ncases: [{{model: planted_ok, batch_size: [1, 2]}}]")
+    protocol = PROTOCOL.replace("contended_retries: 0", "contended_retries: 2")
+    chosen = suite.parse(f"name: planted\nprotocol: {protocol}\ncases: [{{model: planted_ok, batch_size: [1, 2]}}]")
     asked = SuiteRun(chosen, ("planted",), tmp_path, "cpu", None)
     asked.__dict__["environment"] = machine  # read once for all tests
     run = asked.measured(Silent())

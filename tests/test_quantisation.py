@@ -131,7 +131,7 @@ def test_one_layer_that_was_forgotten_is_enough(inputs: torch.Tensor) -> None:
 def test_what_fp8_kernels_cannot_take_is_said_beforehand() -> None:
     module = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.Linear(64, 10))
     left = quantisation.left_out(module, "fp8_e4m3", {})
-    assert left == {"1": "its dimensions are not multiples of 16, as fp8 kernels need"}
+    assert left == {"1": Reason("sides_not_multiples_of_16")}
 
 
 def test_the_file_of_an_offloaded_network_is_as_large_as_ever(inputs: torch.Tensor, tmp_path: Path) -> None:
