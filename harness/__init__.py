@@ -2,4 +2,4 @@
 
 from harness import wording
 
-__all__ = ["wording"]  # imported so that every reason of this room has its sentence
+__all__ = ["wording"]  # imported so that every reason of this package has its sentence

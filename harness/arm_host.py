@@ -33,8 +33,8 @@ QUESTION_TIMEOUT_S = 300.0
 
 
 def serve(connection: Connection) -> None:
-    """Answers until the driver goes away. The first request is a pickled (number, "start", argument), which drivers of
-    every version send.
+    """Answers requests until the driver ends. The first request is a pickled (number, "start", argument), which drivers
+    of every version send.
 
     Requests are answered in threads, because the two processes of a pair run at the same time and may share this host.
     """
@@ -96,7 +96,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 def main() -> None:
     requests, alive, *given = (int(text) for text in sys.argv[1:])
     protocol = given[0] if given else 1  # a driver of protocol 1 does not give its number
-    if protocol < wire_protocol.NUMBER:  # a newer driver knows whether it can speak this one
+    if protocol < wire_protocol.NUMBER:  # a newer driver decides whether it supports this one
         sys.exit(
             f"this version of imgbench speaks protocol {wire_protocol.NUMBER} of `imgbench ab`, and the version that "
             f"started it speaks protocol {protocol}"

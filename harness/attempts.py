@@ -13,11 +13,11 @@ from harness.reasons import Reason
 from harness.types import Measurement, Run
 
 Key = tuple[str, int]
-RETRIED = frozenset({"failed", "timeout", "oom", "invalid"})  # a skipped row is a fact of the machine
+RETRIED = frozenset({"failed", "timeout", "oom", "invalid"})  # a skipped row would be skipped again
 
 
 def contended(measurement: Measurement) -> Reason | None:
-    """Why the machine was not quiet during a measurement, by the criteria of the measuring side; None where it was."""
+    """The contention warning of a measurement; None if the machine was not contended."""
     return next(filter(is_contention, measurement.warnings), None)
 
 
@@ -43,8 +43,9 @@ def split(measurements: Iterable[Measurement]) -> tuple[tuple[Measurement, ...],
 
 
 def _counts(attempts: Sequence[Measurement]) -> Measurement:
-    """The attempt that counts: the last one if it failed (a failure is not noise), else the first quiet ok one. A
-    failure before the last attempt was retried on purpose; one of the environment does not displace an earlier ok."""
+    """The attempt that counts: the last one if it failed (a failure is not noise), else the first ok one without
+    contention. A failure before the last attempt was retried on request; a failure of the environment does not replace
+    an earlier ok attempt."""
     good = [m for m in attempts if m.status == "ok"]
     last = attempts[-1]
     if last.status != "ok" and not (good and of_environment(last)):

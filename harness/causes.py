@@ -20,7 +20,7 @@ from harness.reasons import Reason
 
 
 class Cause(StrEnum):
-    """Why a measurement failed. A failure without a cause is the row's own, or comes from an older file."""
+    """Why a measurement failed. A failure without a cause was caused by the row itself, or comes from an older file."""
 
     DISK_FULL = "disk_full"
     FILE_LIMIT = "file_limit"
@@ -39,12 +39,12 @@ class Cause(StrEnum):
 
     @property
     def of_environment(self) -> bool:
-        """Whether it is about the state of the machine at that moment and not about the row."""
+        """Whether the state of the machine caused the failure, and not the row."""
         return self is not Cause.KERNEL_OUT_OF_MEMORY
 
     @property
     def of_storage(self) -> bool:
-        """Whether the next row would fail, too, because nothing can be written any more."""
+        """Whether the next row would also fail, because nothing can be written any more."""
         return self in {Cause.DISK_FULL, Cause.READ_ONLY, Cause.STORAGE_FAILED, Cause.FOLDER_GONE}
 
 
@@ -102,7 +102,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def reason(cause: Cause, detail: Reason | str = "") -> Reason:
-    """The reason of a row that failed because of `cause`; `detail` is what was seen."""
+    """The reason of a row that failed because of `cause`; `detail` describes the failure."""
     return Reason(str(cause), {"detail": detail} if detail else {})
 
 

@@ -1,7 +1,7 @@
 """Metrics that follow from raw samples: percentiles and throughput. Computed on reading, never stored.
 
-Each entry takes the samples of a row, a list a process, and its batch size, and gives a value with its interval, or
-a reason why there is none.
+Each entry takes the samples of a row, one list for each process, and its batch size. It returns a value with its
+interval, or the reason why there is none.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Derived:
 
 def summarise(metric: Metric, groups: stats.Groups) -> Estimate:
     """The row's value of a measured metric with an interval: the median over its processes of the median in each, the
-    mean of means, the maximum, or the last. A process counts as one, whether it needed ten samples or a thousand."""
+    mean of means, the maximum, or the last. All processes have equal weight, however many samples they have."""
     row = stats.processes(groups)
     values = np.concatenate(row)
     if metric.unit == "share":
@@ -91,7 +91,7 @@ def _percentile_metric(percentile: int) -> Derived:
         label=f"Latency p{percentile}",
         better="lower",
         kind="advisory",
-        description=f"{percentile}th percentile of the seconds one iteration takes (Harrell-Davis); needs "
+        description=f"{percentile}th percentile of the seconds per iteration (Harrell-Davis); needs "
         f"{stats.needed_for(percentile)} samples",
     )
     return Derived(metric=metric, source="latency_s", estimate=_percentile(percentile))
@@ -103,8 +103,8 @@ THROUGHPUT = Metric(
     label="Throughput",
     better="higher",
     kind="advisory",
-    description="images per second: batch size / mean seconds an iteration, of processes that count alike (follows "
-    "from latency_s, which is the one that is gated)",
+    description="images per second: batch size / mean seconds per iteration, with equal weight for each process "
+    "(follows from latency_s, which is gated)",
 )
 
 DERIVED: tuple[Derived, ...] = (

@@ -12,7 +12,7 @@ from typing import Any
 
 def append_line(path: Path, document: Mapping[str, Any]) -> None:
     """Appends a JSON line. A partial line that a kill left is terminated first, and ignored by readers. If the disk
-    cannot take the whole line, none of it stays. Raises OSError that names the file."""
+    cannot hold the whole line, the file stays as it was. Raises OSError that names the file."""
     line = json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     with named(path), path.open("ab+", buffering=0) as file:
         before = file.seek(0, os.SEEK_END)
@@ -24,7 +24,7 @@ def append_line(path: Path, document: Mapping[str, Any]) -> None:
             while line:
                 line = line[file.write(line) :]
             os.fsync(file.fileno())
-        except BaseException as error:  # Ctrl-C may come between two writes; a whole line stays then
+        except BaseException as error:  # after Ctrl-C a line that is already complete stays
             if line or isinstance(error, OSError):
                 with suppress(OSError):
                     file.truncate(before)
@@ -43,8 +43,8 @@ def named(path: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes beside `path`, syncs, renames: a reader sees the old text or the new one, never a mixture. A link stays a
-    link, and what is not a regular file (/dev/stdout, a pipe) is written to directly."""
+    """Writes a temporary file, syncs and renames it: a reader sees the old or the new text, never a mixture. A link
+    stays a link, and what is not a regular file (/dev/stdout, a pipe) is written to directly."""
     path = path.resolve() if path.is_symlink() else path
     if path.exists() and not path.is_file():
         with path.open("wb") as stream:

@@ -1,4 +1,4 @@
-"""Two tidy pandas frames of a run: a row a case, and a row a raw sample. Pure: a Run in, new frames out.
+"""Two tidy pandas frames of a run: one row per case, and one row per raw sample. Pure functions of a Run.
 
     from harness import storage, frames
     run = storage.load("runs/digits-...")
@@ -56,7 +56,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "
 
 
 def metrics_of(run: Run) -> dict[str, Metric]:
-    """Every metric that the run's rows can have, the derived ones beside their source."""
+    """Every metric that the run's rows can have; derived metrics follow their source."""
     found: dict[str, Metric] = {}
     for name, metric in run.metrics.items():
         found[name] = metric
@@ -65,10 +65,10 @@ def metrics_of(run: Run) -> dict[str, Metric]:
 
 
 def cases_frame(run: Run, shown: Collection[str] | None = None) -> pd.DataFrame:
-    """One row a planned case: id, axes, status, reason, then each metric with `_low` and `_high`, then conditions.
+    """One row per planned case: id, axes, status, reason, then each metric with `_low` and `_high`, then conditions.
 
     A row's status is the worst of its processes: invalid, failed, oom, timeout, skipped, ok; not_run where nothing
-    is stored. Metrics are given for ok rows, and for invalid ones left out, since a wrong answer has no speed.
+    is stored. Only ok rows have metrics: the speed of a wrong output means nothing.
     `shown` limits the metrics: the others are not computed and have no columns.
     """
     spread = {name: _spread(run, name) for name, metric in run.metrics.items() if metric.kind == "noisy"}
@@ -83,7 +83,7 @@ def cases_frame(run: Run, shown: Collection[str] | None = None) -> pd.DataFrame:
 
 
 def samples_frame(run: Run) -> pd.DataFrame:
-    """One row a raw sample: case, process, metric, phase (warmup or steady), index in its process, value, unit."""
+    """One row per raw sample: case, process, metric, phase (warmup or steady), index in its process, value, unit."""
     units = {name: metric.unit for name, metric in run.metrics.items()}
     rows: list[tuple[Any, ...]] = []
     for m in run.measurements:

@@ -1,9 +1,9 @@
-"""Finds rows of one run that should differ in their outputs but are bit-identical. Pure: a Run in, values out.
+"""Finds rows of one run that should differ in their outputs but are bit-identical. Pure functions of a Run.
 
-A row is named after what it asks for. If two rows ask for different schedulers, numbers of steps, guidance scales or
-prompts and give the same bytes, at least one of them did not do what its name says. Different weights or seeds count,
-too, if the work identities of the rows differ. Backends, precisions and optimizations are not compared here: those are
-compared with fp32 eager elsewhere.
+A row is named after its requested axes. If two rows request different schedulers, numbers of steps, guidance scales or
+prompts and have the same output bytes, at least one of them did not run what it requests. Different weights or seeds
+count, too, if the work identities of the rows differ. Backends, precisions and optimizations are not compared here: the
+fidelity probe compares those with fp32 eager.
 """
 
 from __future__ import annotations

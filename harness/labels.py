@@ -1,4 +1,4 @@
-"""A case in words for people. `Case.label` is where it is read."""
+"""The readable text of a case, which `Case.label` returns."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What is stored of a set of pictures, so that two sets can be compared picture by picture after the run.
+"""What is stored of a set of images, so that two sets can be compared image by image after the run.
 
-A set distance (FID, KID) is one figure of a whole set. Whether two of them differ by more than the choice of the seeds
-explains can only be told from the pictures: their features, and what they have to do with the reference set.
+A set distance (FID, KID) is one figure for a whole set. Whether two distances differ by more than the choice of seeds
+explains can only be decided from each image: its features, and its mean kernel with the reference set.
 
-    stored = encode(features, reference)       # JSON types, about 130 bytes for each picture of 48 features
+    stored = encode(features, reference)       # JSON types, about 130 bytes for each image of 48 features
     decode(stored).features.shape              # (N, F)
 """
 
@@ -24,9 +24,9 @@ DTYPES: Final = {"features": "<f2", "cross": "<f8", "mean": "<f8", "root": "<f4"
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSet:
-    """N pictures with F features against a reference set.
+    """N images with F features against a reference set.
 
-    `features` (N, F); `cross` (N,) is each picture's mean kernel with the reference set; `mean` (F,) and `root` (F, F)
+    `features` (N, F); `cross` (N,) is each image's mean kernel with the reference set; `mean` (F,) and `root` (F, F)
     are the reference's mean and the square root of its covariance.
     """
 
@@ -43,19 +43,20 @@ def kernel(a: ArrayLike, b: ArrayLike) -> Array:
 
 
 def picture_set(features: ArrayLike, reference: ArrayLike) -> PictureSet:
-    """Of features (N, F) and the reference set's (M, F). Raises ValueError where F differs, or one is not finite."""
+    """The set of features (N, F) and the reference set's features (M, F). Raises ValueError where F differs, or one is
+    not finite."""
     mine, theirs = np.asarray(features, dtype=float), np.asarray(reference, dtype=float)
     if not (np.isfinite(mine).all() and np.isfinite(theirs).all()):
         raise ValueError("a feature is not finite")
     if mine.ndim != 2 or theirs.ndim != 2 or mine.shape[1] != theirs.shape[1]:
-        raise ValueError(f"features of {mine.shape} and of {theirs.shape} are not of one extractor")
+        raise ValueError(f"features of shapes {mine.shape} and {theirs.shape} are not from the same extractor")
     values, vectors = np.linalg.eigh(np.cov(theirs, rowvar=False))
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
     return PictureSet(features=mine, cross=kernel(mine, theirs).mean(axis=1), mean=theirs.mean(axis=0), root=root)
 
 
 def encode(features: ArrayLike, reference: ArrayLike) -> dict[str, Any]:
-    """The picture set in JSON types: base64 of little-endian floats, with their shapes."""
+    """The image set in JSON types: base64 of little-endian floats, with their shapes."""
     found = picture_set(features, reference)
     return {name: _packed(getattr(found, name), dtype) for name, dtype in DTYPES.items()}
 
@@ -76,7 +77,7 @@ def _packed(array: Array, dtype: str) -> dict[str, Any]:
 
 def _unpacked(stored: Mapping[str, Any]) -> Array:
     if stored["dtype"] not in {"<f2", "<f4", "<f8"}:
-        raise ValueError(f"no dtype {stored['dtype']!r} is stored here")
+        raise ValueError(f"the dtype {stored['dtype']!r} is not supported")
     flat = np.frombuffer(base64.b64decode(stored["base64"], validate=True), dtype=stored["dtype"])
     array: Array = flat.reshape(stored["shape"]).astype(float)
     if not np.isfinite(array).all():

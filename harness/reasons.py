@@ -1,11 +1,11 @@
 """Why something is as it is, as a value: a kind, by which code decides, and the data of which its sentence is made.
 
     Reason("contended_steal", {"share": 0.34})
-    str(reason)                              # "contended: the hypervisor took 34% of a core meanwhile"
+    str(reason)                              # "contended: the hypervisor took 34% of a core during the measurement"
 
-A room declares its kinds, each with its sentence, in one file (`sentences`). Nothing decides by a sentence: a test
-replaces every one of them and no verdict, exit code or stored state changes. Text from outside (an exception, a plugin,
-a run that an older version stored) is data of a kind: its sentence is the text itself.
+A package declares its kinds, each with its sentence, in one file (`sentences`). Code never decides by a sentence: a
+test replaces all of them, and no verdict, exit code or stored state changes. Text from outside (an exception, a plugin,
+a run that an older version stored) becomes the data of a reason, whose sentence is the text itself.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def of(given: Reason | str) -> Reason:
 
 
 def warning(given: Reason | str) -> Reason:
-    """A warning as it is, or of a plugin's (or an older version's) text: what stands before the first ": " is its kind.
+    """A warning as it is, or of a plugin's (or an older version's) text: the text before the first ": " is its kind.
 
     >>> warning("partly quantised: 43 % of the weights").kind
     'partly_quantised'
@@ -86,12 +86,12 @@ def warning(given: Reason | str) -> Reason:
 def from_json(value: Any) -> Reason:
     """The reason that `Reason.to_json` wrote. Raises ValueError where it is none."""
     if not _is_reason(value):
-        raise ValueError(f"{value!r} is no reason: a mapping of kind and data")
+        raise ValueError(f"{value!r} is not a reason (a mapping of kind and data)")
     return Reason(value["kind"], {name: _value(each) for name, each in value["data"].items()})
 
 
 def sentences(given: Mapping[str, Sentence], name: str | None = None) -> None:
-    """Declares kinds with their sentences, and the short name that they share where it is not the kind's own. Raises
+    """Declares kinds with their sentences, and the short name that they share if it is not the kind itself. Raises
     ValueError where a kind is declared twice."""
     if twice := sorted(SENTENCES.keys() & given.keys()):
         raise ValueError(f"the reason {twice[0]!r} is declared twice")

@@ -55,9 +55,7 @@ def _check_time(text: str, where: str) -> None:
     try:
         datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(
-            f"{where}: {quoted(text)} must be a time as ISO 8601 has it (2026-01-02T03:04:05+00:00)"
-        ) from None
+        raise ValueError(f"{where}: {quoted(text)} must be a time in ISO 8601 (2026-01-02T03:04:05+00:00)") from None
 
 
 def metrics_from_dict(entries: Mapping[str, Any]) -> dict[str, Metric]:
@@ -138,7 +136,7 @@ def measurement_from_dict(entry: Mapping[str, Any]) -> Measurement:
     values = dict(entry)
     schema = values.pop("schema", 1)
     if schema not in (1, SCHEMA):
-        raise ValueError(f"the measurement has schema {quoted(schema)}; this version reads 1 and {SCHEMA}")
+        raise ValueError(f"the measurement has schema {quoted(schema)}; this version reads the schemas 1 and {SCHEMA}")
     if absent := [name for name in WRITTEN if name not in values]:
         raise ValueError(f"the field {absent[0]!r} is missing")
     if schema == 1:
@@ -197,5 +195,7 @@ def _finite(values: Iterable[float]) -> list[float]:
     listed = [float(v) for v in values]
     bad = [v for v in listed if not math.isfinite(v)]
     if bad:
-        raise ValueError(f"a sample is {bad[0]}; a value that is not finite is recorded as missing, with its reason")
+        raise ValueError(
+            f"a sample is {bad[0]}; a value that is not finite must be recorded as missing, with its reason"
+        )
     return listed

@@ -1,4 +1,4 @@
-"""Names -> things. A registry says what it holds, and answers a typo with the nearest name.
+"""Registries: mappings from names to models, backends and the like. An unknown name is refused with the nearest one.
 
 @BACKENDS.add("eager")
 class Eager: ...
@@ -29,11 +29,11 @@ class UnknownName(KeyError):
 
 
 class DuplicateName(ValueError):
-    """Two things were registered under one name."""
+    """A name was registered twice."""
 
 
 class BadEntry(ValueError):
-    """A model's registration or build function is not what the harness needs; `str()` is one line for the user."""
+    """A model's registration or build function does not fit the harness; `str()` is one line for the user."""
 
 
 def nearest(name: object, known: list[str]) -> str:
@@ -103,14 +103,14 @@ def _check(name: Any, description: Mapping[str, Any]) -> None:
         raise BadEntry(f"model {name!r}: unknown field {unknown[0]!r}; {nearest(unknown[0], list(wanted))}")
     required = [n for n, f in wanted.items() if f.default is MISSING and f.default_factory is MISSING]
     if absent := [field for field in required if field not in description]:
-        raise BadEntry(f"model {name!r}: has no {absent[0]!r}; a model needs {', '.join(required)}")
+        raise BadEntry(f"model {name!r}: {absent[0]!r} is missing; a model needs {', '.join(required)}")
     axes, weights = description["axes"], description.get("weights", ("random",))
     if not isinstance(axes, Mapping):
         raise BadEntry(f"model {name!r}: axes: {axes!r} must be a mapping of axes to their defaults")
     if foreign := [axis for axis in axes if axis not in AXES or axis == "model"]:
         raise BadEntry(
-            f"model {name!r}: axes: {foreign[0]!r} is no axis of imgbench; a model may have {', '.join(AXES[1:])}: "
-            "register a model for each value of an axis of its own"
+            f"model {name!r}: axes: {foreign[0]!r} is not an axis of imgbench; a model may have {', '.join(AXES[1:])}. "
+            "Register one model for each value of another axis"
         )
     if not isinstance(weights, tuple | list) or not weights or not all(isinstance(w, str) and w for w in weights):
         raise BadEntry(f"model {name!r}: weights: {weights!r} must be a tuple of keywords, the default first")
@@ -126,7 +126,7 @@ def built(case: Case) -> Workload:
     if not isinstance(workload, Workload):
         what = "None" if workload is None else f"an object of the type {type(workload).__name__}"
         raise BadEntry(
-            f"the build function of the model {case.model!r} returns {what} where a harness.types.Workload is wanted "
+            f"the build function of the model {case.model!r} returns {what} instead of a harness.types.Workload "
             "(benches.models.workloads.classifier_workload makes one of a classifier)"
         )
     return workload

@@ -50,7 +50,7 @@ def reason(told: Any, cause: Any) -> Any:
 
 
 def contention(told: Any) -> Any:
-    """Why a sentinel met a busy machine; schema 1 has the sentence without the word before it."""
+    """Why the control workload was contended; schema 1 has the sentence without its short name."""
     return stated(f"contended: {told}", "contended").to_json() if isinstance(told, str) else told
 
 

@@ -48,7 +48,7 @@ def needed_for(percentile: float) -> int:
 
 @lru_cache(maxsize=256)
 def _harrell_davis_weights(count: int, quantile: float) -> Array:
-    from scipy import stats as scipy_stats  # a second that commands without intervals save
+    from scipy import stats as scipy_stats  # this import takes a second, which commands without intervals save
 
     edges = np.arange(count + 1) / count
     cumulative = scipy_stats.beta.cdf(edges, (count + 1) * quantile, (count + 1) * (1 - quantile))
@@ -250,7 +250,7 @@ def between_processes(rows: Sequence[Groups]) -> Spread | None:
 
 
 def widened(value: float, bounds: tuple[float, float], spread: Spread, processes: int) -> tuple[float, float]:
-    """`bounds`, or the interval that the spread between processes gives to `value` where that is wider."""
+    """`bounds`, or the interval of `value` from the spread between processes if that is wider."""
     factor = math.exp(_student(spread.degrees) * spread.log_sd / math.sqrt(processes))
     return min(bounds[0], value / factor), max(bounds[1], value * factor)
 

@@ -1,9 +1,9 @@
-"""The run folder: written as it goes, readable after a kill at any moment.
+"""The run folder: written while the run goes on, and readable after a kill at any moment.
 
     runs/<id>/run.json             schema, suite, protocol, environment, metrics, planned cases (written first)
-    runs/<id>/measurements.jsonl   one Measurement a line, flushed and synced one by one
-    runs/<id>/controls.jsonl       one process of the A/A control a line
-    runs/<id>/images/<case>.png    generated pictures of a case, one strip
+    runs/<id>/measurements.jsonl   one Measurement per line, each flushed and synced
+    runs/<id>/controls.jsonl       one process of the A/A control per line
+    runs/<id>/images/<case>.png    generated images of a case in one strip
 
 Format history: 2 has reasons as kinds and data; 1 (0.1.0) first. A run of schema 1 is read, and becomes one of schema 2
 when it is resumed: each measurement names its own schema (`harness.records`).
@@ -59,7 +59,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise RunBusy(f"{folder}: another process is measuring into this run") from None
+            raise RunBusy(f"{folder}: another process is writing to this run") from None
         yield
 
 
@@ -77,7 +77,9 @@ def run_to_dict(run: Run) -> dict[str, Any]:
 def run_from_dict(document: Mapping[str, Any], folder: str | None = None, problems: tuple[str, ...] = ()) -> Run:
     """Inverse of `run_to_dict`. Raises UnreadableRun on another schema or a missing field."""
     if document.get("schema") not in READ:
-        raise UnreadableRun(f"it has schema {document.get('schema')!r}; this version of imgbench reads 1 and {SCHEMA}")
+        raise UnreadableRun(
+            f"it has schema {document.get('schema')!r}; this version of imgbench reads the schemas 1 and {SCHEMA}"
+        )
     try:
         check_header(document)
         measurements, superseded = split(measurement_from_dict(entry) for entry in document.get("measurements", ()))
@@ -143,7 +145,7 @@ def load(folder: Path) -> Run:
     except ValueError as error:
         raise UnreadableRun(f"{folder / RUN_FILE}: {error}") from error
     if not isinstance(header, dict):
-        raise UnreadableRun(f"{folder / RUN_FILE}: not a run header")
+        raise UnreadableRun(f"{folder / RUN_FILE}: it is not a run header")
     try:
         whole = run_from_dict({**header, "measurements": (), "controls": ()})
         planned = {case.id for case in whole.cases}
@@ -163,7 +165,7 @@ def measured(run: Run) -> set[tuple[str, int]]:
 def _read_lines(path: Path, planned: Set[str]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """The entries of every whole line about a case of the run, and what is wrong with the others."""
     if not path.is_file():
-        return [], (f"{path.name} is {'no file' if path.exists() or path.is_symlink() else 'missing'}",)
+        return [], (f"{path.name} is {'not a file' if path.exists() or path.is_symlink() else 'missing'}",)
     entries, problems, seen = [], [], set()
     for number, line in _lines(path):
         try:
@@ -179,7 +181,7 @@ def _read_lines(path: Path, planned: Set[str]) -> tuple[list[dict[str, Any]], tu
             continue
         if key[0] not in planned:
             problems.append(
-                f"{path.name} line {number} is about {key[0]}, which is no case of the run, and is left out"
+                f"{path.name} line {number} is about {key[0]}, which is not a case of the run, and is left out"
             )
             continue
         seen.add(key)
@@ -203,7 +205,7 @@ def _left_out(path: Path, number: int, error: Exception) -> str:
 def _read_controls(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """The control's processes, and what could not be read of them."""
     if not path.is_file():
-        return [], (f"{path.name} is no file",) if path.exists() or path.is_symlink() else ()
+        return [], (f"{path.name} is not a file",) if path.exists() or path.is_symlink() else ()
     entries, problems, seen = [], [], set()
     for number, line in _lines(path):
         try:

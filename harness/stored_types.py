@@ -264,7 +264,7 @@ def _words(kind: Any) -> str:
         return "a list"
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return f"one of {', '.join(str(member.value) for member in kind)}"
-    return {str: "text", int: "a whole number", float: "a number that is finite", bool: "true or false"}[kind]
+    return {str: "text", int: "a whole number", float: "a finite number", bool: "true or false"}[kind]
 
 
 def _refuse(value: Any, wanted: str, where: str) -> None:

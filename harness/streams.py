@@ -59,8 +59,8 @@ def _opened(number: int, name: str, mode: int) -> bool:
 
 
 class Lasting:
-    """A stream that survives a closed pipe and a full disk: what cannot be written is dropped, the work goes on, and
-    `lost` reports it at the end."""
+    """A stream that survives a closed pipe and a full disk: text that cannot be written is discarded, the command goes
+    on, and `lost` reports the loss at the end."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -101,7 +101,7 @@ def output() -> TextIO:
 
 
 def complain(text: str) -> None:
-    """Writes a line to stderr, if stderr can be written to."""
+    """Writes a line to stderr; does nothing if stderr cannot be written to."""
     stderr = Lasting(sys.stderr)
     stderr.write(f"{text}\n")
     stderr.flush()

@@ -1,4 +1,4 @@
-"""Strict JSON for files from outside: refuses values that `json.loads` accepts and that nothing can compute with.
+"""Strict JSON for files from outside: refuses values that `json.loads` accepts and that no computation can use.
 
     strict_json.read(path)      # ValueError: NaN, 1e999, a whole number of 400 digits, half a character
 
@@ -42,9 +42,9 @@ def read(path: Path) -> Any:
     """The document in a file. Raises FileNotFoundError if there is none, and ValueError, in one line without the path,
     if it cannot be read. A folder is refused, and so is a pipe, which might block for ever."""
     if path.is_symlink() and not path.exists():
-        raise ValueError("is a link that leads nowhere")
+        raise ValueError("is a link to a file that does not exist")
     if path.exists() and not path.is_file():
-        raise ValueError("is no file")
+        raise ValueError("is not a file")
     try:
         return loads(path.read_bytes())
     except FileNotFoundError:

@@ -23,7 +23,7 @@ BOOLEANS: Final = ("true", "false")
 
 
 class NotYaml(ValueError):
-    """Text that is not the YAML that is meant here; `str()` is one line for the user."""
+    """Text that is not YAML of this strict kind; `str()` is one line for the user."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -36,9 +36,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if self.check_event(yaml.events.AliasEvent):
-            raise NotYaml(f"line {event.start_mark.line + 1}: anchors and aliases are not allowed here")
+            raise NotYaml(f"line {event.start_mark.line + 1}: anchors and aliases are not allowed")
         if getattr(event, "tag", None) not in {None, "!", f"{TAG}str"}:
-            raise NotYaml(f"line {event.start_mark.line + 1}: tags ({event.tag}) are not allowed here; leave it out")
+            raise NotYaml(f"line {event.start_mark.line + 1}: tags are not allowed; leave {event.tag} out")
         named = isinstance(index, yaml.ScalarNode)
         if named:
             self._fields.append(index.value)
@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
         if isinstance(node, yaml.ScalarNode) and node.style is None and getattr(event, "tag", None) is None:
             node.tag, problem = _meaning(node.value, node.tag)
             if problem and len(node.value) > LONGEST:
-                raise NotYaml(f"{self._where(node)}{quoted(node.value)} is too long for a number; write less")
+                raise NotYaml(f"{self._where(node)}{quoted(node.value)} is too long for a number; write a shorter one")
             if problem:
                 raise NotYaml(f"{self._where(node)}{problem}")
         if isinstance(node, yaml.ScalarNode):
@@ -66,7 +66,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key_node, yaml.ScalarNode):
                 raise NotYaml(f"line {key_node.start_mark.line + 1}: a key must be plain text")
             if key_node.value in seen:
-                raise NotYaml(f"line {key_node.start_mark.line + 1}: {quoted(key_node.value)} stands twice")
+                raise NotYaml(f"line {key_node.start_mark.line + 1}: {quoted(key_node.value)} appears twice")
             seen.add(key_node.value)
         return super().construct_mapping(node, deep=deep)
 
@@ -76,7 +76,9 @@ def _without_surrogates(text: str, where: str) -> str:
     try:
         return text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeDecodeError:
-        raise NotYaml(f"{where}an escape (\\ud800 to \\udfff) is half of a character; write the whole") from None
+        raise NotYaml(
+            f"{where}an escape (\\ud800 to \\udfff) is half of a character; write the whole character"
+        ) from None
 
 
 def _meaning(word: str, tag: str) -> tuple[str, str | None]:
@@ -100,7 +102,7 @@ def _meaning(word: str, tag: str) -> tuple[str, str | None]:
     if kind == "timestamp":
         return tag, f"{word} is a date in YAML 1.1; {quoted}"
     if kind == "merge":
-        return tag, "merge keys (<<) are not allowed here; write the fields out"
+        return tag, "merge keys (<<) are not allowed; write the fields out"
     if kind == "float" or FLOAT.fullmatch(word):
         return _real(word, tag)
     return tag, None
@@ -110,7 +112,7 @@ def _real(word: str, tag: str) -> tuple[str, str | None]:
     """`_meaning` of a scalar that is a real number in YAML 1.1 or in YAML 1.2."""
     if not FLOAT.fullmatch(word) or not math.isfinite(float(word)):
         value = "nan" if "nan" in word.lower() else f"{'-' if word.startswith('-') else ''}inf"
-        return tag, f"{value} must be a number that is finite; write one instead of {word}"
+        return tag, f"{value} is not finite; write a finite number instead of {word}"
     return (tag if tag.endswith("int") else f"{TAG}float"), None
 
 

@@ -49,13 +49,13 @@ def read(path: Path) -> Suite:
     """The suite in a YAML file. Raises SuiteError with one line that says what to change."""
     try:
         if path.exists() and not path.is_file():
-            raise SuiteError(f"{path}: is no file; a suite is a YAML file")
+            raise SuiteError(f"{path}: is not a file; a suite is a YAML file")
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
-            raise SuiteError(f"{path}: {size} bytes; a suite may have {MAX_FILE_BYTES} at most")
+            raise SuiteError(f"{path}: the file has {size} bytes; a suite may have at most {MAX_FILE_BYTES}")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise SuiteError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise SuiteError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from None
     except OSError as error:
         raise SuiteError(f"{path}: {error.strerror}") from None
     try:
@@ -79,7 +79,7 @@ def parse(text: str, default_name: str = "suite") -> Suite:
             raise SuiteError(f"unknown field {quoted(key)}; {nearest(key, list(SUITE_FIELDS))}")
     name = document.get("name", default_name)
     if not isinstance(name, str) or not SAFE_NAME.fullmatch(name):
-        raise SuiteError(f"name: {quoted(name)} must be letters, digits, '_', '-', '+' or '.', 80 at most")
+        raise SuiteError(f"name: {quoted(name)} must be at most 80 letters, digits, '_', '-', '+' or '.'")
     return Suite(
         name=name,
         description=_description(document.get("description")),
@@ -102,7 +102,7 @@ def _kind(value: Any) -> str:
 
 
 def check(case: Case) -> str | None:
-    """Why `case` cannot be asked of its model, in one line; None where it can."""
+    """Why the model of `case` does not support it, in one line; None if it does."""
     try:
         _validated(MODELS[case.model], {k: v for k, v in case.axes().items() if v is not None})
     except (SuiteError, UnknownName) as error:
@@ -113,7 +113,7 @@ def check(case: Case) -> str | None:
 def only(cases: Iterable[Case], conditions: str) -> tuple[Case, ...]:
     """The cases for which every `axis=value` of a comma-separated list holds; `a|b` allows several values.
 
-    Raises SuiteError for an unknown axis, and where no case is left.
+    Raises SuiteError for an unknown axis, and if no case is left.
     """
     wanted: dict[str, set[str]] = {}
     for part in filter(None, (p.strip() for p in conditions.split(","))):
@@ -135,7 +135,7 @@ def only(cases: Iterable[Case], conditions: str) -> tuple[Case, ...]:
             raise SuiteError(f"--only: no case has {axis}={unknown[0]}; {nearest(unknown[0], sorted(present))}")
     left = tuple(c for c in cases if all(_text(c.axes()[axis]) in values for axis, values in wanted.items()))
     if not left:
-        raise SuiteError(f"--only {conditions!r} leaves no case: no case has all of these values")
+        raise SuiteError(f"--only {conditions!r} selects no case: no case has all of these values")
     return left
 
 
@@ -175,7 +175,7 @@ def _check_times(protocol: Protocol, given: Mapping[str, Any]) -> None:
         if low in given and least > most:
             default = "" if high in given else ", the default"
             raise SuiteError(
-                f"protocol.{low}: {least:g} is more than {high} ({most:g}{default}); lower the one or raise the other"
+                f"protocol.{low}: {least:g} is more than {high} ({most:g}{default}); lower {low} or raise {high}"
             )
     needed = min(protocol.warmup_min_s, protocol.warmup_max_s)
     needed += min(protocol.min_sample_time_s, protocol.max_sample_time_s)
@@ -183,8 +183,8 @@ def _check_times(protocol: Protocol, given: Mapping[str, Any]) -> None:
         needed = max(needed, protocol.max_sample_time_s)
     if protocol.timeout_s <= needed:
         raise SuiteError(
-            f"protocol.timeout_s: {protocol.timeout_s:g} ends a process before it can finish: warm-up and samples "
-            f"may take {needed:g} s by the other fields; raise it or lower them"
+            f"protocol.timeout_s: {protocol.timeout_s:g} ends a process before it can finish: by the other "
+            f"fields, warm-up and samples may take {needed:g} s; raise timeout_s or lower them"
         )
 
 
@@ -209,9 +209,9 @@ def _cases(entries: Any) -> tuple[Case, ...]:
         except SuiteError as error:
             raise SuiteError(f"cases[{number}]: {error}") from None
         if len(found) > MAX_CASES:
-            raise SuiteError(f"more than {MAX_CASES} cases")
+            raise SuiteError(f"a suite may have at most {MAX_CASES} cases")
     if not found:
-        raise SuiteError("cases: `exclude` leaves no case")
+        raise SuiteError("cases: `exclude` excludes every case")
     return tuple(found.values())
 
 
@@ -219,12 +219,12 @@ def _matrix(entry: Any) -> Iterable[Case]:
     if not isinstance(entry, dict):
         raise SuiteError(f"{quoted(entry)} must be a mapping of axes")
     if "model" not in entry:
-        raise SuiteError("has no `model`")
+        raise SuiteError("`model` is missing")
     words = {word for name in _values("model", entry["model"], ()) for word in weights.keywords(_model(name))}
     axes = {name: _values(name, value, words) for name, value in entry.items() if name != _REPEATED}
     excluded = _excluded(entry.get(_REPEATED, []), axes, words)
     if math.prod(len(v) for v in axes.values()) > MAX_CASES:
-        raise SuiteError(f"more than {MAX_CASES} cases")
+        raise SuiteError(f"a suite may have at most {MAX_CASES} cases")
     unused = list(range(len(excluded)))
     for combination in itertools.product(*axes.values()):
         given = dict(zip(axes, combination, strict=True))
@@ -255,7 +255,7 @@ def _values(name: Any, value: Any, words: Collection[str]) -> list[Any]:
     if name not in AXES:
         raise SuiteError(f"unknown axis {quoted(name)}; {nearest(name, [*AXES, _REPEATED])}")
     if isinstance(value, list) and not value:
-        raise SuiteError(f"{name}: an empty list; give at least one value")
+        raise SuiteError(f"{name}: the list is empty; give at least one value")
     listed = value if isinstance(value, list) else [value]
     if name != "weights":
         return listed
@@ -296,7 +296,7 @@ def _validated(model: Model, given: Mapping[str, Any]) -> Case:
         except SuiteError as error:
             if axis in given:
                 raise
-            raise SuiteError(f"the default that model {model.name!r} declares does not fit: {error}") from None
+            raise SuiteError(f"the default of model {model.name!r} is not valid: {error}") from None
     if values.get("guidance_scale") is not None:
         values["guidance_scale"] = axis_defaults.guidance(model, values["guidance_scale"])
     values["optimizations"] = canonical(values.get("optimizations"))
@@ -333,13 +333,13 @@ def _check_optimizations(value: Any) -> None:
 
 
 def _check_prompt(value: Any) -> None:
-    """Refuses control characters except line breaks and tabs: no tokenizer needs them, and terminals obey them."""
+    """Refuses control characters except line breaks and tabs: no tokenizer needs them, and terminals interpret them."""
     if not isinstance(value, str) or not value.strip():
         raise SuiteError(f"prompt: {quoted(value)} must be text")
     for place, character in enumerate(value, start=1):
         if unicodedata.category(character) in {"Cc", "Cs"} and character not in "\n\t":
             raise SuiteError(
-                f"prompt: {quoted(value)} has the control character U+{ord(character):04X} at place {place}; "
+                f"prompt: {quoted(value)} has the control character U+{ord(character):04X} at position {place}; "
                 "leave it out"
             )
 
@@ -349,7 +349,7 @@ def _check_image_size(model: Model, value: int) -> None:
     if value == default:
         return
     if multiple is None:
-        raise SuiteError(f"image_size: model {model.name!r} has {default} only, not {value}: leave image_size out")
+        raise SuiteError(f"image_size: model {model.name!r} supports {default} only, not {value}; leave image_size out")
     if value % multiple or value > model.max_image_size:
         nearest_size = min(max(round(value / multiple), 1) * multiple, model.max_image_size)
         raise SuiteError(
@@ -370,5 +370,9 @@ def _check_weights(model: Model, value: Any) -> None:
         is_folder = False
     if "folder" in model.weights and is_folder:
         return
-    what = "is a folder, which this model does not take" if is_folder else "is neither a known keyword nor a folder"
+    what = (
+        "is a folder, and this model does not support folders"
+        if is_folder
+        else "is neither a known keyword nor a folder"
+    )
     raise SuiteError(f"weights: {quoted(value)} {what}; {nearest(value, keywords)}")

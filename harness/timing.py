@@ -2,7 +2,7 @@
 
 On a GPU, iterations with flushed caches (`Timer.cold_seconds`) are timed by the GPU's own clock instead.
 
-Everything that times is handed a `Timer`; a test hands it `FakeClock` and gets exact numbers.
+All code that measures time receives a `Timer`. A test gives that timer a `FakeClock` and gets exact numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def perf_counter() -> float:
-    """Seconds on the monotonic clock, of which only differences mean anything."""
+    """Seconds of the monotonic clock; only differences are meaningful."""
     return time.perf_counter()
 
 
@@ -46,7 +46,7 @@ class Timer:
         self._device_clock = device_clock
 
     def seconds(self, call: Callable[[], object], repeat: int = 1) -> float:
-        """Seconds one call takes: `repeat` calls between two synchronisations, divided by `repeat`."""
+        """Seconds of one call: `repeat` calls between two synchronisations, divided by `repeat`."""
         watch = self._device_clock
         self.synchronize()
         start = self.clock()
@@ -65,10 +65,10 @@ class Timer:
         """Seconds of one call after `flush`, without the time of the flush.
 
         On a device with a clock of its own, this is the time between two marks around the call. `flush` is queued
-        before the first mark and nobody waits for it. The device therefore reaches the call with its kernels queued, as
-        it does in a series of calls. The overhead of launches shows only where launching takes longer than the flush
-        (about 0.1 ms). On other devices the host's clock is used, after a synchronisation. triton.testing.do_bench uses
-        the same method.
+        before the first mark, and the host does not wait for it. The device therefore reaches the call with its kernels
+        queued, as it does in a series of calls. The overhead of launches shows only where launching takes longer than
+        the flush (about 0.1 ms). On other devices the host's clock is used, after a synchronisation.
+        triton.testing.do_bench uses the same method.
         """
         watch = self._device_clock
         self.synchronize()
@@ -96,7 +96,7 @@ class Timer:
         return result, self.clock() - start
 
     def now(self) -> float:
-        """A synchronised stamp: all work given to the device so far is done."""
+        """The time after all work queued on the device so far is done."""
         self.synchronize()
         return self.clock()
 

@@ -1,8 +1,8 @@
-"""The nouns of imgbench: frozen records, importable without torch.
+"""The records of imgbench: frozen dataclasses, importable without torch.
 
 suite.yaml -> Suite -> [Case] -> Workload -> forwards -> samples -> Measurement -> Run -> frames -> Verdict -> Section
 
-Values are stored in SI base units (seconds, bytes, joules, watts); `harness.units` formats them at the edge.
+Values are stored in SI base units (seconds, bytes, joules, watts); `harness.units` formats them for output.
 A missing value is absent with a reason (`Measurement.missing`), never 0, inf or -1.
 """
 
@@ -69,7 +69,7 @@ class Metric:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One point of a sweep: what is asked for. Axes that a model does not have are None."""
+    """One configuration of a suite: a value of each axis. Axes that a model does not have are None."""
 
     model: str
     weights: str = "random"
@@ -86,8 +86,8 @@ class Case:
 
     @cached_property
     def id(self) -> str:
-        """A stable, file-safe name: the axes that tell cases apart at a glance, and a hash of all that it has. Axes
-        that a case does not have are left out, so that a new axis renames no old case. Computed once."""
+        """A stable, file-safe name: the most important axes, and a hash of all axes. Axes that a case does not
+        have are left out, so that a new axis does not rename old cases. Computed once."""
         given = {axis: value for axis, value in self.axes().items() if value is not None}
         canonical = json.dumps(given, sort_keys=True, ensure_ascii=False)
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
@@ -97,8 +97,8 @@ class Case:
 
     @property
     def label(self) -> str:
-        """The case in words for people: every axis that tells it apart. Weights are named where the model's name does
-        not say them already, the seed where it is not 0.
+        """The case as text: every axis that it has. Weights are named if the model's name does not contain them, and
+        the seed if it is not 0.
 
         >>> Case(model="digits_vit", weights="digits", batch_size=32, image_size=32).label
         'digits_vit · eager · fp32 · batch 32 · 32 px'
@@ -138,14 +138,14 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """How to judge the outputs of a trained model, at the case's own batch size, backend and precision.
+    """How to score the outputs of a trained model, at the case's own batch size, backend and precision.
 
     `batches` yields inputs for `Workload.iterate`, each of exactly batch_size items (the last one filled up with
     items that `score` cuts off again). `score` gets all outputs concatenated along dimension 0 and returns samples by
-    metric: one 0/1 an item for quality_item metrics, one figure for a set. `conditions` stand beside every figure:
-    "items" is how many are judged, and hashes of reference and extractor. `pictures` turns outputs into uint8
-    (N, H, W, 3) for the report, or is None for a classifier. `keep` gives what a set distance is to be compared by
-    later, picture by picture, in JSON types (`harness.picture_sets.encode`), or is None.
+    metric: one 0/1 for each item for quality_item metrics, one figure for a set. `conditions` are stored with every
+    figure: "items" is the number of scored items, beside hashes of reference and extractor. `pictures` turns outputs
+    into uint8 images (N, H, W, 3) for the report, or is None for a classifier. `keep` returns the data by which set
+    distances are compared later, image by image, in JSON types (`harness.picture_sets.encode`), or is None.
     """
 
     metrics: tuple[Metric, ...]
@@ -159,8 +159,8 @@ class Quality:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationData:
-    """Real work to take the ranges of int8_static from, which no quality figure is measured on. `batches` yields inputs
-    for `Workload.iterate`, each of exactly batch_size items; `source` says in words what they are."""
+    """Inputs from which int8_static takes its ranges; no quality figure is measured on them. `batches` yields inputs
+    for `Workload.iterate`, each of exactly batch_size items; `source` describes them."""
 
     batches: Callable[[], Sequence[Any]]
     source: str
@@ -175,8 +175,8 @@ class Workload:
     of `Quality.batches` has, and is moved before it is timed. The output's shape must be `output_shape`, whose first
     number is the batch size. `identity` is JSON: all that makes two pieces of work the same (shapes, steps, prompts,
     parameters); its `weights_hash` is the model's own name for the weights. What runs on the host between components
-    (scheduler, tokenizer) stays in fp32: a component is cast at its border. Without `calibration` int8_static takes its
-    ranges from the timed batch. `facts` and `warnings` are the model's own additions to the row.
+    (scheduler, tokenizer) stays in fp32: a component casts its own inputs and outputs. Without `calibration`
+    int8_static takes its ranges from the timed batch. `facts` and `warnings` are the model's own additions to the row.
     """
 
     components: tuple[Component, ...]
@@ -196,7 +196,7 @@ class Model:
     """An entry of the model registry: how to build the workload, and which axes the model has.
 
     `axes` are those beyond the general ones (weights, backend, precision, batch_size, seed) with their defaults; naming
-    another axis in a suite is an error. `weights` are the keywords it takes, the first one the default; a folder is
+    another axis in a suite is an error. `weights` are the allowed keywords, the first one the default; a folder is
     allowed where "folder" is among them. `image_size_multiple` None: the size is fixed. `parameters` is the published
     count. `libraries` are the modules that it imports, once for all workers (None: any of imgbench's own models').
     `folder_axes` gives the defaults of a row whose `weights` are a folder, as far as its files state them
@@ -226,8 +226,8 @@ class Model:
 class Protocol:
     """How a suite is measured. Seconds are wall-clock; stored with every run and part of the baseline's key.
 
-    A process takes samples until the 95 % interval of its own median is within ±`target_interval` of it (None: not
-    asked for), but at least `min_samples` in `min_sample_time_s` and for at most `max_sample_time_s`. A process that
+    A process takes samples until the 95 % interval of its own median is within ±`target_interval` of it (None: no
+    such target), but at least `min_samples` in `min_sample_time_s` and for at most `max_sample_time_s`. A process that
     was contended is measured again up to `contended_retries` times. With `cold_cache` the caches are flushed
     before each iteration (`harness.measuring.cold_cache`).
     """
@@ -262,14 +262,15 @@ class Suite:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What one worker process found for one case: raw samples by metric, or the status and reason why there are none.
+    """What one worker process measured for one case: raw samples by metric, or the status and the reason if there are
+    none.
 
     `samples` and `warmup` are raw values in base units. `missing` gives the reason for each metric that could not be
     measured. `attempt` counts how often the same process of a case was repeated, because it was contended or a failure
-    was retried. `facts` is the proof of execution (providers, dtypes, calls counted, output hash) and the work
-    identity. `state` is the machine during the measurement (PSI, load, clocks) and the seconds of the control workload.
-    `warnings` are shown beside the row. `images` are file names relative to the run folder. `reason`, `missing` and
-    `warnings` also take text, which becomes a reason of its own kind (`harness.reasons`).
+    was retried. `facts` holds what was verified of the execution (providers, dtypes, counted calls, output hash) and
+    the work identity. `state` is the machine during the measurement (PSI, load, clocks) and the seconds of the control
+    workload. `warnings` are shown with the row. `images` are file names relative to the run folder. `reason`, `missing`
+    and `warnings` also take text, which becomes a reason of its own kind (`harness.reasons`).
     """
 
     case: Case
@@ -299,8 +300,8 @@ class Measurement:
 
     @property
     def cause(self) -> Cause | None:
-        """The typed cause of a failure (`harness.causes`), which is the kind of its reason; None where it is the row's
-        own, or not known."""
+        """The typed cause of a failure (`harness.causes`), which is the kind of its reason; None if the cause is the
+        row itself, or unknown."""
         return causes.of_reason(self.reason)
 
 
@@ -314,13 +315,13 @@ class Control:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run folder in memory. `cases` are all that were planned; `metrics` describe every sample in it by themselves.
+    """A run folder in memory. `cases` are all that were planned; `metrics` describe all samples in it.
 
     `measurements` are those that count, one for each process of a case; `superseded` are attempts that were measured
-    again (`harness.attempts`): kept, and never counted. `controls` are no rows of the suite: one case of it against
-    itself. `models` maps a model's name to `Model.info`, `weights` a folder of weights as its cases name it to its
-    path and content (`harness.weights`). `selection` is the text of `--only` where the run is a part of its suite.
-    `folder` is where it was read from (None for a stored baseline).
+    again (`harness.attempts`): they are kept and never count. `controls` are not rows of the suite: they measure one
+    case against itself. `models` maps a model's name to `Model.info`, `weights` a folder of weights as its cases name
+    it to its path and content (`harness.weights`). `selection` is the text of `--only` if the run measures a part of
+    its suite. `folder` is where it was read from (None for a stored baseline).
     """
 
     id: str

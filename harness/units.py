@@ -1,4 +1,4 @@
-"""Base units -> text for people. The only file that knows "ms" or "MiB".
+"""Formats values in base units as text, such as "2.13 ms" or "1.50 MiB". No other file scales units.
 
 >>> format_value(0.00213, "s"), format_value(1536 * 1024, "B"), format_value(0.9912, "share")
 ('2.13 ms', '1.50 MiB', '99.1 %')
@@ -40,7 +40,7 @@ def scale(value: float, unit: str) -> tuple[float, str]:
 
 
 def format_value(value: float | None, unit: str, digits: int = 3) -> str:
-    """A number with its unit as people read it; a missing value is an en dash, never a zero."""
+    """A number with a readable unit; a missing value is an en dash, never a zero."""
     if value is None or not math.isfinite(value):
         return MISSING
     divisor, text = scale(value, unit)
@@ -57,7 +57,7 @@ def format_value(value: float | None, unit: str, digits: int = 3) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as a person says them: '8 s', '2 min 05 s', '1 h 03 min'."""
+    """Seconds as readable text: '8 s', '2 min 05 s', '1 h 03 min'."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

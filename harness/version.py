@@ -1,3 +1,3 @@
-"""The version of imgbench, as `pyproject.toml` has it."""
+"""The version of imgbench, the same as in `pyproject.toml`."""
 
 VERSION = "0.1.0"

@@ -42,7 +42,7 @@ def is_folder(case: Case) -> bool:
 def normalised(spelling: str, words: Iterable[str] = ()) -> str:
     """The normalised spelling of a folder: `~` expanded, no `.`, no double or trailing slash; a relative one stays
     relative. `..` stays after a link, where dropping it would change the folder, and `./` before what would read as
-    one of the keywords `words`. A keyword, and what cannot be a path, is returned unchanged."""
+    one of the keywords `words`. A keyword, and text that cannot be a path, is returned unchanged."""
     if spelling in set(words):
         return spelling
     try:
@@ -75,7 +75,7 @@ def recorded(cases: Iterable[Case]) -> dict[str, dict[str, str]]:
     for spelling in dict.fromkeys(case.weights for case in cases if is_folder(case)):
         path = resolved(spelling)
         if not path.is_dir():
-            raise WeightsChanged(f"weights: {spelling!r}: there is no folder {path}")
+            raise WeightsChanged(f"weights: {spelling!r}: the folder {path} does not exist")
         found[spelling] = {"path": str(path), "content": content(path)}
     return found
 
@@ -113,12 +113,14 @@ def checked(run: Run) -> Run:
         stored = known.get(spelling)
         path = Path(stored["path"]) if stored else resolved(spelling)
         if not path.is_dir():
-            raise WeightsChanged(f"weights: {spelling!r}: the folder {path} is gone: {_mend(bool(stored))}")
+            raise WeightsChanged(
+                f"weights: {spelling!r}: the folder {path} does not exist any more; {_mend(bool(stored))}"
+            )
         found = content(path)
         if stored and found != stored["content"]:
             raise WeightsChanged(
-                f"weights: {spelling!r}: the folder {path} holds other files than when the run was begun "
-                f"(content {found[:12]} here, {stored['content'][:12]} in the run): {_mend(True)}"
+                f"weights: {spelling!r}: the folder {path} has changed since the run began "
+                f"(its content is {found[:12]} here and {stored['content'][:12]} in the run); {_mend(True)}"
             )
         known.setdefault(spelling, {"path": str(path), "content": found})
     return replace(run, weights=known)
@@ -126,8 +128,8 @@ def checked(run: Run) -> Run:
 
 def _mend(stored: bool) -> str:
     if stored:
-        return "restore the weights with which the run began, or begin a new run"
-    return "resume in the folder in which the run was begun, or begin a new run"
+        return "restore the weights of the run, or start a new run"
+    return "resume from the working directory in which the run was started, or start a new run"
 
 
 def built_case(case: Case, run: Run) -> Case:

@@ -177,8 +177,8 @@ WRONG = {
     "a list in a hash": (("facts", "work_hash"), ["x"], "facts.work_hash: ['x'] must be text"),
     "text in the samples": (("samples", "load_s", 0), "x", "measurement.samples.load_s: 'x' must be a number"),
     "no number in the samples": (("samples", "load_s", 0), float("nan"), "NaN is not a JSON number"),
-    "text in the machine's state": (("state", "steal_s"), "x", "state.steal_s: 'x' must be a number that is finite"),
-    "a case of another run": (("case", "seed"), 7, "is no case of the run, and is left out"),
+    "text in the machine's state": (("state", "steal_s"), "x", "state.steal_s: 'x' must be a finite number"),
+    "a case of another run": (("case", "seed"), 7, "is not a case of the run, and is left out"),
     "half a character": (("warnings",), ["\ud800"], "half of a character"),
 }
 

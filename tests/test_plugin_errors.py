@@ -51,7 +51,7 @@ def build(case):
         (
             "m",
             GOOD | {"axes": {"resolution": 224}},
-            "model 'm': axes: 'resolution' is no axis of imgbench; a model may",
+            "model 'm': axes: 'resolution' is not an axis of imgbench; a model may",
         ),
         ("m", GOOD | {"axes": ["image_size"]}, "axes: ['image_size'] must be a mapping"),
         ("m", GOOD | {"weights": ()}, "weights: () must be a tuple of keywords"),
@@ -59,7 +59,7 @@ def build(case):
         ("m", GOOD | {"image_size_multiple": 0}, "image_size_multiple: 0 must be a whole number of 1 or more"),
         ("m", GOOD | {"max_image_size": "big"}, "max_image_size: 'big' must be a whole number"),
         ("m", GOOD | {"familly": "f"}, "unknown field 'familly'; did you mean 'family'?"),
-        ("m", {"family": "f", "axes": {}}, "has no 'description'; a model needs family, description, axes"),
+        ("m", {"family": "f", "axes": {}}, "'description' is missing; a model needs family, description, axes"),
         ("two\nlines", GOOD, "a model's name must be text on one line, not 'two\\nlines'"),
         ("\x1b[31m", GOOD, "a model's name must be text on one line"),
         ("", GOOD, "a model's name must be text on one line"),
@@ -98,7 +98,7 @@ def test_a_default_that_does_not_fit_is_the_models_fault(
     monkeypatch.setitem(MODELS._entries, "odd", model)
     with pytest.raises(suite.SuiteError) as caught:
         suite.parse("cases: [{model: odd}]")
-    assert "the default that model 'odd' declares does not fit: " in str(caught.value)
+    assert "the default of model 'odd' is not valid: " in str(caught.value)
     assert message in str(caught.value)
 
 

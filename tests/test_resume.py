@@ -90,7 +90,7 @@ def test_what_the_environment_failed_is_said_and_measured_again_from_another_fol
     (tmp_path / "w").rename(tmp_path / "away")
     refused = imgbench("--resume", str(folder), cwd=tmp_path)
     assert refused.returncode == 12
-    assert f"weights: 'w': the folder {tmp_path}/w is gone" in refused.stderr
+    assert f"weights: 'w': the folder {tmp_path}/w does not exist any more" in refused.stderr
     assert refused.stderr.count("\n") == 1
     (tmp_path / "away").rename(tmp_path / "w")
     (tmp_path / "w/mended").touch()

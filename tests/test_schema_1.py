@@ -100,7 +100,7 @@ def test_why_a_sentinel_met_a_busy_machine_becomes_a_reason() -> None:
 
 
 def test_a_schema_of_a_newer_version_is_refused() -> None:
-    with pytest.raises(ValueError, match="the measurement has schema 3; this version reads 1 and 2"):
+    with pytest.raises(ValueError, match="the measurement has schema 3; this version reads the schemas 1 and 2"):
         read(schema=3)
 
 

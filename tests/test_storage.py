@@ -98,7 +98,7 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnreadableRun, match="not a run folder"):
         storage.load(tmp_path)
     (tmp_path / storage.RUN_FILE).write_text('{"schema": 99}')
-    with pytest.raises(UnreadableRun, match="it has schema 99; this version of imgbench reads 1 and 2"):
+    with pytest.raises(UnreadableRun, match="it has schema 99; this version of imgbench reads the schemas 1 and 2"):
         storage.load(tmp_path)
     (tmp_path / storage.RUN_FILE).write_text("{")
     with pytest.raises(UnreadableRun):

@@ -89,7 +89,7 @@ def test_a_variable_without_a_number_is_refused(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(ThreadsRefused, match=f"{name}='{value}': must be a whole number of at least 1"):
+    with pytest.raises(ThreadsRefused, match=f"{name}='{value}' must be a whole number of at least 1"):
         threads.chosen(None)
     assert main(["doctor"]) == 64
     assert capsys.readouterr().err.count(f"{name}='{value}'") == 1

@@ -83,7 +83,7 @@ def test_fp32_that_would_be_tf32_is_refused(monkeypatch: pytest.MonkeyPatch, a_g
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA])
     monkeypatch.setattr(onnx_providers, "unloadable", lambda _provider: None)
     backend = BACKENDS["onnxruntime_tensorrt"]
-    assert "its fp32 is the row tf32" in str(backend.unavailable("fp32", "cuda"))
+    assert "its fp32 would be the precision tf32" in str(backend.unavailable("fp32", "cuda"))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
     assert backend.unavailable("tf32", "cuda") is None
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))

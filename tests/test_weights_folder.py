@@ -115,12 +115,14 @@ def test_weights_that_are_gone_or_others_are_refused_in_one_line(here: Path) -> 
     run = replace(run_of([]), cases=(case,), weights=weights.recorded([case]))
     assert weights.checked(run) == run
     (here / "a/config.json").write_text("{ }")
-    with pytest.raises(WeightsChanged, match=r"'a': the folder .*/a holds other files than when .* begin a new run"):
+    with pytest.raises(
+        WeightsChanged, match=r"'a': the folder .*/a has changed since the run began .* start a new run"
+    ):
         weights.checked(run)
     (here / "a").rename(here / "c")
-    with pytest.raises(WeightsChanged, match=r"'a': the folder .*/a is gone: restore the weights"):
+    with pytest.raises(WeightsChanged, match=r"'a': the folder .*/a does not exist any more; restore the weights"):
         weights.checked(run)
-    with pytest.raises(WeightsChanged, match="resume in the folder in which the run was begun"):
+    with pytest.raises(WeightsChanged, match="resume from the working directory in which the run was started"):
         weights.checked(replace(run, weights={}))  # a run of an older version, resumed elsewhere
 
 

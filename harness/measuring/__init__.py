@@ -1,1 +1,1 @@
-"""How one number is taken: warm-up, sampling, turns, and what the machine did meanwhile."""
+"""How one case is measured: warm-up, sampling, turns, and the state of the machine."""

@@ -7,7 +7,7 @@ network that fits there is timed faster than it runs in a service. One iteration
 (`harness.timing.Timer.cold_seconds` says how it is timed). The stage table is measured in the same way; memory, energy
 and quality are not.
 
-Not yet proven on a GPU.
+It is not yet tested on a GPU.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Flush:
 
 
 def unavailable(protocol: Protocol, device: str) -> Reason | None:
-    """Why the caches of `device` cannot be flushed although the protocol asks for it, or None."""
+    """Why the caches of `device` cannot be flushed although the protocol requires it, or None."""
     found = cache_bytes(device) if protocol.cold_cache else 0
     return Reason("cache_unknown", {"why": found}) if isinstance(found, str) else None
 

@@ -1,6 +1,6 @@
 """Hashes of what was loaded: a row's weights, and the networks that an exporter reads.
 
-Names and paths say only what was asked for: two names may hold the same weights, and one name may hold others tomorrow.
+A name or a path does not identify content: two names may hold the same weights, and the weights of a name may change.
 So the identity of a row and the key of every exported file are computed from the content, here.
 """
 

@@ -1,5 +1,5 @@
-"""Whether somebody else used the machine during a measurement. A pure function: it takes the recorded state and returns
-the reason, whose kind begins with "contended".
+"""Whether a measurement was contended. A pure function: it takes the recorded state of the machine and returns the
+reason, whose kind begins with "contended".
 
 The criteria are fixed here, before anything is measured, and none of them is the measured time. A pair of processes
 is left out, or a row is called contended, because of what the kernel and the driver counted, never because it was slow.
@@ -14,11 +14,11 @@ is left out, or a row is called contended, because of what the kernel and the dr
 Only what happened during the latency samples, and while energy was measured, counts. In a process of 16 s, of which
 the samples take 0.9 s, a neighbour of 1.5 s is 9 % of the process but may affect all of the samples. What slowed down
 only the loading does not change the figure. Where a state has no such passes (in pairs the referee counts the timed
-turns, and runs from before have none) it is judged as a whole.
+turns, and runs from before have none) the whole state counts.
 
 /proc/stat counts in ticks of 10 ms, so a difference below three ticks says nothing, and the kernel adds them up at its
-timer interrupts, on all cores at once: a stretch may hold one more than it lasted, on each core that we keep busy. A
-source that the machine does not have is None in the state and finds nothing; `imgbench doctor` says which those are.
+timer interrupts, on all cores at once: a stretch may hold one more than it lasted, on each core that the process uses.
+A source that the machine does not have is None in the state and finds nothing; `imgbench doctor` says which those are.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ SLOWED: Final = {0x08: "hardware slow-down", 0x20: "software thermal", 0x40: "ha
 
 
 def is_contention(reason: Reason) -> bool:
-    """Whether a reason says that the machine was not quiet. Runs of schema 1 have the kind "contended" alone."""
+    """Whether a reason is about contention. Runs of schema 1 have the kind "contended" alone."""
     return reason.kind == "contended" or reason.kind.startswith("contended_")
 
 
 def contended(state: Mapping[str, Any]) -> Reason | None:
-    """Why a measurement with this machine state was not alone; None where nothing speaks against it."""
+    """Why a measurement with this machine state was contended; None if it was not."""
     if LATENCY_PASS not in state and ENERGY_PASS not in state:
         return _during(state)
     if reason := _during(state.get(LATENCY_PASS, {})):

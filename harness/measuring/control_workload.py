@@ -2,7 +2,7 @@
 
 It is a fixed matrix product, which loads the cores, and a fixed copy, which loads the memory. The copy is larger than
 the caches of one core of a CPU, and twice as large as the L2 cache of a GPU, which may hold tens of megabytes. Where
-two arms take turns, they also take turns with it. It is not yet proven on a GPU. Its stored key is "sentinel".
+two arms take turns, they also take turns with it. It is not yet tested on a GPU. Its stored key is "sentinel".
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.timing import Timer
 NAMES: Final = ("gemm", "copy")
 SIZE: Final = 384
 COPIED_BYTES: Final = 16 * 2**20  # on a CPU; at least, on a GPU
-UNKNOWN_L2_BYTES: Final = 128 * 2**20  # where the driver does not tell: no NVIDIA GPU of 2025 has more
+UNKNOWN_L2_BYTES: Final = 128 * 2**20  # if the driver does not report it: no NVIDIA GPU of 2025 has more
 TURNS: Final = 6
 REPEATS: Final = 5
 

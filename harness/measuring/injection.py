@@ -1,8 +1,8 @@
-"""Deliberate slow-downs, to measure whether the gate sees them. A measurement that has one says so in its facts.
+"""Deliberate slow-downs, which test whether the gate detects them. The facts of a measurement name them.
 
 busy=0.05       after each iteration, a busy-wait of 5 % of the iteration's own duration
 copy=1          one extra copy of all parameters in each iteration (a needless cast or clone)
-tail=0.5        one iteration in ten, drawn by lot, a busy-wait of 50 % of its duration: the median does not see it
+tail=0.5        a busy-wait of 50 % of the duration in one iteration in ten, at random: the median does not change
 startup=0.2     a busy-wait of 20 % of loading and building, once
 busy=0.05@digits_vit*   only in the cases whose id matches the pattern
 """
@@ -47,7 +47,7 @@ def parse(text: str) -> Injection:
     given, _, pattern = text.partition("@")
     kind, _, size = given.partition("=")
     if kind not in KINDS:
-        raise InjectionError(f"unknown injection {kind!r}; one of {', '.join(KINDS)}")
+        raise InjectionError(f"unknown injection {kind!r}; known: {', '.join(KINDS)}")
     try:
         number = float(size)
     except ValueError:

@@ -1,6 +1,6 @@
 """Builds a case's workload: seeded, with its own copy of the networks, identified by a hash of the loaded weights.
 
-A row and its fp32 reference are both loaded here, so that they differ only in what the row asks for.
+A row and its fp32 reference are both loaded here, so that they differ only in what the row requests.
 """
 
 from __future__ import annotations

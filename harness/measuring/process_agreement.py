@@ -64,8 +64,8 @@ def checked(first: Measurement | None, other: Measurement, device: str, *, stric
 
     On a CPU, processes whose own iterations are bit-identical must agree with each other to within ROUNDING. On a GPU,
     or if the iterations are not bit-identical, a difference that the row's precision explains is only a warning: the
-    other process may have chosen another kernel. So is a difference whose size nobody measured, except on a CPU where
-    `strict` asks for equality.
+    other process may have chosen another kernel. So is a difference whose size was not measured, except on a CPU with
+    `strict`, which requires equality.
     """
     if first is None or first.status != "ok" or other.status not in {"ok", "invalid"}:
         return other

@@ -105,7 +105,7 @@ def _keep(path: Path, origin: Origin, found: torch.Tensor | None = None) -> None
 
 
 def told(trial: Trial, what: What) -> tuple[Reason, ...]:
-    """The warning of every row that is held against a reference of another device, or nothing."""
+    """The warning of every row that is compared with a reference of another device, or nothing."""
     origin = _origin(trial, what)
     return (Reason("reference_on_cpu", {"what": what}),) if origin is not None and origin.on_cpu else ()
 
@@ -129,8 +129,9 @@ def _origin(trial: Trial, what: What) -> Origin | None:
 
 
 def _compute(trial: Trial, what: What) -> tuple[Origin, torch.Tensor]:
-    """Builds the model again, eager and in fp32, and runs the batches once; on the CPU where the GPU has no room for
-    it. Raises NoReference where that takes longer than the row's `timeout_s`, and where the CPU gives no result."""
+    """Builds the model again, eager and in fp32, and runs the batches once; on the CPU if the GPU memory does not
+    suffice. Raises NoReference where that takes longer than the row's `timeout_s`, and where the CPU gives no
+    result."""
     import torch
 
     device = trial.device.torch_device
@@ -140,7 +141,7 @@ def _compute(trial: Trial, what: What) -> tuple[Origin, torch.Tensor]:
     try:
         found, weights_hash = computed_on(device, trial.case, what, limit_s)
         return Origin(weights_hash=weights_hash), found
-    except Exception as error:  # the timed model lies beside it, and what was measured of that is not to be lost
+    except Exception as error:  # the timed model is in memory, too, and its measurements must not be lost
         if device == "cpu" or not is_out_of_memory(error):
             raise
     torch.cuda.empty_cache()

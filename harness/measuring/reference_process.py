@@ -1,4 +1,4 @@
-"""The fp32 reference of a row of a GPU that has no room for it: computed on the CPU, in a process of its own.
+"""The fp32 reference of a GPU row if the GPU memory does not suffice: a separate process computes it on the CPU.
 
 The process may take as long as a row (`timeout_s`), and is killed when that time is over. If it needs more memory than
 the host has, only this process dies. In both cases the row that waits for it keeps what was measured, and has no

@@ -1,4 +1,5 @@
-"""Warm-up to a steady state, then samples until the median is known precisely. Pure control flow over `measure()`.
+"""Warm-up to a steady state, then samples until the interval of the median is narrow. Pure control flow over
+`measure()`.
 
 Warm-up ends when the minimum time and count are over and the medians of the last two windows agree within the
 protocol's tolerance. It also ends at the cap, and then the row is flagged `unsteady`. Warm-up values are kept.

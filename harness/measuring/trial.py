@@ -1,7 +1,7 @@
 """A trial: one case, built, in one worker process. Probes get it and run its step.
 
 Every forward is counted and its shapes held against the component's example inputs, also while latency is measured
-(two additions a call), so that a pipeline that ran other steps, another batch or another size is found out.
+(two additions a call), so that other steps, another batch or another size are detected.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Findings:
 
 
 class Mismatch(RuntimeError):
-    """What is about to run is not what was asked for: the row is `invalid`, with this as the reason (a `Reason`, or
+    """What would run is not what was requested: the row is `invalid`, with this as the reason (a `Reason`, or
     text)."""
 
     def __init__(self, reason: Reason | str) -> None:
@@ -65,7 +65,7 @@ class Mismatch(RuntimeError):
 
 class Counter:
     """Counts the calls of each component. One with other shapes than the case's raises Mismatch before it is made: a
-    backend of fixed shapes would fail in words of its own, and that would read as a fault of the backend."""
+    backend of fixed shapes would raise its own error, which would look like a fault of the backend."""
 
     def __init__(self, components: tuple[Component, ...], forwards: Mapping[str, Forward]) -> None:
         self.calls = dict.fromkeys((c.name for c in components), 0)
@@ -86,7 +86,7 @@ class Counter:
         return counted
 
     def mismatch(self) -> Reason | None:
-        """Why the calls are not as many as the case asks for, or None."""
+        """How the number of calls differs from the expected number, or None."""
         for name, count in self.calls.items():
             wanted = self._expected[name] * self.iterations
             if count != wanted:

@@ -48,7 +48,7 @@ class Interleaving:
 
 
 class Turns:
-    """The worker's end. It has the turn from `begin_row` on, and gives it away with `pass_on`."""
+    """The worker's end. It has the turn from `begin_row` on, and passes it on with `pass_on`."""
 
     def __init__(self, address: str, arm: str) -> None:
         connected = socket.socket(socket.AF_UNIX)
@@ -62,7 +62,7 @@ class Turns:
         self.pass_on()
 
     def pass_on(self) -> None:
-        """Gives the turn away and sleeps until it comes back."""
+        """Passes the turn on and sleeps until it is granted again."""
         self._turn += 1
         self._referee.send((self._row, self._turn, _cpu_s()))
         self._referee.recv()

@@ -11,7 +11,7 @@ from harness.processes import environment
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """`text` is what the user wrote; `python` the interpreter; `environment` the variables set on top of ours;
+    """`text` is what the user wrote; `python` the interpreter; `environment` the variables that it sets in addition;
     `overrides` the axes of a case that it replaces. `folder` and `commit` are the tree of a git ref; `packages` the
     top-level packages of the project under test, whose source both arms must show."""
 
@@ -35,15 +35,15 @@ def other_sampling(base: Mapping[str, Any], head: Mapping[str, Any], *, cold_cac
     """Why the times of two arms with these environments cannot be compared; None where they can.
 
     Where the project under test is imgbench itself, each arm measures by its own code. On a GPU the
-    synchronisation at the end of a sample is a larger part of a shorter one, so that the same work reads as slower. A
-    version from before `cold_cache` measures with hot caches whatever the protocol says.
+    synchronisation at the end of a sample is a larger part of a shorter one, so that the same work appears slower. A
+    version older than `cold_cache` measures with warm caches, whatever the protocol says.
     """
     lengths = [environment.shortest_sample_s(arm) for arm in (base, head)]
     if lengths[0] != lengths[1]:
         there, here = (f"{1e3 * seconds:g} ms" for seconds in lengths)
         return (
-            f"the arms measure differently: a sample lasts at least {there} in the base and {here} in the head, which "
-            "alone changes the latency"
+            f"the arms measure differently: a sample lasts at least {there} in the base and {here} in the head, and "
+            "that difference changes the latency"
         )
     old = [name for name, arm in (("base", base), ("head", head)) if "shortest_sample_s" not in arm]
     if cold_cache and len(old) == 1:

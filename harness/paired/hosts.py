@@ -1,4 +1,5 @@
-"""The driver's side of an arm: starts its host process, sends it requests, renews it, and waits no longer than asked.
+"""The driver's side of an arm: starts its host process, sends it requests, renews it, and waits for replies with a
+time-out.
 
 A host of another version of imgbench may speak another protocol (`harness.paired.wire_protocol`). Its reply to the
 first request says which one: JSON names its number, and a pickle is protocol 1. A host that speaks neither is refused.
@@ -47,7 +48,8 @@ class Launch:
 
 
 class ArmHost:
-    """One running host of an arm. `renewals` counts how often it was started anew, `start_s` how long that took."""
+    """One running host of an arm. `renewals` counts how often it was restarted; `start_s` is the time of the last start
+    in seconds."""
 
     def __init__(self, launch: Launch) -> None:
         self.launch = launch
@@ -63,7 +65,7 @@ class ArmHost:
 
     @property
     def ended(self) -> bool:
-        """Whether there is no host to ask."""
+        """Whether the host has ended."""
         return self._process is None
 
     def renew(self) -> None:
@@ -119,7 +121,7 @@ class ArmHost:
         return self.result(self.begin(command, argument), timeout_s)
 
     def begin(self, command: str, argument: Any) -> int:
-        """Sends a command and returns its number; `result` waits for what it gives."""
+        """Sends a command and returns its number; `result` waits for its reply."""
         self._number += 1
         try:
             if self._protocol is None:  # every version reads builtin types
@@ -133,7 +135,7 @@ class ArmHost:
         return self._number
 
     def result(self, number: int, timeout_s: float) -> Reply:
-        """What command `number` gave; a time-out ends the host. Raises ArmFailed where the host died."""
+        """The reply to command `number`; a time-out ends the host. Raises ArmFailed where the host died."""
         deadline = perf_counter() + timeout_s + GRACE_S
         while not self.ready(number):
             if perf_counter() >= deadline:

@@ -24,7 +24,7 @@ STARTS: Final = ("load_s", "build_cached_s", "capture_s", "first_call_s")  # of 
 
 
 class PairDuration:
-    """The seconds that a pair will take: those of its rows, and those that its processes take beside the rows."""
+    """The seconds that a pair will take: those of its rows, and those that its processes take outside the rows."""
 
     def __init__(self) -> None:
         self._rows: dict[str, float] = {}

@@ -26,9 +26,9 @@ CONTROL_WORKLOAD_ROW: Final = -1
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessJob:
-    """The rows of one process in the order in which they are measured. `sentinel` asks for the control workload.
+    """The rows of one process in the order in which they are measured. `sentinel` requests the control workload.
     `referee` is the address at which the process asks for its turns, and `arm` the name that it gives there; without a
-    referee it takes no turns. `cpus` are the CPUs that it may run on (none: all that it has). `packages` are those of
+    referee it takes no turns. `cpus` are the CPUs that it may run on (empty: all of them). `packages` are those of
     the project under test: each measurement says which of them its work used."""
 
     jobs: tuple[Job, ...]

@@ -2,7 +2,7 @@
 
     runs/<id>/ab.json           schema, arms, what each arm loaded, rows, protocol, budget, seed, environment
     runs/<id>/preflight.jsonl   one full measurement of each row and arm: outputs, memory, counts
-    runs/<id>/blocks.jsonl      one process a line, in order of time, with all raw samples
+    runs/<id>/blocks.jsonl      one process per line, in order of time, with all raw samples
 
 Format history: 2 has reasons as kinds and data (`harness.records`); 1 (0.2.0) first. Both are read.
 """
@@ -73,7 +73,7 @@ class PairedProcess:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedRun:
-    """The header of a paired run. `arms` and `loaded` are (base, head): what was asked for, and what was loaded.
+    """The header of a paired run. `arms` and `loaded` are (base, head): what was requested, and what was loaded.
     `rule` is the version of the rule that decided it."""
 
     id: str
@@ -100,7 +100,7 @@ class PairedRun:
 
 
 def row_of(base: Case, head: Case) -> PairedRow:
-    """The row that holds `base` against `head`; its label names the axes in which they differ."""
+    """The row that compares `base` with `head`; its label names the axes in which they differ."""
     if base == head:
         return PairedRow(id=base.id, label=base.label, base=base, head=head, group=_group(base))
     changed = [str(value) for axis, value in head.axes().items() if value != base.axes()[axis]]
@@ -148,7 +148,7 @@ def load(folder: Path) -> PairedRun:
         document = strict_json.read(path)
         check(document, Mapping[str, Any], "header")
         if (schema := document.pop("schema", None)) not in READ:
-            raise ValueError(f"it has schema {schema!r}; this version of imgbench reads 1 and {SCHEMA}")
+            raise ValueError(f"it has schema {schema!r}; this version of imgbench reads the schemas 1 and {SCHEMA}")
         document["protocol"] = record(Protocol, document["protocol"])
         document["metrics"] = storage.metrics_from_dict(document["metrics"])
         document["rows"] = tuple(_row(entry, f"rows[{i}]") for i, entry in enumerate(document["rows"]))
@@ -175,7 +175,7 @@ def processes(folder: Path) -> Iterator[PairedProcess]:
                 contended = reasons.from_json(schema_1.contention(contended))
             block = record(PairedProcess, {**entry, "measurements": measured, "sentinel_contended": contended})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UnreadableRun(f"{where}: of another version? {_problem(error)}") from None
+            raise UnreadableRun(f"{where}: {_problem(error)}; another version may have written it") from None
         yield block
 
 
@@ -212,7 +212,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
     if not path.exists() and not path.is_symlink():
         return
     if not path.is_file():
-        raise UnreadableRun(f"{path}: is no file")
+        raise UnreadableRun(f"{path}: is not a file")
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line:

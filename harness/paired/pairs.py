@@ -42,7 +42,7 @@ from harness.types import Case, Measurement
 RENEWAL: Final = 8
 RENEWAL_APART: Final = 2
 PAIR_PROBES: Final = ("startup", "latency")
-PATIENCE: Final = 5.0  # times what a pair is expected to take
+PATIENCE: Final = 5.0  # times the expected duration of a pair
 WORTH: Final = 3.0  # hosts are not renewed for remaining work of less than this many times the renewal
 PAIR_FACTS: Final = (
     "work_hash",
@@ -91,7 +91,7 @@ class ArmHosts:
 
 
 def renew(hosts: Sequence[ArmHost]) -> None:
-    """All of them anew, side by side."""
+    """Restarts all of them at the same time."""
     for host in hosts:
         host.begin_renewal()
     for host in hosts:
@@ -125,7 +125,7 @@ class Pairs:
         return self.run.budget_s - self.elapsed_s
 
     def measure(self, decider: Decider) -> str:
-        """Rounds until nothing is wanted or no further pair fits into the budget; why it ended."""
+        """Measures rounds until every row is decided or no further pair fits into the budget; returns why it ended."""
         rounds, phase = 0, decider.phase
         while wanted := self._groups(decider.wanted()):
             if rounds and self.left_s > WORTH * self._renewal_s():
@@ -169,7 +169,7 @@ class Pairs:
         return True
 
     def order(self, group: str, other: ArmName) -> tuple[ArmName, ArmName]:
-        """The order of the next pair of a group; `other` is who stands against the base."""
+        """The order of the next pair of a group; `other` is the arm that is compared with the base."""
         number = self._counts.get(group, 0)
         self._counts[group] = number + 1
         return ("base", other) if self._base_first(group, number) else (other, "base")
@@ -191,8 +191,8 @@ class Pairs:
         phase: str,
         expected: float,
     ) -> list[PairedProcess]:
-        """Both processes of a pair, side by side and in turns; the first of `arms` has the first turn. Empty where the
-        end of the budget cut them off: that is nobody's failure."""
+        """Both processes of a pair, at the same time and in turns; the first of `arms` has the first turn. Empty if
+        the budget ended before they did, which is not a failure."""
         patience, left_s = max(self.run.protocol.timeout_s, PATIENCE * expected), max(self.left_s, 0.0)
         started, timeout = storage.now(), min(patience, left_s)
         self.referee.forget_late_comers()
@@ -231,7 +231,7 @@ class Pairs:
         return processes
 
     def _contended_at_first(self, states: Mapping[int, Mapping[str, Any]]) -> Reason | None:
-        """Why the machine was not quiet during the control workload. The referee reads no GPU; whether one was
+        """Why the control workload was contended; None if it was not. The referee reads no GPU; whether one was
         measured decides how much of the CPU others may use (`harness.measuring.contention`)."""
         state = states.get(CONTROL_WORKLOAD_ROW, {})
         return contention.contended({**state, "gpu": {}} if DEVICES[self.run.device].is_gpu else state)
@@ -265,7 +265,7 @@ class Pairs:
         return tuple(self.run.arms[1 if arm == "head" else 0].get("packages", ()))
 
     def expect(self, alone: Mapping[str, Sequence[Measurement]]) -> None:
-        """Takes what the preflight of both arms says of the seconds that a row will need in a pair."""
+        """Estimates from the preflight of both arms how many seconds a row needs in a pair."""
         for row in self.run.rows:
             if row.interleaving is not None and row.id in alone:
                 self._estimate.expect(row.id, sum(seconds_in_pair(m, row.interleaving) for m in alone[row.id]))
@@ -279,8 +279,9 @@ class Pairs:
         *,
         victim: bool,
     ) -> dict[str, Measurement]:
-        """What the process gave by row. Where it ended early, the row in which it did so failed, and the others have
-        nothing in this pair; where it only waited for the other arm's turn to end (`victim`), no row of it failed."""
+        """The measurements of the process by row id. Where it ended early, the row in which it did so failed, and the
+        others have nothing in this pair; where it only waited for the other arm's turn to end (`victim`), no row of it
+        failed."""
         result: ProcessResult = reply.value or ProcessResult()
         measured = [
             _of_pair(self.proven(row, arm, m), states.get(i))
@@ -321,7 +322,7 @@ class Pairs:
         return self.caches / ("head" if arm == "head" else "base") / case.id
 
     def _renewal_s(self) -> float:
-        """Seconds that starting the hosts took last time; they start side by side."""
+        """Seconds that starting the hosts took last time; they start at the same time."""
         return max(host.start_s for host in self.hosts.all())
 
 

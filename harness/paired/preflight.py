@@ -1,8 +1,9 @@
 """The preflight: each row is measured once in full in both arms before anything is timed, so that unequal or wrong work
 is found first.
 
-The preflight gives what needs no pairs (outputs against the fp32 eager reference, memory, counts, proof of execution).
-It fills the caches of compiled and exported networks, and tells how many iterations a sample of each row needs.
+The preflight measures what needs no pairs (outputs against the fp32 eager reference, memory, counts, proof of
+execution). It fills the caches of compiled and exported networks, and finds how many iterations a sample of each row
+needs.
 
 Nothing starts when the budget is spent. Where the end of the budget cuts a process off, nothing is stored of its row
 for either arm, and the verdicts say that the budget was not enough.
@@ -33,7 +34,7 @@ Measured = tuple[Measurement, tuple[Metric, ...]]
 
 def preflight(pairs: Pairs, rows: Sequence[PairedRow], only: tuple[str, ...], replicate: int = 0) -> None:
     """Measures `rows` in both arms with the probes `only`, a fresh process each, and stores the measurements. The arm
-    that comes first changes, so that what a row's first process warms up helps each arm as often."""
+    that comes first changes, so that both arms profit equally often from caches that the first process filled."""
     for row in rows:
         both: dict[ArmName, Measured] = {}
         for arm in pairs.order(ORDER, "head"):

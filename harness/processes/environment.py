@@ -104,7 +104,7 @@ def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dic
 
 
 def collect_or_reason(argument: tuple[str | None, int | None], report: Any = None) -> dict[str, Any] | str:
-    """The environment, or why the device asked for is not here: a worker's exceptions do not reach its caller."""
+    """The environment, or why the requested device is not available: a worker's exceptions do not reach its caller."""
     from harness.devices import NoSuchDevice
 
     try:
@@ -150,7 +150,7 @@ def shortest_sample_s(environment: Mapping[str, Any]) -> float:
 
 
 def host_hash() -> str:
-    """Tells one host from another without naming it."""
+    """A hash that distinguishes hosts without naming them."""
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
 
 
@@ -167,7 +167,7 @@ def versions() -> dict[str, str]:
 
 def git_state() -> dict[str, Any] | None:
     """Commit of the measuring code and whether it was changed since, {"commit": None, "dirty": None, "reason": ...}
-    if git cannot tell; None outside a checkout."""
+    if git fails; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -192,7 +192,7 @@ def _git(root: Path, *arguments: str) -> str:
     except FileNotFoundError:
         raise GitRefused(NO_GIT) from None
     except (OSError, subprocess.SubprocessError) as error:
-        raise GitRefused(f"git does not run: {error}") from None
+        raise GitRefused(f"git cannot be run: {error}") from None
     if done.returncode != 0:
         raise GitRefused(f"git: {' '.join(done.stderr.split())[:400] or f'exit code {done.returncode}'}")
     return done.stdout.strip()

@@ -138,8 +138,8 @@ def _give_back(device: Device) -> None:
 
 
 def _control_workload(job: Job, device: Device) -> dict[str, Any]:
-    """The seconds of the control workload, which runs after everything that it could disturb, and the reason if the
-    machine was contended meanwhile. If the model leaves no memory for it, only the reason."""
+    """The seconds of the control workload, which runs after everything that it could disturb, and the reason if it
+    was contended. If the model leaves no memory for it, only the reason."""
     if job.only is not None:
         return {}
     before = device.start_span()
@@ -259,7 +259,7 @@ def _collect(trial: Trial, chosen: Sequence[probes.Probe], report: Callable[[str
 
 
 def _found(entry: probes.Probe, trial: Trial) -> Findings:
-    """What a probe found, with the machine's state meanwhile where it asks for that and measured anything."""
+    """What a probe found, with the state of the machine if the probe requests it and measured anything."""
     if entry.state is None:
         return entry.collect(trial)
     before = trial.device.start_span()
@@ -356,7 +356,7 @@ def _networks_hash(case: Case, components: Sequence[Component], weights_hash: st
 
 
 def _calls_hash(case: Case) -> str:
-    """Equal where two cases ask their networks for the same: steps, scheduler, guidance, prompt, batch, seed."""
+    """Equal if two cases request the same of their networks: steps, scheduler, guidance, prompt, batch, seed."""
     return work_hash({axis: value for axis, value in case.axes().items() if axis not in {"backend", "precision"}})
 
 

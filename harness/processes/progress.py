@@ -1,4 +1,4 @@
-"""How a sweep is told to a person: a live bar on a terminal, plain lines otherwise (a log, CI)."""
+"""The progress of a sweep: a live bar on a terminal, plain lines elsewhere (a log, CI)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def console() -> Console:
 
 @contextmanager
 def status(console: Console) -> Iterator[Callable[[str], None]]:
-    """A function that tells what goes on: a live line on a terminal, else a line every STATUS_EVERY_S seconds."""
+    """A function that shows a status text: a live line on a terminal, else a line every STATUS_EVERY_S seconds."""
     if console.is_terminal:
         with console.status("") as live:
             yield lambda text: live.update(escape(text))
@@ -55,7 +55,7 @@ def status(console: Console) -> Iterator[Callable[[str], None]]:
 
 
 class Lines:
-    """One line a measurement: number, status, case, latency or reason, time left."""
+    """One line per measurement: number, status, case, latency or reason, time left."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -81,7 +81,7 @@ class Lines:
         self._number += 1
 
     def phase(self, phase: str) -> None:
-        """Nothing: a log wants one line a measurement."""
+        """Does nothing: a log has one line per measurement."""
 
     def end(self, measurement: Measurement) -> None:
         spent = measurement.duration_s or 0.0  # the estimate was made before this measurement

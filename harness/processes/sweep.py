@@ -2,8 +2,8 @@
 
 The first process of every case comes first, in the suite's order (so that a sweep that is stopped early has each row),
 then the further ones, each round in a shuffled order, so that slow minutes of a shared machine do not all hit one row.
-At the end of each round stands the A/A control: the cheapest row twice more, as two rows of the same code. At the end
-of all, processes that were contended are measured again (`harness.attempts`). A failure of the environment (a
+Each round ends with the A/A control: the fastest row twice more, as two rows of the same code. Finally,
+processes that were contended are measured again (`harness.attempts`). A failure of the environment (a
 full disk, a kill from outside) is not a result: it is stored, and measured again when the run is resumed.
 """
 
@@ -38,7 +38,7 @@ CONTROL_PROBES = ("startup", "latency")
 
 
 class Listener(Protocol):
-    """Who is told how a sweep goes on."""
+    """Receives the progress of a sweep."""
 
     def begin(self, total: int, left: int) -> None: ...
     def start(self, case: Case, replicate: int, seconds_left: float | None) -> None: ...
@@ -145,8 +145,8 @@ def stop_without_storage(measurement: Measurement) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where processes are measured: the workers with their plugins, and a cache that all of a run share. `firsts`
-    are the measurements, by case id, with which the further processes of a row are compared."""
+    """What measuring a process needs: the workers with their plugins, and a cache that all processes of a run share.
+    `firsts` are the measurements, by case id, with which the further processes of a row are compared."""
 
     workers: Workers
     plugins: Sequence[str]
@@ -194,7 +194,7 @@ def _again(run: Run, site: Site, listener: Listener) -> None:
             if contended == CONTENDED_IN_A_ROW:
                 return
             listener.start(measurement.case, measurement.replicate, None)
-            listener.phase("again: it was contended")
+            listener.phase("measured again: it was contended")
             process = PlannedProcess(case=measurement.case, replicate=measurement.replicate)
             run, found = measure_process(process, run, site, attempt)
             run = _with(run, found)

@@ -141,7 +141,7 @@ def _variable(name: Source) -> int | None:
         return None
     first = text.split(",")[0].strip() if name is Source.OMP_NUM_THREADS else text
     if not first.isascii() or not first.isdigit() or int(first) < 1:
-        raise ThreadsRefused(f"{name}={text!r}: must be a whole number of at least 1; unset it or correct it")
+        raise ThreadsRefused(f"{name}={text!r} must be a whole number of at least 1; unset it or correct it")
     return int(first)
 
 
