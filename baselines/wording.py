@@ -397,7 +397,7 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
         f"{reason}; there is no interval, because not both runs kept the features of their images"
     ),
     K.SESSION_SHIFT: _session_shift,
-    K.PROCESSES_DISAGREE: lambda: "the processes of this run differ too much: measure again",
+    K.PROCESSES_DISAGREE: lambda: "the processes of this run do not agree on the change: measure again",
     K.CHANGE_NOT_EXCLUDED: lambda size: f"a change of {share(size)} is not excluded",
     K.SUSPECT: _suspect,
     K.OTHER_HOST: lambda differences, reason: f"advisory: {_joined(differences, ', ')}; {reason}",

@@ -209,7 +209,7 @@ def test_save_then_find_and_load_equal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reason", ["", "  "])
 def test_save_wants_a_reason(reason: str, tmp_path: Path) -> None:
-    with pytest.raises(BaselineRefused, match="accepted with a reason"):
+    with pytest.raises(BaselineRefused, match="a baseline needs a reason"):
         store.save(good_run(), reason, tmp_path)
     assert list(tmp_path.rglob("*.json")) == []
 

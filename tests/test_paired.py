@@ -225,7 +225,7 @@ def test_a_run_without_time_is_open_and_says_what_it_could_see() -> None:
 
 
 def test_a_question_is_asked_once() -> None:
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="same key"):
         PairedDecision([question("row"), question("row")])
 
 

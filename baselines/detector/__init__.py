@@ -1,1 +1,1 @@
-"""The detector is measured: decision rules, ours and other tools', on recorded blocks and on models of noise."""
+"""Error rates of decision rules, imgbench's and other tools', on recorded processes and on models of noise."""

@@ -1,8 +1,8 @@
 """criterion.rs' bootstrap: a t-test by resampling the pooled samples, and an interval of the change of the mean.
 
-It draws 100,000 resamples for every comparison. Here a plan of RESAMPLES resamples is drawn once for each pair of
-counts, as a matrix that says how often each sample is taken, so that a comparison is one product of matrices. The
-p-value then has a step of 0.001 instead of 0.00002, which is far below its threshold of 0.05.
+criterion.rs draws 100,000 resamples for each comparison. Here, RESAMPLES resamples are drawn once for each pair of
+counts, as a matrix of the number of times that each sample is drawn, so that a comparison is one matrix product. The
+resolution of the p-value is then 0.001 instead of 0.00002, far below the threshold of 0.05.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Weights = NDArray[np.float32]
 def t_test_p(first: Array, second: Array) -> float:
     """Two-sided p of Welch's t against its distribution when both arms are resampled from the pooled samples.
 
-    NaN where no resample has a finite t (all samples are one number): the source then finds no change.
+    NaN if no resample has a finite t (all samples are equal); criterion.rs then finds no change.
     """
     m, n = len(first), len(second)
     pooled = np.concatenate([first, second])
@@ -46,7 +46,7 @@ def t_test_p(first: Array, second: Array) -> float:
 
 
 def change_interval(first: Array, second: Array, confidence: float) -> tuple[float, float]:
-    """Percentile interval of mean(first) / mean(second) - 1, each arm resampled by itself."""
+    """Percentile interval of mean(first) / mean(second) - 1, with each arm resampled separately."""
     means = _own_plan(len(first), 1) @ first, _own_plan(len(second), 2) @ second
     changes = (means[0][:, None] / means[1][None, :] - 1).ravel()
     low, high = np.percentile(changes, [50 * (1 - confidence), 50 * (1 + confidence)])
@@ -54,7 +54,7 @@ def change_interval(first: Array, second: Array, confidence: float) -> tuple[flo
 
 
 def _t(first: NDArray[np.float32], m: int, second: NDArray[np.float32], n: int) -> Array:
-    """Welch's t of each resample, from its sum and its sum of squares."""
+    """Welch's t of each resample, from its sum and sum of squares."""
     means, others = first[:, 0].astype(float) / m, second[:, 0].astype(float) / n
     variance = (first[:, 1].astype(float) - m * means**2) / (m - 1)
     other_variance = (second[:, 1].astype(float) - n * others**2) / (n - 1)
@@ -63,7 +63,7 @@ def _t(first: NDArray[np.float32], m: int, second: NDArray[np.float32], n: int) 
 
 @lru_cache(maxsize=32)
 def _pooled_plan(m: int, n: int) -> tuple[Weights, Weights]:
-    """How often each of m + n samples is taken into each resampled arm."""
+    """The number of times that each of m + n samples is drawn into each resampled arm."""
     generator = np.random.default_rng((m, n))
     shares = np.full(m + n, 1 / (m + n))
     first, second = (generator.multinomial(count, shares, RESAMPLES) for count in (m, n))

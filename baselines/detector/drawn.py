@@ -1,7 +1,7 @@
-"""One run as a decision sees it: pairs of processes in order of time, drawn from a recording or from a model of noise.
+"""A resampled run: pairs of processes in order of time, drawn from a recording or from a model of noise.
 
 run = source.draw(generator, pairs=64)
-run.slowed({"digits_vit-...": 0.03}).processes("digits_vit-...", 1, 1)  # base and head, a process an array of seconds
+run.slowed({"digits_vit-...": 0.03}).processes("digits_vit-...", 1, 1)  # base and head: arrays of seconds
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Processes = Sequence[Array]
 
 @dataclass(frozen=True, kw_only=True)
 class PairSamples:
-    """The pairs of one row in order. `shifts` by metric is ln(head / base) of each pair, NaN where it is left out."""
+    """The pairs of one row in order. `shifts` by metric is ln(head / base) of each pair, NaN if it is left out."""
 
     numbers: Sequence[int]
     base: Processes
@@ -45,7 +45,7 @@ class PairSamples:
         quiet: NDArray[np.bool_],
         tail: bool,
     ) -> PairSamples:
-        """Shifts from samples, turn against turn; of the 95th percentile only where `tail` says that it can be had."""
+        """Shifts from samples, turn against turn; those of the 95th percentile only if `tail`."""
         latency = [
             mean_shift(turn_medians(a.tolist(), ours), turn_medians(b.tolist(), theirs))
             for a, b, (ours, theirs) in zip(base, head, turns, strict=True)
@@ -64,7 +64,7 @@ class PairSamples:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """A run. `shifts` by (row, metric), NaN where a pair is left out; `slow` is the share by which head was slowed."""
+    """A run. `shifts` by (row, metric), NaN if a pair is left out; `slow` is the share by which head is slower."""
 
     groups: Mapping[str, str]
     shifts: Mapping[tuple[str, str], Array]
@@ -82,8 +82,8 @@ class Drawn:
         return Drawn(groups=self.groups, shifts=shifts, base=self.base, head=self.head, slow=rows)
 
     def processes(self, row: str, base: int, head: int) -> tuple[list[Array], list[Array]]:
-        """All of base, then all of head, as tools measure that do not interleave: `base` processes of consecutive
-        pairs, then `head` processes of the pairs after them; as many as there are where there are fewer."""
+        """All of base, then all of head, as in tools that do not interleave: up to `base` processes of consecutive
+        pairs, then up to `head` processes of the following pairs."""
         have = min(len(self.base[row]), len(self.head[row]))
         base = min(base, have - 1)
         head = min(head, have - base)
@@ -92,15 +92,15 @@ class Drawn:
 
 
 class Source(Protocol):
-    """Where runs come from: a recording, or a model of noise."""
+    """A source of runs: a recording, or a model of noise."""
 
     def draw(self, generator: np.random.Generator, pairs: int = 128) -> Drawn: ...
 
 
 def stretches(generator: np.random.Generator, numbers: Sequence[int], count: int, length: int) -> list[int]:
-    """`count` of `numbers`, in stretches of `length` consecutive ones with random beginnings.
+    """`count` of `numbers`, in segments of `length` consecutive numbers with random starts.
 
-    The end joins the beginning, so that every pair is drawn equally often.
+    The numbers are circular, so that each is drawn equally often.
     """
     starts = generator.integers(0, len(numbers), -(-count // length))
     return [numbers[(start + step) % len(numbers)] for start in starts for step in range(length)][:count]
@@ -109,7 +109,7 @@ def stretches(generator: np.random.Generator, numbers: Sequence[int], count: int
 def picked(
     pairs: Mapping[str, PairSamples], groups: Mapping[str, str], chosen: Mapping[str, Sequence[int]], *, flipped: bool
 ) -> Drawn:
-    """The run made of the chosen pair numbers of each group; `flipped` calls the arms the other way round."""
+    """The run of the chosen pair numbers of each group; `flipped` exchanges the arms."""
     shifts: dict[tuple[str, str], Array] = {}
     base: dict[str, Processes] = {}
     head: dict[str, Processes] = {}

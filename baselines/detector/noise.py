@@ -1,9 +1,9 @@
-"""Models of noise: what a machine can do to a comparison of two arms that are the same code, each with a seed.
+"""Models of the noise in a comparison of two arms with the same code.
 
     run = MODELS["shared"].draw(np.random.default_rng(0), pairs=64)
 
-All effects add up in the log of a sample. Sizes of `shared` are those of a two-core shared runner; the others are one
-difficulty each, larger than usual, on top of a machine that is otherwise quiet.
+All effects add up in the log of a sample. `shared` has the noise of a two-core shared runner. Each other model has one
+larger effect on a machine with little other noise.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ FIRST_LATENCY_S: Final = 0.002
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseModel:
-    """Sizes are standard deviations in log (0.01 is 1 %) unless said otherwise.
+    """Sizes are standard deviations in log (0.01 is 1 %) unless stated otherwise.
 
     process: between processes, half of the variance common to all rows of a process; iteration: within one;
-    contended: share of processes slowed by `slowdown` (low, high); drift: of the machine's speed over time, both arms
-    alike, with `memory` the correlation of neighbouring processes; layout: constant offsets of which each process draws
-    one for each row; server: of an offset for each fork server, arm and row, which lives for `lifetime` pairs;
+    contended: share of processes slowed by `slowdown` (low, high); drift: of the machine's speed over time, equal in
+    both arms, with `memory` the correlation of neighbouring processes; layout: constant offsets, of which each process
+    draws one for each row; server: of an offset for each fork server, arm and row, which lasts for `lifetime` pairs;
     degrees: of Student's t for the process noise (0: normal); quantum: step of the clock as a share of the latency.
     """
 
@@ -74,7 +74,7 @@ class NoiseModel:
         return np.asarray(seconds)
 
     def draw(self, generator: np.random.Generator, pairs: int = 128) -> Drawn:
-        """A fresh run."""
+        """A run of `pairs` pairs."""
         seconds = self.seconds(generator, pairs)
         medians = np.log(np.median(seconds, axis=-1))
         tails = np.log(percentile_of(seconds, TAIL))
@@ -88,7 +88,7 @@ class NoiseModel:
         return Drawn(groups=self.groups, shifts=shifts, base=arms[0], head=arms[1])
 
     def _processes(self, generator: np.random.Generator, pairs: int) -> Array:
-        """What a process has for itself, (row, pair, arm)."""
+        """The effects of each process, (row, pair, arm)."""
         group = np.arange(self.rows) // ROWS_A_GROUP
         common, own = ((group.max() + 1, pairs, 2), (self.rows, pairs, 2))
         noise = (self._luck(generator, common)[group] + self._luck(generator, own)) * self.process / np.sqrt(2)
@@ -113,7 +113,7 @@ class NoiseModel:
 
 
 def recorded(model: NoiseModel, generator: np.random.Generator, pairs: int) -> Recording:
-    """The same blocks as a recording, to be stored and resampled like a real one."""
+    """The processes as a recording, which can be stored and resampled."""
     seconds = model.seconds(generator, pairs)
     blocks = [
         Block(
@@ -148,7 +148,7 @@ def recorded(model: NoiseModel, generator: np.random.Generator, pairs: int) -> R
 
 
 MODELS: Final = {
-    "quiet": NoiseModel(description="a machine of one's own: processes differ by 0.5 %, iterations by 1 %"),
+    "quiet": NoiseModel(description="a dedicated machine: processes differ by 0.5 %, iterations by 1 %"),
     "shared": NoiseModel(
         description="a shared runner: processes differ by 2.5 %, 5 % of them slowed by 5 to 60 %, slow drift of 2 %",
         process=0.025,
@@ -173,9 +173,9 @@ MODELS: Final = {
     "heavy tails": NoiseModel(
         description="process noise of Student's t with 2 degrees of freedom", process=0.01, degrees=2
     ),
-    "drift": NoiseModel(description="the machine's speed wanders by 5 %, neighbouring processes alike", drift=0.05),
+    "drift": NoiseModel(description="the machine's speed drifts by 5 %, with correlated neighbours", drift=0.05),
     "quantised": NoiseModel(
-        description="a coarse clock: all samples of a row are one and the same number",
+        description="a coarse clock: all samples of a row are equal",
         process=0.001,
         iteration=0.001,
         quantum=0.05,

@@ -1,7 +1,7 @@
-"""Our own rule in the table: resampled pairs fed to `PairedDecision` until it is done or the budget is spent.
+"""imgbench's rule in the table: `PairedDecision` gets resampled pairs until it ends or the budget is spent.
 
-Everything that decides is the code that decides a real run. What stands in for the machine is the order of the pairs
-(a round is one pair of each group that still wants one) and the budget, counted in rows measured.
+The decision is the code of a real run. Only the order of the pairs (a round is one pair of each group that needs one)
+and the budget, in measured rows, are simulated.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ START_COST: Final = 1.0  # starting the two processes of a pair, in units of mea
 
 @dataclass(frozen=True, kw_only=True)
 class Ours:
-    """The paired rule with a budget of `rounds` rounds in which every row is measured. A row that leaves early makes
-    room for the others, up to `longest` pairs of one row."""
+    """The paired rule with a budget of `rounds` rounds in which every row is measured. The time of a row
+    that ends early goes to the others, up to `longest` pairs of one row."""
 
     rounds: int = 32
     longest: int = 160
@@ -32,7 +32,7 @@ class Ours:
     def __call__(self, source: Source, slow: Mapping[str, float], generator: np.random.Generator) -> dict[str, str]:
         """Outcome by row of one run in which head's `slow` rows are slower by these shares.
 
-        A row counts as regressed or improved where any of its metrics is; otherwise its latency speaks.
+        A row is regressed or improved if any of its metrics is; otherwise it has the outcome of its latency.
         """
         return outcomes(self.decided(source.draw(generator, self.longest).slowed(slow)))
 

@@ -17,8 +17,9 @@ CONSERVATIVE_EXACT_UP_TO: Final = 20
 
 
 def mann_whitney_p(first: Array, second: Array) -> float:
-    """Two-sided p as `scipy.stats.mannwhitneyu` gives it by default, in numpy because it is called very often:
-    exact for a sample of up to 8 without ties, else the normal approximation with continuity and tie correction."""
+    """Two-sided p as `scipy.stats.mannwhitneyu` gives it by default, in numpy for speed: exact if a
+    sample has up to 8 values and there are no ties, otherwise the normal approximation with continuity and tie
+    correction."""
     m, n = len(first), len(second)
     both = np.concatenate([first, second])
     _, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
@@ -40,8 +41,8 @@ def smallest_p(m: int, n: int) -> float:
 
 
 def mann_whitney_conservative(first: Array, second: Array) -> float:
-    """Two-sided p as asv computes it: ties are broken in the least significant way; exact up to 20 samples an arm, then
-    the normal approximation without any correction."""
+    """Two-sided p as asv computes it: ties are broken in the least significant way. It is exact up to 20 samples per
+    arm, and a normal approximation without corrections above."""
     m, n = len(first), len(second)
     wins = int((first[:, None] > second[None, :]).sum())
     ties = int((first[:, None] == second[None, :]).sum())
@@ -59,7 +60,7 @@ def mann_whitney_conservative(first: Array, second: Array) -> float:
 
 @lru_cache(maxsize=256)
 def _u_distribution(m: int, n: int) -> Array:
-    """P(U = u) for u = 0 .. m n: each of m values beats some of n; counted by the Gaussian binomial coefficient."""
+    """P(U = u) for u = 0 .. m n: counted by the Gaussian binomial coefficient."""
     counts = np.zeros(m * n + 1)
     counts[0] = 1.0
     for i in range(1, m + 1):
@@ -71,10 +72,10 @@ def _u_distribution(m: int, n: int) -> Array:
 
 
 def location_interval(values: Array) -> tuple[float, float]:
-    """99 % interval of the median as asv gives it: order statistics, beyond them the Laplace posterior of the location.
+    """99 % interval of the median as asv gives it: order statistics, or the Laplace posterior of the location.
 
-    The posterior is the sum of distances to the power of -n (asv_runner/statistics.py); where fewer than 8 values leave
-    the order statistics without a bound, its 0.5 and 99.5 % quantiles are the bound, but never inside the sample.
+    The posterior is the sum of distances to the power of -n (asv_runner/statistics.py); if fewer than 8 values give the
+    order statistics no bound, its 0.5 and 99.5 % quantiles are the bound, but never inside the sample.
     """
     ordered = np.sort(values)
     count = len(ordered)
@@ -89,7 +90,7 @@ def location_interval(values: Array) -> tuple[float, float]:
 
 
 def _laplace_quantile(ordered: Array, share: float) -> float:
-    """A quantile of the density that is proportional to (sum of |y - x|)^-n; the sum is straight between the values."""
+    """A quantile of the density that is proportional to (sum of |y - x|)^-n; the sum is linear between the values."""
     count = len(ordered)
     if ordered[0] == ordered[-1]:
         return float(ordered[0])

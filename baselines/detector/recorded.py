@@ -1,12 +1,12 @@
-"""Recorded blocks: real pairs of processes of the same code in both arms, small enough to be kept in the repository.
+"""Recordings of pairs of processes of the same code in both arms, small enough for the repository.
 
     recording = from_run(folder, conditions="shared runner, two cores, nothing else started")
     save(recording, path)
     load(path).draw(generator, pairs=64).shifts[("digits_vit-...", "latency_s")]
 
-A file is gzip over one JSON document: metadata, rows, and blocks in order of time. Samples are seconds, rounded to 5
-significant digits (by 5e-5 of a value at most, far below any noise) to keep it small. The document carries a sha256
-over all of itself, checked when it is read; the same recording always gives the same bytes (of one zlib).
+A file is one gzipped JSON document: metadata, rows, and processes in order of time. Samples are seconds, rounded to 5
+significant digits (by 5e-5 of a value at most, far below any noise) to keep it small. The document has a
+sha256 of its content, which is checked on reading. With one version of zlib, the same recording gives the same bytes.
 
 Format history: 1 (0.2.0) first.
 """
@@ -41,12 +41,12 @@ Arm = Literal["a", "b"]
 
 
 class RecordingRefused(UnreadableRun):
-    """A file that is not a recording, or was edited, or a run that cannot become one; `str()` is one line."""
+    """A file is not a recording or was edited, or a run cannot become a recording; `str()` is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """Where and how it was recorded. `conditions` says in words what else the machine did."""
+    """The place and conditions of a recording. `conditions` describes the other load of the machine."""
 
     cpu: str
     cores: int
@@ -69,8 +69,8 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class RowSamples:
-    """Seconds of each iteration of one row in one block, in order, measured in `turns` turns of equal length.
-    `contended` is why the machine was not quiet, None where it was."""
+    """Seconds of each iteration of one row in one process, in order, measured in `turns` turns of equal length.
+    `contended` is the reason of the contention, or None."""
 
     seconds: tuple[float, ...]
     turns: int = 1
@@ -92,13 +92,13 @@ class Block:
 
     @property
     def contended(self) -> str | None:
-        """The first reason why one of its rows was not alone on the machine."""
+        """The reason of the first contended row, or None."""
         return next((r.contended for r in self.rows.values() if r.contended), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """Blocks in order of time, both arms the same code."""
+    """Processes in order of time, with the same code in both arms."""
 
     metadata: Metadata
     rows: tuple[Row, ...]
@@ -111,7 +111,7 @@ class Recording:
 
     @cached_property
     def pairs(self) -> dict[str, PairSamples]:
-        """What each row's pairs hold, in order of time: samples of both arms, and the shifts that they say."""
+        """The pairs of each row in order of time: samples of both arms, and their shifts."""
         found: dict[str, list[tuple[int, RowSamples, RowSamples]]] = {row.id: [] for row in self.rows}
         waiting: dict[tuple[str, int], Block] = {}
         for block in self.blocks:
@@ -126,26 +126,26 @@ class Recording:
 
     @cached_property
     def _complete(self) -> dict[str, list[int]]:
-        """Pair numbers by group that hold all of the group's rows. Raises RecordingRefused where a group has none."""
+        """The pairs by group that have all rows of the group. Raises RecordingRefused if a group has fewer than two."""
         found: dict[str, set[int]] = {}
         for row, group in sorted(self.groups.items()):
             numbers = set(self.pairs[row].numbers)
             found[group] = found.get(group, numbers) & numbers
         if empty := sorted(g for g, numbers in found.items() if len(numbers) < 2):
-            raise RecordingRefused(f"fewer than two pairs hold all rows of {', '.join(empty)}")
+            raise RecordingRefused(f"fewer than two pairs have all rows of {', '.join(empty)}")
         return {group: sorted(numbers) for group, numbers in sorted(found.items())}
 
     def log_ratios(self, row: str, metric: str = LATENCY) -> Array:
-        """ln(b / a) of each pair in order of time, by turns as the decision sees it; a contended pair is NaN."""
+        """ln(b / a) of each pair in order of time, by turns as in the decision; NaN for a contended pair."""
         return self.pairs[row].shifts[metric]
 
     def draw(self, generator: np.random.Generator, pairs: int = 128) -> Drawn:
-        """A resampled run of `pairs` pairs a group: stretches of consecutive pairs with random beginnings.
+        """A resampled run of `pairs` pairs per group, in segments of consecutive pairs with random starts.
 
-        Rows of a group are resampled together, so what they share in a pair stays shared, and so does drift within a
-        stretch and the offset of a fork server. Both arms are the same code: which one is called head is drawn once.
-        The mean shift that a short recording has by chance stays in every resampled run, so it should hold more pairs
-        than a run takes.
+        Rows of a group are resampled together, so that their correlation in a pair remains, as do the drift within a
+        segment and the offset of a fork server. Both arms are the same code, and which one is head is drawn once.
+        Every resampled run keeps the mean shift that a short recording has by chance, so a recording should have more
+        pairs than a run.
         """
         flipped = bool(generator.integers(2))
         chosen = {g: stretches(generator, numbers, pairs, STRETCH) for g, numbers in self._complete.items()}
@@ -174,13 +174,13 @@ def save(recording: Recording, path: Path) -> None:
 
 
 def load(path: Path) -> Recording:
-    """Reads a file that `save` wrote. Raises RecordingRefused where it is anything else, or was edited."""
+    """Reads a file that `save` wrote. Raises RecordingRefused if it is not one, or if it was edited."""
     try:
         document = json.loads(gzip.decompress(path.read_bytes()))
         if document.pop("schema", None) != SCHEMA:
             raise RecordingRefused(f"{path}: not a recording of schema {SCHEMA}, which this version reads")
         if document.pop("sha256", None) != _digest({"schema": SCHEMA, **document}):
-            raise RecordingRefused(f"{path}: edited, or cut off: its hash does not fit its content")
+            raise RecordingRefused(f"{path}: edited or truncated (its hash does not match)")
         return Recording(
             metadata=record(Metadata, document["metadata"]),
             rows=tuple(record(Row, entry) for entry in document["rows"]),
@@ -193,7 +193,7 @@ def load(path: Path) -> Recording:
 
 
 def from_run(folder: Path, conditions: str) -> Recording:
-    """The blocks of a paired run whose arms are the same code. Raises RecordingRefused where they are not."""
+    """The recording of a paired run with the same code in both arms. Raises RecordingRefused if the arms differ."""
     run = paired_run.load(folder)
     base, head = ({k: v for k, v in arm.items() if k != "name"} for arm in run.arms)
     if base != head or any(row.base != row.head for row in run.rows):
@@ -219,9 +219,9 @@ def from_run(folder: Path, conditions: str) -> Recording:
 
 
 def joined(recordings: Sequence[Recording]) -> Recording:
-    """One recording of several runs of one machine, in the given order; pairs and runs are counted on.
+    """One recording of several runs of one machine, in the given order; pairs and runs are numbered consecutively.
 
-    Raises RecordingRefused where the machine, the threads or the suite differ.
+    Raises RecordingRefused if the machine, the threads or the suite differ.
     """
     first = recordings[0].metadata
     rows: dict[str, Row] = {}

@@ -1,13 +1,13 @@
-"""The decision rules of other tools, in our own code, on processes of samples. Each was read in the tool's source.
+"""The decision rules of other tools, implemented after their source, on processes of samples.
 
     RULES["pyperf compare_to"].decide(base, head)     # "worse", "better" or "same"
 
-`base` and `head` are lists of processes, a process an array of seconds. A tool's repetition is the mean of several
-iterations; here it is the mean of a stretch of consecutive samples of a process, `values` of them a process. How many
-processes a tool takes is its own default, and so is every threshold.
+`base` and `head` are lists of processes; a process is an array of seconds. A repetition of a tool is the mean of
+several iterations; here it is the mean of a segment of consecutive samples, with `values` segments per process. The
+number of processes and every threshold are the defaults of the tool.
 
-What is left out flatters the tools: their base and head are measured right after one another here, while a stored
-baseline or a history comes from another job, where numbers move more.
+The simulation favours the tools: base and head are measured directly after each other, but a stored baseline or a
+history comes from another job, which varies more.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ PYPERF_STEPS: Final = ((200, 1.960), (100, 1.984), (80, 1.990), (60, 2.000), (50
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A tool's rule. `base_processes` and `head_processes` are what the tool itself takes by default; `one_sided` tools
-    never say "better". `source` is where it was read."""
+    """A tool's rule. `base_processes` and `head_processes` are the defaults of the tool; `one_sided` tools never say
+    "better". `source` is the place in its source code."""
 
     name: str
     decide: Decide
@@ -44,7 +44,7 @@ class Rule:
 
 
 def repetitions(processes: Sequence[Array], values: int) -> Array:
-    """`values` repetitions of each process (fewer where it has fewer samples), pooled: means of equal stretches."""
+    """`values` repetitions of each process (fewer if it has fewer samples), pooled: means of equal segments."""
     found = []
     for process in processes:
         count = min(values, len(process))
@@ -54,9 +54,9 @@ def repetitions(processes: Sequence[Array], values: int) -> Array:
 
 
 def pytest_benchmark(base: Sequence[Array], head: Sequence[Array]) -> Call:
-    """`--benchmark-compare-fail=mean:5%`: fails where the mean of all rounds grew by more than 5 %; never "better".
+    """`--benchmark-compare-fail=mean:5%`: fails if the mean of all rounds grew by more than 5 %; never "better".
 
-    A mean of 0 counts as infinitely much grown. Source: pytest_benchmark/utils.py, PercentageRegressionCheck.
+    Growth from a mean of 0 is infinite. Source: pytest_benchmark/utils.py, PercentageRegressionCheck.
     """
     there, here = float(np.concatenate(base).mean()), float(np.concatenate(head).mean())
     change = here / there * 100 - 100 if there else float("inf")
@@ -66,8 +66,8 @@ def pytest_benchmark(base: Sequence[Array], head: Sequence[Array]) -> Call:
 def asv(base: Sequence[Array], head: Sequence[Array]) -> Call:
     """`asv continuous`: medians differ by more than the factor 1.1, and a Mann-Whitney U test has p < 0.002.
 
-    Where so few samples could not reach that p, disjoint 99 % intervals of the medians instead. Two processes of up
-    to five samples ("rounds", "repeat"). Source: asv/commands/compare.py `_is_result_better`,
+    If so few samples cannot reach that p, the 99 % intervals of the medians must be disjoint. Two processes of up to
+    five samples ("rounds", "repeat"). Source: asv/commands/compare.py `_is_result_better`,
     asv/_stats.py `is_different`, asv_runner/statistics.py `compute_stats`, asv_runner/benchmarks/time.py.
     """
     there, here = repetitions(base, 5), repetitions(head, 5)
@@ -85,8 +85,8 @@ def asv(base: Sequence[Array], head: Sequence[Array]) -> Call:
 def pyperf(base: Sequence[Array], head: Sequence[Array]) -> Call:
     """`pyperf compare_to`: Student's t of the pooled values, 95 % two-tailed, no smallest difference.
 
-    Whatever its test cannot do counts as significant: unequal counts, no variance, a single value each; then the means
-    speak. Values of all processes are pooled: 20 processes of 3 values. Source: pyperf/_compare.py
+    Cases that its test does not cover count as significant: unequal counts, no variance, a single value each. The means
+    then decide. Values of all processes are pooled: 20 processes of 3 values. Source: pyperf/_compare.py
     `is_significant_benchs`, pyperf/_utils.py `is_significant`, `tdist95conf_level`, pyperf/_runner.py.
     """
     there, here = repetitions(base, 3), repetitions(head, 3)
@@ -124,7 +124,7 @@ def criterion(base: Sequence[Array], head: Sequence[Array]) -> Call:
 def google_benchmark(base: Sequence[Array], head: Sequence[Array]) -> Call:
     """`compare.py` with 9 repetitions: Mann-Whitney U test, two-sided, alpha 0.05, no smallest difference.
 
-    Below 9 repetitions it warns and prints its p all the same; below 2 it says nothing. The side is that of the
+    Below 9 repetitions it warns and still prints its p-value; below 2 it prints nothing. The direction is that of the
     medians. Source: tools/gbench/report.py `calc_utest`, `print_utest`; tools/compare.py `--alpha`.
     """
     there, here = repetitions(base, 9), repetitions(head, 9)
@@ -137,7 +137,7 @@ def google_benchmark(base: Sequence[Array], head: Sequence[Array]) -> Call:
 def nvbench_legacy(base: Sequence[Array], head: Sequence[Array]) -> Call:
     """`nvbench-compare-legacy`: the means differ by more than the smaller of the two relative standard deviations.
 
-    Unknown ("????", here "same") where neither arm has any noise; below 5 samples the noise is infinite. Source:
+    Unknown ("????", here "same") if neither arm has noise; below 5 samples the noise is infinite. Source:
     python/scripts/nvbench_compare.py; nvbench/detail/statistics.cuh.
     """
     there, here = np.concatenate(base), np.concatenate(head)
@@ -152,8 +152,8 @@ def nvbench_legacy(base: Sequence[Array], head: Sequence[Array]) -> Call:
 def nvbench_robust(base: Sequence[Array], head: Sequence[Array]) -> Call:
     """`nvbench-compare-robust`: the intervals [minimum, third quartile] have a gap of at least 0.5 %.
 
-    Everything else is SAME or AMBG, here "same". The tool wants the gap confirmed in clock cycles; here the
-    clock counts as constant, so that it always is. Source: python/scripts/nvbench_compare_robust.py
+    Everything else is SAME or AMBG, here "same". The tool confirms the gap in clock cycles; here the clock
+    is constant, so the gap is always confirmed. Source: python/scripts/nvbench_compare_robust.py
     `compare_intervals_for_clear_gap`, docs/nvbench_compare_robust.md (preset "default").
     """
     (low, high), (other_low, other_high) = (_nvbench_interval(np.concatenate(arm)) for arm in (base, head))
@@ -168,7 +168,7 @@ def _nvbench_interval(values: Array) -> tuple[float, float]:
 
 
 def bencher(base: Sequence[Array], head: Sequence[Array]) -> Call:
-    """Bencher's default threshold: the new mean lies above the 99 % t prediction bound of up to 64 earlier ones.
+    """Bencher's default threshold: the new mean is above the 99 % t prediction bound of up to 64 earlier ones.
 
     A history of one value, or of equal ones, has no bound and never alarms; a lower bound is not set by default.
     Source: lib/bencher_boundary/src/limits/mod.rs `new_normal`, mean.rs;

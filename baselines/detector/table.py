@@ -1,12 +1,12 @@
-"""Error rates of decision rules, as a frame and as Markdown: how often each alarms on equal code, and sees a slowdown.
+"""Error rates of decision rules, as a frame and as Markdown: alarms on equal code, and power.
 
     frame = evaluate(source, RULES, runs=1000, ours=Ours())
     print(markdown(frame))
 
-In the A/A runs nothing differs and every alarm in either direction is false. Whole runs: the share of runs in which any
-row alarms. Power: head is slowed. Other tools decide on a row by itself, so every row is slowed at once; our rule
-decides on a whole run, so one row of it is slowed, each in its turn. Intervals are Wilson's at 95 %; they count each
-decision as independent, which rows of one process are not quite.
+In the A/A runs the arms are equal, so every alarm is false. Whole runs: the share of runs with an alarm in any row.
+Power: head is slowed. Other tools decide on each row separately, so all rows are slowed together. imgbench's rule
+decides on a whole run, so one row per run is slowed. Intervals are Wilson intervals at 95 %. They assume independent
+decisions, which is not quite true for the rows of one process.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def evaluate(
     ours: OursRule | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """A line for each rule, row and shift: how many decisions said what.
+    """A line for each rule, row and shift: the number of decisions of each call.
 
     Columns: rule, processes, row, shift, decisions, worse, better, same, inconclusive. The row "whole runs" counts a
-    run as worse where any row is, as better where any is and none is worse.
+    run as worse if any row is, and as better if any row is and none is worse.
     """
     counts: Counts = {}
     generators = [np.random.default_rng((seed, number)) for number in range(runs)]
@@ -68,8 +68,8 @@ def evaluate(
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """A line for each rule over all rows: shares with their intervals as (share, low, high).
 
-    Columns: rule, processes, A/A by rows and by whole runs, then for each shift its power (called worse) and how often
-    it was called the same.
+    Columns: rule, processes, A/A by rows and by whole runs, then for each shift its power (called worse) and the
+    share that was called the same.
     """
     found = []
     for (rule, processes), lines in frame.groupby(["rule", "processes"], sort=False):
@@ -105,7 +105,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def share(lines: pd.DataFrame, *calls: str) -> tuple[float, float, float] | None:
-    """(share, low, high) of the decisions that said one of `calls`; None where there are none."""
+    """(share, low, high) of the decisions that said one of `calls`; None if there are none."""
     count = int(lines["decisions"].sum())
     if count == 0:
         return None
@@ -132,7 +132,7 @@ def _percent(value: float) -> str:
 def _other_tools(
     source: Source, rules: Mapping[str, Rule], shifts: Sequence[float], generator: np.random.Generator, counts: Counts
 ) -> None:
-    """One run, decided by each rule, the same one for every shift."""
+    """The decisions of each rule on one run, the same run for every shift."""
     if not rules:
         return
     longest = max(rule.base_processes + rule.head_processes for rule in rules.values())
@@ -150,7 +150,7 @@ def _other_tools(
 def _our_rule(
     source: Source, ours: OursRule, shifts: Sequence[float], number: int, generator: np.random.Generator, counts: Counts
 ) -> None:
-    """A run for each shift; where a row is slowed, only that row counts."""
+    """The decisions on a run for each shift; if a row is slowed, only that row counts."""
     rows = source.draw(generator, 2).rows
     for shift in shifts:
         row = rows[number % len(rows)]

@@ -1,1 +1,1 @@
-"""The paired rule: base and head measured in one run, in pairs of fresh processes. Pure: pairs in, verdicts out."""
+"""The paired rule, for base and head measured in one run in pairs of fresh processes. Pure: pairs in, verdicts out."""

@@ -1,8 +1,8 @@
-"""Feeds the blocks of a paired run to the decision, as they come in or as they were stored: the same either way.
+"""Passes the processes of a paired run to the decision, during the run or from the stored run.
 
 decider = PairedDecider(run)
 decider.add(base_block, head_block)   # either order
-decider.wanted(), decider.phase       # what is measured next
+decider.wanted(), decider.phase       # the rows to measure next
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ CONTROL_SENSITIVITY: Final = Sensitivity(guarantee=0.025, floor=0.01)
 
 
 class PairedDecider:
-    """The decision on one paired run. `broken`: by row, the arm that failed and its status (the row is asked no more).
-    `contentions`: by row, why pairs were left out."""
+    """The decision on one paired run. `broken` has by row the arm that failed and its status; such a row needs no
+    further pair. `contentions` has by row why pairs were left out."""
 
     def __init__(self, run: PairedRun) -> None:
         self.run = run
@@ -48,7 +48,7 @@ class PairedDecider:
         return self.decision.wanted() - self.broken.keys()
 
     def add(self, first: PairedProcess, second: PairedProcess) -> None:
-        """One pair of blocks, in the order in which they ran."""
+        """Adds one pair of processes, in the order in which they ran."""
         base, head = (first, second) if first.arm == "base" else (second, first)
         rows = [row for row in self._known if row in base.measurements or row in head.measurements]
         if base.group != CONTROL_GROUP:
@@ -59,7 +59,7 @@ class PairedDecider:
         self.decision.advance(min(1.0, max(first.elapsed_s, second.elapsed_s) / self.run.budget_s))
 
     def _row(self, row: str, base: Measurement | None, head: Measurement | None, *, base_first: bool) -> None:
-        """One pair of one row. An arm is None where its process ended in another row or waiting for its turn."""
+        """Adds one pair of one row. An arm is None if its process ended in another row or before its turn."""
         for arm, measurement in (("base", base), ("head", head)):
             if measurement is None:
                 continue
@@ -68,7 +68,7 @@ class PairedDecider:
             elif no_time := _no_time(measurement):
                 self._break(row, arm, no_time)
         if row in self.broken:
-            if row == COPY:  # both processes of the control are the base arm of its row
+            if row == COPY:  # both processes of the control run the base of its row
                 self._break(str(self.run.control), "base", self.broken[row][1])
             return
         if base is None or head is None:
@@ -93,20 +93,20 @@ class PairedDecider:
         self.decision.abandon(row)
 
     def _sentinels(self, base: PairedProcess, head: PairedProcess) -> None:
-        """The sentinel of both blocks: work that no arm can change, decided as any row."""
+        """Adds the control workload ("sentinel") of both processes, which is decided like a row."""
         quiet = base.sentinel_contended is None and head.sentinel_contended is None
         for name in sorted(base.sentinel.keys() & head.sentinel.keys()):
             shift = mean_shift(base.sentinel[name], head.sentinel[name])
             self.decision.record(f"{SENTINEL} {name}", {name: shift}, kept=quiet)
 
     def left_out(self, row: str) -> dict[str, int]:
-        """How many pairs of a row were left out, by the reason in words."""
+        """The number of pairs of a row that were left out, by the text of the reason."""
         return dict(Counter(str(reason) for reason in self.contentions.get(row, ())))
 
     def mean_shift(self) -> tuple[float, float, float] | None:
-        """(mean shift of latency over all rows, low, high) at 95 %, + is worse: what moves every row a little.
+        """(mean shift of latency over all rows, low, high) at 95 %, positive is worse: a small shift of all rows.
 
-        Rows of one process share its luck, so the standard errors are added as if they were one.
+        The rows of one process are correlated, so their standard errors are averaged as if they were fully correlated.
         """
         found = [q.best() if len(q.best()) >= 8 else q.screened for q in self.decision.questions.values() if q.primary]
         estimates = [trimmed(values) for values in found if len(values) >= 8]
@@ -122,7 +122,7 @@ def _status(measurement: Measurement) -> Reason:
 
 
 def _no_time(measurement: Measurement) -> Reason | None:
-    """The status of a block whose latency cannot be a time, None where it can."""
+    """The status "invalid" of a process with a latency that is not finite and positive; otherwise None."""
     bad = [v for v in measurement.samples.get("latency_s", []) if not (math.isfinite(v) and v > 0)]
     if not bad:
         return None
@@ -131,8 +131,8 @@ def _no_time(measurement: Measurement) -> Reason | None:
 
 
 class Recorder(PairedDecider):
-    """Wants every row until the budget is spent: for recordings of noise, in which no row may leave because of its
-    values."""
+    """A decider that needs every row until the budget is spent, for recordings of noise: no row may leave because of
+    its values."""
 
     @property
     def phase(self) -> str:
@@ -143,7 +143,7 @@ class Recorder(PairedDecider):
 
 
 def replayed(run: PairedRun, blocks: Iterable[PairedProcess]) -> PairedDecider:
-    """The decider after all stored blocks, exactly as it stood when they were measured."""
+    """The decider after all stored processes, in the same state as when they were measured."""
     decider = PairedDecider(run)
     waiting: dict[tuple[str, int], PairedProcess] = {}
     for block in blocks:

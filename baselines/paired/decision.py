@@ -1,25 +1,25 @@
-"""Decides a whole paired run while its pairs come in: which rows still need pairs, and what became of each.
+"""The decision on a paired run during the measurement: which rows need further pairs, and their outcomes.
 
     decision = PairedDecision(questions)
     while decision.wanted():
         ...measure a pair...; decision.record(row, {"latency_s": d}); decision.advance(share_of_budget_spent)
     decision.close()
 
-Rounds. A round screens every open question; when all are screened, or SCREEN_SHARE of the time that was left is gone
-and there are suspects, the suspects are confirmed on fresh pairs. They are then the family: Holm's step-down over their
-p-values at FRESH_LEVEL / 2^round, so that all rounds together stay below FRESH_LEVEL. The family is fixed by the
-screening pairs alone, and this alarm by fresh pairs alone, so looking early costs nothing. What is still open when the
-suspects are settled, or a merely likely shift has had its look, is screened on in a further round.
+Rounds. A round screens every open question. When all are screened, or when there are suspects and SCREEN_SHARE of the
+remaining time is spent, the suspects are confirmed with fresh pairs. The suspects are a family: Holm's step-down over
+their p-values at FRESH_LEVEL / 2^round, so that all rounds together stay below FRESH_LEVEL. Only screening pairs define
+the family, and only fresh pairs raise this alarm, so that early looks do not increase the error rate. When the suspects
+are settled, and a shift that was only likely has had its look, open questions are screened in a further round.
 
-All pairs. The same test over the screening and the fresh pairs together may raise the alarm as well, at POOLED_LEVEL
-over all rows of the run, since a suspect was chosen by some of these pairs; and only where the fresh ones alone support
-it. Both levels together are FAMILY_LEVEL. It needs 8 fresh pairs where the fresh ones alone need 16: with time for 12
-rounds of pairs of all rows, at least a quarter more of the resampled runs catch +5 % (`tests/test_detector_table.py`
-compares), and equal code alarms in none (`imgbench selftest --recorded FILE --rounds 12`). With more than 27 rows the
-first look cannot pass, and a suspicion that came after 64 pairs is confirmed sooner by the fresh pairs alone.
+All pairs. The same test over the screening and the fresh pairs together may also raise the alarm. Its level is
+POOLED_LEVEL over all rows of the run, because some of these pairs selected the suspect, and the fresh pairs alone must
+support it. Both levels add up to FAMILY_LEVEL. This test needs 8 fresh pairs, and the fresh pairs alone need 16. With
+time for 12 rounds of pairs of all rows, it detects +5 % in at least a quarter more of the resampled runs
+(`tests/test_detector_table.py`), and equal code raises no alarm (`imgbench selftest --recorded FILE --rounds 12`). With
+more than 27 rows the first look cannot pass, and fresh pairs alone confirm a suspicion after 64 pairs sooner.
 
-The decision is a function of the pairs and of the share of the budget that was spent at each: a replay of the stored
-ones gives the same, bit for bit.
+The decision is a function of the pairs and of the share of the budget that was spent at each pair, so that a replay of
+the stored pairs is bit-identical.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from typing import Final
 from baselines.paired.question import CONFIRM_LOOKS, FRESH_LEVEL, POOLED_LEVEL, SCREEN_LOOKS, Key, Phase, Question
 from baselines.verdict import CONTENDED_SHARE
 
-# 2: all pairs together may alarm, the outermost quarter of the turns is left out. 3: the run waits for a secondary
-# metric or a control only while its fresh pairs make a shift likely.
+# 2: all pairs together may raise an alarm, and the outermost quarter of the turns is trimmed. 3: the run waits for a
+# secondary metric or a control only while its fresh pairs make a shift likely.
 RULE: Final = 4
 SCREEN_SHARE: Final = 0.4
-HOPELESS_AFTER: Final = 1 / 3  # of the budget: where most pairs were contended until then, the rest is not spent
+HOPELESS_AFTER: Final = 1 / 3  # of the budget: if most pairs were contended until then, the run stops
 
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """Pairs of the whole run, kept and dropped, over all rows, whichever of a row's metrics they were measured for."""
+    """The kept and the dropped pairs of the run over all rows."""
 
     kept: int
     dropped: int
@@ -52,12 +52,12 @@ class Count:
 
 
 class PairedDecision:
-    """The state of a paired run. `phase` says what the pairs that come in now are used for."""
+    """The state of a paired run. `phase` is the use of the next pairs."""
 
     def __init__(self, questions: Sequence[Question]) -> None:
         self.questions: dict[Key, Question] = {q.key: q for q in questions}
         if len(self.questions) != len(questions):
-            raise ValueError("a question is asked twice")
+            raise ValueError("two questions have the same key")
         self.phase: Phase = "screen"
         self.round = 1
         self.gave_up = False
@@ -67,7 +67,7 @@ class PairedDecision:
         self._dropped: Counter[str] = Counter()
 
     def wanted(self) -> set[str]:
-        """Rows (and controls) that need further pairs in this phase; empty when the run is decided."""
+        """Rows (and controls) that need further pairs in this phase; empty if the run is decided."""
         if self.phase == "screen":
             return {q.key.row for q in self.questions.values() if q.primary and q.state == "open"}
         if self.phase == "confirm":
@@ -75,7 +75,7 @@ class PairedDecision:
         return set()
 
     def record(self, row: str, shifts: Mapping[str, float], *, kept: bool = True) -> None:
-        """One pair of one row: the log ratio of each metric (+ is worse); one that is not `kept` is only counted."""
+        """Adds one pair of one row: the log ratio of each metric (positive is worse). Unless `kept`, it only counts."""
         (self._kept if kept else self._dropped)[row] += 1
         for question in (q for q in self._of(row) if q.takes(self.phase)):
             if not kept:
@@ -84,12 +84,12 @@ class PairedDecision:
                 question.record(shifts[question.key.metric])
 
     def abandon(self, row: str) -> None:
-        """A row that failed in a block: it must not hold up the others."""
+        """Ends the questions of a row that failed, so that the others do not wait for it."""
         for question in self._of(row):
             question.abandon()
 
     def advance(self, spent: float) -> None:
-        """Looks where a look is due, and moves on to the next phase. `spent` is the share of the budget, 0 to 1."""
+        """Does the looks that are due, and enters the next phase. `spent` is the share of the budget, 0 to 1."""
         if self.phase == "screen":
             for question in self.questions.values():
                 question.screen()
@@ -112,7 +112,7 @@ class PairedDecision:
             self.close()
 
     def close(self) -> None:
-        """The budget is spent: what is open stays undecided."""
+        """Ends the run; open questions remain undecided."""
         self.phase = "done"
 
     def count(self) -> Count:
@@ -122,11 +122,13 @@ class PairedDecision:
         return [q for q in self.questions.values() if q.key.row == row]
 
     def _waits(self, question: Question) -> bool:
-        """Whether the run stays in the confirmation for this question. What a look suspected of a latency is confirmed
-        to its end. What was only likely at the end of the screening, controls, and secondary metrics wait for one look
-        a round, so that open latencies are screened on meanwhile; not at all where their row's latency has alarmed, and
-        no longer once their fresh pairs make a shift unlikely: pairs that come for other questions still count. (Where
-        every latency waits for one look a round, less is caught.)"""
+        """Whether the confirmation continues for this question.
+
+        A latency that a look suspected is confirmed to the end. Shifts that were only likely at the end of the
+        screening, controls and secondary metrics wait for one look per round, so that open latencies are screened in
+        between. Secondary metrics do not wait if the latency of their row has raised an alarm, and neither they nor
+        controls wait once their fresh pairs make a shift unlikely. Pairs that other questions need still count. (One
+        look per round for all latencies detects fewer changes.)"""
         if question.state != "suspect" or (question.primary and not question.only_likely):
             return question.state == "suspect"
         if question.deferred:
@@ -154,7 +156,7 @@ class PairedDecision:
         first = [q for q in self.questions.values() if q.primary or q.control]
         for question in first:
             question.suspect_if_likely()
-        # A start-up or a tail is likely to shift in most rows: confirming all takes the time of suspected latencies.
+        # Most rows have a likely shift of a start-up or a tail. Its confirmation takes time from suspect latencies.
         if not any(q.primary and q.state == "suspect" for q in first):
             for question in self.questions.values():
                 question.suspect_if_likely()
@@ -164,12 +166,12 @@ class PairedDecision:
         self.phase = "confirm"
 
     def _sharing(self, question: Question) -> int:
-        """How many questions share the test of all pairs with this one: the rows, or the controls."""
+        """The number of questions that share the test of all pairs: the rows, or the controls."""
         return len(self._rows) if question.primary else sum(q.control for q in self.questions.values())
 
     def _holm(self, number: int, *, control: bool) -> None:
-        """Alarms of one round: Holm's step-down over all of its suspects, settled ones included. Controls, whose alarm
-        only disarms, are a family of their own."""
+        """Raises the alarms of one round: Holm's step-down over all of its suspects, including settled ones. Controls
+        are a separate family, because their alarm only disarms the gate."""
         family = sorted(
             (q for q in self.questions.values() if q.family == number and q.control == control),
             key=lambda q: 1.0 if q.p_value is None else q.p_value,
@@ -185,7 +187,7 @@ class PairedDecision:
             question.give_up_after_last_look()
 
     def _pooled(self) -> None:
-        """Alarms of all pairs together: Bonferroni over every row (or control) of the run, suspected or not."""
+        """Raises the alarms of all pairs together: Bonferroni over all rows (or controls) of the run."""
         for question in self.questions.values():
             p_value = question.pooled_p_value
             if question.state == "suspect" and p_value is not None and p_value <= POOLED_LEVEL:

@@ -1,7 +1,7 @@
-"""What the pairs are asked about: how a block becomes one figure of each metric, and how small a shift counts.
+"""The metrics of the paired rule: the value of a process, the shift of a pair, and the sensitivity.
 
-Latency is the primary metric: its questions ask for pairs. The tail and the start-up are secondary metrics of the same
-pairs. They are noisier by nature (a percentile of few samples; one start a process), so only larger shifts count.
+Latency is the primary metric, which determines the number of pairs. The tail and the start-up are secondary metrics of
+the same pairs. They are noisier (a percentile of few samples; one start per process), so only larger shifts count.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from harness.stats import needed_for, percentile_of
 from harness.types import Measurement, Metric
 
 TAIL: Final = 95.0
-# Of four turns, which the longest iterations have, this leaves two: a burst of somebody else's work hits one turn, not
-# its neighbour. A fifth would leave all four: pairs of equal arms of digits_sd at batch 8 then have a standard
+# Of four turns, the number of the longest iterations, two remain: a burst of other work affects one turn, but not its
+# neighbour. Trimming a fifth would keep all four: pairs of equal arms of digits_sd at batch 8 then have a standard
 # deviation of 5.4 % instead of 1.9 % (baselines/recorded/gate-one-server.json.gz; tests/test_recorded_noise.py).
 TURN_TRIM: Final = 0.25
 STARTS: Final = ("load_s", "build_s", "build_cached_s", "capture_s", "first_call_s")
@@ -29,8 +29,8 @@ STARTS: Final = ("load_s", "build_s", "build_cached_s", "capture_s", "first_call
 
 @dataclass(frozen=True, kw_only=True)
 class PairedMetric:
-    """A metric of the paired rule. `figure` is a block's one value of it, None where the block has none, as one of
-    fewer than `samples` iterations; `shift` is what a pair says: ln(head / base). `short` is its name in a sentence."""
+    """A metric of the paired rule. `figure` is its value of a process, None if the process has fewer than `samples`
+    iterations or no value; `shift` is ln(head / base) of a pair. `short` is its name in a sentence."""
 
     metric: Metric
     sensitivity: Sensitivity
@@ -41,7 +41,7 @@ class PairedMetric:
     by_turns: bool = False
 
     def shift(self, base: Measurement, head: Measurement) -> float | None:
-        """ln(head / base) of one pair, turn against neighbouring turn where the metric allows it."""
+        """ln(head / base) of one pair; None if an arm has no value. Neighbouring turns are compared if `by_turns`."""
         there, here = self.figure(base), self.figure(head)
         if there is None or here is None:
             return None
@@ -49,14 +49,14 @@ class PairedMetric:
 
 
 def turn_shift(base: Measurement, head: Measurement) -> float:
-    """Trimmed mean over the turns of ln(head's median / base's median): what drifts slower than a turn cancels."""
+    """Trimmed mean over the turns of ln(head's median / base's median). Drift that is slower than a turn cancels."""
     turns = [turn_medians(m.samples["latency_s"], m.facts.get("turns", 1)) for m in (base, head)]
     return mean_shift(*turns)
 
 
 def mean_shift(base: Sequence[float], head: Sequence[float]) -> float:
-    """Trimmed mean of ln(head / base) over turns, below four turns their median; of unequal numbers of turns ln of the
-    ratio of the medians."""
+    """Trimmed mean of ln(head / base) over turns, or their median below four turns. If the numbers of turns differ, ln
+    of the ratio of the medians."""
     if len(base) != len(head):
         return math.log(statistics.median(head) / statistics.median(base))
     shifts = [math.log(here / there) for there, here in zip(base, head, strict=True)]
@@ -64,7 +64,7 @@ def mean_shift(base: Sequence[float], head: Sequence[float]) -> float:
 
 
 def turn_medians(samples: Sequence[float], turns: int) -> list[float]:
-    """The median of each of `turns` stretches of equal length."""
+    """The median of each of `turns` segments of equal length."""
     size = max(1, len(samples) // turns)
     return [statistics.median(samples[i : i + size]) for i in range(0, len(samples), size)]
 
@@ -90,7 +90,7 @@ def _metric(name: str, label: str, description: str) -> Metric:
 
 PAIRED_METRICS: Final = (
     PairedMetric(
-        metric=_metric("latency_s", "Latency p50", "median seconds of one iteration in a block"),
+        metric=_metric("latency_s", "Latency p50", "median seconds of one iteration in a process"),
         sensitivity=Sensitivity(guarantee=0.025, floor=0.01),
         primary=True,
         figure=_median,
@@ -98,7 +98,7 @@ PAIRED_METRICS: Final = (
         by_turns=True,
     ),
     PairedMetric(
-        metric=_metric("latency_p95_s", "Latency p95", "95th percentile (Harrell-Davis) of a block's iterations"),
+        metric=_metric("latency_p95_s", "Latency p95", "95th percentile (Harrell-Davis) of a process's iterations"),
         sensitivity=Sensitivity(guarantee=0.10, floor=0.04),
         primary=False,
         figure=_tail,

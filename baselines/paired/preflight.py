@@ -1,6 +1,6 @@
-"""What the preflight says: health, work, outputs, memory and counts of both arms, by the rules of stored baselines.
+"""The verdicts of the preflight on health, work, outputs, memory and counts, by the rules of stored baselines.
 
-The base arm stands for the stored session and the head arm for this run; times are left to the pairs.
+The base arm is compared like a stored session and the head arm like this run. Times are decided by the pairs.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ PROCESSES: Final = 3  # the near-exact rule takes the largest of three processes
 QUALITY_FACTS: Final = {
     "quality",
     "quality_conditions",
-}  # of the quality probe: conditions, or why there is none
+}  # of the quality probe: conditions, or why there is no quality
 
 
 def verdicts(run: PairedRun, found: Found) -> list[Verdict]:
-    """Verdicts of every row that need no pairs, under the row's own id and label."""
+    """The verdicts that need no pairs, for every row, with the row's id and label."""
     by_row: dict[str, list[Verdict]] = {row.id: [] for row in run.rows}
     arms = {row.id: (_row(row, found, "base"), _row(row, found, "head")) for row in run.rows}
     decided: list[tuple[PairedRow, Decided]] = []
@@ -41,7 +41,7 @@ def verdicts(run: PairedRun, found: Found) -> list[Verdict]:
             continue
         compared = Compared(candidate=_run_rows(run, row, here), sessions=(_run_rows(run, row, there),), scope="all")
         decided += [(row, each) for each in row_verdicts(compared, there, here) if each[0].kind != "noisy"]
-    # Alarms are corrected for all rows of the run, as those of stored sessions are.
+    # Alarms are corrected over all rows of the run, like those of stored sessions.
     for (row, _), verdict in zip(decided, corrected([each for _, each in decided]), strict=True):
         there, here = arms[row.id]
         by_row[row.id].append(_few_processes(_one_window(verdict, there, here), there, here))
@@ -52,10 +52,10 @@ def verdicts(run: PairedRun, found: Found) -> list[Verdict]:
 
 
 def _without_base(there: Row, here: Row) -> Verdict | None:
-    """The verdict on a row that the base does not have a measurement of to hold the head against; None where it has.
+    """The verdict on a row without a result of the base; None if the base has one.
 
-    A row that failed in both arms is no pass: nobody knows whether it is slower. One that is skipped in both is: what
-    it needs is not on this machine, whichever code runs.
+    A row that failed in both arms does not pass, because its speed is unknown. A row that is skipped in both passes,
+    because its requirements are missing on this machine.
     """
     if NOT_RUN in (there.status, here.status):
         return row_verdict(here, "inconclusive", because(ReasonKind.PREFLIGHT_CUT_OFF))
@@ -76,8 +76,8 @@ def _without_base(there: Row, here: Row) -> Verdict | None:
 
 
 def _one_window(verdict: Verdict, there: Row, here: Row) -> Verdict:
-    """Energy decides nothing here: each arm has one window of it, so what two of them differ by is not known. Where one
-    of the windows was contended, the row is undecided."""
+    """Energy as an advisory verdict: each arm has one measurement window, so its noise is unknown. If a window was
+    contended, the verdict is inconclusive."""
     if verdict.kind != "energy":
         return verdict
     if (contention := there.contention or here.contention) is not None:
@@ -91,7 +91,7 @@ def _would_read(verdict: Verdict) -> Reason:
 
 
 def _few_processes(verdict: Verdict, there: Row, here: Row) -> Verdict:
-    """A near-exact figure that moved is decided by the largest of PROCESSES, and fewer of them decide nothing."""
+    """A near-exact metric that changed needs PROCESSES processes per arm; with fewer, it is inconclusive."""
     if verdict.kind != "near_exact" or verdict.outcome not in {"regressed", "improved"}:
         return verdict
     fewest = min(len(row.groups(verdict.metric)) for row in (there, here))
@@ -102,13 +102,13 @@ def _few_processes(verdict: Verdict, there: Row, here: Row) -> Verdict:
 
 
 def other_outputs(run: PairedRun, found: Found) -> set[str]:
-    """Rows that are ok in both arms and whose outputs are not bit for bit the same: their quality is to be measured."""
+    """Rows that are ok in both arms and whose outputs are not bit-identical, so that their quality is measured."""
     rows = {row.id: [_row(row, found, arm) for arm in ("base", "head")] for row in run.rows}
     return {name for name, (there, here) in rows.items() if there.ok and here.ok and _differ(there, here)}
 
 
 def outputs(run: PairedRun, found: Found) -> Reason:
-    """In how many rows the timed batch gave the same outputs in both arms, and in how many the quality was measured."""
+    """The number of rows with bit-identical outputs in both arms, and of rows with a measured quality, as a reason."""
     differ, same = other_outputs(run, found), usable(run, found)
     rows = {row.id: [_row(row, found, arm) for arm in ("base", "head")] for row in run.rows}
     measured = sum(all(_has_quality(row) for row in both) for both in rows.values())
@@ -125,7 +125,7 @@ def _differ(there: Row, here: Row) -> bool:
 
 
 def _unknown_quality(there: Row, here: Row) -> list[Verdict]:
-    """What is said of outputs that differ and whose quality was not measured."""
+    """The verdict on outputs that differ and whose quality was not measured; empty otherwise."""
     if not (there.ok and here.ok and _differ(there, here)):
         return []
     if all(any(QUALITY_FACTS & m.facts.keys() for m in row.processes) for row in (there, here)):
@@ -141,7 +141,7 @@ def usable(run: PairedRun, found: Found) -> set[str]:
 
 
 def undecided_memory(run: PairedRun, found: Found) -> set[str]:
-    """Rows whose near-exact metrics differ after one process an arm: the rule wants the largest of three."""
+    """Rows whose near-exact metrics differ after one process per arm, so that the rule needs three."""
     return {v.case_id for v in verdicts(run, found) if v.kind == "near_exact" and v.outcome not in {"unchanged"}}
 
 
@@ -161,7 +161,7 @@ def _run_rows(run: PairedRun, row: PairedRow, one: Row) -> RunRows:
         cases=(one.case,),
         measurements=one.processes,
     )
-    # The two arms of a row may be two cases: each arm answers to both ids.
+    # The arms of a row may be two cases, so each arm is found by both ids.
     return RunRows(run=shell, rows={row.base.id: one, row.head.id: one})
 
 

@@ -1,4 +1,4 @@
-"""One metric of one row under the paired rule: screened, then confirmed with pairs that were not used to suspect it.
+"""One metric of one row under the paired rule: screening, then confirmation with fresh pairs.
 
     screen, looks at 8, 12, 20, 32, 64, 128 pairs:
         99 % interval of the trimmed mean inside +-guarantee          -> unchanged
@@ -7,15 +7,15 @@
         exact signed-rank test of  direction * d - floor > 0, Bonferroni over the looks (Holm over the suspects:
         `decision`)
         upper 99 % bound < guarantee                                  -> the suspicion is withdrawn
-        a shift of a secondary metric, or of a control, is not likely -> the run waits for it no longer (likely: half
+        a shift of a secondary metric, or of a control, is not likely -> the run no longer waits for it (likely: half
                                        the guarantee or more, and the 80 % one-sided interval excludes 0)
     or on all pairs, looks at 16, 20, 24, 32, 64, 128 of both phases together:
-        the same test, Bonferroni over looks, directions and rows (no row was chosen: each has the test), and at least 8
-        fresh pairs, which alone reject at 2.5 %: the 95 % interval that is shown of them is beyond the floor
-    a secondary metric keeps its pairs after `unchanged`: they may take it back, and never raise a suspicion
+        the same test, Bonferroni over looks, directions and rows (every row has the test), and at least 8 fresh pairs,
+        which alone reject at 2.5 %: their 95 % interval, which is shown, is beyond the floor
+    after `unchanged`, a secondary metric gets further pairs: they may withdraw it, but never raise a suspicion
 
-`d` is ln(head / base), turned so that + is worse. A pair is left out only by criteria that were fixed beforehand
-(contention), never by its own value.
+`d` is ln(head / base), and positive is worse. A pair is left out only by criteria that are fixed beforehand
+(contention), never by its value.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SCREEN_LOOKS: Final = (8, 12, 20, 32, 64, 128)
 CONFIRM_LOOKS: Final = (16, 32, 64, 120)
 POOLED_LOOKS: Final = (16, 20, 24, 32, 64, 128)
 FEWEST_FRESH: Final = 8
-SUPPORT_LEVEL: Final = 0.025  # of the fresh pairs alone, where all pairs together raise the alarm
+SUPPORT_LEVEL: Final = 0.025  # of the fresh pairs alone, if all pairs together raise the alarm
 UNCHANGED_CONFIDENCE: Final = 0.99
 SUSPECT_CONFIDENCE: Final = 0.98
 LIKELY_CONFIDENCE: Final = 0.80
@@ -46,8 +46,8 @@ State = Literal["open", "unchanged", "suspect", "regressed", "improved", "droppe
 
 @dataclass(frozen=True, kw_only=True)
 class Sensitivity:
-    """What a metric is asked for, in log ratio: `guarantee` is the shift that "unchanged" rules out, `floor` the shift
-    below which nothing is called a change (a run's own constant offset: memory layout, which core)."""
+    """The sensitivity of a metric, in log ratio. `guarantee` is the shift that "unchanged" excludes, `floor` the shift
+    below which nothing is called a change (a constant offset of a run, such as its memory layout or core)."""
 
     guarantee: float = 0.025
     floor: float = 0.01
@@ -55,7 +55,7 @@ class Sensitivity:
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """Which question: a row (or a control) and a metric."""
+    """The key of a question: a row (or a control) and a metric."""
 
     row: str
     metric: str
@@ -63,11 +63,12 @@ class Key:
 
 @dataclass(kw_only=True)
 class Question:
-    """A question and what has been learnt of it so far. `primary`: it asks for pairs itself; secondary metrics are
-    measured on the same pairs. `p_value` is that of the fresh pairs, `pooled_p_value` that of all pairs; both over all
-    looks, the second over both directions and `rows`, too, which share the test. `only_likely`: at the end of the
-    screening a shift was likely, and no look had suspected it; `unlikely`: at their last look the fresh pairs did not
-    make a shift in its direction likely."""
+    """A question and its state.
+
+    `primary`: it determines the number of pairs; secondary metrics use the same pairs. `p_value` is that of the fresh
+    pairs, corrected over all looks. `pooled_p_value` is that of all pairs, corrected over all looks, both directions
+    and the rows that share the test. `only_likely`: at the end of the screening a shift was likely, but no look had
+    suspected it. `unlikely`: at the last look, the fresh pairs did not make a shift in its direction likely."""
 
     key: Key
     sensitivity: Sensitivity
@@ -89,24 +90,23 @@ class Question:
     _pooled_looked: int = 0
 
     def takes(self, phase: Phase) -> bool:
-        """Whether a pair that is measured in this phase is one of its own. Fresh pairs of a suspect may come
-        while its row is screened on."""
+        """Whether the question uses a pair of this phase. A suspect gets fresh pairs also while its row is screened."""
         if phase == "done":
             return False
         checked = self.state == "unchanged" and not self.primary
         return checked or self.state == "suspect" or (self.state == "open" and phase == "screen")
 
     def record(self, shift: float) -> None:
-        """One pair: of a suspect a fresh one."""
+        """Adds one pair, which is a fresh one if the question is a suspect."""
         (self.confirmed if self.state == "suspect" else self.screened).append(shift)
 
     @property
     def direction(self) -> float:
-        """+1 where the suspicion is that head is worse, -1 where it is better."""
+        """+1 if head is suspected to be worse, -1 if better."""
         return 1.0 if trimmed(self.screened).mean >= 0 else -1.0
 
     def screen(self) -> None:
-        """Looks at the screening pairs, where one of the planned counts has been reached since the last look."""
+        """Looks at the screening pairs if a planned count has been reached since the last look."""
         count = _reached(len(self.screened), SCREEN_LOOKS)
         if self.state != "open" or count <= self._looked:
             return
@@ -123,7 +123,7 @@ class Question:
         self.looks.append(f"screen, {count} pairs: {_percent(found, low, high)} (99 %): {self.state}")
 
     def suspect_if_likely(self) -> None:
-        """At the end of the screening time: a shift that is already likely goes on to be confirmed."""
+        """Makes the question a suspect at the end of the screening time if a shift is likely."""
         if self.state != "open" or len(self.screened) < SCREEN_LOOKS[0]:
             return
         if self._likely(trimmed(self.screened)):
@@ -131,11 +131,11 @@ class Question:
             self.looks.append(f"screen ended after {len(self.screened)} pairs, a shift is likely: suspect")
 
     def _likely(self, found: Trimmed) -> bool:
-        """Whether a shift of half the guarantee or more is seen, and none is unlikely."""
+        """Whether the shift is more than half the guarantee, and its one-sided interval excludes 0."""
         return abs(found.mean) > self.sensitivity.guarantee / 2 and found.lower(LIKELY_CONFIDENCE) > 0
 
     def confirm(self) -> None:
-        """Looks at the fresh pairs: the p-value so far, and whether the suspicion is futile."""
+        """Looks at the fresh pairs: their p-value, and whether the suspicion is withdrawn."""
         count = _reached(len(self.confirmed), CONFIRM_LOOKS)
         if self.state != "suspect" or count <= self._confirm_looked:
             return
@@ -153,8 +153,8 @@ class Question:
             self._drop()
 
     def pool(self, rows: int) -> None:
-        """Looks at all pairs of a suspect, which is one of `rows`. The p-value counts only where the fresh pairs alone
-        support it: the screening pairs made it a suspect, so they are no evidence alone."""
+        """Looks at all pairs of a suspect, which is one of `rows`. The p-value counts only if the fresh pairs alone
+        support it, because the screening pairs selected the suspect."""
         count = _reached(len(self.screened) + len(self.confirmed), POOLED_LOOKS)
         if self.state != "suspect" or count <= self._pooled_looked:
             return
@@ -166,7 +166,7 @@ class Question:
         raw, alone = signed_rank_p(beyond), signed_rank_p(fresh)
         factors = f"{len(POOLED_LOOKS)} looks x 2 directions x {rows} rows"
         self.looks.append(
-            f"both phases, {count} pairs: p = {raw:.2g} (x {factors}); the {len(fresh)} fresh ones alone "
+            f"both phases, {count} pairs: p = {raw:.2g} (x {factors}); the {len(fresh)} fresh pairs alone "
             f"{'support it' if alone <= SUPPORT_LEVEL else 'do not support it'} (p = {alone:.2g})"
         )
         if alone <= SUPPORT_LEVEL:
@@ -174,32 +174,32 @@ class Question:
             self.pooled_p_value = min(least, raw * 2 * len(POOLED_LOOKS) * rows)
 
     def alarm(self, why: str, *, by_all_pairs: bool = False) -> None:
-        """The family's test has passed: this is a change."""
+        """Makes the question a confirmed change."""
         self.state, self.by_all_pairs = "regressed" if self.direction > 0 else "improved", by_all_pairs
         self.looks.append(f"{self.state}: {why}")
 
     @property
     def deciding_p_value(self) -> float | None:
-        """That of the test that raised the alarm; of a suspect without one that of the fresh pairs."""
+        """The p-value of the test that raised the alarm; without an alarm, that of the fresh pairs."""
         return self.pooled_p_value if self.by_all_pairs else self.p_value
 
     @property
     def deferred(self) -> bool:
-        """A suspicion that the run does not wait for: of a secondary metric or a control, and unlikely by now."""
+        """Whether the run does not wait for the suspicion: it is unlikely, and of a secondary metric or a control."""
         return self.state == "suspect" and self.unlikely and not self.primary
 
     @property
     def withdrawn(self) -> bool:
-        """A suspicion that the fresh pairs did not support."""
+        """Whether the fresh pairs did not support the suspicion."""
         return self.state == "dropped" or self.deferred
 
     def abandon(self) -> None:
-        """No pair of it can be had any more."""
+        """Ends an open question for which no further pair can be measured."""
         if self.state in {"open", "suspect"}:
             self.state = "undecided"
 
     def give_up_after_last_look(self) -> None:
-        """No further look is planned for a suspect that has had them all."""
+        """Withdraws the suspicion after its last planned look."""
         if self.state == "suspect" and self._confirm_looked == CONFIRM_LOOKS[-1]:
             self._drop()
 
@@ -208,21 +208,21 @@ class Question:
         self.looks.append("the fresh pairs do not support the suspicion")
 
     def within_guarantee(self) -> bool:
-        """Whether a withdrawn suspicion may be called unchanged: the fresh pairs alone show it."""
+        """Whether the fresh pairs alone show that a withdrawn suspicion is within the guarantee."""
         return len(self.confirmed) >= 4 and self.lies_within(self.sensitivity.guarantee)
 
     def lies_within(self, limit: float) -> bool:
-        """Whether the pairs that the estimate is made of show a shift inside ±`limit` at 99 %. Needs at least 4."""
+        """Whether the pairs of the estimate show a shift within ±`limit` at 99 %. Needs at least 4 pairs."""
         low, high = trimmed(self.best()).interval(UNCHANGED_CONFIDENCE)
         return -limit < low and high < limit
 
     def best(self) -> list[float]:
-        """The pairs that the estimate is made of: the fresh ones of a suspect (the screening ones were selected)."""
+        """The pairs of the estimate: the fresh pairs of a suspect, because selection biases its screening pairs."""
         return self.confirmed if len(self.confirmed) >= 4 else self.screened
 
     def estimate(self) -> tuple[float, float, float]:
-        """(shift, low, high) in log ratio at 95 %, by what decided: the trimmed mean of the screen, the signed ranks of
-        an alarm. Needs at least 4 pairs."""
+        """(shift, low, high) in log ratio at 95 %: by signed ranks after an alarm, otherwise by the trimmed mean. Needs
+        at least 4 pairs."""
         values = self.best()
         if self.state in {"regressed", "improved"}:
             return hodges_lehmann(values, SHOWN_CONFIDENCE)
@@ -230,11 +230,11 @@ class Question:
         return found.mean, *found.interval(SHOWN_CONFIDENCE)
 
     def still_unchanged(self) -> bool:
-        """Whether all pairs show what the first ones did: a secondary metric gets more of them after its look."""
+        """Whether all pairs are within the guarantee, because a secondary metric gets further pairs after its look."""
         return self.lies_within(self.sensitivity.guarantee)
 
     def detectable(self) -> float | None:
-        """Log ratio that as many pairs again would show as a change 19 times out of 20; None below 4 pairs."""
+        """Log ratio that as many pairs detect in 95 of 100 cases; None below 4 pairs."""
         values = self.best()
         if len(values) < 4:
             return None

@@ -1,7 +1,7 @@
-"""Statistics of pairs: a trimmed mean for the screen, signed ranks for the alarm. All in log ratio, + is worse.
+"""Statistics of pairs: a trimmed mean for the screening, signed ranks for the alarm. All in log ratio, + is worse.
 
-The trimmed mean finds a shift where a few pairs in a hundred are outliers (a paired mean does not); the signed-rank
-test is exact whatever the noise, as long as a pair is as likely to err in one direction as in the other.
+Unlike a mean, the trimmed mean is robust to a few outliers in a hundred pairs. The signed-rank test is exact for any
+noise that is symmetric.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Trimmed:
         return self.mean - half, self.mean + half
 
     def lower(self, confidence: float) -> float:
-        """One-sided lower bound of the size of the shift, in the direction in which it lies."""
+        """One-sided lower bound of the size of the shift, in its direction."""
         return abs(self.mean) - student(confidence, self.degrees) * self.error
 
 
 def trimmed(values: Sequence[float], share: float = TRIM) -> Trimmed:
-    """The mean of at least 4 values without the `share` that is smallest, and the `share` that is largest."""
+    """The mean of at least 4 values without the smallest and the largest `share` of them. Raises ValueError."""
     count = len(values)
     if count < 4:
         raise ValueError(f"a trimmed mean with an error needs at least 4 values, got {count}")
@@ -63,7 +63,7 @@ def student(share: float, degrees: int) -> float:
 def signed_rank_p(values: Sequence[float]) -> float:
     """Exact one-sided p-value that the centre of `values` is above 0 (Wilcoxon signed-rank, ties by their mean rank).
 
-    Zeros say nothing about a direction and are left out; without any other value the p-value is 1.
+    Zeros have no direction and are left out; without any other value the p-value is 1.
     """
     informative = np.asarray([v for v in values if v != 0.0])
     if len(informative) == 0:
@@ -79,7 +79,7 @@ def signed_rank_p(values: Sequence[float]) -> float:
 
 @lru_cache(maxsize=512)
 def _upper_tails(doubled_ranks: tuple[int, ...]) -> Array:
-    """P(sum >= s) for each s, where each rank counts with probability 1/2."""
+    """P(sum >= s) for each s, if each rank counts with probability 1/2."""
     chances = np.zeros(sum(doubled_ranks) + 1)
     chances[0] = 1.0
     for rank in doubled_ranks:
@@ -92,7 +92,7 @@ def _upper_tails(doubled_ranks: tuple[int, ...]) -> Array:
 def hodges_lehmann(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
     """(shift, low, high): the median of all pairwise means, and its exact signed-rank interval.
 
-    With fewer values than the confidence needs (6 for 95 %) the interval is the whole range of the pairwise means.
+    With fewer values than the confidence needs (6 for 95 %), the interval is the whole range of the pairwise means.
     """
     array = np.asarray(values, dtype=float)
     rows, columns = np.triu_indices(len(array))
@@ -103,7 +103,7 @@ def hodges_lehmann(values: Sequence[float], confidence: float = 0.95) -> tuple[f
 
 @lru_cache(maxsize=512)
 def _outside(count: int, tail: float) -> int:
-    """How many of the smallest pairwise means an interval leaves out: the largest k with P(rank sum <= k) <= tail."""
+    """The number of smallest pairwise means outside an interval: the largest k with P(rank sum <= k) <= tail."""
     upper = _upper_tails(tuple(2 * rank for rank in range(1, count + 1)))
     lower = 1.0 - upper[2::2]  # P(sum <= s) for s = 0, 1, ...: P(sum >= s + 1) is its complement
     return max(int(np.searchsorted(lower, tail, "right")) - 1, 0)

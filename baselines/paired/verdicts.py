@@ -1,4 +1,4 @@
-"""A decided paired run as a Comparison: a verdict for each row and metric, the controls, and what disarms the gate."""
+"""A decided paired run as a Comparison: a verdict for each row and metric, the controls, and the contention."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from baselines.wording import ReasonKind, because
 from harness.paired.paired_run import COPY, PairedRow
 from harness.reasons import Reason, stated
 
-AS_THINGS_ARE: Final = "as things are"  # an arm of which nothing was asked
+AS_THINGS_ARE: Final = "as things are"  # an arm without options
 CHANGED: Final = frozenset({"regressed", "improved"})
 FEWEST: Final = 4  # pairs that an estimate needs
-UNCHANGED: Final = Sensitivity().guarantee  # what "unchanged" means, whichever metric says it
-# Why the measuring ended, as the header of a paired run stores it.
+UNCHANGED: Final = Sensitivity().guarantee  # the guarantee of "unchanged" for every metric
+# Why the measurement ended, as the header of a paired run stores it.
 ENDED: Final = {
     "budget": ReasonKind.ENDED_BUDGET,
     "decided": ReasonKind.ENDED_DECIDED,
@@ -34,8 +34,8 @@ ENDED: Final = {
 
 
 def comparison(decider: PairedDecider, preflight: Sequence[Verdict], ended: str) -> Comparison:
-    """The whole: verdicts of the preflight (outputs, memory, counts, health), then of the pairs. `ended` says why the
-    measuring ended: a key of ENDED, or another text."""
+    """The comparison: verdicts of the preflight (outputs, memory, counts, health), then of the pairs. `ended` is why
+    the measurement ended: a key of ENDED, or another text."""
     run = decider.run
     why = _ended(decider, ended)
     contended = tuple(contentions(decider))
@@ -50,7 +50,7 @@ def comparison(decider: PairedDecider, preflight: Sequence[Verdict], ended: str)
             verdicts.append(_broken(row, *broken))
         for asked in PAIRED_METRICS:
             question = decider.decision.questions.get(Key(row=row.id, metric=asked.metric.name))
-            if question is not None and (broken is None or question.state in CHANGED):  # what was confirmed stays so
+            if question is not None and (broken is None or question.state in CHANGED):  # a confirmed change remains
                 verdicts.append(_verdict(decider, row, asked, question, why, contended=bool(contended)))
     return Comparison(
         run_id=run.id,
@@ -72,7 +72,7 @@ def _ended(decider: PairedDecider, ended: str) -> Reason:
 
 
 def contentions(decider: PairedDecider) -> list[Reason]:
-    """Why speed may not be judged: too many contended pairs, or a control that moved."""
+    """Why nothing is decided about speed: too many contended pairs, or a control that moved."""
     found = []
     count = decider.decision.count()
     if count.contended:
@@ -100,7 +100,7 @@ def contentions(decider: PairedDecider) -> list[Reason]:
 
 
 def notes(decider: PairedDecider, ended: Reason) -> list[Reason]:
-    """What a reader must know of the run as a whole."""
+    """The notes on the run as a whole."""
     count = decider.decision.count()
     found = [because(ReasonKind.PAIR_COUNTS, kept=count.kept, dropped=count.dropped, ended=ended)]
     if len(decider.slots) >= FEWEST:
@@ -186,14 +186,14 @@ def _outcome(question: Question, ended: Reason) -> tuple[Outcome, Reason]:
 
 
 def _suspected(question: Question) -> bool:
-    """Whether a suspicion was raised that the fresh pairs neither confirmed nor ruled out."""
+    """Whether there is a suspicion that the fresh pairs neither confirmed nor excluded."""
     if question.withdrawn:
         return not question.within_guarantee()
     return question.state == "suspect"
 
 
 def _no_value(decider: PairedDecider, row: PairedRow, asked: PairedMetric) -> Reason | None:
-    """Why no pair of a row gave a metric its value; None where no pair was measured at all."""
+    """Why no pair of a row has a value of a metric; None if no pair was measured."""
     samples = row.interleaving.turns * row.interleaving.samples if row.interleaving else 0
     if samples < asked.samples:
         return because(ReasonKind.FEW_SAMPLES_IN_BLOCK, figure=asked.short, samples=samples, needed=asked.samples)
@@ -202,10 +202,10 @@ def _no_value(decider: PairedDecider, row: PairedRow, asked: PairedMetric) -> Re
 
 
 def _broken(row: PairedRow, arm: str, status: Reason) -> Verdict:
-    """A row that failed while its pairs were measured: the head's failure is a regression with no statistics.
+    """The verdict on a row that failed while its pairs were measured: a failure of the head is a regression.
 
-    Not so where the memory ran out: which of the two arms it hits when both are in memory at once is chance, and each
-    of them had enough when it was alone.
+    If the memory ran out, the row is not comparable, because either arm may fail when both are in memory, and each had
+    enough memory alone.
     """
     where = Row(case=row.base, status="failed", reason=None)
     regressed = arm == "head" and status.data["status"] != "oom"

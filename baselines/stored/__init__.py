@@ -1,1 +1,1 @@
-"""Runs accepted as baselines, and the rules by which a later run is compared with them."""
+"""Runs accepted as baselines, and the rules for comparing a later run with them."""

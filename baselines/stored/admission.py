@@ -1,4 +1,4 @@
-"""What may become a baseline: a whole, finished run with real values in it. Pure: a run in, objections out."""
+"""The objections to a run as a baseline, which must be complete and finished. Pure: a run in, objections out."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ SHOWN = 5
 
 
 def objections(run: Run, newest: Run | None, *, force: bool) -> list[str]:
-    """Everything that speaks against storing `run`, a line each; `newest` is the session it would follow."""
+    """The objections to storing `run`, one line each; `newest` is the newest stored session."""
     rows = rows_of(run)
     found = [*_incomplete(run, rows), *_values(run, rows)]
     if not any(row.ok for row in rows.values()):
-        found.insert(0, "no row is ok: there is nothing to compare with")
+        found.insert(0, "no row is ok, so there is nothing to compare with")
     if not force:
         found += _not_ok(rows) + _unchecked(rows) + _removed(rows, newest) + _contended(run)
     return found
@@ -28,7 +28,7 @@ def _incomplete(run: Run, rows: dict[str, Row]) -> list[str]:
     found += _shown("not measured", [row.case.id for row in rows.values() if row.status == NOT_RUN])
     planned = run.protocol.replicates
     short = [f"{i} ({len(r.processes)} of {planned})" for i, r in rows.items() if r.ok and len(r.processes) < planned]
-    return found + _shown("fewer processes than the protocol asks for", short)
+    return found + _shown("fewer processes than the protocol requires", short)
 
 
 def _values(run: Run, rows: dict[str, Row]) -> list[str]:
@@ -47,24 +47,24 @@ def _values(run: Run, rows: dict[str, Row]) -> list[str]:
 
 
 def _not_ok(rows: dict[str, Row]) -> list[str]:
-    """Rows that broke. A skipped row has its reason and is a fact of the machine, so it may stay."""
+    """Rows that are not ok. A skipped row is accepted, because its reason is a property of the machine."""
     broken = [f"{i} ({r.status}: {r.reason})" for i, r in rows.items() if r.status not in {"ok", "skipped", NOT_RUN}]
     return _shown("not ok (force accepts them)", broken)
 
 
 def _unchecked(rows: dict[str, Row]) -> list[str]:
-    """Rows whose output was not compared with an fp32 reference: they may be fast and wrong."""
+    """Rows whose output was not compared with an fp32 reference, and may be wrong."""
     told = [case_id for case_id, row in rows.items() if row.ok and any(map(unchecked, row.processes))]
     return _shown("not compared with fp32 eager (force accepts it)", told)
 
 
 def _contended(run: Run) -> list[str]:
-    """A run of which so much was contended, or whose control moved so far, that its speed is no baseline."""
+    """The reasons why the speed of the run is no baseline: contention, or a control that moved."""
     return [f"{reason} (force accepts it)" for reason in tripped(run)]
 
 
 def _removed(rows: dict[str, Row], newest: Run | None) -> list[str]:
-    """Rows and compared metrics that would silently leave the gate, as after a run with --only or without quality."""
+    """Rows and metrics that would no longer be compared, for example after a run with --only or without quality."""
     before = under_ids_of(rows, rows_of(newest)) if newest else {}
     gone = [i for i, row in before.items() if row.ok and (i not in rows or not rows[i].ok)]
     kept = [(i, row, rows[i]) for i, row in before.items() if i not in gone and row.ok]
@@ -78,7 +78,7 @@ def _removed(rows: dict[str, Row], newest: Run | None) -> list[str]:
 
 
 def _compared(run: Run | None, name: str) -> bool:
-    """Whether the run describes the metric as one that is compared, and not only shown."""
+    """Whether the run describes the metric as one that is compared."""
     return run is not None and name in run.metrics and run.metrics[name].kind != "advisory"
 
 

@@ -1,6 +1,6 @@
-"""A run against its stored sessions: one verdict a row and metric, and nothing that passes by being absent.
+"""The comparison of a run with stored sessions: a verdict for each row and metric. Missing rows do not pass.
 
-comparison = compare_stored(run, root)     # this machine's sessions, else the shipped reference
+comparison = compare_stored(run, root)     # sessions of this machine, otherwise the shipped reference
 sys.exit(exit_code(comparison))
 """
 
@@ -44,11 +44,11 @@ def compare_stored(
     only: Collection[str] | None = None,
     allow_new: bool = False,
 ) -> Comparison:
-    """`run` against this machine's sessions; against the shipped reference where they are unlike or there are none.
+    """Compares `run` with the sessions of this machine, or with the shipped reference if no session is comparable.
 
-    Sessions that were saved more than `max_age_days` before the run are stale: they are left out, and where no other is
-    left nothing is compared. `only` names the sessions (by run id) that count, for deciding again as it was decided.
-    `allow_new` lets rows pass that the sessions do not know.
+    Sessions that were saved more than `max_age_days` before the run are stale and left out; if all are stale, nothing
+    is compared. `only` restricts the sessions to these run ids, as a replay needs it. With `allow_new`, rows that are
+    not in the sessions pass.
     """
     try:
         own, reference = store.find(run, root), store.reference(root, run.suite)
@@ -69,7 +69,7 @@ def compare_stored(
 
 
 def with_notes(comparison: Comparison, notes: Sequence[Reason]) -> Comparison:
-    """The comparison with further notes at its end."""
+    """The comparison with additional notes at the end."""
     return replace(comparison, notes=(*comparison.notes, *notes)) if notes else comparison
 
 
@@ -87,13 +87,13 @@ def _compare_own(
 
 
 def _stale(session: Session, run: Run, max_age_days: float) -> bool:
-    """Whether the session is older than that; one whose time cannot be read is."""
+    """Whether the session is older than `max_age_days`, or its time is unreadable."""
     saved, created = _time(session.saved), _time(run.created) or datetime.now(UTC)
     return saved is None or (created - saved) / timedelta(days=1) > max_age_days
 
 
 def _time(stamp: str) -> datetime | None:
-    """The time of an ISO 8601 stamp, UTC where it names no zone; None where it is none."""
+    """The time of an ISO 8601 stamp, in UTC if it has no zone; None if it is not one."""
     try:
         found = datetime.fromisoformat(stamp)
     except ValueError:
@@ -104,10 +104,10 @@ def _time(stamp: str) -> datetime | None:
 def compare(
     run: Run, sessions: Sequence[Session], *, scope: Scope = "all", planned: Collection[str] | None = None
 ) -> Comparison:
-    """`run` against stored sessions of its suite, the newest of which says which rows must be there.
+    """Compares `run` with stored sessions of its suite. The newest session determines the rows that are required.
 
-    `planned` are the case ids that were asked for, where that is less than the suite (--only): rows of the baseline
-    outside of it are a note. Without it every row of the baseline that is absent here is `missing`.
+    `planned` are the requested case ids if they are a part of the suite (--only); a note counts the other rows of the
+    baseline. Without `planned`, every row of the baseline that the run does not have is `missing`.
     """
     sessions = sorted((s for s in sessions if s.run.suite == run.suite), key=lambda s: (s.saved, s.run.created))
     if not sessions:
@@ -139,7 +139,7 @@ def compare(
 
 
 def disarmed(verdicts: Sequence[Verdict], contended: Sequence[Reason]) -> list[Verdict]:
-    """The verdicts, those on times and energy undecided where the run is contended."""
+    """The verdicts; those on times and energy are inconclusive if the run is contended."""
     if not contended:
         return list(verdicts)
     return [_undecided(v) if v.kind in TIMED and v.outcome in DECIDED else v for v in verdicts]
@@ -162,7 +162,7 @@ def _compared(run: Run, sessions: list[Session], scope: Scope) -> Compared:
 
 
 def _decide_rows(compared: Compared, planned: Collection[str] | None) -> tuple[list[Decided], list[Reason]]:
-    """Verdicts of all rows, those of the baseline first; and a note on rows that were not asked for."""
+    """Verdicts of all rows, those of the baseline first, and a note on rows that were not requested."""
     decided: list[Decided] = []
     unasked = 0
     for case_id, there in compared.newest.rows.items():
@@ -177,8 +177,8 @@ def _decide_rows(compared: Compared, planned: Collection[str] | None) -> tuple[l
 
 
 def _short(run: Run, compared: Compared, decided: Collection[str]) -> list[Verdict]:
-    """A verdict on each row that has fewer processes than were planned, as an interrupted or damaged run has: the one
-    that is missing may be the one that would have failed."""
+    """A verdict on each row with fewer processes than planned, as in an interrupted or damaged run. A missing process
+    may have failed."""
     planned, problems = run.protocol.replicates, list(run.problems)
     return [
         row_verdict(
@@ -231,6 +231,6 @@ def _refused(run: Run, reasons: Sequence[Reason], newest: Session | None = None)
 
 
 def _unlike(run: Run, other: Session) -> Comparison:
-    """Refused: only another machine has a baseline; with what differs from it."""
+    """The refusal if only another machine has a baseline, with the differences."""
     unlike = _hard(run, other.run)
     return replace(_refused(run, [_no_baseline(run), *unlike], other), differences=tuple(unlike))

@@ -1,7 +1,8 @@
-"""Whether the speed of a run may be judged at all: how much of it was contended, and whether its controls moved.
+"""The reasons why nothing is decided about the speed of a run: contention, and controls that moved.
 
-The A/A control is one case measured as two rows of the same code, in every round of the run. The sentinel is work of
-our own in every process: where it runs at another speed than in the stored sessions, the machine moved, not the code.
+The A/A control is one case that is measured as two rows of the same code in every round of the run. The control
+workload ("sentinel" in stored runs) is fixed work in every process. If its speed differs from that in the stored
+sessions, the machine changed and not the code.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ LATENCY: Final = "latency_s"
 
 
 def tripped(run: Run, sessions: Sequence[Run] = ()) -> list[Reason]:
-    """Why the speed of `run` may not be judged; `sessions` are the stored ones, oldest first."""
+    """Why nothing is decided about the speed of `run`; `sessions` are the stored ones, oldest first."""
     found = [rows_contended(run), control_moved(run), *sentinels_moved(run, sessions)]
     return [reason for reason in found if reason]
 
 
 def rows_contended(run: Run) -> Reason | None:
-    """The reason where too many rows shared the machine with somebody else, after they were measured again."""
+    """The reason if too many rows are still contended after they were measured again; otherwise None."""
     ok = {m.case.id for m in run.measurements if m.status == "ok"}
     met = {m.case.id: reason for m in run.measurements if m.status == "ok" and (reason := contended(m))}
     if len(met) <= CONTENDED_SHARE * len(ok):
@@ -42,8 +43,8 @@ def rows_contended(run: Run) -> Reason | None:
 
 
 def control_shift(run: Run) -> tuple[float, float] | None:
-    """(shift of the control's second row against its first, shift that the run's own noise allows), in log ratio; None
-    where one of its rows was not measured, or no row has two processes to tell the noise by."""
+    """(shift of the control's second row against its first, shift that the noise of the run explains), in log ratio;
+    None if one of its rows was not measured, or if no row has two processes to estimate the noise."""
     both = [[_log_median(c.measurement) for c in run.controls if c.side == side] for side in ("a", "b")]
     a, b = ([v for v in values if v is not None] for values in both)
     rows: dict[str, list[float]] = {}
@@ -61,15 +62,15 @@ def control_shift(run: Run) -> tuple[float, float] | None:
 
 
 def _spread(groups: Sequence[Sequence[float]]) -> float | None:
-    """The standard deviation between processes that do the same, times the quantile that its degrees of freedom ask
-    for; None where no group has two. Asked of all rows, and of the control's own, which may be noisier than they."""
+    """The standard deviation between processes of the same work, times the quantile of its degrees of freedom; None if
+    no group has two processes."""
     known = [values for values in groups if values]
     degrees = sum(len(values) - 1 for values in known)
     return quantile(1 - CONTROL_LEVEL, degrees) * within_sd(known) if degrees else None
 
 
 def control_moved(run: Run) -> Reason | None:
-    """The reason where the same code, measured as two rows, came out as two speeds."""
+    """The reason if the two rows of the A/A control differ by more than the noise; otherwise None."""
     found = control_shift(run)
     if found is None or abs(found[0]) <= found[1]:
         return None
@@ -77,7 +78,7 @@ def control_moved(run: Run) -> Reason | None:
 
 
 def control(run: Run) -> Reason | None:
-    """What the control showed; None where the run has none."""
+    """The result of the A/A control; None if the run has none."""
     if not run.controls:
         return None
     label = run.controls[0].measurement.case.label
@@ -90,7 +91,7 @@ def control(run: Run) -> Reason | None:
 
 
 def sentinel_figures(run: Run) -> dict[str, float]:
-    """Median seconds of each sentinel over the processes of a run that were measured on a quiet machine."""
+    """Median seconds of each control workload over the processes of a run that were not contended."""
     found: dict[str, list[float]] = {}
     for measurement in run.measurements:
         told = measurement.state.get("sentinel")
@@ -102,7 +103,7 @@ def sentinel_figures(run: Run) -> dict[str, float]:
 
 
 def sentinels_moved(run: Run, sessions: Sequence[Run]) -> list[Reason]:
-    """The reasons where a sentinel runs at another speed than in the stored sessions, by the session rule."""
+    """The control workloads whose speed differs from the stored sessions, by the session rule, as reasons."""
     here = sentinel_figures(run)
     stored = [sentinel_figures(session) for session in sessions]
     found = []
@@ -118,7 +119,7 @@ def sentinels_moved(run: Run, sessions: Sequence[Run]) -> list[Reason]:
 
 
 def _log_median(measurement: Measurement) -> float | None:
-    """ln of the median latency of an ok process on a quiet machine."""
+    """ln of the median latency of a process that is ok and not contended; otherwise None."""
     samples = measurement.samples.get(LATENCY)
     if measurement.status != "ok" or contended(measurement) or not samples:
         return None

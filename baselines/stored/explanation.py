@@ -1,4 +1,4 @@
-"""How a verdict on a time came about, step by step: the sessions' medians, this run's processes, and the threshold."""
+"""The steps of a verdict on a time: the medians of the sessions, the processes of the run, and the threshold."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DECIDED = frozenset({"regressed", "improved", "unchanged", "inconclusive"})
 
 
 def lines(run: Run, sessions: Sequence[Run], verdict: Verdict) -> list[str]:
-    """The steps of one verdict; none where it is not on a time, or no rule was asked."""
+    """The steps of one verdict; empty if it is not on a time, or if no rule decided it."""
     metric = run.metrics.get(verdict.metric)
     if verdict.kind not in TIMED or verdict.outcome not in DECIDED or metric is None or not sessions:
         return []
@@ -38,9 +38,9 @@ def lines(run: Run, sessions: Sequence[Run], verdict: Verdict) -> list[str]:
     t = quantile(1 - ALPHA, shift.degrees)
     spread = "between sessions" if shift.gating else f"assumed, below {FULL_SESSIONS} sessions"
     found.append(
-        f"shift {math.expm1(shift.harm):+.2%} (+ worse); threshold {D0:.0%} + {t:.2f} x {shift.error:.2%} ({spread}) "
-        f"= {math.expm1(shift.threshold):.2%}; processes from {math.expm1(shift.mildest):+.2%} to "
-        f"{math.expm1(shift.gravest):+.2%}"
+        f"shift {math.expm1(shift.harm):+.2%} (positive is worse); "
+        f"threshold {D0:.0%} + {t:.2f} x {shift.error:.2%} ({spread}) = {math.expm1(shift.threshold):.2%}; "
+        f"processes from {math.expm1(shift.mildest):+.2%} to {math.expm1(shift.gravest):+.2%}"
     )
     found.append(
         f"p before the correction over all rows: worse {shift.p_value(1.0):.2g}, better {shift.p_value(-1.0):.2g}"

@@ -1,11 +1,10 @@
-"""What must be equal before two speeds may be compared, and what is only worth a note.
+"""The fields of the environment that must be equal for a comparison of speed.
 
-Hard fields (CPU, GPU, driver major, versions that make the numbers, threads, flags, torch's settings, protocol) refuse
-a comparison of speed; `differences` lists them in words. Soft fields (host, kernel, GPU UUID, shortest sample) let it
-through as advisory. A machine that does not know its own CPU or GPU is only ever the same as itself: then the host hash
-decides.
+If a hard field differs (CPU, GPU, driver major, versions that affect speed, threads, flags, torch's settings,
+protocol), speed is not compared; `differences` lists it. If only soft fields differ (host, kernel, GPU UUID, shortest
+sample), the comparison is advisory. A machine whose CPU or GPU is unknown is comparable only with the same host.
 
-    differences(run.environment, session.run.environment)   # [torch 2.14.1 here, 2.13.0 in the baseline]
+    differences(run.environment, session.run.environment)   # [torch is 2.14.1 here and 2.13.0 in the baseline]
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ HARD_VERSIONS = {
     "openvino": "OpenVINO",
 }
 GPU_VERSIONS = {"tensorrt": "TensorRT", "tensorrt-cu13": "TensorRT for CUDA 13"}
-# A longer patience, an extra quality pass or a second attempt on a quieter machine changes no sample of a row.
+# A longer time-out, an additional quality pass or a further attempt changes no sample of a row.
 UNTIMED_PROTOCOL = frozenset({"timeout_s", "quality", "stages", "contended_retries"})
 GPU_FIELDS = {"name": "GPU model", "memory_bytes": "GPU memory", "power_limit_w": "GPU power limit", "mig": "GPU MIG"}
 KEY_DIGITS = 8
@@ -41,14 +40,14 @@ CHOICE = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")  # which of several GPUs 
 
 
 def fingerprint(environment: Environment) -> str:
-    """12 hex digits over the hard fields; over the host as well where the machine does not know its own hardware."""
+    """12 hex digits over the hard fields; and over the host if the hardware is unknown."""
     return _digest({**hard_fields(environment), **_host_if_unknown(environment)}, 12)
 
 
 def machine_key(environment: Environment) -> str:
     """A readable folder name for the hardware alone: 'intel-xeon-8481c-2-cores-1a2b3c4d'.
 
-    Versions are left out, so that a baseline from before an upgrade is found, and refused with what differs.
+    Versions are left out, so that a baseline from before an upgrade is found and refused with the differences.
     """
     fields = {**identity_fields(environment), **_host_if_unknown(environment)}
     name = fields.get("GPU model") or fields["CPU model"] or "unknown"
@@ -59,7 +58,7 @@ def machine_key(environment: Environment) -> str:
 
 
 def differences(a: Environment, b: Environment) -> list[Reason]:
-    """Hard fields in which `a` (here) differs from `b` (the baseline); empty where speed is comparable."""
+    """Hard fields in which `a` (here) differs from `b` (the baseline); empty if speed is comparable."""
     a, b = _recorded_in_both(a, b)
     here, there = hard_fields(a), hard_fields(b)
     same_host = _host(a) is not None and _host(a) == _host(b)
@@ -76,14 +75,14 @@ def differences(a: Environment, b: Environment) -> list[Reason]:
 
 
 def soft_differences(a: Environment, b: Environment) -> list[Reason]:
-    """Fields of the machine in which two sessions differ although their fingerprints agree: comparable, advisory."""
+    """Soft fields in which two environments differ; the comparison is then advisory."""
     a, b = _recorded_in_both(a, b)
     return _compare(soft_fields(a), soft_fields(b))
 
 
 def _recorded_in_both(a: Environment, b: Environment) -> tuple[Environment, Environment]:
-    """Both environments; without torch's settings and the variables of a GPU where one is from before they were
-    recorded, since what was set then is not known."""
+    """Both environments, without torch's settings and the GPU's variables if one of them is older than their recording,
+    because its settings are unknown."""
     if a.get("torch_settings") and b.get("torch_settings"):
         return a, b
     return _unset(a), _unset(b)
@@ -95,18 +94,18 @@ def _unset(environment: Environment) -> Environment:
 
 
 def software_differences(a: Environment, b: Environment) -> list[Reason]:
-    """The commit and the packages outside the hard fields: what a comparison is usually about."""
+    """Differences in the commit and in packages outside the hard fields, which a comparison usually tests."""
     return _compare(_software(a), _software(b))
 
 
 def protocol_differences(a: Protocol, b: Protocol) -> list[Reason]:
-    """How the two were measured differently: warm-up, samples, processes."""
+    """Differences between the protocols: warm-up, samples, processes."""
     here, there = ({f"protocol: {k}": v for k, v in asdict(p).items() if k not in UNTIMED_PROTOCOL} for p in (a, b))
     return _compare(here, there)
 
 
 def identity_fields(environment: Environment) -> Fields:
-    """What identifies the machine. None in any of them means that it is unknown."""
+    """The fields that identify the machine. It is unknown if any of them is None."""
     cpu = environment.get("cpu") or {}
     cores = cpu.get("cores_allowed", cpu.get("logical_cores"))
     fields: Fields = {
@@ -121,7 +120,7 @@ def identity_fields(environment: Environment) -> Fields:
 
 
 def hard_fields(environment: Environment) -> Fields:
-    """Name in words -> value of every field that a speed depends on. GPU fields only where a GPU was measured."""
+    """Name -> value of every field that affects speed. GPU fields are included only if a GPU was measured."""
     cpu, versions = environment.get("cpu") or {}, environment.get("versions") or {}
     fields = identity_fields(environment) | {"CPU instruction set": cpu.get("isa"), "CPU quota": cpu.get("quota")}
     wanted = dict(HARD_VERSIONS)
@@ -154,7 +153,7 @@ def _torch_settings(environment: Environment) -> Fields:
 
 
 def soft_fields(environment: Environment) -> Fields:
-    """Name in words -> value of the machine's fields that may move a speed a little."""
+    """Name -> value of the machine's fields with a small effect on speed."""
     fields: Fields = {"host": _host(environment), "kernel": environment.get("kernel")}
     fields["shortest sample"] = f"{1e3 * shortest_sample_s(environment):g} ms"
     if environment.get("device") != "cpu":
@@ -181,7 +180,7 @@ def _differs(name: str, here: object, there: object) -> Reason:
 
 
 def _each(gpus: list[Mapping[str, Any]], key: str) -> list[Any] | None:
-    """One value a GPU; None where there is no GPU or one of them does not know."""
+    """One value per GPU; None if there is no GPU, or if a value is unknown."""
     values = [gpu.get(key) for gpu in gpus]
     return None if not values or None in values else values
 

@@ -1,6 +1,6 @@
-"""Verdicts on whole rows: a row that broke, vanished, appeared, or does other work has no metric to compare.
+"""Verdicts on whole rows that are not ok, missing, new or do other work, so that no metric is compared.
 
-They stand under the metric name "row" and the kind "health".
+Their metric is "row" and their kind "health".
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from harness.reasons import Reason
 
 ROW_METRIC = "row"
 KIND = "health"
-# On another machine these say something about the machine (less memory, a slower clock, a missing package).
+# On another machine, these statuses may come from the machine (less memory, a slower clock, a missing package).
 OF_THE_MACHINE = frozenset({"oom", "timeout", "skipped"})
 
 
@@ -33,7 +33,7 @@ def row_verdict(row: Row, outcome: Outcome, reason: Reason, *, gating: bool = Tr
 
 
 def health(there: Row, here: Row, scope: Scope) -> Verdict | None:
-    """What became of a row of the baseline; None where it is ok in both and its metrics say the rest."""
+    """The verdict on a row of the baseline; None if it is ok in both, so that its metrics are compared."""
     if there.ok and here.ok:
         return None
     if here.status == NOT_RUN:
@@ -55,7 +55,7 @@ def health(there: Row, here: Row, scope: Scope) -> Verdict | None:
 
 
 def invalid_now(verdict: Verdict) -> bool:
-    """Whether a row that was ok ran and gave, or was, something else than was asked for."""
+    """Whether a row that was ok is invalid now: it does not compute what was requested."""
     return verdict.reason.kind == ReasonKind.ROW_BROKEN and verdict.reason.data["now"].data["status"] == "invalid"
 
 
@@ -67,8 +67,8 @@ def row_status(row: Row) -> Reason:
 
 
 def appeared(row: Row, scope: Scope) -> Verdict:
-    """A row that the baseline does not have: no pass until it is accepted, since a row that was taken out of the
-    baseline looks the same. Another machine's reference is no list of what this one must have, so there it is shown."""
+    """The verdict on a row that is not in the baseline. It passes only if it is accepted, because it may have been
+    removed from the baseline. Against the reference of another machine it is advisory."""
     if row.status == NOT_RUN:
         return row_verdict(row, "missing", because(ReasonKind.NOT_MEASURED_NOR_STORED))
     acceptable = scope == "all"
@@ -77,7 +77,7 @@ def appeared(row: Row, scope: Scope) -> Verdict:
 
 
 def work_difference(there: Row, here: Row) -> Reason | None:
-    """Why the two rows did other work, or work that cannot be told; None where it is the same."""
+    """Why the work of the two rows differs or is unknown; None if it is the same."""
     try:
         mine, theirs = here.fact("work_hash"), there.fact("work_hash")
         networks = _other_precisions(there, here)
@@ -95,8 +95,8 @@ def work_difference(there: Row, here: Row) -> Reason | None:
 
 
 def _other_precisions(there: Row, here: Row) -> list[Reason]:
-    """The networks that run in another precision although the rows ask for the same one: a network may overflow in fp16
-    and then runs in fp32, which the work's identity does not hold. Raises FactVaries."""
+    """The networks that run in different precisions although the rows request the same one. For example, a network that
+    overflows in fp16 runs in fp32, which is not a part of the work's identity. Raises FactVaries."""
     asked = here.case.precision
     mine, theirs = (row.fact("component_precisions") or {} for row in (here, there))
     if there.case.precision != asked:
@@ -108,8 +108,8 @@ def _other_precisions(there: Row, here: Row) -> list[Reason]:
 
 
 def _same_by_name(there: Row, here: Row) -> bool:
-    """Whether the work is the same if one of the rows was stored before weights were hashed by value, and so has the
-    model's own name for them in its identity."""
+    """Whether the work is the same if one row was stored before weights were hashed by value, so that its identity has
+    the model's name for them."""
     names = [row.fact("weights_source") for row in (there, here)]
     if (names[0] is None) == (names[1] is None):
         return False
@@ -121,7 +121,7 @@ def _same_by_name(there: Row, here: Row) -> bool:
 
 
 def condition_difference(there: Row, here: Row, *, required: bool) -> Reason | None:
-    """Why two quality figures were made under other conditions; `required` where none recorded is refused too."""
+    """Why the conditions of two quality metrics differ; if `required`, missing conditions are a difference, too."""
     name = "quality_conditions"
     try:
         mine, theirs = here.fact(name), there.fact(name)
@@ -136,7 +136,7 @@ def condition_difference(there: Row, here: Row, *, required: bool) -> Reason | N
 
 
 def fact_differences(here: object, there: object) -> list[Reason]:
-    """The keys in which two mappings differ; none where one of them is no mapping."""
+    """The keys in which two mappings differ; empty if one of them is not a mapping."""
     if not isinstance(here, Mapping) or not isinstance(there, Mapping):
         return []
     names = [name for name in dict.fromkeys([*here, *there]) if here.get(name) != there.get(name)]

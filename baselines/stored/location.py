@@ -1,8 +1,8 @@
-"""Where baselines are kept: in the folder `baselines` of the project that is measured, or where the user says.
+"""The location of baselines: the folder `baselines` of the measured project, or a folder that the user chooses.
 
-A project is the nearest folder upwards from the working directory that holds `.git` or `pyproject.toml`; where there
-is none, it is the working directory itself. The reference runs that imgbench ships are read from the package, into
-which nothing is ever written.
+The project is the nearest parent folder of the working directory, or the directory itself, with `.git` or
+`pyproject.toml`; without one, it is the working directory. The shipped reference runs are read from the package, to
+which nothing is written.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ SHIPPED: Final = Path(__file__).parents[1] / REFERENCE
 
 
 def chosen(given: Path | None) -> Path:
-    """The store that is `given`, else that of the environment variable IMGBENCH_BASELINES, else the project's own."""
+    """The store `given`, otherwise that of the variable IMGBENCH_BASELINES, otherwise that of the project."""
     return given or Path(os.environ.get(VARIABLE) or project_store())
 
 
 def project_store() -> Path:
-    """The folder of baselines of the project that holds the working directory."""
+    """The folder of baselines of the project of the working directory."""
     here = Path.cwd()
     project = next((f for f in (here, *here.parents) if any((f / marker).exists() for marker in MARKERS)), here)
     return project / "baselines"
 
 
 def reference_folders(root: Path) -> tuple[Path, ...]:
-    """The folders with the reference runs of the store `root`: its own, and for a project's own store the shipped."""
+    """The folders of reference runs of the store `root`: its own, and the shipped one for the project's store."""
     own = root / REFERENCE
     if root.resolve() != project_store().resolve() or own.resolve() == SHIPPED.resolve():
         return (own,)

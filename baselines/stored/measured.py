@@ -1,4 +1,4 @@
-"""What a measurement says of itself, as far as a comparison decides by it."""
+"""The reasons and warnings of a measurement by which a comparison decides."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def most_frequent(reasons: Sequence[Reason]) -> Reason:
 
 
 def unchecked(measurement: Measurement) -> bool:
-    """Whether the output was not compared with an fp32 reference: it may be fast and wrong."""
+    """Whether the output was not compared with an fp32 reference, so that it may be wrong."""
     return any(warning.kind == UNCHECKED for warning in measurement.warnings)
 
 
@@ -35,8 +35,7 @@ def identical(reason: Reason | None) -> bool:
 
 
 def same_reason(one: Reason, other: Reason) -> bool:
-    """Whether two rows are as they are for the same reason. The texts are compared where an older version stored one of
-    them as text."""
+    """Whether two reasons are equal. Their texts are compared if an older version stored one of them as text."""
     if one.kind != other.kind or one.data.keys() != other.data.keys():
         return STATED in {*one.data, *other.data} and str(one) == str(other)
     return all(_same_value(value, other.data[name]) for name, value in one.data.items())

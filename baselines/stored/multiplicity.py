@@ -10,18 +10,18 @@ from baselines.stored.rules import RuleResult
 from baselines.verdict import Outcome, Verdict
 from baselines.wording import ReasonKind, because
 
-# A verdict, and the result of the rule behind it where one was asked.
+# A verdict, and the result of its rule if one was applied.
 Decided = tuple[Verdict, RuleResult | None]
 
-# McNemar of a deterministic model has few chance flips, and a wrong answer is worse than a slow one.
+# With a deterministic model, McNemar's test has few chance flips, and a wrong result is worse than a slow one.
 LEVELS: Final = {"noisy": FALSE_DISCOVERY, "quality_item": 0.05}
 
 
 def corrected(decided: list[Decided]) -> list[Verdict]:
-    """The verdicts, where an alarm by chance counts only if Benjamini-Hochberg over all rows of its kind lets it.
+    """The verdicts after the Benjamini-Hochberg correction of alarms over all rows of a kind.
 
-    Advisory and gating verdicts are families apart, and so are worse and better: an improvement must not make room
-    for an alarm.
+    Advisory and gating verdicts are separate families, and so are regressions and improvements, so that improvements
+    do not make regressions more likely.
     """
     verdicts = [verdict for verdict, _ in decided]
     for kind, level in LEVELS.items():

@@ -1,23 +1,21 @@
-"""The rule for noisy metrics against stored sessions, and how its alarms are corrected for the number of rows.
+"""The rule for noisy metrics against stored sessions, and the correction of its alarms for the number of rows.
 
-The process is the unit inside a session (its median), the session is the unit of the rule (the median of its
-processes), all in log ratio with the sign turned so that + is worse:
+The unit within a session is the process (its median), and the unit of the rule is the session (the median of its
+processes). All values are log ratios, with the sign such that positive is worse:
 
-    alarm where  shift > D0 + t(1 - ALPHA, K - 1) * s * sqrt(1 + 1/K)
+    alarm if  shift > D0 + t(1 - ALPHA, K - 1) * s * sqrt(1 + 1/K)
 
-with s the standard deviation between the K stored sessions (never less than the spread between the processes of one
-session lets expect), and only where the processes of the run agree that it is worse by D0 (from five on a fifth of them
-may not). Below FULL_SESSIONS
-sessions there is no s worth the name: SHARED_MACHINE_SD stands in, together with the spread between processes, and
-the verdict is advisory.
+where s is the standard deviation between the K stored sessions, but at least the value that the spread between the
+processes of one session implies. The processes of the run must agree that it is worse by more than D0; of five or more
+processes, a fifth may disagree. With fewer than FULL_SESSIONS sessions, s is SHARED_MACHINE_SD together with the spread
+between processes, and the verdict is advisory.
 
-One run has dozens of rows, so a row's alarm counts only if it also passes Benjamini-Hochberg over all rows of the
-comparison at FALSE_DISCOVERY. Where nothing changed, that bounds the chance of any alarm in the whole run (with
-nothing to find, every discovery is false), and where everything got slower at once it keeps the power that Bonferroni
-would lose. A row that passes alone but not in company is `inconclusive`: measure it again.
+A run has dozens of rows, so an alarm counts only if it also passes Benjamini-Hochberg over all rows of the comparison
+at FALSE_DISCOVERY. If nothing changed, this bounds the chance of any alarm in the run, because every discovery is then
+false. If all rows became slower, it keeps the power that Bonferroni loses. A row that passes alone, but not after the
+correction, is `inconclusive`: measure it again.
 
-`unchanged` claims something too: it is said only where GUARANTEE could have been seen and is excluded, and all else is
-`inconclusive`.
+A row is `unchanged` only if a change of GUARANTEE is detectable and excluded. Every other row is `inconclusive`.
 """
 
 from __future__ import annotations
@@ -40,16 +38,16 @@ FULL_SESSIONS: Final = 4
 # Twelve fresh processes of one unchanged model on a shared 2-core machine spread over 14.9 to 17.2 ms: sd 4.5 %.
 SHARED_MACHINE_SD: Final = 0.05
 DETECTION: Final = 0.95
-GUARANTEE: Final = 0.05  # "unchanged" is said only where a change of this size would have been seen
+GUARANTEE: Final = 0.05  # a change of this size is detectable and excluded if a row is "unchanged"
 DISAGREEING_SHARE: Final = 0.2  # of the processes, in either direction
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """A change in log ratio, + is worse, with its standard error; `degrees` is infinite where the error is assumed.
+    """A change in log ratio, positive is worse, with its standard error; `degrees` is infinite if the error is assumed.
 
-    `mildest` and `gravest` are the harm of this run's least and most slowed process, a fifth of them at either end
-    left out where there are five or more.
+    `mildest` and `gravest` are the smallest and the largest shift of a process of the run, without a fifth of the
+    processes at either end if there are five or more.
     """
 
     harm: float
@@ -65,26 +63,26 @@ class Shift:
 
     @property
     def threshold(self) -> float:
-        """Log ratio beyond which one row on its own is an alarm."""
+        """Log ratio beyond which a row raises an alarm before the correction."""
         return D0 + quantile(1 - ALPHA, self.degrees) * self.error
 
     @property
     def detectable(self) -> float:
-        """Log ratio that one row on its own shows 19 times out of 20."""
+        """Log ratio that is detected in 95 of 100 cases before the correction."""
         return self.threshold + quantile(DETECTION, self.degrees) * self.error
 
     @property
     def excluded(self) -> bool:
-        """Whether a change of GUARANTEE would have shown, and the shift's 99 % bounds leave no room for one."""
+        """Whether a change of GUARANTEE is detectable, and the 99 % bounds of the shift exclude it."""
         furthest = abs(self.harm) + quantile(1 - ALPHA, self.degrees) * self.error
         return max(self.detectable, furthest) <= math.log1p(GUARANTEE)
 
     def agreed(self, sign: float) -> bool:
-        """Whether the processes of this run lie beyond D0 in that direction: an outlier never alarms alone."""
+        """Whether the processes of the run are beyond D0 in this direction: one outlier raises no alarm."""
         return (self.mildest if sign > 0 else -self.gravest) > D0
 
     def p_value(self, sign: float) -> float:
-        """Chance of a shift this large beyond D0 where nothing changed; sign +1 asks for worse, -1 for better."""
+        """The chance of a shift this far beyond D0 if nothing changed; sign +1 is worse, -1 is better."""
         if not self.agreed(sign):
             return 1.0
         beyond = sign * self.harm - D0
@@ -99,7 +97,7 @@ class Shift:
 
 
 def shift_of(metric: Metric, sessions: Sequence[Groups], here: Groups) -> Shift:
-    """How far `here` stands from the stored sessions (oldest first, each a list of samples a process)."""
+    """The shift of `here` from the stored sessions (oldest first, each a list of samples per process)."""
     stored = [_log_values(metric, groups) for groups in sessions]
     mine = _log_values(metric, here)
     centres = [statistics.median(values) for values in stored]
@@ -125,19 +123,19 @@ def shift_of(metric: Metric, sessions: Sequence[Groups], here: Groups) -> Shift:
 
 
 def within_sd(sessions: Sequence[Sequence[float]]) -> float:
-    """Standard deviation between the processes of a session, pooled over sessions; 0 where each has one process."""
+    """Standard deviation between the processes of a session, pooled over sessions; 0 if each has one process."""
     degrees = sum(len(values) - 1 for values in sessions)
     squares = sum((v - statistics.fmean(values)) ** 2 for values in sessions for v in values)
     return math.sqrt(squares / degrees) if degrees else 0.0
 
 
 def typical_sd(sessions: Sequence[Sequence[float]]) -> float:
-    """Median over sessions of the standard deviation between processes, which one outlier does not enlarge."""
+    """Median over sessions of the standard deviation between processes; it is robust to one outlier."""
     return statistics.median(statistics.stdev(v) if len(v) > 1 else 0.0 for v in sessions)
 
 
 def discoveries(p_values: Sequence[float], level: float) -> list[bool]:
-    """Which hypotheses Benjamini-Hochberg (1995) rejects at false discovery rate `level`.
+    """The hypotheses that Benjamini-Hochberg (1995) rejects at false discovery rate `level`.
 
     >>> discoveries([0.001, 0.5, 0.02], 0.03)
     [True, False, True]
@@ -149,12 +147,12 @@ def discoveries(p_values: Sequence[float], level: float) -> list[bool]:
 
 
 def quantile(share: float, degrees: float) -> float:
-    """Quantile of Student's t, of the normal distribution where `degrees` is infinite."""
+    """Quantile of Student's t, or of the normal distribution if `degrees` is infinite."""
     return float(special.ndtri(share) if math.isinf(degrees) else special.stdtrit(degrees, share))
 
 
 def tail(value: float, degrees: float) -> float:
-    """Upper tail probability of Student's t, of the normal distribution where `degrees` is infinite."""
+    """Upper tail probability of Student's t, or of the normal distribution if `degrees` is infinite."""
     return float(special.ndtr(-value) if math.isinf(degrees) else special.stdtr(degrees, -value))
 
 

@@ -1,6 +1,6 @@
-"""One row, and one metric of one row: which sessions count, whether the two can be compared, and the rule's verdict.
+"""The verdicts of one row and of its metrics: which sessions count, and whether a rule is applicable.
 
-`compare` walks over the rows; `rules` holds the rules; here stands what must be true before a rule is asked.
+`compare` iterates over the rows, and `rules` has the rules. This module has the conditions of a rule.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from harness.processes.environment import shortest_sample_s
 from harness.reasons import Reason
 from harness.types import Metric, Run
 
-# What another machine's figures can be held against. Continuous quality (PSNR of rounding errors) follows the CPU's
-# instruction set, so there it is shown and not gated.
+# The kinds that are comparable with another machine. Continuous quality (PSNR of rounding errors) depends on the CPU's
+# instruction set, so it is advisory there.
 MACHINE_INDEPENDENT: Final = frozenset({"exact", "quality_item", "quality_set", "quality_continuous"})
 TIMED: Final = frozenset({"noisy", "energy"})
 QUALITY: Final = frozenset({"quality_item", "quality_set", "quality_continuous"})
@@ -29,7 +29,7 @@ QUALITY: Final = frozenset({"quality_item", "quality_set", "quality_continuous"}
 
 @dataclass(frozen=True, kw_only=True)
 class RunRows:
-    """A run and its rows, looked up once."""
+    """A run and its rows."""
 
     run: Run
     rows: dict[str, Row]
@@ -37,8 +37,8 @@ class RunRows:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """What is compared: the candidate run, the usable sessions of the baseline (oldest first), and how. `other_host`
-    are the differences of the machine that make speed advisory; none where it gates."""
+    """The candidate run, the usable sessions of the baseline (oldest first), and the scope. `other_host` are the soft
+    differences that make speed advisory; empty if speed gates."""
 
     candidate: RunRows
     sessions: tuple[RunRows, ...]
@@ -50,15 +50,15 @@ class Compared:
         return self.sessions[-1]
 
     def sessions_for(self, metric: Metric) -> tuple[RunRows, ...]:
-        """The sessions that count for a metric, oldest first: for a time those whose samples are as long as the
-        candidate's, if there are any (where there are none, `other_host` says so, and nothing gates)."""
+        """The sessions that count for a metric, oldest first. For a time, these are the sessions whose samples are as
+        long as the candidate's, if there are any; if there are none, `other_host` says so and nothing gates."""
         mine = shortest_sample_s(self.candidate.run.environment)
         alike = tuple(each for each in self.sessions if shortest_sample_s(each.run.environment) == mine)
         return alike if alike and metric.kind in TIMED else self.sessions
 
 
 def row_verdicts(compared: Compared, there: Row, here: Row) -> list[Decided]:
-    """The verdict on a row that broke or did other work, else one a metric; uncorrected for the number of rows."""
+    """The verdict on a row that is not ok or did other work, otherwise one per metric, before the correction."""
     broken = health(there, here, compared.scope)
     if broken:
         return [(broken, None)]
@@ -72,14 +72,14 @@ def row_verdicts(compared: Compared, there: Row, here: Row) -> list[Decided]:
 
 
 def _metric_verdict(compared: Compared, there: Row, here: Row, name: str) -> Decided | None:
-    """One metric of a row that is ok in both; None where this scope leaves it out."""
+    """The verdict on a metric of a row that is ok in both; None if the scope excludes it."""
     then, now = compared.newest.run.metrics.get(name), compared.candidate.run.metrics.get(name)
     described = then or now
     if described is None:
         return row_verdict(here, "not_comparable", because(ReasonKind.METRIC_NOT_DESCRIBED, metric=name)), None
     kinds = {metric.kind for metric in (then, now) if metric is not None}
     if kinds == {"advisory"} or (compared.scope != "all" and not kinds <= MACHINE_INDEPENDENT):
-        return None  # advisory metrics are shown and not compared: nothing is known of their noise
+        return None  # advisory metrics are not compared, because their noise is not known
     there = _with_metric(compared, there, here, described)
     result = _result(compared, there, here, described)
     gating = result.gating and _gates(compared, described)
@@ -90,8 +90,8 @@ def _metric_verdict(compared: Compared, there: Row, here: Row, name: str) -> Dec
 
 
 def _with_metric(compared: Compared, there: Row, here: Row, metric: Metric) -> Row:
-    """The newest stored row of the same work that tells this metric; `there` where none does. A session that was
-    accepted without its quality, say, does not take the quality out of the gate."""
+    """The newest stored row of the same work that has this metric; `there` if none has. So a session without quality,
+    for example, does not remove the quality from the gate."""
     name = metric.name
     for session in reversed(compared.sessions_for(metric)):
         row = session.rows.get(there.case.id)
@@ -138,8 +138,8 @@ def _result(compared: Compared, there: Row, here: Row, metric: Metric) -> RuleRe
 
 
 def history(compared: Compared, here: Row, metric: Metric) -> tuple[Groups, ...]:
-    """Samples of every session that did the same work and describes the metric alike, oldest first. A session in which
-    the row was contended gives no time, nor does one that took samples of another length where others did not."""
+    """Samples of every session with the same work and the same definition of the metric, oldest first. For times, it
+    leaves out contended sessions, and sessions whose samples have another length if there are others."""
     found = []
     for session in compared.sessions_for(metric):
         row = session.rows.get(here.case.id)
@@ -156,7 +156,7 @@ def history(compared: Compared, here: Row, metric: Metric) -> tuple[Groups, ...]
 
 
 def _identical(metric: Metric, there: Row, here: Row) -> RuleResult:
-    """PSNR of identical pictures has no value: it is missing with the reason `identical`, and nothing is better."""
+    """The result for identical images, whose PSNR is not defined: it is missing with the reason `identical_output`."""
     now, then = here.identical(metric.name), there.identical(metric.name)
     if now and then:
         return RuleResult(outcome="unchanged", reason=because(ReasonKind.IDENTICAL_TO_REFERENCE))

@@ -1,6 +1,6 @@
-"""A run as rows for comparing: one planned case with its processes, and what became of them.
+"""The rows of a run for comparisons: a planned case with its processes and its status.
 
-A row's status is the worst of its processes, as in `harness.frames`, here without pandas.
+The status of a row is the worst of its processes, as in `harness.frames`, but without pandas.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Groups = list[list[float]]
 
 
 class FactVaries(ValueError):
-    """The processes of one row disagree about a fact; `reason` names it."""
+    """The processes of one row have different values of a fact; `reason` names it."""
 
     def __init__(self, name: str) -> None:
         self.reason = because(ReasonKind.FACT_VARIES, name=name)
@@ -46,17 +46,17 @@ class Row:
         return self.status == "ok"
 
     def groups(self, metric: str) -> Groups:
-        """Raw samples of one metric, a list a process; processes without it are left out."""
+        """Raw samples of one metric, one list per process; processes without it are left out."""
         return [m.samples[metric] for m in self.processes if m.samples.get(metric)]
 
     def quiet(self, least: int) -> Row:
-        """The row without its contended processes, where at least `least` are left; else the row itself."""
+        """The row without its contended processes if at least `least` remain, otherwise the row itself."""
         quiet = tuple(m for m in self.processes if contended(m) is None)
         return replace(self, processes=quiet) if len(quiet) >= least else self
 
     @property
     def contention(self) -> Reason | None:
-        """Why the machine was not quiet during one of its processes."""
+        """The contention of the first contended process; None if there is none."""
         return next((reason for m in self.processes if (reason := contended(m))), None)
 
     def metrics(self) -> list[str]:
@@ -64,7 +64,7 @@ class Row:
         return list(dict.fromkeys(name for m in self.processes for name, values in m.samples.items() if values))
 
     def missing(self, metric: str) -> Reason | None:
-        """Why the row has no value of `metric`; None where nothing was said."""
+        """Why the row has no value of `metric`; None if no reason is stored."""
         return next((m.missing[metric] for m in self.processes if metric in m.missing), None)
 
     def identical(self, metric: str) -> bool:
@@ -72,7 +72,7 @@ class Row:
         return identical(self.missing(metric)) and not self.groups(metric)
 
     def fact(self, name: str) -> Any:
-        """The one value of a fact; None where it is not recorded. Raises FactVaries where processes disagree."""
+        """The value of a fact; None if it is not recorded. Raises FactVaries if the processes have different values."""
         facts: list[Mapping[str, Any]] = [m.facts for m in self.processes]
         found = [each[name] for each in facts if name in each]
         if any(value != found[0] for value in found[1:]):
@@ -91,8 +91,8 @@ def rows_of(run: Run) -> dict[str, Row]:
 
 
 def under_ids_of(here: Mapping[str, Row], stored: Mapping[str, Row]) -> dict[str, Row]:
-    """The rows of a stored run, in order, each under the id that the same row has here. Rows are the same if all
-    axes but `weights` agree and the loaded weights are equal, whatever the name of their folder."""
+    """The rows of a stored run, in order, by the id of the same row here. Rows are the same if all axes but `weights`
+    and the loaded weights are equal, even if the folder of the weights has another name."""
     twins: dict[tuple[Any, ...], list[str]] = {}
     for case_id, row in here.items():
         if case_id not in stored and (key := _loaded_key(row)) is not None:
@@ -115,7 +115,7 @@ def _loaded_key(row: Row) -> tuple[Any, ...] | None:
 
 
 def row_from(case: Case, measurements: Sequence[Measurement]) -> Row:
-    """One case and its processes as a row; its status is the worst of theirs."""
+    """One case and its processes as a row, with the worst of their statuses."""
     results = [m for m in measurements if not of_environment(m)]
     if not results:
         told = measurements[0].reason if measurements else None
@@ -127,8 +127,8 @@ def row_from(case: Case, measurements: Sequence[Measurement]) -> Row:
 
 
 def bad_values(metric: Metric, groups: Sequence[Sequence[float]], *, here: bool = True) -> Reason | None:
-    """Why these samples, of this run or else of the baseline, cannot be compared: not finite, or zero where only a
-    positive value means anything."""
+    """Why these samples of this run (`here`) or of the baseline cannot be compared: there are none, or a value is not
+    finite, or not positive although its kind requires it. None if they can."""
     values = [v for group in groups for v in group]
     if not values:
         return because(ReasonKind.NO_SAMPLES, here=here)
@@ -139,7 +139,7 @@ def bad_values(metric: Metric, groups: Sequence[Sequence[float]], *, here: bool 
 
 
 def process_value(metric: Metric, values: Sequence[float]) -> float:
-    """One process's figure: its samples by the metric's own summary."""
+    """The value of one process: the metric's summary of its samples."""
     if metric.summary == "max":
         return max(values)
     if metric.summary == "last":
@@ -148,7 +148,7 @@ def process_value(metric: Metric, values: Sequence[float]) -> float:
 
 
 def metric_differences(here: Metric, there: Metric) -> list[Reason]:
-    """What makes two metrics of one name incomparable."""
+    """The differences that make two metrics of the same name incomparable."""
     pairs: Mapping[str, tuple[object, object]] = {
         name: (getattr(here, name), getattr(there, name)) for name in ("unit", "better", "kind", "summary")
     }

@@ -1,7 +1,7 @@
-"""One function a metric kind: what the stored sessions and this run say about one metric of one row.
+"""The rules, one function per kind of metric. A rule decides one metric of one row from stored sessions and this run.
 
-A rule gets values that are already known to be comparable (same work, unit and conditions; finite, and positive where
-that matters) and returns a RuleResult. docs/comparing.md has the same rules as a table.
+A rule gets comparable values (same work, unit and conditions; finite, and positive if the kind requires it) and returns
+a RuleResult. docs/comparing.md has the rules as a table.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ NEAR_EXACT_BYTES: Final = 2 * 1024**2
 SET_SHARE: Final = 0.10
 SET_FLOOR: Final = 0.005
 DECIBEL: Final = 0.5
-# Rounding to 8 bits alone costs 58.9 dB: beyond 60 dB no picture is better than another.
+# Rounding to 8 bits alone gives 58.9 dB, so above 60 dB no image is better than another.
 INDISTINGUISHABLE_DB: Final = 60.0
 HIGHER_FLOOR: Final = 0.01
 LOWER_SHARE: Final = 0.25
 MCNEMAR_LEVEL: Final = 0.01
-ITEM_GUARANTEE: Final = 0.05  # net share of the items that `unchanged` excludes
+ITEM_GUARANTEE: Final = 0.05  # net share of the items: `unchanged` excludes a larger change
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Raw samples, a list a process: of the stored sessions, oldest first, and of this run."""
+    """Raw samples, one list per process, of the stored sessions (oldest first) and of this run."""
 
     metric: Metric
     sessions: tuple[Groups, ...]
@@ -51,7 +51,7 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class RuleResult:
-    """A verdict without its row. The p-values are set where chance decides, for the correction over all rows."""
+    """A verdict without its row. Statistical rules set the p-values, for the correction over all rows."""
 
     outcome: Outcome
     reason: Reason
@@ -66,7 +66,7 @@ class RuleResult:
 
 
 def decide(evidence: Evidence) -> RuleResult:
-    """The result of the rule of the metric's kind; bit-identical samples are unchanged whatever the rule says."""
+    """The result of the rule for the metric's kind; bit-identical samples that are comparable are unchanged."""
     result = RULES[evidence.metric.kind](evidence)
     if evidence.here != evidence.newest or result.outcome == "not_comparable":
         return result
@@ -81,7 +81,7 @@ def decide(evidence: Evidence) -> RuleResult:
 
 
 def noisy(evidence: Evidence) -> RuleResult:
-    """The session rule of `baselines.stored.noisy`; its alarm still has to pass the correction over all rows."""
+    """The session rule of `baselines.stored.noisy`, before the correction over all rows."""
     metric, shift = evidence.metric, shift_of(evidence.metric, evidence.sessions, evidence.here)
     turn = -1.0 if metric.better == "higher" else 1.0
     low, high = sorted(math.exp(turn * bound) for bound in shift.interval())
@@ -111,7 +111,7 @@ def noisy(evidence: Evidence) -> RuleResult:
 
 
 def _shift_outcome(shift: Shift) -> tuple[Outcome, Reason | None]:
-    """The outcome of one row on its own, and why it is undecided."""
+    """The outcome of one row before the correction, and why it is undecided."""
     if abs(shift.harm) > shift.threshold:
         worse = shift.harm > 0
         if shift.agreed(1.0 if worse else -1.0):
@@ -123,7 +123,7 @@ def _shift_outcome(shift: Shift) -> tuple[Outcome, Reason | None]:
 
 
 def exact(evidence: Evidence) -> RuleResult:
-    """Equality. A change where neither direction is better means that other work was done."""
+    """Equality. If neither direction is better, a change means that the work differs."""
     here, there = (sorted({v for g in groups for v in g}) for groups in (evidence.here, evidence.newest))
     if len(here) > 1 or len(there) > 1:
         varies = because(ReasonKind.EXACT_VALUE_VARIES, values=here if len(here) > 1 else there)
@@ -138,8 +138,9 @@ def exact(evidence: Evidence) -> RuleResult:
 
 
 def near_exact(evidence: Evidence) -> RuleResult:
-    """Largest over the processes against that of the newest session; beyond 0.5 %, 2 MiB, and what the processes of one
-    stored session usually differ by. What the sessions differ by among themselves was accepted, and is no noise."""
+    """The largest value of the processes against that of the newest session. The tolerance is the largest of 0.5 %,
+    2 MiB and the median spread between the processes of a session. Differences between sessions were accepted, and are
+    not noise."""
     metric = evidence.metric
     sessions = [[process_value(metric, g) for g in groups] for groups in evidence.sessions]
     there = max(sessions[-1])
@@ -150,13 +151,13 @@ def near_exact(evidence: Evidence) -> RuleResult:
 
 
 def energy(evidence: Evidence) -> RuleResult:
-    """Median over processes against the median over sessions; beyond 10 %."""
+    """The median over processes against the median over sessions, with a tolerance of 10 %."""
     there, here = _medians(evidence)
     return tolerance(evidence.metric, there, here, ENERGY_TOLERANCE * abs(there))
 
 
 def quality_item(evidence: Evidence) -> RuleResult:
-    """Exact McNemar over the same items in the same order; its alarm is corrected over all rows."""
+    """The exact McNemar test over the same items in the same order, before the correction over all rows."""
     here, there = evidence.here[0], evidence.newest[0]
     if len(here) != len(there):
         counts = because(ReasonKind.ITEM_COUNTS_DIFFER, here=len(here), there=len(there))
@@ -190,18 +191,18 @@ def quality_item(evidence: Evidence) -> RuleResult:
 
 
 def quality_set(evidence: Evidence) -> RuleResult:
-    """FID, KID of equal conditions; beyond 10 %, and beyond 0.005 where the figure itself is near zero."""
+    """FID or KID under equal conditions, with the tolerance `set_tolerance`."""
     there, here = (process_value(evidence.metric, groups[0]) for groups in (evidence.newest, evidence.here))
     return tolerance(evidence.metric, there, here, set_tolerance(there))
 
 
 def set_tolerance(there: float) -> float:
-    """What FID and KID may change by: 10 %, and 0.005 where the figure itself is near zero."""
+    """The tolerance of FID and KID: 10 %, but at least 0.005, because the value may be near zero."""
     return max(SET_SHARE * abs(there), SET_FLOOR)
 
 
 def quality_continuous(evidence: Evidence) -> RuleResult:
-    """PSNR beyond 0.5 dB (all above 60 dB alike); a score beyond 0.01; an error (lower is better) beyond 25 %."""
+    """The tolerance is 0.5 dB for a PSNR (values above 60 dB are equal), 0.01 for a score and 25 % for an error."""
     metric = evidence.metric
     there, here = (process_value(metric, groups[0]) for groups in (evidence.newest, evidence.here))
     if metric.unit == "dB":
@@ -239,14 +240,14 @@ def tolerance(
 
 
 def direction(metric: Metric, change: float) -> Outcome:
-    """What a real change means; inconclusive where neither direction is better."""
+    """The outcome of a change; inconclusive if neither direction is better."""
     if metric.better is None:
         return "inconclusive"
     return "regressed" if (change > 0) == (metric.better == "lower") else "improved"
 
 
 def mcnemar(lost: int, won: int) -> float:
-    """Two-sided exact p of the discordant pairs: both directions are equally likely where nothing changed.
+    """Two-sided exact p-value of the discordant pairs: both directions are equally likely if nothing changed.
 
     >>> mcnemar(8, 0), mcnemar(3, 3)
     (0.0078125, 1.0)
@@ -257,8 +258,8 @@ def mcnemar(lost: int, won: int) -> float:
 
 
 def largest_change(lost: int, won: int, items: int) -> float:
-    """The largest net share of items, lost or won, that flips like these leave possible at 95 % a side: the exact
-    (Clopper-Pearson) bounds of which way an item flips, times the share that flipped. 0 where nothing flipped.
+    """The largest net share of items, lost or won, that these flips do not exclude at 95 % per side: the exact
+    (Clopper-Pearson) bounds of the direction of a flip, times the share of flipped items. 0 without flips.
 
     >>> round(largest_change(7, 0, 100), 2), round(largest_change(20, 15, 400), 3), largest_change(0, 0, 5)
     (0.07, 0.038, 0.0)
@@ -280,7 +281,7 @@ def _medians(evidence: Evidence) -> tuple[float, float]:
     return statistics.median(stored), _middle(evidence.metric, evidence.here)
 
 
-# The fewest flips, all one way, that reach MCNEMAR_LEVEL: 2 * 0.5 ** 8 = 0.8 %.
+# The fewest flips in one direction that reach MCNEMAR_LEVEL: 2 * 0.5 ** 8 = 0.8 %.
 ITEMS_NEEDED: Final = next(n for n in range(1, 64) if mcnemar(n, 0) <= MCNEMAR_LEVEL)
 
 RULES: Final[Mapping[Kind, Callable[[Evidence], RuleResult]]] = {

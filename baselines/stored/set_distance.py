@@ -1,14 +1,13 @@
-"""FID and KID of two sets of the same seeds: does the difference stand out from the choice of the pictures?
+"""FID and KID of two sets of images of the same seeds, compared by a paired bootstrap with a fixed seed.
 
-Picture i of both sets was asked for with the same prompt and seed, so the pictures are resampled together (a paired
-bootstrap, seeded): what all sets of so few pictures have in common, FID's bias of size above all, is in both and
-cancels in the difference.
+Image i of both sets has the same prompt and seed, so the images are resampled together. A common bias, such as that of
+FID for small sets, cancels in the difference.
 
     regressed      the difference is beyond the tolerance, and its 99 % interval above 0
-    unchanged      the interval lies within the tolerance
+    unchanged      the interval is within the tolerance
     inconclusive   neither
 
-FID is computed as Heusel et al. (NeurIPS 2017) do, KID as the unbiased estimate over all pictures (Binkowski et al.,
+FID is computed as by Heusel et al. (NeurIPS 2017), KID as the unbiased estimate over all images (Binkowski et al.,
 ICLR 2018; torch-fidelity's mean over subsets has the same expectation).
 """
 
@@ -32,10 +31,10 @@ FACT: Final = "picture_set"
 RESAMPLES: Final = 1000
 SEED: Final = 20
 CONFIDENCE: Final = 0.99
-SHOWN: Final = 0.95  # of the interval beside a ratio, as of every other metric
-FEWEST: Final = 10  # pictures: among fewer a resample may hold a single one
-# Of the figures that are compared. Linear algebra ends in other last bits with another BLAS or number of threads, and a
-# replay on another machine has to decide bit for bit the same.
+SHOWN: Final = 0.95  # confidence of the interval of the ratio, as for other metrics
+FEWEST: Final = 10  # images: a resample of fewer may have a single distinct one
+# Significant digits of the compared values. The last bits depend on the BLAS and the number of threads, and a replay on
+# another machine must give bit-identical decisions.
 DIGITS: Final = 9
 
 Weights = Array
@@ -43,7 +42,7 @@ Distance = Callable[[PictureSet, Weights], Array]
 
 
 def fid(pictures: PictureSet, weights: Weights) -> Array:
-    """The Frechet distance of each resample, (B,); `weights` (B, N) counts how often each picture is in it."""
+    """The Frechet distance of each resample, (B,); `weights` (B, N) counts how often each image is in it."""
     count = weights.sum(axis=1)
     means = weights @ pictures.features / count[:, None]  # (B, F)
     spread = np.empty(len(weights))
@@ -57,8 +56,8 @@ def fid(pictures: PictureSet, weights: Weights) -> Array:
 
 
 def kid(pictures: PictureSet, weights: Weights) -> Array:
-    """The unbiased squared maximum mean discrepancy of each resample, (B,), less the reference's own term, which is the
-    same in every set and leaves with the difference."""
+    """The unbiased squared maximum mean discrepancy of each resample, (B,), without the term of the reference,
+    which cancels in the difference."""
     own = kernel(pictures.features, pictures.features)
     np.fill_diagonal(own, 0.0)
     count = weights.sum(axis=1)
@@ -70,8 +69,8 @@ DISTANCES: Final[Mapping[str, Distance]] = {"fid": fid, "kid": kid}
 
 
 def by_bootstrap(metric: Metric, there: Row, here: Row, baseline: float, candidate: float) -> RuleResult | None:
-    """The result of a paired bootstrap for the figures `baseline` and `candidate`; None where one of the runs did not
-    keep its pictures' features, or the metric is no distance that can be computed from them."""
+    """The result of a paired bootstrap for the values `baseline` and `candidate`; None if one of the runs did not keep
+    the features of its images, or if the metric cannot be computed from them."""
     sets = [_stored(row) for row in (there, here)]
     distance = DISTANCES.get(metric.name)
     if distance is None or sets[0] is None or sets[1] is None:
@@ -95,7 +94,7 @@ def by_bootstrap(metric: Metric, there: Row, here: Row, baseline: float, candida
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """now - before of a distance: the figure, its interval at CONFIDENCE, which decides, and at SHOWN."""
+    """The difference now - before of a distance, with its intervals at CONFIDENCE, which decides, and at SHOWN."""
 
     shift: float
     deciding: tuple[float, float]
@@ -107,13 +106,13 @@ class Difference:
 
 
 def paired_difference(distance: Distance, before: PictureSet, now: PictureSet) -> Difference:
-    """now - before of a distance, the same pictures resampled in both."""
+    """The difference now - before of a distance, with the same images resampled in both."""
     count = len(now.features)
     weights = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(float)
     whole = np.ones((1, count))
     shift = float((distance(now, whole) - distance(before, whole))[0])
     shifts = distance(now, weights) - distance(before, weights)
-    # The basic bootstrap: resamples spread around their own centre, the interval around the figure itself.
+    # The basic bootstrap: the spread is that of the resamples, and the centre of the interval is the shift.
     centred = shifts - shifts.mean()
     tails = [np.quantile(centred, [(1 - level) / 2, (1 + level) / 2]) for level in (CONFIDENCE, SHOWN)]
     deciding, shown = ((shift - float(high), shift - float(low)) for low, high in tails)

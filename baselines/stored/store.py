@@ -1,9 +1,9 @@
-"""Stored sessions: one whole run a file, raw values included, sealed by its own hash.
+"""Stored sessions. A file has a complete run with its raw values, and a hash of its content.
 
     <root>/<machine>/<suite>/<run id>.json     accepted on that machine
     <root>/reference/<suite>.json              accepted for every machine
 
-`baselines.stored.location` says where <root> is, and which references imgbench ships.
+`baselines.stored.location` defines <root> and the shipped references.
 
     session = save(run, "first baseline of the new runner", root)
     find(run, root)                            # the sessions of this machine and suite, oldest first
@@ -32,7 +32,7 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,150}")
 
 
 class BaselineRefused(ValueError):
-    """A session that may not be stored or may not be used; `reasons` says all that is wrong, a line each."""
+    """A session cannot be stored or used; `reasons` has all objections, one line each."""
 
     def __init__(self, *reasons: str) -> None:
         super().__init__("; ".join(reasons))
@@ -51,7 +51,7 @@ class Session:
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """One line of the listing. `problem` is why the file is refused (then the rest may be empty), or None."""
+    """One line of the listing. `problem` is why the file is refused, so that other fields may be empty, or None."""
 
     path: Path
     machine: str
@@ -67,8 +67,8 @@ class Listed:
 def save(run: Run, reason: str, root: Path, *, force: bool = False) -> Session:
     """Accepts a run as a baseline of its machine. Raises BaselineRefused with every objection.
 
-    `force` accepts what is a judgement: rows that are not ok, and rows that the newest session has and this one has
-    not. Nothing makes an incomplete run, a zero, or a value that is not finite into a baseline.
+    `force` accepts rows that are not ok, unchecked outputs, contention, and rows that only the newest session has. An
+    incomplete run, a zero, and a value that is not finite are always refused.
     """
     path = session_path(run, root)
     stored = find(run, root)
@@ -76,14 +76,14 @@ def save(run: Run, reason: str, root: Path, *, force: bool = False) -> Session:
 
 
 def save_reference(run: Run, reason: str, root: Path, *, force: bool = False) -> Session:
-    """Makes `run` the store's reference of its suite, in place of the one before. Raises BaselineRefused."""
+    """Makes `run` the store's reference of its suite, and replaces the previous one. Raises BaselineRefused."""
     before = reference(root, run.suite)
     path = root / REFERENCE / f"{_safe(run.suite, 'suite')}.json"
     return _adopt(run, reason, path, objections(run, before.run if before else None, force=force), replace=True)
 
 
 def load(path: Path) -> Session:
-    """Reads one session file. Raises BaselineRefused, with the path, where it is edited or unreadable."""
+    """Reads one session file. Raises BaselineRefused, with the path, if it is edited or unreadable."""
     document = _read(path)
     if document.get("schema") != SCHEMA:
         raise BaselineRefused(f"{path}: schema {document.get('schema')!r}; this version reads {SCHEMA}")
@@ -104,7 +104,7 @@ def load(path: Path) -> Session:
 def find(run: Run, root: Path) -> list[Session]:
     """The stored sessions of this machine's hardware and this suite, oldest first; versions may differ.
 
-    Raises BaselineRefused where one of the files is refused: a store that was tampered with decides nothing.
+    Raises BaselineRefused if one of the files is refused, so that an edited store decides nothing.
     """
     folder = session_path(run, root).parent
     return _by_age([load(path) for path in sorted(folder.glob("*.json"))])
@@ -118,30 +118,30 @@ def elsewhere(run: Run, root: Path) -> list[Session]:
             try:
                 found.append(load(path))
             except BaselineRefused:
-                continue  # another machine's damaged file is named by `listing`, and decides nothing here
+                continue  # `listing` names a damaged file of another machine, which is not used here
     return _by_age(found)
 
 
 def reference(root: Path, suite: str) -> Session | None:
-    """The reference run of a suite; None where there is none. Raises BaselineRefused where it was edited."""
+    """The reference run of a suite, or None. Raises BaselineRefused if it was edited."""
     paths = [folder / f"{_safe(suite, 'suite')}.json" for folder in reference_folders(root)]
     return next((load(path) for path in paths if path.exists()), None)
 
 
 def listing(root: Path) -> list[Listed]:
-    """Every stored file, the reference runs first, refused ones with the reason."""
+    """All stored files, the reference runs first; refused files have the reason."""
     references = [path for folder in reference_folders(root) for path in sorted(folder.glob("*.json"))]
     sessions = sorted(p for p in root.glob("*/*/*.json") if p.parent.parent.name != REFERENCE)
     return [_listed(path) for path in [*references, *sessions]]
 
 
 def session_path(run: Run, root: Path) -> Path:
-    """Where a run would be stored."""
+    """The path of a run in the store."""
     return root / machine_key(run.environment) / _safe(run.suite, "suite") / f"{_safe(run.id, 'run id')}.json"
 
 
 def seal(document: dict[str, Any]) -> str:
-    """sha256 over the document's canonical JSON, its own hash left out."""
+    """sha256 of the canonical JSON of the document without its hash."""
     body = {key: value for key, value in document.items() if key != "hash"}
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
@@ -149,7 +149,7 @@ def seal(document: dict[str, Any]) -> str:
 
 def _adopt(run: Run, reason: str, path: Path, wrong: list[str], *, replace: bool = False) -> Session:
     if not reason.strip():
-        wrong = ["a baseline is accepted with a reason, and none was given", *wrong]
+        wrong = ["a baseline needs a reason, and none was given", *wrong]
     if path.exists() and not replace:
         wrong = [f"already stored: {path}", *wrong]
     if wrong:
@@ -210,7 +210,7 @@ def _listed(path: Path) -> Listed:
 
 
 def listing_rows(root: Path) -> list[dict[str, Any]]:
-    """`listing` as JSON types, for `--json`."""
+    """`listing` in JSON types, for `--json`."""
     return [{**asdict(entry), "path": str(entry.path)} for entry in listing(root)]
 
 
@@ -219,7 +219,7 @@ def _by_age(sessions: list[Session]) -> list[Session]:
 
 
 def _safe(name: str, what: str) -> str:
-    """`name` where it can be a file name; a suite is named by its YAML, which anybody may have written."""
+    """`name` if it is a safe file name; otherwise BaselineRefused. The name of a suite is untrusted input."""
     if not SAFE_NAME.fullmatch(name) or ".." in name:
         raise BaselineRefused(f"{what} {name!r} cannot name a file: use letters, digits, '_', '-', '.' and '+'")
     return name

@@ -1,10 +1,10 @@
-"""Which rows a comparison with stored sessions wants to be measured again, and how often.
+"""The rows that a comparison with stored sessions measures again, and the number of additional processes.
 
-A suspect is a row whose time the session rule calls regressed or improved, alone or in company. It gets EXTRA further
-processes, and the rule decides again on all of them together, but for those that were contended. The number is
-fixed beforehand (a budget may cut it, a value never), so the second decision alarms at most as often as the rule itself
-would on that many processes (`tests/test_suspects.py` counts it). What further processes cannot take back is the luck
-of the whole session; that is what the spread between the stored sessions stands for.
+A suspect is a row whose time the session rule calls regressed or improved, before or after the correction. It gets
+EXTRA additional processes, and the rule decides again on all processes that are not contended. The number is fixed
+beforehand: a budget may reduce it, but a value may not. So the second decision raises an alarm at most as often as the
+rule on as many processes (`tests/test_suspects.py` counts it). Additional processes do not remove the variation between
+sessions, which the spread between the stored sessions covers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EXTRA: Final = 8
 
 
 def suspects(run: Run, comparison: Comparison) -> dict[Case, int]:
-    """Further processes by case; empty where nothing is suspected, or speed is not judged, or they were had already."""
+    """Additional processes by case; empty without suspects, without decisions on speed, or if they are measured."""
     if comparison.scope != "all" or comparison.refused or comparison.contended:
         return {}
     rows = rows_of(run)
