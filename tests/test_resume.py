@@ -137,4 +137,4 @@ def test_a_long_folder_for_temporary_files_is_no_obstacle(suite_file: Path, tmp_
 
 def test_retry_failed_belongs_to_resume(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "smoke", "--retry-failed"]) == 64
-    assert "give it with --resume RUN" in capsys.readouterr().err
+    assert "it needs --resume RUN" in capsys.readouterr().err
