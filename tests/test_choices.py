@@ -76,6 +76,6 @@ def test_without_a_counterpart_there_is_no_table_but_a_reason(precision: str) ->
     lone = row(PLAIN.with_(precision=precision), 0.4, 4.0e6, 1.0, 0.999)
     found = choices(report_data([replace(run, cases=(lone.case,), measurements=(lone,))]))
     assert found == NotShown(
-        title="What each backend, precision and optimisation does",
-        reason="no two valid rows differ in just one of them",
+        title="Effect of each backend, precision and optimisation",
+        reason="no two valid rows differ in one choice only",
     )

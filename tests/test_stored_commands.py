@@ -222,7 +222,8 @@ def test_a_run_of_another_host_is_not_measured_again(
     ("told", "loads"),
     [
         (because(ReasonKind.MEASURED_AGAIN, rows=1, processes=2, planned=2, suite="s"), 2),
-        (because(ReasonKind.NOT_MEASURED_AGAIN, rows=1, reason=stated("full"), suite="s"), 1),
+        (because(ReasonKind.NOT_MEASURED_AGAIN, rows=1, reason=stated("the disk is full"), suite="s"), 2),  # half-way
+        (because(ReasonKind.NOT_MEASURED_AGAIN, rows=1, reason=because(ReasonKind.NO_BUDGET), suite="s"), 1),
     ],
 )
 def test_a_run_is_read_again_only_where_it_was_measured_again(

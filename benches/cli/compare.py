@@ -32,7 +32,7 @@ from harness.processes.loaded_code import source_digests
 from harness.processes.sweep import EnvironmentFailed, StorageFailed, collect_environment, extend
 from harness.processes.threads import ThreadsRefused
 from harness.processes.worker import Workers
-from harness.reasons import Reason, stated
+from harness.reasons import STATED, Reason, stated
 from harness.registry import UnknownName
 from harness.timing import perf_counter
 from harness.types import Case, Run
@@ -67,7 +67,7 @@ def run(options: Namespace) -> int:
     comparison = _against_store(measured, store_of(options), options.max_age, allow_new=options.allow_new)
     if wanted := suspects(measured, comparison):
         told = (_measured_again(measured, wanted, budget_s, quiet=options.json),)
-        if told[0].kind == ReasonKind.MEASURED_AGAIN:
+        if _added_processes(told[0]):
             measured = storage.load(Path(str(measured.folder)))
         comparison = _against_store(measured, store_of(options), options.max_age, told, allow_new=options.allow_new)
     _keep(measured, comparison, strict=options.strict)
@@ -88,6 +88,11 @@ def _keep(run: Run, comparison: Comparison, *, strict: bool) -> None:
         )
     except OSError as error:
         streams.complain(f"the comparison cannot be stored: {error}")
+
+
+def _added_processes(told: Reason) -> bool:
+    """Whether the run may have further processes now: also where an error ended the measuring half-way."""
+    return told.kind == ReasonKind.MEASURED_AGAIN or told.data["reason"].kind == STATED
 
 
 def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, quiet: bool) -> Reason:
