@@ -68,7 +68,7 @@ class Scheduler:
 
     `evaluations(num_steps)` is how often the model is called, guidance not counted (it doubles the batch, not the
     calls). `scales_input` says that the solver works on latents of another scale than the model was trained on and
-    rescales them for every call: a pipeline that steps from the rescaled latents cannot use it (DiTPipeline).
+    rescales them for every call. A pipeline that steps from the rescaled latents cannot use it (DiTPipeline).
     """
 
     name: str
@@ -98,7 +98,7 @@ def build(name: str, config: Mapping[str, Any]) -> Any:
         if setting not in own_settings and schedule.get(setting, only) != only:
             raise Unavailable(
                 f"scheduler {name!r} ({entry.diffusers_class}) has no setting {setting!r}, and scheduler_config.json "
-                f"of these weights requires {schedule[setting]!r}: choose another scheduler"
+                f"of these weights needs {schedule[setting]!r}; choose another scheduler"
             )
     if "clip_sample" in own_settings:
         schedule.setdefault("clip_sample", False)  # every pipeline here denoises latents, which have no bounds
@@ -126,8 +126,8 @@ def _schedule(config: Mapping[str, Any]) -> dict[str, Any]:
     own_class = getattr(diffusers, str(config.get("_class_name")), None)
     if own_class is not None and "beta_schedule" not in _parameters(own_class):
         raise Unavailable(
-            f"these weights were trained for {own_class.__name__}, whose noise schedule is not one of betas; the "
-            f"schedulers here ({', '.join(SCHEDULERS)}) do not support it"
+            f"these weights were trained for {own_class.__name__}, whose noise schedule has no betas; the "
+            f"schedulers of imgbench ({', '.join(SCHEDULERS)}) cannot use it"
         )
     defaulted = config.get("_use_default_values", ())
     unstated = {} if own_class is None else _parameters(own_class)
@@ -149,12 +149,12 @@ def _once(num_steps: int) -> int:
 
 
 def _predictor_corrector(num_steps: int) -> int:
-    """Twice a step; the last step ends at zero noise, where there is nothing to correct."""
+    """Two calls per step, but one in the last step, which ends at zero noise and needs no correction."""
     return 2 * num_steps - 1
 
 
 def _pseudo_linear_multistep(num_steps: int) -> int:
-    """The first step of several is evaluated twice, to start the multistep formula."""
+    """One call per step. The first of several steps has two, to start the multistep formula."""
     return num_steps + 1 if num_steps > 1 else 1
 
 
@@ -182,7 +182,7 @@ _register("ddpm", "DDPMScheduler", "ancestral sampling with fresh noise in every
 _register(
     "pndm",
     "PNDMScheduler",
-    "PLMS, a fourth-order multistep method (Liu et al. 2022); that of the first Stable Diffusion",
+    "PLMS, a fourth-order multistep method (Liu et al. 2022); the first Stable Diffusion's own",
     _pseudo_linear_multistep,
     skip_prk_steps=True,
 )
@@ -231,7 +231,7 @@ _register(
     "DPM-Solver++ 2S, deterministic, one step at a time (Lu et al. 2022)",
     algorithm_type="dpmsolver++",
     solver_order=2,
-    lower_order_final=True,  # otherwise the class sets it itself and logs that in every run
+    lower_order_final=True,  # otherwise the class sets it itself and warns in every run
 )
 _register("unipc", "UniPCMultistepScheduler", "UniPC, predictor and corrector from one evaluation (Zhao et al. 2023)")
 _register("deis", "DEISMultistepScheduler", "DEIS, exponential integrator, multistep (Zhang, Chen 2022)")

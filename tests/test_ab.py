@@ -40,7 +40,13 @@ def slowed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.C
     (folder / "Makefile").write_text(f"gate:\n\t@{GATE}\n")
     environment = os.environ | {"PYTHONPATH": f"{HERE / 'fixtures'}{os.pathsep}{HERE.parent}"}
     return folder, subprocess.run(
-        ["make", "gate"], env=environment, capture_output=True, text=True, check=False, cwd=folder, timeout=900
+        ["make", "--no-print-directory", "gate"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        timeout=900,
     )
 
 

@@ -82,7 +82,7 @@ def test_an_output_of_another_scale_is_wrong_in_any_precision(kind: str, precisi
     for own in [contrast(right, 0.3), contrast(right, 2.0)] if kind == "images" else [right * 5, right * 0.3]:
         samples, _ = fidelity.closeness(own, right, kind)
         assert min(samples["cosine_similarity"]) > 0.9999  # a cosine is blind to it
-        assert str(verdict(own, right, kind, precision)).startswith("relative error ")
+        assert str(verdict(own, right, kind, precision)).startswith("the relative error of ")
     assert verdict(right * 5, right, kind, precision) is not None
 
 
@@ -117,7 +117,7 @@ def test_the_worst_item_is_named_and_the_tolerance_stands_in_the_facts(run_suite
     assert (reference.status, also_reference.status, sound.status) == ("ok", "ok", "ok")
     assert (garbage.status, scaled.status) == ("invalid", "invalid")
     assert str(garbage.reason).startswith("item 7 of 10 has a relative error of ")
-    assert str(scaled.reason).startswith("relative error 4.")
+    assert str(scaled.reason).startswith("the relative error of 4.")
     tolerance = {"cosine_floor": 0.99, "error_ceiling": 0.1}
     assert {name: sound.facts[name] for name in tolerance} == tolerance
     assert sound.facts["item_error_ceiling"] == pytest.approx(0.3)

@@ -185,7 +185,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no safetensors": (lambda f: (f / UNET).write_bytes(b"<html>" * 99), "model.safetensors: not a safetensors file"),
     "an LFS pointer": (lambda f: (f / UNET).write_text(LFS), "model.safetensors: is a Git LFS pointer"),
     "an LFS tokenizer": (lambda f: (f / "tokenizer/tokenizer.json").write_text(LFS), "tokenizer.json: is a Git LFS"),
-    "a tensor is missing": (lambda f: without_a_tensor(f / UNET), "unet: its weights files hold .* values, and"),
+    "a tensor is missing": (lambda f: without_a_tensor(f / UNET), "unet: its weights files hold .* values, but"),
     "another size": (lambda f: edit(f / "unet/config.json", block_out_channels=[64, 96]), "diffusers cannot load it"),
     "two variants": (of_two_variants, "unet: there are weights of the variants bf16, fp16 alone"),
     "longer prompts": (
@@ -234,7 +234,7 @@ def test_a_dit_has_its_folders_size_alone(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(DIGITS / "dit", tmp_path / "dit"))
     line = f' - {{model: dit_xl_2, weights: "{folder}"'
     assert sizes(f"{line}}}") == [32]
-    with pytest.raises(suite.SuiteError, match="has 32 only, not 256"):
+    with pytest.raises(suite.SuiteError, match="supports 32 only, not 256"):
         sizes(f"{line}, image_size: 256}}")
 
 
@@ -284,7 +284,7 @@ BROKEN_VIT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an LFS pointer": (lambda f: (f / "model.safetensors").write_text(LFS), "is a Git LFS pointer"),
     "other classes": (
         lambda f: edit(f / "config.json", model_args={"img_size": 32, "num_classes": 12}),
-        "config.json: num_classes in model_args is 12, and the stored weights have 5",
+        "config.json: num_classes in model_args is 12, but the stored weights have 5",
     ),
     "a tensor is missing": (lambda f: without_a_tensor(f / "model.safetensors", "norm.weight"), "timm cannot load it"),
 }

@@ -175,7 +175,7 @@ WRONG = {
     "a negative process": (("replicate",), -1, "measurement.replicate: -1 must be 0 or more"),
     "a status of its own": (("status",), "fine", "measurement.status: 'fine' must be one of ok, skipped"),
     "a list in a hash": (("facts", "work_hash"), ["x"], "facts.work_hash: ['x'] must be text"),
-    "text in the samples": (("samples", "load_s", 0), "x", "measurement.samples.load_s: 'x' must be a number"),
+    "text in the samples": (("samples", "load_s", 0), "x", "measurement.samples.load_s: 'x' must be a finite number"),
     "no number in the samples": (("samples", "load_s", 0), float("nan"), "NaN is not a JSON number"),
     "text in the machine's state": (("state", "steal_s"), "x", "state.steal_s: 'x' must be a finite number"),
     "a case of another run": (("case", "seed"), 7, "is not a case of the run, and is left out"),

@@ -173,7 +173,7 @@ def test_a_prompt_of_the_users_own_has_no_digit_to_be_judged_by() -> None:
     [
         ("model: vit_tiny_patch16_224\n    num_steps: 5", "num_steps: model 'vit_tiny_patch16_224' has no such axis"),
         ("model: vit_tiny_patch16_224\n    image_size: 225", "must be a multiple of 16"),
-        ("model: digits_dit\n    image_size: 64", "has 32 only, not 64"),
+        ("model: digits_dit\n    image_size: 64", "supports 32 only, not 64"),
         ("model: digits_dit\n    prompt: seven", "has no such axis"),
         ("model: dit_s_2\n    weights: pretrained", "is neither a known keyword nor a folder"),
         ("model: sd15\n    weights: digits", "is neither a known keyword nor a folder"),

@@ -51,5 +51,5 @@ def test_a_free_size_takes_pictures_of_another_size(tmp_path: Path) -> None:
 
 def test_a_free_size_needs_pictures(tmp_path: Path) -> None:
     lone = Component(name="net", module=torch.nn.Linear(64, 10).eval(), inputs=(torch.randn(2, 64),))
-    with pytest.raises(Unavailable, match="no network of this model takes pictures"):
+    with pytest.raises(Unavailable, match="no network of this model has images or latents"):
         export(lone, "fp32", request_in(tmp_path, (), "dynamic_size"))

@@ -30,7 +30,7 @@ def test_names_are_sorted_and_none_is_nothing() -> None:
     ("value", "reason"),
     [
         ("chanels_last", "did you mean 'channels_last'"),
-        ("channels_last+channels_last", "channels_last twice"),
+        ("channels_last+channels_last", "channels_last is named twice"),
         ("attention_math+attention_sliced", "exclude each other"),
         ("graph_off+graph_basic", "exclude each other"),
         (3, "must be none or names"),

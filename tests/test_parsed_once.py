@@ -92,7 +92,7 @@ def test_a_sweep_keeps_what_it_measures_and_parses_it_once_at_the_end(
     tmp_path: Path, machine: dict[str, Any], parsed: Count, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With processes that met a busy machine in the first attempt, and the A/A control after each round."""
-    from conftest import Silent
+    from suite_fixture import Silent
 
     seen: list[tuple[int, int, int]] = []
 

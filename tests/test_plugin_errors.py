@@ -108,7 +108,9 @@ def test_a_build_function_that_makes_no_workload_says_so(
 ) -> None:
     model = Model(name="odd", build=lambda case: returned, family="f", description="d", axes={})  # type: ignore[arg-type, return-value]
     monkeypatch.setitem(MODELS._entries, "odd", model)
-    with pytest.raises(BadEntry, match=f"the build function of the model 'odd' returns {named} where a .*Workload"):
+    with pytest.raises(
+        BadEntry, match=f"the build function of the model 'odd' returns {named} instead of a .*Workload"
+    ):
         built(Case(model="odd"))
 
 

@@ -125,7 +125,7 @@ def test_a_contended_control_workload_has_its_sentence_in_the_machine_state() ->
     case = Case(model="m")
     state: State = {"elapsed_s": 1.0, "sentinel_contended": Reason("contended_cpu", {"used": 0.5})}
     found = benchmark_json._process(Measurement(case=case, replicate=0, status="ok", state=state))
-    told = "contended: other processes used 50% of a core meanwhile"
+    told = "contended: other processes used 50% of a core during the measurement"
     assert json.loads(json.dumps(found))["machine_state"] == {"elapsed_s": 1.0, "sentinel_contended": told}
 
 
@@ -148,7 +148,7 @@ def test_a_process_that_met_a_busy_machine_is_measured_again_before_its_figures_
     busy: set[int], attempts: int, told: float, tmp_path: Path, machine: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Attempts in `busy` are; three of those in a row, and the machine is taken to stay so."""
-    from conftest import Silent
+    from suite_fixture import Silent
 
     made: list[Measurement] = []
 

@@ -201,9 +201,9 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "MIG": (gpu(mig=True), "MIG"),
     "another CPU": (lambda r: replace(r, environment=changed(GPU_ENVIRONMENT, ("cpu", "model"), "AMD")), "no baseline"),
     "another torch": (
-        lambda r: replace(r, environment=changed(GPU_ENVIRONMENT, ("versions", "torch"), "2.14.1")), "torch 2.14.1",
+        lambda r: replace(r, environment=changed(GPU_ENVIRONMENT, ("versions", "torch"), "2.14.1")), "torch is 2.14.1",
     ),
-    "more threads": (lambda r: replace(r, environment={**GPU_ENVIRONMENT, "threads": 8}), "threads 8"),
+    "more threads": (lambda r: replace(r, environment={**GPU_ENVIRONMENT, "threads": 8}), "threads is 8"),
     "another warm-up": (lambda r: replace(r, protocol=replace(r.protocol, warmup_min_s=9.0)), "warmup_min_s"),
     "a baseline of long ago": (lambda r: replace(r, created="2027-12-01T00:00:00+00:00"), "stale"),
 }  # fmt: skip

@@ -130,7 +130,7 @@ def test_what_is_stored_is_read_back_and_nothing_else() -> None:
     stored = encode(PICTURES, REFERENCE)
     assert decode(stored).features == pytest.approx(PICTURES, rel=1e-3, abs=1e-6)
     assert len(str(stored)) < 20 * PICTURES.size
-    with pytest.raises(ValueError, match="one extractor"):
+    with pytest.raises(ValueError, match="the same extractor"):
         encode(PICTURES, REFERENCE[:, :5])
     with pytest.raises(ValueError, match="finite"):
         encode(np.full((20, 6), np.inf), REFERENCE)

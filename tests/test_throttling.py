@@ -11,6 +11,7 @@ from reports_fixture import make_run
 
 from harness.devices import nvml
 from harness.measuring import throttling
+from harness.reasons import Reason
 from harness.storage import run_from_dict, run_to_dict
 from harness.types import Run
 from reports.data import report_data
@@ -37,9 +38,7 @@ def test_the_drivers_seconds_come_before_the_readings() -> None:
     assert found["power cap"] == (pytest.approx(0.63), "time")
     assert found["heat"] == (0.0, "time")
     assert found["reliability limit"] == (0.0, "readings")
-    assert throttling.warning({"gpu": GPU}) == (
-        "throttled: the GPU's clocks were held down while the samples were taken (power cap 63% of the time)"
-    )
+    assert throttling.warning({"gpu": GPU}) == Reason("throttled", {"causes": ["power cap 63% of the time"]})
 
 
 @pytest.mark.parametrize(

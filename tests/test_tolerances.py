@@ -38,6 +38,6 @@ def test_what_a_row_is_held_to_is_in_the_frame_and_opens_with_the_row() -> None:
     rows = frames.cases_frame(held)
     done = rows[rows["status"] == "ok"]
     assert {tuple(row) for row in done[list(frames.TOLERANCES)].to_numpy().tolist()} == {(0.99, 0.1, 0.3)}
-    words = "cosine to fp32 &gt;= 0.99, relative error &lt;= 0.1, of one item &lt;= 0.3"
+    words = "cosine to fp32 &gt;= 0.99, relative error &lt;= 0.1, relative error of one item &lt;= 0.3"
     assert words in page.render(report_data([held]))
     assert "Held to" not in page.render(report_data([run]))
