@@ -129,7 +129,7 @@ def test_replay_is_bit_for_bit_and_sees_an_edited_value(
     assert main(["replay", str(run)]) == NOT_COMPARABLE
     told = capsys.readouterr().out
     assert "another decision" in told
-    assert f"decided by version 1 of the rule, and this is version {RULE}" in told
+    assert f"the stored decision is by version 1 of the rule, and this imgbench has version {RULE}" in told
     assert decide(run).comparison.arms == ("as things are", "inject:busy=0.5@*b256*")
 
 

@@ -187,7 +187,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an LFS tokenizer": (lambda f: (f / "tokenizer/tokenizer.json").write_text(LFS), "tokenizer.json: is a Git LFS"),
     "a tensor is missing": (lambda f: without_a_tensor(f / UNET), "unet: its weights files hold .* values, but"),
     "another size": (lambda f: edit(f / "unet/config.json", block_out_channels=[64, 96]), "diffusers cannot load it"),
-    "two variants": (of_two_variants, "unet: there are weights of the variants bf16, fp16 alone"),
+    "two variants": (of_two_variants, "unet: there are only weights of the variants bf16, fp16"),
     "longer prompts": (
         lambda f: edit(f / "tokenizer/tokenizer_config.json", model_max_length=512),
         "model_max_length is",
