@@ -182,7 +182,7 @@ _register("ddpm", "DDPMScheduler", "ancestral sampling with fresh noise in every
 _register(
     "pndm",
     "PNDMScheduler",
-    "PLMS, a fourth-order multistep method (Liu et al. 2022); the first Stable Diffusion's own",
+    "PLMS, a fourth-order multistep method (Liu et al. 2022); the default of Stable Diffusion v1",
     _pseudo_linear_multistep,
     skip_prk_steps=True,
 )

@@ -15,7 +15,7 @@ from baselines.verdict import BENCHMARK_ERROR, FINE, MEANINGS, NOT_COMPARABLE, U
 from benches import failures, suites
 from benches.ab import arms, driver
 from benches.cli import ci
-from benches.cli.arguments import add_device, positive, seconds
+from benches.cli.arguments import add_measuring, seconds
 from benches.cli.ci import write_artifacts
 from benches.cli.decisions import COMPARISON_FILE, row_named
 from benches.cli.printing import print_comparison, say
@@ -49,17 +49,7 @@ def arguments(command: ArgumentParser) -> None:
     command.add_argument(
         "--project", type=Path, metavar="FOLDER", help="git repository of ref= (default: that of the current folder)"
     )
-    command.add_argument(
-        "--out", type=Path, default=Path("runs"), metavar="FOLDER", help="folder for run folders (runs)"
-    )
-    command.add_argument("--only", metavar="AXIS=VALUE,...", help="measure only these cases; a|b allows several values")
-    add_device(command, "default: cuda if there is a GPU, else cpu")
-    command.add_argument(
-        "--threads",
-        type=positive,
-        metavar="N",
-        help="CPU threads (default: one fewer than the cores and the CPU quota allow)",
-    )
+    add_measuring(command, threads="one fewer than")
     command.add_argument(
         "--seed", type=int, metavar="N", help="seed of the random order (default: a new one, which is stored)"
     )

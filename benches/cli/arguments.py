@@ -29,6 +29,21 @@ def add_device(parser: argparse.ArgumentParser, words: str) -> None:
     parser.add_argument("--device", type=device_name, choices=tuple(DEVICES), help=words)
 
 
+def add_measuring(parser: argparse.ArgumentParser, *, threads: str) -> None:
+    """What each command that measures a suite takes. `threads` says how the default compares with the cores."""
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="FOLDER", help="folder for run folders (runs)"
+    )
+    parser.add_argument("--only", metavar="AXIS=VALUE,...", help="measure only these cases; a|b allows several values")
+    add_device(parser, "default: cuda if there is a GPU, else cpu")
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help=f"CPU threads (default: {threads} the cores and the CPU quota allow)",
+    )
+
+
 def add_plugin(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plugin",

@@ -16,7 +16,7 @@ from baselines.verdict import BENCHMARK_ERROR, FINE, NOTHING_MEASURED
 from benches import failures, suites
 from benches.ab.arms import OURS
 from benches.cli import INTERRUPTED
-from benches.cli.arguments import add_device, add_store, positive, store_of
+from benches.cli.arguments import add_measuring, add_store, positive, store_of
 from benches.cli.compare import changed, compare_with_stored
 from benches.cli.printing import print_table, say
 from benches.cli.run_folders import REPORT_FILE, load_run, new_folder, run_folder
@@ -39,17 +39,7 @@ def arguments(command: ArgumentParser) -> None:
     command.add_argument("suite", nargs="?", metavar="SUITE", help="a built-in suite's name, or a YAML file")
     command.add_argument("--resume", type=Path, metavar="RUN", help="finish an interrupted run instead")
     command.add_argument("--retry-failed", action="store_true", help="with --resume: also measure failed rows again")
-    command.add_argument(
-        "--out", type=Path, default=Path("runs"), metavar="FOLDER", help="folder for run folders (runs)"
-    )
-    command.add_argument("--only", metavar="AXIS=VALUE,...", help="measure only these cases; a|b allows several values")
-    add_device(command, "default: cuda if there is a GPU, else cpu")
-    command.add_argument(
-        "--threads",
-        type=positive,
-        metavar="N",
-        help="CPU threads (default: as many as the cores and the CPU quota allow)",
-    )
+    add_measuring(command, threads="as many as")
     command.add_argument(
         "--replicates", type=positive, metavar="N", help="processes per case, instead of the suite's number"
     )

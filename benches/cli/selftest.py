@@ -14,7 +14,7 @@ import reports.formats.terminal
 from baselines.verdict import FINE, Comparison
 from benches import selftest as gate_trials
 from benches.cli.ab import asked_of, measured, suite_of
-from benches.cli.arguments import add_device, count, positive
+from benches.cli.arguments import add_measuring, count, positive
 from benches.cli.decisions import COMPARISON_FILE
 from benches.cli.printing import say
 from benches.cli.run_folders import new_folder
@@ -52,17 +52,7 @@ def arguments(command: ArgumentParser) -> None:
     )
     command.add_argument("--rows", type=positive, default=1, metavar="N", help="slowed-down rows in each run (1)")
     command.add_argument("--budget", default="5m", metavar="TIME", help="time limit of each run (5m)")
-    command.add_argument(
-        "--out", type=Path, default=Path("runs"), metavar="FOLDER", help="folder for run folders (runs)"
-    )
-    command.add_argument("--only", metavar="AXIS=VALUE,...", help="measure only these cases; a|b allows several values")
-    add_device(command, "default: cuda if there is a GPU, else cpu")
-    command.add_argument(
-        "--threads",
-        type=positive,
-        metavar="N",
-        help="CPU threads (default: one fewer than the cores and the CPU quota allow)",
-    )
+    add_measuring(command, threads="one fewer than")
 
 
 def run(options: Namespace) -> int:
