@@ -166,7 +166,7 @@ FIRST, SECOND = Case(model="m", batch_size=1), Case(model="m", batch_size=2)
 )
 def test_the_row_in_which_a_process_ended_has_failed(reply: Reply, failed: list[Case]) -> None:
     rows = [row_of(case, case) for case in (FIRST, SECOND)]
-    found = pairs(seed=1)._measurements("base", rows, reply, {}, victim=False)
+    found = pairs(seed=1)._measurements("base", rows, reply, {}, only_waited=False)
     assert list(found) == [row_of(case, case).id for case in failed]
 
 

@@ -330,7 +330,7 @@ def test_a_host_replies_by_this_protocol(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_driver_of_protocol_1_is_refused_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """It gives no number. A newer driver is not refused, because it may speak this protocol, too."""
-    monkeypatch.setattr(arm_host, "die_with", lambda _fd: None)
+    monkeypatch.setattr(arm_host, "kill_when_closed", lambda _fd: None)
     monkeypatch.setattr(arm_host, "serve", lambda _connection: None)
     monkeypatch.setattr(arm_host, "Connection", lambda _fd: None)
     monkeypatch.setattr(sys, "argv", ["arm_host", "3", "4"])

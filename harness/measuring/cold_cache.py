@@ -2,8 +2,8 @@
 
 Before each iteration, outside the timed span, a buffer of twice the last-level cache is read and written: on a GPU of
 twice its L2, on a CPU of twice the last-level caches of all CPUs that the process may use. Weights and inputs then come
-from memory, as they do where other work runs in between. Without the flush they may still be in the cache, and a
-network that fits there is timed faster than it runs in a service. One iteration is then one sample
+from memory, as they do in a service where other work runs in between. Without the flush they may still be in the cache,
+and a network that fits there appears faster than it is in a service. One iteration is then one sample
 (`harness.timing.Timer.cold_seconds` says how it is timed). The stage table is measured in the same way; memory, energy
 and quality are not.
 
@@ -24,7 +24,7 @@ from harness.types import Protocol, Unavailable
 if TYPE_CHECKING:
     from harness.measuring.trial import Trial
 
-TIMES: Final = 2  # times the size of the cache: lines are not evicted in the order in which they came
+TIMES: Final = 2  # times the size of the cache, because lines are not evicted in the order in which they were loaded
 
 
 class Flush:
@@ -37,7 +37,7 @@ class Flush:
         self._buffer = torch.zeros(size // 4, dtype=torch.int32, device=device)
 
     def __call__(self) -> None:
-        self._buffer.add_(1)  # a plain fill may write around the caches
+        self._buffer.add_(1)  # a plain fill may bypass the caches
 
 
 def unavailable(protocol: Protocol, device: str) -> Reason | None:

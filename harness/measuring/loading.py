@@ -17,8 +17,8 @@ from harness.types import Case, Workload
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """`workload` has its own modules and batch. `weights_hash` covers the values that were loaded and is part of the
-    work identity; `weights_source` is the model's own name for them (a hub commit, a folder's hash)."""
+    """`workload` has its own modules and batch. `weights_hash` covers the values that were loaded, and is part of the
+    work identity. `weights_source` is the model's own name for them (a hub commit, a folder's hash)."""
 
     workload: Workload
     weights_hash: str

@@ -1,4 +1,4 @@
-"""Whether an error says that memory ran out: each library says it in its own words, and few in a type of its own."""
+"""Recognises errors that mean that memory ran out. Each library words them differently, and few have their own type."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEXTS: Final = (
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
     "allocation_failed",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
-    "memory allocation failed",  # TensorRT, as the next five
+    "memory allocation failed",  # TensorRT, like the next five
     "there may not be enough free memory",
     "insufficient memory",
     "memory is insufficient",
@@ -24,9 +24,9 @@ TEXTS: Final = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the host or on a device."""
+    """Whether an error means that memory ran out, on the host or on a device."""
     import torch
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return any(text in str(error).lower() for text in TEXTS)  # ONNX Runtime's are no RuntimeError
+    return any(text in str(error).lower() for text in TEXTS)  # ONNX Runtime's errors are not of type RuntimeError

@@ -1,13 +1,15 @@
-"""Protocol 2 of `imgbench ab`: what the driver and the host of an arm say to each other, as JSON of builtin types.
+"""Protocol 2 of `imgbench ab`: the messages between the driver and the host of an arm, as JSON of builtin types.
 
     driver to host   {"number": 7, "command": "measure", "argument": {"jobs": [...], ...}}
     host to driver   {"protocol": 2, "number": 7, "status": "ok", "measured": {"measurements": [...], ...}}
 
 The two may be different versions of imgbench: `--base ref=COMMIT` measures a commit of imgbench by its own code. Every
 version reads the first request, a pickled tuple of builtin types (number, "start", (plugins, logs, preload, paths,
-last_paths)), and the form of its reply says which protocol the host speaks (`harness.paired.hosts`). A measurement
-travels as its stored record. A record that gains, loses or redefines a field is a new protocol; so is another message
-of the turns (`harness.measuring.turns`) and another key of the shared references (`harness.measuring.reference`).
+last_paths)). The form of the reply says which protocol the host speaks (`harness.paired.hosts`). A measurement is sent
+as its stored record.
+
+A change of the fields of a record needs a new protocol number. So does a change of the messages of the turns
+(`harness.measuring.turns`), or of the key of the shared references (`harness.measuring.reference`).
 """
 
 from __future__ import annotations

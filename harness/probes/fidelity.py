@@ -122,9 +122,9 @@ def fidelity(trial: Trial) -> Findings:
         missing = dict.fromkeys((*names, AGREEMENT.name), Reason("reference_itself"))
     if reference.is_reference(trial.case) or trial.replicate > 0:
         samples = {}
-    told = reference.told(trial, "timed batch")
+    warnings = reference.device_warnings(trial, "timed batch")
     facts = {**asdict(allowed), **_against_the_first(trial, own)}
-    return Findings(samples=samples, missing=missing, facts=facts, warnings=told, invalid=invalid)
+    return Findings(samples=samples, missing=missing, facts=facts, warnings=warnings, invalid=invalid)
 
 
 def _against_the_first(trial: Trial, own: torch.Tensor) -> dict[str, float]:
