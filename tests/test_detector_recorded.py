@@ -12,7 +12,7 @@ import numpy as np
 import paired_fixture as fixture
 import pytest
 
-from baselines.detector.drawn import LATENCY, stretches
+from baselines.detector.drawn import LATENCY, segments
 from baselines.detector.noise import NoiseModel, recorded
 from baselines.detector.recorded import Recording, RecordingRefused, from_run, joined, load, save
 from harness.paired import paired_run
@@ -85,7 +85,7 @@ def test_resampling_keeps_pairs_rows_and_neighbours_together(recording: Recordin
 
 def test_every_pair_is_resampled_equally_often() -> None:
     generator = np.random.default_rng(0)
-    drawn = np.concatenate([stretches(generator, range(20), 40, 8) for _ in range(500)])
+    drawn = np.concatenate([segments(generator, range(20), 40, 8) for _ in range(500)])
     assert np.bincount(drawn, minlength=20) / len(drawn) == pytest.approx(1 / 20, rel=0.1)
 
 
