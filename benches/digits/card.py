@@ -1,4 +1,4 @@
-"""The model card: how the stored weights were made, and the quality measured from them. Written by the train script.
+"""The model card: how the stored weights were made, and their measured quality. `benches.digits.train` writes it.
 
 python -m benches.digits.train
 """
@@ -49,11 +49,12 @@ def write(
     folder: Path,
     share: float,
     seed: int,
-    pictures: int = quality.COUNT,
+    images: int = quality.COUNT,
     steps: Sequence[int] = evaluate.STEPS,
 ) -> Path:
-    """Measure the models in `folder`, print the table, and write and return README.md there."""
-    table = evaluate.table(folder, steps, pictures=pictures)
+    """Measure the models in `folder`, print the table, write README.md there, and return its path. `share` is the share
+    of the steps that were trained, and `images` is the number of images per row."""
+    table = evaluate.table(folder, steps, images=images)
     held_out = data.load("held_out")
     right = quality.recognised(held_out.images, held_out.labels)
     print(table, flush=True)
@@ -63,8 +64,8 @@ def write(
         train=data.TRAIN_COUNT,
         held_out=data.HELD_OUT_COUNT,
         data_hash=data.content_hash(),
-        count=pictures,
-        each=pictures // 10,
+        count=images,
+        each=images // 10,
         floor=quality.COUNT,
         recognised=sum(right) / len(right),
         table=table,
