@@ -5,9 +5,9 @@
     load(path).draw(generator, pairs=64).shifts[("digits_vit-...", "latency_s")]
 
 A file is one gzipped JSON document with metadata, rows, and processes in order of time (key "blocks"). Samples are
-seconds. They are rounded to 5 significant digits to keep the file small, which changes a value by at most 5e-5, far
-less than the noise. The document has a sha256 of its content, which is checked on reading. With one version of zlib,
-the same recording gives the same bytes.
+seconds. They are rounded to 5 significant digits to keep the file small, which changes it by at most 5e-5 of its value,
+far less than the noise. The document has a sha256 of its content, which is checked on reading. With one version of
+zlib, the same recording gives the same bytes.
 
 Format history: schema 1 (0.2.0) is the only one.
 """

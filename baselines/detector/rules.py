@@ -110,8 +110,8 @@ def pyperf_critical(degrees: int) -> float:
 
 
 def criterion(base: Sequence[Array], head: Sequence[Array]) -> Call:
-    """criterion.rs: a bootstrapped t-test of the means has p < 0.05, and the 95 % interval of the change is beyond ±1
-    %.
+    """criterion.rs: a bootstrapped t-test of the means has p < 0.05, and the 95 % interval of the change lies above 1 %
+    or below -1 %.
 
     Source: src/analysis/compare.rs, src/stats/mod.rs `p_value`, src/report.rs `compare_to_threshold`, defaults in
     src/lib.rs (significance_level 0.05, noise_threshold 0.01, confidence_level 0.95).

@@ -36,6 +36,7 @@ from baselines.verdict import CONTENDED_SHARE
 
 # Version 2: all pairs together may raise an alarm, and the outermost quarter of the turns is trimmed.
 # Version 3: the run waits for a secondary metric or a control only while its fresh pairs make a shift likely.
+# Version 4: memory and size on disk that differ are measured in three processes per arm. Times are decided as before.
 RULE: Final = 4
 SCREEN_SHARE: Final = 0.4
 GIVE_UP_AFTER: Final = 1 / 3  # of the budget: if most pairs were contended by then, the run ends

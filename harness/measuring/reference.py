@@ -98,8 +98,8 @@ def output(trial: Trial, what: What, own: Callable[[], torch.Tensor]) -> torch.T
 def _store(path: Path, origin: Origin, found: torch.Tensor | None = None) -> None:
     """Stores a reference, or, without `found`, only the reason why there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The array is written last, because readers check for the array. Older versions, which do not know all fields,
-    # read the JSON file too.
+    # The array is written last, because readers check for the array. Fields without a value are left out of the JSON
+    # file, because older versions, which do not know all fields, read it too.
     document = {name: value for name, value in asdict(origin).items() if value is not None}
     write_atomically(path.with_suffix(".json"), json.dumps(document))
     if found is not None:
