@@ -28,6 +28,8 @@ from harness.types import Case, Measurement, Run
 ROOT = Path(harness.__file__).parents[1]
 REFERENCE = Path(baselines.__file__).parent / "reference" / "digits.json"
 OF_HARNESS = sorted(k for k, sentence in reasons.SENTENCES.items() if sentence.__module__ == "harness.wording")
+# Functions of the code that make a reason of a kind and keywords, each with the key that it adds.
+MAKERS = {"_error": "at", "_refusal": "unmeasured"}
 BUSY = {"elapsed_s": 1.0, "own_cpu_s": 1.0, "other_cpu_s": 0.6}
 STATES: tuple[dict[str, Any], ...] = (
     BUSY,
@@ -184,14 +186,15 @@ def test_rows_that_differ_say_so_by_kind() -> None:
 
 
 def _sources() -> Iterator[ast.Module]:
-    for room in ("harness", "benches/gpu_check"):
+    for room in ("harness", "benches"):
         for path in sorted((ROOT / room).rglob("*.py")):
             if path.name != "wording.py":
                 yield ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _given() -> Iterator[tuple[str, ast.expr | None, ast.AST]]:
-    """(kind, data, the function around it) of every `Reason("kind", data)` in the code."""
+    """(kind, data, the function around it) of every `Reason("kind", data)` in the code, and of every call of a function
+    that makes a reason of its arguments (MAKERS)."""
     for module in _sources():
         for function in ast.walk(module):
             if not isinstance(function, ast.FunctionDef | ast.Module):
@@ -201,6 +204,12 @@ def _given() -> Iterator[tuple[str, ast.expr | None, ast.AST]]:
                     kind = node.args[0]
                     if isinstance(kind, ast.Constant):
                         yield kind.value, node.args[1] if len(node.args) > 1 else None, function
+                elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MAKERS:
+                    given = [MAKERS[node.func.id], *(keyword.arg for keyword in node.keywords)]
+                    kind = node.args[0]
+                    assert isinstance(kind, ast.Constant)
+                    data = {ast.Constant(key): ast.Constant(None) for key in given}
+                    yield kind.value, ast.Dict(keys=list(data), values=list(data.values())), function
 
 
 def _keys(data: ast.expr | None, function: ast.AST) -> tuple[set[str], bool]:

@@ -91,7 +91,7 @@ def measure(asked: Asked, folder: Path, say: Say, deciding: Callable[[PairedRun]
         try:
             header = _header(asked, folder, hosts)
             if asked.device is None and (told := unmeasured.at_the_start(header.environment)):
-                say(told)
+                say(str(told))
             pairs = Pairs(
                 run=header,
                 folder=folder,

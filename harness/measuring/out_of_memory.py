@@ -1,8 +1,14 @@
-"""Whether an error says that memory ran out: each library says it in its own words, and few in a type of its own."""
+"""Whether an error says that memory ran out: each library says it in its own words, and few in a type of its own.
+
+This is the only place that reads it in the texts of other libraries. An error of imgbench itself states its reason as a
+value, so its text is not searched.
+"""
 
 from __future__ import annotations
 
 from typing import Final
+
+from harness.reasons import ReasonedError
 
 TEXTS: Final = (
     "can't allocate memory",
@@ -29,4 +35,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
+    if isinstance(error, ReasonedError):
+        return False
     return any(text in str(error).lower() for text in TEXTS)  # ONNX Runtime's are no RuntimeError

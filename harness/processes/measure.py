@@ -235,7 +235,7 @@ def _first_call(
 def timer_of(device: Device) -> Timer:
     """A timer by the host's clock, with the device's own beside it where it has one."""
     watch = device.stopwatch()
-    return Timer(device.synchronize, device_clock=None if isinstance(watch, str) else watch)
+    return Timer(device.synchronize, device_clock=None if isinstance(watch, Reason | str) else watch)
 
 
 def _without_unused_modules(workload: Workload, build: Build) -> Workload:
