@@ -23,8 +23,12 @@ from harness.paired.paired_run import CONTROL_GROUP, COPY, PairedProcess, Paired
 from harness.reasons import Reason
 from harness.types import Measurement
 
-SENTINEL: Final = "sentinel"
 CONTROL_SENSITIVITY: Final = Sensitivity(guarantee=0.025, floor=0.01)
+
+
+def workload_row(name: str) -> str:
+    """The row of a control workload, which is decided like a row of the suite."""
+    return f"control workload {name}"
 
 
 class PairedDecider:
@@ -52,7 +56,7 @@ class PairedDecider:
         base, head = (first, second) if first.arm == "base" else (second, first)
         rows = [row for row in self._known if row in base.measurements or row in head.measurements]
         if base.group != CONTROL_GROUP:
-            self._sentinels(base, head)
+            self._control_workloads(base, head)
         for row in rows:
             asked = COPY if base.group == CONTROL_GROUP else row
             self._row(asked, base.measurements.get(row), head.measurements.get(row), base_first=base.slot == 0)
@@ -92,12 +96,12 @@ class PairedDecider:
         self.broken.setdefault(row, (arm, status))
         self.decision.abandon(row)
 
-    def _sentinels(self, base: PairedProcess, head: PairedProcess) -> None:
-        """Adds the control workload ("sentinel") of both processes, which is decided like a row."""
-        quiet = base.sentinel_contended is None and head.sentinel_contended is None
-        for name in sorted(base.sentinel.keys() & head.sentinel.keys()):
-            shift = mean_shift(base.sentinel[name], head.sentinel[name])
-            self.decision.record(f"{SENTINEL} {name}", {name: shift}, kept=quiet)
+    def _control_workloads(self, base: PairedProcess, head: PairedProcess) -> None:
+        """Adds the control workload of both processes, which is decided like a row."""
+        quiet = base.control_workload_contended is None and head.control_workload_contended is None
+        for name in sorted(base.control_workload.keys() & head.control_workload.keys()):
+            shift = mean_shift(base.control_workload[name], head.control_workload[name])
+            self.decision.record(workload_row(name), {name: shift}, kept=quiet)
 
     def left_out(self, row: str) -> dict[str, int]:
         """The number of pairs of a row that were left out, by the text of the reason."""
@@ -170,8 +174,8 @@ def _questions(run: PairedRun) -> list[Question]:
                     control=control,
                 )
             )
-    sentinels: Mapping[str, Sensitivity] = dict.fromkeys(run.sentinels, CONTROL_SENSITIVITY)
+    workloads: Mapping[str, Sensitivity] = dict.fromkeys(run.control_workloads, CONTROL_SENSITIVITY)
     return found + [
-        Question(key=Key(row=f"{SENTINEL} {n}", metric=n), sensitivity=s, primary=False, control=True)
-        for n, s in sentinels.items()
+        Question(key=Key(row=workload_row(n), metric=n), sensitivity=s, primary=False, control=True)
+        for n, s in workloads.items()
     ]

@@ -185,7 +185,7 @@ def _header(asked: Asked, folder: Path, hosts: ArmHosts) -> PairedRun:
         protocol=replace(asked.suite.protocol, quality=False, stages=False, target_interval=None),
         metrics=metrics | {asked.metric.name: asked.metric for asked in PAIRED_METRICS},
         rows=rows,
-        sentinels=control_workload.NAMES,
+        control_workloads=control_workload.NAMES,
         shared_server=hosts.base is hosts.head,
         rule=RULE,
     )

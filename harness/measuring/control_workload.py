@@ -2,7 +2,7 @@
 
 It is a fixed matrix product, which loads the cores, and a fixed copy, which loads the memory. The copy is larger than
 the caches of one core of a CPU, and twice as large as the L2 cache of a GPU, which may hold tens of megabytes. Where
-two arms take turns, they also take turns with it. It is not yet tested on a GPU. Its stored key is "sentinel".
+two arms take turns, they also take turns with it. It is not yet tested on a GPU.
 """
 
 from __future__ import annotations

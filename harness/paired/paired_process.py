@@ -26,13 +26,14 @@ CONTROL_WORKLOAD_ROW: Final = -1
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessJob:
-    """The rows of one process in the order in which they are measured. `sentinel` requests the control workload.
+    """The rows of one process in the order in which they are measured. `control_workload` requests the control
+    workload.
     `referee` is the address at which the process asks for its turns, and `arm` the name that it gives there; without a
     referee it takes no turns. `cpus` are the CPUs that it may run on (empty: all of them). `packages` are those of
     the project under test: each measurement says which of them its work used."""
 
     jobs: tuple[Job, ...]
-    sentinel: bool = True
+    control_workload: bool = True
     referee: str | None = None
     arm: str = ""
     cpus: tuple[int, ...] = ()
@@ -46,7 +47,7 @@ class ProcessResult:
 
     measurements: tuple[Measurement, ...] = ()
     metrics: tuple[Metric, ...] = ()
-    sentinel: dict[str, list[float]] = field(default_factory=dict)
+    control_workload: dict[str, list[float]] = field(default_factory=dict)
 
 
 def measure_rows(asked: ProcessJob, report: Callable[[str], None]) -> ProcessResult:
@@ -63,7 +64,7 @@ def measure_rows(asked: ProcessJob, report: Callable[[str], None]) -> ProcessRes
     turns = Turns(asked.referee, asked.arm) if asked.referee else None
     if turns is not None:
         turns.begin_row(CONTROL_WORKLOAD_ROW)
-    found = control_workload.measure(Timer(device.synchronize), device, turns) if asked.sentinel else {}
+    found = control_workload.measure(Timer(device.synchronize), device, turns) if asked.control_workload else {}
     measurements: list[Measurement] = []
     metrics: dict[str, Metric] = {}
     for number, each in enumerate(asked.jobs):
@@ -87,4 +88,4 @@ def measure_rows(asked: ProcessJob, report: Callable[[str], None]) -> ProcessRes
         measurements.append(replace(timed, state=state, facts=facts))
     if turns is not None:
         turns.close()
-    return ProcessResult(measurements=tuple(measurements), metrics=tuple(metrics.values()), sentinel=found)
+    return ProcessResult(measurements=tuple(measurements), metrics=tuple(metrics.values()), control_workload=found)

@@ -19,6 +19,7 @@ from harness import reasons, schema_1, storage, strict_json
 from harness.files import append_line
 from harness.measuring.turns import Interleaving
 from harness.reasons import Reason
+from harness.records import renamed
 from harness.storage import UnreadableRun, record
 from harness.stored_types import Environment, check
 from harness.types import Case, Measurement, Metric, Protocol
@@ -55,7 +56,7 @@ class PairedProcess:
     """One process of a pair. `measurements` are by row id, and `elapsed_s` is the time of the run at its end.
 
     The two processes of a pair take turns; `slot` 0 has the first turn. `server` is the number of the arm's fork
-    server, which is renewed several times in a run. `sentinel` has the seconds of the control workload.
+    server, which is renewed several times in a run. `control_workload` has the seconds of the control workload.
     """
 
     pair: int
@@ -67,8 +68,8 @@ class PairedProcess:
     started: str
     elapsed_s: float
     measurements: dict[str, Measurement]
-    sentinel: dict[str, list[float]] = field(default_factory=dict)
-    sentinel_contended: Reason | None = None
+    control_workload: dict[str, list[float]] = field(default_factory=dict)
+    control_workload_contended: Reason | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ class PairedRun:
     metrics: dict[str, Metric]
     rows: tuple[PairedRow, ...]
     control: str | None = None
-    sentinels: tuple[str, ...] = ()
+    control_workloads: tuple[str, ...] = ()
     shared_server: bool = True
     finished: str | None = None
     ended: str | None = None
@@ -126,8 +127,9 @@ def write_header(folder: Path, run: PairedRun) -> None:
 
 def append_process(folder: Path, block: PairedProcess) -> None:
     measured = {row: storage.measurement_to_dict(m) for row, m in block.measurements.items()}
-    contended = block.sentinel_contended and block.sentinel_contended.to_json()
-    append_line(folder / PROCESSES_FILE, {**_shallow(block), "measurements": measured, "sentinel_contended": contended})
+    contended = block.control_workload_contended and block.control_workload_contended.to_json()
+    found = {**_shallow(block), "measurements": measured, "control_workload_contended": contended}
+    append_line(folder / PROCESSES_FILE, found)
 
 
 def append_preflight(folder: Path, row: str, side: ArmName, measurement: Measurement) -> None:
@@ -152,7 +154,8 @@ def load(folder: Path) -> PairedRun:
         document["protocol"] = record(Protocol, document["protocol"])
         document["metrics"] = storage.metrics_from_dict(document["metrics"])
         document["rows"] = tuple(_row(entry, f"rows[{i}]") for i, entry in enumerate(document["rows"]))
-        for name in ("arms", "loaded", "proof", "sentinels", "notes"):
+        document = renamed(document)
+        for name in ("arms", "loaded", "proof", "control_workloads", "notes"):
             document[name] = tuple(document.get(name, ()))
         run = record(PairedRun, document, "paired run")
         check(run.environment, Environment, "environment")
@@ -170,10 +173,11 @@ def processes(folder: Path) -> Iterator[PairedProcess]:
         try:
             check(entry, Mapping[str, Any], "block")
             measured = {row: storage.measurement_from_dict(m) for row, m in entry["measurements"].items()}
-            contended = entry.get("sentinel_contended")
+            stored = renamed(entry)
+            contended = stored.get("control_workload_contended")
             if contended is not None:
                 contended = reasons.from_json(schema_1.contention(contended))
-            block = record(PairedProcess, {**entry, "measurements": measured, "sentinel_contended": contended})
+            block = record(PairedProcess, {**stored, "measurements": measured, "control_workload_contended": contended})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnreadableRun(f"{where}: {_problem(error)}; another version may have written it") from None
         yield block

@@ -222,8 +222,8 @@ class Pairs:
                     started=started,
                     elapsed_s=self.elapsed_s,
                     measurements=self._measurements(arm, rows, reply, states, victim=victim),
-                    sentinel=reply.value.sentinel if reply.value else {},
-                    sentinel_contended=self._contended_at_first(states),
+                    control_workload=reply.value.control_workload if reply.value else {},
+                    control_workload_contended=self._contended_at_first(states),
                 )
             )
             if reply.status == "timeout":
@@ -243,7 +243,7 @@ class Pairs:
         packages, address = self.packages(arm), self.referee.address
         process = ProcessJob(
             jobs=tuple(jobs),
-            sentinel=group != CONTROL_GROUP,  # the A/A control's pair needs none
+            control_workload=group != CONTROL_GROUP,  # the A/A control's pair needs none
             referee=address,
             arm=arm,
             cpus=cpus,
