@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.reasons import Reason
 from harness.registry import SCHEDULERS
 from harness.types import Unavailable
 
@@ -96,10 +97,8 @@ def build(name: str, config: Mapping[str, Any]) -> Any:
     own_settings = _parameters(scheduler_class)
     for setting, only in ONLY_VALUE.items():
         if setting not in own_settings and schedule.get(setting, only) != only:
-            raise Unavailable(
-                f"scheduler {name!r} ({entry.diffusers_class}) has no setting {setting!r}, and scheduler_config.json "
-                f"of these weights needs {schedule[setting]!r}; choose another scheduler"
-            )
+            lacking = {"scheduler": name, "class_name": entry.diffusers_class, "setting": setting}
+            raise Unavailable(Reason("scheduler_without_setting", {**lacking, "needed": schedule[setting]}))
     if "clip_sample" in own_settings:
         schedule.setdefault("clip_sample", False)  # every pipeline here denoises latents, which have no bounds
     unknown = settings_without_effect(name, config)
@@ -126,8 +125,7 @@ def _schedule(config: Mapping[str, Any]) -> dict[str, Any]:
     own_class = getattr(diffusers, str(config.get("_class_name")), None)
     if own_class is not None and "beta_schedule" not in _parameters(own_class):
         raise Unavailable(
-            f"these weights were trained for {own_class.__name__}, whose noise schedule has no betas; the "
-            f"schedulers of imgbench ({', '.join(SCHEDULERS)}) cannot use it"
+            Reason("schedule_without_betas", {"trained_for": own_class.__name__, "known": list(SCHEDULERS)})
         )
     defaulted = config.get("_use_default_values", ())
     unstated = {} if own_class is None else _parameters(own_class)

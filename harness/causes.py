@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from harness.reasons import Reason
+from harness.reasons import Reason, ReasonedError
 
 
 class Cause(StrEnum):
@@ -86,7 +86,8 @@ _OF_ERRNO: Final[dict[int, Cause]] = {
     errno.EHOSTUNREACH: Cause.NO_NETWORK,
     errno.ETIMEDOUT: Cause.NO_NETWORK,
 }
-# C++ and Rust libraries report the system's error text without its errno. Only unambiguous texts are listed.
+# C++ and Rust libraries report the system's error text without its errno. Only here is a cause read in a text, and only
+# unambiguous texts are listed.
 _SYSTEM_TEXTS: Final[dict[str, Cause]] = {
     os.strerror(number): _OF_ERRNO[number]
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
@@ -113,8 +114,11 @@ def of_reason(reason: Reason | None) -> Cause | None:
 
 def of_error(error: BaseException) -> Cause | None:
     """The environment's cause of an error or of one that led to it, by errno; None if there is none. An error without
-    an errno is searched for the system's error text."""
+    an errno is searched for the system's error text; an error of imgbench itself is not, because it states its
+    reason as a value."""
     for each in _chain(error):
+        if isinstance(each, ReasonedError):
+            continue
         if isinstance(each, OSError) and each.errno is not None:
             if each.errno in _OF_ERRNO:
                 return _OF_ERRNO[each.errno]

@@ -61,6 +61,18 @@ class Reason:
         return {"kind": self.kind, "data": {name: _plain(value) for name, value in self.data.items()}}
 
 
+class ReasonedError(Exception):
+    """An error that holds its reason as a value; `str()` is the sentence. A plugin may give text."""
+
+    def __init__(self, reason: Reason | str) -> None:
+        super().__init__(str(reason))
+        self.reason = of(reason)
+
+    def __reduce__(self) -> tuple[type[ReasonedError], tuple[Reason]]:
+        """An error that another process raised keeps its reason."""
+        return type(self), (self.reason,)
+
+
 def stated(text: str, kind: str = STATED) -> Reason:
     """The reason of which only the text is known: an exception's, a plugin's, an older version's."""
     return Reason(kind, {STATED: text})

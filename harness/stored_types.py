@@ -164,8 +164,8 @@ class State(Pass, total=False):
     cpus: list[int]
     latency_pass: Pass
     energy_pass: Pass
-    sentinel: dict[str, list[float]]
-    sentinel_contended: Reason | None
+    control_workload: dict[str, list[float]]
+    control_workload_contended: Reason | None
 
 
 def check(value: Any, kind: Any, where: str) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness import causes, labels, reasons
 from harness.causes import Cause
-from harness.reasons import Reason
+from harness.reasons import Reason, ReasonedError
 from harness.stored_types import Environment, Facts, State
 
 if TYPE_CHECKING:
@@ -39,13 +39,14 @@ Samples = dict[str, list[float]]
 Forward = Callable[..., "torch.Tensor"]
 
 
-class Unavailable(ValueError):
+class Unavailable(ReasonedError, ValueError):
     """A combination that a model or a backend cannot do: its row is `skipped`, with this as the reason (a `Reason`, or
     text)."""
 
-    def __init__(self, reason: Reason | str) -> None:
-        super().__init__(str(reason))
-        self.reason = reasons.of(reason)
+
+class RequestError(ReasonedError, ValueError):
+    """A case requests what its weights cannot give, such as another image size: its row is `failed`, with this as the
+    reason (a `Reason`, or text)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,10 +123,10 @@ def test_the_stored_data_are_the_harness_samples_to_the_last_bit(session: Sessio
 
 def test_a_contended_control_workload_has_its_sentence_in_the_machine_state() -> None:
     case = Case(model="m")
-    state: State = {"elapsed_s": 1.0, "sentinel_contended": Reason("contended_cpu", {"used": 0.5})}
+    state: State = {"elapsed_s": 1.0, "control_workload_contended": Reason("contended_cpu", {"used": 0.5})}
     found = benchmark_json._process(Measurement(case=case, replicate=0, status="ok", state=state))
     told = "contended: other processes used 50% of a core during the measurement"
-    assert json.loads(json.dumps(found))["machine_state"] == {"elapsed_s": 1.0, "sentinel_contended": told}
+    assert json.loads(json.dumps(found))["machine_state"] == {"elapsed_s": 1.0, "control_workload_contended": told}
 
 
 def test_the_run_has_its_control_and_knows_its_code_like_any_other(session: Session) -> None:

@@ -230,7 +230,7 @@ def test_an_edited_session_decides_nothing(tmp_path: Path) -> None:
     assert exit_code(found) == 12
 
 
-def test_times_of_a_contaminated_session_do_not_count(tmp_path: Path) -> None:
+def test_times_of_a_contended_session_do_not_count(tmp_path: Path) -> None:
     """Forced into the store, it says what is exact and never what is slow: half speed there is no permission here."""
     slow = busy(good("slow", 2.0))
     with pytest.raises(store.BaselineRefused, match="contended"):

@@ -60,7 +60,7 @@ def test_a_process_that_met_a_busy_machine_is_measured_again_and_both_attempts_a
     run = run_suite(" - {model: planted_ok, batch_size: [1, 2]}\n", retrying)
     assert [c.side for c in run.controls] in (["a", "b"], ["b", "a"])
     assert len(run.measurements) == 2
-    assert all(set(m.state["sentinel"]) == {"gemm", "copy"} for m in run.measurements)
+    assert all(set(m.state["control_workload"]) == {"gemm", "copy"} for m in run.measurements)
     folder = Path(str(run.folder))
     busy = [
         replace(m, warnings=("contended: other processes used 60 % of a core meanwhile",)) for m in run.measurements

@@ -183,8 +183,8 @@ def load(path: Path) -> Recording:
     """Reads a file that `save` wrote. Raises RecordingRefused if it is not one, or if it was edited."""
     try:
         document = json.loads(gzip.decompress(path.read_bytes()))
-        if document.pop("schema", None) != SCHEMA:
-            raise RecordingRefused(f"{path}: not a recording of schema {SCHEMA}, which this version reads")
+        if (schema := document.pop("schema", None)) != SCHEMA:
+            raise RecordingRefused(f"{path}: schema {schema!r}; this version reads {SCHEMA}")
         if document.pop("sha256", None) != _digest({"schema": SCHEMA, **document}):
             raise RecordingRefused(f"{path}: edited or truncated (its hash does not match)")
         return Recording(

@@ -23,8 +23,12 @@ from harness.paired.paired_run import CONTROL_GROUP, COPY, PairedProcess, Paired
 from harness.reasons import Reason
 from harness.types import Measurement
 
-CONTROL_WORKLOAD: Final = "sentinel"  # the name in stored runs and in the keys of questions
 CONTROL_SENSITIVITY: Final = Sensitivity(guarantee=0.025, floor=0.01)
+
+
+def workload_row(name: str) -> str:
+    """The row of a control workload, which is decided like a row of the suite."""
+    return f"control workload {name}"
 
 
 class PairedDecider:
@@ -52,7 +56,7 @@ class PairedDecider:
         base, head = (first, second) if first.arm == "base" else (second, first)
         rows = [row for row in self._known if row in base.measurements or row in head.measurements]
         if base.group != CONTROL_GROUP:
-            self._control_workload(base, head)
+            self._control_workloads(base, head)
         for row in rows:
             decided_row = COPY if base.group == CONTROL_GROUP else row
             self._row(decided_row, base.measurements.get(row), head.measurements.get(row), base_first=base.slot == 0)
@@ -92,12 +96,12 @@ class PairedDecider:
         self.broken.setdefault(row, (arm, status))
         self.decision.abandon(row)
 
-    def _control_workload(self, base: PairedProcess, head: PairedProcess) -> None:
+    def _control_workloads(self, base: PairedProcess, head: PairedProcess) -> None:
         """Adds the control workload of both processes, which is decided like a row."""
-        uncontended = base.sentinel_contended is None and head.sentinel_contended is None
-        for name in sorted(base.sentinel.keys() & head.sentinel.keys()):
-            shift = mean_shift(base.sentinel[name], head.sentinel[name])
-            self.decision.record(f"{CONTROL_WORKLOAD} {name}", {name: shift}, kept=uncontended)
+        uncontended = base.control_workload_contended is None and head.control_workload_contended is None
+        for name in sorted(base.control_workload.keys() & head.control_workload.keys()):
+            shift = mean_shift(base.control_workload[name], head.control_workload[name])
+            self.decision.record(workload_row(name), {name: shift}, kept=uncontended)
 
     def left_out(self, row: str) -> dict[str, int]:
         """The number of pairs of a row that were left out, by the text of the reason."""
@@ -172,10 +176,10 @@ def _questions(run: PairedRun) -> list[Question]:
             )
     return found + [
         Question(
-            key=Key(row=f"{CONTROL_WORKLOAD} {name}", metric=name),
+            key=Key(row=workload_row(name), metric=name),
             sensitivity=CONTROL_SENSITIVITY,
             primary=False,
             control=True,
         )
-        for name in dict.fromkeys(run.sentinels)
+        for name in dict.fromkeys(run.control_workloads)
     ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from baselines.paired.decider import CONTROL_WORKLOAD, PairedDecider
+from baselines.paired.decider import PairedDecider
 from baselines.paired.metrics import PAIRED_METRICS, PairedMetric
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.robust import hodges_lehmann
@@ -108,7 +108,7 @@ def notes(decider: PairedDecider, ended: Reason) -> list[Reason]:
     if (mean := decider.mean_shift()) is not None:
         found.append(because(ReasonKind.MEAN_SHIFT, **_estimated(mean)))
     for question in decider.decision.questions.values():
-        if question.control and (question.key.row.startswith(CONTROL_WORKLOAD) or question.key.metric == "latency_s"):
+        if question.control and (question.key.row != COPY or question.key.metric == "latency_s"):
             found.append(_control(question))
     return found
 

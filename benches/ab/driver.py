@@ -90,8 +90,8 @@ def measure(asked: Asked, folder: Path, say: Say, deciding: Callable[[PairedRun]
         hosts = _start_hosts(asked, folder, Path(scratch))
         try:
             header = _header(asked, folder, hosts)
-            if asked.device is None and (message := unmeasured.at_the_start(header.environment)):
-                say(message)
+            if asked.device is None and (reason := unmeasured.at_the_start(header.environment)):
+                say(str(reason))
             pairs = Pairs(
                 run=header,
                 folder=folder,
@@ -185,7 +185,7 @@ def _header(asked: Asked, folder: Path, hosts: ArmHosts) -> PairedRun:
         protocol=replace(asked.suite.protocol, quality=False, stages=False, target_interval=None),
         metrics=metrics | {asked.metric.name: asked.metric for asked in PAIRED_METRICS},
         rows=rows,
-        sentinels=control_workload.NAMES,
+        control_workloads=control_workload.NAMES,
         shared_server=hosts.base is hosts.head,
         rule=RULE,
     )

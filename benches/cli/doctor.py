@@ -13,6 +13,7 @@ from harness import backends, devices
 from harness.backends.torch_compile import missing_compiler
 from harness.devices import gpus, unmeasured
 from harness.processes import environment, threads
+from harness.reasons import Reason
 from harness.registry import BACKENDS, PRECISIONS
 from harness.timing import perf_counter
 from harness.units import format_value
@@ -80,8 +81,8 @@ def _gpus(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _unmeasured(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row if the machine has an accelerator that imgbench does not measure."""
-    told = unmeasured.in_words(found["unmeasured"])
-    return [_row("other accelerators", False, told)] if told else []
+    told = unmeasured.reason(found["unmeasured"])
+    return [_row("other accelerators", False, str(told))] if told else []
 
 
 def _threads(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,15 +112,18 @@ def _compiler(what: str, device: str, purpose: str) -> dict[str, Any]:
     return _row(what, reason is None, str(reason or purpose))
 
 
-def _energy(meter: devices.EnergyMeter | str) -> dict[str, Any]:
-    return _row("energy", not isinstance(meter, str), meter if isinstance(meter, str) else meter.source)
+def _energy(meter: devices.EnergyMeter | Reason | str) -> dict[str, Any]:
+    missing = isinstance(meter, Reason | str)
+    return _row("energy", not missing, str(meter) if isinstance(meter, Reason | str) else meter.source)
 
 
 def _memory(device: devices.Device) -> dict[str, Any]:
     device.reset_memory_peaks()
     samples, missing = device.memory_peaks()
     works = "peak_host_bytes" in samples
-    return _row("peak host memory", works, "VmHWM, reset before each pass" if works else missing["peak_host_bytes"])
+    return _row(
+        "peak host memory", works, "VmHWM, reset before each pass" if works else str(missing["peak_host_bytes"])
+    )
 
 
 def _contention(device: devices.Device) -> list[dict[str, Any]]:

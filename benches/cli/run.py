@@ -70,7 +70,7 @@ def run(options: Namespace) -> int:
             say(reports.formats.terminal.headline(comparison))
         reports.page.page.write(folder / REPORT_FILE, reports.page.page.build([finished], comparisons))
     if told := environment_words(finished):
-        say(told)
+        say(str(told))
     say(f"run {folder}")
     say(str(folder / REPORT_FILE if not options.no_report else folder))
     return _measured_code(finished)
@@ -89,7 +89,7 @@ def _measure(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
         workers = Workers(plugins, Path(logs), libraries(chosen.cases))
         environment = collect_environment(workers, options.device, options.threads)
     if options.device is None and (told := unmeasured.at_the_start(environment)):
-        say(told)
+        say(str(told))
     environment |= {
         "fingerprint": fingerprint.fingerprint(environment),
         "plugins": options.plugin or [],

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from harness.reasons import Reason
 from harness.registry import Registry
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Pipeline:
     check: Callable[[Asked], None] = lambda _asked: None
     identity: Callable[[Asked], Mapping[str, Any]] = lambda _asked: {}
     facts: Callable[[Asked], Mapping[str, Any]] = lambda _asked: {}
-    warnings: Callable[[Asked], tuple[str, ...]] = lambda _asked: ()
+    warnings: Callable[[Asked], tuple[Reason | str, ...]] = lambda _asked: ()
     left_out: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -19,7 +19,7 @@ from harness import reasons
 from harness.numerics import precision as precisions
 from harness.numerics.calibration import Recorded
 from harness.numerics.share import Shares
-from harness.reasons import Reason
+from harness.reasons import Reason, ReasonedError
 from harness.registry import BACKENDS, DEVICES, PRECISIONS
 from harness.timing import Timer
 from harness.types import Component, Forward
@@ -126,12 +126,8 @@ def packages() -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in (*of_precisions, *of_backends) for name in names))
 
 
-class CaptureFailed(RuntimeError):
+class CaptureFailed(ReasonedError, RuntimeError):
     """A network could not be captured as a CUDA graph, for `reason`; its kind begins with "capture_"."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
 
 
 def is_capture(reason: Reason) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from harness import reasons
 from harness.measuring.out_of_memory import is_out_of_memory
 from harness.reasons import Reason
 from harness.registry import DEVICES
@@ -43,7 +44,7 @@ class Flush:
 def unavailable(protocol: Protocol, device: str) -> Reason | None:
     """Why the caches of `device` cannot be flushed although the protocol requires it, or None."""
     found = cache_bytes(device) if protocol.cold_cache else 0
-    return Reason("cache_unknown", {"why": found}) if isinstance(found, str) else None
+    return Reason("cache_unknown", {"why": found}) if isinstance(found, Reason) else None
 
 
 @contextmanager
@@ -54,8 +55,8 @@ def flushed(trial: Trial) -> Iterator[Flush | None]:
         yield None
         return
     found = cache_bytes(trial.device.name)
-    if isinstance(found, str):
-        raise ValueError(found)
+    if isinstance(found, Reason):
+        raise Unavailable(Reason("cache_unknown", {"why": found}))
     flush = _flush(TIMES * found, trial.device.torch_device)
     try:
         yield flush
@@ -73,7 +74,7 @@ def _flush(size: int, device: str) -> Flush:
         raise Unavailable(Reason("no_room_to_flush", {"bytes": size})) from error
 
 
-def cache_bytes(device: str) -> int | str:
+def cache_bytes(device: str) -> int | Reason:
     """The size in bytes of the last-level cache of `device`, or the reason why it is unknown."""
-    found: int | str = DEVICES[device].cache_bytes()
-    return found
+    found: int | Reason | str = DEVICES[device].cache_bytes()
+    return found if isinstance(found, int) else reasons.of(found)

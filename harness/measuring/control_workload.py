@@ -2,7 +2,7 @@
 
 It is a fixed matrix product, which loads the cores, and a fixed copy, which loads the memory. The copy is larger than
 the caches of one core of a CPU, and twice as large as the L2 cache of a GPU, which may hold tens of megabytes. The two
-arms of a pair take turns on it as on a row. It is not tested on a GPU yet. Its stored key is "sentinel".
+arms of a pair take turns on it as on a row. It is not tested on a GPU yet.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 from harness.devices import Device
 from harness.measuring import cold_cache
 from harness.measuring.turns import Turns
+from harness.reasons import Reason
 from harness.registry import DEVICES
 from harness.timing import Timer
 
@@ -48,4 +49,4 @@ def copied_bytes(device: str) -> int:
     if not DEVICES[device].is_gpu:
         return COPIED_BYTES
     l2 = cold_cache.cache_bytes(device)
-    return max(COPIED_BYTES, 2 * (UNKNOWN_L2_BYTES if isinstance(l2, str) else l2))
+    return max(COPIED_BYTES, 2 * (UNKNOWN_L2_BYTES if isinstance(l2, Reason) else l2))

@@ -1,8 +1,14 @@
-"""Recognises errors that mean that memory ran out. Each library words them differently, and few have their own type."""
+"""Recognises errors that mean that memory ran out. Each library words them differently, and few have their own type.
+
+This is the only place that searches the texts of other libraries for it. An error of imgbench itself states its reason
+as a value, so its text is not searched.
+"""
 
 from __future__ import annotations
 
 from typing import Final
+
+from harness.reasons import ReasonedError
 
 TEXTS: Final = (
     "can't allocate memory",
@@ -29,4 +35,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
+    if isinstance(error, ReasonedError):
+        return False
     return any(text in str(error).lower() for text in TEXTS)  # ONNX Runtime's errors are not of type RuntimeError

@@ -18,15 +18,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from harness import reasons
 from harness.files import write_atomically
 from harness.measuring import output_files, reference_process
 from harness.measuring.out_of_memory import is_out_of_memory
 from harness.measuring.trial import Mismatch, Trial
-from harness.reasons import Reason, stated
+from harness.reasons import Reason, ReasonedError
 from harness.timing import perf_counter
 from harness.types import Case, Forward
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 BEGUN: Final = "reference"  # the phases that a worker reports
 ENDED: Final = "reference done"
+REASON: Final = "reason"  # the stored key of the reason why there is no reference
 
 What = Literal["timed batch", "quality set"]
 
@@ -46,15 +48,11 @@ class Origin:
 
     weights_hash: str
     on_cpu: bool = False
-    missing: str | None = None
+    missing: Reason | None = None
 
 
-class NoReference(RuntimeError):
+class NoReference(ReasonedError, RuntimeError):
     """There is no fp32 reference, for `reason`."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
 
     @property
     def warning(self) -> Reason:
@@ -82,13 +80,13 @@ def output(trial: Trial, what: What, own: Callable[[], torch.Tensor]) -> torch.T
     if is_reference(trial.case):
         _store(path, Origin(weights_hash=trial.weights_hash), own())
     elif (origin := _origin(trial, what)) is not None and origin.missing is not None:
-        raise NoReference(stated(origin.missing))
+        raise NoReference(origin.missing)
     else:
         trial.report(BEGUN)
         try:
             _store(path, *_compute(trial, what))
         except NoReference as error:
-            _store(path, Origin(weights_hash=trial.weights_hash, missing=str(error)))
+            _store(path, Origin(weights_hash=trial.weights_hash, missing=error.reason))
             raise
         finally:
             trial.report(ENDED)
@@ -98,9 +96,10 @@ def output(trial: Trial, what: What, own: Callable[[], torch.Tensor]) -> torch.T
 def _store(path: Path, origin: Origin, found: torch.Tensor | None = None) -> None:
     """Stores a reference, or, without `found`, only the reason why there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The array is written last, because readers check for the array. Fields without a value are left out of the JSON
-    # file, because older versions, which do not know all fields, read it too.
-    document = {name: value for name, value in asdict(origin).items() if value is not None}
+    # The array is written last, because readers check for the array.
+    document: dict[str, Any] = {"weights_hash": origin.weights_hash, "on_cpu": origin.on_cpu}
+    if origin.missing is not None:
+        document |= {"missing": str(origin.missing), REASON: origin.missing.to_json()}  # older versions read the text
     write_atomically(path.with_suffix(".json"), json.dumps(document))
     if found is not None:
         output_files.save(path, found)
@@ -127,7 +126,13 @@ def _origin(trial: Trial, what: What) -> Origin | None:
     if not path.exists():
         return None
     document = json.loads(path.read_text(encoding="utf-8"))
-    return Origin(**{field.name: document[field.name] for field in fields(Origin) if field.name in document})
+    # An older version stored only the text of the reason.
+    missing = reasons.from_json(document[REASON]) if REASON in document else document.get("missing")
+    return Origin(
+        weights_hash=document["weights_hash"],
+        on_cpu=document["on_cpu"],
+        missing=None if missing is None else reasons.of(missing),
+    )
 
 
 def _compute(trial: Trial, what: What) -> tuple[Origin, torch.Tensor]:

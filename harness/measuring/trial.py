@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import reasons
 from harness.backends import Build
 from harness.devices import Device
 from harness.measuring.turns import Interleaving, Turns
-from harness.reasons import Reason
+from harness.reasons import Reason, ReasonedError
 from harness.timing import Timer
 from harness.types import Case, Component, Forward, Protocol, Samples, Workload
 
@@ -55,13 +54,9 @@ class Findings:
     state: dict[str, Any] = field(default_factory=dict)
 
 
-class Mismatch(RuntimeError):
+class Mismatch(ReasonedError, RuntimeError):
     """What would run is not what was requested: the row is `invalid`, with this as the reason (a `Reason`, or
     text)."""
-
-    def __init__(self, reason: Reason | str) -> None:
-        super().__init__(str(reason))
-        self.reason = reasons.of(reason)
 
 
 class Counter:

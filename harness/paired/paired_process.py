@@ -26,14 +26,15 @@ CONTROL_WORKLOAD_ROW: Final = -1
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessJob:
-    """The rows of one process in the order in which they are measured. `sentinel` requests the control workload.
+    """The rows of one process in the order in which they are measured. `control_workload` says whether the control
+    workload is measured as well.
 
     `referee` is the address at which the process asks for its turns, and `arm` is the name that it sends there. Without
     a referee it takes no turns. `cpus` are the CPUs that it may run on (empty: all of them). `packages` are those of
     the project under test: each measurement states which of them its work used."""
 
     jobs: tuple[Job, ...]
-    sentinel: bool = True
+    control_workload: bool = True
     referee: str | None = None
     arm: str = ""
     cpus: tuple[int, ...] = ()
@@ -47,7 +48,7 @@ class ProcessResult:
 
     measurements: tuple[Measurement, ...] = ()
     metrics: tuple[Metric, ...] = ()
-    sentinel: dict[str, list[float]] = field(default_factory=dict)
+    control_workload: dict[str, list[float]] = field(default_factory=dict)
 
 
 def measure_rows(process_job: ProcessJob, report: Callable[[str], None]) -> ProcessResult:
@@ -65,7 +66,7 @@ def measure_rows(process_job: ProcessJob, report: Callable[[str], None]) -> Proc
     turns = Turns(process_job.referee, process_job.arm) if process_job.referee else None
     if turns is not None:
         turns.begin_row(CONTROL_WORKLOAD_ROW)
-    found = control_workload.measure(Timer(device.synchronize), device, turns) if process_job.sentinel else {}
+    found = control_workload.measure(Timer(device.synchronize), device, turns) if process_job.control_workload else {}
     measurements: list[Measurement] = []
     metrics: dict[str, Metric] = {}
     for number, each in enumerate(process_job.jobs):
@@ -89,4 +90,4 @@ def measure_rows(process_job: ProcessJob, report: Callable[[str], None]) -> Proc
         measurements.append(replace(timed, state=state, facts=facts))
     if turns is not None:
         turns.close()
-    return ProcessResult(measurements=tuple(measurements), metrics=tuple(metrics.values()), sentinel=found)
+    return ProcessResult(measurements=tuple(measurements), metrics=tuple(metrics.values()), control_workload=found)

@@ -20,6 +20,7 @@ from harness import reasons, schema_1, storage, strict_json
 from harness.files import append_line
 from harness.measuring.turns import Interleaving
 from harness.reasons import Reason
+from harness.records import renamed
 from harness.storage import UnreadableRun, record
 from harness.stored_types import Environment, check
 from harness.types import Case, Measurement, Metric, Protocol
@@ -56,7 +57,8 @@ class PairedProcess:
     """One process of a pair. `measurements` are by row id, and `elapsed_s` is the time since the start of the run.
 
     The two processes of a pair take turns, and the process in `slot` 0 has the first turn. `server` is the number of
-    the arm's fork server, which is renewed several times in a run. `sentinel` has the seconds of the control workload.
+    the arm's fork server, which is renewed several times in a run. `control_workload` has the seconds of the control
+    workload.
     """
 
     pair: int
@@ -68,8 +70,8 @@ class PairedProcess:
     started: str
     elapsed_s: float
     measurements: dict[str, Measurement]
-    sentinel: dict[str, list[float]] = field(default_factory=dict)
-    sentinel_contended: Reason | None = None
+    control_workload: dict[str, list[float]] = field(default_factory=dict)
+    control_workload_contended: Reason | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,7 @@ class PairedRun:
     metrics: dict[str, Metric]
     rows: tuple[PairedRow, ...]
     control: str | None = None
-    sentinels: tuple[str, ...] = ()
+    control_workloads: tuple[str, ...] = ()
     shared_server: bool = True
     finished: str | None = None
     ended: str | None = None
@@ -127,8 +129,8 @@ def write_header(folder: Path, run: PairedRun) -> None:
 
 def append_process(folder: Path, process: PairedProcess) -> None:
     measured = {row: storage.measurement_to_dict(m) for row, m in process.measurements.items()}
-    contended = process.sentinel_contended and process.sentinel_contended.to_json()
-    document = {**_shallow(process), "measurements": measured, "sentinel_contended": contended}
+    contended = process.control_workload_contended and process.control_workload_contended.to_json()
+    document = {**_shallow(process), "measurements": measured, "control_workload_contended": contended}
     append_line(folder / PROCESSES_FILE, document)
 
 
@@ -154,7 +156,8 @@ def load(folder: Path) -> PairedRun:
         document["protocol"] = record(Protocol, document["protocol"])
         document["metrics"] = storage.metrics_from_dict(document["metrics"])
         document["rows"] = tuple(_row(entry, f"rows[{i}]") for i, entry in enumerate(document["rows"]))
-        for name in ("arms", "loaded", "proof", "sentinels", "notes"):
+        document = renamed(document)
+        for name in ("arms", "loaded", "proof", "control_workloads", "notes"):
             document[name] = tuple(document.get(name, ()))
         run = record(PairedRun, document, "paired run")
         check(run.environment, Environment, "environment")
@@ -172,10 +175,12 @@ def processes(folder: Path) -> Iterator[PairedProcess]:
         try:
             check(entry, Mapping[str, Any], "process")
             measured = {row: storage.measurement_from_dict(m) for row, m in entry["measurements"].items()}
-            contended = entry.get("sentinel_contended")
+            stored = renamed(entry)
+            contended = stored.get("control_workload_contended")
             if contended is not None:
                 contended = reasons.from_json(schema_1.contention(contended))
-            process = record(PairedProcess, {**entry, "measurements": measured, "sentinel_contended": contended})
+            document = {**stored, "measurements": measured, "control_workload_contended": contended}
+            process = record(PairedProcess, document)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnreadableRun(f"{where}: {_problem(error)}; another version may have written it") from None
         yield process

@@ -224,8 +224,8 @@ class Pairs:
                     started=started,
                     elapsed_s=self.elapsed_s,
                     measurements=self._measurements(arm, rows, reply, states, only_waited=only_waited),
-                    sentinel=reply.value.sentinel if reply.value else {},
-                    sentinel_contended=self._contended_at_first(states),
+                    control_workload=reply.value.control_workload if reply.value else {},
+                    control_workload_contended=self._contended_at_first(states),
                 )
             )
             if reply.status == "timeout":
@@ -247,7 +247,7 @@ class Pairs:
         packages, address = self.packages(arm), self.referee.address
         process = ProcessJob(
             jobs=tuple(jobs),
-            sentinel=group != CONTROL_GROUP,  # a pair of the A/A control does not need the control workload
+            control_workload=group != CONTROL_GROUP,  # a pair of the A/A control does not need the control workload
             referee=address,
             arm=arm,
             cpus=cpus,

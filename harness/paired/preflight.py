@@ -92,7 +92,7 @@ def _measured(pairs: Pairs, arm: ArmName, job: Job, seconds: float) -> Measured 
         return None
     host, timeout_s = pairs.hosts.of(arm), pairs.run.protocol.timeout_s
     job = replace(job, protocol=replace(job.protocol, timeout_s=min(timeout_s, seconds)))
-    process = ProcessJob(jobs=(job,), sentinel=False, packages=pairs.packages(arm))
+    process = ProcessJob(jobs=(job,), control_workload=False, packages=pairs.packages(arm))
     reply = host.call(MEASURE, process, job.protocol.timeout_s)
     if reply.status == "timeout":
         cut_off = seconds < timeout_s

@@ -30,6 +30,7 @@ from harness.types import Case, Protocol
 
 NUMBER: Final = 2
 MEASURE: Final = "measure"  # the command whose argument is a ProcessJob and whose reply holds a ProcessResult
+CONTROL_WORKLOAD: Final = "sentinel"  # the key of this protocol
 PATHS: Final = ("folder", "cache")
 TUPLES: Final = ("plugins", "only", "injections")
 
@@ -96,6 +97,7 @@ def reply_from_json(document: Mapping[str, Any]) -> Reply:
 
 def _job_to_json(job: ProcessJob) -> dict[str, Any]:
     document = asdict(job)
+    document[CONTROL_WORKLOAD] = document.pop("control_workload")
     for each in document["jobs"]:
         each.update({name: str(each[name]) for name in PATHS})
     return document
@@ -103,7 +105,8 @@ def _job_to_json(job: ProcessJob) -> dict[str, Any]:
 
 def _job_from_json(document: Mapping[str, Any]) -> ProcessJob:
     jobs = tuple(_row_from_json(entry) for entry in document["jobs"])
-    found = record(ProcessJob, {**document, "jobs": jobs})
+    given = {name: value for name, value in document.items() if name != CONTROL_WORKLOAD}
+    found = record(ProcessJob, {**given, "control_workload": document[CONTROL_WORKLOAD], "jobs": jobs})
     return replace(found, cpus=tuple(found.cpus), packages=tuple(found.packages))
 
 
@@ -124,7 +127,7 @@ def _result_to_json(result: ProcessResult) -> dict[str, Any]:
     return {
         "measurements": [storage.measurement_to_dict(m) for m in result.measurements],
         "metrics": {metric.name: asdict(metric) for metric in result.metrics},
-        "sentinel": result.sentinel,
+        CONTROL_WORKLOAD: result.control_workload,
     }
 
 
@@ -132,7 +135,7 @@ def _result_from_json(document: Mapping[str, Any]) -> ProcessResult:
     return ProcessResult(
         measurements=tuple(storage.measurement_from_dict(entry) for entry in document["measurements"]),
         metrics=tuple(metrics_from_dict(document["metrics"]).values()),
-        sentinel=document["sentinel"],
+        control_workload=document[CONTROL_WORKLOAD],
     )
 
 

@@ -25,7 +25,7 @@ from harness.types import Case, Protocol
 
 NUMBER: Final = 1
 COMMANDS: Final = {MEASURE: "block"}
-FIELDS: Final = {"arm": "side"}
+FIELDS: Final = {"arm": "side", "control_workload": "sentinel"}
 
 
 class _Record:

@@ -19,6 +19,7 @@ from typing import Any
 from harness import backends
 from harness.devices.cpu import cpu_model
 from harness.processes import threads as thread_rule
+from harness.reasons import Reason
 from harness.version import VERSION
 
 PACKAGES = (  # besides those that the backends and the precisions name
@@ -86,7 +87,7 @@ def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dic
             "quota": allowed.quota,
             "isa": torch.backends.cpu.get_cpu_capability(),
         },
-        "energy_counter": None if isinstance(meter, str) else meter.source,
+        "energy_counter": None if isinstance(meter, Reason | str) else meter.source,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "threads": chosen.count,
         "threads_from": str(chosen.source),

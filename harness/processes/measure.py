@@ -148,9 +148,9 @@ def _control_workload(job: Job, device: Device) -> dict[str, Any]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        return {"sentinel_missing": "no memory for it beside the model"}
+        return {"control_workload_missing": "no memory for it beside the model"}
     reason = contention.contended(device.span_state(before))
-    return {"sentinel": found, **({"sentinel_contended": reason} if reason else {})}
+    return {"control_workload": found, **({"control_workload_contended": reason} if reason else {})}
 
 
 def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Loaded, float, Build]:
@@ -235,7 +235,7 @@ def _first_call(
 def timer_of(device: Device) -> Timer:
     """A timer by the host's clock, with the device's own beside it where it has one."""
     watch = device.stopwatch()
-    return Timer(device.synchronize, device_clock=None if isinstance(watch, str) else watch)
+    return Timer(device.synchronize, device_clock=None if isinstance(watch, Reason | str) else watch)
 
 
 def _without_unused_modules(workload: Workload, build: Build) -> Workload:

@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from harness import causes, storage
-from harness.backends import CaptureFailed
 from harness.causes import Cause, one_line
 from harness.devices import cgroup
 from harness.measuring import reference
@@ -45,7 +44,7 @@ from harness.processes import endings, fork_server
 from harness.processes import threads as thread_rule
 from harness.processes.endings import Reply
 from harness.processes.measure import Job, Outcome, measure
-from harness.reasons import Reason
+from harness.reasons import Reason, ReasonedError
 from harness.registry import UnknownName
 from harness.stored_types import Facts
 from harness.timing import perf_counter
@@ -205,7 +204,7 @@ def _warned(job: Job, outcome: Outcome) -> Outcome:
 def _failure(error: BaseException, job: Job) -> Reason:
     if cause := _cause(error, job):
         return causes.reason(cause, one_line(error))
-    if isinstance(error, CaptureFailed):
+    if isinstance(error, ReasonedError):
         return error.reason
     return Reason("unknown_name" if isinstance(error, UnknownName) else "error", {"error": one_line(error)})
 
