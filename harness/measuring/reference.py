@@ -20,23 +20,22 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from harness.files import write_atomically
 from harness.measuring import output_files, reference_process
 from harness.measuring.out_of_memory import is_out_of_memory
+from harness.measuring.reference_output import NoReference, What, computed_on, reference_case
 from harness.measuring.trial import Mismatch, Trial
 from harness.reasons import Reason, stated
 from harness.timing import perf_counter
-from harness.types import Case, Forward
+from harness.types import Case
 
 if TYPE_CHECKING:
     import torch
 
 BEGUN: Final = "reference"  # the phases that a worker reports
 ENDED: Final = "reference done"
-
-What = Literal["timed batch", "quality set"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,23 +46,6 @@ class Origin:
     weights_hash: str
     on_cpu: bool = False
     missing: str | None = None
-
-
-class NoReference(RuntimeError):
-    """There is no fp32 reference, for `reason`."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
-
-    @property
-    def warning(self) -> Reason:
-        """The warning of a row whose output was not compared with a reference."""
-        return Reason("unchecked", {"reason": self.reason})
-
-
-def reference_case(case: Case) -> Case:
-    return case.with_(backend="eager", precision="fp32", optimizations=None)
 
 
 def is_reference(case: Case) -> bool:
@@ -152,44 +134,6 @@ def _compute(trial: Trial, what: What) -> tuple[Origin, torch.Tensor]:
     if answer.missing is not None:
         raise NoReference(Reason("reference_not_on_gpu", {"reason": answer.missing}))
     return Origin(weights_hash=answer.weights_hash, on_cpu=True), torch.from_numpy(answer.output)
-
-
-def computed_on(device: str, wanted: Case, what: What, limit_s: float = float("inf")) -> tuple[torch.Tensor, str]:
-    """(the output, the hash of the weights that produced it). Raises NoReference at the first call of a network after
-    `limit_s` seconds."""
-    import torch
-
-    from harness.measuring import content_hashes, loading
-    from harness.measuring.repeatability import private_batch
-    from harness.numerics import attention, precision
-
-    case, deadline = reference_case(wanted), perf_counter() + limit_s
-
-    def in_time(forward: Forward) -> Forward:
-        def called(*inputs: torch.Tensor) -> torch.Tensor:
-            if perf_counter() > deadline:
-                raise NoReference(Reason("reference_too_slow", {"limit_s": limit_s}))
-            return forward(*inputs)
-
-        return called
-
-    loaded = loading.own(loading.built(case))
-    workload = loaded.workload
-    batches = [workload.batch] if what == "timed batch" else workload.quality.batches()  # type: ignore[union-attr]
-    with precision.applied("fp32"), attention.torchs_own():
-        modules = {c.name: precision.cast(c.module.to(device), "fp32").eval() for c in workload.components}
-        forwards = {n: in_time(_on_copies(precision.bordered(m, "fp32", device))) for n, m in modules.items()}
-        before = [content_hashes.checksum(m) for m in modules.values()]
-        batches = [private_batch(batch).to(device) for batch in batches]
-        found = torch.cat([workload.iterate(forwards, batch).cpu() for batch in batches])
-        if [content_hashes.checksum(m) for m in modules.values()] != before:
-            raise Mismatch(Reason("reference_changes_weights"))
-    return found, loaded.weights_hash
-
-
-def _on_copies(forward: Forward) -> Forward:
-    """`forward` on copies of its inputs, so that a network that writes to them gets the original values."""
-    return lambda *inputs: forward(*(x.clone() for x in inputs))
 
 
 def _path(folder: Path, case: Case, what: What) -> Path:
