@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness.files import write_atomically
-from harness.measuring import output_files, reference_process
+from harness.measuring import output_files
 from harness.measuring.out_of_memory import is_out_of_memory
 from harness.measuring.reference_output import NoReference, What, computed_on, reference_case
 from harness.measuring.trial import Mismatch, Trial
@@ -115,6 +115,8 @@ def _compute(trial: Trial, what: What) -> tuple[Origin, torch.Tensor]:
     suffice. Raises NoReference where that takes longer than the row's `timeout_s`, and where the CPU gives no
     result."""
     import torch
+
+    from harness.measuring import reference_process
 
     device = trial.device.torch_device
     limit_s = round(min(trial.protocol.timeout_s, trial.reference_until - perf_counter()), 1)
