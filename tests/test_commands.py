@@ -79,7 +79,17 @@ HEAVY = ("torch", "torchvision", "timm", "diffusers", "transformers", "pandas", 
 
 
 @pytest.mark.parametrize(
-    "line", ["--help", "list suites", "list models", "list backends", "list schedulers", "list metrics", "doctor"]
+    "line",
+    [
+        "--help",
+        "list suites",
+        "list models",
+        "list backends",
+        "list schedulers",
+        "list metrics",
+        "list devices",
+        "doctor",
+    ],
 )
 def test_what_only_lists_imports_no_library_of_models_or_reports(line: str) -> None:
     code = f"""
