@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
 from harness.reasons import Reason, ReasonedError
 
@@ -133,7 +132,7 @@ def of_folders(folders: Iterable[Path]) -> Cause | None:
     """Why one of the folders cannot be written to now, found by writing PROBE_BYTES there; None if all can. It finds
     the cause if no error names it: a worker that died silently, a library that raises an error of its own."""
     for folder in folders:
-        probe = folder / f".{uuid4().hex}.probe"
+        probe = folder / f".{os.urandom(16).hex()}.probe"
         try:
             try:
                 with probe.open("wb") as file:

@@ -8,7 +8,6 @@ MODELS["digits_vti"]   # UnknownName: unknown model 'digits_vti'; did you mean '
 
 from __future__ import annotations
 
-import difflib
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
@@ -38,6 +37,8 @@ class BadEntry(ValueError):
 
 def nearest(name: object, known: list[str]) -> str:
     """ "; did you mean 'x'?" for a near miss, else the list of known names."""
+    import difflib  # only an error needs it
+
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
 

@@ -37,15 +37,6 @@ NEGLIGIBLE = 1e-12  # the total weight of the ranks that are left out
 BELOW_ONE = 1 - 1e-12  # keeps a cumulative share that rounds to 1 inside its process
 
 
-def needed_for(percentile: float) -> int:
-    """The number of samples that a percentile needs.
-
-    >>> needed_for(90), needed_for(99)
-    (10, 100)
-    """
-    return math.ceil(round(1.0 / (1.0 - percentile / 100.0), 6))
-
-
 @lru_cache(maxsize=256)
 def _harrell_davis_weights(count: int, quantile: float) -> Array:
     from scipy import stats as scipy_stats  # this import takes a second, and commands without intervals do not need it

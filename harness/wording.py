@@ -359,6 +359,7 @@ sentences(
             f"the backend {backend} does not declare the precision {precision}"
         ),
         "torch_without_cuda": lambda: "this build of torch has no CUDA",
+        "no_cuda_driver": lambda error: f"no NVIDIA GPU is available: the driver's library cannot be loaded ({error})",
         "no_cuda_device": lambda: "no NVIDIA GPU is available (torch.cuda.is_available() is False)",
         "cuda_asked_before_fork": lambda: (
             "a module calls CUDA when the fork server imports it, so no worker can use CUDA"

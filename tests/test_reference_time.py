@@ -16,7 +16,7 @@ from reports_fixture import make_run
 from trial_fixture import trial_of
 
 from baselines.stored import admission
-from harness.measuring import reference, reference_process
+from harness.measuring import reference, reference_output, reference_process
 from harness.probes.fidelity import fidelity
 from harness.probes.quality import quality
 from harness.processes import worker
@@ -89,7 +89,7 @@ def test_no_other_row_tries_again_and_the_reference_row_itself_gives_it(
     slow_cpu: list[reference_process.Request], tmp_path: Path
 ) -> None:
     for precision in ("bf16", "fp16", "bf16"):
-        with pytest.raises(reference.NoReference, match="did not compute it within 5 s"):
+        with pytest.raises(reference_output.NoReference, match="did not compute it within 5 s"):
             reference.output(trial_of(CASE.with_(precision=precision), tmp_path, "cuda"), "timed batch", torch.Tensor)
     assert len(slow_cpu) == 1
     eager = trial_of(CASE.with_(precision="fp32"), tmp_path, "cuda")
@@ -109,9 +109,9 @@ def test_a_reference_on_the_rows_own_device_ends_between_two_calls(monkeypatch: 
         return found
 
     monkeypatch.setattr("harness.measuring.loading.built", lambda case: planted.workload(case, twice))
-    monkeypatch.setattr(reference, "perf_counter", lambda: next(clock))
-    with pytest.raises(reference.NoReference, match="on the row's device took more than 5 s"):
-        reference.computed_on("cpu", CASE, "timed batch", 5.0)
+    monkeypatch.setattr(reference_output, "perf_counter", lambda: next(clock))
+    with pytest.raises(reference_output.NoReference, match="on the row's device took more than 5 s"):
+        reference_output.computed_on("cpu", CASE, "timed batch", 5.0)
     assert calls == [0]
 
 
@@ -122,7 +122,7 @@ def test_the_process_computes_what_the_row_would() -> None:
         result = reference_process._result(request)
     finally:
         torch.set_num_threads(before)
-    wanted, weights_hash = reference.computed_on("cpu", CASE, "timed batch")
+    wanted, weights_hash = reference_output.computed_on("cpu", CASE, "timed batch")
     assert (result.missing, result.mismatch, result.weights_hash) == (None, None, weights_hash)
     assert torch.allclose(torch.from_numpy(result.output), wanted, atol=1e-6)
     broken = reference_process._result(dataclasses.replace(request, plugins=("no_such",)))
@@ -228,7 +228,7 @@ def test_a_reference_has_what_is_left_of_the_rows_time(
     reference._compute(trial, "timed batch")
     assert given == [limit_s]
     trial.reference_until = 99.0
-    with pytest.raises(reference.NoReference, match="no time left"):
+    with pytest.raises(reference_output.NoReference, match="no time left"):
         reference._compute(trial, "timed batch")
 
 

@@ -13,7 +13,7 @@ import torch
 
 from baselines.verdict import USAGE
 from benches.ab import driver as ab
-from benches.cli import doctor, parser
+from benches.cli import doctor, parser, run_start
 from benches.cli import run as commands
 from harness import devices
 from harness.devices import unmeasured
@@ -110,8 +110,8 @@ def started(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytes
         raise Stopped
 
     found = {"device": "cpu", "unmeasured": ["xpu"], "threads": 1}
-    monkeypatch.setattr(commands, "collect_environment", lambda *_: dict(found))
-    monkeypatch.setattr(commands, "new_folder", stop)
+    monkeypatch.setattr(run_start, "conditions", lambda *_: dict(found))
+    monkeypatch.setattr(run_start, "started", stop)
     options: Namespace = parser().parse_args(["run", "digits", *arguments])
     with pytest.raises(Stopped):
         commands.run(options)

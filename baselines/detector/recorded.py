@@ -29,8 +29,8 @@ import numpy as np
 from baselines.detector.drawn import LATENCY, Array, PairSamples, ResampledRun, run_of_pairs, segments
 from baselines.paired.metrics import TAIL
 from harness.attempts import contended
+from harness.derived_metrics import needed_for
 from harness.paired import paired_run
-from harness.stats import needed_for
 from harness.storage import UnreadableRun, record
 from harness.types import Measurement
 

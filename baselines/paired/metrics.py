@@ -17,7 +17,8 @@ import numpy as np
 
 from baselines.paired.question import Sensitivity
 from baselines.paired.robust import trimmed
-from harness.stats import needed_for, percentile_of
+from harness.derived_metrics import needed_for
+from harness.stats import percentile_of
 from harness.types import Measurement, Metric
 
 TAIL: Final = 95.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +10,14 @@ from pathlib import Path
 import benches
 import reports.formats.terminal
 import reports.page.page
-from baselines.stored import controls, fingerprint
+from baselines.stored import controls
 from baselines.verdict import BENCHMARK_ERROR, FINE, NOTHING_MEASURED
 from benches import failures, suites
-from benches.ab.arms import OURS
-from benches.cli import INTERRUPTED
+from benches.cli import INTERRUPTED, run_start
 from benches.cli.arguments import add_measuring, add_store, positive, store_of
 from benches.cli.compare import changed, compare_with_stored
 from benches.cli.printing import print_table, say
-from benches.cli.run_folders import REPORT_FILE, load_run, new_folder, run_folder
+from benches.cli.run_folders import REPORT_FILE, load_run, run_folder
 from benches.failures import NotComparable, UsageError
 from benches.preload import libraries
 from harness import attempts, storage, weights
@@ -27,8 +25,7 @@ from harness import suite as suite_module
 from harness.causes import WORDS
 from harness.devices import unmeasured
 from harness.processes import progress
-from harness.processes.loaded_code import source_digests
-from harness.processes.sweep import StorageFailed, collect_environment, new_run, remaining, sweep
+from harness.processes.sweep import StorageFailed, collect_environment, remaining, sweep
 from harness.processes.worker import Workers
 from harness.types import Run, Suite
 
@@ -56,7 +53,7 @@ def run(options: Namespace) -> int:
         raise UsageError("run: --retry-failed measures the failed rows of a run again, so it needs --resume RUN")
     if options.resume:
         _refuse_with_resume(options)
-    plugins = (*benches.PLUGINS, *benches.modules(options.plugin or ()))
+    plugins = run_start.modules(options.plugin or ())
     finished = _resume(options, plugins) if options.resume else _measure(options, plugins)
     if finished is None:
         return FINE
@@ -85,21 +82,11 @@ def _measure(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
         say(f"{len(chosen.cases)} cases x {chosen.protocol.replicates} processes")
         return None
     say(f"suite {chosen.name}: {len(chosen.cases)} cases x {chosen.protocol.replicates} processes")
-    with tempfile.TemporaryDirectory(prefix="imgbench-") as logs:
-        workers = Workers(plugins, Path(logs), libraries(chosen.cases))
-        environment = collect_environment(workers, options.device, options.threads)
+    workers = Workers(plugins, options.out, libraries(chosen.cases))
+    environment = run_start.conditions(workers, options.plugin or (), options.device, options.threads)
     if options.device is None and (told := unmeasured.at_the_start(environment)):
         say(str(told))
-    environment |= {
-        "fingerprint": fingerprint.fingerprint(environment),
-        "plugins": options.plugin or [],
-        "sources": source_digests((*OURS, *plugins)),
-    }
-    folder = new_folder(options.out, chosen.name)
-    workers.logs = folder / "logs"
-    with storage.locked(folder):
-        started = new_run(chosen, folder, environment, options.only)
-        storage.write_atomically(folder / "suite.yaml", chosen.source)
+    with run_start.started(chosen, options.out, environment, workers, options.only) as started:
         return _sweep(started, workers, plugins)
 
 
@@ -127,7 +114,7 @@ def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
         workers = Workers(plugins, folder / "logs", libraries(stored.cases))
         here = collect_environment(workers, stored.environment["device"], stored.environment["threads"])
         differ = [str(reason) for reason in changed(here, stored.environment)]
-        if stored.environment.get("sources") not in (None, source_digests((*OURS, *plugins))):
+        if stored.environment.get("sources") not in (None, run_start.sources(plugins)):
             differ.append("the source code has changed since the run began")
         if differ:
             raise NotComparable(f"the conditions have changed since the run began: {'; '.join(differ)}")

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benches.digits import data, evaluate, quality, train
+from benches.digits import data, evaluate, quality
+from benches.digits.training_steps import STEPS, steps_of
 
 CARD = """# Digits: the embedded models
 
@@ -60,7 +61,7 @@ def write(
     print(table, flush=True)
     text = CARD.format(
         seed=seed,
-        steps=", ".join(f"{name} {max(2, round(count * share)):,}" for name, count in train.STEPS.items()),
+        steps=", ".join(f"{name} {steps_of(name, share):,}" for name in STEPS),
         train=data.TRAIN_COUNT,
         held_out=data.HELD_OUT_COUNT,
         data_hash=data.content_hash(),

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benches.digits import models
+from benches.digits.training_steps import STEPS, steps_of
 
-STEPS = {"vit": 1000, "extractor": 1000, "vae": 1200, "dit": 2000, "sd": 1500}
 SEED = 0
 
 
@@ -68,7 +68,7 @@ def train_one(name: str, out: Path, share: float, seed: int) -> None:
 
     torch.set_num_threads(1)
     begun = time.process_time()
-    steps, folder = max(2, round(STEPS[name] * share)), out / name
+    steps, folder = steps_of(name, share), out / name
     folder.mkdir(parents=True, exist_ok=True)
     if name in ("vit", "extractor"):
         from benches.digits.fit_classifiers import fit_extractor, fit_vit

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -21,14 +22,19 @@ from harness.types import Samples
 
 
 def unavailable() -> Reason | None:
-    """Why there is no CUDA device, or None if there is one."""
+    """Why there is no CUDA device, or None if there is one. Only torch can say that there is one; it is not imported
+    where its build or the missing driver rules one out."""
+    from harness.devices import cuda_ruled_out
+
+    if "torch" not in sys.modules and (reason := cuda_ruled_out.without_torch()) is not None:
+        return reason
     import torch
 
     if torch.version.cuda is None:
         return Reason("torch_without_cuda")
     if torch.cuda.is_available():
         return None
-    return Reason("no_cuda_device")
+    return cuda_ruled_out.no_driver() or Reason("no_cuda_device")
 
 
 def _forked_too_late() -> Reason | None:

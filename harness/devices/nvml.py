@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import operator
 import os
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -207,6 +206,8 @@ def counter_period(value: Callable[[], int], clock: Callable[[], float] = perf_c
             break
         time.sleep(POLL_S)
     gaps = [after - before for before, after in pairwise(stamps)]
+    import statistics  # late: it imports decimal and random, and every command imports this module
+
     return statistics.median(gaps) if len(gaps) >= FEWEST_TICKS else None
 
 

@@ -20,16 +20,17 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from harness import reasons
 from harness.files import write_atomically
-from harness.measuring import output_files, reference_process
+from harness.measuring import output_files
 from harness.measuring.out_of_memory import is_out_of_memory
+from harness.measuring.reference_output import NoReference, What, computed_on, reference_case
 from harness.measuring.trial import Mismatch, Trial
-from harness.reasons import Reason, ReasonedError
+from harness.reasons import Reason
 from harness.timing import perf_counter
-from harness.types import Case, Forward
+from harness.types import Case
 
 if TYPE_CHECKING:
     import torch
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 BEGUN: Final = "reference"  # the phases that a worker reports
 ENDED: Final = "reference done"
 REASON: Final = "reason"  # the stored key of the reason why there is no reference
-
-What = Literal["timed batch", "quality set"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +48,6 @@ class Origin:
     weights_hash: str
     on_cpu: bool = False
     missing: Reason | None = None
-
-
-class NoReference(ReasonedError, RuntimeError):
-    """There is no fp32 reference, for `reason`."""
-
-    @property
-    def warning(self) -> Reason:
-        """The warning of a row whose output was not compared with a reference."""
-        return Reason("unchecked", {"reason": self.reason})
-
-
-def reference_case(case: Case) -> Case:
-    return case.with_(backend="eager", precision="fp32", optimizations=None)
 
 
 def is_reference(case: Case) -> bool:
@@ -140,6 +126,8 @@ def _compute(trial: Trial, what: What) -> tuple[Origin, torch.Tensor]:
     memory. Raises NoReference if that takes longer than the row's `timeout_s`, or if the CPU gives no result."""
     import torch
 
+    from harness.measuring import reference_process
+
     device = trial.device.torch_device
     limit_s = round(min(trial.protocol.timeout_s, trial.reference_until - perf_counter()), 1)
     if limit_s <= 0:
@@ -160,44 +148,6 @@ def _compute(trial: Trial, what: What) -> tuple[Origin, torch.Tensor]:
     if result.missing is not None:
         raise NoReference(Reason("reference_not_on_gpu", {"reason": result.missing}))
     return Origin(weights_hash=result.weights_hash, on_cpu=True), torch.from_numpy(result.output)
-
-
-def computed_on(device: str, wanted: Case, what: What, limit_s: float = float("inf")) -> tuple[torch.Tensor, str]:
-    """(the output, the hash of the weights that produced it). Raises NoReference at the first call of a network after
-    `limit_s` seconds."""
-    import torch
-
-    from harness.measuring import content_hashes, loading
-    from harness.measuring.repeatability import private_batch
-    from harness.numerics import attention, precision
-
-    case, deadline = reference_case(wanted), perf_counter() + limit_s
-
-    def in_time(forward: Forward) -> Forward:
-        def called(*inputs: torch.Tensor) -> torch.Tensor:
-            if perf_counter() > deadline:
-                raise NoReference(Reason("reference_too_slow", {"limit_s": limit_s}))
-            return forward(*inputs)
-
-        return called
-
-    loaded = loading.own(loading.built(case))
-    workload = loaded.workload
-    batches = [workload.batch] if what == "timed batch" else workload.quality.batches()  # type: ignore[union-attr]
-    with precision.applied("fp32"), attention.torchs_own():
-        modules = {c.name: precision.cast(c.module.to(device), "fp32").eval() for c in workload.components}
-        forwards = {n: in_time(_on_copies(precision.bordered(m, "fp32", device))) for n, m in modules.items()}
-        before = [content_hashes.checksum(m) for m in modules.values()]
-        batches = [private_batch(batch).to(device) for batch in batches]
-        found = torch.cat([workload.iterate(forwards, batch).cpu() for batch in batches])
-        if [content_hashes.checksum(m) for m in modules.values()] != before:
-            raise Mismatch(Reason("reference_changes_weights"))
-    return found, loaded.weights_hash
-
-
-def _on_copies(forward: Forward) -> Forward:
-    """`forward` on copies of its inputs, so that a network that writes to them gets the original values."""
-    return lambda *inputs: forward(*(x.clone() for x in inputs))
 
 
 def _path(folder: Path, case: Case, what: What) -> Path:

@@ -24,7 +24,7 @@ from harness.reasons import Reason
 from harness.types import Case
 
 if TYPE_CHECKING:
-    from harness.measuring.reference import What
+    from harness.measuring.reference_output import What
 
 START: str = "from harness.measuring.reference_process import main; main()"
 
@@ -92,14 +92,14 @@ def main() -> None:
 def _result(request: Request) -> Result:
     import torch
 
-    from harness.measuring import reference
+    from harness.measuring import reference_output
     from harness.measuring.trial import Mismatch
 
     try:
         for plugin in request.plugins:
             importlib.import_module(plugin)
         torch.set_num_threads(request.threads)
-        found, weights_hash = reference.computed_on("cpu", request.case, request.what)
+        found, weights_hash = reference_output.computed_on("cpu", request.case, request.what)
     except Mismatch as error:
         return Result(mismatch=error.reason)
     except Exception as error:

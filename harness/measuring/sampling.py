@@ -17,11 +17,14 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from harness.measuring.turns import Interleaving, Turns
 from harness.reasons import Reason
 from harness.registry import DEVICES
 from harness.types import Protocol
+
+if TYPE_CHECKING:
+    from harness.measuring.turns import Interleaving, Turns
 
 WINDOW = 4
 MIN_TIMED_S = 2e-4

@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.backends import Build
 from harness.devices import Device
-from harness.measuring.turns import Interleaving, Turns
 from harness.reasons import Reason, ReasonedError
 from harness.timing import Timer
 from harness.types import Case, Component, Forward, Protocol, Samples, Workload
@@ -23,7 +21,9 @@ from harness.types import Case, Component, Forward, Protocol, Samples, Workload
 if TYPE_CHECKING:
     import torch
 
+    from harness.backends import Build
     from harness.measuring.repeatability import Snapshot
+    from harness.measuring.turns import Interleaving, Turns
 CONSTANT = 1e-6  # of an item's largest value: a smaller spread is rounding
 
 

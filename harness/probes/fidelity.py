@@ -21,6 +21,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from harness.measuring import output_files, reference
+from harness.measuring.reference_output import NoReference
 from harness.measuring.repeatability import repeat_error
 from harness.measuring.trial import Findings, Trial
 from harness.numerics.tolerance import Tolerance, relative_errors, tolerance
@@ -106,7 +107,7 @@ def fidelity(trial: Trial) -> Findings:
     own = trial.step().cpu()
     try:
         wanted = reference.output(trial, "timed batch", lambda: own)
-    except reference.NoReference as error:
+    except NoReference as error:
         missing = dict.fromkeys((*names, AGREEMENT.name), Reason("no_reference", {"reason": error.reason}))
         return Findings(missing=missing, facts=_against_the_first(trial, own), warnings=(error.warning,))
     kind = trial.workload.output_kind

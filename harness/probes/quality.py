@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.measuring import reference
+from harness.measuring.reference_output import NoReference
 from harness.measuring.trial import Findings, Trial
 from harness.probes import probe
 from harness.probes.fidelity import AGREEMENT, agreement, without_class
@@ -43,7 +44,7 @@ def quality(trial: Trial) -> Findings:
             if not reference.is_reference(trial.case):
                 count = int(quality_set.conditions["items"])
                 samples[AGREEMENT.name] = agreement(outputs[:count], wanted[:count])
-        except reference.NoReference as error:
+        except NoReference as error:
             missing = {AGREEMENT.name: Reason("no_reference_of_quality_set", {"reason": error.reason})}
     return Findings(
         samples=samples,
