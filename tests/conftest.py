@@ -19,7 +19,7 @@ import benches
 from baselines.stored.fingerprint import fingerprint
 from benches.preload import MODEL_LIBRARIES
 from harness import suite
-from harness.processes.sweep import collect_environment, new_run, sweep
+from harness.sweeping.sweep import collect_environment, new_run, sweep
 from harness.processes.worker import Workers
 from harness.registry import BACKENDS
 from harness.types import Run

@@ -21,7 +21,7 @@ from harness import attempts, causes, frames, reasons, storage
 from harness.causes import Cause
 from harness.measuring import contention, process_agreement
 from harness.paired import pairs
-from harness.processes.sweep import remaining
+from harness.sweeping.sweep import remaining
 from harness.reasons import Reason, stated
 from harness.types import Case, Measurement, Run
 

@@ -10,8 +10,8 @@ from suite_fixture import PLUGINS, QUICK, Silent
 
 from harness import storage
 from harness.attempts import contended
-from harness.processes.remaining_time import RemainingTime
-from harness.processes.sweep import merged, planned_processes, sweep
+from harness.sweeping.remaining_time import RemainingTime
+from harness.sweeping.sweep import merged, planned_processes, sweep
 from harness.processes.worker import Workers
 from harness.types import Case, Measurement, Metric, Run
 

@@ -24,7 +24,8 @@ from benches.failures import NotComparable
 from harness import storage, streams
 from harness import suite as suite_module
 from harness.paired import paired_run
-from harness.processes import progress, threads
+from harness.processes import threads
+from harness.sweeping import progress
 from harness.reasons import stated
 from harness.types import Suite
 from reports.formats import comparison_json

@@ -29,7 +29,7 @@ from harness import storage, streams, weights
 from harness.devices import NoSuchDevice
 from harness.processes.environment import host_hash
 from harness.processes.loaded_code import source_digests
-from harness.processes.sweep import EnvironmentFailed, StorageFailed, collect_environment, extend
+from harness.sweeping.sweep import EnvironmentFailed, StorageFailed, collect_environment, extend
 from harness.processes.threads import ThreadsRefused
 from harness.processes.worker import Workers
 from harness.reasons import STATED, Reason, stated

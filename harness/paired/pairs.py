@@ -201,7 +201,7 @@ class Pairs:
         def gone() -> bool:
             return any(self.hosts.of(arm).ready(number) for arm, number in zip(arms, asked, strict=True))
 
-        states, stuck = self.referee.run(*arms, gone, timeout)
+        states, stuck = self.referee.run(arms, gone, timeout)
         replies = [self.hosts.of(arm).result(request, timeout) for arm, request in zip(arms, asked, strict=True)]
         if left_s < patience and any(reply.status == "timeout" for reply in replies):
             return []

@@ -24,7 +24,7 @@ from harness.measuring.output_files import FOLDER as REFERENCES
 from harness.processes import threads as thread_rule
 from harness.processes.environment import collect_or_reason
 from harness.processes.measure import Job
-from harness.processes.remaining_time import PlannedProcess, RemainingTime
+from harness.sweeping.remaining_time import PlannedProcess, RemainingTime
 from harness.processes.worker import Workers
 from harness.registry import MODELS, PROBES
 from harness.stored_types import Environment
