@@ -233,8 +233,8 @@ class Protocol:
     before each iteration (`harness.measuring.cold_cache`).
 
     The first process of a row is measured alone. With `rounds` its further processes, at least `replicates` - 1, take
-    turns with those of its reference row (`harness.sweeping.rounds`), and rounds go on until the 95 % interval of each row's
-    speed relative to its reference is within ±`ratio_interval` of it, or until the whole run has taken `budget_s`
+    turns with those of its reference row (`harness.sweeping.rounds`), and rounds go on until the 95 % interval of each
+    row's speed relative to its reference is within ±`ratio_interval` of it, or until the whole run has taken `budget_s`
     seconds. Without a `ratio_interval` each row has exactly `replicates` processes. Without `rounds` all processes are
     measured alone.
     """
@@ -280,8 +280,9 @@ class Measurement:
     was retried. `facts` holds what was verified of the execution (providers, dtypes, counted calls, output hash) and
     the work identity. `state` is the machine during the measurement (PSI, load, clocks) and the seconds of the control
     workload. `round` is the number, unique in the run, of the round in which the process took turns with processes of
-    other rows (`harness.sweeping.rounds`); None if it was measured alone. `warnings` are shown with the row. `images` are file names relative to the run folder. `reason`, `missing`
-    and `warnings` also take text, which becomes a reason of its own kind (`harness.reasons`).
+    other rows (`harness.sweeping.rounds`); None if it was measured alone. `warnings` are shown with the row. `images`
+    are file names relative to the run folder. `reason`, `missing` and `warnings` also take text, which becomes a reason
+    of its own kind (`harness.reasons`).
     """
 
     case: Case
@@ -319,9 +320,10 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """A process that measures no row. `copy` is a second copy of a group's reference row, which takes turns with it: the
-    A/A control of the group. `overhead` is a network that does nothing, in the backend of its case: what imgbench
-    itself costs an iteration. `a` and `b` are the A/A control of a run without rounds: one case measured as two rows."""
+    """A process that measures no row. `copy` is a second copy of a group's reference row, which takes turns with it:
+    the A/A control of the group. `overhead` is a network that does nothing, in the backend of its case: what imgbench
+    itself costs an iteration. `a` and `b` are the A/A control of a run without rounds: one case
+    measured as two rows."""
 
     side: ControlSide
     measurement: Measurement

@@ -25,8 +25,8 @@ from harness import storage, streams
 from harness import suite as suite_module
 from harness.paired import paired_run
 from harness.processes import threads
-from harness.sweeping import progress
 from harness.reasons import stated
+from harness.sweeping import progress
 from harness.types import Suite
 from reports.formats import comparison_json
 from reports.page import page, paired_page

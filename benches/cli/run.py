@@ -26,10 +26,10 @@ from harness import attempts, storage, weights
 from harness import suite as suite_module
 from harness.causes import WORDS
 from harness.devices import unmeasured
-from harness.sweeping import progress
 from harness.processes.loaded_code import source_digests
-from harness.sweeping.sweep import StorageFailed, collect_environment, new_run, remaining, sweep
 from harness.processes.worker import Workers
+from harness.sweeping import progress
+from harness.sweeping.sweep import StorageFailed, collect_environment, new_run, remaining, sweep
 from harness.types import Run, Suite
 
 BROKEN = {"failed", "invalid", "timeout"}

@@ -17,9 +17,9 @@ from benches.cli.run_folders import new_folder
 from benches.preload import libraries
 from harness import storage
 from harness.processes.loaded_code import source_digests
-from harness.sweeping.sweep import Listener, collect_environment, new_run, sweep
 from harness.processes.worker import Workers
 from harness.stored_types import Environment
+from harness.sweeping.sweep import Listener, collect_environment, new_run, sweep
 from harness.types import Case, Run, Suite
 
 SUITE_RUN: pytest.StashKey[SuiteRun] = pytest.StashKey()

@@ -4,17 +4,19 @@ pair, in a run the rows of a round.
 The speed of a shared machine drifts: on two virtual cores, medians of neighbouring windows of 4 s differ by 4.5 % (sd),
 those of neighbouring windows of 50 ms by 2.1 %, and the mean of ten such differences by a third of that. So the
 processes do not run one after the other: they alternate every few iterations, two in the order ABBAABBA..., three in
-the order ABCCBAABC..., and what they share cancels. (In duet benchmarking, Bulej et al., ICPE 2020, the processes run at the same time.)
+the order ABCCBAABC..., and what they share cancels. (In duet benchmarking, Bulej et al., ICPE 2020, the processes run
+at the same time.)
 
-All of them run on the same CPUs, as many as they have threads, and those of the next pair or round on the next CPUs. A virtual CPU whose host
-core does other work runs at two thirds of its speed for seconds, and no counter of the guest shows it. If the kernel
-puts the two processes on a CPU each, one is then 1.4 times as slow in each of its turns. Pairs of equal arms on a CPU
-each differed by 1.5 to 6 % (standard deviation by the MAD of twelve rows; one pair by 50 %), on the same one by 0.6 to
-1.7 % (`imgbench selftest --record`).
+All of them run on the same CPUs, as many as they have threads, and those of the next pair or round on the next CPUs. A
+virtual CPU whose host core does other work runs at two thirds of its speed for seconds, and no counter of the guest
+shows it. If the kernel puts the two processes on a CPU each, one is then 1.4 times as slow in each of its turns. Pairs
+of equal arms on a CPU each differed by 1.5 to 6 % (standard deviation by the MAD of twelve rows; one pair by 50 %), on
+the same one by 0.6 to 1.7 % (`imgbench selftest --record`).
 
-The driver is the referee. A worker sends its name (in `ab` that of its arm), and then asks for each turn with (row, turn, its CPU seconds
-so far) and sleeps until the referee sends True. The process that is behind goes first, so the rows stay aligned if one
-process fails. These messages are a part of the protocol between two versions of imgbench (`harness.paired.wire_protocol`).
+The driver is the referee. A worker sends its name (in `ab` that of its arm), and then asks for each turn with (row,
+turn, its CPU seconds so far) and sleeps until the referee sends True. The process that is behind goes first, so the
+rows stay aligned if one process fails. These messages are a part of the protocol between two versions of imgbench
+(`harness.paired.wire_protocol`).
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ END: Final = 1 << 30
 @dataclass(frozen=True, kw_only=True)
 class Interleaving:
     """The turns of a row: one of `warmups` iterations, then `turns` turns, each of `discarded` iterations that warm the
-    caches again and of `samples` that count. Equal in both arms of a pair; the rows of a round have the same `turns`."""
+    caches again and of `samples` that count. Equal in both arms of a pair; the rows of a round have the
+    same `turns`."""
 
     warmups: int
     turns: int
@@ -80,8 +83,8 @@ def _cpu_s() -> float:
 
 
 class Referee:
-    """The driver's end: one socket for all pairs or rounds of a run, in `folder`, or in a folder of its own if the path would
-    be too long (`harness.measuring.sockets`)."""
+    """The driver's end: one socket for all pairs or rounds of a run, in `folder`, or in a folder of its own if the path
+    would be too long (`harness.measuring.sockets`)."""
 
     def __init__(self, folder: Path) -> None:
         short = sockets.folder(str(folder))
@@ -198,8 +201,9 @@ class _Players:
         self.connected[self.holder].send(True)
 
     def states(self) -> dict[int, dict[str, Any]]:
-        """What the machine did during each row, beside these processes and this driver: from its first timed turn on, so
-        that a long build does not thin out what happened beside the samples; of a row that came to none, all of it."""
+        """What the machine did during each row, beside these processes and this driver: from its first timed turn on,
+        so that a long build does not thin out what happened beside the samples; of a row that came to none,
+        all of it."""
         self._mark(END)
         ends: list[Mapping[str, Any]] = [*(counters for *_, counters in self._marks[1:]), self._last or {}]
         return {row: host_difference(begin, end) for (row, _, begin), end in zip(self._marks, ends, strict=True)}
@@ -209,8 +213,8 @@ class _Players:
             connection.close()
 
     def _mark(self, row: int, *, sampled: bool = False) -> None:
-        """The machine's counters now; the CPU time of all these processes counts as our own. `sampled`: the row's timed turns
-        begin, and not its load. The first end is the end."""
+        """The machine's counters now; the CPU time of all these processes counts as our own. `sampled`: the row's timed
+        turns begin, and not its load. The first end is the end."""
         if row == END and self._last is not None:
             return
         counters = host_counters()
