@@ -1,8 +1,8 @@
 """Measures every case of a suite, process by process, into a run folder; resumes what is missing.
 
 The first process of every case comes first, alone, in the suite's order, so that a sweep that is stopped early has each
-row. Then come the rounds (`harness.sweeping.rounds`) until their plan ends (`harness.sweeping.planning`). A failure of the
-environment (a full disk, a kill from outside) is not a result: it is stored, and measured again when the run is
+row. Then come the rounds (`harness.sweeping.rounds`) until their plan ends (`harness.sweeping.planning`). A failure of
+the environment (a full disk, a kill from outside) is not a result: it is stored, and measured again when the run is
 resumed.
 
 A protocol without rounds, or with one process for each row, has the older way: the further processes are measured
@@ -299,8 +299,8 @@ def control(number: int, run: Run, site: Site) -> Run:
 
 
 def _again(run: Run, site: Site, listener: Listener) -> None:
-    """Measures contended processes again until an attempt is not contended, as often as the protocol says. It stops after CONTENDED_IN_A_ROW contended attempts in a row, because the machine probably stays
-    contended."""
+    """Measures contended processes again until an attempt is not contended, as often as the protocol says. It stops
+    after CONTENDED_IN_A_ROW contended attempts in a row, because the machine probably stays contended."""
     contended = 0
     while todo := attempts.again(run.measurements, run.superseded, run.protocol.contended_retries):
         listener.begin(len(todo), len(todo))
