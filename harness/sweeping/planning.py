@@ -164,10 +164,13 @@ def cycle(plan: Plan, *, widest_first: bool = False) -> list[Round]:
 
 
 def _parts(plan: Plan, group: Group, entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """The entries in as few parts of about the same size as MEMBERS and the memory allow."""
+    """The entries in as few parts of about the same size as MEMBERS and the memory allow. An entry that does not fit
+    beside the reference is a part of its own."""
+    beside = [entry for entry in entries if plan.fits([group.reference, entry.case])]
+    yield from ([entry] for entry in entries if entry not in beside)
     for size in range(MEMBERS - 1, 0, -1):
-        count = math.ceil(len(entries) / size)
-        parts = [entries[i::count] for i in range(count)]
+        count = math.ceil(len(beside) / size)
+        parts = [beside[i::count] for i in range(count)]
         if size == 1 or all(plan.fits([group.reference, *(e.case for e in part)]) for part in parts):
             yield from parts
             return
@@ -287,7 +290,8 @@ def _turn_ratios(run: Run) -> Iterator[list[list[float]]]:
 def _logs(measurement: Measurement) -> list[float]:
     """The log median of the samples of each turn; empty if the process took no turns."""
     values, turns = measurement.samples.get(LATENCY, []), measurement.facts.get("turns", 0)
-    if not turns or measurement.facts.get("alternates") != "turns" or len(values) % turns or min(values) <= 0:
+    in_turns = measurement.facts.get("alternates") == "turns"
+    if not in_turns or not turns or not values or len(values) % turns or min(values) <= 0:
         return []
     size = len(values) // turns
     return [math.log(statistics.median(values[i : i + size])) for i in range(0, len(values), size)]
