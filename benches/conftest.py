@@ -16,8 +16,8 @@ from benches.cli.arguments import device_name, positive
 from benches.failures import exit_code, known, text
 from benches.pytest_plugin.suite_run import SUITE_RUN, SuiteRun
 from harness.devices import unmeasured
-from harness.processes import progress
 from harness.stored_types import Environment
+from harness.sweeping import progress
 from harness.types import AXES, Case, Run
 from reports.formats import benchmark_json
 

@@ -23,11 +23,11 @@ def _codes() -> dict[type[Exception], int]:
     from harness.devices import NoSuchDevice
     from harness.measuring.sockets import NoSocketFolder
     from harness.paired.hosts import ArmFailed
-    from harness.processes.sweep import EnvironmentFailed, StorageFailed
     from harness.processes.threads import ThreadsRefused
     from harness.registry import UnknownName
     from harness.storage import RunBusy, UnreadableRun
     from harness.suite import SuiteError
+    from harness.sweeping.sweep import EnvironmentFailed, StorageFailed
     from harness.weights import WeightsChanged
 
     return {

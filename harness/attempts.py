@@ -2,6 +2,9 @@
 
 What the kernel and the driver counted during the process decides between ok attempts (`harness.measuring.contention`),
 never its time. The first attempt without contention counts. If all were contended, the first one does, with a warning.
+
+A process of a round is not measured again, since a further round does the same. The latency of a row with rounds comes
+from its rounds, without the contended ones if enough others remain (`timed`).
 """
 
 from __future__ import annotations
@@ -13,12 +16,22 @@ from harness.reasons import Reason
 from harness.types import Measurement, Run
 
 Key = tuple[str, int]
+UNCONTENDED = 2  # rounds of a row: if it has as many, its contended rounds do not count
 RETRIED = frozenset({"failed", "timeout", "oom", "invalid"})  # a skipped row would be skipped again
 
 
 def contended(measurement: Measurement) -> Reason | None:
     """The contention warning of a measurement; None if the machine was not contended."""
     return next(filter(is_contention, measurement.warnings), None)
+
+
+def timed(measurements: Iterable[Measurement]) -> tuple[Measurement, ...]:
+    """Those of the ok processes of one row whose latency counts: the ones of its rounds if it has any, and of those the
+    ones that were not contended if there are UNCONTENDED of them. Otherwise all."""
+    good = tuple(m for m in measurements if m.status == "ok")
+    rounds = tuple(m for m in good if m.round is not None)
+    quiet = tuple(m for m in rounds if contended(m) is None)
+    return quiet if len(quiet) >= UNCONTENDED else rounds or good
 
 
 def of_environment(measurement: Measurement) -> bool:
@@ -57,9 +70,9 @@ def again(
     counted: Sequence[Measurement], superseded: Sequence[Measurement], limit: int
 ) -> list[tuple[Measurement, int]]:
     """(measurement, number of its next attempt) for every ok measurement that is still contended, with at most `limit`
-    further attempts after the first ok one."""
+    further attempts after the first ok one. Processes of rounds are not among them."""
     tried = (*counted, *superseded)
-    open_ = [m for m in counted if m.status == "ok" and contended(m)]
+    open_ = [m for m in counted if m.status == "ok" and m.round is None and contended(m)]
     return [(m, next_number(m.case.id, m.replicate, tried)) for m in open_ if _tries_after_ok(m, tried) < limit]
 
 

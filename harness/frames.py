@@ -23,8 +23,10 @@ import numpy as np
 import pandas as pd
 
 from harness import stats
+from harness.attempts import timed
 from harness.derived import DERIVED, Estimate, summarise
 from harness.identical_outputs import identical_outputs
+from harness.measuring.contention import is_contention
 from harness.processes import threads
 from harness.reasons import Reason
 from harness.stored_types import Facts, State
@@ -32,6 +34,10 @@ from harness.types import AXES, Case, Measurement, Metric, Run
 
 T = TypeVar("T")
 NOT_RUN = "not_run"
+LATENCY = "latency_s"
+# Warnings about the times of a process. Where its time does not count for the row, neither do they, nor
+# do those about contention.
+OF_TIMES = frozenset({"unsteady", "imprecise"})
 LEADING = (
     "run_id",
     "case_id",
@@ -95,10 +101,15 @@ def samples_frame(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run_id", "case_id", "replicate", "metric", "phase", "index", "value", "unit"])
 
 
+def counted(measurements: Iterable[Measurement], metric: str) -> tuple[Measurement, ...]:
+    """The ok processes of a row that count for a metric; for the latency those of `harness.attempts.timed`."""
+    return timed(measurements) if metric == LATENCY else tuple(m for m in measurements if m.status == "ok")
+
+
 def _spread(run: Run, name: str) -> stats.Spread | None:
     """How far the processes of one row lie apart in a metric, pooled over all rows of the run."""
     rows = [
-        [m.samples[name] for m in measurements if m.status == "ok" and m.samples.get(name)]
+        [m.samples[name] for m in counted(measurements, name) if m.samples.get(name)]
         for measurements in run.by_case.values()
     ]
     return stats.between_processes(rows)
@@ -113,7 +124,14 @@ def _row(
     same_output: Reason | None,
 ) -> dict[str, Any]:
     status, reason = _status(measurements)
-    warnings = (w for w in (*(w for m in measurements for w in m.warnings), same_output) if w is not None)
+    counting = timed(measurements)
+    uncounted = {id(m) for m in measurements if m.status == "ok"} - {id(m) for m in counting}
+    warnings = [
+        w
+        for m in measurements
+        for w in m.warnings
+        if not (id(m) in uncounted and (is_contention(w) or w.kind in OF_TIMES))
+    ] + [w for w in (same_output,) if w is not None]
     told = _unique((w.name, str(w)) for w in warnings)
     row: dict[str, Any] = {
         "run_id": run.id,
@@ -159,7 +177,7 @@ def _estimates(
         derived = [d for d in DERIVED if d.source == name and d.metric.name in metrics]
         if name not in metrics and not derived:
             continue
-        groups = stats.Processes(m.samples.get(name, ()) for m in good)
+        groups = stats.Processes(m.samples.get(name, ()) for m in counted(good, name))
         if not groups:
             continue
         found = [(name, summarise(metric, groups))] if name in metrics else []

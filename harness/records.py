@@ -15,13 +15,13 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, fields
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 from harness import reasons, schema_1
 from harness.quoting import quoted
 from harness.reasons import Reason
 from harness.stored_types import Environment, Facts, State, check, hints
-from harness.types import Case, Control, Measurement, Metric, Protocol
+from harness.types import Case, Control, ControlSide, Measurement, Metric, Protocol
 
 SCHEMA: Final = 2
 # Of the state of a measurement, of a paired process and of the header of a paired run: former key -> key.
@@ -32,9 +32,9 @@ FORMER_KEYS: Final = {
     "sentinels": "control_workloads",
 }
 # The behaviour of runs that were stored before these protocol fields existed.
-BEFORE = {"target_interval": None, "contended_retries": 0}
+BEFORE = {"target_interval": None, "contended_retries": 0, "rounds": False, "ratio_interval": None}
 # Fields that every version has written for a process: a line without one of them is incomplete.
-WRITTEN = tuple(f.name for f in fields(Measurement) if f.name != "attempt")
+WRITTEN = tuple(f.name for f in fields(Measurement) if f.name not in ("attempt", "round"))
 MODELS = Mapping[str, Mapping[str, Any]]
 
 T = TypeVar("T")
@@ -102,8 +102,8 @@ def record(cls: type[T], entry: Mapping[str, Any], where: str = "") -> T:
 
 def control_from_dict(entry: Mapping[str, Any]) -> Control:
     check(entry, Mapping[str, Any], "control")
-    if entry["side"] not in ("a", "b"):
-        raise ValueError(f"a control has the sides a and b, not {entry['side']!r}")
+    if entry["side"] not in get_args(ControlSide):
+        raise ValueError(f"the side of a control is one of {', '.join(get_args(ControlSide))}, not {entry['side']!r}")
     return Control(side=entry["side"], measurement=measurement_from_dict(entry["measurement"]))
 
 
@@ -120,6 +120,8 @@ def measurement_to_dict(measurement: Measurement) -> dict[str, Any]:
     document = {f.name: getattr(measurement, f.name) for f in fields(Measurement)}
     if not measurement.attempt:
         del document["attempt"]
+    if measurement.round is None:
+        del document["round"]
     return {
         "schema": SCHEMA,
         **document,

@@ -31,6 +31,7 @@ Kind = Literal[
     "noisy", "exact", "near_exact", "energy", "quality_item", "quality_continuous", "quality_set", "advisory"
 ]
 Summary = Literal["median", "mean", "max", "last"]
+ControlSide = Literal["a", "b", "copy", "overhead"]
 
 STATUSES: tuple[str, ...] = get_args(Status)
 IDENTICAL = Reason("identical_output")  # the reason why a PSNR is missing: it would be infinite
@@ -231,6 +232,12 @@ class Protocol:
     such target), but at least `min_samples` in `min_sample_time_s` and for at most `max_sample_time_s`. A process that
     was contended is measured again up to `contended_retries` times. With `cold_cache` the caches are flushed
     before each iteration (`harness.measuring.cold_cache`).
+
+    The first process of a row is measured alone. With `rounds` its further processes, at least `replicates` - 1, take
+    turns with those of its reference row (`harness.sweeping.rounds`), and rounds go on until the 95 % interval of each
+    row's speed relative to its reference is within ±`ratio_interval` of it, or until the whole run has taken `budget_s`
+    seconds. Without a `ratio_interval` each row has exactly `replicates` processes. Without `rounds` all processes are
+    measured alone.
     """
 
     replicates: int = 3
@@ -243,6 +250,9 @@ class Protocol:
     max_sample_time_s: float = 30.0
     target_interval: float | None = 0.02
     contended_retries: int = 2
+    rounds: bool = True
+    ratio_interval: float | None = 0.03
+    budget_s: float | None = None
     energy_window_s: float = 10.0
     timeout_s: float = 1800.0
     quality: bool = True
@@ -270,8 +280,10 @@ class Measurement:
     measured. `attempt` counts how often the same process of a case was repeated, because it was contended or a failure
     was retried. `facts` holds what was verified of the execution (providers, dtypes, counted calls, output hash) and
     the work identity. `state` is the machine during the measurement (PSI, load, clocks) and the seconds of the control
-    workload. `warnings` are shown with the row. `images` are file names relative to the run folder. `reason`, `missing`
-    and `warnings` also take text, which becomes a reason of its own kind (`harness.reasons`).
+    workload. `round` is the number, unique in the run, of the round in which the process took turns with processes of
+    other rows (`harness.sweeping.rounds`); None if it was measured alone. `warnings` are shown with the row. `images`
+    are file names relative to the run folder. `reason`, `missing` and `warnings` also take text, which becomes a reason
+    of its own kind (`harness.reasons`).
     """
 
     case: Case
@@ -288,6 +300,7 @@ class Measurement:
     images: tuple[str, ...] = ()
     started: str = ""
     duration_s: float | None = None
+    round: int | None = None
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -308,9 +321,12 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """One process of the A/A control: the same case measured as two rows, "a" and "b", in each round of the run."""
+    """A process that measures no row. `copy` is a second copy of a group's reference row, which takes turns with it:
+    the A/A control of the group. `overhead` is a network that does nothing, in the backend of its case: what imgbench
+    itself costs an iteration. `a` and `b` are the A/A control of a run without rounds: one case
+    measured as two rows."""
 
-    side: Literal["a", "b"]
+    side: ControlSide
     measurement: Measurement
 
 

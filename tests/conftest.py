@@ -19,9 +19,9 @@ import benches
 from baselines.stored.fingerprint import fingerprint
 from benches.preload import MODEL_LIBRARIES
 from harness import suite
-from harness.processes.sweep import collect_environment, new_run, sweep
 from harness.processes.worker import Workers
 from harness.registry import BACKENDS
+from harness.sweeping.sweep import collect_environment, new_run, sweep
 from harness.types import Run
 
 sys.path.insert(0, str(Path(__file__).parent / "fixtures"))
@@ -41,6 +41,7 @@ def registries() -> None:
     """Fills the registries, the planted models included."""
     benches.load_plugins()
     import planted  # noqa: F401
+    import planted_later  # noqa: F401
     import planted_states  # noqa: F401
 
 

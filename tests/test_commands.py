@@ -82,7 +82,7 @@ MODELS = {"torchvision", "timm", "diffusers", "transformers", "sklearn"}
 RUNTIMES = {"onnx", "onnxruntime", "openvino", "tensorrt"}
 HEAVY = {"torch", "numpy"} | REPORTS | MODELS | RUNTIMES
 OF_PROBES = {"harness.probes", "harness.measuring.trial"}  # what measures, beside the registries
-OF_A_RUN = {"harness.processes.sweep", "harness.processes.worker", "harness.measuring.turns", "harness.frames"}
+OF_A_RUN = {"harness.sweeping.sweep", "harness.processes.worker", "harness.measuring.turns", "harness.frames"}
 
 
 def _imported_by(line: str) -> set[str]:

@@ -11,7 +11,7 @@ import pytest
 from benches.ab import arm_environments
 from benches.failures import UsageError
 from harness.processes import environment
-from harness.processes.sweep import new_run
+from harness.sweeping.sweep import new_run
 from harness.types import Protocol, Suite
 from reports.formats import benchmark_json
 

@@ -12,9 +12,9 @@ from baselines.stored import store
 from baselines.stored.location import SHIPPED
 from benches.cli import main
 from harness import storage, suite
-from harness.processes import sweep as sweeping
 from harness.processes.measure import Outcome
-from harness.processes.sweep import PlannedProcess, Site, new_run
+from harness.sweeping import sweep as sweeping
+from harness.sweeping.sweep import PlannedProcess, Site, new_run
 from harness.types import Measurement, Run
 
 Count = Callable[[], int]

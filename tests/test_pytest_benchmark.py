@@ -23,13 +23,13 @@ from benches.ab.arms import OURS
 from benches.cli import main
 from benches.pytest_plugin.suite_run import SuiteRun, row_of
 from harness import storage, suite
-from harness.processes import sweep as sweeping
 from harness.processes.loaded_code import source_digests
-from harness.processes.remaining_time import PlannedProcess
-from harness.processes.sweep import Site, new_run, sweep
 from harness.processes.worker import Workers
 from harness.reasons import Reason
 from harness.stored_types import State
+from harness.sweeping import sweep as sweeping
+from harness.sweeping.remaining_time import PlannedProcess
+from harness.sweeping.sweep import Site, new_run, sweep
 from harness.types import Case, Measurement, Run
 from reports.formats import benchmark_json
 

@@ -29,8 +29,8 @@ from harness.measuring import contention, process_agreement
 from harness.measuring.out_of_memory import is_out_of_memory
 from harness.paired import pairs
 from harness.processes import worker
-from harness.processes.sweep import remaining
 from harness.reasons import Reason, stated
+from harness.sweeping.sweep import remaining
 from harness.types import Case, Measurement, RequestError, Run, Unavailable
 
 ROOT = Path(harness.__file__).parents[1]

@@ -16,9 +16,9 @@ import pytest
 from suite_fixture import PLUGINS, QUICK, Silent
 
 from harness import frames, storage
-from harness.processes.sweep import remaining, sweep
 from harness.processes.worker import Workers
 from harness.storage import RunBusy, UnreadableRun
+from harness.sweeping.sweep import remaining, sweep
 from harness.types import AXES, Case, Measurement, Metric, Protocol, Run
 
 RunSuite = Callable[..., Run]

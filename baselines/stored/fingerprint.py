@@ -32,7 +32,7 @@ HARD_VERSIONS = {
 }
 GPU_VERSIONS = {"tensorrt": "TensorRT", "tensorrt-cu13": "TensorRT for CUDA 13"}
 # A longer time-out, an additional quality pass or a further attempt changes no sample of a row.
-UNTIMED_PROTOCOL = frozenset({"timeout_s", "quality", "stages", "contended_retries"})
+UNTIMED_PROTOCOL = frozenset({"timeout_s", "quality", "stages", "contended_retries", "ratio_interval", "budget_s"})
 GPU_FIELDS = {"name": "GPU model", "memory_bytes": "GPU memory", "power_limit_w": "GPU power limit", "mig": "GPU MIG"}
 KEY_DIGITS = 8
 SETTING = "torch setting "

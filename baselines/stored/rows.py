@@ -13,11 +13,12 @@ from typing import Any
 
 from baselines.stored.measured import identical
 from baselines.wording import ReasonKind, because, field_differs
-from harness.attempts import contended, of_environment
+from harness.attempts import contended, of_environment, timed
 from harness.reasons import Reason
 from harness.types import Case, Measurement, Metric, Run
 
 NOT_RUN = "not_run"
+LATENCY = "latency_s"
 SEVERITY = ("invalid", "failed", "oom", "timeout", "skipped", "ok")
 POSITIVE_KINDS = frozenset({"noisy", "energy", "near_exact"})
 
@@ -46,8 +47,10 @@ class Row:
         return self.status == "ok"
 
     def groups(self, metric: str) -> Groups:
-        """Raw samples of one metric, one list per process; processes without it are left out."""
-        return [m.samples[metric] for m in self.processes if m.samples.get(metric)]
+        """Raw samples of one metric, one list per process; processes without it are left out. For the latency they are
+        the processes whose time counts (`harness.attempts.timed`)."""
+        counted = timed(self.processes) if metric == LATENCY else self.processes
+        return [m.samples[metric] for m in counted if m.samples.get(metric)]
 
     def quiet(self, least: int) -> Row:
         """The row without its contended processes if at least `least` remain, otherwise the row itself."""
@@ -56,8 +59,8 @@ class Row:
 
     @property
     def contention(self) -> Reason | None:
-        """The contention of the first contended process; None if there is none."""
-        return next((reason for m in self.processes if (reason := contended(m))), None)
+        """The contention of the first contended process whose time counts; None if there is none."""
+        return next((reason for m in timed(self.processes) if (reason := contended(m))), None)
 
     def metrics(self) -> list[str]:
         """Names of the metrics that this row has samples of."""

@@ -24,8 +24,9 @@ from benches.failures import NotComparable
 from harness import storage, streams
 from harness import suite as suite_module
 from harness.paired import paired_run
-from harness.processes import progress, threads
+from harness.processes import threads
 from harness.reasons import stated
+from harness.sweeping import progress
 from harness.types import Suite
 from reports.formats import comparison_json
 from reports.page import page, paired_page

@@ -27,11 +27,11 @@ from benches.preload import libraries
 from harness import storage, streams, weights
 from harness.devices import NoSuchDevice
 from harness.processes.environment import host_hash
-from harness.processes.sweep import EnvironmentFailed, StorageFailed, collect_environment, extend
 from harness.processes.threads import ThreadsRefused
 from harness.processes.worker import Workers
 from harness.reasons import STATED, Reason, stated
 from harness.registry import UnknownName
+from harness.sweeping.sweep import EnvironmentFailed, StorageFailed, collect_environment, extend
 from harness.timing import perf_counter
 from harness.types import Case, Run
 from harness.weights import WeightsChanged

@@ -9,7 +9,7 @@ from typing import Any
 
 from baselines.verdict import Comparison
 from harness import streams
-from harness.processes import progress
+from harness.sweeping import progress
 from harness.types import Run
 from reports.formats.plain_table import plain_table
 

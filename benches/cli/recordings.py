@@ -21,7 +21,7 @@ from benches.cli.ab import asked_of, suite_of
 from benches.cli.printing import say
 from benches.cli.run_folders import new_folder
 from harness import storage
-from harness.processes import progress
+from harness.sweeping import progress
 
 
 def record(options: Namespace) -> int:

@@ -16,9 +16,9 @@ from benches.ab.arms import OURS
 from benches.cli.run_folders import new_folder
 from harness import storage
 from harness.processes.loaded_code import source_digests
-from harness.processes.sweep import collect_environment, new_run
 from harness.processes.worker import Workers
 from harness.stored_types import Environment
+from harness.sweeping.sweep import collect_environment, new_run
 from harness.types import Run, Suite
 
 

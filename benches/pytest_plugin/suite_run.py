@@ -13,9 +13,9 @@ import benches
 from benches.cli import run_start
 from benches.preload import libraries
 from harness import storage
-from harness.processes.sweep import Listener, sweep
 from harness.processes.worker import Workers
 from harness.stored_types import Environment
+from harness.sweeping.sweep import Listener, sweep
 from harness.types import Case, Run, Suite
 
 SUITE_RUN: pytest.StashKey[SuiteRun] = pytest.StashKey()

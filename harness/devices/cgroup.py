@@ -1,5 +1,5 @@
-"""The control groups (v1 or v2) of this process: their CPU quota, how often they throttled it, and how often the
-kernel's out-of-memory killer ended a process in them.
+"""The control groups (v1 or v2) of this process: their CPU quota, how often they throttled it, their memory, and how
+often the kernel's out-of-memory killer ended a process in them.
 
 A quota of any ancestor throttles a process, so all groups up to the root are read. In a container the root of the tree
 is its own group, and the path that /proc names may not exist there. A group that does not exist has no quota.
@@ -30,6 +30,24 @@ def allowed_cores() -> float | None:
     """The number of cores that the tightest quota allows; None if there is no quota."""
     quotas = [quota for group in _groups() if (quota := _quota(group)) is not None]
     return min(quotas) if quotas else None
+
+
+def free_memory_bytes() -> int | None:
+    """The memory that new processes can take: what the kernel calls available, or what the tightest limit of a group
+    leaves if that is less. None if the kernel does not say."""
+    available = [1024 * int(line.split()[1]) for line in _lines(PROC / "meminfo") if line.startswith("MemAvailable:")]
+    left = [limit - used for group in _groups("memory") for limit, used in _memory(group)]
+    return max(0, min([*available, *left])) if available else None
+
+
+def _memory(group: Path) -> Iterator[tuple[int, int]]:
+    """(limit, use) in bytes of a group that has a limit. File caches are not use: the kernel gives them back."""
+    for limit_file, use_file in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+        limit, used = _lines(group / limit_file), _lines(group / use_file)
+        if limit and used and limit[0].isdigit():
+            names = ("inactive_file ", "total_inactive_file ")
+            caches = [int(line.split()[1]) for line in _lines(group / "memory.stat") if line.startswith(names)]
+            yield int(limit[0]), int(used[0]) - max(caches, default=0)
 
 
 def oom_kills() -> int:

@@ -27,6 +27,11 @@ def save(path: Path, tensor: torch.Tensor) -> None:
     write_atomically(path, written.getvalue())
 
 
+def first_output(folder: Path, case_id: str) -> Path:
+    """The file of the timed batch's output in the first process of a case; `folder` is the run's."""
+    return folder / FOLDER / f"{case_id}.npy"
+
+
 def load(path: Path) -> torch.Tensor:
     import numpy as np
     import torch

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from harness.measuring.trial import Mismatch
+from harness.measuring import output_files
+from harness.measuring.trial import Mismatch, Trial
 from harness.numerics.tolerance import relative_errors
 from harness.reasons import Reason
 from harness.types import Forward
@@ -103,6 +104,13 @@ def _tensors(value: Any, above: tuple[int, ...] = ()) -> Iterator[torch.Tensor]:
 def _slots(kind: type) -> list[str]:
     found = [getattr(base, "__slots__", ()) for base in kind.__mro__]
     return [name for slots in found for name in ([slots] if isinstance(slots, str) else slots)]
+
+
+def first_process_error(trial: Trial, output: torch.Tensor) -> dict[str, float]:
+    """The fact of the largest relative error of an item against the output of the first process of the case. Empty if
+    that is not stored."""
+    path = output_files.first_output(trial.folder, trial.case.id)
+    return {"first_process_error": repeat_error([output_files.load(path), output.float()])} if path.exists() else {}
 
 
 def repeat_error(outputs: Sequence[torch.Tensor]) -> float:

@@ -50,7 +50,12 @@ class PairDuration:
 
 def interleaved(row: PairedRow, latency_s: float, loops: int = 1) -> PairedRow:
     """The row with its turns and counts, which are equal in both arms. They are computed from one latency of the base
-    arm and from the number of iterations in its sample.
+    arm and from the number of iterations in its sample."""
+    return replace(row, interleaving=interleaving(latency_s, loops))
+
+
+def interleaving(latency_s: float, loops: int = 1) -> Interleaving:
+    """The turns and counts of a row with this latency and this number of iterations in a sample.
 
     A turn is short enough for the machine's speed to stay about the same (`harness.measuring.turns`), but it has at
     least one sample.
@@ -60,10 +65,9 @@ def interleaved(row: PairedRow, latency_s: float, loops: int = 1) -> PairedRow:
     fewest = MIN_LONG_TURNS if latency_s > LONG_S else MIN_TURNS
     turns = min(max(math.ceil(SAMPLE_S / (samples * sample_s)), fewest), MAX_TURNS)
     warmups = max(MIN_WARM_UPS, math.ceil(WARM_UP_S / latency_s))
-    counts = Interleaving(
+    return Interleaving(
         warmups=warmups, turns=turns + turns % 2, samples=samples, discarded=1 if latency_s < TURN_S / 2 else 0
     )
-    return replace(row, interleaving=counts)
 
 
 def seconds_in_pair(measurement: Measurement, counts: Interleaving) -> float:

@@ -44,7 +44,7 @@ class ProcessJob:
 @dataclass(frozen=True, kw_only=True)
 class ProcessResult:
     """What a process returns: its measurements in order, the metrics that the models define, and the seconds of each
-    control workload (`sentinel`)."""
+    control workload."""
 
     measurements: tuple[Measurement, ...] = ()
     metrics: tuple[Metric, ...] = ()

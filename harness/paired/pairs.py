@@ -203,7 +203,7 @@ class Pairs:
         def gone() -> bool:
             return any(self.hosts.of(arm).ready(request) for arm, request in zip(arms, requests, strict=True))
 
-        states, stuck = self.referee.run(*arms, gone, timeout)
+        states, stuck = self.referee.run(arms, gone, timeout)
         replies = [self.hosts.of(arm).result(request, timeout) for arm, request in zip(arms, requests, strict=True)]
         if left_s < limit_s and any(reply.status == "timeout" for reply in replies):
             return []

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from harness.measuring import output_files, reference
 from harness.measuring.reference_output import NoReference
-from harness.measuring.repeatability import repeat_error
+from harness.measuring.repeatability import first_process_error
 from harness.measuring.trial import Findings, Trial
 from harness.numerics.tolerance import Tolerance, relative_errors, tolerance
 from harness.probes import probe
@@ -129,12 +129,12 @@ def fidelity(trial: Trial) -> Findings:
 
 
 def _against_the_first(trial: Trial, own: torch.Tensor) -> dict[str, float]:
-    """The largest relative error of an item against the output of the first process of the case, which stores it."""
-    path = trial.folder / output_files.FOLDER / f"{trial.case.id}.npy"
+    """The error against the output of the first process of the case, which stores it here."""
+    path = output_files.first_output(trial.folder, trial.case.id)
     if not path.exists():
         output_files.save(path, own)
         return {}
-    return {"first_process_error": repeat_error([output_files.load(path), own.float()])}
+    return first_process_error(trial, own)
 
 
 def closeness(own: torch.Tensor, wanted: torch.Tensor, kind: str) -> tuple[dict[str, list[float]], dict[str, Reason]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from harness import reasons
 from harness.devices.watch import Watch, beside
 from harness.measuring import cold_cache, contention, sampling, throttling
-from harness.measuring.repeatability import repeat_error
+from harness.measuring.repeatability import first_process_error, repeat_error
 from harness.measuring.trial import Findings, Trial, digest, output_fault
 from harness.numerics.tolerance import repeat_ceiling
 from harness.probes import probe
@@ -83,6 +83,7 @@ def latency(trial: Trial) -> Findings:
             **({} if flush is None else {"cold_cache_bytes": flush.size}),
             "output_hash": digest(output),
             **repeated.facts,
+            **({} if trial.replicate == 0 else first_process_error(trial, output)),
             **_turns(trial),
             **_interval(found),
         },

@@ -1,1 +1,1 @@
-"""Fresh processes: what a worker does, how it ends, and the sweep that starts one after another."""
+"""Fresh processes: how one starts, what it does, and how it ends."""

@@ -86,6 +86,7 @@ class Workers:
         self._context.set_forkserver_preload([*PRELOAD, *preload, *plugins])
         self._plugins = tuple(plugins)
         self._starting = threading.Lock()
+        self._running: set[ForkServerProcess] = set()
         self.logs = logs
 
     def measure(self, job: Job, report: Report, name: str | None = None) -> Outcome:
@@ -121,10 +122,12 @@ class Workers:
             return endings.not_started(error, cgroup.oom_kills() > kills_before, imports)
         kept: list[Any] = []
         rows: list[int | None] = [None]
+        self._running.add(process)
         try:
             reply = _receive(receiver, timeout_s, report, kept.append, rows.append, reference_extends=reference_extends)
         finally:
             _end(process)
+            self._running.discard(process)
             receiver.close()
         if reply is None:
             reply = endings.died(process.exitcode, log, cgroup.oom_kills() > kills_before)
@@ -132,6 +135,11 @@ class Workers:
             _remove_empty(log, imports)
             return reply
         return replace(reply, row=rows[-1], kept=kept[-1] if kept else reply.kept)
+
+    def kill_all(self) -> None:
+        """Kills the processes that run at this moment; the calls that wait for them in other threads return."""
+        for process in tuple(self._running):
+            _kill(process)
 
     def _start(
         self, function: Callable[..., Any], argument: Any, imports: Path, log: Path
@@ -344,7 +352,11 @@ def _end(process: Any) -> None:
     receives no signal, is left."""
     process.join(timeout=5)
     if process.is_alive() or process.exitcode == fork_server.LOST:  # then it may still be running
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.kill()
+        _kill(process)
         process.join(timeout=60)  # the kernel may take long to free tens of gigabytes
+
+
+def _kill(process: Any) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
@@ -62,6 +62,8 @@ class Lines:
         self.console = console
         self._number = self._total = 0
         self._left: float | None = None
+        self._rounds = 0
+        self._last_said = -math.inf
 
     def __enter__(self) -> Self:
         return self
@@ -88,6 +90,20 @@ class Lines:
         spent = measurement.duration_s or 0.0  # the estimate was made before this measurement
         left = f"  (about {format_duration(max(0.0, self._left - spent))} left)" if self._left is not None else ""
         self.say(f"[{self._number}/{self._total}] {describe(measurement)}{left}")
+
+    def rounds_begin(self, open_rows: int, seconds_left: float) -> None:
+        self._rounds, self._last_said = 0, perf_counter()
+        if open_rows:
+            self.say(f"rounds: the rows of equal work take turns (about {format_duration(seconds_left)} left)")
+
+    def round_end(self, measurements: Sequence[Measurement], open_rows: int, seconds_left: float) -> None:
+        self._rounds += 1
+        for measurement in measurements:
+            if measurement.status != "ok":
+                self.say(f"round {self._rounds}: {describe(measurement)}")
+        if perf_counter() - self._last_said >= STATUS_EVERY_S:
+            self._last_said = perf_counter()
+            self.say(_round_words(self._rounds, open_rows, seconds_left))
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -135,9 +151,25 @@ class Bar(Lines):
     def phase(self, phase: str) -> None:
         self._progress.update(self._task, description=escape(f"{self._current} · {phase}"))
 
+    def rounds_begin(self, open_rows: int, seconds_left: float) -> None:
+        super().rounds_begin(open_rows, seconds_left)
+        self._progress.update(self._task, total=None, description=escape(_round_words(0, open_rows, seconds_left)))
+
+    def round_end(self, measurements: Sequence[Measurement], open_rows: int, seconds_left: float) -> None:
+        self._last_said = math.inf  # the bar shows what a log says now and then
+        super().round_end(measurements, open_rows, seconds_left)
+        words = _round_words(self._rounds, open_rows, seconds_left)
+        self._progress.update(self._task, description=escape(words))
+
     def end(self, measurement: Measurement) -> None:
         self._progress.advance(self._task)
         self.say(f"[{self._number}/{self._total}] {describe(measurement)}")
+
+
+def _round_words(rounds: int, open_rows: int, seconds_left: float) -> str:
+    left = f"about {format_duration(seconds_left)} left"
+    rows = "1 row needs" if open_rows == 1 else f"{open_rows} rows need"
+    return f"round {rounds}: {rows} further rounds ({left})" if open_rows else f"round {rounds}: every row is measured"
 
 
 def listener(console: Console) -> Lines:

@@ -1,35 +1,45 @@
 """Measures every case of a suite, process by process, into a run folder; resumes what is missing.
 
-The first process of every case comes first, in the suite's order (so that a sweep that is stopped early has each row),
-then the further ones, each round in a shuffled order, so that slow minutes of a shared machine do not all hit one row.
-Each round ends with the A/A control: the fastest row twice more, as two rows of the same code. Finally,
-processes that were contended are measured again (`harness.attempts`). A failure of the environment (a
-full disk, a kill from outside) is not a result: it is stored, and measured again when the run is resumed.
+The first process of every case comes first, alone, in the suite's order, so that a sweep that is stopped early has each
+row. Then come the rounds (`harness.sweeping.rounds`) until their plan ends (`harness.sweeping.planning`). A failure of
+the environment (a full disk, a kill from outside) is not a result: it is stored, and measured again when the run is
+resumed.
+
+A protocol without rounds, or with one process for each row, has the older way: the further processes are measured
+alone, too, in a shuffled order, the A/A control is the fastest row, measured twice more as two rows, and processes that
+were contended are measured again (`harness.attempts`).
 """
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
+import statistics
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Final, Literal, Protocol, cast
 
 from harness import attempts, storage, weights
 from harness.devices import NoSuchDevice
 from harness.measuring import process_agreement
 from harness.measuring.output_files import FOLDER as REFERENCES
+from harness.measuring.turns import Referee
 from harness.processes import threads as thread_rule
 from harness.processes.environment import collect_or_reason
 from harness.processes.measure import Job
-from harness.processes.remaining_time import PlannedProcess, RemainingTime
 from harness.processes.worker import Workers
 from harness.registry import MODELS, PROBES
 from harness.stored_types import Environment
+from harness.sweeping import memory, planning, rounds
+from harness.sweeping.planning import Plan
+from harness.sweeping.remaining_time import PlannedProcess, RemainingTime
+from harness.sweeping.rounds import Member
 from harness.timing import perf_counter
 from harness.types import Case, Control, Measurement, Metric, Run, Suite
+from harness.types import Protocol as ProtocolRecord
 
 ENVIRONMENT_TIMEOUT_S = 300.0
 SHUFFLE_SEED = 20
@@ -45,6 +55,8 @@ class Listener(Protocol):
     def skip(self, case: Case, replicate: int) -> None: ...
     def phase(self, phase: str) -> None: ...
     def end(self, measurement: Measurement) -> None: ...
+    def rounds_begin(self, open_rows: int, seconds_left: float) -> None: ...
+    def round_end(self, measurements: Sequence[Measurement], open_rows: int, seconds_left: float) -> None: ...
 
 
 class EnvironmentFailed(RuntimeError):
@@ -109,9 +121,11 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
     if nothing can be written any more.
     """
     folder = Path(str(run.folder))
+    began = perf_counter()
+    earlier_s = math.fsum(planning.spent_s(run))
     left = remaining(run, retry_failed=retry_failed)
     estimate = RemainingTime(run.measurements)
-    total = len(planned_processes(run.cases, run.protocol.replicates))
+    total = len(planned_processes(run.cases, processes_alone(run.protocol)))
     settled = _settled(run, retry_failed)
     listener.begin(total, len(left))
     with tempfile.TemporaryDirectory(prefix="imgbench-") as cache:
@@ -120,7 +134,8 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
             if process.case.id in settled:
                 listener.skip(process.case, process.replicate)
             else:
-                listener.start(process.case, process.replicate, estimate.seconds(left[number:], settled))
+                seconds_left = _with_rounds(run, estimate.seconds(left[number:], settled), perf_counter() - began)
+                listener.start(process.case, process.replicate, seconds_left)
                 attempt = attempts.next_attempt(run, process.case.id, process.replicate)
                 run, measurement = measure_process(process, run, site, attempt)
                 run = _with(run, measurement)
@@ -129,12 +144,113 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
                     settled.add(process.case.id)
                 listener.end(measurement)
                 stop_without_storage(measurement)
-            if number + 1 == len(left) or left[number + 1].replicate > process.replicate:
+            if not planning.in_rounds(run) and (
+                number + 1 == len(left) or left[number + 1].replicate > process.replicate
+            ):
                 run = control(process.replicate, run, site)
-        for number in range(run.protocol.replicates):
-            run = control(number, run, site)  # what a kill between a round and its control left out
-        _again(run, site, listener)
+        if planning.in_rounds(run):
+            _rounds(run, site, listener, earlier_s - began, planning.to_retry(run, retry_failed=retry_failed))
+        else:
+            for number in range(run.protocol.replicates):
+                run = control(number, run, site)  # what a kill between a round and its control left out
+            _again(run, site, listener)
     return finish(folder)
+
+
+def _with_rounds(run: Run, preparing_s: float | None, elapsed_s: float) -> float | None:
+    """The seconds left: those of preparing, and those that the rounds will probably take afterwards."""
+    if preparing_s is None or not planning.in_rounds(run):
+        return preparing_s
+    found = planning.plan(run)
+    prepared = max(1, len(found.prepared))
+    wanted = planning.seconds_left(found) * len(run.cases) / prepared
+    whole = planning.budget_s(run, elapsed_s + preparing_s)
+    return preparing_s + min(wanted, max(0.0, whole - elapsed_s - preparing_s))
+
+
+def _rounds(run: Run, site: Site, listener: Listener, before_s: float, retried: Collection[Measurement]) -> None:
+    """Measures rounds until no row is open or no further one fits into the budget. `before_s` is what the clock lacks
+    of the seconds that the run has taken; the failures `retried` are measured again."""
+    budget = planning.budget_s(run, planning.spent_s(run)[0])
+    alone: frozenset[str] = frozenset()
+    slower = _Slower()
+
+    def left_s() -> float:
+        return budget - before_s - perf_counter()
+
+    def planned(run: Run) -> Plan:
+        return planning.plan(run, alone=alone, free_bytes=memory.free_bytes(run.environment), retried=retried)
+
+    listener.rounds_begin(*_left(planned(run), slower, left_s()))
+    with tempfile.TemporaryDirectory(prefix="imgbench-") as folder:
+        referee = Referee(Path(folder))
+        place = rounds.Site(workers=site.workers, referee=referee, plugins=tuple(site.plugins), cache=site.cache)
+        try:
+            done = True
+            while done:
+                found, done = planned(run), False
+                short = slower.expected(planning.seconds_left(found)) > left_s()
+                for each in planning.cycle(found, widest_first=short):
+                    if slower.expected(each.seconds) > left_s():
+                        continue
+                    clock, done = perf_counter(), True
+                    measured = rounds.measure_round(each, run, place)
+                    slower.add(perf_counter() - clock, each.seconds)
+                    short_of_memory = {m.case.id for _, m in measured if m.status == "oom"}
+                    if short_of_memory and each.alternates == "turns":
+                        alone |= short_of_memory  # planned again, without others beside it
+                        break
+                    run = _stored(run, measured, site)
+                    listener.round_end(
+                        [m for member, m in measured if not member.copy], *_left(planned(run), slower, left_s())
+                    )
+                    for _, measurement in measured:
+                        stop_without_storage(measurement)
+        finally:
+            referee.close()
+
+
+class _Slower:
+    """How much longer rounds take than expected: the median over the last ones."""
+
+    LAST: Final = 9
+
+    def __init__(self) -> None:
+        self._factors: list[float] = []
+
+    def add(self, seconds: float, expected: float) -> None:
+        self._factors = [*self._factors, seconds / max(expected, 1e-3)][-self.LAST :]
+
+    def expected(self, seconds: float) -> float:
+        return seconds * (statistics.median(self._factors) if self._factors else 1.0)
+
+
+def _left(found: Plan, slower: _Slower, budget_left_s: float) -> tuple[int, float]:
+    """(rows that are open, expected seconds of the rounds that are left)."""
+    open_rows = sum(not entry.copy for group in found.groups for entry in found.open_entries(group))
+    return open_rows, min(slower.expected(planning.seconds_left(found)), max(0.0, budget_left_s))
+
+
+def _stored(run: Run, measured: Sequence[tuple[Member, Measurement]], site: Site) -> Run:
+    """The run with a round, which is written to its folder: the reference's processes first, so that what a kill
+    leaves of a round has a reference."""
+    folder = Path(str(run.folder))
+    references = {member.case.id for member, _ in measured if member.copy}
+    for member, found in sorted(measured, key=lambda each: each[0].case.id not in references):
+        measurement = process_agreement.checked(site.firsts.get(member.case.id), found, run.environment["device"])
+        if member.copy:
+            control = Control(side="copy", measurement=measurement)
+            storage.append_control(folder, control)
+            run = replace(run, controls=(*run.controls, control))
+        else:
+            storage.append(folder, measurement)
+            run = _with(run, measurement)
+    return run
+
+
+def processes_alone(protocol: ProtocolRecord) -> int:
+    """How many processes of each row are measured alone."""
+    return 1 if protocol.rounds else protocol.replicates
 
 
 def stop_without_storage(measurement: Measurement) -> None:
@@ -169,10 +285,10 @@ def control(number: int, run: Run, site: Site) -> Run:
         return run
     case = run.controls[0].measurement.case if run.controls else min(good, key=lambda m: m.duration_s or 0.0).case
     sides: list[Literal["a", "b"]] = ["a", "b"]
-    told = [c for c in run.controls if c.measurement.replicate == number]
-    done = {c.side for c in told if not attempts.of_environment(c.measurement)}
+    stored = [c for c in run.controls if c.measurement.replicate == number]
+    done = {c.side for c in stored if not attempts.of_environment(c.measurement)}
     for side in [s for s in random.Random(f"{run.id}-{number}").sample(sides, 2) if s not in done]:
-        attempt = max((c.measurement.attempt for c in told if c.side == side), default=-1) + 1
+        attempt = max((c.measurement.attempt for c in stored if c.side == side), default=-1) + 1
         site.report("A/A control")
         job = replace(_job(PlannedProcess(case=case, replicate=number), run, site), only=CONTROL_PROBES)
         outcome = site.workers.measure(job, site.report, case.id)
@@ -260,7 +376,7 @@ def finish(folder: Path) -> Run:
     """Stamps the run as finished, removes what only its processes needed, and returns the whole run. A run with
     processes left, because the environment failed, is not finished: resume it first."""
     run = storage.load(folder)
-    if remaining(run):
+    if not complete(run):
         return run
     run = replace(run, finished=storage.now())
     storage.write_header(folder, run)
@@ -273,10 +389,17 @@ def remaining(run: Run, *, retry_failed: bool = False) -> list[PlannedProcess]:
     failed for any reason; none for a case with another failure."""
     done = {(m.case.id, m.replicate) for m in run.measurements if not attempts.to_retry(m, retry_failed)}
     settled = _settled(run, retry_failed)
-    planned = planned_processes(run.cases, run.protocol.replicates)
-    extra = [m for m in run.measurements if m.replicate >= run.protocol.replicates]  # of `extend`
+    planned = planned_processes(run.cases, processes_alone(run.protocol))
+    extra = [
+        m for m in run.measurements if m.round is None and m.replicate >= processes_alone(run.protocol)
+    ]  # `extend`
     planned += [PlannedProcess(case=m.case, replicate=m.replicate) for m in extra]
     return [b for b in planned if (b.case.id, b.replicate) not in done and b.case.id not in settled]
+
+
+def complete(run: Run, *, retry_failed: bool = False) -> bool:
+    """Whether a run lacks no process. Its rounds may be unfinished: `Run.finished` tells."""
+    return not remaining(run, retry_failed=retry_failed) and not planning.to_retry(run, retry_failed=retry_failed)
 
 
 def _settled(run: Run, retry_failed: bool) -> set[str]:
@@ -285,10 +408,13 @@ def _settled(run: Run, retry_failed: bool) -> set[str]:
 
 
 def _job(process: PlannedProcess, run: Run, site: Site) -> Job:
+    """What a process that is measured alone does. Where rounds follow, it has no target for its own interval, because
+    the row's latency comes from its rounds."""
+    target = None if planning.in_rounds(run) else run.protocol.target_interval
     return Job(
         case=weights.built_case(process.case, run),
         replicate=process.replicate,
-        protocol=run.protocol,
+        protocol=replace(run.protocol, target_interval=target),
         device=run.environment["device"],
         folder=Path(str(run.folder)),
         cache=site.cache / process.case.id,
