@@ -92,6 +92,19 @@ def test_a_request_to_measure_is_read_as_it_was_written(asked: ProcessJob) -> No
     assert "control_workload" not in argument
 
 
+def test_the_fields_of_a_protocol_that_a_process_does_not_need_are_not_sent() -> None:
+    """An older version would refuse them as unknown."""
+    of_the_run = replace(JOB.protocol, rounds=False, ratio_interval=None, budget_s=60.0)
+    process = replace(PROCESS, jobs=(replace(JOB, protocol=of_the_run),))
+    message = wire_protocol.request(7, MEASURE, process)
+    sent = json.loads(message)["argument"]["jobs"][0]["protocol"]
+    assert list(sent) == RECORDED["fields"]["harness.types.Protocol"]
+    assert wire_protocol.read_request(message) == (7, MEASURE, replace(PROCESS, jobs=(JOB,)))
+    assert wire_protocol_1.Adapter().request(7, MEASURE, process) == wire_protocol_1.Adapter().request(
+        7, MEASURE, replace(PROCESS, jobs=(JOB,))
+    )
+
+
 def test_a_reply_is_read_as_it_was_written() -> None:
     failed = Measurement(case=CASE, replicate=0, status="failed", reason=causes.reason(Cause.DISK_FULL, "no space"))
     measured = ProcessResult(measurements=(MEASURED, failed), metrics=(METRIC,), control_workload={"gemm": [0.1]})
@@ -115,7 +128,10 @@ def test_the_fields_of_a_request_are_those_of_its_number() -> None:
     """A version that adds, removes or redefines a field here gives the protocol a new number, and reads this one."""
     renamed = {"side": "arm", "sentinel": "control_workload"}
     assert wire_protocol.NUMBER == 2
-    assert {cls.__name__: [f.name for f in fields(cls)] for cls in (ProcessJob, Job, Interleaving, Case, Protocol)} == {
+    classes = (ProcessJob, Job, Interleaving, Case, Protocol)
+    not_sent = set(wire_protocol.OF_A_RUN)
+    assert not_sent <= {f.name for f in fields(Protocol)}
+    assert {cls.__name__: [f.name for f in fields(cls) if f.name not in not_sent] for cls in classes} == {
         name.rpartition(".")[2].replace("BlockJob", "ProcessJob"): [renamed.get(n, n) for n in names]
         for name, names in RECORDED["fields"].items()
         if name.rpartition(".")[2] in {"BlockJob", "Job", "Interleaving", "Case", "Protocol"}
@@ -192,7 +208,8 @@ def test_a_request_of_protocol_1_is_read_by_the_classes_of_that_version(old_clas
     first, second = block.jobs
     assert (type(first), first.folder, first.cache) == (old_classes["Job"], JOB.folder, JOB.cache)
     assert vars(first.case) == CASE.axes()
-    assert vars(first.protocol) == vars(JOB.protocol)
+    sent = {name: value for name, value in vars(JOB.protocol).items() if name not in wire_protocol.OF_A_RUN}
+    assert vars(first.protocol) == sent
     assert vars(first.interleaving) == {"warmups": 3, "turns": 6, "samples": 4, "discarded": 1}
     assert (first.plugins, first.only, first.injections) == (JOB.plugins, JOB.only, JOB.injections)
     assert (second.only, second.interleaving, second.reference_until_s) == (None, None, 4.0)

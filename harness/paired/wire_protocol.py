@@ -33,6 +33,7 @@ MEASURE: Final = "measure"  # the command whose argument is a ProcessJob and who
 CONTROL_WORKLOAD: Final = "sentinel"  # the key of this protocol
 PATHS: Final = ("folder", "cache")
 TUPLES: Final = ("plugins", "only", "injections")
+OF_A_RUN: Final = ("rounds", "ratio_interval", "budget_s")  # fields of Protocol that a process does not need: not sent
 
 
 class OtherProtocol(ValueError):
@@ -100,6 +101,7 @@ def _job_to_json(job: ProcessJob) -> dict[str, Any]:
     document[CONTROL_WORKLOAD] = document.pop("control_workload")
     for each in document["jobs"]:
         each.update({name: str(each[name]) for name in PATHS})
+        each["protocol"] = {name: value for name, value in each["protocol"].items() if name not in OF_A_RUN}
     return document
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from harness import schema_1
 from harness.measuring.turns import Interleaving
 from harness.paired.paired_process import ProcessJob
-from harness.paired.wire_protocol import MEASURE, OtherProtocol, reply_from_json
+from harness.paired.wire_protocol import MEASURE, OF_A_RUN, OtherProtocol, reply_from_json
 from harness.processes.endings import Reply
 from harness.processes.measure import Job
 from harness.types import Case, Protocol
@@ -123,8 +123,8 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _written(value: Any) -> Any:
-    """`value` with the classes of protocol 1. A field that these classes lack must have its default. Raises
-    OtherProtocol."""
+    """`value` with the classes of protocol 1. A field that these classes lack must have its default, unless a process
+    does not need it (OF_A_RUN). Raises OtherProtocol."""
     if isinstance(value, Path):
         return _Path(value)
     if isinstance(value, tuple):
@@ -136,7 +136,7 @@ def _written(value: Any) -> Any:
         given, name = getattr(value, field.name), FIELDS.get(field.name, field.name)
         if name in cls.names:
             vars(found)[name] = _written(given)
-        elif given != field.default:
+        elif given != field.default and not (isinstance(value, Protocol) and name in OF_A_RUN):
             raise OtherProtocol(f"protocol {NUMBER}, which has no {cls.__name__}.{name}")
     return found
 
