@@ -16,7 +16,7 @@ from harness.reasons import Reason
 from harness.types import Case, Measurement, Run
 
 RunSuite = Callable[..., Run]
-TWICE = QUICK.replace("replicates: 1", "replicates: 2")
+TWICE = QUICK.replace("replicates: 1", "replicates: 2, ratio_interval: null")
 FACTS = {"weights_hash": "w", "output_hash": "o", "output_kind": "logits", "output_shape": [1, 10]}
 
 
