@@ -239,7 +239,7 @@ class Protocol:
     measured alone.
     """
 
-    replicates: int = 3
+    replicates: int = 4
     warmup_min_iterations: int = 3
     warmup_min_s: float = 0.3
     warmup_max_s: float = 10.0
