@@ -252,6 +252,7 @@ class Protocol:
     rounds: bool = True
     ratio_interval: float | None = 0.03
     budget_s: float | None = None
+    fresh_builds: bool = False
     energy_window_s: float = 10.0
     timeout_s: float = 1800.0
     quality: bool = True
