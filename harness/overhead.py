@@ -54,4 +54,4 @@ def warning(overhead_s: float, measurements: Iterable[Measurement]) -> Reason | 
     medians = [statistics.median(m.samples[LATENCY]) for m in timed(measurements) if m.samples.get(LATENCY)]
     if not medians or (latency_s := statistics.median(medians)) >= FEWEST * overhead_s:
         return None
-    return Reason("overhead", {OVERHEAD: overhead_s, LATENCY: latency_s})
+    return Reason("overhead", {"overhead_s": overhead_s, "latency_s": latency_s})
