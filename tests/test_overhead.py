@@ -237,6 +237,21 @@ def test_a_process_that_a_kill_left_out_is_measured_when_the_run_is_resumed(tmp_
     assert [job.case.backend for job in workers.null] == ["onnxruntime"]
 
 
+def test_a_row_that_becomes_valid_late_has_the_overhead_of_its_backend(tmp_path: Path) -> None:
+    """The environment ended a later process of it, so that the row is not valid before this process is repeated."""
+    run = swept(started(tmp_path, QUICK.replace("replicates: 1", "replicates: 2, rounds: false")), PlantedWorkers())
+    folder = Path(str(run.folder))
+    killed = replace(run.measurements[0], status="failed", reason=causes.reason(Cause.KILLED), replicate=2)
+    last = replace(killed, case=run.cases[2])
+    (folder / storage.CONTROLS_FILE).unlink()
+    for measurement in (replace(killed, case=run.cases[0]), replace(killed, case=run.cases[1]), last):
+        storage.append(folder, measurement)
+    workers = PlantedWorkers(eager=("failed", causes.reason(Cause.KILLED)))
+    again = swept(storage.load(folder), workers)
+    assert {(m.status, m.replicate) for m in again.measurements} == {("ok", 0), ("ok", 1), ("ok", 2)}
+    assert of_null(again) == [("eager", "failed", 0), ("onnxruntime", "ok", 0)], "each is tried once in a sweep"
+
+
 def test_its_time_counts_as_spent_and_as_left(tmp_path: Path) -> None:
     run = started(tmp_path)
     before = planned.seconds_left(run)

@@ -129,10 +129,10 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
     listener.begin(total, len(left))
     with tempfile.TemporaryDirectory(prefix="imgbench-") as cache:
         site = _site(run, workers, plugins, cache, listener.phase)
-        prepared = False
+        tried: set[str] = set()  # backends whose overhead this sweep has measured, or tried to
         for number, process in enumerate(left):
-            if process.replicate and not prepared:
-                run, prepared = _overheads(run, site, retry_failed=retry_failed), True
+            if process.replicate:
+                run = _overheads(run, site, tried, retry_failed=retry_failed)
             if process.case.id in settled:
                 listener.skip(process.case, process.replicate)
             else:
@@ -151,8 +151,7 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
                 number + 1 == len(left) or left[number + 1].replicate > process.replicate
             ):
                 run = control(process.replicate, run, site)
-        if not prepared:
-            run = _overheads(run, site, retry_failed=retry_failed)
+        run = _overheads(run, site, tried, retry_failed=retry_failed)
         if planning.in_rounds(run):
             _rounds(run, site, listener, earlier_s - began)
         else:
@@ -162,10 +161,11 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
     return finish(folder)
 
 
-def _overheads(run: Run, site: Site, *, retry_failed: bool) -> Run:
+def _overheads(run: Run, site: Site, tried: set[str], *, retry_failed: bool) -> Run:
     """The run with the process of the model `null` that it lacks in each of its backends: what imgbench itself costs an
-    iteration."""
-    for backend in overhead.left(run, retry_failed=retry_failed):
+    iteration. The backends are added to `tried`, and one that is there already is not measured again."""
+    for backend in [b for b in overhead.left(run, retry_failed=retry_failed) if b not in tried]:
+        tried.add(backend)
         site.report(f"overhead of {backend}")
         case = overhead.case_of(backend)
         job = _job(PlannedProcess(case=case, replicate=0), run, site)
