@@ -23,9 +23,9 @@ from harness.devices import cgroup
 from harness.measuring import sockets
 from harness.measuring.turns import Referee
 from harness.processes import endings, fork_server
-from harness.sweeping.sweep import StorageFailed, remaining, sweep
 from harness.processes.worker import Workers
 from harness.reasons import stated
+from harness.sweeping.sweep import StorageFailed, remaining, sweep
 from harness.types import Case, Control, Measurement, Protocol, Run
 
 RunSuite = Callable[..., Run]

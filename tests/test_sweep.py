@@ -10,9 +10,9 @@ from suite_fixture import PLUGINS, QUICK, Silent
 
 from harness import storage
 from harness.attempts import contended
+from harness.processes.worker import Workers
 from harness.sweeping.remaining_time import RemainingTime
 from harness.sweeping.sweep import merged, planned_processes, sweep
-from harness.processes.worker import Workers
 from harness.types import Case, Measurement, Metric, Run
 
 CASES = [Case(model="m", batch_size=n) for n in range(1, 9)]

@@ -15,9 +15,9 @@ from baselines.stored import explanation as sessions_in_words
 from baselines.stored.compare import compare
 from baselines.stored.rows import rows_of
 from harness import storage, suite, weights
-from harness.sweeping.sweep import sweep
 from harness.processes.worker import Workers
 from harness.suite import SuiteError
+from harness.sweeping.sweep import sweep
 from harness.types import Case, Measurement, Run
 from harness.weights import WeightsChanged
 
