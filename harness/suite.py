@@ -245,6 +245,8 @@ def _is_one_of(axis: str, found: Mapping[str, Any], values: list[Any], given: Ma
 
 
 def _model(name: Any) -> Model:
+    if name is None:
+        raise SuiteError('model: null without quotes is the empty value of YAML; the model of that name is "null"')
     try:
         return MODELS[name]
     except UnknownName as error:

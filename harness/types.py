@@ -336,8 +336,8 @@ class Run:
     """A run folder in memory. `cases` are all that were planned; `metrics` describe all samples in it.
 
     `measurements` are those that count, one for each process of a case; `superseded` are attempts that were measured
-    again (`harness.attempts`): they are kept and never count. `controls` are not rows of the suite: they measure one
-    case against itself. `models` maps a model's name to `Model.info`, `weights` a folder of weights as its cases name
+    again (`harness.attempts`): they are kept and never count. `controls` are not rows of the suite
+    (`Control`). `models` maps a model's name to `Model.info`, `weights` a folder of weights as its cases name
     it to its path and content (`harness.weights`). `selection` is the text of `--only` if the run measures a part of
     its suite. `folder` is where it was read from (None for a stored baseline).
     """

@@ -9,6 +9,7 @@ from typing import Final
 
 from harness.causes import WORDS, Cause
 from harness.reasons import Sentence, sentences
+from harness.units import format_value
 
 _OWN_COPY: Final = "let its forward() work on a copy (x = x / 255 instead of x.div_(255))"
 ACCELERATORS: Final = {"rocm": "an AMD GPU (ROCm)", "mps": "an Apple GPU (MPS)", "xpu": "an Intel GPU (XPU)"}
@@ -189,6 +190,10 @@ sentences(
         "truncated": _truncated,
         "stages": lambda share: f"stages: the times of the stages add up to {share:.0%} of the latency",
         "energy": lambda **figures: f"energy: {_energy_differs(**figures)}",
+        "overhead": lambda overhead_s, latency_s: (
+            f"overhead: imgbench itself takes {format_value(overhead_s, 's')} of an iteration of "
+            f"{format_value(latency_s, 's')}, which is more than a hundredth of it"
+        ),
         "unchecked": lambda reason: f"unchecked: the output was not compared with fp32 eager: {reason}",
     }
 )
@@ -255,6 +260,12 @@ sentences(
         "not_measured": lambda: "not measured",
         "no_such_metric": lambda: (
             "the metric does not apply to this row: it belongs to other models, or imgbench cannot score these weights"
+        ),
+        "overhead_not_measured": lambda backend: (
+            f"the run did not measure what imgbench itself costs an iteration in the backend {backend}"
+        ),
+        "overhead_failed": lambda status, reason: (
+            f"the process of the model null, which measures what imgbench itself costs, ended as {status}: {reason}"
         ),
         "too_few_samples": lambda needed, count: f"the metric needs {needed} samples, and the row has {count}",
         "identical_output": lambda: "bit-identical to the fp32 eager output",

@@ -18,7 +18,7 @@ from baselines.verdict import CONTENDED_SHARE
 from baselines.wording import ReasonKind, because
 from harness.attempts import contended
 from harness.reasons import Reason
-from harness.types import Measurement, Run
+from harness.types import Control, Measurement, Run
 
 CONTROL_FLOOR: Final = 0.025
 CONTROL_LEVEL: Final = 0.005
@@ -53,7 +53,7 @@ def control_shift(run: Run) -> tuple[float, float] | None:
             rows.setdefault(measurement.case.id, []).append(value)
     if not a or not b:
         return None
-    own = [a, b, rows.get(run.controls[0].measurement.case.id, [])]
+    own = [a, b, rows.get(_a_a(run)[0].measurement.case.id, [])]
     spreads = [spread for groups in ([a, b, *rows.values()], own) if (spread := _spread(groups)) is not None]
     if not spreads:
         return None
@@ -79,15 +79,21 @@ def control_moved(run: Run) -> Reason | None:
 
 def control(run: Run) -> Reason | None:
     """The result of the A/A control; None if the run has none."""
-    if not run.controls:
+    own = _a_a(run)
+    if not own:
         return None
-    label = run.controls[0].measurement.case.label
+    label = own[0].measurement.case.label
     found = control_shift(run)
     if found is None:
         return because(ReasonKind.CONTROL_TOO_FEW, label=label)
     shift, allowed = found
-    processes = sum(c.side == "a" for c in run.controls)
+    processes = sum(c.side == "a" for c in own)
     return because(ReasonKind.CONTROL, label=label, shift=shift, least=-allowed, most=allowed, processes=processes)
+
+
+def _a_a(run: Run) -> list[Control]:
+    """The processes of the A/A control: those of its two rows, and of no other control."""
+    return [c for c in run.controls if c.side in ("a", "b")]
 
 
 def control_workload_figures(run: Run) -> dict[str, float]:

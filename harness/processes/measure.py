@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import harness.null_model  # noqa: F401  registers the model of the controls `overhead`
 from harness import backends, probes, reasons
 from harness.backends import Build, BuildRequest
 from harness.devices import Device

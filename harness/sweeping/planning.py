@@ -25,7 +25,7 @@ from harness.comparison_groups import Group
 from harness.measuring.turns import Interleaving
 from harness.paired.pair_duration import LONG_S, MIN_LONG_TURNS, MIN_TURNS, interleaving
 from harness.ratios import Ratio, Ratios, ratios
-from harness.sweeping import memory
+from harness.sweeping import memory, overhead
 from harness.sweeping.rounds import Alternates, Member, Round
 from harness.types import Case, Measurement, Run
 
@@ -366,7 +366,7 @@ def budget_s(run: Run, preparing_s: float) -> float:
 
 def spent_s(run: Run) -> tuple[float, float]:
     """(preparing, rounds): the seconds that the stored processes of a run took. Those of a round ran side by side."""
-    preparing = math.fsum(m.duration_s or 0.0 for m in _all(run) if m.round is None)
+    preparing = math.fsum(m.duration_s or 0.0 for m in _all(run) if m.round is None) + overhead.spent_s(run)
     rounds: dict[int | None, list[Measurement]] = {}
     for _, m in _in_rounds(run):
         rounds.setdefault(m.round, []).append(m)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.overhead import OVERHEAD
 from harness.reasons import STATED
 from reports import theme
 from reports.conclusions import status_counts, status_words
@@ -29,7 +30,9 @@ class Problem:
 def problems(data: ReportData) -> Section | NotShown:
     rows = data.rows
     failed = not_ok(rows)
-    missing = missing_metrics(rows, {name: metric.label for name, metric in data.metrics.items()})
+    missing = missing_metrics(
+        rows, {OVERHEAD: "Overhead"} | {name: metric.label for name, metric in data.metrics.items()}
+    )
     warnings = warned(rows)
     if not (failed or missing or warnings):
         return NotShown(title="Problems", reason="every row is ok, complete and without a warning")
