@@ -49,6 +49,12 @@ def _is_file(plugin: str) -> bool:
 def _load(plugin: str) -> None:
     from benches.failures import UsageError
     from harness.causes import one_line
+    from harness.entries import BadEntry
+    from harness.registry import DuplicateName
+
+    def said(error: BaseException) -> str:
+        """The error in one line; one of imgbench's own registries is a whole sentence."""
+        return str(error) if isinstance(error, BadEntry | DuplicateName) else one_line(error)
 
     if not _is_file(plugin):
         try:
@@ -57,7 +63,7 @@ def _load(plugin: str) -> None:
             hint = ""
             if isinstance(error, ModuleNotFoundError) and error.name == plugin.partition(".")[0]:
                 hint = "; a file may be given by its path: --plugin ./my_models.py"
-            raise UsageError(f"plugin {plugin}: {one_line(error)}{hint}") from None
+            raise UsageError(f"plugin {plugin}: {said(error)}{hint}") from None
         return
     file = Path(in_full(plugin))
     (name,), (folder,) = modules([plugin]), folders([plugin])
@@ -70,7 +76,7 @@ def _load(plugin: str) -> None:
     try:
         module = importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"plugin {plugin}: {one_line(error)}") from None
+        raise UsageError(f"plugin {plugin}: {said(error)}") from None
     found = getattr(module, "__file__", None)
     if found is None or not Path(found).samefile(file):
         raise UsageError(f"plugin {plugin}: another module has the name {name!r} ({found}); rename the file")

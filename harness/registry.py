@@ -9,16 +9,15 @@ MODELS["digits_vti"]   # UnknownName: unknown model 'digits_vti'; did you mean '
 from __future__ import annotations
 
 import difflib
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from harness.entries import BadEntry, is_line
 from harness.quoting import quoted
 from harness.types import AXES, Case, Model, Workload
 
 T = TypeVar("T")
-BREAKING: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode categories that would break a line of a table
 
 
 class UnknownName(KeyError):
@@ -30,10 +29,6 @@ class UnknownName(KeyError):
 
 class DuplicateName(ValueError):
     """A name was registered twice."""
-
-
-class BadEntry(ValueError):
-    """A model's registration or build function does not fit the harness; `str()` is one line for the user."""
 
 
 def nearest(name: object, known: list[str]) -> str:
@@ -96,7 +91,7 @@ class ModelRegistry(Registry[Model]):
 
 
 def _check(name: Any, description: Mapping[str, Any]) -> None:
-    if not isinstance(name, str) or not name or any(unicodedata.category(c) in BREAKING for c in name):
+    if not is_line(name):
         raise BadEntry(f"a model's name must be text on one line, not {name!r}")
     wanted = {f.name: f for f in fields(Model) if f.name not in {"name", "build"}}
     if unknown := sorted(set(description) - set(wanted)):
