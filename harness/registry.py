@@ -18,6 +18,7 @@ from harness.quoting import quoted
 from harness.types import AXES, Case, Model, Workload
 
 T = TypeVar("T")
+Check = Callable[[str, str, Any], None]  # (noun and name, name, entry); raises BadEntry
 
 
 class UnknownName(KeyError):
@@ -38,15 +39,30 @@ def nearest(name: object, known: list[str]) -> str:
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """An insertion-ordered mapping that is filled by decorators and refuses duplicates."""
+    """An insertion-ordered mapping that is filled by decorators and refuses duplicates, and entries that do not fit."""
 
     def __init__(self, noun: str) -> None:
         self.noun = noun
         self._entries: dict[str, T] = {}
+        self._check: Check | None = None
+
+    def checked_by(self, check: Check) -> Check:
+        """Decorator of the function that checks each entry, in the file that says what an entry is. It gets the noun
+        with the name, for its message, and raises BadEntry."""
+        self._check = check
+        for name, entry in self._entries.items():
+            check(f"{self.noun} {quoted(name)}", name, entry)
+        return check
 
     def register(self, name: str, entry: T) -> T:
+        """Adds `entry`. Raises DuplicateName, and BadEntry for an entry that the harness cannot use."""
+        if not is_line(name):
+            article = "an" if self.noun[0] in "aeio" else "a"
+            raise BadEntry(f"{article} {self.noun}'s name must be text on one line, not {quoted(name)}")
         if name in self._entries:
             raise DuplicateName(f"{self.noun} {name!r} is registered twice")
+        if self._check is not None:
+            self._check(f"{self.noun} {quoted(name)}", name, entry)
         self._entries[name] = entry
         return entry
 

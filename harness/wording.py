@@ -256,6 +256,8 @@ sentences(
         "no_such_metric": lambda: (
             "the metric does not apply to this row: it belongs to other models, or imgbench cannot score these weights"
         ),
+        "not_given": lambda probe: f"the probe {probe} gives neither the metric nor a reason why it is missing",
+        "of_quality_set": lambda: "it is measured over the quality set, which was not run",
         "too_few_samples": lambda needed, count: f"the metric needs {needed} samples, and the row has {count}",
         "identical_output": lambda: "bit-identical to the fp32 eager output",
         "reference_itself": lambda: "this row is the fp32 eager reference itself",

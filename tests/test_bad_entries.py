@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import planted
 import pytest
 
 import benches
 from benches.failures import UsageError
 from harness import records
-from harness.registry import BadEntry
-from harness.types import Metric
+from harness.measuring.trial import Findings
+from harness.probes import Probe, probe
+from harness.processes import worker
+from harness.processes.measure import Job
+from harness.reasons import Reason
+from harness.registry import MODELS, PROBES, BadEntry
+from harness.types import Case, Measurement, Metric, Protocol, Quality
+
+pytestmark = pytest.mark.usefixtures("registries")
 
 METRIC: dict[str, Any] = {
     "name": "foo_s", "unit": "s", "label": "Foo", "better": "lower", "kind": "noisy", "description": "d",
@@ -62,3 +71,98 @@ def test_a_metric_of_an_undeclared_kind_is_refused_before_anything_is_measured(r
         "Metric(name='foo', unit='s', label='L', better='lower', kind='fuzzy', description='d')\n"
     )
     assert said.startswith("metric 'foo': kind: 'fuzzy' must be ")
+
+
+def test_a_probe_cannot_take_the_metric_of_another_one(refusal: Callable[[str], str]) -> None:
+    said = refusal(
+        "from harness.probes import probe\n"
+        "from harness.types import Metric\n"
+        "MINE = Metric(name='latency_s', unit='B', label='L', better='higher', kind='exact', description='d')\n"
+        "@probe('thief', order=46, metrics=(MINE,))\n"
+        "def thief(trial): ...\n"
+    )
+    assert said == "probe 'thief': the probe 'latency' already has the metric 'latency_s'"
+    assert "thief" not in PROBES
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("metrics=METRIC", "probe 'p': metrics: Metric\\(name='foo_s'.* must be a tuple of harness.types.Metric"),
+        ("metrics=('foo_s',)", r"probe 'p': metrics: \('foo_s',\) must be a tuple of harness.types.Metric"),
+        ("metrics=(METRIC, METRIC)", "probe 'p': it declares the metric 'foo_s' twice"),
+        ("metrics=(), order='last'", "probe 'p': order: 'last' must be a number"),
+    ],
+)
+def test_a_probe_that_cannot_be_run_is_refused(given: str, message: str) -> None:
+    metric = Metric(**METRIC)
+    arguments = eval(f"dict({given})", {"METRIC": metric})
+    with pytest.raises(BadEntry, match=message):
+        probe("p", **{"order": 46, **arguments})(lambda _trial: Findings())
+
+
+def in_its_place(collect: Callable[[Any], Any], order: float = 46) -> Probe:
+    return Probe(name="mine", order=order, metrics=(Metric(**METRIC),), first_process_only=False, collect=collect)
+
+
+def measured(folder: Path, *only: str, model: str = "planted_ok") -> Measurement:
+    protocol = Protocol(warmup_min_s=0, warmup_max_s=0.01, min_samples=3, min_sample_time_s=0, max_sample_time_s=0.05)
+    case = Case(model=model, image_size=8)
+    job = Job(
+        case=case, replicate=0, protocol=protocol, device="cpu", folder=folder, cache=folder / "cache", threads=1,
+        only=only,
+    )  # fmt: skip
+    return worker.measure_job(job, lambda _phase: None).measurement
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (Findings(samples={"bar": [1.0]}), "the probe 'mine' gives samples of 'bar', which it does not declare"),
+        (Findings(samples={"latency_s": [1.0]}), "the probe 'mine' gives samples of 'latency_s', which it does not"),
+        (Findings(missing={"bar": "gone"}), "the probe 'mine' explains 'bar', which it does not declare"),
+        (Findings(samples={"foo_s": 1.0}), "the probe 'mine': foo_s: 1.0 must be a list of numbers"),  # type: ignore[dict-item]
+        (None, "the probe 'mine' returns None instead of a harness.measuring.trial.Findings"),
+    ],
+)
+@pytest.mark.usefixtures("one_thread")
+def test_a_probe_gives_what_it_declares_and_nothing_else(
+    found: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PROBES._entries, "mine", in_its_place(lambda _trial: found))
+    row = measured(tmp_path, "latency", "mine")
+    assert row.status == "failed"
+    assert str(row.reason).startswith(message)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_metric_that_its_probe_neither_gives_nor_explains_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PROBES._entries, "mine", in_its_place(lambda _trial: Findings()))
+    row = measured(tmp_path, "latency", "mine")
+    assert (row.status, row.missing["foo_s"]) == ("ok", Reason("not_given", {"probe": "mine"}))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_built_in_probe_explains_each_of_its_metrics(tmp_path: Path) -> None:
+    for number, model in enumerate(("planted_ok", "planted_judged")):
+        (tmp_path / str(number)).mkdir()
+        row = measured(tmp_path / str(number), *(n for n in PROBES if n != "energy"), model=model)
+        assert row.status == "ok", row.reason
+        assert [name for name, why in row.missing.items() if why.kind == "not_given"] == []
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", ["latency_s", "throughput", "stage_classifier_s"])
+def test_a_model_cannot_take_the_name_of_a_metric(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quality = Quality(
+        metrics=(Metric(**METRIC | {"name": name}),), batches=list, score=lambda _outputs: {}, conditions={}
+    )
+    model = replace(MODELS["planted_ok"], build=lambda case: planted.workload(case, quality=quality))
+    monkeypatch.setitem(MODELS._entries, "planted_ok", model)
+    row = measured(tmp_path, "latency")
+    assert row.status == "failed"
+    assert str(row.reason).startswith(f"the model's quality metric {name!r} has the name of another metric")

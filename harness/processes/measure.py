@@ -11,7 +11,7 @@ import gc
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,9 @@ from typing import Any, cast
 
 from harness import backends, probes, reasons
 from harness.backends import Build, BuildRequest
+from harness.derived import DERIVED
 from harness.devices import Device
+from harness.entries import BadEntry
 from harness.measuring import (
     cold_cache,
     content_hashes,
@@ -39,7 +41,7 @@ from harness.numerics import calibration, optimizations, precision, share
 from harness.probes.stages import component_metric, sum_warning
 from harness.processes.used_packages import packages_of
 from harness.reasons import Reason
-from harness.registry import BACKENDS
+from harness.registry import BACKENDS, PROBES
 from harness.stored_types import Facts, State
 from harness.timing import Timer, perf_counter
 from harness.types import Case, Component, Forward, Measurement, Metric, Protocol, Workload
@@ -109,25 +111,23 @@ def measure(
             raise Mismatch(reason)
         if not build.keeps_modules:
             _give_back(device)
-        weights = _own_weights(loaded.workload.components)
+        weights, metrics = _own_weights(loaded.workload.components), workload_metrics(loaded.workload)
         trial = replace(_first_call(job, device, loaded, build, load_s, report), turns=turns)
         if job.reference_until_s is not None:
             trial = replace(trial, reference_until=began + job.reference_until_s)
         chosen = probes.in_order(trial.replicate, job.only)
-        findings = _collect(trial, [p for p in chosen if p.order < probes.AFTER_CONTROL_WORKLOAD], report)
+        timed = [p for p in chosen if p.order < probes.AFTER_CONTROL_WORKLOAD]
+        findings = _collect(trial, timed, {m.name for m in metrics}, report)
         fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial, settings, weights)
     passes = {name: found for f in findings for name, found in f.state.items()}
     state = {**device.span_state(before), **passes, **_control_workload(job, device)}
-    metrics = [component_metric(c.name) for c in trial.workload.components]
-    if trial.workload.quality is not None:
-        metrics += trial.workload.quality.metrics
-    outcome = Outcome(measurement=_measurement(trial, loaded, findings, fault, state), metrics=tuple(metrics))
+    outcome = Outcome(measurement=_measurement(trial, loaded, findings, fault, state), metrics=metrics)
     last = [p for p in chosen if p.order >= probes.AFTER_CONTROL_WORKLOAD]
     if fault or not last:
         return outcome
     keep(replace(outcome, unfinished=tuple(p.name for p in last)))
     with precision.applied(case.precision), optimizations.in_force(case):
-        findings += _collect(trial, last, report)
+        findings += _collect(trial, last, {m.name for m in metrics}, report)
     return replace(outcome, measurement=_measurement(trial, loaded, findings, fault, state))
 
 
@@ -248,12 +248,27 @@ def _without_unused_modules(workload: Workload, build: Build) -> Workload:
     return replace(workload, components=components)
 
 
-def _collect(trial: Trial, chosen: Sequence[probes.Probe], report: Callable[[str], None]) -> list[Findings]:
+def workload_metrics(workload: Workload) -> tuple[Metric, ...]:
+    """The metrics that only the workload knows: the seconds of its networks, and its quality. Raises BadEntry where a
+    quality metric has the name of another one."""
+    of_networks = tuple(component_metric(c.name) for c in workload.components)
+    of_quality = () if workload.quality is None else tuple(workload.quality.metrics)
+    taken = {m.name for p in PROBES.values() for m in p.metrics} | {d.metric.name for d in DERIVED}
+    taken |= {m.name for m in of_networks}
+    if stolen := next((m.name for m in of_quality if m.name in taken), None):
+        raise BadEntry(f"the model's quality metric {stolen!r} has the name of another metric; give it another name")
+    return (*of_networks, *of_quality)
+
+
+def _collect(
+    trial: Trial, chosen: Sequence[probes.Probe], of_workload: Collection[str], report: Callable[[str], None]
+) -> list[Findings]:
     findings = []
     for entry in chosen:
         report(entry.name)
-        findings.append(_found(entry, trial))
-        if findings[-1].invalid:
+        found = probes.checked(entry, _found(entry, trial), of_workload)
+        findings.append(found if trial.replicate else probes.explained(entry, found))
+        if found.invalid:
             break
     return findings
 
@@ -261,9 +276,9 @@ def _collect(trial: Trial, chosen: Sequence[probes.Probe], report: Callable[[str
 def _found(entry: probes.Probe, trial: Trial) -> Findings:
     """What a probe found, with the state of the machine if the probe requests it and measured anything."""
     if entry.state is None:
-        return entry.collect(trial)
+        return probes.collected(entry, trial)
     before = trial.device.start_span()
-    found = entry.collect(trial)
+    found = probes.collected(entry, trial)
     if not found.samples:
         return found
     return replace(found, state={**found.state, entry.state: trial.device.span_state(before)})
