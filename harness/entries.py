@@ -1,7 +1,7 @@
 """What an entry of a registry must have, checked when the entry is added.
 
-    demand("backend 'mine'", entry, {"label": LINE, "build": FUNCTION})
-    # BadEntry: backend 'mine': 'build' is missing; it must be a function
+demand("backend 'mine'", entry, {"label": LINE, "build": FUNCTION})
+# BadEntry: backend 'mine': 'build' is missing; it must be a function
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from harness import records
 from harness.measuring.trial import Findings
 from harness.probes import Probe, probe
 from harness.processes import worker
-from harness.processes.measure import Job
+from harness.processes.measure import Job, Outcome
 from harness.reasons import Reason
 from harness.registry import MODELS, PROBES, BadEntry
 from harness.types import Case, Measurement, Metric, Protocol, Quality
@@ -122,7 +122,7 @@ def measured(folder: Path, *only: str, model: str = "planted_ok") -> Measurement
         (Findings(samples={"latency_s": [1.0]}), "the probe 'mine' gives samples of 'latency_s', which it does not"),
         (Findings(missing={"bar": "gone"}), "the probe 'mine' explains 'bar', which it does not declare"),
         (Findings(samples={"foo_s": 1.0}), "the probe 'mine': foo_s: 1.0 must be a list of numbers"),  # type: ignore[dict-item]
-        (None, "the probe 'mine' returns None instead of a harness.measuring.trial.Findings"),
+        (None, "the probe 'mine' returns None instead of harness.measuring.trial.Findings"),
     ],
 )
 @pytest.mark.usefixtures("one_thread")
@@ -155,9 +155,7 @@ def test_a_built_in_probe_explains_each_of_its_metrics(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", ["latency_s", "throughput", "stage_classifier_s"])
-def test_a_model_cannot_take_the_name_of_a_metric(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_cannot_take_the_name_of_a_metric(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quality = Quality(
         metrics=(Metric(**METRIC | {"name": name}),), batches=list, score=lambda _outputs: {}, conditions={}
     )
@@ -166,3 +164,45 @@ def test_a_model_cannot_take_the_name_of_a_metric(
     row = measured(tmp_path, "latency")
     assert row.status == "failed"
     assert str(row.reason).startswith(f"the model's quality metric {name!r} has the name of another metric")
+
+
+def late(name: str, order: int, collect: Callable[[Any], Findings]) -> Probe:
+    metric = Metric(**METRIC | {"name": f"{name}_s"})
+    return Probe(name=name, order=order, metrics=(metric,), first_process_only=False, collect=collect)
+
+
+def broken(_trial: Any) -> Findings:
+    raise RuntimeError("boom")
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_last_probe_that_raises_is_the_reason_of_its_own_metrics_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, order, collect in (
+        ("early", 120, lambda _trial: Findings(samples={"early_s": [1.0]})),
+        ("broken", 130, broken),
+        ("sound", 140, lambda _trial: Findings(samples={"sound_s": [2.0]})),
+    ):
+        monkeypatch.setitem(PROBES._entries, name, late(name, order, collect))
+    row = measured(tmp_path, "latency", "early", "broken", "sound")
+    assert (row.status, row.samples["early_s"], row.samples["sound_s"]) == ("ok", [1.0], [2.0])
+    error = Reason("error", {"error": "RuntimeError: boom"})
+    assert row.missing == {
+        "broken_s": Reason("probe_failed", {"probe": "broken", "reason": error}),
+        "device_time_s": row.missing["device_time_s"],
+    }
+    assert {name for name in row.facts if name.endswith("_missing")} == {"broken_missing"}
+
+
+def test_where_a_process_ends_in_a_probe_the_ones_after_it_are_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("broken", "sound"):
+        monkeypatch.setitem(PROBES._entries, name, late(name, 130, broken))
+    kept = Measurement(case=Case(model="m"), replicate=0, status="ok", samples={"latency_s": [1.0]})
+    killed = Reason("killed", {"detail": "SIGKILL"})
+    found = worker._without_the_rest(Outcome(measurement=kept, unfinished=("broken", "sound")), killed)
+    assert (found.unfinished, found.measurement.samples) == ((), kept.samples)
+    assert found.measurement.missing == {
+        "broken_s": Reason("probe_failed", {"probe": "broken", "reason": killed}),
+        "sound_s": Reason("probe_not_run", {"after": "broken"}),
+    }

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -72,7 +72,9 @@ def collected(entry: Probe, trial: Trial) -> Findings:
     """What a probe gives. Raises BadEntry if it gives none."""
     found: Any = entry.collect(trial)
     if not isinstance(found, Findings):
-        raise BadEntry(f"the probe {entry.name!r} returns {quoted(found)} instead of a harness.measuring.trial.Findings")
+        raise BadEntry(
+            f"the probe {entry.name!r} returns {quoted(found)} instead of a harness.measuring.trial.Findings"
+        )
     return found
 
 
@@ -95,7 +97,22 @@ def explained(entry: Probe, found: Findings) -> Findings:
     """What a probe found in the first process of a row, with a reason for each of its metrics that it neither gives nor
     explains."""
     absent = [metric.name for metric in entry.metrics if not found.samples.get(metric.name)]
-    return replace(found, missing={**{name: Reason("not_given", {"probe": entry.name}) for name in absent}, **found.missing})
+    silent = dict.fromkeys(absent, Reason("not_given", {"probe": entry.name}))
+    return replace(found, missing={**silent, **found.missing})
+
+
+def unfinished(names: Sequence[str], reason: Reason) -> tuple[dict[str, Reason], dict[str, str]]:
+    """(metric -> why it is missing, the fact of each probe) where a process ended for `reason` in the first of these
+    probes. The others are not blamed: they have not run."""
+    after = Reason("probe_not_run", {"after": names[0] if names else ""})
+    missing: dict[str, Reason] = {}
+    facts: dict[str, str] = {}
+    for number, name in enumerate(names):
+        facts[f"{name}_missing"] = str(after if number else reason)
+        for metric in PROBES[name].metrics:
+            own = after if number else Reason("probe_failed", {"probe": name, "reason": reason})
+            missing[metric.name] = own
+    return missing, facts
 
 
 def probe(

@@ -11,14 +11,16 @@ import gc
 import hashlib
 import json
 import math
+import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from harness import backends, probes, reasons
 from harness.backends import Build, BuildRequest
+from harness.causes import one_line
 from harness.derived import DERIVED
 from harness.devices import Device
 from harness.entries import BadEntry
@@ -40,7 +42,7 @@ from harness.measuring.turns import Interleaving, Turns
 from harness.numerics import calibration, optimizations, precision, share
 from harness.probes.stages import component_metric, sum_warning
 from harness.processes.used_packages import packages_of
-from harness.reasons import Reason
+from harness.reasons import Reason, ReasonedError
 from harness.registry import BACKENDS, PROBES
 from harness.stored_types import Facts, State
 from harness.timing import Timer, perf_counter
@@ -79,7 +81,7 @@ class Job:
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """A measurement, and the metrics in it that only its workload knows (its stages, its quality). `unfinished` are
-    the probes that have not run yet; the measurement is valid without them."""
+    the probe that runs and those that have not run yet; the measurement is valid without them."""
 
     measurement: Measurement
     metrics: tuple[Metric, ...] = ()
@@ -93,9 +95,12 @@ def measure(
     turns: Turns | None = None,
     keep: Callable[[Outcome], None] = lambda _outcome: None,
 ) -> Outcome:
-    """The measurement of one case in one process. `keep` is called with it as soon as all figures are measured, before
-    probes that may end the process. Raises whatever the model or the backend raises. Raises Mismatch where one of them
-    changed a process-wide setting, such as TF32; nothing is timed under such a setting."""
+    """The measurement of one case in one process.
+
+    `keep` is called with it as soon as all figures are measured, before each of the probes that may end the process. An
+    error in one of those is the reason of its metrics alone. Raises whatever the model or the backend raises. Raises
+    Mismatch where one of them changed a process-wide setting, such as TF32; nothing is timed under such a setting.
+    """
     began, case = perf_counter(), job.case
     if reason := (
         backends.unavailable(case.backend, case.precision, device.name)
@@ -125,10 +130,24 @@ def measure(
     last = [p for p in chosen if p.order >= probes.AFTER_CONTROL_WORKLOAD]
     if fault or not last:
         return outcome
-    keep(replace(outcome, unfinished=tuple(p.name for p in last)))
-    with precision.applied(case.precision), optimizations.in_force(case):
-        findings += _collect(trial, last, {m.name for m in metrics}, report)
-    return replace(outcome, measurement=_measurement(trial, loaded, findings, fault, state))
+    for number, entry in enumerate(last):
+        keep(replace(outcome, unfinished=tuple(p.name for p in last[number:])))
+        try:
+            with precision.applied(case.precision), optimizations.in_force(case):
+                findings += _collect(trial, [entry], {m.name for m in metrics}, report)
+        except Exception as error:  # the figures are measured, and the next probe may be sound
+            with suppress(OSError):  # the log may be on the disk that is full
+                traceback.print_exc()
+            findings.append(_without(entry, error))
+        outcome = replace(outcome, measurement=_measurement(trial, loaded, findings, fault, state))
+    return outcome
+
+
+def _without(entry: probes.Probe, error: Exception) -> Findings:
+    """What is known of a probe that raised an error after the figures were measured."""
+    reason = error.reason if isinstance(error, ReasonedError) else Reason("error", {"error": one_line(error)})
+    missing, facts = probes.unfinished([entry.name], reason)
+    return Findings(missing=missing, facts=dict(facts))
 
 
 def _give_back(device: Device) -> None:
