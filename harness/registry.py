@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, Generic, TypeVar
 
+from harness import entries
 from harness.entries import BadEntry, is_line
 from harness.quoting import quoted
-from harness.types import AXES, Case, Model, Workload
+from harness.types import AXES, Case, Component, Model, Quality, Workload
 
 T = TypeVar("T")
 Check = Callable[[str, str, Any], None]  # (noun and name, name, entry); raises BadEntry
@@ -131,8 +132,31 @@ def _check(name: Any, description: Mapping[str, Any]) -> None:
             raise BadEntry(f"model {name!r}: {field}: {value!r} must be a whole number of 1 or more")
 
 
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(entries.is_number, value.values()))
+
+
+WORKLOAD_FIELDS: Mapping[str, entries.Rule] = {
+    "components": entries.Rule(
+        lambda value: isinstance(value, tuple) and len(value) > 0 and all(isinstance(c, Component) for c in value),
+        "a tuple of one or more harness.types.Component",
+    ),
+    "iterate": entries.FUNCTION,
+    "output_shape": entries.Rule(
+        lambda value: isinstance(value, tuple) and all(type(n) is int for n in value), "a tuple of whole numbers"
+    ),
+    "identity": entries.Rule(
+        lambda value: isinstance(value, Mapping) and _are_counts(value.get("parameters", {})),
+        "a mapping, whose parameters, if given, are a mapping of component names to counts",
+    ),
+    "output_kind": entries.one_of("logits", "features", "images"),
+    "quality": entries.optional(entries.instance_of(Quality)),
+    "warnings": entries.Rule(lambda value: isinstance(value, tuple), "a tuple of warnings"),
+}
+
+
 def built(case: Case) -> Workload:
-    """The workload that the case's model builds. Raises BadEntry if it builds none."""
+    """The workload that the case's model builds. Raises BadEntry if it builds none, or one that cannot be measured."""
     workload = MODELS[case.model].build(case)
     if not isinstance(workload, Workload):
         what = "None" if workload is None else f"an object of the type {type(workload).__name__}"
@@ -140,6 +164,11 @@ def built(case: Case) -> Workload:
             f"the build function of the model {case.model!r} returns {what} instead of a harness.types.Workload "
             "(benches.models.workloads.classifier_workload makes one of a classifier)"
         )
+    subject = f"the workload of the model {case.model!r}"
+    entries.demand(subject, workload, WORKLOAD_FIELDS)
+    names = [component.name for component in workload.components]
+    if len({*names}) < len(names):
+        raise BadEntry(f"{subject}: two components have the same name: {', '.join(names)}")
     return workload
 
 

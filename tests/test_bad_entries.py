@@ -18,7 +18,7 @@ from harness.probes import Probe, probe
 from harness.processes import worker
 from harness.processes.measure import Job, Outcome
 from harness.reasons import Reason
-from harness.registry import MODELS, PROBES, BadEntry
+from harness.registry import MODELS, PROBES, BadEntry, built
 from harness.types import Case, Measurement, Metric, Protocol, Quality
 
 pytestmark = pytest.mark.usefixtures("registries")
@@ -122,7 +122,7 @@ def measured(folder: Path, *only: str, model: str = "planted_ok") -> Measurement
         (Findings(samples={"latency_s": [1.0]}), "the probe 'mine' gives samples of 'latency_s', which it does not"),
         (Findings(missing={"bar": "gone"}), "the probe 'mine' explains 'bar', which it does not declare"),
         (Findings(samples={"foo_s": 1.0}), "the probe 'mine': foo_s: 1.0 must be a list of numbers"),  # type: ignore[dict-item]
-        (None, "the probe 'mine' returns None instead of harness.measuring.trial.Findings"),
+        (None, "the probe 'mine' returns None instead of a harness.measuring.trial.Findings"),
     ],
 )
 @pytest.mark.usefixtures("one_thread")
@@ -206,3 +206,45 @@ def test_where_a_process_ends_in_a_probe_the_ones_after_it_are_not_blamed(monkey
         "broken_s": Reason("probe_failed", {"probe": "broken", "reason": killed}),
         "sound_s": Reason("probe_not_run", {"after": "broken"}),
     }
+
+
+def of_workload(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Makes "planted_ok" a model of the planted workload with these changes."""
+    model = replace(MODELS["planted_ok"], build=lambda case: replace(planted.workload(case), **changes))
+    monkeypatch.setitem(MODELS._entries, "planted_ok", model)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_parameters_are_counted_where_the_model_does_not_give_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_workload(monkeypatch, identity={"weights_hash": "mine"})
+    row = measured(tmp_path, "latency", "counts")
+    assert (row.status, row.samples["parameters"]) == ("ok", [1930.0]), row.reason
+    assert row.facts["identity"]["parameters"] == {"classifier": 1930}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"components": ()}, r"components: \(\) must be a tuple of one or more harness.types.Component"),
+        ({"identity": None}, "identity: None must be a mapping"),
+        ({"identity": {"parameters": 5}}, r"identity: {'parameters': 5} must be a mapping, whose parameters"),
+        ({"output_kind": "pixels"}, "output_kind: 'pixels' must be 'logits', 'features' or 'images'"),
+        ({"output_shape": None}, "output_shape: None must be a tuple of whole numbers"),
+        ({"quality": "good"}, "quality: 'good' must be a harness.types.Quality, or None"),
+    ],
+)
+def test_a_workload_that_cannot_be_measured_is_refused_in_one_plain_line(
+    changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_workload(monkeypatch, **changes)
+    with pytest.raises(BadEntry, match=f"^the workload of the model 'planted_ok': {message}"):
+        built(Case(model="planted_ok", image_size=8))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_reason_of_a_row_does_not_name_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS._entries, "planted_ok", replace(MODELS["planted_ok"], build=lambda _case: None))  # type: ignore[arg-type,return-value]
+    row = measured(tmp_path, "latency")
+    assert (row.status, str(row.reason)[:59]) == ("failed", "the build function of the model 'planted_ok' returns None i")
