@@ -287,7 +287,7 @@ class Measurement:
     was retried. `facts` holds what was verified of the execution (providers, dtypes, counted calls, output hash) and
     the work identity. `state` is the machine during the measurement (PSI, load, clocks) and the seconds of the control
     workload. `warnings` are shown with the row. `images` are file names relative to the run folder. `reason`, `missing`
-    and `warnings` also take text, which becomes a reason of its own kind (`harness.reasons`).
+    and `warnings` also take text, which becomes a reason of the kind "stated" (`harness.reasons`).
     """
 
     case: Case
@@ -313,7 +313,7 @@ class Measurement:
         if self.reason is not None:
             object.__setattr__(self, "reason", reasons.of(self.reason))
         object.__setattr__(self, "missing", {name: reasons.of(told) for name, told in self.missing.items()})
-        object.__setattr__(self, "warnings", tuple(map(reasons.warning, self.warnings)))
+        object.__setattr__(self, "warnings", tuple(map(reasons.of, self.warnings)))
 
     @property
     def cause(self) -> Cause | None:

@@ -238,7 +238,7 @@ def test_an_unchecked_row_ranks_nowhere_first_and_becomes_no_baseline(tmp_path: 
     race = next(r for f in findings.model_findings(data) if f.model == "digits_vit" for r in f.races)
     fastest = race.winner["case_id"]
     told = tuple(
-        dataclasses.replace(m, warnings=("unchecked: too slow",)) if m.case.id == fastest else m
+        dataclasses.replace(m, warnings=(Reason("unchecked", {"reason": "too slow"}),)) if m.case.id == fastest else m
         for m in run.measurements
     )
     slower = report_data([dataclasses.replace(run, measurements=told)])

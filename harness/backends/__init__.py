@@ -63,8 +63,8 @@ class Build:
     that one would ship: the saved state dict, the ONNX file, the engine. `keeps` says that something was left on disk
     that a later process finds. `verify()` is called after the last pass. It returns why what ran is not what the row
     requests (a recompile, a fallback), or None. `shares` gives, by component, the share of the weights that is
-    quantised, if the precision quantises. `warnings` are those of the row; text has the form "kind: what was found".
-    `after_iteration()`, if there is one, is called at the end of each iteration and is timed as a part of it.
+    quantised, if the precision quantises. `warnings` are those of the row; text has the form "short name: what was
+    found". `after_iteration()`, if there is one, is called at the end of each iteration and is timed as a part of it.
     """
 
     forwards: Mapping[str, Forward]

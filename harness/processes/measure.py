@@ -362,7 +362,7 @@ def _measurement(
         facts=cast("Facts", facts),
         state=cast("State", state),
         warnings=tuple(
-            reasons.warning(told)
+            reasons.of(told)
             for told in (
                 *trial.workload.warnings,
                 *trial.build.warnings,
