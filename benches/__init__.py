@@ -17,14 +17,33 @@ def load_plugins(*further: str) -> None:
     This imports no large library.
 
     `further` are the user's own modules, by name (searched in the working directory first) or by file path. Raises
-    UsageError for one that cannot be imported.
+    UsageError for one that cannot be imported, and for entries that do not fit.
     """
+    from benches.failures import UsageError
+
     for module in PLUGINS:
         importlib.import_module(module)
     if further and (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     for plugin in further:
         _load(plugin)
+    if further and (fault := _fault()):
+        raise UsageError(f"plugin {', '.join(further)}: {fault}")
+
+
+def _fault() -> str | None:
+    """Why the entries of all plugins do not fit together, or None."""
+    from harness.derived import DERIVED
+    from harness.registry import BACKENDS, OPTIMIZATIONS, PROBES
+
+    derived = {entry.metric.name for entry in DERIVED}
+    for probe in PROBES.values():
+        if taken := next((metric.name for metric in probe.metrics if metric.name in derived), None):
+            return f"probe {probe.name!r}: imgbench derives the metric {taken!r} from others"
+    for name, entry in OPTIMIZATIONS.items():
+        if entry.needs is not None and not any(entry.needs in getattr(b, "features", ()) for b in BACKENDS.values()):
+            return f"optimisation {name!r}: no backend declares the feature {entry.needs!r}, which it needs"
+    return None
 
 
 def in_full(plugin: str) -> str:

@@ -6,14 +6,13 @@ demand("backend 'mine'", entry, {"label": LINE, "build": FUNCTION})
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from harness.quoting import quoted
-from harness.reasons import ReasonedError
+from harness.reasons import Reason, ReasonedError
 
 BREAKING: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode categories that would break a line of a table
 _ABSENT: Final = object()
@@ -67,10 +66,8 @@ NAMES: Final = Rule(lambda value: _is_group(value, is_line), "a tuple of names")
 NUMBER: Final = Rule(is_number, "a number")
 POSITIVE: Final = Rule(lambda value: is_number(value) and value > 0, "a number above 0")
 BOOLEAN: Final = one_of(True, False)
-COLOUR: Final = Rule(
-    lambda value: isinstance(value, str) and re.fullmatch(r"#[0-9a-fA-F]{6}", value) is not None,
-    "a colour of the form '#2f7ec7'",
-)
+MAPPING: Final = Rule(lambda value: isinstance(value, Mapping), "a mapping")
+REASON: Final = Rule(lambda value: isinstance(value, Reason | str), "a harness.reasons.Reason or text")
 
 
 def demand(subject: str, entry: Any, needed: Mapping[str, Rule], may: Mapping[str, Rule] | None = None) -> None:

@@ -173,6 +173,24 @@ def built(case: Case) -> Workload:
 
 
 MODELS = ModelRegistry("model")
+MODEL_FIELDS: Mapping[str, entries.Rule] = {
+    "build": entries.FUNCTION,
+    "family": entries.LINE,
+    "description": entries.LINE,
+    "libraries": entries.optional(entries.NAMES),
+    "folder_axes": entries.optional(entries.FUNCTION),
+    "parameters": entries.optional(entries.NUMBER),
+    "unguided_up_to": entries.optional(entries.NUMBER),
+}
+
+
+@MODELS.checked_by
+def _check_model(subject: str, name: str, entry: Any) -> None:
+    entries.demand_kind(subject, entry, Model)
+    entries.demand_name(subject, entry, name)
+    entries.demand(subject, entry, MODEL_FIELDS)
+
+
 PRECISIONS: Registry[Any] = Registry("precision")
 OPTIMIZATIONS: Registry[Any] = Registry("optimisation")
 DEVICES: Registry[Any] = Registry("device")

@@ -19,6 +19,8 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from baselines.verdict import Comparison
+from harness.entries import BadEntry
+from harness.quoting import quoted
 from harness.registry import Registry
 from harness.types import Metric, Run
 from reports.records import records
@@ -83,6 +85,12 @@ class NotShown:
 
 SectionFunction = Callable[[ReportData], Section | NotShown | None]
 SECTIONS: Registry[SectionFunction] = Registry("section")
+
+
+@SECTIONS.checked_by
+def _check(subject: str, _name: str, entry: Any) -> None:
+    if not callable(entry):
+        raise BadEntry(f"{subject}: the entry must be a function of the report's data, not {quoted(entry)}")
 
 
 def alias(index: int, count: int) -> str:

@@ -5,24 +5,52 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import planted
 import pytest
+from plotly.validator_cache import ValidatorCache
 
 import benches
+from benches import schedulers
+from benches.cli import main
+from benches.cli.commands import COMMANDS
 from benches.failures import UsageError
-from harness import records
+from benches.models.pipeline import PIPELINES, Pipeline
+from benches.schedulers import Scheduler
+from harness import drawing, records
+from harness.backends import Build
+from harness.devices.cpu import Cpu
+from harness.devices.gpus import Gpu
 from harness.measuring.trial import Findings
+from harness.numerics.optimizations import Optimization
+from harness.numerics.precisions import Bounds, Precision, Quantiser
 from harness.probes import Probe, probe
 from harness.processes import worker
 from harness.processes.measure import Job, Outcome
 from harness.reasons import Reason
-from harness.registry import MODELS, PROBES, BadEntry, built
+from harness.registry import (
+    BACKENDS,
+    DEVICES,
+    GPUS,
+    MODELS,
+    OPTIMIZATIONS,
+    PRECISIONS,
+    PROBES,
+    SCHEDULERS,
+    BadEntry,
+    Registry,
+    built,
+)
 from harness.types import Case, Measurement, Metric, Protocol, Quality
+from reports.section import SECTIONS
 
 pytestmark = pytest.mark.usefixtures("registries")
 
+REGISTRIES: tuple[Registry[Any], ...] = (
+    BACKENDS, COMMANDS, DEVICES, GPUS, MODELS, OPTIMIZATIONS, PIPELINES, PRECISIONS, PROBES, SCHEDULERS, SECTIONS,
+)  # fmt: skip
 METRIC: dict[str, Any] = {
     "name": "foo_s", "unit": "s", "label": "Foo", "better": "lower", "kind": "noisy", "description": "d",
 }  # fmt: skip
@@ -32,6 +60,8 @@ METRIC: dict[str, Any] = {
 def refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """Loads a plugin of this text, which must be refused, and gives what is said after the plugin's path."""
     monkeypatch.syspath_prepend(str(tmp_path))
+    for registry in REGISTRIES:
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     number = iter(range(100))
 
     def refused(text: str) -> str:
@@ -105,9 +135,9 @@ def in_its_place(collect: Callable[[Any], Any], order: float = 46) -> Probe:
     return Probe(name="mine", order=order, metrics=(Metric(**METRIC),), first_process_only=False, collect=collect)
 
 
-def measured(folder: Path, *only: str, model: str = "planted_ok") -> Measurement:
+def measured(folder: Path, *only: str, model: str = "planted_ok", backend: str = "eager") -> Measurement:
     protocol = Protocol(warmup_min_s=0, warmup_max_s=0.01, min_samples=3, min_sample_time_s=0, max_sample_time_s=0.05)
-    case = Case(model=model, image_size=8)
+    case = Case(model=model, backend=backend, image_size=8)
     job = Job(
         case=case, replicate=0, protocol=protocol, device="cpu", folder=folder, cache=folder / "cache", threads=1,
         only=only,
@@ -249,3 +279,194 @@ def test_the_reason_of_a_row_does_not_name_a_class(tmp_path: Path, monkeypatch: 
     row = measured(tmp_path, "latency")
     assert row.status == "failed"
     assert str(row.reason).startswith("the build function of the model 'planted_ok' returns None instead")
+
+
+def backend(**changes: Any) -> Any:
+    """A backend that can be used, with these changes; a change to None takes the field away."""
+    sound: dict[str, Any] = {
+        "label": "l", "description": "d", "precisions": ("fp32",), "unavailable": lambda *_: None,
+        "build": lambda *_: None,
+    }  # fmt: skip
+    return SimpleNamespace(**{name: value for name, value in {**sound, **changes}.items() if value is not None})
+
+
+def precision(**changes: Any) -> Precision:
+    bounds = {kind: Bounds(cosine_floor=0.9, error_ceiling=0.5) for kind in ("logits", "images")}
+    return Precision(**{"name": "x", "description": "d", "activations": "float32", "bounds": bounds, **changes})
+
+
+def quantiser(**changes: Any) -> Quantiser:
+    return Quantiser(**{"name": "q", "quantise": lambda module, *_: module, **changes})
+
+
+def optimization(**changes: Any) -> Optimization:
+    return Optimization(**{"label": "l", "description": "d", "group": "g", **changes})
+
+
+def scheduler(**changes: Any) -> Scheduler:
+    sound = {"name": "x", "diffusers_class": "DDIMScheduler", "description": "d", "evaluations": lambda steps: steps}
+    return Scheduler(**{**sound, **changes})
+
+
+def gpu(**changes: Any) -> Gpu:
+    sound: dict[str, Any] = {
+        "name": "x", "driver_name": "X", "memory_bytes": 1e9, "bytes_per_s": 1e9, "power_w": 100,
+        "flops": {"fp32": 1e12}, "source": "s",
+    }  # fmt: skip
+    return Gpu(**{**sound, **changes})
+
+
+class Device(Cpu):
+    name = "x"
+
+
+class Shortless(Cpu):
+    name = "x"
+    shortest_sample_s = 0  # type: ignore[assignment]
+
+
+class Speechless(Cpu):
+    name = "x"
+    describe = None  # type: ignore[assignment]
+
+
+BAD: list[tuple[Registry[Any], str, Any, str]] = [
+    (BACKENDS, "x", backend(label=None), "backend 'x': 'label' is missing; it must be text on one line"),
+    (BACKENDS, "x", backend(description="two\nlines"), r"backend 'x': description: 'two\nlines' must be text on one"),
+    (BACKENDS, "x", backend(unavailable=None), "backend 'x': 'unavailable' is missing; it must be a function"),
+    (BACKENDS, "x", backend(build=None), "backend 'x': 'build' is missing; it must be a function"),
+    (BACKENDS, "x", backend(precisions="fp32"), "backend 'x': precisions: 'fp32' must be a tuple of names"),
+    (BACKENDS, "x", backend(features="module"), "backend 'x': features: 'module' must be a tuple of names"),
+    (BACKENDS, "x", backend(packages="mine"), "backend 'x': packages: 'mine' must be a tuple of names"),
+    (BACKENDS, "x", backend(colour="reddish"), "backend 'x': colour: 'reddish' must be a colour of the form '#2f7ec7'"),
+    (BACKENDS, "two\nlines", backend(), r"a backend's name must be text on one line, not 'two\nlines'"),
+    (COMMANDS, "x", object(), "command 'x': 'help' is missing; it must be text on one line"),
+    (COMMANDS, "x", SimpleNamespace(help="h", run=print), "command 'x': 'arguments' is missing; it must be a function"),
+    (PRECISIONS, "x", {"name": "x"}, "precision 'x': the entry must be a harness.numerics.precisions.Precision, not {"),
+    (PRECISIONS, "y", precision(), "precision 'y': the record has the name 'x'; the two must be equal"),
+    (PRECISIONS, "x", precision(activations="float33"), "precision 'x': activations: 'float33' must be 'float32', "),
+    (PRECISIONS, "x", precision(bounds={}), "precision 'x': bounds: {} must be a mapping that gives the Bounds of "),
+    (PRECISIONS, "x", precision(symbol="blob"), "precision 'x': symbol: 'blob' must be one of plotly's markers"),
+    (PRECISIONS, "x", precision(dash="zig"), "precision 'x': dash: 'zig' must be 'solid', 'dot', "),
+    (PRECISIONS, "x", precision(capability=8), "precision 'x': capability: 8 must be a tuple of two whole numbers"),
+    (PRECISIONS, "x", precision(quantiser="int4"), "precision 'x': quantiser: 'int4' must be a harness.numerics."),
+    (PRECISIONS, "x", precision(quantiser=quantiser(quantise="int4")), "precision 'x': quantiser: quantise: 'int4' mu"),
+    (
+        PRECISIONS, "x", precision(activations="float64", quantiser=quantiser()),
+        "precision 'x': no precision without a quantiser has activations in float64",
+    ),
+    (OPTIMIZATIONS, "a+b", optimization(), "optimisation 'a+b': the name must not contain '+'"),
+    (OPTIMIZATIONS, "none", optimization(), "optimisation 'none': the name must not contain '+', which joins names, a"),
+    (OPTIMIZATIONS, "x", optimization(change="tanh"), "optimisation 'x': change: 'tanh' must be a function, or None"),
+    (OPTIMIZATIONS, "x", optimization(only_on="cuda"), "optimisation 'x': only_on: 'cuda' must be a tuple of names"),
+    (SCHEDULERS, "y", scheduler(), "scheduler 'y': the record has the name 'x'; the two must be equal"),
+    (SCHEDULERS, "x", scheduler(evaluations=20), "scheduler 'x': evaluations: 20 must be a function"),
+    (SCHEDULERS, "x", scheduler(diffusers_class="a b"), "scheduler 'x': diffusers_class: 'a b' must be a class name"),
+    (GPUS, "x", gpu(power_w="much"), "GPU 'x': power_w: 'much' must be a number above 0"),
+    (GPUS, "x", gpu(flops={"fp32": 0}), "GPU 'x': flops: {'fp32': 0} must be a mapping of precisions to operations"),
+    (DEVICES, "y", Device(), "device 'y': the record has the name 'x'; the two must be equal"),
+    (DEVICES, "x", Shortless(), "device 'x': shortest_sample_s: 0 must be a number above 0"),
+    (DEVICES, "x", Speechless(), "device 'x': describe: None must be a function"),
+    (SECTIONS, "x", "text", "section 'x': the entry must be a function of the report's data, not 'text'"),
+    (PIPELINES, "x", Pipeline(diffusers_class="x", networks=(), call=print), "pipeline 'x': networks: () must be a tu"),
+    (PROBES, "x", print, "probe 'x': the entry must be a harness.probes.Probe, not <built-in function print>"),
+    (MODELS, "x", print, "model 'x': the entry must be a harness.types.Model, not <built-in function print>"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("registry", "name", "entry", "message"), BAD, ids=[message[:50] for *_, message in BAD])
+def test_an_entry_that_cannot_be_used_is_refused_when_it_is_added(
+    registry: Registry[Any], name: str, entry: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    with pytest.raises(BadEntry) as caught:
+        registry.register(name, entry)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+    assert name not in registry
+
+
+def test_every_registry_is_checked() -> None:
+    assert [registry.noun for registry in REGISTRIES if registry._check is None] == []
+
+
+def test_a_malformed_entry_is_no_defect_of_imgbench(
+    refusal: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even where the command line only prints its help."""
+    text = (
+        "from benches.cli.commands import COMMANDS\n"
+        "COMMANDS.register('silent', type('Silent', (), {'arguments': print, 'run': print})())\n"
+    )
+    said = "command 'silent': 'help' is missing; it must be text on one line"
+    assert refusal(text) == said
+    path = tmp_path / "silent_command.py"
+    path.write_text(text)
+    assert main(["--plugin", str(path), "--help"]) == 64
+    assert capsys.readouterr().err == f"imgbench: plugin {path}: {said}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "from harness.numerics.optimizations import Optimization\n"
+            "from harness.registry import OPTIMIZATIONS\n"
+            "OPTIMIZATIONS.register('fast', Optimization(label='l', description='d', group='g', needs='warp drive'))\n",
+            "optimisation 'fast': no backend declares the feature 'warp drive', which it needs",
+        ),
+        (
+            "from harness.probes import probe\n"
+            "from harness.types import Metric\n"
+            "MINE = Metric(name='throughput', unit='s', label='L', better=None, kind='advisory', description='d')\n"
+            "@probe('mine', order=46, metrics=(MINE,))\n"
+            "def mine(trial): ...\n",
+            "probe 'mine': imgbench derives the metric 'throughput' from others",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_other_entries_is_refused(text: str, message: str, refusal: Callable[[str], str]) -> None:
+    assert refusal(text) == message
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (None, "the backend 'mine' builds None instead of a harness.backends.Build"),
+        (
+            Build(forwards={}, build_s=0.0, cached=False, weights_bytes=1, disk_bytes=lambda: 1),
+            "the backend 'mine' builds no forward for the network 'classifier'",
+        ),
+    ],
+)
+def test_a_backend_that_builds_nothing_says_so(
+    found: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BACKENDS._entries, "mine", backend(build=lambda *_: found))
+    row = measured(tmp_path, "latency", backend="mine")
+    assert (row.status, str(row.reason)) == ("failed", message)
+
+
+def test_a_scheduler_of_an_unknown_class_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCHEDULERS._entries, "x", scheduler(diffusers_class="DDIMSheduler"))
+    with pytest.raises(BadEntry) as caught:
+        schedulers.build("x", {})
+    said = "scheduler 'x': diffusers has no class 'DDIMSheduler'; did you mean 'DDIMScheduler'?"
+    assert str(caught.value) == said
+
+
+def test_the_markers_and_lines_are_those_that_plotly_draws() -> None:
+    known = {*plotly_values("scatter.marker", "symbol")}
+    assert known >= drawing.MARKERS
+    assert {f"{marker}-open" for marker in drawing.MARKERS} <= known
+    assert {*drawing.LINES} <= {*plotly_values("scatter.line", "dash")}
+    dash: Any = ValidatorCache.get_validator("scatter.line", "dash")
+    for lengths in ("4px,2px", "1px, 3px", "5.5% 2%", "3"):
+        assert drawing.LINE_STYLE.holds(lengths)
+        assert dash.validate_coerce(lengths) == lengths
+
+
+def plotly_values(parent: str, name: str) -> list[str]:
+    validator: Any = ValidatorCache.get_validator(parent, name)
+    return [value for value in validator.values if isinstance(value, str)]

@@ -13,12 +13,14 @@ import pkgutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from harness import reasons
+from harness import drawing, entries, reasons
+from harness.entries import BadEntry
 from harness.numerics import precision as precisions
 from harness.numerics.calibration import Recorded
 from harness.numerics.share import Shares
+from harness.quoting import quoted
 from harness.reasons import Reason, ReasonedError
 from harness.registry import BACKENDS, DEVICES, PRECISIONS
 from harness.timing import Timer
@@ -105,6 +107,16 @@ class Backend(Protocol):
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build: ...
 
 
+def built(backend: str, components: Sequence[Component], request: BuildRequest) -> Build:
+    """What the backend builds of the components. Raises BadEntry if it builds none, or no forward for one of them."""
+    found: Any = BACKENDS[backend].build(components, request)
+    if not isinstance(found, Build):
+        raise BadEntry(f"the backend {backend!r} builds {quoted(found)} instead of a harness.backends.Build")
+    if absent := [c.name for c in components if not callable(found.forwards.get(c.name))]:
+        raise BadEntry(f"the backend {backend!r} builds no forward for the network {absent[0]!r}")
+    return found
+
+
 def unavailable(backend: str, precision: str, device: str) -> Reason | None:
     """Why a backend cannot run `precision` on the device here, or None. What it does not declare is refused."""
     entry = BACKENDS[backend]
@@ -171,6 +183,26 @@ def note_built(request: BuildRequest) -> None:
 
 def _mark(request: BuildRequest) -> Path:
     return request.cache / "built"
+
+
+NEEDED: Final = {
+    "label": entries.LINE,
+    "description": entries.LINE,
+    "precisions": entries.NAMES,
+    "unavailable": entries.FUNCTION,
+    "build": entries.FUNCTION,
+}
+OPTIONAL: Final = {
+    "features": entries.NAMES,
+    "packages": entries.NAMES,
+    "libraries": entries.NAMES,
+    "colour": drawing.COLOUR,
+}
+
+
+@BACKENDS.checked_by
+def _check(subject: str, _name: str, entry: Any) -> None:
+    entries.demand(subject, entry, NEEDED, OPTIONAL)
 
 
 for _module in pkgutil.iter_modules(__path__):

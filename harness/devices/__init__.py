@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
+from harness import entries
 from harness.reasons import Reason, ReasonedError
 from harness.registry import DEVICES
 from harness.types import Samples
@@ -85,6 +86,21 @@ class Device(Protocol):
     def start_span(self) -> dict[str, Any]: ...
     def span_state(self, before: dict[str, Any]) -> dict[str, Any]: ...
     def describe(self) -> dict[str, Any]: ...
+
+
+FIELDS: Final = {
+    "torch_device": entries.LINE,
+    "is_gpu": entries.BOOLEAN,
+    "preference": entries.NUMBER,
+    "shortest_sample_s": entries.POSITIVE,
+}
+METHODS: Final = tuple(name for name, of in vars(Device).items() if not name.startswith("_") and callable(of))
+
+
+@DEVICES.checked_by
+def _check(subject: str, name: str, entry: Any) -> None:
+    entries.demand(subject, entry, {"name": entries.LINE, **FIELDS, **dict.fromkeys(METHODS, entries.FUNCTION)})
+    entries.demand_name(subject, entry, name)
 
 
 class NoSuchDevice(ReasonedError, ValueError):

@@ -12,6 +12,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from harness import entries
+from harness.entries import BadEntry
 from harness.numerics import attention, precision
 from harness.quoting import quoted
 from harness.reasons import Reason
@@ -56,6 +58,25 @@ class Optimization:
     def devices(self) -> tuple[str, ...]:
         """The registered devices that support it, in alphabetical order."""
         return tuple(sorted(name for name in DEVICES if self.only_on is None or name in self.only_on))
+
+
+FIELDS: Final = {
+    "label": entries.LINE,
+    "description": entries.LINE,
+    "group": entries.LINE,
+    "needs": entries.optional(entries.LINE),
+    "only_on": entries.optional(entries.NAMES),
+    "change": entries.optional(entries.FUNCTION),
+    "attention": entries.optional(entries.FUNCTION),
+}
+
+
+@OPTIMIZATIONS.checked_by
+def _check(subject: str, name: str, entry: Any) -> None:
+    entries.demand_kind(subject, entry, Optimization)
+    entries.demand(subject, entry, FIELDS)
+    if "+" in name or name != name.strip() or name == NONE:
+        raise BadEntry(f"{subject}: the name must not contain '+', which joins names, and must not be {NONE!r}")
 
 
 def names(case: Case) -> tuple[str, ...]:

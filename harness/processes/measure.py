@@ -43,7 +43,7 @@ from harness.numerics import calibration, optimizations, precision, share
 from harness.probes.stages import component_metric, sum_warning
 from harness.processes.used_packages import packages_of
 from harness.reasons import Reason, ReasonedError
-from harness.registry import BACKENDS, PROBES
+from harness.registry import PROBES
 from harness.stored_types import Facts, State
 from harness.timing import Timer, perf_counter
 from harness.types import Case, Component, Forward, Measurement, Metric, Protocol, Workload
@@ -197,7 +197,7 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Loa
         calibration=lambda: calibration.recorded(workload, device.torch_device),
     )
     with optimizations.kernels_or_unavailable(case):
-        build: Build = BACKENDS[case.backend].build(workload.components, request)
+        build = backends.built(case.backend, workload.components, request)
         changed |= optimizations.reached(case, workload.components, device.torch_device)
     told = {"layers_from": layers_from, **({"optimizations": changed} if changed else {})}
     build = replace(build, facts={**build.facts, **told})
