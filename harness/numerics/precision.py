@@ -47,6 +47,15 @@ def rest_of(precision: str) -> str:
     return next(p.name for p in PRECISIONS.values() if p.quantiser is None and p.activations == dtype)
 
 
+def products_of(precision: str) -> str | None:
+    """The type in which the matrix products of a row are computed: "int8", "fp8", "tf32", or the precision of what is
+    not quantised. None where a quantiser leaves that to the layer (weights alone are quantised)."""
+    record: Precision = PRECISIONS[precision]
+    if record.quantiser is not None:
+        return record.quantiser.products
+    return "tf32" if record.tf32 else rest_of(precision)
+
+
 def unsupported_by_torch(precision: str, device: str) -> Reason | None:
     """Why torch cannot run `precision` on `device` here; None where it can."""
     wanted: Precision = PRECISIONS[precision]

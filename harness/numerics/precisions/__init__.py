@@ -13,7 +13,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from harness import drawing, entries
 from harness.entries import BadEntry, is_number
@@ -55,6 +55,7 @@ class Quantiser:
     quantise       (network, its layers by name, their input ranges) -> the network, with these layers quantised in
                    place. Layers that nothing can quantise are left out beforehand
     unfit          (layer, its input range or None) -> why this layer stays as it is, or None
+    products       the type in which the quantised layers multiply, or None for that of the activations
     calibrated     whether the ranges must come from real inputs
     waits_for_gpu  whether each product waits for the GPU unless torch.compile traces it
     untraceable    why torch.compile cannot trace the quantised layers, or None
@@ -66,6 +67,7 @@ class Quantiser:
     name: str
     quantise: Callable[[torch.nn.Module, Mapping[str, torch.nn.Linear], Ranges], torch.nn.Module]
     unfit: Callable[[torch.nn.Linear, Range | None], Reason | str | None] = _nothing_unfit
+    products: Literal["int8", "fp8"] | None = None
     calibrated: bool = False
     waits_for_gpu: bool = False
     untraceable: Reason | str | None = None
@@ -139,6 +141,7 @@ FIELDS_OF_QUANTISER: Final = {
     "name": entries.LINE,
     "quantise": entries.FUNCTION,
     "unfit": entries.FUNCTION,
+    "products": entries.one_of("int8", "fp8", None),
     "calibrated": entries.BOOLEAN,
     "waits_for_gpu": entries.BOOLEAN,
     "untraceable": entries.optional(entries.REASON),
