@@ -220,7 +220,7 @@ def test_a_reference_has_what_is_left_of_the_rows_time(
     monkeypatch.setattr(reference, "perf_counter", lambda: 100.0)
     monkeypatch.setattr(reference, "computed_on", computed)
     trial: Any = SimpleNamespace(
-        device=SimpleNamespace(torch_device="cpu"),
+        device=SimpleNamespace(torch_device="cpu", is_gpu=False),
         protocol=Protocol(timeout_s=5.0),
         reference_until=until,
         case=CASE,

@@ -91,7 +91,8 @@ class Backend(Protocol):
     precisions    the names of those that it supports; `harness.registry.PRECISIONS` for one that runs torch modules,
                   since the record of a precision says how torch applies it
     features      what it offers to optimisations (`harness.numerics.optimizations.MODULE` and others); none by default
-    packages      the distributions whose versions can change its figures
+    packages      the distributions whose versions can change its figures: speed is compared only where they are equal
+    gpu_only      whether it runs on GPUs only, so that its packages change no figure of a CPU
     libraries     modules to import once for all workers. They must not use CUDA when they are imported
     colour        its colour in the charts; by default one that follows from its name
     """
@@ -129,6 +130,13 @@ def unavailable(backend: str, precision: str, device: str) -> Reason | None:
 def undeclared(backend: str, precision: str) -> Reason:
     """The refusal of a precision that a backend does not declare."""
     return Reason("precision_undeclared", {"backend": backend, "precision": precision})
+
+
+def speed_packages(on_gpu: bool) -> tuple[str, ...]:
+    """The distributions whose versions can change a figure on this kind of device, as the registered backends declare
+    them, each once."""
+    able = [b for b in BACKENDS.values() if on_gpu or not getattr(b, "gpu_only", False)]
+    return tuple(dict.fromkeys(name for backend in able for name in getattr(backend, "packages", ())))
 
 
 def packages() -> tuple[str, ...]:
@@ -195,6 +203,7 @@ NEEDED: Final = {
 OPTIONAL: Final = {
     "features": entries.NAMES,
     "packages": entries.NAMES,
+    "gpu_only": entries.BOOLEAN,
     "libraries": entries.NAMES,
     "colour": drawing.COLOUR,
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from harness import devices
 from harness.backends import Build, BuildRequest
 from harness.numerics import linear_use, optimizations, precision, quantisation, share
 from harness.numerics.linear_use import Calls, Left, Observed
@@ -31,7 +32,7 @@ class Eager:
     def unavailable(self, wanted: str, device: str) -> Reason | None:
         if reason := precision.unsupported_by_torch(wanted, device):
             return reason
-        if device == "cuda" and precision.waits_for_gpu(wanted):
+        if devices.is_gpu(device) and precision.waits_for_gpu(wanted):
             return Reason("waits_for_gpu", {"precision": wanted})
         return None
 

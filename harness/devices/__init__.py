@@ -117,6 +117,16 @@ def device(name: str) -> Device:
     return found
 
 
+def kind(name: str) -> str:
+    """torch's type of a registered device, such as "cpu" or "cuda", whatever the name of the device."""
+    return str(DEVICES[name].torch_device).partition(":")[0]
+
+
+def is_gpu(name: str) -> bool:
+    """Whether the work of a registered device is queued, and the host waits for it."""
+    return bool(DEVICES[name].is_gpu)
+
+
 def unknown(name: str) -> Reason:
     """Why a device of that name is refused."""
     return _refusal("unknown_device", device=name, known=list(DEVICES))

@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from harness import entries
+from harness import devices, entries
 from harness.entries import BadEntry
 from harness.numerics import attention, precision
 from harness.quoting import quoted
@@ -40,7 +40,7 @@ class Optimization:
     """`group` is a set of alternatives, of which a case may name one. `change` is None if the backend (a graph level,
     offloading) or the whole process (inference mode) applies the optimisation. `attention` replaces torch's function.
     `needs` is the feature that a backend must declare in `features`, or None if the changed module suffices. `only_on`
-    are the devices that support it; by default all do. With `inference_mode` everything runs under
+    are torch's types of the devices that support it; by default all do. With `inference_mode` everything runs under
     torch.inference_mode(). `offload` says what the eager backend moves to the device, one after the other: whole
     networks or their layers."""
 
@@ -62,7 +62,7 @@ class Optimization:
     @property
     def devices(self) -> tuple[str, ...]:
         """The registered devices that support it, in alphabetical order."""
-        return tuple(sorted(name for name in DEVICES if self.only_on is None or name in self.only_on))
+        return tuple(sorted(name for name in DEVICES if self.only_on is None or devices.kind(name) in self.only_on))
 
 
 FIELDS: Final = {

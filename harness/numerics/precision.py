@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from harness import reasons
+from harness import devices, reasons
 from harness.numerics import quantisation
 from harness.numerics.linear_use import NO_RANGES, Ranges
 from harness.numerics.precisions import Precision
@@ -64,9 +64,10 @@ def unsupported_by_torch(precision: str, device: str) -> Reason | None:
         return Reason("no_device", {"why": missing})
     if wanted.quantiser is not None and (reason := wanted.quantiser.unsupported(device)) is not None:
         return reasons.of(reason)
-    if device != "cuda" and wanted.needs_gpu is not None:
+    on_cuda = devices.kind(device) == "cuda"
+    if not on_cuda and wanted.needs_gpu is not None:
         return reasons.of(wanted.needs_gpu)
-    if device == "cuda" and (old := too_old(precision)):
+    if on_cuda and (old := too_old(precision)):
         return old
     for package in () if wanted.quantiser is None else wanted.quantiser.packages:
         if importlib.util.find_spec(package) is None:

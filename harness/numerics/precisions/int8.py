@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from harness import devices
 from harness.numerics.linear_use import Left, Range, Ranges
 from harness.numerics.precisions import Bounds, Precision, Quantiser, register
 from harness.numerics.precisions.floating import BF16, FP16, FP32
@@ -110,7 +111,7 @@ def _not_plain(layer: torch.nn.Linear, _seen: Range | None) -> Reason | None:
 def _classic_unsupported(device: str) -> Reason | None:
     import torch
 
-    if device != "cpu":
+    if devices.kind(device) != "cpu":
         return Reason("classic_on_cpu_only")
     if not hasattr(torch.ao.quantization, "quantize_dynamic"):
         return Reason("classic_gone", {"version": torch.__version__})
