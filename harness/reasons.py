@@ -90,7 +90,11 @@ def stated(text: str, kind: str = STATED) -> Reason:
 
 
 def of(given: Reason | str) -> Reason:
-    """A reason as it is; a plugin may give text instead."""
+    """A reason as it is; a plugin may give text instead, which no code decides by.
+
+    >>> of("my queue: it was long").kind, of("my queue: it was long").name, of("contended: it was long").name
+    ('stated', 'my queue', 'contended: it was long')
+    """
     return given if isinstance(given, Reason) else stated(given)
 
 

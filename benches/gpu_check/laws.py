@@ -75,7 +75,7 @@ def _peak(peaks: Mapping[str, Any], precision: str, backend: str) -> float | Non
     precisions, so its bound is computed from the fastest of all peaks, as if all of its FLOPs were in int8 or fp8. That
     bound is weak: a row whose products are mostly wide can miss a synchronisation and still stay below it."""
     own = precisions.products_of(precision)
-    if PRECISIONS[precision].quantiser is not None or own not in BITS:
+    if PRECISIONS[precision].quantiser is not None or own is None or own not in BITS:
         candidates = [name for name, peak in peaks.items() if isinstance(peak, int | float)]
     elif own == "fp16" and backend in {"onnxruntime", *TENSORRT}:
         candidates = ["fp16", "fp16 accumulated in fp16"]
@@ -136,7 +136,7 @@ def kernel_names(record: Record) -> Check:
 
     def part(row: Row) -> str | None:
         own = precisions.products_of(row.measurement.case.precision)
-        if own not in BITS:
+        if own is None or own not in BITS:
             return "not checked"
         seconds = by_precision(row.measurement.facts.get("kernels"))
         shown = ", ".join(sorted(filter(None, seconds), key=lambda name: -seconds[name]))
