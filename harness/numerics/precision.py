@@ -19,7 +19,7 @@ from harness import devices, reasons
 from harness.numerics import quantisation
 from harness.numerics.linear_use import NO_RANGES, Ranges
 from harness.numerics.precisions import Precision
-from harness.reasons import Reason
+from harness.reasons import Reason, ReasonedError
 from harness.registry import DEVICES, PRECISIONS
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def cast(
     return module if recipe_of(precision) is None else quantisation.quantise(module, precision, ranges, left)
 
 
-class NotOneTensor(TypeError):
+class NotOneTensor(ReasonedError, TypeError):
     """A network's forward returned something other than one tensor; `str()` is one line for the user."""
 
 
