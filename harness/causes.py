@@ -150,9 +150,11 @@ def of_folders(folders: Iterable[Path]) -> Cause | None:
 
 
 def one_line(error: BaseException) -> str:
-    """ "ValueError: its message" on one line, shortened, followed by the error that caused it."""
+    """ "ValueError: its message" on one line, shortened, followed by the error that caused it. The message of an error
+    that holds its reason is a whole sentence, before which no class is named."""
     text = " ".join(_ESCAPES.sub("", str(error)).split())[:MAX_REASON]
-    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    plain = text and isinstance(error, ReasonedError)
+    said = text if plain else f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"{one_line(error.__cause__)} (then {said[:80]})" if error.__cause__ is not None else said
 
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from harness import causes, labels, reasons
+from harness import causes, entries, labels, reasons
 from harness.causes import Cause
+from harness.quoting import quoted
 from harness.reasons import Reason, ReasonedError
 from harness.stored_types import Environment, Facts, State
 
@@ -57,7 +58,8 @@ class Metric:
     `kind` picks the comparison rule: noisy (statistics), exact (equality), near_exact (0.5 % or 2 MiB), energy,
     quality_item (one 0/1 an item), quality_continuous, quality_set (one figure for a set of images), advisory
     (shown, never gated). `summary` says how the samples become the row's one value. `better` is None where neither
-    direction is better (a parameter count).
+    direction is better (a parameter count). Raises BadEntry (`harness.entries`) for a field that nothing could show or
+    compare.
     """
 
     name: str
@@ -67,6 +69,20 @@ class Metric:
     kind: Kind
     description: str
     summary: Summary = "median"
+
+    def __post_init__(self) -> None:
+        entries.demand(f"metric {quoted(self.name)}", self, METRIC_FIELDS)
+
+
+METRIC_FIELDS: Mapping[str, entries.Rule] = {
+    "name": entries.LINE,
+    "unit": entries.TEXT,
+    "label": entries.TEXT,
+    "better": entries.one_of("lower", "higher", None),
+    "kind": entries.one_of(*get_args(Kind)),
+    "description": entries.TEXT,
+    "summary": entries.one_of(*get_args(Summary)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +300,7 @@ class Measurement:
     workload. `round` is the number, unique in the run, of the round in which the process took turns with processes of
     other rows (`harness.sweeping.rounds`); None if it was measured alone. `warnings` are shown with the row. `images`
     are file names relative to the run folder. `reason`, `missing` and `warnings` also take text, which becomes a reason
-    of its own kind (`harness.reasons`).
+    of the kind "stated" (`harness.reasons`).
     """
 
     case: Case
@@ -311,7 +327,7 @@ class Measurement:
         if self.reason is not None:
             object.__setattr__(self, "reason", reasons.of(self.reason))
         object.__setattr__(self, "missing", {name: reasons.of(told) for name, told in self.missing.items()})
-        object.__setattr__(self, "warnings", tuple(map(reasons.warning, self.warnings)))
+        object.__setattr__(self, "warnings", tuple(map(reasons.of, self.warnings)))
 
     @property
     def cause(self) -> Cause | None:

@@ -267,6 +267,10 @@ sentences(
         "overhead_failed": lambda status, reason: (
             f"the process of the model null, which measures what imgbench itself costs, ended as {status}: {reason}"
         ),
+        "not_given": lambda probe: f"the probe {probe} gives neither the metric nor a reason why it is missing",
+        "probe_failed": lambda probe, reason: f"the probe {probe} failed: {reason}",
+        "probe_not_run": lambda after: f"the process ended in the probe {after}, before this probe ran",
+        "of_quality_set": lambda: "it is measured over the quality set, which was not run",
         "too_few_samples": lambda needed, count: f"the metric needs {needed} samples, and the row has {count}",
         "identical_output": lambda: "bit-identical to the fp32 eager output",
         "reference_itself": lambda: "this row is the fp32 eager reference itself",

@@ -129,7 +129,7 @@ def test_every_source_of_contention_is_contention() -> None:
     ]  # fmt: skip
     assert all(Reason(kind).name == "contended" and contention.is_contention(Reason(kind)) for kind in kinds)
     assert not contention.is_contention(stated("contended: says a reason that is no warning"))
-    assert contention.is_contention(reasons.warning("contended: says a plugin"))
+    assert not contention.is_contention(reasons.of("contended: my queue was long"))
 
 
 def test_a_measurement_reads_back_equal_with_all_its_reasons() -> None:
@@ -141,7 +141,7 @@ def test_a_measurement_reads_back_equal_with_all_its_reasons() -> None:
         reason=nested,
         missing={"energy_per_image_j": Reason("energy_counter_still", {"source": "NVML", "seconds": 10.0})},
         warnings=(
-            reasons.warning("a plugin: with; any text"),
+            reasons.of("a plugin: with; any text"),
             Reason("same_output", {"values": ["a", "b"], "axes": ["seed"], "more": 0}),
             Reason("not_repeatable", {"error": math.inf}),
         ),
@@ -151,7 +151,7 @@ def test_a_measurement_reads_back_equal_with_all_its_reasons() -> None:
     back = storage.measurement_from_dict(json.loads(text))
     assert back == given
     assert [str(w) for w in back.warnings] == [str(w) for w in given.warnings]
-    assert (back.warnings[0].kind, back.warnings[0].detail) == ("a_plugin", "with; any text")
+    assert (back.warnings[0].name, back.warnings[0].detail) == ("a plugin", "with; any text")
 
 
 @pytest.mark.parametrize("reason", ["text", {"kind": "k"}, {"kind": 1, "data": {}}, {"kind": "k", "data": []}])
@@ -205,7 +205,7 @@ def test_text_is_a_reason_where_a_plugin_gives_it() -> None:
     given: Any = {"reason": "it broke", "warnings": ("mine: words",), "missing": {"x": "no counter"}}
     found = Measurement(case=Case(model="m"), replicate=0, status="failed", **given)
     assert (found.reason, found.cause) == (stated("it broke"), None)
-    assert found.warnings == (Reason("mine", {"stated": "mine: words"}),)
+    assert found.warnings == (stated("mine: words"),)
     assert found.missing == {"x": stated("no counter")}
 
 
@@ -287,3 +287,13 @@ def test_every_sentence_is_given_by_some_code() -> None:
     texts = {n.value for module in _sources() for n in ast.walk(module) if isinstance(n, ast.Constant)}
     assert [kind for kind in OF_HARNESS if kind not in texts | set(Cause)] == []
     assert len(OF_HARNESS) > 100
+
+
+def test_a_plugins_text_is_no_kind_that_code_decides_by() -> None:
+    """Its words may be those of imgbench's own warnings."""
+    texts = ("contended: my queue was long", "partly quantised: 3 of 4", "my queue: long", "no short name")
+    found = Measurement(case=Case(model="m"), replicate=0, status="ok", warnings=texts)  # type: ignore[arg-type]
+    assert {w.kind for w in found.warnings} == {reasons.STATED}
+    assert attempts.contended(found) is None
+    assert [w.name for w in found.warnings] == [texts[0], texts[1], "my queue", texts[3]]
+    assert [str(w) for w in found.warnings] == [*texts]

@@ -220,7 +220,7 @@ def test_a_reference_has_what_is_left_of_the_rows_time(
     monkeypatch.setattr(reference, "perf_counter", lambda: 100.0)
     monkeypatch.setattr(reference, "computed_on", computed)
     trial: Any = SimpleNamespace(
-        device=SimpleNamespace(torch_device="cpu"),
+        device=SimpleNamespace(torch_device="cpu", is_gpu=False),
         protocol=Protocol(timeout_s=5.0),
         reference_until=until,
         case=CASE,
@@ -238,7 +238,7 @@ def test_an_unchecked_row_ranks_nowhere_first_and_becomes_no_baseline(tmp_path: 
     race = next(r for f in findings.model_findings(data) if f.model == "digits_vit" for r in f.races)
     fastest = race.winner["case_id"]
     told = tuple(
-        dataclasses.replace(m, warnings=("unchecked: too slow",)) if m.case.id == fastest else m
+        dataclasses.replace(m, warnings=(Reason("unchecked", {"reason": "too slow"}),)) if m.case.id == fastest else m
         for m in run.measurements
     )
     slower = report_data([dataclasses.replace(run, measurements=told)])

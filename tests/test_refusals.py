@@ -27,6 +27,7 @@ from baselines.stored import store
 from baselines.stored.compare import compare_stored
 from baselines.verdict import exit_code
 from baselines.wording import ReasonKind
+from harness.reasons import Reason
 from harness.types import Measurement, Run
 
 Change = Callable[[Run], Run]
@@ -88,7 +89,7 @@ def all_skipped(run: Run) -> Run:
 
 
 def busy(run: Run) -> Run:
-    return each(run, lambda m: replace(m, warnings=("contended: other processes used 80% of a core",)))
+    return each(run, lambda m: replace(m, warnings=(Reason("contended_cpu", {"used": 0.8}),)))
 
 
 def with_more_rows(run: Run) -> Run:

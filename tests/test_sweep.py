@@ -11,6 +11,7 @@ from suite_fixture import PLUGINS, QUICK, Silent
 from harness import storage
 from harness.attempts import contended
 from harness.processes.worker import Workers
+from harness.reasons import Reason
 from harness.sweeping.remaining_time import RemainingTime
 from harness.sweeping.sweep import merged, planned_processes, sweep
 from harness.types import Case, Measurement, Metric, Run
@@ -62,9 +63,7 @@ def test_a_process_that_met_a_busy_machine_is_measured_again_and_both_attempts_a
     assert len(run.measurements) == 2
     assert all(set(m.state["control_workload"]) == {"gemm", "copy"} for m in run.measurements)
     folder = Path(str(run.folder))
-    busy = [
-        replace(m, warnings=("contended: other processes used 60 % of a core meanwhile",)) for m in run.measurements
-    ]
+    busy = [replace(m, warnings=(Reason("contended_cpu", {"used": 0.6}),)) for m in run.measurements]
     (folder / storage.MEASUREMENTS_FILE).unlink()
     for measurement in busy:
         storage.append(folder, measurement)

@@ -198,6 +198,10 @@ def test_variables_that_change_kernels_are_stored(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("name", "seconds"), [("cpu", 2e-4), ("cuda", 4e-3)])
 def test_the_length_of_a_sample_is_stored(name: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    device = SimpleNamespace(name=name, energy_meter=lambda: "no meter", describe=lambda: {"device": name})
+    device = SimpleNamespace(
+        name=name, is_gpu=name == "cuda", energy_meter=lambda: "no meter", describe=lambda: {"device": name}
+    )
     monkeypatch.setattr(devices, "device", lambda _name: device)
-    assert environment.collect((name, 1))["shortest_sample_s"] == seconds
+    found = environment.collect((name, 1))
+    assert (found["shortest_sample_s"], found["is_gpu"]) == (seconds, name == "cuda")
+    assert ("tensorrt" in found["backend_packages"]) == (name == "cuda")

@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
+from harness import entries
 from harness.reasons import Reason, ReasonedError
 from harness.registry import DEVICES
 from harness.types import Samples
@@ -87,6 +88,21 @@ class Device(Protocol):
     def describe(self) -> dict[str, Any]: ...
 
 
+FIELDS: Final = {
+    "torch_device": entries.LINE,
+    "is_gpu": entries.BOOLEAN,
+    "preference": entries.NUMBER,
+    "shortest_sample_s": entries.POSITIVE,
+}
+METHODS: Final = tuple(name for name, of in vars(Device).items() if not name.startswith("_") and callable(of))
+
+
+@DEVICES.checked_by
+def _check(subject: str, name: str, entry: Any) -> None:
+    entries.demand(subject, entry, {"name": entries.LINE, **FIELDS, **dict.fromkeys(METHODS, entries.FUNCTION)})
+    entries.demand_name(subject, entry, name)
+
+
 class NoSuchDevice(ReasonedError, ValueError):
     """This machine does not have the device; `str()` is one line for the user."""
 
@@ -99,6 +115,16 @@ def device(name: str) -> Device:
     if reason := found.unavailable() or found.unusable():
         raise NoSuchDevice(_refusal("device_unavailable", device=name, reason=reason))
     return found
+
+
+def kind(name: str) -> str:
+    """torch's type of a registered device, such as "cpu" or "cuda", whatever the name of the device."""
+    return str(DEVICES[name].torch_device).partition(":")[0]
+
+
+def is_gpu(name: str) -> bool:
+    """Whether the work of a registered device is queued, and the host waits for it."""
+    return bool(DEVICES[name].is_gpu)
 
 
 def unknown(name: str) -> Reason:

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.reasons import Reason
 from harness.registry import DEVICES
+from harness.stored_types import measured_on_gpu
 
 
 class Accelerator(enum.StrEnum):
@@ -41,4 +42,4 @@ def reason(found: Iterable[str]) -> Reason | None:
 def at_the_start(environment: Mapping[str, Any]) -> Reason | None:
     """What a run on a CPU says before it begins if the machine has such an accelerator; else None."""
     found = list(environment.get("unmeasured") or ())  # a run from before this was recorded has no such key
-    return Reason("measures_the_cpu", {"found": found}) if found and environment.get("device") == "cpu" else None
+    return Reason("measures_the_cpu", {"found": found}) if found and not measured_on_gpu(environment) else None

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from harness import devices
 from harness.numerics.tolerance import repeat_ceiling
 from harness.reasons import Reason
 from harness.types import Measurement
@@ -79,7 +80,7 @@ def checked(first: Measurement | None, other: Measurement, device: str, *, stric
 
 def _other_work(found: Difference, first: Measurement, other: Measurement, device: str, strict: bool) -> bool:
     repeats = not any("repeat_error" in m.facts for m in (first, other))
-    if device == "cpu" and repeats:
+    if not devices.is_gpu(device) and repeats:
         return strict if found.error is None else not found.error <= ROUNDING
     ceiling = repeat_ceiling(other.case.precision, other.facts.get("output_kind", "logits"))
     return found.error is not None and not found.error <= ceiling

@@ -136,9 +136,9 @@ def _compute(trial: Trial, what: What) -> tuple[Origin, torch.Tensor]:
         found, weights_hash = computed_on(device, trial.case, what, limit_s)
         return Origin(weights_hash=weights_hash), found
     except Exception as error:  # the timed model takes memory too, and its measurements must not be lost
-        if device == "cpu" or not is_out_of_memory(error):
+        if not trial.device.is_gpu or not is_out_of_memory(error):
             raise
-    torch.cuda.empty_cache()
+    trial.device.release_memory()
     request = reference_process.Request(
         case=trial.case, what=what, plugins=trial.plugins, threads=torch.get_num_threads()
     )

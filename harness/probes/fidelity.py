@@ -117,6 +117,8 @@ def fidelity(trial: Trial) -> Findings:
         missing[AGREEMENT.name] = no_class
     elif trial.workload.quality is None:
         samples[AGREEMENT.name] = agreement(own, wanted)
+    elif trial.replicate == 0:
+        missing[AGREEMENT.name] = Reason("of_quality_set")
     allowed = tolerance(trial.case.precision, kind)
     invalid = reference.other_weights(trial, "timed batch") or fault(samples, allowed)
     if reference.is_reference(trial.case):

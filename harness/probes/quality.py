@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_PICTURES = 10
 
 
-@probe("quality", order=60, metrics=(), first_process_only=True)
+@probe("quality", order=60, metrics=(), first_process_only=True, further=(AGREEMENT.name,), of_workload=True)
 def quality(trial: Trial) -> Findings:
     """Samples of the model's own quality metrics, images for the report, and agreement with fp32 eager."""
     quality_set = trial.workload.quality

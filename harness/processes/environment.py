@@ -80,6 +80,8 @@ def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dic
     chosen, allowed = thread_rule.chosen(threads), thread_rule.allowed()
     return {
         **device.describe(),
+        "is_gpu": device.is_gpu,
+        "backend_packages": list(backends.speed_packages(device.is_gpu)),
         "cpu": {
             "model": cpu_model(),
             "logical_cores": os.cpu_count(),

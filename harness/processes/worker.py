@@ -32,7 +32,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, cast
 
-from harness import causes, storage
+from harness import causes, probes, storage
 from harness.causes import Cause, one_line
 from harness.devices import cgroup
 from harness.measuring import reference
@@ -227,11 +227,11 @@ def _cause(error: BaseException, job: Job) -> Cause | None:
 
 
 def _without_the_rest(outcome: Outcome, reason: Reason | None) -> Outcome:
-    """An outcome whose last probes did not finish. Each of them gets a fact with the reason."""
+    """An outcome whose process ended for `reason` in the first of its unfinished probes."""
     measured = outcome.measurement
-    missing = {f"{name}_missing": str(reason) for name in outcome.unfinished}
-    facts = cast("Facts", {**measured.facts, **missing})
-    return replace(outcome, measurement=replace(measured, facts=facts), unfinished=())
+    missing, facts = probes.unfinished(outcome.unfinished, reason or Reason("not_measured"))
+    kept = replace(measured, missing={**missing, **measured.missing}, facts=cast("Facts", {**measured.facts, **facts}))
+    return replace(outcome, measurement=kept, unfinished=())
 
 
 def _ended(job: Job, status: Any, reason: Reason | None) -> Outcome:
