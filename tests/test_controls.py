@@ -13,9 +13,10 @@ from baselines.stored import store
 from baselines.stored.compare import compare_stored
 from baselines.stored.controls import control, control_moved, control_workloads_moved, rows_contended, tripped
 from baselines.verdict import exit_code
+from harness.reasons import Reason
 from harness.types import Case, Control, Measurement, Run
 
-BUSY = ("contended: other processes used 60 % of a core meanwhile",)
+BUSY = (Reason("contended_cpu", {"used": 0.6}),)
 
 
 def sides(a: list[float], b: list[float]) -> tuple[Control, ...]:

@@ -13,6 +13,7 @@ from baselines.stored.location import SHIPPED
 from benches.cli import main
 from harness import storage, suite
 from harness.processes.measure import Outcome
+from harness.reasons import Reason
 from harness.sweeping import sweep as sweeping
 from harness.sweeping.sweep import PlannedProcess, Site, new_run
 from harness.types import Measurement, Run
@@ -97,7 +98,7 @@ def test_a_sweep_keeps_what_it_measures_and_parses_it_once_at_the_end(
     seen: list[tuple[int, int, int]] = []
 
     def measured(block: PlannedProcess, run: Run, _site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
-        warnings = ("contended: others used 60 % of a core",) if attempt == 0 else ()
+        warnings = (Reason("contended_cpu", {"used": 0.6}),) if attempt == 0 else ()
         found = Measurement(
             case=block.case,
             replicate=block.replicate,

@@ -153,7 +153,7 @@ def test_a_process_that_met_a_busy_machine_is_measured_again_before_its_figures_
     made: list[Measurement] = []
 
     def measured(block: PlannedProcess, run: Run, _site: Site, attempt: int = 0) -> tuple[Run, Measurement]:
-        warnings = ("contended: others used 60 % of a core",) if attempt in busy else ()
+        warnings = (Reason("contended_cpu", {"used": 0.6}),) if attempt in busy else ()
         found = Measurement(
             case=block.case, replicate=block.replicate, status="ok", samples={"latency_s": [1.0 + attempt]}
         )
