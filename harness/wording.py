@@ -79,6 +79,11 @@ def _input_changed(component: str, input: int, inputs: int) -> str:
     return f"the network {component} writes to {which}, so every later iteration gets a different one; {_OWN_COPY}"
 
 
+def _no_round(reference: str, stopped: bool) -> str:
+    end = "before the run was stopped" if stopped else "within the time for rounds"
+    return f"no valid round of this row and its reference ({reference}) was measured {end}"
+
+
 def _a_device(name: str) -> str:
     return "a CPU" if name == "cpu" else name
 
@@ -227,6 +232,12 @@ sentences(
     {
         "not_measured_yet": lambda: "not measured yet",
         "not_measured": lambda: "not measured",
+        "only_row_of_its_group": lambda: "no other valid row does the same work",
+        "not_in_rounds": lambda: (
+            "the rows of this run were measured one after the other, so the ratio of two rows would contain the "
+            "changes of the machine's speed between them"
+        ),
+        "no_round": _no_round,
         "no_such_metric": lambda: (
             "the metric does not apply to this row: it belongs to other models, or imgbench cannot score these weights"
         ),

@@ -1,4 +1,6 @@
-"""The Pareto front of quality and latency per image, by point estimates: no other row is better in both.
+"""The Pareto front of quality and speed per image, by point estimates: no other row is better in both.
+
+Rows of one group are ordered by their paired ratios, and groups by the latency per image of their references.
 
 A front has one run, model, weights and image size. Schedulers, step counts and batch sizes vary within it.
 """
@@ -38,7 +40,8 @@ def fronts(data: ReportData) -> list[Front]:
         for metric in quality_metrics(rows, data.metrics):
             having = [r for r in rows if r.get(metric.name) is not None]
             if len(having) > 1:
-                found.append(Front(title=title, metric=metric, rows=tuple(having), best=tuple(pareto(having, metric))))
+                best = pareto(having, metric, rows)
+                found.append(Front(title=title, metric=metric, rows=tuple(having), best=tuple(best)))
     return found
 
 
@@ -47,11 +50,21 @@ def per_image(row: Row) -> float:
     return float(row["latency_s"] / row["batch_size"])
 
 
-def pareto(rows: Sequence[Row], metric: Metric) -> list[Row]:
-    """Rows that no other row beats in both latency per image and quality, the fastest first."""
+def expected_per_image(row: Row, measured_rows: Sequence[Row]) -> float:
+    """Seconds per image by which rows are ordered: those of the reference of the row's group, divided by the row's
+    speed relative to it; the row's own if it has no such ratio."""
+    reference = next((r for r in measured_rows if r["case_id"] == row.get("speedup_reference")), None)
+    if reference is None or row.get("speedup") is None:
+        return per_image(row)
+    return per_image(reference) / float(row["speedup"])
+
+
+def pareto(rows: Sequence[Row], metric: Metric, measured_rows: Sequence[Row] = ()) -> list[Row]:
+    """Rows that no other row beats in both speed per image and quality, the fastest first. `measured_rows` has the
+    references of their groups."""
     sign = -1.0 if metric.better == "lower" else 1.0
     best: list[Row] = []
-    for row in sorted(rows, key=lambda r: (per_image(r), -sign * r[metric.name])):
+    for row in sorted(rows, key=lambda r: (expected_per_image(r, measured_rows), -sign * r[metric.name])):
         if not best or sign * row[metric.name] > sign * best[-1][metric.name]:
             best.append(row)
     return best

@@ -62,7 +62,8 @@ def run(options: Namespace) -> int:
         return FINE
     folder = Path(str(finished.folder))
     print_table(finished)
-    if control := controls.control(finished):
+    in_groups = any(c.side == "copy" for c in finished.controls)  # the table's notes have these
+    if not in_groups and (control := controls.control(finished)):
         say(f"A/A control: {control}")
     if not options.no_report:
         comparisons = compare_with_stored(finished, store_of(options))

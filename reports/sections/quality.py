@@ -32,8 +32,9 @@ def quality(data: ReportData) -> Section | NotShown:
     )  # fmt: skip
     note = (
         "Points further up and to the left are better. The line is the Pareto front by point estimates: no other row "
-        "is better in both quality and latency. Its numbers refer to the list below the chart. Error bars are 95 % "
-        "intervals; rows whose intervals overlap are not separable. Each chart shows one model at one image size."
+        "is better in both quality and speed. Rows of the same work are ordered by their paired ratios. Its numbers "
+        "refer to the list below the chart. Error bars are 95 % intervals; rows whose intervals overlap are not "
+        "separable. Each chart shows one model at one image size."
     )
     return Section(order=40, title="Quality against latency", note=note, figures=figures)
 
