@@ -11,6 +11,7 @@ import pytest
 from drifting_fixture import FAST, LATER, REFERENCE, drifting_run, one_after_the_other
 from plotly.offline import get_plotlyjs
 from rich.console import Console
+from rounds_fixture import rounds_run
 
 from harness import frames
 from harness.types import Run
@@ -21,7 +22,7 @@ from reports.page import page
 from reports.precision_of_ratios import controls, precision_sentences
 from reports.relative_speed import relative_speed
 from reports.section import NotShown, ReportData, Section
-from reports.sections import latency, ratios, table, trade_offs
+from reports.sections import latency, ratios, samples, table, trade_offs
 from reports.wording import value_text
 
 TARGET = "Interval of the speed"
@@ -110,8 +111,8 @@ class TestFrames:
         assert "speedup" not in frames.metrics_of(run)
 
     def test_samples_name_their_round(self, run: Run) -> None:
-        samples = frames.samples_frame(run)
-        assert set(samples[samples["case_id"] == FAST.id]["round"].dropna()) == {0.0, 1.0}
+        frame = frames.samples_frame(run)
+        assert set(frame[frame["case_id"] == FAST.id]["round"].dropna()) == {0.0, 1.0}
 
 
 class TestFindings:
@@ -235,6 +236,24 @@ class TestOutputs:
         assert "2.00x" in text
         told = [text, *charts, markdown.summary(run), *terminal.speed_lines(run)]
         assert not [found[0] for text in told if (found := BY_MEDIANS.search(text))]
+
+
+class TestSamples:
+    def test_a_row_shows_the_processes_of_its_rounds(self, data: ReportData) -> None:
+        found = samples.latency_samples(data.samples)
+        assert [str(process) for process in found["", FAST.id]] == ["round 0, process 1", "round 1, process 2"]
+        figure = samples.spread(list(data.rows), found)
+        assert figure.data[1].hovertext[0].endswith("round 0, process 1, 12 samples")
+
+    def test_a_row_without_rounds_shows_all_of_its_processes(self) -> None:
+        found = samples.latency_samples(report_data([one_after_the_other()]).samples)
+        assert [str(process) for process in found["", FAST.id]] == ["process 0", "process 1", "process 2"]
+
+    def test_many_processes_have_fewer_dots_each(self) -> None:
+        many = rounds_run(rounds=40, turns=4, samples=10)
+        data = report_data([many])
+        figure = samples.spread(list(data.rows), samples.latency_samples(data.samples))
+        assert len(figure.data[0].x) == 40 * 6
 
 
 class TestWithoutRounds:

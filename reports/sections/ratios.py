@@ -15,8 +15,8 @@ TITLE = "Precision of the ratios"
 NOTE = (
     "A ratio comes from rounds: in a round, fresh processes of the rows of a group and of its reference take turns, so "
     "that changes of the machine's speed cancel. Rounds go on until the 95 % interval of each ratio is within the "
-    "target of the protocol, or until the budget is spent. A second copy of the reference takes turns with it, too "
-    "(A/A control): its true speed is 1x. A difference of two rows of the group that is smaller than the farther bound of "
+    "target of the protocol, or until the budget is spent. A second copy of the reference takes part as well (A/A "
+    "control): its true speed is 1x. A difference of two rows of the group that is smaller than the farther bound of "
     "this control cannot be seen in this run."
 )
 
