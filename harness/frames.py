@@ -32,6 +32,7 @@ from harness.identical_outputs import identical_outputs
 from harness.measuring.contention import is_contention
 from harness.processes import threads
 from harness.reasons import Reason
+from harness.speed_levels import SpeedLevels, speed_levels
 from harness.speedups import COLUMNS as SPEEDUP_COLUMNS
 from harness.speedups import SPEEDUP, speedups
 from harness.stored_types import Facts, State
@@ -87,8 +88,8 @@ def cases_frame(run: Run, shown: Collection[str] | None = None) -> pd.DataFrame:
     """
     spread = {name: _spread(run, name) for name, metric in run.metrics.items() if metric.kind == "noisy"}
     metrics = [name for name in metrics_of(run) if shown is None or name in shown]
-    same = {case_id: found.warning for case_id, found in identical_outputs(run).items()}
-    rows = [_row(run, case, run.by_case.get(case.id, ()), spread, metrics, same.get(case.id)) for case in run.cases]
+    of_run = _warnings_of_run(run)
+    rows = [_row(run, c, run.by_case.get(c.id, ()), spread, metrics, of_run.get(c.id, ())) for c in run.cases]
     with_speedup = shown is None or SPEEDUP in shown
     if with_speedup:
         _add_speedups(rows, run)
@@ -131,6 +132,31 @@ def counted(measurements: Iterable[Measurement], metric: str) -> tuple[Measureme
     return timed(measurements) if metric == LATENCY else tuple(m for m in measurements if m.status == "ok")
 
 
+def _warnings_of_run(run: Run) -> dict[str, list[Reason]]:
+    """Case id -> the warnings about its row that only all rows of the run together show."""
+    found: dict[str, list[Reason]] = {}
+    for case_id, same in identical_outputs(run).items():
+        found.setdefault(case_id, []).append(same.warning)
+    for case_id, levels in speed_levels(run).items():
+        found.setdefault(case_id, []).append(_two_speeds(levels))
+    return found
+
+
+def _two_speeds(levels: SpeedLevels) -> Reason:
+    low, high = levels.share_interval
+    return Reason(
+        "speed_levels",
+        {
+            "slow": levels.slow,
+            "total": levels.processes,
+            "low": low,
+            "high": high,
+            "fast_s": levels.fast_s,
+            "slow_s": levels.slow_s,
+        },
+    )
+
+
 def _spread(run: Run, name: str) -> stats.Spread | None:
     """How far the processes of one row lie apart in a metric, pooled over all rows of the run."""
     rows = [
@@ -146,7 +172,7 @@ def _row(
     measurements: Sequence[Measurement],
     spread: Mapping[str, stats.Spread | None],
     metrics: Collection[str],
-    same_output: Reason | None,
+    of_run: Sequence[Reason],
 ) -> dict[str, Any]:
     status, reason = _status(measurements)
     counting = timed(measurements)
@@ -156,7 +182,7 @@ def _row(
         for m in measurements
         for w in m.warnings
         if not (id(m) in uncounted and (is_contention(w) or w.kind in OF_TIMES))
-    ] + [w for w in (same_output,) if w is not None]
+    ] + [*of_run]
     told = _unique((w.name, str(w)) for w in warnings)
     row: dict[str, Any] = {
         "run_id": run.id,

@@ -9,6 +9,7 @@ from typing import Final
 
 from harness.causes import WORDS, Cause
 from harness.reasons import Sentence, sentences
+from harness.units import format_value
 
 _OWN_COPY: Final = "let its forward() work on a copy (x = x / 255 instead of x.div_(255))"
 
@@ -79,6 +80,12 @@ def _input_changed(component: str, input: int, inputs: int) -> str:
     return f"the network {component} writes to {which}, so every later iteration gets a different one; {_OWN_COPY}"
 
 
+def _speed_levels(slow: int, total: int, low: float, high: float, fast_s: float, slow_s: float) -> str:
+    times = f"ran at {format_value(slow_s, 's')} per iteration, the others at {format_value(fast_s, 's')}"
+    share = f"a share between {low:.0%} and {high:.0%}, by its 95% interval"
+    return f"speed levels: {slow} of {total} processes {times}; such slow processes have {share}"
+
+
 def _no_round(reference: str, stopped: bool) -> str:
     end = "before the run was stopped" if stopped else "within the time for rounds"
     return f"no valid round of this row and its reference ({reference}) was measured {end}"
@@ -141,6 +148,7 @@ sentences(
 sentences(
     {
         "unsteady": _unsteady,
+        "speed_levels": _speed_levels,
         "imprecise": lambda interval, target: (
             f"imprecise: the 95% interval of a process's median is ±{interval:.1%}, wider than the target ±{target:.1%}"
         ),

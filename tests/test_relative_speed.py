@@ -7,14 +7,15 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from drifting_fixture import FAST, LATER, REFERENCE, drifting_run, one_after_the_other
 from plotly.offline import get_plotlyjs
 from rich.console import Console
-from rounds_fixture import rounds_run
+from rounds_fixture import Noise, group_cases, rounds_run
 
 from harness import frames
-from harness.types import Run
+from harness.types import Case, Run
 from reports import conclusions, pareto
 from reports.data import report_data
 from reports.formats import benchmark_json, markdown, terminal
@@ -106,6 +107,24 @@ class TestFrames:
         assert found[FAST.id]["speedup_simultaneous"] is True
         assert found[REFERENCE.id]["speedup_low"] is None
         assert frames.to_csv(frames.cases_frame(run)).splitlines()[0].count("speedup") == 7
+
+    def test_a_row_with_two_speed_levels_has_a_warning(self) -> None:
+        noise = Noise(seed=3, process=(0.003, 0.01), outliers=0, burst=0)
+        case = group_cases()[1]
+
+        def levels(of: Case, drawn: np.random.Generator) -> float:
+            return float(np.log(1.25)) if of == case and drawn.random() < 0.4 else 0.0
+
+        found = rounds_run(rounds=20, samples=1, noise=noise, levels=levels)
+        warnings = frames.cases_frame(found).set_index("case_id")["warnings"]
+        assert warnings[case.id] == ["speed levels"]
+        assert sum(map(len, warnings)) == 1
+        (text,) = frames.cases_frame(found).set_index("case_id")["warning_texts"][case.id]
+        assert re.fullmatch(
+            r"speed levels: \d+ of 20 processes ran at 12\.\d ms per iteration, the others at \S+ ms; "
+            r"such slow processes have a share between \d+% and \d+%, by its 95% interval",
+            text,
+        )
 
     def test_it_is_no_metric(self, run: Run) -> None:
         assert "speedup" not in frames.metrics_of(run)
