@@ -34,7 +34,7 @@ MAX_INTEGER = 1_000_000
 MAX_FILE_BYTES = 1_000_000
 MAX_CASES = 10_000
 GENERAL_AXES = ("model", "weights", "backend", "precision", "optimizations", "batch_size", "seed")
-OPTIONAL = frozenset({"target_interval"})  # may be null
+OPTIONAL = frozenset({"target_interval", "ratio_interval", "budget_s"})  # may be null
 SUITE_FIELDS = ("name", "description", "protocol", "cases")
 
 _POSITIVE_INTEGERS = ("batch_size", "image_size", "num_steps")
@@ -150,7 +150,7 @@ def _protocol(entry: Any) -> Protocol:
     for key, value in entry.items():
         if key not in known:
             raise SuiteError(f"protocol: unknown field {quoted(key)}; {nearest(key, list(known))}")
-        expected = type(known[key])
+        expected = float if known[key] is None else type(known[key])
         if key in OPTIONAL and value is None:
             continue
         if expected is bool:
@@ -158,10 +158,11 @@ def _protocol(entry: Any) -> Protocol:
         else:
             fits = _is_number(value) and (expected is float or isinstance(value, int))
         if not fits:
-            wanted = f"{_article(expected)}, like the default {known[key]!r}"
+            default = "null" if known[key] is None else repr(known[key])
+            wanted = f"{_article(expected)}, like the default {default}"
             raise SuiteError(f"protocol.{key}: {quoted(value)} must be {wanted}")
     protocol = Protocol(**entry)
-    for key in ("replicates", "min_samples", "warmup_min_iterations", "timeout_s", "target_interval"):
+    for key in ("replicates", "min_samples", "warmup_min_iterations", "timeout_s", *sorted(OPTIONAL)):
         if getattr(protocol, key) is not None and getattr(protocol, key) <= 0:
             raise SuiteError(f"protocol.{key}: {getattr(protocol, key)!r} must be greater than 0")
     _check_times(protocol, entry)

@@ -41,6 +41,7 @@ def registries() -> None:
     """Fills the registries, the planted models included."""
     benches.load_plugins()
     import planted  # noqa: F401
+    import planted_later  # noqa: F401
     import planted_states  # noqa: F401
 
 

@@ -16,7 +16,7 @@ from baselines.verdict import BENCHMARK_ERROR, FINE, NOTHING_MEASURED
 from benches import failures, suites
 from benches.ab.arms import OURS
 from benches.cli import INTERRUPTED
-from benches.cli.arguments import add_measuring, add_store, positive, store_of
+from benches.cli.arguments import add_measuring, add_store, positive, seconds, store_of
 from benches.cli.compare import changed, compare_with_stored
 from benches.cli.printing import print_table, say
 from benches.cli.run_folders import REPORT_FILE, load_run, new_folder, run_folder
@@ -29,8 +29,8 @@ from harness.devices import unmeasured
 from harness.processes.loaded_code import source_digests
 from harness.processes.worker import Workers
 from harness.sweeping import progress
-from harness.sweeping.sweep import StorageFailed, collect_environment, new_run, remaining, sweep
-from harness.types import Run, Suite
+from harness.sweeping.sweep import StorageFailed, collect_environment, complete, new_run, sweep
+from harness.types import Protocol, Run, Suite
 
 BROKEN = {"failed", "invalid", "timeout"}
 
@@ -41,7 +41,17 @@ def arguments(command: ArgumentParser) -> None:
     command.add_argument("--retry-failed", action="store_true", help="with --resume: also measure failed rows again")
     add_measuring(command, threads="as many as")
     command.add_argument(
-        "--replicates", type=positive, metavar="N", help="processes per case, instead of the suite's number"
+        "--replicates", type=positive, metavar="N", help="fewest processes per case, instead of the suite's number"
+    )
+    command.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="time limit of the measurement, such as 90s, 10m or 1h; every row is measured once, whatever the limit",
+    )
+    command.add_argument(
+        "--quick",
+        action="store_true",
+        help="measure one round with few samples, without quality and stages: a first look in little time",
     )
     command.add_argument("--no-report", action="store_true", help="neither compare nor write a report")
     command.add_argument("--dry-run", action="store_true", help="print the cases and stop")
@@ -83,9 +93,9 @@ def _measure(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
     if options.dry_run:
         for case in chosen.cases:
             say(f"{case.id}  {case.label}")
-        say(f"{len(chosen.cases)} cases x {chosen.protocol.replicates} processes")
+        say(_extent(chosen))
         return None
-    say(f"suite {chosen.name}: {len(chosen.cases)} cases x {chosen.protocol.replicates} processes")
+    say(f"suite {chosen.name}: {_extent(chosen)}")
     with tempfile.TemporaryDirectory(prefix="imgbench-") as logs:
         workers = Workers(plugins, Path(logs), libraries(chosen.cases))
         environment = collect_environment(workers, options.device, options.threads)
@@ -105,7 +115,7 @@ def _measure(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
 
 
 def _refuse_with_resume(options: Namespace) -> None:
-    names = ("only", "device", "threads", "replicates", "dry_run")
+    names = ("only", "device", "threads", "replicates", "budget", "quick", "dry_run")
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
     if given:
         raise UsageError(f"--resume continues a run with its own settings, so it does not take {', '.join(given)}")
@@ -119,7 +129,7 @@ def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
         kept = stored.environment.get("plugins", [])
         benches.load_plugins(*kept)
         plugins = (*plugins, *(p for p in benches.modules(kept) if p not in plugins))
-        if stored.finished and not remaining(stored, retry_failed=options.retry_failed):
+        if stored.finished and complete(stored, retry_failed=options.retry_failed):
             failed = {m.case.id for m in stored.measurements if attempts.to_retry(m, retry_failed=True)}
             hint = f"; --retry-failed measures the {len(failed)} failed rows again" if failed else ""
             say(f"nothing is missing from this run{hint}")
@@ -166,9 +176,38 @@ def _chosen_suite(options: Namespace) -> Suite:
     chosen = suites.find(options.suite)
     if options.only:
         chosen = replace(chosen, cases=suite_module.only(chosen.cases, options.only))
+    if options.quick:
+        chosen = replace(chosen, protocol=quick(chosen.protocol))
     if options.replicates:
         chosen = replace(chosen, protocol=replace(chosen.protocol, replicates=options.replicates))
+    if options.budget:
+        chosen = replace(chosen, protocol=replace(chosen.protocol, budget_s=seconds(options.budget)))
     return chosen
+
+
+def quick(protocol: Protocol) -> Protocol:
+    """One round and few samples, without quality and stages. A baseline of the whole protocol is not compared with
+    it."""
+    return replace(
+        protocol,
+        replicates=2,
+        ratio_interval=None,
+        min_samples=3,
+        min_sample_time_s=min(protocol.min_sample_time_s, 0.1),
+        max_sample_time_s=min(protocol.max_sample_time_s, 1.0),
+        warmup_min_s=min(protocol.warmup_min_s, 0.1),
+        warmup_max_s=min(protocol.warmup_max_s, 1.0),
+        quality=False,
+        stages=False,
+    )
+
+
+def _extent(suite: Suite) -> str:
+    """'35 cases x at least 3 processes'."""
+    protocol = suite.protocol
+    further = protocol.rounds and protocol.replicates > 1 and protocol.ratio_interval is not None
+    least = "at least " if further else ""
+    return f"{len(suite.cases)} cases x {least}{protocol.replicates} process{'es' if protocol.replicates > 1 else ''}"
 
 
 def _measured_code(finished: Run) -> int:

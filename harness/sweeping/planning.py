@@ -16,9 +16,9 @@ from __future__ import annotations
 import math
 import random
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, cast
 
 from harness import attempts, comparison_groups
 from harness.comparison_groups import Group
@@ -41,13 +41,12 @@ CACHED: Final = 0.3  # a build that finds its files on disk takes about this sha
 TURN_SD: Final = 0.021  # of the log ratio of two neighbouring turns (`harness.measuring.turns`)
 PROCESS_SD: Final = 0.01  # of the log ratio between processes
 LEAST_ROUNDS: Final = 3  # of a row before its spreads count
-FIRST_GUESS: Final = 4  # the rounds that a row needs, before any interval is known
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """A row of a group, or (`copy`) the second copy of its reference: what a cycle measures beside the reference.
-    `ratio` is None if it has none yet; `rounds` is the number of rounds that it has with the reference."""
+    `ratio` is None if it has none yet; `rounds` is the number of rounds in which it was measured."""
 
     case: Case
     copy: bool
@@ -63,25 +62,28 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What the rounds of a run follow from. `alone` are the ids of cases that ran out of memory beside others;
-    `free_bytes` is the free memory of the device."""
+    """What the rounds of a run follow from. `rounds` counts the rounds by case id and whether it is the copy. A copy
+    that failed is not measured again, and is not in the plan. `alone` are the ids of cases that ran out of memory
+    beside others; `free_bytes` is the free memory of the device."""
 
     run: Run
     groups: tuple[Group, ...]
     prepared: Mapping[str, Measurement]
     ratios: Ratios
+    rounds: Mapping[tuple[str, bool], int]
     alone: frozenset[str] = frozenset()
     free_bytes: float | None = None
 
     def open_entries(self, group: Group) -> list[Entry]:
         """The entries of a group that need further rounds, the widest interval first."""
         found = [self._entry(case) for case in group.others]
-        found.append(self._entry(group.reference, copy=True))
+        if (group.id, True) in self.rounds:
+            found.append(self._entry(group.reference, copy=True))
         return sorted(filter(self._is_open, found), key=lambda entry: -entry.width)
 
     def _entry(self, case: Case, *, copy: bool = False) -> Entry:
         ratio = self.ratios.controls.get(case.id) if copy else self.ratios.of.get(case.id)
-        return Entry(case=case, copy=copy, ratio=ratio, rounds=0 if ratio is None else ratio.rounds)
+        return Entry(case=case, copy=copy, ratio=ratio, rounds=self.rounds.get((case.id, copy), 0))
 
     def _is_open(self, entry: Entry) -> bool:
         protocol = self.run.protocol
@@ -102,18 +104,44 @@ def in_rounds(run: Run) -> bool:
     return run.protocol.rounds and run.protocol.replicates > 1
 
 
-def plan(run: Run, alone: frozenset[str] = frozenset(), free_bytes: float | None = None) -> Plan:
-    """The plan of the rounds of a run, from everything that is measured."""
+def plan(
+    run: Run,
+    *,
+    alone: frozenset[str] = frozenset(),
+    free_bytes: float | None = None,
+    retried: Collection[Measurement] = (),
+) -> Plan:
+    """The plan of the rounds of a run, from everything that is measured. The failures `retried` do not count."""
     prepared = {m.case.id: m for m in run.measurements if m.replicate == 0 and m.samples.get(LATENCY)}
-    bad = {m.case.id for m in run.measurements if m.status != "ok"}
+    bad = {m.case.id for m in run.measurements if m.status != "ok" and m not in retried}
+    groups = tuple(comparison_groups.groups(run.cases, prepared.keys() - bad))
+    numbers: dict[tuple[str, bool], set[int]] = {(group.id, True): set() for group in groups}
+    for copy, m in _in_rounds(run):
+        if m.status == "ok":
+            numbers.setdefault((m.case.id, copy), set()).add(cast("int", m.round))
+    for control in run.controls:
+        if control.side == "copy" and control.measurement.status != "ok":
+            numbers.pop((control.measurement.case.id, True), None)
     return Plan(
         run=run,
-        groups=tuple(comparison_groups.groups(run.cases, prepared.keys() - bad)),
+        groups=groups,
         prepared=prepared,
         ratios=ratios(run),
+        rounds={key: len(found) for key, found in numbers.items()},
         alone=alone,
         free_bytes=free_bytes,
     )
+
+
+def to_retry(run: Run, *, retry_failed: bool = False) -> tuple[Measurement, ...]:
+    """The failures in rounds that a resumed run measures again (`harness.attempts.to_retry`)."""
+    return tuple(m for m in run.measurements if m.round is not None and attempts.to_retry(m, retry_failed))
+
+
+def _in_rounds(run: Run) -> Iterator[tuple[bool, Measurement]]:
+    """(whether it is a copy, measurement) of every process of a round."""
+    yield from ((False, m) for m in _all(run) if m.round is not None)
+    yield from ((True, c.measurement) for c in run.controls if c.measurement.round is not None)
 
 
 def cycle(plan: Plan, *, widest_first: bool = False) -> list[Round]:
@@ -136,10 +164,13 @@ def cycle(plan: Plan, *, widest_first: bool = False) -> list[Round]:
 
 
 def _parts(plan: Plan, group: Group, entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """The entries in as few parts of about the same size as MEMBERS and the memory allow."""
+    """The entries in as few parts of about the same size as MEMBERS and the memory allow. An entry that does not fit
+    beside the reference is a part of its own."""
+    beside = [entry for entry in entries if plan.fits([group.reference, entry.case])]
+    yield from ([entry] for entry in entries if entry not in beside)
     for size in range(MEMBERS - 1, 0, -1):
-        count = math.ceil(len(entries) / size)
-        parts = [entries[i::count] for i in range(count)]
+        count = math.ceil(len(beside) / size)
+        parts = [beside[i::count] for i in range(count)]
         if size == 1 or all(plan.fits([group.reference, *(e.case for e in part)]) for part in parts):
             yield from parts
             return
@@ -243,14 +274,9 @@ def spreads(run: Run) -> tuple[float, float]:
 
 def _turn_ratios(run: Run) -> Iterator[list[list[float]]]:
     """For each row and second copy, the log ratios to the reference by round and turn."""
-    by_round: dict[int, list[tuple[str, bool, Measurement]]] = {}
-    for m in run.measurements:
-        if m.round is not None:
-            by_round.setdefault(m.round, []).append((m.case.id, False, m))
-    for control in run.controls:
-        if control.measurement.round is not None:
-            m = control.measurement
-            by_round.setdefault(m.round or 0, []).append((m.case.id, True, m))
+    by_round: dict[int | None, list[tuple[str, bool, Measurement]]] = {}
+    for copy, m in _in_rounds(run):
+        by_round.setdefault(m.round, []).append((m.case.id, copy, m))
     found: dict[tuple[str, bool], list[list[float]]] = {}
     for members in by_round.values():
         logs = {(case_id, copy): _logs(m) for case_id, copy, m in members}
@@ -264,7 +290,8 @@ def _turn_ratios(run: Run) -> Iterator[list[list[float]]]:
 def _logs(measurement: Measurement) -> list[float]:
     """The log median of the samples of each turn; empty if the process took no turns."""
     values, turns = measurement.samples.get(LATENCY, []), measurement.facts.get("turns", 0)
-    if not turns or measurement.facts.get("alternates") != "turns" or len(values) % turns or min(values) <= 0:
+    in_turns = measurement.facts.get("alternates") == "turns"
+    if not in_turns or not turns or not values or len(values) % turns or min(values) <= 0:
         return []
     size = len(values) // turns
     return [math.log(statistics.median(values[i : i + size])) for i in range(0, len(values), size)]
@@ -314,10 +341,9 @@ def _rounds_left(plan: Plan, entry: Entry, target: float | None) -> int:
     least = max(0, plan.run.protocol.replicates - 1 - entry.rounds)
     if target is None:
         return least
-    if math.isinf(entry.width):
-        needed = FIRST_GUESS - entry.rounds
-    else:
-        needed = math.ceil(entry.rounds * (entry.width / target) ** 2) - entry.rounds
+    group = comparison_groups.work_of(entry.case)
+    reference = next(g.id for g in plan.groups if comparison_groups.work_of(g.reference) == group)
+    needed = plan.ratios.rounds_needed(entry.case.id, reference, target)
     return min(max(least, needed), MOST_ROUNDS - entry.rounds)
 
 
@@ -331,10 +357,9 @@ def budget_s(run: Run, preparing_s: float) -> float:
 def spent_s(run: Run) -> tuple[float, float]:
     """(preparing, rounds): the seconds that the stored processes of a run took. Those of a round ran side by side."""
     preparing = math.fsum(m.duration_s or 0.0 for m in _all(run) if m.round is None)
-    rounds: dict[int, list[Measurement]] = {}
-    for m in (*_all(run), *(c.measurement for c in run.controls)):
-        if m.round is not None:
-            rounds.setdefault(m.round, []).append(m)
+    rounds: dict[int | None, list[Measurement]] = {}
+    for _, m in _in_rounds(run):
+        rounds.setdefault(m.round, []).append(m)
     return preparing, math.fsum(_wall_s(members) for members in rounds.values())
 
 

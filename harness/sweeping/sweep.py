@@ -17,7 +17,7 @@ import random
 import shutil
 import statistics
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, Protocol, cast
@@ -34,6 +34,7 @@ from harness.processes.worker import Workers
 from harness.registry import MODELS, PROBES
 from harness.stored_types import Environment
 from harness.sweeping import memory, planning, rounds
+from harness.sweeping.planning import Plan
 from harness.sweeping.remaining_time import PlannedProcess, RemainingTime
 from harness.sweeping.rounds import Member
 from harness.timing import perf_counter
@@ -148,7 +149,7 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
             ):
                 run = control(process.replicate, run, site)
         if planning.in_rounds(run):
-            _rounds(run, site, listener, earlier_s - began)
+            _rounds(run, site, listener, earlier_s - began, planning.to_retry(run, retry_failed=retry_failed))
         else:
             for number in range(run.protocol.replicates):
                 run = control(number, run, site)  # what a kill between a round and its control left out
@@ -167,44 +168,46 @@ def _with_rounds(run: Run, preparing_s: float | None, elapsed_s: float) -> float
     return preparing_s + min(wanted, max(0.0, whole - elapsed_s - preparing_s))
 
 
-def _rounds(run: Run, site: Site, listener: Listener, before_s: float) -> None:
+def _rounds(run: Run, site: Site, listener: Listener, before_s: float, retried: Collection[Measurement]) -> None:
     """Measures rounds until no row is open or no further one fits into the budget. `before_s` is what the clock lacks
-    of the seconds that the run has taken."""
+    of the seconds that the run has taken; the failures `retried` are measured again."""
     budget = planning.budget_s(run, planning.spent_s(run)[0])
     alone: frozenset[str] = frozenset()
     slower = _Slower()
-    listener.rounds_begin(*_left(run, alone, slower, budget - before_s - perf_counter()))
+
+    def left_s() -> float:
+        return budget - before_s - perf_counter()
+
+    def planned(run: Run) -> Plan:
+        return planning.plan(run, alone=alone, free_bytes=memory.free_bytes(run.environment), retried=retried)
+
+    listener.rounds_begin(*_left(planned(run), slower, left_s()))
     with tempfile.TemporaryDirectory(prefix="imgbench-") as folder:
-        place = rounds.Site(
-            workers=site.workers, referee=Referee(Path(folder)), plugins=tuple(site.plugins), cache=site.cache
-        )
+        referee = Referee(Path(folder))
+        place = rounds.Site(workers=site.workers, referee=referee, plugins=tuple(site.plugins), cache=site.cache)
         try:
-            while True:
-                found = planning.plan(run, alone, memory.free_bytes(run.environment))
-                left_s = budget - before_s - perf_counter()
-                planned = planning.cycle(found, widest_first=slower.expected(planning.seconds_left(found)) > left_s)
-                done = 0
-                for each in planned:
-                    left_s = budget - before_s - perf_counter()
-                    if slower.expected(each.seconds) > left_s:
+            done = True
+            while done:
+                found, done = planned(run), False
+                short = slower.expected(planning.seconds_left(found)) > left_s()
+                for each in planning.cycle(found, widest_first=short):
+                    if slower.expected(each.seconds) > left_s():
                         continue
-                    clock = perf_counter()
+                    clock, done = perf_counter(), True
                     measured = rounds.measure_round(each, run, place)
                     slower.add(perf_counter() - clock, each.seconds)
-                    short = {m.case.id for member, m in measured if m.status == "oom"} - alone
-                    if short and each.alternates == "turns":
-                        alone |= short
-                        continue
+                    short_of_memory = {m.case.id for _, m in measured if m.status == "oom"}
+                    if short_of_memory and each.alternates == "turns":
+                        alone |= short_of_memory  # planned again, without others beside it
+                        break
                     run = _stored(run, measured, site)
-                    done += 1
-                    told = _left(run, alone, slower, budget - before_s - perf_counter())
-                    listener.round_end([m for member, m in measured if not member.copy], *told)
+                    listener.round_end(
+                        [m for member, m in measured if not member.copy], *_left(planned(run), slower, left_s())
+                    )
                     for _, measurement in measured:
                         stop_without_storage(measurement)
-                if not planned or not (done or alone - found.alone):
-                    return
         finally:
-            place.referee.close()
+            referee.close()
 
 
 class _Slower:
@@ -222,9 +225,8 @@ class _Slower:
         return seconds * (statistics.median(self._factors) if self._factors else 1.0)
 
 
-def _left(run: Run, alone: frozenset[str], slower: _Slower, budget_left_s: float) -> tuple[int, float]:
+def _left(found: Plan, slower: _Slower, budget_left_s: float) -> tuple[int, float]:
     """(rows that are open, expected seconds of the rounds that are left)."""
-    found = planning.plan(run, alone)
     open_rows = sum(not entry.copy for group in found.groups for entry in found.open_entries(group))
     return open_rows, min(slower.expected(planning.seconds_left(found)), max(0.0, budget_left_s))
 
@@ -374,7 +376,7 @@ def finish(folder: Path) -> Run:
     """Stamps the run as finished, removes what only its processes needed, and returns the whole run. A run with
     processes left, because the environment failed, is not finished: resume it first."""
     run = storage.load(folder)
-    if remaining(run):
+    if not complete(run):
         return run
     run = replace(run, finished=storage.now())
     storage.write_header(folder, run)
@@ -395,16 +397,24 @@ def remaining(run: Run, *, retry_failed: bool = False) -> list[PlannedProcess]:
     return [b for b in planned if (b.case.id, b.replicate) not in done and b.case.id not in settled]
 
 
+def complete(run: Run, *, retry_failed: bool = False) -> bool:
+    """Whether a run lacks no process. Its rounds may be unfinished: `Run.finished` tells."""
+    return not remaining(run, retry_failed=retry_failed) and not planning.to_retry(run, retry_failed=retry_failed)
+
+
 def _settled(run: Run, retry_failed: bool) -> set[str]:
     """Ids of the cases that failed and are not measured again."""
     return {m.case.id for m in run.measurements if m.status != "ok" and not attempts.to_retry(m, retry_failed)}
 
 
 def _job(process: PlannedProcess, run: Run, site: Site) -> Job:
+    """What a process that is measured alone does. Where rounds follow, it has no target for its own interval, because
+    the row's latency comes from its rounds."""
+    target = None if planning.in_rounds(run) else run.protocol.target_interval
     return Job(
         case=weights.built_case(process.case, run),
         replicate=process.replicate,
-        protocol=run.protocol,
+        protocol=replace(run.protocol, target_interval=target),
         device=run.environment["device"],
         folder=Path(str(run.folder)),
         cache=site.cache / process.case.id,
