@@ -15,7 +15,7 @@ from baselines.verdict import Comparison
 from harness.types import STATUSES, Metric
 from harness.units import format_value
 from reports.precision_of_ratios import precision_sentences
-from reports.relative_speed import apart, by_speed, relative_speed, speed_text
+from reports.relative_speed import apart, by_speed, paired, relative_speed, speed_text
 from reports.rows import (
     WORK,
     Row,
@@ -115,7 +115,7 @@ def race_sentences(found: Race, data: ReportData) -> Iterator[str]:
     if len(found.rows) == 1:
         yield f"One valid row at {found.where}: {engine(winner)}, {timing}.{_quality_clause(found, data)}"
         return
-    head = "Lowest median" if found.tied else "Fastest valid row"
+    head = "Fastest valid row" if not found.tied else "Highest speed" if paired(found.rows) else "Lowest median"
     told = f"**{engine(winner)}**, {timing}{_speedup(found, data)}"
     yield f"{head} at {found.where}: {told}.{_quality_clause(found, data)}"
     if found.tied:
@@ -131,11 +131,11 @@ def race_sentences(found: Race, data: ReportData) -> Iterator[str]:
 def _ties(found: Race, data: ReportData) -> Iterator[str]:
     """The rows from which the winner is not separable: by their ratios, and by their latencies if they have none."""
     ratios = [(row, relative_speed(found.winner, row, data)) for row in found.tied]
-    paired = [f"{engine(row)} ({speed_text(ratio)} its speed)" for row, ratio in ratios if ratio is not None]
+    by_ratio = [f"{engine(row)} ({speed_text(ratio)} its speed)" for row, ratio in ratios if ratio is not None]
     others = [f"{engine(row)} ({estimate(row, data.metrics['latency_s'])})" for row, ratio in ratios if ratio is None]
-    if paired:
+    if by_ratio:
         why = "because the 95 % interval of the ratio contains 1"
-        yield f"It is not separable from {listed(paired)}, {why}."
+        yield f"It is not separable from {listed(by_ratio)}, {why}."
     if others:
         yield f"It is not separable from {listed(others)}, because the 95 % intervals overlap."
 

@@ -36,10 +36,15 @@ def apart(row: Row, other: Row, data: ReportData) -> bool | None:
     return separable(row, other, LATENCY) if ratio is None else ratio.separable
 
 
+def paired(rows: Sequence[Row]) -> bool:
+    """Whether all of these rows have a speed relative to their reference."""
+    return all(row.get("speedup") is not None for row in rows)
+
+
 def by_speed(rows: Sequence[Row]) -> list[Row]:
     """Rows of equal work, the fastest first: by their speed relative to the reference if all have one, otherwise by
     latency."""
-    if all(row.get("speedup") is not None for row in rows):
+    if paired(rows):
         return sorted(rows, key=lambda row: -row["speedup"])
     return sorted(rows, key=lambda row: row[LATENCY])
 

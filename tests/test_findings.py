@@ -92,7 +92,7 @@ def test_losses_name_the_rows(data: ReportData) -> None:
 
 def test_pareto_front(data: ReportData) -> None:
     (front,) = [f for f in fronts.fronts(data) if f.title == "digits_vit"]
-    speeds = [fronts.per_image(row) for row in front.best]
+    speeds = [front.per_image(row) for row in front.best]
     assert speeds == sorted(speeds)
     assert [row["top1"] for row in front.best] == sorted(row["top1"] for row in front.best)
 

@@ -23,7 +23,7 @@ from reports.page import page
 from reports.precision_of_ratios import controls, precision_sentences
 from reports.relative_speed import relative_speed
 from reports.section import NotShown, ReportData, Section
-from reports.sections import latency, ratios, samples, table, trade_offs
+from reports.sections import latency, quality, ratios, samples, table, trade_offs
 from reports.wording import value_text
 
 TARGET = "Interval of the speed"
@@ -155,6 +155,7 @@ class TestFindings:
         (race,) = conclusions.model_findings(data)[0].races
         assert [row["backend"] for row in race.tied] == ["tensorrt"]
         words = " ".join(conclusions.race_sentences(race, data))
+        assert words.startswith("Highest speed at batch 8: **onnxruntime fp32**")
         assert "the 95 % interval of the ratio contains 1" in words
 
     def test_a_faster_row_that_is_unchecked_does_not_win(self, run: Run) -> None:
@@ -193,6 +194,13 @@ def test_the_pareto_front_follows_the_ratios(data: ReportData) -> None:
     """By the medians, openvino would beat onnxruntime in speed and in quality."""
     (front,) = pareto.fronts(data)
     assert [row["backend"] for row in front.best] == ["onnxruntime", "openvino"]
+    eager, fast, _ = data.rows
+    assert front.per_image(fast) == pytest.approx(front.per_image(eager) / 2, rel=0.01)
+    assert front.seconds[FAST.id].low == pytest.approx(front.per_image(eager) / fast["speedup_high"])
+    (chart,) = quality.quality(data).figures  # type: ignore[union-attr]
+    points = {trace.name: trace for trace in chart.figure.data}
+    assert points["onnxruntime fp32"].x[0] == pytest.approx(front.per_image(fast) * 1e3)
+    assert points["onnxruntime fp32"].error_x.array[0] > 0
 
 
 class TestOutputs:

@@ -97,4 +97,4 @@ def _front_sentence(front: Front) -> str:
 
 def front_point(row: Row, front: Front) -> str:
     """'onnxruntime int8 at batch 32 (0.07 ms per image, 99.0 %)'."""
-    return f"{fronts.point_name(row, front.rows)} ({fronts.point_value(row, front.metric)})"
+    return f"{fronts.point_name(row, front.rows)} ({fronts.point_value(row, front)})"
