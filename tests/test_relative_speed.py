@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,8 +14,9 @@ from plotly.offline import get_plotlyjs
 from rich.console import Console
 from rounds_fixture import Noise, group_cases, rounds_run
 
+from baselines.stored.controls import control
 from harness import frames
-from harness.types import Case, Run
+from harness.types import Case, Control, Run
 from reports import conclusions, pareto
 from reports.data import report_data
 from reports.formats import benchmark_json, markdown, terminal
@@ -23,7 +24,7 @@ from reports.page import page
 from reports.precision_of_ratios import controls, precision_sentences
 from reports.relative_speed import relative_speed
 from reports.section import NotShown, ReportData, Section
-from reports.sections import latency, quality, ratios, samples, table, trade_offs
+from reports.sections import environment, latency, quality, ratios, samples, table, trade_offs
 from reports.wording import value_text
 
 TARGET = "Interval of the speed"
@@ -312,11 +313,34 @@ class TestWithoutRounds:
         assert relative_speed(first, last, report_data([run, run])) is None
 
 
+class TestControlsOfARun:
+    def test_a_run_with_rounds_has_one_in_each_group(self, data: ReportData) -> None:
+        assert environment._control(data.runs[0]) == "in 1 group of rows"
+
+    def test_a_control_of_another_kind_is_no_control_of_equal_rows(self, run: Run) -> None:
+        only = (replace(run.controls[0], side="overhead"),)
+        assert environment._control(replace(run, controls=only)) == "none"
+
+    def test_an_older_run_keeps_what_it_showed(self) -> None:
+        old = one_after_the_other()
+        sides: list[Literal["a", "b"]] = ["a", "b"]
+        kept = tuple(Control(side=side, measurement=m) for side in sides for m in old.measurements[:3])
+        told = environment._control(replace(old, controls=kept))
+        assert told == str(control(replace(old, controls=kept)))
+        assert "differs from itself" in told
+
+    def test_the_page_gives_the_number_of_processes(self, run: Run) -> None:
+        assert dict(page.run_facts(run, "")["facts"])["Processes per row"] == "3 to 8"
+        assert dict(page.run_facts(one_after_the_other(), "")["facts"])["Processes per row"] == "3"
+
+
 class TestPrecision:
     def test_each_group_has_its_control(self, data: ReportData) -> None:
-        (control,) = controls(data)
-        assert control.reference["case_id"] == REFERENCE.id
-        assert control.invisible == pytest.approx(max(1 / control.ratio.low, control.ratio.high) - 1)
+        (one,) = controls(data)
+        assert one.reference["case_id"] == REFERENCE.id
+        assert one.ratio.low is not None
+        assert one.ratio.high is not None
+        assert one.invisible == pytest.approx(max(1 / one.ratio.low, one.ratio.high) - 1)
         found = ratios.ratios(data)
         assert isinstance(found, Section)
         assert found.table is not None

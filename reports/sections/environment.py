@@ -80,7 +80,7 @@ def _control(run: Run) -> str:
     groups = {c.measurement.case.id for c in run.controls if c.side == "copy"}
     if groups:
         return f"in {counted(len(groups), 'group')} of rows"
-    return str(control(run) or "none")
+    return str(control(run)) if any(c.side in {"a", "b"} for c in run.controls) else "none"
 
 
 def utc(stamp: str) -> str:
