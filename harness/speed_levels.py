@@ -86,7 +86,7 @@ class _Shift:
 @dataclass(frozen=True, kw_only=True)
 class _Group:
     """Log medians of the players of a group, (player, round), nan where one did not take part. `cases` names the row of
-    each player; the reference and its copy are two players of one row."""
+    each player; players that were contended in all of their rounds are absent; the reference and its copy are two players of one row."""
 
     cases: tuple[str, ...]
     logs: Array
@@ -95,8 +95,11 @@ class _Group:
     def of(cls, rounds: Mapping[int, Round], case_ids: list[str], reference: str) -> _Group:
         of_rows = [(case_id, [r.rows.get(case_id) for r in rounds.values()]) for case_id in case_ids]
         players = [*of_rows, (reference, [r.copies.get(reference) for r in rounds.values()])]
-        players = [(case_id, several) for case_id, several in players if any(several)]
-        logs = np.array([[_log_s(player) for player in several] for _, several in players])
+        players = [
+            (case_id, several) for case_id, several in players if any(p is not None and p.quiet for p in several)
+        ]
+        logs = np.array([[_log_s(player) for player in several] for _, several in players], dtype=np.float64)
+        logs = logs.reshape(len(players), len(rounds))
         took_part = ~np.isnan(logs).all(axis=0)
         return cls(cases=tuple(case_id for case_id, _ in players), logs=logs[:, took_part])
 
