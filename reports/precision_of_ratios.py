@@ -81,10 +81,10 @@ def _invisible(data: ReportData) -> Iterator[str]:
         return
     least, most = min(limits, key=limits.__getitem__), max(limits, key=limits.__getitem__)
     reach = f"±{percent(limits[most])}" if least == most else f"±{percent(limits[least])} to ±{percent(limits[most])}"
-    where = f" (at {most})" if least == most and len(limits) == 1 else f" (at {least} and at {most})"
+    where = "" if least == most else f" (at {least} and at {most})"
     yield (
-        f"**Two rows of the same work that differ by less than {reach}** cannot be told apart{where}: a second copy of "
-        "the reference row differed from it by as much, within its 95 % interval."
+        f"**Two rows of the same work that differ by less than {reach}** cannot be told apart{where}: the 95 % interval "
+        "of the ratio of a second copy of the reference to the reference extends as far."
     )
 
 
