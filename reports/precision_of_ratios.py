@@ -83,8 +83,8 @@ def _invisible(data: ReportData) -> Iterator[str]:
     reach = f"±{percent(limits[most])}" if least == most else f"±{percent(limits[least])} to ±{percent(limits[most])}"
     where = "" if least == most else f" (at {least} and at {most})"
     yield (
-        f"**Two rows of the same work that differ by less than {reach}** cannot be told apart{where}: the 95 % interval "
-        "of the ratio of a second copy of the reference to the reference extends as far."
+        f"**Two rows of the same work that differ by less than {reach}** cannot be told apart{where}: the 95 % "
+        "interval of the ratio of a second copy of the reference to the reference extends as far."
     )
 
 
