@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
+from harness.paired.control_row import COPY
 from harness.reasons import Reason, sentences
 from harness.units import format_value
 
@@ -96,7 +97,7 @@ class ReasonKind(StrEnum):
     CONTROL_TOO_FEW = "control_too_few"
     CONTROL_NOTE = "control_note"
     CONTROL_MOVED = "control_moved"
-    SENTINEL_MOVED = "sentinel_moved"
+    CONTROL_WORKLOAD_MOVED = "control_workload_moved"
     NO_BASELINE = "no_baseline"
     STALE_BASELINE = "stale_baseline"
     STALE_SESSIONS = "stale_sessions"
@@ -316,9 +317,8 @@ def _contended_pairs(dropped: int, pairs: int, example: Reason | None = None) ->
 
 
 def _control_name(row: str) -> str:
-    """The control of a paired run by its stored row: 'A/A control', 'control workload gemm'."""
-    workload = row.removeprefix("sentinel ")
-    return f"{row} control" if workload == row else f"control workload {workload}"
+    """The control of a paired run by its row: 'A/A control', or the name of a control workload as it is."""
+    return f"{row} control" if row == COPY else row
 
 
 def _paired_control_moved(row: str, metric: str, shift: float, low: float, high: float, same_code: bool) -> str:
@@ -412,7 +412,7 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.CONTROL_TOO_FEW: lambda label: f"{label} has too few processes to be compared with itself",
     K.CONTROL_NOTE: lambda control: f"A/A control: {control}",
     K.CONTROL_MOVED: lambda control: f"the A/A control moved: {control}",
-    K.SENTINEL_MOVED: lambda name, shift, sessions: (
+    K.CONTROL_WORKLOAD_MOVED: lambda name, shift, sessions: (
         f"the duration of the control workload {name} changed by {math.expm1(shift):+.1%} against {sessions} stored "
         "sessions; no code under test runs in it, so the speed of the machine itself has changed"
     ),

@@ -156,7 +156,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     terminalreporter.section("imgbench")
     if config.getoption("imgbench_device") is None and (told := unmeasured.at_the_start(run.environment)):
-        terminalreporter.write_line(told)
+        terminalreporter.write_line(str(told))
     for line in terminal.speed_lines(run):
         terminalreporter.write_line(line)
     for measurement in run.measurements:

@@ -83,7 +83,7 @@ def listed(what: str) -> list[dict[str, Any]]:
 
 def suites() -> str:
     rows = [(f"`{s['name']}`", s["cases"], s["processes"], s["description"]) for s in listed("suites")]
-    return table(("suite", "cases", "processes a case", "what it measures"), rows)
+    return table(("suite", "cases", "processes per case", "what it measures"), rows)
 
 
 def models() -> str:

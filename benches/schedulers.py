@@ -12,9 +12,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from harness.registry import SCHEDULERS
+from harness import entries
+from harness.entries import BadEntry
+from harness.reasons import Reason
+from harness.registry import SCHEDULERS, nearest
 from harness.types import Unavailable
 
 __all__ = ["SCHEDULERS", "Scheduler", "build", "settings_without_effect"]
@@ -83,23 +86,42 @@ class Scheduler:
         return {"class": self.diffusers_class, "config": dict(self.config), "description": self.description}
 
 
+FIELDS: Final = {
+    "diffusers_class": entries.Rule(lambda value: isinstance(value, str) and value.isidentifier(), "a class name"),
+    "description": entries.LINE,
+    "evaluations": entries.FUNCTION,
+    "config": entries.MAPPING,
+    "scales_input": entries.BOOLEAN,
+}
+
+
+@SCHEDULERS.checked_by
+def _check(subject: str, name: str, entry: Any) -> None:
+    entries.demand_kind(subject, entry, Scheduler)
+    entries.demand_name(subject, entry, name)
+    entries.demand(subject, entry, FIELDS)
+
+
 def build(name: str, config: Mapping[str, Any]) -> Any:
     """The diffusers scheduler `name` on the noise schedule of a model whose own scheduler has `config`.
 
-    Raises UnknownName for another name, Unavailable if the class cannot reproduce the model's noise schedule.
+    Raises UnknownName for another name, BadEntry if diffusers has no such class, and Unavailable if the class cannot
+    reproduce the model's noise schedule.
     """
     import diffusers
 
     entry = SCHEDULERS[name]
-    scheduler_class = getattr(diffusers, entry.diffusers_class)
+    scheduler_class = getattr(diffusers, entry.diffusers_class, None)
+    if scheduler_class is None:
+        known = [found for found in dir(diffusers) if found.endswith("Scheduler")]
+        near = nearest(entry.diffusers_class, known)
+        raise BadEntry(f"scheduler {name!r}: diffusers has no class {entry.diffusers_class!r}; {near}")
     schedule = _schedule(config)
     own_settings = _parameters(scheduler_class)
     for setting, only in ONLY_VALUE.items():
         if setting not in own_settings and schedule.get(setting, only) != only:
-            raise Unavailable(
-                f"scheduler {name!r} ({entry.diffusers_class}) has no setting {setting!r}, and scheduler_config.json "
-                f"of these weights needs {schedule[setting]!r}; choose another scheduler"
-            )
+            lacking = {"scheduler": name, "class_name": entry.diffusers_class, "setting": setting}
+            raise Unavailable(Reason("scheduler_without_setting", {**lacking, "needed": schedule[setting]}))
     if "clip_sample" in own_settings:
         schedule.setdefault("clip_sample", False)  # every pipeline here denoises latents, which have no bounds
     unknown = settings_without_effect(name, config)
@@ -126,8 +148,7 @@ def _schedule(config: Mapping[str, Any]) -> dict[str, Any]:
     own_class = getattr(diffusers, str(config.get("_class_name")), None)
     if own_class is not None and "beta_schedule" not in _parameters(own_class):
         raise Unavailable(
-            f"these weights were trained for {own_class.__name__}, whose noise schedule has no betas; the "
-            f"schedulers of imgbench ({', '.join(SCHEDULERS)}) cannot use it"
+            Reason("schedule_without_betas", {"trained_for": own_class.__name__, "known": list(SCHEDULERS)})
         )
     defaulted = config.get("_use_default_values", ())
     unstated = {} if own_class is None else _parameters(own_class)

@@ -42,6 +42,7 @@ MOVED: Final = {
     "tail": {"latency_p95_s"},
     "startup": {"startup_s"},
 }
+FORMER_CONTENDED: Final = "contaminated"  # the key of earlier versions, in which the shipped trials are stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ class Trial:
     alarms: tuple[str, ...]
     caught: tuple[str, ...]
     missed: tuple[str, ...]
-    contaminated: bool
+    contended: bool
     rows: int
     unchanged: int
     conditions: Conditions
@@ -95,7 +96,7 @@ def trial(plan: str, planted: Sequence[str], comparison: Comparison, conditions:
         alarms=tuple(sorted(alarms)),
         caught=tuple(row for row in planted if row in regressed),
         missed=tuple(row for row in planted if row in equal),
-        contaminated=bool(comparison.contended),
+        contended=bool(comparison.contended),
         rows=len(latency),
         unchanged=sum(v.outcome == "unchanged" for v in latency),
         conditions=conditions,
@@ -145,6 +146,8 @@ def stored(path: Path) -> list[Trial]:
 def _read(path: Path, number: int, line: str) -> Trial:
     try:
         entry = json.loads(line)
+        if FORMER_CONTENDED in entry:
+            entry["contended"] = entry.pop(FORMER_CONTENDED)
         conditions = record(Conditions, entry["conditions"])
         lists = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
         return record(Trial, {**entry, **lists, "conditions": conditions})
@@ -191,7 +194,7 @@ def _by_plan(found: Sequence[Trial]) -> list[tuple[str, list[Trial]]]:
 
 
 def _decided(mine: Sequence[Trial]) -> list[Trial]:
-    return [t for t in mine if not t.contaminated]
+    return [t for t in mine if not t.contended]
 
 
 def _rate(plan: str, mine: Sequence[Trial]) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.causes import one_line
-from harness.measuring.parent_process import die_with
+from harness.measuring.parent_process import kill_when_closed
 from harness.paired import wire_protocol
 from harness.paired.paired_process import ProcessJob, measure_rows
 from harness.processes.endings import Reply
@@ -101,7 +101,7 @@ def main() -> None:
             f"this version of imgbench speaks protocol {wire_protocol.NUMBER} of `imgbench ab`, and the version that "
             f"started it speaks protocol {protocol}"
         )
-    die_with(alive)
+    kill_when_closed(alive)
     serve(Connection(requests))
 
 

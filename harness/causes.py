@@ -14,9 +14,8 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
-from harness.reasons import Reason
+from harness.reasons import Reason, ReasonedError
 
 
 class Cause(StrEnum):
@@ -86,7 +85,8 @@ _OF_ERRNO: Final[dict[int, Cause]] = {
     errno.EHOSTUNREACH: Cause.NO_NETWORK,
     errno.ETIMEDOUT: Cause.NO_NETWORK,
 }
-# C++ and Rust libraries report the system's error text without its errno. Only unambiguous texts are listed.
+# C++ and Rust libraries report the system's error text without its errno. Only here is a cause read in a text, and only
+# unambiguous texts are listed.
 _SYSTEM_TEXTS: Final[dict[str, Cause]] = {
     os.strerror(number): _OF_ERRNO[number]
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
@@ -113,8 +113,11 @@ def of_reason(reason: Reason | None) -> Cause | None:
 
 def of_error(error: BaseException) -> Cause | None:
     """The environment's cause of an error or of one that led to it, by errno; None if there is none. An error without
-    an errno is searched for the system's error text."""
+    an errno is searched for the system's error text; an error of imgbench itself is not, because it states its
+    reason as a value."""
     for each in _chain(error):
+        if isinstance(each, ReasonedError):
+            continue
         if isinstance(each, OSError) and each.errno is not None:
             if each.errno in _OF_ERRNO:
                 return _OF_ERRNO[each.errno]
@@ -129,7 +132,7 @@ def of_folders(folders: Iterable[Path]) -> Cause | None:
     """Why one of the folders cannot be written to now, found by writing PROBE_BYTES there; None if all can. It finds
     the cause if no error names it: a worker that died silently, a library that raises an error of its own."""
     for folder in folders:
-        probe = folder / f".{uuid4().hex}.probe"
+        probe = folder / f".{os.urandom(16).hex()}.probe"
         try:
             try:
                 with probe.open("wb") as file:
@@ -147,9 +150,11 @@ def of_folders(folders: Iterable[Path]) -> Cause | None:
 
 
 def one_line(error: BaseException) -> str:
-    """ "ValueError: its message" on one line, shortened, followed by the error that caused it."""
+    """ "ValueError: its message" on one line, shortened, followed by the error that caused it. The message of an error
+    that holds its reason is a whole sentence, before which no class is named."""
     text = " ".join(_ESCAPES.sub("", str(error)).split())[:MAX_REASON]
-    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    plain = text and isinstance(error, ReasonedError)
+    said = text if plain else f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"{one_line(error.__cause__)} (then {said[:80]})" if error.__cause__ is not None else said
 
 

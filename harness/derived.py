@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness import stats
+from harness.derived_metrics import PERCENTILES, THROUGHPUT, needed_for
 from harness.reasons import Reason
 from harness.types import Metric
 
@@ -66,7 +67,7 @@ def _estimate(value: float, bounds: tuple[float, float] | None) -> Estimate:
 
 def _percentile(percentile: float) -> Callable[[stats.Groups, int], Estimate]:
     def estimate(groups: stats.Groups, _batch_size: int) -> Estimate:
-        count, needed = sum(len(g) for g in groups), stats.needed_for(percentile)
+        count, needed = sum(len(g) for g in groups), needed_for(percentile)
         if count < needed:
             return Estimate(reason=Reason("too_few_samples", {"needed": needed, "count": count}))
         value = stats.pooled_percentile(groups, percentile)
@@ -84,30 +85,7 @@ def _throughput(groups: stats.Groups, batch_size: int) -> Estimate:
     return _estimate(_over_processes(row, _mean, across), stats.interval(row, _mean, across))
 
 
-def _percentile_metric(percentile: int) -> Derived:
-    metric = Metric(
-        name=f"latency_p{percentile}_s",
-        unit="s",
-        label=f"Latency p{percentile}",
-        better="lower",
-        kind="advisory",
-        description=f"{percentile}th percentile of the seconds per iteration (Harrell-Davis); needs "
-        f"{stats.needed_for(percentile)} samples",
-    )
-    return Derived(metric=metric, source="latency_s", estimate=_percentile(percentile))
-
-
-THROUGHPUT = Metric(
-    name="throughput",
-    unit="image/s",
-    label="Throughput",
-    better="higher",
-    kind="advisory",
-    description="images per second: batch size / mean seconds per iteration, with equal weight for each process "
-    "(follows from latency_s, which is gated)",
-)
-
 DERIVED: tuple[Derived, ...] = (
-    *(_percentile_metric(p) for p in (90, 95, 99)),
+    *(Derived(metric=metric, source="latency_s", estimate=_percentile(p)) for p, metric in PERCENTILES.items()),
     Derived(metric=THROUGHPUT, source="latency_s", estimate=_throughput),
 )

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from harness import stats
+from harness import overhead, stats
 from harness.attempts import timed
 from harness.derived import DERIVED, Estimate, summarise
 from harness.identical_outputs import identical_outputs
@@ -65,7 +65,10 @@ _SEVERITY = ("invalid", "failed", "oom", "timeout", "skipped", "ok")  # the wors
 INTEGERS = ("image_size", "num_steps", "speedup_rounds", "round")
 TOLERANCES = ("cosine_floor", "error_ceiling", "item_error_ceiling")  # of harness.probes.fidelity
 HASHES = ("work_hash", "weights_hash", "weights_source", "output_hash")
-CONDITIONS = ("device", "threads", "fingerprint", "protocol", "quantised_share", *HASHES, *TOLERANCES, "machine_state")
+CONDITIONS = (
+    *("device", "threads", "fingerprint", "protocol", overhead.OVERHEAD, "quantised_share", *HASHES, *TOLERANCES),
+    "machine_state",
+)
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and their full-width forms
 
 
@@ -89,7 +92,12 @@ def cases_frame(run: Run, shown: Collection[str] | None = None) -> pd.DataFrame:
     spread = {name: _spread(run, name) for name, metric in run.metrics.items() if metric.kind == "noisy"}
     metrics = [name for name in metrics_of(run) if shown is None or name in shown]
     of_run = _warnings_of_run(run)
-    rows = [_row(run, c, run.by_case.get(c.id, ()), spread, metrics, of_run.get(c.id, ())) for c in run.cases]
+    costs = overhead.by_backend(run)
+    rows = [
+        _with_overhead(_row(run, case, measured, spread, metrics, of_run.get(case.id, ())), measured, costs)
+        for case in run.cases
+        for measured in (run.by_case.get(case.id, ()),)
+    ]
     with_speedup = shown is None or SPEEDUP in shown
     if with_speedup:
         _add_speedups(rows, run)
@@ -215,6 +223,26 @@ def _row(
     row["missing"] = {name: str(why) for name, why in missing.items()}
     row["missing_kinds"] = {name: why.kind for name, why in missing.items()}
     return row | _conditions(run, measurements)
+
+
+def _with_overhead(
+    row: dict[str, Any], measurements: Sequence[Measurement], costs: Mapping[str, float | Reason]
+) -> dict[str, Any]:
+    """An ok row with what imgbench itself costs an iteration in its backend, and the warning that this is much."""
+    if row["status"] != "ok":
+        return row
+    cost = overhead.of_row(costs, row["backend"])
+    if isinstance(cost, Reason):
+        return row | {
+            "missing": row["missing"] | {overhead.OVERHEAD: str(cost)},
+            "missing_kinds": row["missing_kinds"] | {overhead.OVERHEAD: cost.kind},
+        }
+    told = overhead.warning(cost, measurements)
+    return row | {
+        overhead.OVERHEAD: cost,
+        "warnings": [*row["warnings"], *([told.name] if told else ())],
+        "warning_texts": [*row["warning_texts"], *([str(told)] if told else ())],
+    }
 
 
 def _estimates(

@@ -5,7 +5,8 @@
 
 A package declares its kinds, each with its sentence, in one file (`sentences`). Code never decides by a sentence: a
 test replaces all of them, and no verdict, exit code or stored state changes. Text from outside (an exception, a plugin,
-a run that an older version stored) becomes the data of a reason, whose sentence is the text itself.
+a run that an older version stored) becomes the data of a reason, whose sentence is the text itself. Its kind is STATED,
+whatever it says, so that no code decides by it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ STATED: Final = "stated"  # the kind of a reason of which only the text is known
 SENTENCES: Final[dict[str, Sentence]] = {}
 NAMES: Final[dict[str, str]] = {}  # of kinds whose short name is not the kind itself with spaces
 NOT_FINITE: Final = "not_finite"  # the key of a number that JSON cannot write
-_OWN_NAME: Final = re.compile(r"([a-z][a-z0-9 _-]{0,39}): ", re.IGNORECASE)
+_OWN_NAME: Final = re.compile(r"([a-z][a-z0-9 _-]{0,39}): ", re.IGNORECASE)  # at the start of a text
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ class Reason:
 
     @property
     def name(self) -> str:
-        """The short name of a warning, which a row shows after its status: "contended", "partly quantised"."""
-        return str(self) if self.kind == STATED else NAMES.get(self.kind, self.kind.replace("_", " "))
+        """The short name of a warning, which a row shows after its status: "contended", "partly quantised". Of a
+        plugin's text it is what stands before the first ": ", unless a declared kind has that name."""
+        return _stated_name(str(self)) if self.kind == STATED else _name(self.kind)
 
     @property
     def detail(self) -> str:
@@ -61,26 +63,39 @@ class Reason:
         return {"kind": self.kind, "data": {name: _plain(value) for name, value in self.data.items()}}
 
 
+class ReasonedError(Exception):
+    """An error that holds its reason as a value; `str()` is the sentence. A plugin may give text."""
+
+    def __init__(self, reason: Reason | str) -> None:
+        super().__init__(str(reason))
+        self.reason = of(reason)
+
+    def __reduce__(self) -> tuple[type[ReasonedError], tuple[Reason]]:
+        """An error that another process raised keeps its reason."""
+        return type(self), (self.reason,)
+
+
+def _name(kind: str) -> str:
+    return NAMES.get(kind, kind.replace("_", " "))
+
+
+def _stated_name(text: str) -> str:
+    named = _OWN_NAME.match(text)
+    return named[1] if named and named[1].lower() not in map(_name, SENTENCES) else text
+
+
 def stated(text: str, kind: str = STATED) -> Reason:
     """The reason of which only the text is known: an exception's, a plugin's, an older version's."""
     return Reason(kind, {STATED: text})
 
 
 def of(given: Reason | str) -> Reason:
-    """A reason as it is; a plugin may give text instead."""
-    return given if isinstance(given, Reason) else stated(given)
+    """A reason as it is; a plugin may give text instead, which no code decides by.
 
-
-def warning(given: Reason | str) -> Reason:
-    """A warning as it is, or of a plugin's (or an older version's) text: the text before the first ": " is its kind.
-
-    >>> warning("partly quantised: 43 % of the weights").kind
-    'partly_quantised'
+    >>> of("my queue: it was long").kind, of("my queue: it was long").name, of("contended: it was long").name
+    ('stated', 'my queue', 'contended: it was long')
     """
-    if isinstance(given, Reason):
-        return given
-    named = _OWN_NAME.match(given)
-    return stated(given, re.sub("[ -]", "_", named[1].lower()) if named else STATED)
+    return given if isinstance(given, Reason) else stated(given)
 
 
 def from_json(value: Any) -> Reason:

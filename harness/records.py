@@ -24,6 +24,13 @@ from harness.stored_types import Environment, Facts, State, check, hints
 from harness.types import Case, Control, ControlSide, Measurement, Metric, Protocol
 
 SCHEMA: Final = 2
+# Of the state of a measurement, of a paired process and of the header of a paired run: former key -> key.
+FORMER_KEYS: Final = {
+    "sentinel": "control_workload",
+    "sentinel_contended": "control_workload_contended",
+    "sentinel_missing": "control_workload_missing",
+    "sentinels": "control_workloads",
+}
 # The behaviour of runs that were stored before these protocol fields existed.
 BEFORE = {"target_interval": None, "contended_retries": 0, "rounds": False, "ratio_interval": None}
 # Fields that every version has written for a process: a line without one of them is incomplete.
@@ -174,10 +181,14 @@ def _reason(value: Any, where: str) -> Reason:
         raise ValueError(f"{where}: {quoted(value)} must be a reason: a mapping of kind and data") from None
 
 
-def _with_reasons(state: Mapping[str, Any]) -> dict[str, Any]:
-    if state.get("sentinel_contended") is None:
-        return dict(state)
-    return {**state, "sentinel_contended": _reason(state["sentinel_contended"], "state.sentinel_contended")}
+def renamed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored mapping, of which the keys that an earlier version wrote have their present names."""
+    return {FORMER_KEYS.get(name, name): value for name, value in stored.items()}
+
+
+def _with_reasons(stored: Mapping[str, Any]) -> dict[str, Any]:
+    state, name = renamed(stored), "control_workload_contended"
+    return state if state.get(name) is None else {**state, name: _reason(state[name], f"state.{name}")}
 
 
 def _json(value: Any) -> Any:

@@ -1,15 +1,15 @@
-"""Estimates with intervals. Pure numpy; the process is the unit of replication.
+"""Estimates with intervals, in numpy. The process is the unit of replication.
 
-Iterations inside one process are not independent, so an interval over several processes resamples processes first
-and iterations within them second (a two-level bootstrap, seeded). Two or three processes of one row cannot show how
-processes differ, but all rows of a run together can: `between_processes` pools their spread, and an interval is at
-least as wide as that spread makes it (Student's t on the log scale). Simulated with 24 rows, 2 processes, a
-between-process sd of 4.5 % and 10 samples a process, the bootstrap alone covers the truth in about half of the cases,
-the pooled interval in 95 % (tests/test_measuring.py).
+Iterations in one process are not independent. An interval over several processes therefore resamples processes first
+and iterations within them second (a two-level bootstrap with a fixed seed). Two or three processes of one row are too
+few to show how processes differ, but all rows of a run together are enough. `between_processes` pools the spread of all
+rows, and an interval is at least as wide as that spread implies (Student's t on the log scale). In a simulation with 24
+rows, 2 processes, 10 samples per process and a standard deviation of 4.5 % between processes, the bootstrap alone
+contains the true value in about half of the cases, and the pooled interval in 95 % (tests/test_measuring.py).
 
 A resample of m samples is drawn in ascending order: m sorted uniform variates give the positions of its values among
-the sorted samples of its process. So an estimate that needs only a few ranks (a median or a high percentile) computes
-only those ranks, and the random numbers are drawn once for all rows.
+the sorted samples of its process. An estimate that needs only a few ranks (a median or a high percentile) computes only
+those ranks. The random numbers are drawn once for all rows.
 
 Percentiles above the median are Harrell-Davis estimates (Harrell & Davis 1982, Biometrika 69:635), given only where
 at least one sample is expected beyond them: p90 needs 10 samples, p95 20, p99 100.
@@ -31,24 +31,15 @@ Groups = Sequence[Sequence[float] | Array]  # the samples of one row, one sequen
 
 RESAMPLES = 400
 CONFIDENCE = 0.95
-BLOCK = 2**17  # values that are resampled at a time
+CHUNK = 2**17  # values that are resampled at a time
 TOP_QUANTILE = 0.9  # from here on a percentile is computed from the highest ranks only
-NEGLIGIBLE = 1e-12  # weight of all the lower ranks together
+NEGLIGIBLE = 1e-12  # the total weight of the ranks that are left out
 BELOW_ONE = 1 - 1e-12  # keeps a cumulative share that rounds to 1 inside its process
-
-
-def needed_for(percentile: float) -> int:
-    """Samples below which a percentile is not given.
-
-    >>> needed_for(90), needed_for(99)
-    (10, 100)
-    """
-    return math.ceil(round(1.0 / (1.0 - percentile / 100.0), 6))
 
 
 @lru_cache(maxsize=256)
 def _harrell_davis_weights(count: int, quantile: float) -> Array:
-    from scipy import stats as scipy_stats  # this import takes a second, which commands without intervals save
+    from scipy import stats as scipy_stats  # this import takes a second, and commands without intervals do not need it
 
     edges = np.arange(count + 1) / count
     cumulative = scipy_stats.beta.cdf(edges, (count + 1) * quantile, (count + 1) * (1 - quantile))
@@ -57,7 +48,8 @@ def _harrell_davis_weights(count: int, quantile: float) -> Array:
 
 @lru_cache(maxsize=256)
 def _top_weights(count: int, quantile: float) -> Array:
-    """The Harrell-Davis weights of the highest ranks, normalised to 1; the lower ranks together weigh NEGLIGIBLE."""
+    """The Harrell-Davis weights of the highest ranks, with a sum of 1. The lower ranks have a total weight of at most
+    NEGLIGIBLE and are left out."""
     weights = _harrell_davis_weights(count, quantile)
     top = weights[np.searchsorted(np.cumsum(weights), NEGLIGIBLE) :]
     return np.asarray(top / top.sum())
@@ -86,8 +78,8 @@ def _middle(ascending: Array) -> Array:
 
 
 class Processes(tuple[Array, ...]):
-    """The samples of one row, one array for each process that has any, in measuring order. Whatever several estimates
-    need is computed once."""
+    """The samples of one row: one array for each process that has samples, in the order of measurement. Values that
+    several estimates need are computed once."""
 
     def __new__(cls, groups: Iterable[Sequence[float] | Array]) -> Processes:
         return super().__new__(cls, (np.asarray(g, dtype=float) for g in groups if len(g)))
@@ -109,9 +101,9 @@ class Processes(tuple[Array, ...]):
 
     @cached_property
     def pooled(self) -> tuple[Array, Array, float]:
-        """(samples, shares, worth): all samples in ascending order; the cumulative weight up to and with each, with
-        equal weight for every process; and the effective sample size (Kish 1965, n = 1 / sum of squared weights).
-        `shares` begins with 0 and so has one entry more."""
+        """(samples, shares, effective size). `samples` are all samples in ascending order. `shares` are their
+        cumulative weights, with equal weight for every process; they begin with 0, so there is one more of them. The
+        effective sample size is 1 / sum of squared weights (Kish 1965)."""
         weights = np.repeat(1.0 / (len(self) * self.sizes), self.sizes)
         order = np.argsort(self.ascending, kind="stable")
         shares = np.minimum(np.concatenate([[0.0], np.cumsum(weights[order])]), 1.0)
@@ -119,8 +111,8 @@ class Processes(tuple[Array, ...]):
 
     @cached_property
     def top(self) -> Array | None:
-        """(RESAMPLES, ranks): the highest values of each resample, processes pooled, in ascending order: those with
-        weight in percentiles from TOP_QUANTILE upwards. None as in `resampled`."""
+        """(RESAMPLES, ranks): the highest values of each resample over all processes, in ascending order. They are
+        those that have weight in percentiles from TOP_QUANTILE upwards. None as in `resampled`."""
         if len(self.ascending) < 2:
             return None
         count = len(_top_weights(len(self) * self.draws, TOP_QUANTILE))
@@ -129,7 +121,8 @@ class Processes(tuple[Array, ...]):
             # A stable sort merges runs that are already sorted.
             return np.sort(values.reshape(len(values), -1), axis=-1, kind="stable")[:, -count:]
 
-        return self.resampled(merged, slice(-count, None))  # as many from each process: the highest may all be in one
+        # As many from each process, because one process may have all of the highest values.
+        return self.resampled(merged, slice(-count, None))
 
     def resampled(self, estimate: Estimator, ranks: slice = slice(None)) -> Array | None:
         """`estimate` of all resamples, RESAMPLES entries. It receives values (resamples, processes, ranks): for each
@@ -138,9 +131,9 @@ class Processes(tuple[Array, ...]):
         if len(self.ascending) < 2:
             return None
         size = len(self) * len(range(self.draws)[ranks])
-        step = max(1, BLOCK // size)
-        blocks = (slice(first, first + step) for first in range(0, RESAMPLES, step))
-        return np.concatenate([estimate(self._values(block, ranks)) for block in blocks])
+        step = max(1, CHUNK // size)
+        chunks = (slice(first, first + step) for first in range(0, RESAMPLES, step))
+        return np.concatenate([estimate(self._values(chunk, ranks)) for chunk in chunks])
 
     def _values(self, resamples: slice, ranks: slice) -> Array:
         """(resamples, processes, ranks): the values that `resampled` gives to an estimate."""
@@ -175,20 +168,20 @@ def pooled_percentile(groups: Groups, percentile: float) -> float:
     ...     float(percentile_of(np.arange(1.0, 7.0), 90)), 6)
     True
     """
-    values, shares, worth = processes(groups).pooled
+    values, shares, size = processes(groups).pooled
     quantile = percentile / 100.0
     from scipy import special
 
-    cumulative = special.betainc((worth + 1) * quantile, (worth + 1) * (1 - quantile), shares)
+    cumulative = special.betainc((size + 1) * quantile, (size + 1) * (1 - quantile), shares)
     return float(values @ np.diff(cumulative))
 
 
 def interval(groups: Groups, estimate: Estimator, across: Estimator | None = None) -> tuple[float, float] | None:
     """95 % two-level bootstrap interval of `estimate` over processes (`groups`) and the samples in them.
 
-    `estimate` reduces the last axis: of each process's samples if `across` then reduces its values over the processes,
-    else of all samples. It must not depend on the order of the samples, since resamples are sorted. None if there are
-    fewer than 2 values in all: one value has no spread.
+    `estimate` reduces the last axis. With `across`, it is applied to the samples of each process, and `across` reduces
+    its values over the processes. Without `across`, it is applied to all samples together. It must not depend on the
+    order of the samples, because resamples are sorted. None if there are fewer than 2 values in all.
     """
     found = processes(groups).resampled(
         lambda drawn: estimate(drawn.reshape(len(drawn), -1)) if across is None else across(estimate(drawn))
@@ -197,7 +190,7 @@ def interval(groups: Groups, estimate: Estimator, across: Estimator | None = Non
 
 
 def median_interval(groups: Groups) -> tuple[float, float] | None:
-    """`interval` of the median over processes of each one's median. It needs only the middle ranks of a resample."""
+    """`interval` of the median over the processes' medians. It needs only the middle ranks of a resample."""
     row = processes(groups)
     middle = slice((row.draws - 1) // 2, row.draws // 2 + 1)
     return _bounds(row.resampled(lambda drawn: median(_middle(drawn)), middle))
@@ -216,7 +209,7 @@ def percentile_interval(groups: Groups, percentile: float) -> tuple[float, float
 
 
 def processes(groups: Groups) -> Processes:
-    """The groups as `Processes`; an instance of it is returned as it is, with what it has cached."""
+    """The groups as `Processes`. An instance of `Processes` is returned unchanged, with its cached values."""
     return groups if isinstance(groups, Processes) else Processes(groups)
 
 
@@ -231,14 +224,15 @@ def _bounds(found: Array | None) -> tuple[float, float] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """How processes of one row differ: sd of the log of their medians, pooled over the rows, and degrees of freedom."""
+    """How processes of one row differ: the standard deviation of the log of their medians, pooled over the rows, and
+    its degrees of freedom."""
 
     log_sd: float
     degrees: int
 
 
 def between_processes(rows: Sequence[Groups]) -> Spread | None:
-    """The pooled spread of process medians over rows of processes of samples; None where no row has two processes."""
+    """The spread of the processes' medians, pooled over `rows`; None if no row has two processes."""
     squares, degrees = 0.0, 0
     for groups in rows:
         medians = [float(median(samples)) for samples in processes(groups)]
@@ -264,7 +258,7 @@ def _student(degrees: int) -> float:
 
 
 def wilson(successes: float, count: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a share (Wilson 1927), as used for top-1 and for the recognised share."""
+    """95 % Wilson score interval of a share (Wilson 1927), such as top-1. Raises ValueError if `count` is below 1."""
     if count <= 0:
         raise ValueError(f"a share needs at least one item, got {count}")
     from scipy import special

@@ -2,7 +2,7 @@
 
     runs/<id>/run.json             schema, suite, protocol, environment, metrics, planned cases (written first)
     runs/<id>/measurements.jsonl   one Measurement per line, each flushed and synced
-    runs/<id>/controls.jsonl       one process of the A/A control per line
+    runs/<id>/controls.jsonl       one process per line that measures no row (`harness.types.Control`)
     runs/<id>/images/<case>.png    generated images of a case in one strip
 
 Format history: 2 has reasons as kinds and data; 1 (0.1.0) first. A run of schema 1 is read, and becomes one of schema 2

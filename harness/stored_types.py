@@ -50,6 +50,8 @@ class Environment(TypedDict, total=False):
 
     device: str
     device_name: str | None
+    is_gpu: bool
+    backend_packages: list[str]
     cpu: Cpu | None
     gpus: list[Gpu] | None
     driver: str | None
@@ -72,6 +74,12 @@ class Environment(TypedDict, total=False):
     fingerprint: str | None
     plugins: list[str]
     sources: dict[str, str | None] | None
+
+
+def measured_on_gpu(environment: Mapping[str, Any]) -> bool:
+    """Whether the device of a run is a GPU. Before that was recorded, every device but "cpu" was one."""
+    recorded = environment.get("is_gpu")
+    return environment.get("device") != "cpu" if recorded is None else bool(recorded)
 
 
 class CheckedFacts(TypedDict, total=False):
@@ -164,8 +172,8 @@ class State(Pass, total=False):
     cpus: list[int]
     latency_pass: Pass
     energy_pass: Pass
-    sentinel: dict[str, list[float]]
-    sentinel_contended: Reason | None
+    control_workload: dict[str, list[float]]
+    control_workload_contended: Reason | None
 
 
 def check(value: Any, kind: Any, where: str) -> None:

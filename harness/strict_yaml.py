@@ -2,15 +2,25 @@
 
 Some plain scalars mean different things in YAML 1.1, which PyYAML reads, and in YAML 1.2 (`010` is 8 or 10, `1:30` is
 90 or text, `yes` is true or text). Such a scalar is refused, and the message says what to write. `1e-2` is a number.
+
+PyYAML has two scanners. Its own, in Python, reads what people write. libyaml's is about six times faster, but accepts
+other texts (a tab after a colon, but no surrogates in JSON's escapes), and is not part of every build of PyYAML. It
+reads only the files that imgbench contains, for which both give the same (`load_shipped`).
 """
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import yaml
+from yaml.composer import Composer
+from yaml.constructor import SafeConstructor
+from yaml.parser import Parser
+from yaml.reader import Reader
+from yaml.resolver import Resolver
+from yaml.scanner import Scanner
 
 from harness.quoting import LONGEST, quoted
 
@@ -26,24 +36,26 @@ class NotYaml(ValueError):
     """Text that is not YAML of this strict kind; `str()` is one line for the user."""
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader without aliases, repeated keys and ambiguous scalars."""
+class _Strict(Composer, SafeConstructor, Resolver):
+    """Composes the events of a scanner, without aliases, repeated keys and ambiguous scalars."""
 
-    def __init__(self, stream: Any) -> None:
-        super().__init__(stream)
+    def __init__(self) -> None:
+        for part in (Composer, SafeConstructor, Resolver):
+            part.__init__(self)
         self._fields: list[str] = []  # the keys on the way to the current node
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
-        if self.check_event(yaml.events.AliasEvent):
-            raise NotYaml(f"line {event.start_mark.line + 1}: anchors and aliases are not allowed")
+        event: Any = cast(Any, self).peek_event()  # the scanner's
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise NotYaml(f"line {line}: anchors and aliases are not allowed")
         if getattr(event, "tag", None) not in {None, "!", f"{TAG}str"}:
-            raise NotYaml(f"line {event.start_mark.line + 1}: tags are not allowed; leave {event.tag} out")
+            raise NotYaml(f"line {line}: tags are not allowed; leave {event.tag} out")
         named = isinstance(index, yaml.ScalarNode)
         if named:
             self._fields.append(index.value)
         node = super().compose_node(parent, index)
-        if isinstance(node, yaml.ScalarNode) and node.style is None and getattr(event, "tag", None) is None:
+        if isinstance(node, yaml.ScalarNode) and not node.style and getattr(event, "tag", None) is None:
             node.tag, problem = _meaning(node.value, node.tag)
             if problem and len(node.value) > LONGEST:
                 raise NotYaml(f"{self._where(node)}{quoted(node.value)} is too long for a number; write a shorter one")
@@ -69,6 +81,29 @@ class _Loader(yaml.SafeLoader):
                 raise NotYaml(f"line {key_node.start_mark.line + 1}: {quoted(key_node.value)} appears twice")
             seen.add(key_node.value)
         return super().construct_mapping(node, deep=deep)
+
+
+class _Loader(_Strict, Reader, Scanner, Parser):
+    """The strict loader on PyYAML's own scanner."""
+
+    def __init__(self, stream: Any) -> None:
+        Reader.__init__(self, stream)
+        for part in (Scanner, Parser, _Strict):
+            part.__init__(self)
+
+
+def _shipped_loader() -> Any:
+    """The strict loader on libyaml's scanner, or the one on PyYAML's own where this PyYAML has no libyaml."""
+    if not yaml.__with_libyaml__:
+        return _Loader
+    from yaml._yaml import CParser
+
+    class Shipped(_Strict, CParser):  # `_Strict` precedes the composer that CParser contains
+        def __init__(self, stream: Any) -> None:
+            CParser.__init__(self, stream)
+            _Strict.__init__(self)
+
+    return Shipped
 
 
 def _without_surrogates(text: str, where: str) -> str:
@@ -118,8 +153,17 @@ def _real(word: str, tag: str) -> tuple[str, str | None]:
 
 def load(text: str) -> Any:
     """The document in JSON-like types. Raises NotYaml with one line that names the place."""
+    return _load(text, _Loader)
+
+
+def load_shipped(text: str) -> Any:
+    """The document of a file that imgbench contains, by libyaml where PyYAML has it. Raises NotYaml."""
+    return _load(text, _shipped_loader())
+
+
+def _load(text: str, loader: Any) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=loader)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         code = f"U+{error.character:04X}"

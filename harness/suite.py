@@ -18,7 +18,7 @@ import itertools
 import math
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,8 @@ class SuiteError(ValueError):
     """A suite that cannot be run as written; `str()` is one line for the user."""
 
 
-def read(path: Path) -> Suite:
-    """The suite in a YAML file. Raises SuiteError with one line that says what to change."""
+def read(path: Path, load: Callable[[str], Any] = strict_yaml.load) -> Suite:
+    """The suite in a YAML file, which `load` reads. Raises SuiteError with one line that says what to change."""
     try:
         if path.exists() and not path.is_file():
             raise SuiteError(f"{path}: is not a file; a suite is a YAML file")
@@ -59,15 +59,15 @@ def read(path: Path) -> Suite:
     except OSError as error:
         raise SuiteError(f"{path}: {error.strerror}") from None
     try:
-        return parse(text, default_name=path.stem)
+        return parse(text, default_name=path.stem, load=load)
     except SuiteError as error:
         raise SuiteError(f"{path}: {error}") from None
 
 
-def parse(text: str, default_name: str = "suite") -> Suite:
+def parse(text: str, default_name: str = "suite", load: Callable[[str], Any] = strict_yaml.load) -> Suite:
     """The suite in YAML text. Raises SuiteError."""
     try:
-        document = strict_yaml.load(text)
+        document = load(text)
     except strict_yaml.NotYaml as error:
         raise SuiteError(str(error)) from None
     if document is None:
@@ -245,6 +245,8 @@ def _is_one_of(axis: str, found: Mapping[str, Any], values: list[Any], given: Ma
 
 
 def _model(name: Any) -> Model:
+    if name is None:
+        raise SuiteError('model: null without quotes is the empty value of YAML; the model of that name is "null"')
     try:
         return MODELS[name]
     except UnknownName as error:

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from harness import causes, labels, reasons
+from harness import causes, entries, labels, reasons
 from harness.causes import Cause
-from harness.reasons import Reason
+from harness.quoting import quoted
+from harness.reasons import Reason, ReasonedError
 from harness.stored_types import Environment, Facts, State
 
 if TYPE_CHECKING:
@@ -40,13 +41,14 @@ Samples = dict[str, list[float]]
 Forward = Callable[..., "torch.Tensor"]
 
 
-class Unavailable(ValueError):
+class Unavailable(ReasonedError, ValueError):
     """A combination that a model or a backend cannot do: its row is `skipped`, with this as the reason (a `Reason`, or
     text)."""
 
-    def __init__(self, reason: Reason | str) -> None:
-        super().__init__(str(reason))
-        self.reason = reasons.of(reason)
+
+class RequestError(ReasonedError, ValueError):
+    """A case requests what its weights cannot give, such as another image size: its row is `failed`, with this as the
+    reason (a `Reason`, or text)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,8 @@ class Metric:
     `kind` picks the comparison rule: noisy (statistics), exact (equality), near_exact (0.5 % or 2 MiB), energy,
     quality_item (one 0/1 an item), quality_continuous, quality_set (one figure for a set of images), advisory
     (shown, never gated). `summary` says how the samples become the row's one value. `better` is None where neither
-    direction is better (a parameter count).
+    direction is better (a parameter count). Raises BadEntry (`harness.entries`) for a field that nothing could show or
+    compare.
     """
 
     name: str
@@ -66,6 +69,20 @@ class Metric:
     kind: Kind
     description: str
     summary: Summary = "median"
+
+    def __post_init__(self) -> None:
+        entries.demand(f"metric {quoted(self.name)}", self, METRIC_FIELDS)
+
+
+METRIC_FIELDS: Mapping[str, entries.Rule] = {
+    "name": entries.LINE,
+    "unit": entries.TEXT,
+    "label": entries.TEXT,
+    "better": entries.one_of("lower", "higher", None),
+    "kind": entries.one_of(*get_args(Kind)),
+    "description": entries.TEXT,
+    "summary": entries.one_of(*get_args(Summary)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +256,7 @@ class Protocol:
     measured alone.
     """
 
-    replicates: int = 3
+    replicates: int = 4
     warmup_min_iterations: int = 3
     warmup_min_s: float = 0.3
     warmup_max_s: float = 10.0
@@ -252,6 +269,7 @@ class Protocol:
     rounds: bool = True
     ratio_interval: float | None = 0.03
     budget_s: float | None = None
+    fresh_builds: bool = False
     energy_window_s: float = 10.0
     timeout_s: float = 1800.0
     quality: bool = True
@@ -282,7 +300,7 @@ class Measurement:
     workload. `round` is the number, unique in the run, of the round in which the process took turns with processes of
     other rows (`harness.sweeping.rounds`); None if it was measured alone. `warnings` are shown with the row. `images`
     are file names relative to the run folder. `reason`, `missing` and `warnings` also take text, which becomes a reason
-    of its own kind (`harness.reasons`).
+    of the kind "stated" (`harness.reasons`).
     """
 
     case: Case
@@ -309,7 +327,7 @@ class Measurement:
         if self.reason is not None:
             object.__setattr__(self, "reason", reasons.of(self.reason))
         object.__setattr__(self, "missing", {name: reasons.of(told) for name, told in self.missing.items()})
-        object.__setattr__(self, "warnings", tuple(map(reasons.warning, self.warnings)))
+        object.__setattr__(self, "warnings", tuple(map(reasons.of, self.warnings)))
 
     @property
     def cause(self) -> Cause | None:
@@ -334,8 +352,8 @@ class Run:
     """A run folder in memory. `cases` are all that were planned; `metrics` describe all samples in it.
 
     `measurements` are those that count, one for each process of a case; `superseded` are attempts that were measured
-    again (`harness.attempts`): they are kept and never count. `controls` are not rows of the suite: they measure one
-    case against itself. `models` maps a model's name to `Model.info`, `weights` a folder of weights as its cases name
+    again (`harness.attempts`): they are kept and never count. `controls` are not rows of the suite
+    (`Control`). `models` maps a model's name to `Model.info`, `weights` a folder of weights as its cases name
     it to its path and content (`harness.weights`). `selection` is the text of `--only` if the run measures a part of
     its suite. `folder` is where it was read from (None for a stored baseline).
     """

@@ -12,6 +12,7 @@ from harness.reasons import Sentence, sentences
 from harness.units import format_value
 
 _OWN_COPY: Final = "let its forward() work on a copy (x = x / 255 instead of x.div_(255))"
+ACCELERATORS: Final = {"rocm": "an AMD GPU (ROCm)", "mps": "an Apple GPU (MPS)", "xpu": "an Intel GPU (XPU)"}
 
 
 def _contended_cpu(used: float, left: float | None = None, energy: bool = False) -> str:
@@ -95,6 +96,27 @@ def _a_device(name: str) -> str:
     return "a CPU" if name == "cpu" else name
 
 
+def _unmeasured(found: list[str]) -> str:
+    """Names the accelerators by the values of `harness.devices.unmeasured.Accelerator`."""
+    told = " and ".join(ACCELERATORS.get(accelerator, accelerator) for accelerator in found)
+    return f"this machine has {told}, which imgbench does not measure: it measures NVIDIA GPUs and CPUs"
+
+
+def _refused(refusal: str, unmeasured: list[str]) -> str:
+    return f"{refusal}; {_unmeasured(unmeasured)}" if unmeasured else refusal
+
+
+def _truncated(tokenizer: str, limit: int, tokens_lost: list[int]) -> str:
+    """`tokens_lost` has one number per prompt of the batch."""
+    cut = [lost for lost in tokens_lost if lost]
+    tokens = f"{min(cut)} to {max(cut)} tokens" if min(cut) < max(cut) else f"{cut[0]} token{'s' if cut[0] > 1 else ''}"
+    lose, each = ("lose", " each") if len(cut) > 1 else ("loses", "")
+    return (
+        f"truncated: the {tokenizer} cuts prompts at {limit} tokens, and {len(cut)} of {len(tokens_lost)} prompts of "
+        f"the batch {lose} {tokens}{each}"
+    )
+
+
 def _shapes(found: list[str]) -> str:
     return f"[{', '.join(found)}]"
 
@@ -174,8 +196,16 @@ sentences(
             f"{multiprocessors} multiprocessors, so max-autotune leaves them to cuBLAS and cuDNN"
         ),
         "same_output": _same_output,
+        "schedule": lambda scheduler, setting, value: (
+            f"schedule: {scheduler} has no setting {setting}, so {value!r}, which these weights specify, has no effect"
+        ),
+        "truncated": _truncated,
         "stages": lambda share: f"stages: the times of the stages add up to {share:.0%} of the latency",
         "energy": lambda **figures: f"energy: {_energy_differs(**figures)}",
+        "overhead": lambda overhead_s, latency_s: (
+            f"overhead: imgbench itself takes {format_value(overhead_s, 's')} of an iteration of "
+            f"{format_value(latency_s, 's')}, which is more than a hundredth of it"
+        ),
         "unchecked": lambda reason: f"unchecked: the output was not compared with fp32 eager: {reason}",
     }
 )
@@ -249,6 +279,16 @@ sentences(
         "no_such_metric": lambda: (
             "the metric does not apply to this row: it belongs to other models, or imgbench cannot score these weights"
         ),
+        "overhead_not_measured": lambda backend: (
+            f"the run did not measure what imgbench itself costs an iteration in the backend {backend}"
+        ),
+        "overhead_failed": lambda status, reason: (
+            f"the process of the model null, which measures what imgbench itself costs, ended as {status}: {reason}"
+        ),
+        "not_given": lambda probe: f"the probe {probe} gives neither the metric nor a reason why it is missing",
+        "probe_failed": lambda probe, reason: f"the probe {probe} failed: {reason}",
+        "probe_not_run": lambda after: f"the process ended in the probe {after}, before this probe ran",
+        "of_quality_set": lambda: "it is measured over the quality set, which was not run",
         "too_few_samples": lambda needed, count: f"the metric needs {needed} samples, and the row has {count}",
         "identical_output": lambda: "bit-identical to the fp32 eager output",
         "reference_itself": lambda: "this row is the fp32 eager reference itself",
@@ -285,11 +325,60 @@ sentences(
         "energy_period_unknown": lambda source: (
             f"{source}: its update interval could not be measured, so no window is known to be long enough"
         ),
-        "energy_sensor_lost": lambda source, error: f"{source}: {error}",
+        "energy_sensor_lost": lambda source, reason: f"{source}: {reason}",
         "energy_counter_still": lambda source, seconds: f"{source} did not change in {seconds:.1f} s",
         "energy_counter_still_when_idle": lambda source: f"{source} did not change while the device was idle",
         "energy_not_credible": lambda source, **figures: f"{source}: {_energy_differs(**figures)}",
         "not_above_idle_power": lambda idle_w: f"the power was not above the idle power of {idle_w:.1f} W",
+    }
+)
+
+# Why a device does not report a quantity.
+sentences(
+    {
+        "memory_of_host": lambda: "the device is a CPU, whose memory is the host's",
+        "clock_of_host": lambda: "the device is a CPU, whose clock is the host's",
+        "no_host_peak": lambda: "/proc/self/status has no VmHWM",
+        "host_peak_not_reset": lambda error: f"the kernel does not let a process reset its peak: {error}",
+        "rapl_zone_lost": lambda zone, error: f"{zone} can no longer be read: {error}",
+        "no_rapl_zone": lambda folder: (
+            f"no RAPL energy counter: {folder} has no intel-rapl zone (usual in a virtual machine)"
+        ),
+        "no_rapl_package": lambda folder: f"no RAPL zone of {folder} is a CPU package",
+        "rapl_not_permitted": lambda file: f"no permission to read {file}: only root may read it since CVE-2020-8694",
+        "rapl_unreadable": lambda error: f"the RAPL counter cannot be read: {error}",
+        "caches_not_listed": lambda cpu, folder: f"the kernel does not list the caches of CPU {cpu} ({folder})",
+        "cpus_unknown": lambda: "the kernel does not report which CPUs this process may use",
+        "l2_size_unknown": lambda: "the driver does not report the size of this GPU's L2 cache",
+        "nvml_not_installed": lambda: "nvidia-ml-py is not installed",
+        "nvml_error": lambda error: f"NVML: {error}",
+        "nvml_error_number": lambda number: f"NVML: error {'unknown' if number is None else number}",
+        "nvml_counter_not_available": lambda: "NVML's energy counter is not available",
+        "nvml_counter_went_backwards": lambda: "NVML's energy counter went backwards: the driver was reloaded",
+        "nvml_memory_not_available": lambda: "NVML: the memory in use is not available",
+        "mig_unknown": lambda reason: f"the driver does not report whether MIG is on ({reason})",
+        "mig_instance_has_no_counter": lambda: (
+            "a MIG instance has no energy counter, and its GPU's counts the other instances too"
+        ),
+        "mig_counts_all": lambda: "MIG is on, and the GPU's figures count all of its instances",
+        "no_energy_counter": lambda reason: f"no energy counter of this device: {reason}",
+        "power_not_read": lambda error: f"the power could not be read: {error}",
+        "power_not_reported": lambda: "the device does not report its power",
+        "power_readings_few": lambda count, covered_s, seconds: (
+            f"only {count} power readings, over {covered_s:.2f} of {seconds:.2f} s"
+        ),
+    }
+)
+
+# Why a device is not used.
+sentences(
+    {
+        "unmeasured_accelerators": _unmeasured,
+        "measures_the_cpu": lambda found: f"{_unmeasured(found)}; this run measures the CPU",
+        "device_unavailable": lambda device, reason, unmeasured: _refused(f"device {device}: {reason}", unmeasured),
+        "unknown_device": lambda device, known, unmeasured: _refused(
+            f"unknown device {device!r}; known: {', '.join(known)}", unmeasured
+        ),
     }
 )
 
@@ -303,6 +392,7 @@ sentences(
             f"the backend {backend} does not declare the precision {precision}"
         ),
         "torch_without_cuda": lambda: "this build of torch has no CUDA",
+        "no_cuda_driver": lambda error: f"no NVIDIA GPU is available: the driver's library cannot be loaded ({error})",
         "no_cuda_device": lambda: "no NVIDIA GPU is available (torch.cuda.is_available() is False)",
         "cuda_asked_before_fork": lambda: (
             "a module calls CUDA when the fork server imports it, so no worker can use CUDA"
@@ -413,6 +503,113 @@ sentences(
         "cache_unknown": lambda why: f"cold_cache: {why}",
         "no_room_to_flush": lambda bytes: (
             f"cold_cache: there is no memory left for the {bytes / 2**20:.0f} MiB buffer that flushes the caches"
+        ),
+    }
+)
+
+# Why a folder of weights cannot be loaded. `at` is the file or folder; the sentence ends with what to do.
+sentences(
+    {
+        "file_missing": lambda at: f"{at}: there is no such file: copy the whole model",
+        "file_not_utf8": lambda at, byte: f"{at}: not UTF-8 text (byte {byte}): save it as UTF-8",
+        "json_too_deep": lambda at: f"{at}: not JSON (nested too deeply): download the file again",
+        "file_not_json": lambda at, error, line: f"{at}: not JSON ({error}, line {line}): download the file again",
+        "json_no_mapping": lambda at, found: f"{at}: holds a {found}, but must hold a mapping: download the file again",
+        "file_empty": lambda at: f"{at}: is empty: download it again",
+        "file_lfs_pointer": lambda at: (
+            f"{at}: is a Git LFS pointer, not the file itself: run `git lfs pull` where it came from"
+        ),
+        "file_byte_order_mark": lambda at: f"{at}: starts with a byte order mark: save it as UTF-8 without one",
+        "archive_truncated": lambda at: f"{at}: the archive is truncated: download it again",
+        "safetensors_header_size": lambda at, bytes: (
+            f"{at}: not a safetensors file (its header has {bytes} bytes): download it again"
+        ),
+        "safetensors_header_unreadable": lambda at: (
+            f"{at}: not a safetensors file (its header is not readable): download it again"
+        ),
+        "safetensors_truncated": lambda at, size, wanted: (
+            f"{at}: has {size} of the {wanted} bytes in its header: it is truncated, download it again"
+        ),
+        "folder_without_index": lambda at, index: f"{at} holds no {index}, so save_pretrained did not make it",
+        "folder_of_other_pipeline": lambda at, found, wanted, index: (
+            f"{at} holds a {found}, not a {wanted} (_class_name in {index}): choose another model"
+        ),
+        "index_without_part": lambda at, part, pipeline: (
+            f"{at}: does not name the part {part!r} of a {pipeline}: copy the whole model"
+        ),
+        "part_without_folder": lambda at, part, folder: (
+            f"{at} names the part {part!r}, but {folder} is not a folder: copy the whole model"
+        ),
+        "tokenizer_incomplete": lambda at: (
+            f"{at}: neither tokenizer.json nor vocab.json with merges.txt is there: copy the whole model"
+        ),
+        "shard_missing": lambda at, shard: f"{at} names {shard}, which is not there: copy the missing file",
+        "no_weights": lambda at, expected, there: (
+            f"{at}: no weights ({' or '.join(expected)}); there is {', '.join(there) or 'nothing'}: copy the missing "
+            "file"
+        ),
+        "several_variants": lambda at, variants: (
+            f"{at}: there are only weights of the variants {', '.join(variants)}: keep one of them"
+        ),
+        "weights_files_too_small": lambda at, held, parameters: (
+            f"{at}: its weights files hold {held:,} values, but the network of config.json has {parameters:,} "
+            "parameters: copy the whole files, or the config.json that belongs to them"
+        ),
+        "other_architecture": lambda at, found, wanted: (
+            f"{at} names the architecture {found!r}, not {wanted!r}: choose the model {found.partition('.')[0]!r}, if "
+            "there is one"
+        ),
+        "other_number_of_classes": lambda at, found, stored: (
+            f"{at}: num_classes in model_args is {found}, but the stored weights have {stored}: make both the same"
+        ),
+        "no_model_args": lambda at: f"{at}: has no mapping model_args: copy a folder that benches.digits.train made",
+        "not_for_the_scans": lambda at, name, found, wanted: (
+            f"{at}: {name} is {found}, but the scans have {wanted}: use weights of {name} {wanted}"
+        ),
+        "library_cannot_load": lambda at, library, error: (
+            f"{at}: {library} cannot load it; correct what its error names: {error}"
+        ),
+    }
+)
+
+# Why weights cannot do what a case requests.
+sentences(
+    {
+        "not_published": lambda pipeline: f"no pretrained {pipeline} of this size is published in this format",
+        "no_num_classes": lambda network: f"{network} has no num_classes: pass it to classifier_workload",
+        "image_size_of_weights": lambda wanted, side: (
+            f"image_size: these weights make images of {side} px, not {wanted} px (sample_size in "
+            f"transformer/config.json): set image_size to {side}"
+        ),
+        "label_beyond_classes": lambda label, classes: (
+            f"label {label} is requested, but these weights have the classes 0 to {classes - 1} (num_embeds_ada_norm "
+            "in transformer/config.json): use weights of more classes"
+        ),
+        "label_is_null_class": lambda label, pipeline: f"label {label} is {pipeline}'s null class: request another one",
+        "tokenizer_too_long": lambda tokenizer, encoder, limit, positions: (
+            f"{tokenizer}/tokenizer_config.json: model_max_length is {limit}, and max_position_embeddings in "
+            f"{encoder}/config.json is {positions}: set model_max_length to {positions}"
+        ),
+        "latents_not_scaled": lambda pipeline, scheduler, usable: (
+            f"{pipeline} neither scales its first latents nor keeps the unscaled ones, which scheduler {scheduler!r} "
+            f"needs; it can use {', '.join(usable)}"
+        ),
+        "guidance_scale_as_input": lambda: (
+            "a U-Net that takes the guidance scale as an input (time_cond_proj_dim) is not supported"
+        ),
+        "text_encoder_with_mask": lambda: (
+            "a text encoder with use_attention_mask is not supported: its component takes ids only"
+        ),
+        "text_encoder_projects": lambda encoder, hidden, projected: (
+            f"{encoder} projects {hidden} to {projected}; they must be equal"
+        ),
+        "scheduler_without_setting": lambda scheduler, class_name, setting, needed: (
+            f"scheduler {scheduler!r} ({class_name}) has no setting {setting!r}, and scheduler_config.json of these "
+            f"weights needs {needed!r}; choose another scheduler"
+        ),
+        "schedule_without_betas": lambda trained_for, known: (
+            f"these weights were trained for {trained_for}, whose noise schedule has no betas; the schedulers of "
+            f"imgbench ({', '.join(known)}) cannot use it"
         ),
     }
 )

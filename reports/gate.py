@@ -49,8 +49,8 @@ def whole(comparison: Comparison, strict: bool = False) -> tuple[tuple[str, str]
     if comparison.refused:
         kind = "benchmark error" if comparison.error else "no baseline" if comparison.absent else "refused"
         return tuple((kind, str(reason)) for reason in comparison.refused)
-    found = [("contaminated", str(reason)) for reason in comparison.contended]
-    found += [("contaminated", f"{label}: {reason}") for label, reason in contended_rows(comparison).items()]
+    found = [("contended", str(reason)) for reason in comparison.contended]
+    found += [("contended", f"{label}: {reason}") for label, reason in contended_rows(comparison).items()]
     code = exit_code(comparison, strict=strict)
     if code == NOTHING_MEASURED:
         found.append(("nothing measured", "no row of this run has a value"))

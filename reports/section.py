@@ -19,6 +19,9 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from baselines.verdict import Comparison
+from harness import entries
+from harness.entries import BadEntry
+from harness.quoting import quoted
 from harness.ratios import Ratios, ratios
 from harness.registry import Registry
 from harness.types import Metric, Run
@@ -66,10 +69,21 @@ class Chart:
     listing: tuple[tuple[str, str], ...] = ()
     wide: bool = False
 
+    def __post_init__(self) -> None:
+        entries.demand("a chart", self, OF_CHART)
+
+
+OF_CHART: Mapping[str, entries.Rule] = {
+    "title": entries.TEXT,
+    "figure": entries.instance_of(go.Figure),
+    "note": entries.TEXT,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A part of the page: a note, charts, a table of texts, and HTML that is already escaped."""
+    """A part of the page: a note, charts, a table of texts, and HTML that is already escaped. Raises BadEntry for a
+    field of another type."""
 
     order: int
     title: str
@@ -77,6 +91,22 @@ class Section:
     figures: tuple[Chart, ...] = ()
     table: pd.DataFrame | None = None
     html: Markup | None = None
+
+    def __post_init__(self) -> None:
+        entries.demand("a section", self, FIELDS)
+
+
+FIELDS: Mapping[str, entries.Rule] = {
+    "order": entries.NUMBER,
+    "title": entries.TEXT,
+    "note": entries.TEXT,
+    "figures": entries.Rule(
+        lambda value: isinstance(value, tuple) and all(isinstance(chart, Chart) for chart in value),
+        "a tuple of reports.section.Chart",
+    ),
+    "table": entries.optional(entries.instance_of(pd.DataFrame)),
+    "html": entries.optional(entries.instance_of(Markup)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +119,12 @@ class NotShown:
 
 SectionFunction = Callable[[ReportData], Section | NotShown | None]
 SECTIONS: Registry[SectionFunction] = Registry("section")
+
+
+@SECTIONS.checked_by
+def _check(subject: str, _name: str, entry: Any) -> None:
+    if not callable(entry):
+        raise BadEntry(f"{subject}: the entry must be a function of the report's data, not {quoted(entry)}")
 
 
 def alias(index: int, count: int) -> str:

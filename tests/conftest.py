@@ -19,9 +19,9 @@ import benches
 from baselines.stored.fingerprint import fingerprint
 from benches.preload import MODEL_LIBRARIES
 from harness import suite
-from harness.sweeping.sweep import collect_environment, new_run, sweep
 from harness.processes.worker import Workers
 from harness.registry import BACKENDS
+from harness.sweeping.sweep import collect_environment, new_run, sweep
 from harness.types import Run
 
 sys.path.insert(0, str(Path(__file__).parent / "fixtures"))

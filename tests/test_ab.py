@@ -74,7 +74,10 @@ def test_every_block_of_the_slowed_arm_says_so(slowed: tuple[Path, subprocess.Co
     told = {(b.arm, "b256" in row, bool(m.facts.get("injected"))) for b in stored for row, m in b.measurements.items()}
     assert {t for t in told if t[2]} == {("head", True, True)}
     assert {b.arm for b in stored} == {"base", "head", "control"}
-    assert {(b.group == paired_run.CONTROL_GROUP, bool(b.sentinel)) for b in stored} == {(True, False), (False, True)}
+    assert {(b.group == paired_run.CONTROL_GROUP, bool(b.control_workload)) for b in stored} == {
+        (True, False),
+        (False, True),
+    }
 
 
 @pytest.mark.slow

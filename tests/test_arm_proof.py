@@ -81,7 +81,7 @@ def test_a_block_tells_what_its_process_had_imported(tmp_path: Path) -> None:
         threads=torch.get_num_threads(),
         only=("startup", "latency"),
     )
-    block = ProcessJob(jobs=(job,), sentinel=False, packages=("planted", "never_imported"))
+    block = ProcessJob(jobs=(job,), control_workload=False, packages=("planted", "never_imported"))
     (found,) = measure_rows(block, lambda _phase: None).measurements
     assert (found.status, found.facts["imported"]) == ("ok", {"planted": planted.__file__})
     (plain,) = measure_rows(replace(block, packages=()), lambda _phase: None).measurements

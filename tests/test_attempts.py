@@ -133,16 +133,17 @@ def test_every_attempt_and_control_survives_the_folder_and_the_baseline(tmp_path
 
 def test_a_run_from_before_says_that_its_protocol_asked_for_no_precision() -> None:
     document = storage.run_to_dict(run(measurement()))
-    for name in ("target_interval", "contended_retries"):
+    for name in ("target_interval", "contended_retries", "rounds", "ratio_interval"):
         del document["protocol"][name]
     del document["controls"]
     before = storage.run_from_dict(document)
     assert (before.protocol.target_interval, before.protocol.contended_retries, before.controls) == (None, 0, ())
+    assert (before.protocol.rounds, before.protocol.ratio_interval) == (False, None)
 
 
 @pytest.mark.parametrize("side", ["c", ""])
 def test_a_control_of_no_side_is_refused(side: str) -> None:
     document = storage.run_to_dict(run(measurement()))
     document["controls"] = [{"side": side, "measurement": document["measurements"][0]}]
-    with pytest.raises(storage.UnreadableRun, match="sides a and b"):
+    with pytest.raises(storage.UnreadableRun, match="one of a, b, copy, overhead, not"):
         storage.run_from_dict(document)

@@ -30,7 +30,7 @@ from baselines.stored.compare import compare, compare_stored
 from baselines.stored.fingerprint import machine_key
 from baselines.stored.store import BaselineRefused, Session
 from baselines.verdict import Comparison, Verdict, exit_code
-from harness.reasons import stated
+from harness.reasons import Reason, stated
 
 
 def test_no_baseline(tmp_path: Path) -> None:
@@ -233,9 +233,8 @@ def test_baselines_import_with_torch_absent() -> None:
 
 def test_a_run_of_contended_rows_is_no_baseline_unless_forced(tmp_path: Path) -> None:
     run = run_of(measured({"latency_s": [0.1, 0.1]}))
-    busy = replace(
-        run, measurements=tuple(replace(m, warnings=("contended: other processes used 90%",)) for m in run.measurements)
-    )
+    told = (Reason("contended_cpu", {"used": 0.9}),)
+    busy = replace(run, measurements=tuple(replace(m, warnings=told) for m in run.measurements))
     with pytest.raises(BaselineRefused, match="1 of 1 rows were contended"):
         store.save(busy, "a reason", tmp_path)
     assert store.save(busy, "a reason", tmp_path, force=True).path is not None

@@ -28,15 +28,20 @@ from baseline_fixture import (
 from baselines.stored import store
 from baselines.stored.compare import compare, compare_stored
 from baselines.stored.fingerprint import (
+    UNRECORDED,
+    UNRECORDED_ON_GPU,
     differences,
     fingerprint,
+    hard_fields,
     machine_key,
     protocol_differences,
     soft_differences,
+    soft_fields,
     software_differences,
 )
 from baselines.stored.store import BaselineRefused, find, save
 from baselines.verdict import NOT_COMPARABLE, exit_code
+from harness import backends
 from harness.types import Run
 
 
@@ -339,3 +344,44 @@ def test_a_row_with_fewer_processes_than_planned_is_no_pass() -> None:
     told = [v for v in found.verdicts if v.metric == "row"]
     assert [(v.outcome, str(v.reason)) for v in told] == [("missing", "2 of 3 planned processes were measured")]
     assert exit_code(found) == NOT_COMPARABLE
+
+
+def packages(environment: dict[str, Any], *names: str, **versions: str) -> dict[str, Any]:
+    """The environment of a run whose backends declared these packages, with these further versions."""
+    return {**environment, "backend_packages": [*names], "versions": {**environment["versions"], **versions}}
+
+
+def test_the_packages_of_a_plugins_backend_are_compared() -> None:
+    here = packages(ENVIRONMENT, "torch", "mine", mine="2.0")
+    there = packages(ENVIRONMENT, "torch", "mine", mine="1.0")
+    assert texts(differences(here, there)) == ["mine is 2.0 here and 1.0 in the baseline"]
+    assert fingerprint(here) != fingerprint(there)
+    assert software_differences(here, there) == []
+    assert differences(here, here) == []
+
+
+def test_a_package_that_one_of_two_runs_declares_counts_where_both_recorded_it() -> None:
+    """A run of before the packages were recorded, or one without the plugin."""
+    here = packages(ENVIRONMENT, "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "mine", mine="2.0")
+    assert differences(here, ENVIRONMENT) == []
+    assert differences(ENVIRONMENT, here) == []
+    before = changed(ENVIRONMENT, ("versions", "mine"), "1.0")
+    assert texts(differences(here, before)) == ["mine is 2.0 here and 1.0 in the baseline"]
+
+
+def test_every_backend_declares_the_packages_that_decide_about_speed() -> None:
+    before = {*UNRECORDED}
+    assert before <= {*backends.speed_packages(on_gpu=False)}
+    assert {*UNRECORDED_ON_GPU} <= {*backends.speed_packages(on_gpu=True)}
+    assert not {*UNRECORDED_ON_GPU} & {*backends.speed_packages(on_gpu=False)}
+
+
+def test_the_record_of_the_device_says_whether_it_is_a_gpu() -> None:
+    """An accelerator that is no GPU, and a GPU of another name."""
+    other = {**ENVIRONMENT, "device": "npu", "is_gpu": False}
+    assert not any(name.startswith(("GPU", "driver", "CUDA")) for name in hard_fields(other))
+    assert "GPU UUID" not in soft_fields(other)
+    named = {**GPU_ENVIRONMENT, "device": "cpu", "is_gpu": True}
+    assert hard_fields(named)["GPU model"] == ["H100"]
+    assert soft_fields(named)["GPU UUID"] == ["GPU-1"]
+    assert hard_fields({**GPU_ENVIRONMENT, "is_gpu": True}) == hard_fields(GPU_ENVIRONMENT)

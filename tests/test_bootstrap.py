@@ -109,7 +109,7 @@ def test_one_reading_of_the_highest_ranks_serves_all_percentiles(monkeypatch: py
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = {name: fast(ROWS["unequal counts"]) for name, (fast, _, _) in ESTIMATES.items()}
     for block in (1, 7 * 62, 10**9):
-        monkeypatch.setattr(stats, "BLOCK", block)
+        monkeypatch.setattr(stats, "CHUNK", block)
         assert {name: fast(ROWS["unequal counts"]) for name, (fast, _, _) in ESTIMATES.items()} == whole
 
 

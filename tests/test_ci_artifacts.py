@@ -63,7 +63,7 @@ def test_annotations_to_the_letter() -> None:
         github(paired(SAME))
         == "::notice title=imgbench::Green: not slower (1 row, each within its detectable change).\n"
     )
-    assert github(paired(UNDECIDED, contended=(stated("busy"),))) == "::error title=imgbench%3A contaminated::busy\n"
+    assert github(paired(UNDECIDED, contended=(stated("busy"),))) == "::error title=imgbench%3A contended::busy\n"
 
 
 def test_a_comma_and_a_colon_in_a_title_are_escaped() -> None:
@@ -160,7 +160,7 @@ def test_no_artefact_is_ever_greener_or_redder_than_the_exit_code() -> None:
     assert seen == {0, 10, 11, 12, 13, 14, 15, 20}
 
 
-def test_a_contaminated_run_passes_no_timed_verdict() -> None:
+def test_a_contended_run_passes_no_timed_verdict() -> None:
     found = paired(
         SAME, replace(SAME, metric="weights_bytes", kind="exact"), contended=(stated("busy"), stated("control moved"))
     )
@@ -169,7 +169,7 @@ def test_a_contaminated_run_passes_no_timed_verdict() -> None:
     assert list(told["weights_bytes"]) == []
     assert "weights_bytes: unchanged: within ±2.5 %" in junit(found)
     error = told["gate"].find("error")
-    assert (error.get("type"), error.text) == ("contaminated", "busy; control moved")
+    assert (error.get("type"), error.text) == ("contended", "busy; control moved")
 
 
 @pytest.mark.parametrize("limited", [markdown.step_summary, markdown.pull_request_comment])
@@ -270,7 +270,7 @@ def test_half_a_character_is_no_reason_to_write_nothing(tmp_path: Path) -> None:
     assert all(path.read_text(encoding="utf-8") for path in tmp_path.iterdir())
 
 
-def test_contaminated_disarms_speed_and_nothing_else() -> None:
+def test_a_contended_run_disarms_speed_and_nothing_else() -> None:
     busy = {"contended": (stated("busy"),)}
     assert exit_code(paired(replace(SLOWER, outcome="inconclusive"), **busy)) == 14
     assert exit_code(paired(replace(SLOWER, outcome="missing"), replace(SLOWER, outcome="inconclusive"), **busy)) == 14

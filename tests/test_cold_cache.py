@@ -19,6 +19,7 @@ from harness.devices.cpu import Cpu
 from harness.measuring import cold_cache
 from harness.probes.latency import LATENCY
 from harness.processes import measure, worker
+from harness.reasons import Reason
 from harness.timing import Timer
 from harness.types import Case, Protocol
 
@@ -93,9 +94,9 @@ def test_the_last_level_caches_of_all_allowed_cpus_count_once_each(tmp_path: Pat
     cpu_with(tmp_path, 2, [*own, ("3", "Unified", "2-3", "16384K")])
     assert cpu.last_level_bytes(tmp_path, (0, 1)) == 32 * 2**20
     assert cpu.last_level_bytes(tmp_path, (0, 1, 2)) == 48 * 2**20
-    assert cpu.last_level_bytes(tmp_path, (0, 3)) == (
-        f"the kernel does not list the caches of CPU 3 ({tmp_path}/cpu3/cache)"
-    )
+    missing = cpu.last_level_bytes(tmp_path, (0, 3))
+    assert missing == Reason("caches_not_listed", {"cpu": 3, "folder": f"{tmp_path}/cpu3/cache"})
+    assert str(missing) == f"the kernel does not list the caches of CPU 3 ({tmp_path}/cpu3/cache)"
     cpu_with(tmp_path, 4, [("3", "Unified", "4", "unknown")])
     assert "caches of CPU 4" in str(cpu.last_level_bytes(tmp_path, (4,)))
 
@@ -192,7 +193,7 @@ def test_what_the_flush_costs_counts_as_sampling_time() -> None:
 
 @pytest.mark.usefixtures("registries")
 def test_caches_that_nobody_knows_are_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cold_cache, "cache_bytes", lambda _device: "the kernel does not tell")
+    monkeypatch.setattr(Cpu, "cache_bytes", lambda _self: "the kernel does not tell")
     found = measure.measure(job(tmp_path, "latency"), Cpu(), lambda _phase: None).measurement
     assert (found.status, str(found.reason)) == ("skipped", "cold_cache: the kernel does not tell")
 

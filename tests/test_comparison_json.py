@@ -46,8 +46,8 @@ def test_sentences_keep_their_keys_and_kinds_stand_beside_them() -> None:
     assert verdict["cause"] == {"kind": "no_pair", "data": {"ended": {"kind": "ended_budget", "data": {}}}}
     assert document["notes"] == ["24 pairs, 2 dropped"]
     assert document["causes"]["notes"] == [{"kind": "stated", "data": {"stated": "24 pairs, 2 dropped"}}]
-    assert document["contaminated"] == [str(found.contended[0])]
-    assert document["causes"]["contaminated"] == [{"kind": "ended_gave_up", "data": {}}]
+    assert document["contended"] == [str(found.contended[0])]
+    assert document["causes"]["contended"] == [{"kind": "ended_gave_up", "data": {}}]
     kept = {"run_id", "suite", "baseline", "scope", "sessions", "absent", "rule", "arms", "against", "max_age_days"}
     kept |= {"considered", "allow_new", "error", "differences", "refused"}
     assert kept <= document.keys()
@@ -58,6 +58,33 @@ def test_what_is_stored_is_decided_again_as_it_was(name: str, tmp_path: Path) ->
     path = tmp_path / "comparison.json"
     path.write_text(comparison_json.text(STORED[name](), strict=True))
     assert comparison_json.changes(comparison_json.read(path), STORED[name]()) == []
+
+
+def test_the_former_names_of_a_stored_comparison_are_read(tmp_path: Path) -> None:
+    moved = because(ReasonKind.CONTROL_WORKLOAD_MOVED, name="gemm", shift=0.02, sessions=4)
+    row = {"row": "control workload gemm", "metric": "gemm", "shift": 0.05, "low": 0.04, "high": 0.06}
+    found = paired(SLOWER, contended=(moved, because(ReasonKind.PAIRED_CONTROL_MOVED, **row, same_code=False)))
+    assert "control workload gemm (gemm) moved" in str(found.contended[1])
+    text = comparison_json.text(found)
+    former = (
+        text.replace('"contended":', '"contaminated":')
+        .replace("control_workload_moved", "sentinel_moved")
+        .replace('"row": "control workload gemm"', '"row": "sentinel gemm"')
+    )
+    assert all(word in former for word in ('"contaminated"', "sentinel_moved", "sentinel gemm"))
+    path = tmp_path / "comparison.json"
+    path.write_text(former)
+    assert comparison_json.changes(comparison_json.read(path), found) == []
+
+
+def test_only_the_last_digits_of_a_number_may_differ(tmp_path: Path) -> None:
+    path, found = tmp_path / "comparison.json", paired(SLOWER)
+    path.write_text(comparison_json.text(found))
+    stored = comparison_json.read(path)
+    ratio = float(SLOWER.ratio or 1.0)
+    for factor, differences in ((1 + 1e-13, 0), (1 + 1e-6, 1)):
+        now = paired(replace(SLOWER, ratio=ratio * factor))
+        assert len(comparison_json.changes(stored, now)) == differences
 
 
 def first_version(found: Any) -> dict[str, Any]:

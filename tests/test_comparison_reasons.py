@@ -62,7 +62,7 @@ def states(found: Comparison) -> dict[str, Any]:
         "annotations": [line.split(" ")[0] for line in github(found).splitlines()],
         "causes": [verdict["cause"] for verdict in decided["verdicts"]] + [decided["causes"]],
         "selftest": [
-            (trial.caught, trial.missed, trial.alarms, trial.contaminated, trial.unchanged)
+            (trial.caught, trial.missed, trial.alarms, trial.contended, trial.unchanged)
             for trial in [selftest.trial("tail=0.5", [CASES[0].id], found, CONDITIONS)]
         ],
         "suspects": suspects(crowd(), found) if found.rule == "stored" and len(found.verdicts) > 20 else None,

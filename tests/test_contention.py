@@ -303,7 +303,7 @@ def test_a_real_busy_loop_is_seen() -> None:
     assert contention.is_contention(reason)
 
 
-def test_a_sentinel_that_met_a_busy_machine_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_control_workload_that_met_a_busy_machine_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cpu.Cpu, "span_state", lambda _self, _before: {**BUSY})
     monkeypatch.setattr(control_workload, "measure", lambda *_: {"gemm": [0.01]})
     job = Job(
@@ -316,8 +316,8 @@ def test_a_sentinel_that_met_a_busy_machine_says_so(monkeypatch: pytest.MonkeyPa
         threads=1,
     )
     found = measure(job, cpu.Cpu(), lambda _phase: None).measurement
-    assert found.state["sentinel"] == {"gemm": [0.01]}
-    assert found.state["sentinel_contended"].kind == "contended_cpu"
+    assert found.state["control_workload"] == {"gemm": [0.01]}
+    assert found.state["control_workload_contended"].kind == "contended_cpu"
     assert found.state["latency_pass"] == BUSY
     assert str(contended(found)).startswith("contended: other processes used 67%")
 

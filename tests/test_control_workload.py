@@ -56,7 +56,9 @@ def test_a_model_that_leaves_it_no_memory_keeps_its_row(
         threads=1,
     )
     if kept:
-        assert measure._control_workload(job, Cpu()) == {"sentinel_missing": "no memory for it beside the model"}
+        assert measure._control_workload(job, Cpu()) == {
+            "control_workload_missing": "no memory for it beside the model"
+        }
     else:
         with pytest.raises(ValueError, match="broken"):
             measure._control_workload(job, Cpu())

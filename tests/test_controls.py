@@ -11,7 +11,7 @@ from baseline_fixture import A, changed, latency, measured, run_of
 
 from baselines.stored import store
 from baselines.stored.compare import compare_stored
-from baselines.stored.controls import control, control_moved, rows_contended, sentinels_moved, tripped
+from baselines.stored.controls import control, control_moved, control_workloads_moved, rows_contended, tripped
 from baselines.verdict import exit_code
 from harness.types import Case, Control, Measurement, Run
 
@@ -30,7 +30,7 @@ def run_with(control: tuple[Control, ...] = (), gemm: float | None = None, run_i
     run = run_of(measured(latency(0.100, 0.101, 0.099)), run_id, controls=control)
     if gemm is None:
         return run
-    state = {"sentinel": {"gemm": [gemm, gemm, gemm]}}
+    state = {"control_workload": {"gemm": [gemm, gemm, gemm]}}
     return replace(run, measurements=tuple(replace(m, state=state) for m in run.measurements))
 
 
@@ -75,9 +75,9 @@ def test_a_fifth_of_the_rows_may_meet_a_busy_machine_and_no_more() -> None:
 
 def test_a_machine_of_another_speed_is_told_from_slower_code(tmp_path: Path) -> None:
     sessions = [run_with(gemm=0.0100 + 0.0001 * i, run_id=f"s{i}") for i in range(5)]
-    assert sentinels_moved(run_with(gemm=0.0101), sessions) == []
-    assert sentinels_moved(run_with(gemm=0.0130), sessions[:3]) == []  # three sessions do not know their spread
-    (reason,) = sentinels_moved(run_with(gemm=0.0130), sessions)
+    assert control_workloads_moved(run_with(gemm=0.0101), sessions) == []
+    assert control_workloads_moved(run_with(gemm=0.0130), sessions[:3]) == []  # three sessions do not know their spread
+    (reason,) = control_workloads_moved(run_with(gemm=0.0130), sessions)
     assert "the duration of the control workload gemm changed by +27" in str(reason)
     for session in sessions:
         store.save(session, "as ever", tmp_path)
@@ -86,11 +86,11 @@ def test_a_machine_of_another_speed_is_told_from_slower_code(tmp_path: Path) -> 
     assert exit_code(compare_stored(slow, tmp_path)) == 14
 
 
-def test_sentinels_of_a_busy_process_do_not_count() -> None:
+def test_control_workloads_of_a_busy_process_do_not_count() -> None:
     sessions = [run_with(gemm=0.0100 + 0.0001 * i) for i in range(5)]
     busy = run_with(gemm=0.0130)
     busy = replace(busy, measurements=tuple(replace(m, warnings=BUSY) for m in busy.measurements))
-    assert sentinels_moved(busy, sessions) == []
+    assert control_workloads_moved(busy, sessions) == []
 
 
 def test_a_control_that_is_noisier_than_the_other_rows_does_not_trip() -> None:

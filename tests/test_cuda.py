@@ -96,7 +96,7 @@ def trial(stream: Stream, wall_s: float, device_s: float) -> Any:
 
 @pytest.fixture
 def no_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "own_gpu", lambda: "NVML: Driver Not Loaded")
+    monkeypatch.setattr(cuda, "own_gpu", lambda: Reason("nvml_error", {"error": "Driver Not Loaded"}))
 
 
 @pytest.mark.usefixtures("no_nvml")
@@ -224,12 +224,12 @@ def test_a_driver_that_cannot_be_read_during_the_pass_has_no_peak() -> None:
 
 def test_without_nvml_the_reason_stands_where_its_figures_would(monkeypatch: pytest.MonkeyPatch) -> None:
     Memory(monkeypatch)
-    monkeypatch.setattr(cuda, "own_gpu", lambda: "NVML: Driver Not Loaded")
+    monkeypatch.setattr(cuda, "own_gpu", lambda: Reason("nvml_error", {"error": "Driver Not Loaded"}))
     device = cuda.Cuda()
     device.reset_memory_peaks()
     _, missing = device.memory_peaks()
-    assert missing["peak_driver_bytes"] == "NVML: Driver Not Loaded"
-    assert device.energy_meter() == "NVML: Driver Not Loaded"
+    assert str(missing["peak_driver_bytes"]) == "NVML: Driver Not Loaded"
+    assert device.energy_meter() == Reason("nvml_error", {"error": "Driver Not Loaded"})
     assert device.span_state(device.start_span())["gpu"] == {"unavailable": "NVML: Driver Not Loaded"}
 
 

@@ -12,10 +12,11 @@ import numpy as np
 import paired_fixture as fixture
 import pytest
 
-from baselines.detector.drawn import LATENCY, stretches
+from baselines.detector.drawn import LATENCY, segments
 from baselines.detector.noise import NoiseModel, recorded
 from baselines.detector.recorded import Recording, RecordingRefused, from_run, joined, load, save
 from harness.paired import paired_run
+from harness.reasons import Reason
 from harness.types import Case, Measurement
 
 SMALL = NoiseModel(description="three rows", rows=3, samples=6)
@@ -85,7 +86,7 @@ def test_resampling_keeps_pairs_rows_and_neighbours_together(recording: Recordin
 
 def test_every_pair_is_resampled_equally_often() -> None:
     generator = np.random.default_rng(0)
-    drawn = np.concatenate([stretches(generator, range(20), 40, 8) for _ in range(500)])
+    drawn = np.concatenate([segments(generator, range(20), 40, 8) for _ in range(500)])
     assert np.bincount(drawn, minlength=20) / len(drawn) == pytest.approx(1 / 20, rel=0.1)
 
 
@@ -151,7 +152,7 @@ def stored_run(folder: Path, head: dict) -> Path:
                 status="ok",
                 samples={"latency_s": seconds},
                 facts={"turns": 2},
-                warnings=("contended: steal",) if pair == 2 and slot == 0 else (),
+                warnings=(Reason("contended_steal", {"share": 0.3}),) if pair == 2 and slot == 0 else (),
             )
             paired_run.append_process(
                 folder,
@@ -177,7 +178,9 @@ def test_a_run_of_the_same_code_becomes_a_recording(tmp_path: Path) -> None:
     assert [(b.pair, b.slot, b.arm) for b in found.blocks] == [(0, 0, "a"), (0, 1, "b"), (1, 0, "b"), (1, 1, "a")]
     row = found.rows[0].id
     assert found.blocks[0].rows[row].seconds == (0.012346, 0.012346, 0.02, 0.02)
-    assert [b.contended for b in found.blocks] == [None, None, "contended: steal", None]
+    assert [b.contended for b in found.blocks] == [
+        None, None, "contended: the hypervisor took 30% of a core during the measurement", None,
+    ]  # fmt: skip
     assert found.log_ratios(row)[0] == pytest.approx(math.log(0.01358 / 0.012346) / 2)
     assert np.isnan(found.log_ratios(row)[1])
 

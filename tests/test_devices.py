@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from harness import devices
+from harness import backends, devices
 from harness.devices import cgroup, cpu
+from harness.devices.cpu import Cpu
 from harness.numerics import precision
+from harness.numerics.optimizations import OPTIMIZATIONS
 from harness.probes.energy import energy
+from harness.reasons import Reason
+from harness.registry import DEVICES
 from harness.timing import Timer
 from harness.types import Case, Protocol
 
@@ -267,3 +271,29 @@ def test_tf32_that_a_plugin_switched_on_is_no_fp32_row() -> None:
         torch.backends.fp32_precision = "none"
     with precision.applied("bf16"):
         assert not torch.backends.cuda.matmul.allow_tf32
+
+
+class OtherName(Cpu):
+    name = "other"
+    torch_device = "cuda:1"
+    is_gpu = True
+
+
+def test_torchs_type_of_a_device_decides_and_not_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plugin may give an NVIDIA GPU, or a CPU, another name."""
+    monkeypatch.setitem(DEVICES._entries, "other", OtherName())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    assert (devices.kind("other"), devices.is_gpu("other")) == ("cuda", True)
+    assert (devices.kind("cpu"), devices.is_gpu("cpu")) == ("cpu", False)
+    assert backends.unavailable("eager", "tf32", "other") is None
+    assert backends.unavailable("cuda_graphs", "fp32", "other") is None
+    assert "other" in OPTIMIZATIONS["attention_flash"].devices
+    assert backends.unavailable("openvino", "fp32", "other") == Reason("openvino_on_gpu")
+    waits = backends.unavailable("eager", "int8_dynamic", "other")
+    assert waits is not None
+    assert waits.kind == "waits_for_gpu"
+    monkeypatch.setattr(OtherName, "torch_device", "cpu")
+    monkeypatch.setattr(OtherName, "is_gpu", False)
+    assert backends.unavailable("openvino", "fp32", "other") is None
+    assert backends.unavailable("eager", "int8_dynamic_classic", "other") is None
+    assert "other" not in OPTIMIZATIONS["attention_flash"].devices

@@ -17,7 +17,7 @@ import torch
 from reports_fixture import ENVIRONMENT
 
 import benches
-from benches.cli import doctor, listing, main
+from benches.cli import backend_checks, doctor, listing, main
 from benches.cli.commands import COMMANDS
 from benches.models.pipeline import PIPELINES
 from harness import backends, devices, frames, storage, suite
@@ -119,7 +119,8 @@ def test_a_backend_runs_what_it_declares_and_is_drawn_in_its_colour(add: Add, tm
     (row,) = (row for row in listing.rows("backends", "cpu") if row["name"] == "torch_export")
     assert {name for name, reason in row["precisions"].items() if reason is None} == {"fp32", "bf16"}
     assert row["precisions"]["int8_dynamic"] == "the backend torch_export does not declare the precision int8_dynamic"
-    assert [r["detail"] for r in doctor._backends("cpu") if r["what"] == "backend torch_export"] == ["fp32, bf16"]
+    reasons = backend_checks.reasons("torch_export", "cpu")
+    assert doctor._backend("torch_export", reasons)["detail"] == "fp32, bf16"
     assert theme.backend_colour("torch_export") == "#6f8f3a"
     found = measured(VIT.with_(backend="torch_export", precision="bf16"), tmp_path, "latency", "fidelity")
     assert (found.status, found.facts["elements_by_dtype"].keys()) == ("ok", {"bfloat16"})
@@ -304,7 +305,7 @@ def test_a_device_of_another_kind_measures_a_row(add: Add, tmp_path: Path) -> No
     DEVICES.register("other", Other())
     found = measured(VIT, tmp_path, "latency", "memory", device=devices.device("other"))
     assert found.status == "ok"
-    assert str(found.missing["peak_driver_bytes"]) == cpu.NO_MEMORY
+    assert found.missing["peak_driver_bytes"] == cpu.NO_MEMORY
 
 
 def test_a_gpu_is_known_by_the_drivers_name(add: Add) -> None:

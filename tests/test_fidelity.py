@@ -143,24 +143,26 @@ def test_a_reference_that_the_gpu_has_no_room_for_is_computed_on_the_cpu_and_eve
         asked.append(device)
         raise error
 
-    def apart(order: reference_process.Order, limit_s: float) -> reference_process.Answer:
+    def apart(request: reference_process.Request, limit_s: float) -> reference_process.Result:
         asked.append("cpu")
-        assert (order.case, order.plugins, limit_s) == (case, ("plugin",), 5.0)
-        return reference_process.Answer(output=torch.ones(1).numpy(), weights_hash="w")
+        assert (request.case, request.plugins, limit_s) == (case, ("plugin",), 5.0)
+        return reference_process.Result(output=torch.ones(1).numpy(), weights_hash="w")
 
     monkeypatch.setattr(reference, "computed_on", computed)
     monkeypatch.setattr(reference_process, "computed", apart)
     case = Case(model="m", precision="bf16")
     trial = trial_of(case, tmp_path, "cuda")
-    assert reference.told(trial, "timed batch") == ()
+    assert reference.device_warnings(trial, "timed batch") == ()
     assert reference.output(trial, "timed batch", lambda: torch.zeros(1)) == torch.ones(1)
     assert asked == ["cuda", "cpu"]
-    (warning,) = reference.told(trial, "timed batch")
+    (warning,) = reference.device_warnings(trial, "timed batch")
     assert warning == Reason("reference_on_cpu", {"what": "timed batch"})
     other = trial_of(case.with_(precision="fp16"), tmp_path, "cuda")
     assert reference.output(other, "timed batch", lambda: torch.zeros(1)) == torch.ones(1)
-    assert (len(asked), reference.told(other, "timed batch")) == (2, (warning,)), "the row that finds it says so, too"
-    assert reference.told(trial, "quality set") == ()
+    assert (len(asked), reference.device_warnings(other, "timed batch")) == (2, (warning,)), (
+        "the row that finds it says so, too"
+    )
+    assert reference.device_warnings(trial, "quality set") == ()
     trial.device.torch_device = "cpu"
     with pytest.raises(type(error)):
         reference._compute(trial, "timed batch")

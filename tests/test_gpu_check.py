@@ -16,6 +16,7 @@ import torch
 from benches import gpu_check
 from benches.gpu_check import LeftOut, sensor_process, sensors
 from harness.measuring.trial import Findings
+from harness.reasons import Reason
 
 
 def test_without_nvml_its_own_checks_are_left_out_and_torchs_figures_are_checked(
@@ -103,10 +104,11 @@ def nvml_of(monkeypatch: pytest.MonkeyPatch, found: object, init: Exception | No
     monkeypatch.setattr("harness.devices.cuda.own_gpu", lambda: found)
 
 
-@pytest.mark.parametrize("reason", ["NVML: Not Found", "NVML: Unknown Error", "NVML: GPU is lost"])
+@pytest.mark.parametrize("error", ["Not Found", "Unknown Error", "GPU is lost"])
 def test_a_gpu_that_torch_uses_and_nvml_does_not_know_is_no_part_left_out(
-    reason: str, monkeypatch: pytest.MonkeyPatch
+    error: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    reason = Reason("nvml_error", {"error": error})
     nvml_of(monkeypatch, reason)
     monkeypatch.setattr(sensors, "_gemm", lambda: (SimpleNamespace(energy_meter=lambda: reason), lambda: None))
     for check in (sensors.identity, sensors.state, sensors.energy):
@@ -119,8 +121,9 @@ def test_a_gpu_that_torch_uses_and_nvml_does_not_know_is_no_part_left_out(
 def test_a_counter_is_left_out_where_the_gpu_has_none_and_fails_where_it_should_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    missing = Reason("mig_instance_has_no_counter")
     nvml_of(monkeypatch, SimpleNamespace(is_mig=False, handle=1))
-    monkeypatch.setattr(sensors, "_gemm", lambda: (SimpleNamespace(energy_meter=lambda: "no counter"), lambda: None))
+    monkeypatch.setattr(sensors, "_gemm", lambda: (SimpleNamespace(energy_meter=lambda: missing), lambda: None))
     monkeypatch.setattr("harness.devices.nvml.mig_mode", lambda _gpu: None)
     assert sensor_process.single("energy", sensors.energy).result == "FAILED"
     monkeypatch.setattr("harness.devices.nvml.mig_mode", lambda _gpu: True)

@@ -12,6 +12,7 @@ from gpu_check_fixture import sound
 
 from benches.gpu_check import Check, LeftOut, energy, joules, must_run, peaks, sensor_process, verdict
 from benches.gpu_check.record import Record
+from harness.reasons import Reason
 
 GPU = SimpleNamespace(handle=1)
 
@@ -146,6 +147,7 @@ def test_a_mean_power_above_the_limit_fails(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.usefixtures("on_cpu")
 def test_without_a_counter_the_joules_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.devices.cuda.Cuda.energy_meter", lambda _self: "a MIG instance has no energy counter")
+    reason = Reason("mig_instance_has_no_counter")
+    monkeypatch.setattr("harness.devices.cuda.Cuda.energy_meter", lambda _self: reason)
     found = sensor_process.single(energy.CHECK, lambda: joules.joules(GPU))
-    assert (found.result, found.detail) == ("left out", "a MIG instance has no energy counter")
+    assert (found.result, found.detail) == ("left out", str(reason))

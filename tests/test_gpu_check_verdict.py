@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gpu_check_fixture import H100, T4, ended, kernel, measured, row, sound, with_figures, with_row, with_size
@@ -20,7 +21,9 @@ import baselines
 from benches.gpu_check import ROW_TIMEOUT_S, Check, controls, laws, must_run, record, verdict
 from benches.gpu_check import __main__ as command
 from benches.gpu_check.record import Record, Unreadable, Writer
+from harness.numerics import precision as precision_rules
 from harness.reasons import Reason
+from harness.registry import PRECISIONS
 
 
 def write(found: Record, path: Path) -> Writer:
@@ -282,6 +285,28 @@ def test_fp16_accumulated_in_fp16_is_a_bound_of_other_libraries_only() -> None:
     assert laws._peak(peaks, "fp16", "tensorrt") == 2e14
     assert laws._peak(peaks, "int8_dynamic", "eager") == 4e14
     assert laws._peak(peaks, "bf16", "eager") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "like", "own"),
+    [
+        ("narrow", "int8_dynamic", "int8"),
+        ("int8_mine", "int8_weight_only", None),  # weights alone, whatever the name says
+        ("fp8_mine", "bf16", "bf16"),
+        ("mine", "tf32", "tf32"),
+    ],
+)
+def test_the_record_of_a_precision_says_in_what_its_products_are(
+    name: str, like: str, own: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRECISIONS._entries, name, replace(PRECISIONS[like], name=name))
+    assert precision_rules.products_of(name) == own
+    base = measured("eager", "bf16", 0.006)
+    facts: Any = {**base.facts, "kernels": [kernel(BF16)]}
+    changed = row(must_run.VIT, replace(base, case=base.case.with_(precision=name), facts=facts))
+    law = laws.kernel_names(replace(sound(), rows={**sound().rows, must_run.VIT: changed}))
+    assert ("not checked" in law.detail) == (own is None)
+    assert (law.result == "FAILED") == (own == "int8"), law.detail
 
 
 @pytest.mark.parametrize("form", ["jsonl", "json.gz"])

@@ -231,14 +231,14 @@ def job_of(folder: Path, replicate: int = 0, **changes: Any) -> measure.Job:
 def test_it_is_the_last_thing_that_the_first_process_does(
     replicate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The probe also runs after the sentinel, which CUPTI would slow down in this process only."""
+    """The probe also runs after the control workload, which CUPTI would slow down in this process only."""
     done: list[str] = []
-    monkeypatch.setattr(control_workload, "measure", lambda *_: done.append("sentinel") or {})
+    monkeypatch.setattr(control_workload, "measure", lambda *_: done.append("control_workload") or {})
     job = job_of(tmp_path, replicate)
     monkeypatch.setattr(Cpu, "energy_meter", lambda _self: "none")
     found = measure.measure(job, Cpu(), done.append).measurement
     assert found.status == "ok", found.reason
-    assert done[-2:] == (["sentinel", "kernels"] if replicate == 0 else ["counts", "sentinel"])
+    assert done[-2:] == (["control_workload", "kernels"] if replicate == 0 else ["counts", "control_workload"])
     assert ("kernels_missing" in found.facts) == (replicate == 0)
     assert max(probes.in_order(0), key=lambda p: p.order).name == "kernels"
 

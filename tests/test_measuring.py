@@ -13,6 +13,7 @@ import torch
 
 from harness import probes, stats, units
 from harness.derived import DERIVED, summarise
+from harness.derived_metrics import METRICS, needed_for
 from harness.measuring import sampling
 from harness.measuring.sampling import MIN_TIMED_S, sample
 from harness.measuring.trial import Counter, Mismatch, digest, output_fault
@@ -108,12 +109,16 @@ def test_a_very_short_step_is_timed_in_loops() -> None:
     assert asked[-1] == 20
 
 
+def test_every_derived_metric_that_is_listed_is_computed() -> None:
+    assert [derived.metric for derived in DERIVED] == [*METRICS]
+
+
 def test_harrell_davis_agrees_with_scipy_and_percentiles_need_samples() -> None:
     from scipy.stats.mstats import hdquantiles
 
     values = np.random.default_rng(0).lognormal(size=200)
     assert stats.percentile_of(values, 95) == pytest.approx(float(hdquantiles(values, [0.95])[0]))
-    assert [stats.needed_for(p) for p in (90, 95, 99)] == [10, 20, 100]
+    assert [needed_for(p) for p in (90, 95, 99)] == [10, 20, 100]
     p99 = next(d for d in DERIVED if d.metric.name == "latency_p99_s")
     assert p99.estimate([[0.1] * 99], 1).reason == Reason("too_few_samples", {"needed": 100, "count": 99})
     assert str(p99.estimate([[0.1] * 99], 1).reason) == "the metric needs 100 samples, and the row has 99"

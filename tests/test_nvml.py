@@ -65,11 +65,12 @@ def test_a_function_that_an_old_library_lacks_is_none(stub: Stub, monkeypatch: p
 
 def test_no_driver_is_a_reason(stub: Stub) -> None:
     stub.init = DRIVER_NOT_LOADED
-    assert nvml.gpu("stub") == "NVML: Driver Not Loaded"
+    found = nvml.gpu("stub")
+    assert (found, str(found)) == (Reason("nvml_error", {"error": "Driver Not Loaded"}), "NVML: Driver Not Loaded")
 
 
 def test_a_gpu_that_nvml_does_not_know_is_a_reason(stub: Stub) -> None:
-    assert nvml.gpu("another") == "NVML: Not Found"
+    assert nvml.gpu("another") == Reason("nvml_error", {"error": "Not Found"})
 
 
 def test_throttling_is_named_and_contends(stub: Stub) -> None:
@@ -220,7 +221,7 @@ def test_without_nvidia_ml_py_there_is_a_reason(monkeypatch: pytest.MonkeyPatch)
         return real(name, *arguments)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    assert nvml.gpu("stub") == "nvidia-ml-py is not installed"
+    assert nvml.gpu("stub") == Reason("nvml_not_installed")
 
 
 def test_a_mig_instance_has_no_energy_of_its_own(stub: Stub) -> None:
@@ -295,16 +296,17 @@ def test_whatever_one_function_answers_nothing_raises_and_the_rest_is_read(
     for code in (None, *CODES):
         installed(Broken(nvml_library, name, code), monkeypatch)
         again = nvml.gpu("stub")
-        assert isinstance(again, nvml.Gpu) or again.startswith("NVML: "), code
+        assert isinstance(again, nvml.Gpu) or again.kind in {"nvml_error", "nvml_error_number"}, code
         read = {**nvml.identity(found), **nvml.state(found, nvml.counters(found))}
         changed = {key: value for key, value in read.items() if value != sound[key]}
         assert set(changed.values()) <= {None, 150.0}, code  # 150 W: the other reading of the power
         # Whether a GPU is split must be known before its figures are taken for this process's own.
         unknown = name == "nvmlDeviceGetMigMode" and code not in {None, NOT_SUPPORTED, 13}
-        assert isinstance(
-            nvml.memory_used_bytes(found), str if unknown else int
-        )  # by the second version, where need be
-        assert isinstance(nvml.energy_meter(found), str) == (name == "nvmlDeviceGetTotalEnergyConsumption" or unknown)
+        # The second version of the call is read where need be.
+        assert isinstance(nvml.memory_used_bytes(found), Reason if unknown else int)
+        assert isinstance(nvml.energy_meter(found), Reason) == (
+            name == "nvmlDeviceGetTotalEnergyConsumption" or unknown
+        )
 
 
 def test_a_temperature_below_zero_has_its_sign_by_either_name(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from build_request_fixture import build_request
 from torch import nn
 
 from harness.backends.eager import Eager, cast_all, execution_device, offloaded
+from harness.numerics import optimizations
 from harness.numerics.calibration import Recorded
+from harness.numerics.optimizations import OPTIMIZATIONS, Optimization
 from harness.processes import measure
 from harness.types import Component
 
@@ -38,7 +41,7 @@ class Network(nn.Module):
 def test_a_network_moves_once_for_its_turn_and_the_last_one_leaves_after_the_image() -> None:
     moves: list[str] = []
     text, unet, vae = networks = [Network(name, moves) for name in ("text", "unet", "vae")]
-    free = offloaded(networks, "model_cpu_offload", GPU)
+    free = offloaded(networks, "networks", GPU)
     moves.clear()
     for image in range(2):
         for network in (text, unet, unet, unet, vae):
@@ -109,3 +112,18 @@ def test_without_offloading_nothing_follows_an_iteration(tmp_path: Path) -> None
         return batch
 
     assert measure._finished(iterate, build) is iterate
+
+
+@pytest.mark.usefixtures("registries")
+def test_a_name_alone_offloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record decides, whatever the optimisation is called."""
+    named = Optimization(label="l", description="d", group="g")
+    for name, record in (("my_cpu_offload", named), ("mine", replace(named, offload="layers"))):
+        monkeypatch.setitem(OPTIMIZATIONS._entries, name, record)
+    assert optimizations.offload(("my_cpu_offload",)) is None
+    assert optimizations.offload(("my_cpu_offload", "mine")) == "layers"
+    module = nn.Linear(4, 4)
+    component = Component(name="net", module=module, inputs=(torch.ones(1, 4),))
+    build = Eager().build([component], build_request(tmp_path, optimizations=("my_cpu_offload",)))
+    assert build.after_iteration is None
+    assert {p.device.type for p in module.parameters()} == {"cpu"}

@@ -30,7 +30,7 @@ class Timestep(torch.nn.Module):
 def test_angles_of_a_timestep_stay_in_fp32_where_the_network_runs_in_bf16(tmp_path: Path) -> None:
     """In bf16, 999 is 1000: the highest frequencies would be of another step."""
     if (reason := openvino.OpenVino().unavailable("bf16", "cpu")) is not None:
-        pytest.skip(reason)
+        pytest.skip(str(reason))
     torch.manual_seed(0)
     inputs = (torch.zeros(2, 64), torch.tensor([999, 503]))
     component = Component(name="net", module=Timestep().eval(), inputs=inputs)

@@ -288,3 +288,12 @@ def test_rows_with_optimisations_are_measured_and_proven(run_suite: RunSuite) ->
     assert off.facts["graph_optimization_level"] == "ORT_DISABLE_ALL"
     assert dynamic.facts["graph_optimization_level"] == "ORT_ENABLE_ALL"
     assert sum(off.facts["nodes"]["classifier"].values()) > sum(dynamic.facts["nodes"]["classifier"].values()) * 0.5
+
+
+def test_the_record_sets_inference_mode_and_not_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = OPTIMIZATIONS["inference_mode"]
+    monkeypatch.setattr(OPTIMIZATIONS, "_entries", {"mine": record, "inference_mode": OPTIMIZATIONS["channels_last"]})
+    with optimizations.grad_mode(["mine"]):
+        assert (torch.ones(1) + 1).is_inference()
+    with optimizations.grad_mode(["inference_mode"]):
+        assert not (torch.ones(1) + 1).is_inference()

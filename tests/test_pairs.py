@@ -100,7 +100,7 @@ def test_a_turn_counts_the_iterations_that_a_sample_holds(
 
 
 class Answering:
-    """A server whose blocks end at once with nothing but a sentinel."""
+    """A server whose blocks end at once with nothing but a control workload."""
 
     renewals = 0
 
@@ -111,11 +111,11 @@ class Answering:
         return True
 
     def result(self, _number: int, _timeout_s: float) -> Reply:
-        return Reply(status="ok", value=ProcessResult(sentinel={"gemm": [1.0]}))
+        return Reply(status="ok", value=ProcessResult(control_workload={"gemm": [1.0]}))
 
 
 class Counting:
-    """A referee that saw this of the machine while the sentinel ran."""
+    """A referee that saw this of the machine while the control workload ran."""
 
     address = ""
 
@@ -129,7 +129,7 @@ class Counting:
         return {CONTROL_WORKLOAD_ROW: self.state}, None
 
 
-def sentinel_of(device: str, state: dict[str, Any]) -> set[Reason | None]:
+def control_workload_of(device: str, state: dict[str, Any]) -> set[Reason | None]:
     server: Any = Answering()
     referee: Any = Counting(state)
     row = row_of(Case(model="m"), Case(model="m"))
@@ -139,19 +139,19 @@ def sentinel_of(device: str, state: dict[str, Any]) -> set[Reason | None]:
     measuring.referee = referee
     measuring.began = perf_counter()
     blocks = measuring._together(("base", "head"), 0, row.group, [row], "screen", 1.0)
-    return {block.sentinel_contended for block in blocks}
+    return {block.control_workload_contended for block in blocks}
 
 
-def test_beside_a_gpu_the_sentinel_leaves_others_a_share_of_the_free_cores() -> None:
-    """Half a core of others on a host of 64 took every pair from the sentinel, and none from the rows."""
+def test_beside_a_gpu_the_control_workload_leaves_others_a_share_of_the_free_cores() -> None:
+    """Half a core of others on a host of 64 took every pair from the control workload, and none from the rows."""
     state = {"elapsed_s": 1.0, "other_cpu_s": 0.5, "own_cpu_s": 1.0, "cores": 64}
-    assert sentinel_of("cuda", state) == {None}
+    assert control_workload_of("cuda", state) == {None}
     told = Reason("contended_cpu", {"used": 20.0, "left": 63.0})
     assert str(told) == (
         "contended: other processes used 2000% of a core (32% of the 63.0 cores left to them) during the measurement"
     )
-    assert sentinel_of("cuda", {**state, "other_cpu_s": 20.0}) == {told}
-    assert sentinel_of("cpu", state) == {Reason("contended_cpu", {"used": 0.5})}
+    assert control_workload_of("cuda", {**state, "other_cpu_s": 20.0}) == {told}
+    assert control_workload_of("cpu", state) == {Reason("contended_cpu", {"used": 0.5})}
 
 
 FIRST, SECOND = Case(model="m", batch_size=1), Case(model="m", batch_size=2)
@@ -166,7 +166,7 @@ FIRST, SECOND = Case(model="m", batch_size=1), Case(model="m", batch_size=2)
 )
 def test_the_row_in_which_a_process_ended_has_failed(reply: Reply, failed: list[Case]) -> None:
     rows = [row_of(case, case) for case in (FIRST, SECOND)]
-    found = pairs(seed=1)._measurements("base", rows, reply, {}, victim=False)
+    found = pairs(seed=1)._measurements("base", rows, reply, {}, only_waited=False)
     assert list(found) == [row_of(case, case).id for case in failed]
 
 

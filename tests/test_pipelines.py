@@ -27,6 +27,7 @@ from benches.models.dit import dit_workload
 from benches.models.stable_diffusion import stable_diffusion_workload
 from benches.models.workloads import item_seeds
 from benches.schedulers import SCHEDULERS, build
+from harness.reasons import Reason
 from harness.registry import MODELS
 from harness.types import Case, Workload
 
@@ -218,7 +219,8 @@ def test_prompts_that_are_cut_are_counted_by_every_tokenizer(kind: str) -> None:
     names = ["tokenizer", "tokenizer_2"] if kind == "sdxl" else ["tokenizer"]
     counted = {"limit": 77, "prompts": 4, "truncated": 2, "tokens_lost": 6}
     assert workload.facts["truncation"] == dict.fromkeys(names, counted)
-    assert workload.warnings == tuple(
+    assert {warning.kind for warning in workload.warnings} == {"truncated"}
+    assert tuple(map(str, workload.warnings)) == tuple(
         f"truncated: the {name} cuts prompts at 77 tokens, and 2 of 4 prompts of the batch lose 1 to 5 tokens each"
         for name in names
     )
@@ -260,7 +262,9 @@ def test_a_setting_without_effect_is_a_warning_of_the_row() -> None:
     pipeline.scheduler = type(pipeline.scheduler)(**TRAINING, clip_sample=False, timestep_spacing="trailing")
     workload = stable_diffusion_workload(pipeline, case_of("sd", scheduler="dpmpp_2s"), PROMPTS, "random-0")
     (warning,) = workload.warnings
-    assert warning.startswith("schedule: DPMSolverSinglestepScheduler has no setting timestep_spacing")
+    data = {"scheduler": "DPMSolverSinglestepScheduler", "setting": "timestep_spacing", "value": "trailing"}
+    assert warning == Reason("schedule", data)
+    assert str(warning).startswith("schedule: DPMSolverSinglestepScheduler has no setting timestep_spacing")
 
 
 @pytest.mark.parametrize("model", ["digits_dit", "digits_sd"])

@@ -18,6 +18,7 @@ from benches.cli import main
 from benches.failures import UsageError
 from harness import storage, suite
 from harness.backends.onnx import export as onnx_export
+from harness.causes import one_line
 from harness.numerics import precision
 from harness.numerics.precision import NotOneTensor
 from harness.registry import MODELS, BadEntry, DuplicateName, ModelRegistry, built
@@ -153,6 +154,7 @@ def test_a_network_that_returns_something_else_than_one_tensor_is_told_how_to_be
     assert str(caught.value).startswith(f"the network Returning returns {kind} but it must return one tensor: ")
     assert mend in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert one_line(caught.value) == str(caught.value)[:400], "no class is named"
 
 
 @pytest.mark.parametrize("number", [0, 1, 3, 5])

@@ -9,6 +9,7 @@ import pytest
 
 from harness.devices import power
 from harness.devices.power import PowerReadings
+from harness.reasons import Reason
 
 
 def running() -> list[str]:
@@ -54,7 +55,7 @@ def test_power_is_read_while_the_work_runs_and_integrated_by_trapezoids() -> Non
 def test_a_device_without_a_power_is_asked_once() -> None:
     asked: list[int] = []
     found = read_by(lambda: asked.append(1), lambda: bool(asked))  # type: ignore[func-returns-value]
-    assert found.mean_w() == "the device does not report its power"
+    assert found.mean_w() == Reason("power_not_reported")
     assert len(asked) == 1
 
 
@@ -68,7 +69,8 @@ def test_whatever_a_reading_raises_is_the_reason() -> None:
     with PowerReadings(broken) as found:
         while not asked:
             threading.Event().wait(0.001)
-    assert found.mean_w() == "the power could not be read: OSError: gone"
+    assert found.mean_w() == Reason("power_not_read", {"error": "OSError: gone"})
+    assert str(found.mean_w()) == "the power could not be read: OSError: gone"
     assert running() == []
 
 

@@ -23,21 +23,21 @@ from benches.ab.arms import OURS
 from benches.cli import main
 from benches.pytest_plugin.suite_run import SuiteRun, row_of
 from harness import storage, suite
-from harness.sweeping import sweep as sweeping
 from harness.processes.loaded_code import source_digests
-from harness.sweeping.remaining_time import PlannedProcess
-from harness.sweeping.sweep import Site, new_run, sweep
 from harness.processes.worker import Workers
 from harness.reasons import Reason
 from harness.stored_types import State
+from harness.sweeping import sweep as sweeping
+from harness.sweeping.remaining_time import PlannedProcess
+from harness.sweeping.sweep import Site, new_run, sweep
 from harness.types import Case, Measurement, Run
 from reports.formats import benchmark_json
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 PROTOCOL = (
-    "{replicates: 2, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, min_sample_time_s: 0.01, "
-    "target_interval: null, contended_retries: 0, timeout_s: 60}"
+    "{replicates: 2, ratio_interval: null, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, "
+    "min_sample_time_s: 0.01, target_interval: null, contended_retries: 0, timeout_s: 60}"
 )
 CASES = """
  - {model: planted_judged, batch_size: [1, 2]}
@@ -123,10 +123,10 @@ def test_the_stored_data_are_the_harness_samples_to_the_last_bit(session: Sessio
 
 def test_a_contended_control_workload_has_its_sentence_in_the_machine_state() -> None:
     case = Case(model="m")
-    state: State = {"elapsed_s": 1.0, "sentinel_contended": Reason("contended_cpu", {"used": 0.5})}
+    state: State = {"elapsed_s": 1.0, "control_workload_contended": Reason("contended_cpu", {"used": 0.5})}
     found = benchmark_json._process(Measurement(case=case, replicate=0, status="ok", state=state))
     told = "contended: other processes used 50% of a core during the measurement"
-    assert json.loads(json.dumps(found))["machine_state"] == {"elapsed_s": 1.0, "sentinel_contended": told}
+    assert json.loads(json.dumps(found))["machine_state"] == {"elapsed_s": 1.0, "control_workload_contended": told}
 
 
 def test_the_run_has_its_control_and_knows_its_code_like_any_other(session: Session) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import errno
 import inspect
 import json
 import math
+import os
+import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,17 +21,23 @@ import baselines
 import harness
 from baselines.stored import store
 from benches.gpu_check import exports
+from benches.models.folders import FolderError
 from harness import attempts, causes, frames, reasons, storage
 from harness.causes import Cause
+from harness.devices import NoSuchDevice, SensorLost
 from harness.measuring import contention, process_agreement
+from harness.measuring.out_of_memory import is_out_of_memory
 from harness.paired import pairs
-from harness.sweeping.sweep import remaining
+from harness.processes import worker
 from harness.reasons import Reason, stated
-from harness.types import Case, Measurement, Run
+from harness.sweeping.sweep import remaining
+from harness.types import Case, Measurement, RequestError, Run, Unavailable
 
 ROOT = Path(harness.__file__).parents[1]
 REFERENCE = Path(baselines.__file__).parent / "reference" / "digits.json"
 OF_HARNESS = sorted(k for k, sentence in reasons.SENTENCES.items() if sentence.__module__ == "harness.wording")
+# Functions of the code that make a reason of a kind and keywords, each with the key that it adds.
+MAKERS = {"_error": "at", "_refusal": "unmeasured"}
 BUSY = {"elapsed_s": 1.0, "own_cpu_s": 1.0, "other_cpu_s": 0.6}
 STATES: tuple[dict[str, Any], ...] = (
     BUSY,
@@ -119,7 +129,7 @@ def test_every_source_of_contention_is_contention() -> None:
     ]  # fmt: skip
     assert all(Reason(kind).name == "contended" and contention.is_contention(Reason(kind)) for kind in kinds)
     assert not contention.is_contention(stated("contended: says a reason that is no warning"))
-    assert contention.is_contention(reasons.warning("contended: says a plugin"))
+    assert not contention.is_contention(reasons.of("contended: my queue was long"))
 
 
 def test_a_measurement_reads_back_equal_with_all_its_reasons() -> None:
@@ -131,17 +141,17 @@ def test_a_measurement_reads_back_equal_with_all_its_reasons() -> None:
         reason=nested,
         missing={"energy_per_image_j": Reason("energy_counter_still", {"source": "NVML", "seconds": 10.0})},
         warnings=(
-            reasons.warning("a plugin: with; any text"),
+            reasons.of("a plugin: with; any text"),
             Reason("same_output", {"values": ["a", "b"], "axes": ["seed"], "more": 0}),
             Reason("not_repeatable", {"error": math.inf}),
         ),
-        state={"sentinel_contended": contention.contended(BUSY)},
+        state={"control_workload_contended": contention.contended(BUSY)},
     )
     text = json.dumps(storage.measurement_to_dict(given), allow_nan=False)
     back = storage.measurement_from_dict(json.loads(text))
     assert back == given
     assert [str(w) for w in back.warnings] == [str(w) for w in given.warnings]
-    assert (back.warnings[0].kind, back.warnings[0].detail) == ("a_plugin", "with; any text")
+    assert (back.warnings[0].name, back.warnings[0].detail) == ("a plugin", "with; any text")
 
 
 @pytest.mark.parametrize("reason", ["text", {"kind": "k"}, {"kind": 1, "data": {}}, {"kind": "k", "data": []}])
@@ -159,6 +169,33 @@ def test_data_of_another_version_has_a_sentence_too() -> None:
     assert str(Reason("imprecise", {"interval": "wide", "target": 0.1})) == "imprecise (interval wide, target 0.1)"
 
 
+@pytest.mark.parametrize("error", [Unavailable, RequestError, FolderError, SensorLost, NoSuchDevice])
+def test_an_error_keeps_its_reason_in_another_process(error: type[reasons.ReasonedError]) -> None:
+    reason = Reason("file_missing", {"at": "weights/config.json"})
+    back = pickle.loads(pickle.dumps(error(reason)))
+    assert (type(back), back.reason, str(back)) == (error, reason, str(reason))
+    assert error("a plugin's text").reason == stated("a plugin's text")
+
+
+def test_a_row_whose_weights_cannot_do_it_has_the_kind_of_the_error() -> None:
+    job: Any = SimpleNamespace(case=Case(model="m"), folder=ROOT, cache=ROOT)
+    errors = (FolderError(Reason("file_empty", {"at": "a"})), RequestError(Reason("not_published", {"pipeline": "P"})))
+    for error in errors:
+        assert worker._failure(error, job) == error.reason
+
+
+def test_the_text_of_an_error_with_a_reason_decides_nothing() -> None:
+    """A path or a plugin's text may hold the words by which other libraries name a cause."""
+    text = f"out of memory: {os.strerror(errno.ENOSPC)}"
+    assert is_out_of_memory(RuntimeError(text))
+    assert causes.of_error(RuntimeError(text)) is Cause.DISK_FULL
+    assert not is_out_of_memory(Unavailable(text))
+    assert causes.of_error(Unavailable(text)) is None
+    wrapped = Unavailable(text)
+    wrapped.__cause__ = OSError(errno.ENOSPC, "full")
+    assert causes.of_error(wrapped) is Cause.DISK_FULL, "the error that led to it still counts"
+
+
 def test_a_kind_has_one_sentence() -> None:
     with pytest.raises(ValueError, match="the reason 'unsteady' is declared twice"):
         reasons.sentences({"unsteady": lambda: "again"})
@@ -168,7 +205,7 @@ def test_text_is_a_reason_where_a_plugin_gives_it() -> None:
     given: Any = {"reason": "it broke", "warnings": ("mine: words",), "missing": {"x": "no counter"}}
     found = Measurement(case=Case(model="m"), replicate=0, status="failed", **given)
     assert (found.reason, found.cause) == (stated("it broke"), None)
-    assert found.warnings == (Reason("mine", {"stated": "mine: words"}),)
+    assert found.warnings == (stated("mine: words"),)
     assert found.missing == {"x": stated("no counter")}
 
 
@@ -184,14 +221,15 @@ def test_rows_that_differ_say_so_by_kind() -> None:
 
 
 def _sources() -> Iterator[ast.Module]:
-    for room in ("harness", "benches/gpu_check"):
+    for room in ("harness", "benches"):
         for path in sorted((ROOT / room).rglob("*.py")):
             if path.name != "wording.py":
                 yield ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _given() -> Iterator[tuple[str, ast.expr | None, ast.AST]]:
-    """(kind, data, the function around it) of every `Reason("kind", data)` in the code."""
+    """(kind, data, the function around it) of every `Reason("kind", data)` in the code, and of every call of a function
+    that makes a reason of its arguments (MAKERS)."""
     for module in _sources():
         for function in ast.walk(module):
             if not isinstance(function, ast.FunctionDef | ast.Module):
@@ -201,6 +239,12 @@ def _given() -> Iterator[tuple[str, ast.expr | None, ast.AST]]:
                     kind = node.args[0]
                     if isinstance(kind, ast.Constant):
                         yield kind.value, node.args[1] if len(node.args) > 1 else None, function
+                elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MAKERS:
+                    given = [MAKERS[node.func.id], *(keyword.arg for keyword in node.keywords)]
+                    kind = node.args[0]
+                    assert isinstance(kind, ast.Constant)
+                    data = {ast.Constant(key): ast.Constant(None) for key in given}
+                    yield kind.value, ast.Dict(keys=list(data), values=list(data.values())), function
 
 
 def _keys(data: ast.expr | None, function: ast.AST) -> tuple[set[str], bool]:
@@ -243,3 +287,13 @@ def test_every_sentence_is_given_by_some_code() -> None:
     texts = {n.value for module in _sources() for n in ast.walk(module) if isinstance(n, ast.Constant)}
     assert [kind for kind in OF_HARNESS if kind not in texts | set(Cause)] == []
     assert len(OF_HARNESS) > 100
+
+
+def test_a_plugins_text_is_no_kind_that_code_decides_by() -> None:
+    """Its words may be those of imgbench's own warnings."""
+    texts = ("contended: my queue was long", "partly quantised: 3 of 4", "my queue: long", "no short name")
+    found = Measurement(case=Case(model="m"), replicate=0, status="ok", warnings=texts)  # type: ignore[arg-type]
+    assert {w.kind for w in found.warnings} == {reasons.STATED}
+    assert attempts.contended(found) is None
+    assert [w.name for w in found.warnings] == [texts[0], texts[1], "my queue", texts[3]]
+    assert [str(w) for w in found.warnings] == [*texts]

@@ -37,7 +37,8 @@ def _same(stored: Any, now: Any) -> bool:
 
 
 def test_artefacts_of_schema_1_are_decided_as_before() -> None:
-    expected = json.loads(lzma.decompress((CORPUS / "expected.json.xz").read_bytes()))
+    stored = lzma.decompress((CORPUS / "expected.json.xz").read_bytes())
+    expected = json.loads(stored.replace(b"error contaminated", b"error contended"))  # the former JUnit type
     with unpacked() as corpus:
         found = json.loads(json.dumps(decisions(corpus)))
     told = set(differences(expected, found))

@@ -16,7 +16,7 @@ from reports_fixture import make_run
 from trial_fixture import trial_of
 
 from baselines.stored import admission
-from harness.measuring import reference, reference_process
+from harness.measuring import reference, reference_output, reference_process
 from harness.probes.fidelity import fidelity
 from harness.probes.quality import quality
 from harness.processes import worker
@@ -29,7 +29,7 @@ from reports.data import report_data
 
 pytestmark = pytest.mark.usefixtures("registries")
 CASE = Case(model="planted_ok", image_size=planted.SIZE, precision="bf16", batch_size=2)
-SLOW = reference_process.Answer(missing=Reason("cpu_reference_too_slow", {"limit_s": 5.0}))
+SLOW = reference_process.Result(missing=Reason("cpu_reference_too_slow", {"limit_s": 5.0}))
 
 
 def no_room(*_arguments: Any) -> Any:
@@ -37,16 +37,16 @@ def no_room(*_arguments: Any) -> Any:
 
 
 @pytest.fixture
-def slow_cpu(monkeypatch: pytest.MonkeyPatch) -> list[reference_process.Order]:
-    """A GPU without room, and a CPU that is too slow. Returns the orders that the CPU gets."""
-    orders: list[reference_process.Order] = []
+def slow_cpu(monkeypatch: pytest.MonkeyPatch) -> list[reference_process.Request]:
+    """A GPU without room, and a CPU that is too slow. Returns the requests that the CPU gets."""
+    requests: list[reference_process.Request] = []
     monkeypatch.setattr(reference, "computed_on", no_room)
-    monkeypatch.setattr(reference_process, "computed", lambda order, _limit_s: orders.append(order) or SLOW)
-    return orders
+    monkeypatch.setattr(reference_process, "computed", lambda request, _limit_s: requests.append(request) or SLOW)
+    return requests
 
 
 def test_a_slow_reference_is_a_missing_closeness_with_its_reason(
-    slow_cpu: list[reference_process.Order], tmp_path: Path
+    slow_cpu: list[reference_process.Request], tmp_path: Path
 ) -> None:
     phases: list[str] = []
     found = fidelity(trial_of(CASE, tmp_path, "cuda", phases))
@@ -64,7 +64,7 @@ def test_a_slow_reference_is_a_missing_closeness_with_its_reason(
 
 
 def test_a_set_without_a_reference_is_judged_all_the_same(
-    slow_cpu: list[reference_process.Order], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slow_cpu: list[reference_process.Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A library's own words for the lack of room are known in the quality pass, too."""
 
@@ -78,7 +78,7 @@ def test_a_set_without_a_reference_is_judged_all_the_same(
         batches=lambda: [torch.zeros(1)], score=lambda _: {"top1": [1.0]}, metrics=(), conditions={"items": 3}
     )
     found = quality(trial)
-    assert [order.what for order in slow_cpu] == ["quality set"]
+    assert [request.what for request in slow_cpu] == ["quality set"]
     assert found.samples == {"top1": [1.0]}
     assert str(found.missing["top1_agreement"]).startswith(
         "there is no fp32 reference of the quality set: the GPU had too little memory"
@@ -86,10 +86,10 @@ def test_a_set_without_a_reference_is_judged_all_the_same(
 
 
 def test_no_other_row_tries_again_and_the_reference_row_itself_gives_it(
-    slow_cpu: list[reference_process.Order], tmp_path: Path
+    slow_cpu: list[reference_process.Request], tmp_path: Path
 ) -> None:
     for precision in ("bf16", "fp16", "bf16"):
-        with pytest.raises(reference.NoReference, match="did not compute it within 5 s"):
+        with pytest.raises(reference_output.NoReference, match="did not compute it within 5 s"):
             reference.output(trial_of(CASE.with_(precision=precision), tmp_path, "cuda"), "timed batch", torch.Tensor)
     assert len(slow_cpu) == 1
     eager = trial_of(CASE.with_(precision="fp32"), tmp_path, "cuda")
@@ -109,23 +109,23 @@ def test_a_reference_on_the_rows_own_device_ends_between_two_calls(monkeypatch: 
         return found
 
     monkeypatch.setattr("harness.measuring.loading.built", lambda case: planted.workload(case, twice))
-    monkeypatch.setattr(reference, "perf_counter", lambda: next(clock))
-    with pytest.raises(reference.NoReference, match="on the row's device took more than 5 s"):
-        reference.computed_on("cpu", CASE, "timed batch", 5.0)
+    monkeypatch.setattr(reference_output, "perf_counter", lambda: next(clock))
+    with pytest.raises(reference_output.NoReference, match="on the row's device took more than 5 s"):
+        reference_output.computed_on("cpu", CASE, "timed batch", 5.0)
     assert calls == [0]
 
 
 def test_the_process_computes_what_the_row_would() -> None:
-    order = reference_process.Order(case=CASE, what="timed batch", plugins=("planted",), threads=1)
+    request = reference_process.Request(case=CASE, what="timed batch", plugins=("planted",), threads=1)
     before = torch.get_num_threads()
     try:
-        answer = reference_process._answer(order)
+        result = reference_process._result(request)
     finally:
         torch.set_num_threads(before)
-    wanted, weights_hash = reference.computed_on("cpu", CASE, "timed batch")
-    assert (answer.missing, answer.mismatch, answer.weights_hash) == (None, None, weights_hash)
-    assert torch.allclose(torch.from_numpy(answer.output), wanted, atol=1e-6)
-    broken = reference_process._answer(dataclasses.replace(order, plugins=("no_such",)))
+    wanted, weights_hash = reference_output.computed_on("cpu", CASE, "timed batch")
+    assert (result.missing, result.mismatch, result.weights_hash) == (None, None, weights_hash)
+    assert torch.allclose(torch.from_numpy(result.output), wanted, atol=1e-6)
+    broken = reference_process._result(dataclasses.replace(request, plugins=("no_such",)))
     assert str(broken.missing).startswith("computing it on the CPU failed: ModuleNotFoundError")
 
 
@@ -139,29 +139,29 @@ def test_the_process_computes_what_the_row_would() -> None:
 )
 def test_a_process_that_hangs_or_dies_is_a_reason(does: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference_process, "START", does)
-    order = reference_process.Order(case=CASE, what="timed batch", plugins=(), threads=1)
-    assert str(reference_process.computed(order, 1.0 if "sleep" in does else 30.0).missing) == reason
+    request = reference_process.Request(case=CASE, what="timed batch", plugins=(), threads=1)
+    assert str(reference_process.computed(request, 1.0 if "sleep" in does else 30.0).missing) == reason
 
 
-def test_the_answer_comes_back_from_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_comes_back_from_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     stub = "; ".join(
         [
             "import pickle, sys",
-            "from harness.measuring.reference_process import Answer",
-            "order = pickle.load(sys.stdin.buffer)",
-            "open(sys.argv[1], 'wb').write(pickle.dumps(Answer(weights_hash=order.case.model, mismatch=order.what)))",
+            "from harness.measuring.reference_process import Result",
+            "given = pickle.load(sys.stdin.buffer)",
+            "open(sys.argv[1], 'wb').write(pickle.dumps(Result(weights_hash=given.case.model, mismatch=given.what)))",
         ]
     )
     monkeypatch.setattr(reference_process, "START", stub)
-    order = reference_process.Order(case=CASE, what="quality set", plugins=(), threads=1)
-    found = reference_process.computed(order, 30.0)
+    request = reference_process.Request(case=CASE, what="quality set", plugins=(), threads=1)
+    found = reference_process.computed(request, 30.0)
     assert (found.weights_hash, found.mismatch) == ("planted_ok", "quality set")
 
 
 def test_a_rows_own_time_stands_still_while_its_reference_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(worker, "perf_counter", lambda: now[0])
-    patience = worker.Patience(100.0)
+    time_limit = worker.TimeLimit(100.0)
     for stamp, phase, left_s in [
         (30.0, "latency", 70.0),
         (40.0, reference.BEGUN, 100.0 + worker.REFERENCE_GRACE_S),
@@ -171,8 +171,8 @@ def test_a_rows_own_time_stands_still_while_its_reference_is_computed(monkeypatc
         (260.0, reference.ENDED, 40.0),
     ]:
         now[0] = stamp
-        patience.enter(phase)
-        assert patience.left_s == pytest.approx(left_s), (stamp, phase)
+        time_limit.enter(phase)
+        assert time_limit.left_s == pytest.approx(left_s), (stamp, phase)
 
 
 def told(messages: list[tuple[float, str | None]], monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -220,7 +220,7 @@ def test_a_reference_has_what_is_left_of_the_rows_time(
     monkeypatch.setattr(reference, "perf_counter", lambda: 100.0)
     monkeypatch.setattr(reference, "computed_on", computed)
     trial: Any = SimpleNamespace(
-        device=SimpleNamespace(torch_device="cpu"),
+        device=SimpleNamespace(torch_device="cpu", is_gpu=False),
         protocol=Protocol(timeout_s=5.0),
         reference_until=until,
         case=CASE,
@@ -228,7 +228,7 @@ def test_a_reference_has_what_is_left_of_the_rows_time(
     reference._compute(trial, "timed batch")
     assert given == [limit_s]
     trial.reference_until = 99.0
-    with pytest.raises(reference.NoReference, match="no time left"):
+    with pytest.raises(reference_output.NoReference, match="no time left"):
         reference._compute(trial, "timed batch")
 
 
@@ -238,7 +238,7 @@ def test_an_unchecked_row_ranks_nowhere_first_and_becomes_no_baseline(tmp_path: 
     race = next(r for f in findings.model_findings(data) if f.model == "digits_vit" for r in f.races)
     fastest = race.winner["case_id"]
     told = tuple(
-        dataclasses.replace(m, warnings=("unchecked: too slow",)) if m.case.id == fastest else m
+        dataclasses.replace(m, warnings=(Reason("unchecked", {"reason": "too slow"}),)) if m.case.id == fastest else m
         for m in run.measurements
     )
     slower = report_data([dataclasses.replace(run, measurements=told)])
@@ -255,7 +255,7 @@ def test_versions_of_imgbench_read_one_another_s_references(tmp_path: Path) -> N
     """The arms of `ab` share them, and one may be older or newer than the other."""
     case = Case(model="planted_ok")
     path = reference._path(tmp_path, case, "timed batch")
-    reference._keep(path, reference.Origin(weights_hash="ab"), torch.zeros(2))
+    reference._store(path, reference.Origin(weights_hash="ab"), torch.zeros(2))
     told = json.loads(path.with_suffix(".json").read_text())
     assert told == {"weights_hash": "ab", "on_cpu": False}, "all that versions before `missing` know"
     path.with_suffix(".json").write_text(json.dumps(told | {"of_a_later_version": 1}))

@@ -27,6 +27,7 @@ from baselines.stored import store
 from baselines.stored.compare import compare_stored
 from baselines.verdict import exit_code
 from baselines.wording import ReasonKind
+from harness.reasons import Reason
 from harness.types import Measurement, Run
 
 Change = Callable[[Run], Run]
@@ -88,7 +89,7 @@ def all_skipped(run: Run) -> Run:
 
 
 def busy(run: Run) -> Run:
-    return each(run, lambda m: replace(m, warnings=("contended: other processes used 80% of a core",)))
+    return each(run, lambda m: replace(m, warnings=(Reason("contended_cpu", {"used": 0.8}),)))
 
 
 def with_more_rows(run: Run) -> Run:
@@ -230,7 +231,7 @@ def test_an_edited_session_decides_nothing(tmp_path: Path) -> None:
     assert exit_code(found) == 12
 
 
-def test_times_of_a_contaminated_session_do_not_count(tmp_path: Path) -> None:
+def test_times_of_a_contended_session_do_not_count(tmp_path: Path) -> None:
     """Forced into the store, it says what is exact and never what is slow: half speed there is no permission here."""
     slow = busy(good("slow", 2.0))
     with pytest.raises(store.BaselineRefused, match="contended"):

@@ -16,6 +16,7 @@ from rounds_fixture import Noise, group_cases, rounds_run
 
 from baselines.stored.controls import control
 from harness import frames
+from harness.reasons import Reason
 from harness.types import Case, Control, Run
 from reports import conclusions, pareto
 from reports.data import report_data
@@ -160,9 +161,8 @@ class TestFindings:
         assert "the 95 % interval of the ratio contains 1" in words
 
     def test_a_faster_row_that_is_unchecked_does_not_win(self, run: Run) -> None:
-        marked = tuple(
-            replace(m, warnings=("unchecked: no reference",)) if m.case == FAST else m for m in run.measurements
-        )
+        warning = Reason("unchecked", {"reason": "no reference"})
+        marked = tuple(replace(m, warnings=(warning,)) if m.case == FAST else m for m in run.measurements)
         data = report_data([replace(run, measurements=marked)])
         (race,) = conclusions.model_findings(data)[0].races
         assert race.winner["backend"] == "openvino"

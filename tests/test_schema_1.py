@@ -95,7 +95,7 @@ def test_a_cause_is_the_kind_of_the_reason() -> None:
 
 def test_why_a_sentinel_met_a_busy_machine_becomes_a_reason() -> None:
     found = read(state={"sentinel_contended": "the hypervisor took 12% of a core meanwhile"})
-    assert found.state["sentinel_contended"].kind == "contended"
+    assert found.state["control_workload_contended"].kind == "contended"
     assert records.measurement_from_dict(records.measurement_to_dict(found)) == found
 
 
@@ -134,6 +134,27 @@ def test_a_run_of_schema_1_is_one_of_schema_2_once_it_is_written_to(tmp_path: Pa
     assert (both.problems, both.measurements, both.superseded) == ((), (again,), old.measurements)
 
 
+@pytest.mark.parametrize("key", ["sentinel", "control_workload"])
+def test_the_former_names_of_the_control_workload_are_read(key: str, tmp_path: Path) -> None:
+    busy = Reason("contended_cpu", {"used": 0.5})
+    now = records.measurement_to_dict(read(state={}))
+    state = {key: {"gemm": [0.1]}, f"{key}_contended": busy.to_json(), f"{key}_missing": "no memory"}
+    found = records.measurement_from_dict({**now, "state": state})
+    wanted = {"control_workload": {"gemm": [0.1]}, "control_workload_contended": busy}
+    assert found.state == wanted | {"control_workload_missing": "no memory"}
+    written = records.measurement_to_dict(found)
+    assert set(written["state"]) == set(found.state), "only the present names are written"
+    block = {
+        "pair": 0, "slot": 0, "arm": "base", "group": "g", "phase": "screen", "server": 0, "started": "",
+        "elapsed_s": 1.0, "measurements": {"row": now}, key: {"gemm": [0.1]}, f"{key}_contended": busy.to_json(),
+    }  # fmt: skip
+    (tmp_path / paired_run.PROCESSES_FILE).write_text(json.dumps(block) + "\n")
+    (process,) = paired_run.processes(tmp_path)
+    assert (process.control_workload, process.control_workload_contended) == ({"gemm": [0.1]}, busy)
+    paired_run.append_process(tmp_path, process)
+    assert "sentinel" not in (tmp_path / paired_run.PROCESSES_FILE).read_text().splitlines()[1]
+
+
 def test_a_block_of_schema_1_has_the_reason_of_its_sentinel(tmp_path: Path) -> None:
     block = {
         "pair": 0, "slot": 0, "arm": "base", "group": "g", "phase": "screen", "server": 0, "started": "",
@@ -142,7 +163,7 @@ def test_a_block_of_schema_1_has_the_reason_of_its_sentinel(tmp_path: Path) -> N
     }  # fmt: skip
     (tmp_path / paired_run.PROCESSES_FILE).write_text(json.dumps(block) + "\n")
     (found,) = paired_run.processes(tmp_path)
-    assert found.sentinel_contended is not None
-    assert found.sentinel_contended.kind == "contended"
+    assert found.control_workload_contended is not None
+    assert found.control_workload_contended.kind == "contended"
     paired_run.append_process(tmp_path, found)
     assert list(paired_run.processes(tmp_path)) == [found, found]

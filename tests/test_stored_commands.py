@@ -24,16 +24,16 @@ from benches.cli import compare, main
 from harness import storage, suite
 from harness.measuring.contention import is_contention
 from harness.processes.loaded_code import source_digests
-from harness.sweeping.sweep import new_run, sweep
 from harness.processes.worker import Workers
 from harness.reasons import Reason, stated
+from harness.sweeping.sweep import new_run, sweep
 from harness.types import Measurement, Run
 
 CASES = " - {model: planted_ok, batch_size: [64, 256]}\n"
 SOURCES = source_digests((*OURS, *benches.PLUGINS, "planted"))
 PROTOCOL = (
-    "{replicates: 2, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, min_sample_time_s: 0.01, "
-    "target_interval: 1.0, timeout_s: 60}"
+    "{replicates: 2, rounds: false, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, "
+    "min_sample_time_s: 0.01, target_interval: 1.0, timeout_s: 60}"
 )
 
 

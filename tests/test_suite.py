@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import suite
+from benches import suites
+from harness import strict_yaml, suite
 from harness.suite import SuiteError
 from harness.types import Case, Model
 
@@ -153,9 +154,32 @@ def test_only_filters_by_axis_and_says_what_there_is() -> None:
         suite.only(cases, "bakend=eager")
 
 
-def test_every_built_in_suite_is_valid() -> None:
-    from benches import suites
+def test_both_scanners_read_the_built_in_suites_alike_and_strictly() -> None:
+    """The files that imgbench contains are read by libyaml, and a copy of one that a user changes is not."""
+    for file in suites.FOLDER.glob("*.yaml"):
+        text = file.read_text(encoding="utf-8")
+        assert strict_yaml.load_shipped(text) == strict_yaml.load(text)
+    for load in (strict_yaml.load, strict_yaml.load_shipped):
+        with pytest.raises(strict_yaml.NotYaml, match="line 1: a: 010 has a leading zero"):
+            load("a: 010")
+        with pytest.raises(strict_yaml.NotYaml, match="'a' appears twice"):
+            load("a: 1\na: 2")
+        with pytest.raises(strict_yaml.NotYaml, match="line 2: anchors and aliases are not allowed"):
+            load("a: 1\nb: *a")
 
+
+def test_only_the_built_in_suites_are_read_by_libyaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(strict_yaml, "load_shipped", lambda text: seen.append(text) or strict_yaml.load(text))
+    text = (suites.FOLDER / "smoke.yaml").read_text(encoding="utf-8")
+    (tmp_path / "smoke.yaml").write_text(text, encoding="utf-8")
+    suites.find(str(tmp_path / "smoke.yaml"))
+    assert seen == []
+    assert suites.find("smoke").source == text
+    assert seen == [text]
+
+
+def test_every_built_in_suite_is_valid() -> None:
     assert "digits" in suites.names()
     for name in suites.names():
         assert suites.find(name).name == name

@@ -102,7 +102,7 @@ def test_a_variable_without_a_number_is_refused(
         ({"threads": 2, "threads_from": "cores", "cpu": {"logical_cores": 2}}, "2 (the cores of the machine)"),
         (
             {"threads": 3, "threads_from": "affinity", "cpu": {"logical_cores": 8, "cores_allowed": 4}},
-            "3 (the cores that the process may use, of which 1 is left free)",
+            "3 (the cores that the process may use; 1 is left free)",
         ),
         ({"threads": 1, "threads_from": "quota", "cpu": {"quota": 1.0}}, "1 (the CPU quota of 1 core)"),
         ({"threads": 1, "threads_from": "quota", "cpu": {"quota": 0.5}}, "1 (the CPU quota of 0.5 cores)"),

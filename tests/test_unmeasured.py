@@ -13,7 +13,7 @@ import torch
 
 from baselines.verdict import USAGE
 from benches.ab import driver as ab
-from benches.cli import doctor, parser
+from benches.cli import doctor, parser, run_start
 from benches.cli import run as commands
 from harness import devices
 from harness.devices import unmeasured
@@ -96,7 +96,7 @@ def test_the_environment_has_a_value_and_no_sentence() -> None:
 )
 def test_what_a_run_says_at_its_start(device: str, found: list[str], told: str | None) -> None:
     said = unmeasured.at_the_start({"device": device, "unmeasured": found})
-    assert said == told if found != ["later"] else "this machine has later" in str(said)
+    assert (said and str(said)) == told if found != ["later"] else "this machine has later" in str(said)
     assert unmeasured.at_the_start({"device": device}) is None  # a run from before this was recorded
 
 
@@ -110,8 +110,8 @@ def started(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytes
         raise Stopped
 
     found = {"device": "cpu", "unmeasured": ["xpu"], "threads": 1}
-    monkeypatch.setattr(commands, "collect_environment", lambda *_: dict(found))
-    monkeypatch.setattr(commands, "new_folder", stop)
+    monkeypatch.setattr(run_start, "conditions", lambda *_: dict(found))
+    monkeypatch.setattr(run_start, "started", stop)
     options: Namespace = parser().parse_args(["run", "digits", *arguments])
     with pytest.raises(Stopped):
         commands.run(options)
@@ -198,6 +198,10 @@ def test_variables_that_change_kernels_are_stored(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("name", "seconds"), [("cpu", 2e-4), ("cuda", 4e-3)])
 def test_the_length_of_a_sample_is_stored(name: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    device = SimpleNamespace(name=name, energy_meter=lambda: "no meter", describe=lambda: {"device": name})
+    device = SimpleNamespace(
+        name=name, is_gpu=name == "cuda", energy_meter=lambda: "no meter", describe=lambda: {"device": name}
+    )
     monkeypatch.setattr(devices, "device", lambda _name: device)
-    assert environment.collect((name, 1))["shortest_sample_s"] == seconds
+    found = environment.collect((name, 1))
+    assert (found["shortest_sample_s"], found["is_gpu"]) == (seconds, name == "cuda")
+    assert ("tensorrt" in found["backend_packages"]) == (name == "cuda")

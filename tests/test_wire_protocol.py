@@ -74,7 +74,7 @@ JOB = Job(
 )
 PROCESS = ProcessJob(
     jobs=(JOB, replace(JOB, only=None, interleaving=None, reference_until_s=4.0)),
-    sentinel=False,
+    control_workload=False,
     referee="/tmp/turns.sock",
     arm="base",
     cpus=(0, 1),
@@ -86,12 +86,28 @@ PROCESS = ProcessJob(
 def test_a_request_to_measure_is_read_as_it_was_written(asked: ProcessJob) -> None:
     message = wire_protocol.request(7, MEASURE, asked)
     assert wire_protocol.read_request(message) == (7, MEASURE, asked)
-    assert json.loads(message)["argument"]["jobs"][0]["case"]["model"] == "digits_vit"
+    argument = json.loads(message)["argument"]
+    assert argument["jobs"][0]["case"]["model"] == "digits_vit"
+    assert argument["sentinel"] == asked.control_workload, "the key of protocol 2, whatever the field is called"
+    assert "control_workload" not in argument
+
+
+def test_the_fields_of_a_protocol_that_a_process_does_not_need_are_not_sent() -> None:
+    """An older version would refuse them as unknown."""
+    of_the_run = replace(JOB.protocol, rounds=False, ratio_interval=None, budget_s=60.0, fresh_builds=True)
+    process = replace(PROCESS, jobs=(replace(JOB, protocol=of_the_run),))
+    message = wire_protocol.request(7, MEASURE, process)
+    sent = json.loads(message)["argument"]["jobs"][0]["protocol"]
+    assert list(sent) == RECORDED["fields"]["harness.types.Protocol"]
+    assert wire_protocol.read_request(message) == (7, MEASURE, replace(PROCESS, jobs=(JOB,)))
+    assert wire_protocol_1.Adapter().request(7, MEASURE, process) == wire_protocol_1.Adapter().request(
+        7, MEASURE, replace(PROCESS, jobs=(JOB,))
+    )
 
 
 def test_a_reply_is_read_as_it_was_written() -> None:
     failed = Measurement(case=CASE, replicate=0, status="failed", reason=causes.reason(Cause.DISK_FULL, "no space"))
-    measured = ProcessResult(measurements=(MEASURED, failed), metrics=(METRIC,), sentinel={"gemm": [0.1]})
+    measured = ProcessResult(measurements=(MEASURED, failed), metrics=(METRIC,), control_workload={"gemm": [0.1]})
     for given in (
         Reply(value=measured),
         Reply(value={"device": "cpu", "versions": {"torch": "2.9"}}),
@@ -99,6 +115,7 @@ def test_a_reply_is_read_as_it_was_written() -> None:
         Reply(status="failed", reason=causes.reason(Cause.DISK_FULL, "no space"), phase=CASE.id, row=0),
     ):
         assert wire_protocol.read_reply(wire_protocol.reply(5, given)) == (5, given)
+    assert json.loads(wire_protocol.reply(5, Reply(value=measured)))["measured"]["sentinel"] == {"gemm": [0.1]}
 
 
 def test_a_measurement_that_cannot_be_read_is_refused_by_the_host_that_measured_it() -> None:
@@ -109,9 +126,13 @@ def test_a_measurement_that_cannot_be_read_is_refused_by_the_host_that_measured_
 
 def test_the_fields_of_a_request_are_those_of_its_number() -> None:
     """A version that adds, removes or redefines a field here gives the protocol a new number, and reads this one."""
+    renamed = {"side": "arm", "sentinel": "control_workload"}
     assert wire_protocol.NUMBER == 2
-    assert {cls.__name__: [f.name for f in fields(cls)] for cls in (ProcessJob, Job, Interleaving, Case, Protocol)} == {
-        name.rpartition(".")[2].replace("BlockJob", "ProcessJob"): [{"side": "arm"}.get(n, n) for n in names]
+    classes = (ProcessJob, Job, Interleaving, Case, Protocol)
+    not_sent = set(wire_protocol.OF_A_RUN)
+    assert not_sent <= {f.name for f in fields(Protocol)}
+    assert {cls.__name__: [f.name for f in fields(cls) if f.name not in not_sent] for cls in classes} == {
+        name.rpartition(".")[2].replace("BlockJob", "ProcessJob"): [renamed.get(n, n) for n in names]
         for name, names in RECORDED["fields"].items()
         if name.rpartition(".")[2] in {"BlockJob", "Job", "Interleaving", "Case", "Protocol"}
     }
@@ -149,7 +170,7 @@ def test_replies_of_protocol_1_are_read() -> None:
 def test_measurements_of_protocol_1_are_read_as_this_versions() -> None:
     number, reply = wire_protocol_1.Adapter().read_reply(REPLIES["measured"])
     result: ProcessResult = reply.value
-    assert (number, result.metrics, result.sentinel) == (3, (METRIC,), {"gemm": [0.1, 0.2]})
+    assert (number, result.metrics, result.control_workload) == (3, (METRIC,), {"gemm": [0.1, 0.2]})
     ok, failed = result.measurements
     assert replace(ok, missing={}, warnings=()) == MEASURED
     assert str(ok.missing["energy_j"]) == "there is no energy counter"
@@ -187,7 +208,8 @@ def test_a_request_of_protocol_1_is_read_by_the_classes_of_that_version(old_clas
     first, second = block.jobs
     assert (type(first), first.folder, first.cache) == (old_classes["Job"], JOB.folder, JOB.cache)
     assert vars(first.case) == CASE.axes()
-    assert vars(first.protocol) == vars(JOB.protocol)
+    sent = {name: value for name, value in vars(JOB.protocol).items() if name not in wire_protocol.OF_A_RUN}
+    assert vars(first.protocol) == sent
     assert vars(first.interleaving) == {"warmups": 3, "turns": 6, "samples": 4, "discarded": 1}
     assert (first.plugins, first.only, first.injections) == (JOB.plugins, JOB.only, JOB.injections)
     assert (second.only, second.interleaving, second.reference_until_s) == (None, None, 4.0)
@@ -330,7 +352,7 @@ def test_a_host_replies_by_this_protocol(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_driver_of_protocol_1_is_refused_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """It gives no number. A newer driver is not refused, because it may speak this protocol, too."""
-    monkeypatch.setattr(arm_host, "die_with", lambda _fd: None)
+    monkeypatch.setattr(arm_host, "kill_when_closed", lambda _fd: None)
     monkeypatch.setattr(arm_host, "serve", lambda _connection: None)
     monkeypatch.setattr(arm_host, "Connection", lambda _fd: None)
     monkeypatch.setattr(sys, "argv", ["arm_host", "3", "4"])

@@ -1,1 +1,1 @@
-"""Error rates of decision rules, imgbench's and other tools', on recorded processes and on models of noise."""
+"""The error rates of decision rules (of imgbench and of other tools), on recorded processes and on models of noise."""

@@ -1,8 +1,8 @@
 """criterion.rs' bootstrap: a t-test by resampling the pooled samples, and an interval of the change of the mean.
 
-criterion.rs draws 100,000 resamples for each comparison. Here, RESAMPLES resamples are drawn once for each pair of
-counts, as a matrix of the number of times that each sample is drawn, so that a comparison is one matrix product. The
-resolution of the p-value is then 0.001 instead of 0.00002, far below the threshold of 0.05.
+criterion.rs draws 100,000 resamples for each comparison. This implementation draws RESAMPLES resamples once for each
+pair of counts. They are a matrix of the number of times that each sample is drawn, so a comparison is one matrix
+product. The resolution of the p-value is then 0.001 instead of 0.00002, which is still far below the threshold of 0.05.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ SIGNIFICANCE: Final = 0.05
 THRESHOLD: Final = 0.01
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 2000
-CHANGE_RESAMPLES: Final = 100  # of each arm; each of one is held against each of the other
+CHANGE_RESAMPLES: Final = 100  # of each arm; each resample of one arm is compared with each of the other
 
 Weights = NDArray[np.float32]
 
 
 def t_test_p(first: Array, second: Array) -> float:
-    """Two-sided p of Welch's t against its distribution when both arms are resampled from the pooled samples.
+    """Two-sided p-value of Welch's t. Its distribution comes from resampling both arms from the pooled samples.
 
-    NaN if no resample has a finite t (all samples are equal); criterion.rs then finds no change.
+    NaN if no resample has a finite t, because all samples are equal. criterion.rs then finds no change.
     """
     m, n = len(first), len(second)
     pooled = np.concatenate([first, second])
     scaled = (pooled / pooled.mean() - 1).astype(np.float32)
     both = np.stack([scaled, scaled**2], axis=1)
-    weights_first, weights_second = _pooled_plan(m, n)
+    weights_first, weights_second = _pooled_weights(m, n)
     with np.errstate(divide="ignore", invalid="ignore"):
         resampled = _t(weights_first @ both, m, weights_second @ both, n)
         error = first.var(ddof=1) / m + second.var(ddof=1) / n if min(m, n) > 1 else np.nan
@@ -47,7 +47,7 @@ def t_test_p(first: Array, second: Array) -> float:
 
 def change_interval(first: Array, second: Array, confidence: float) -> tuple[float, float]:
     """Percentile interval of mean(first) / mean(second) - 1, with each arm resampled separately."""
-    means = _own_plan(len(first), 1) @ first, _own_plan(len(second), 2) @ second
+    means = _weights_of_means(len(first), 1) @ first, _weights_of_means(len(second), 2) @ second
     changes = (means[0][:, None] / means[1][None, :] - 1).ravel()
     low, high = np.percentile(changes, [50 * (1 - confidence), 50 * (1 + confidence)])
     return float(low), float(high)
@@ -62,7 +62,7 @@ def _t(first: NDArray[np.float32], m: int, second: NDArray[np.float32], n: int) 
 
 
 @lru_cache(maxsize=32)
-def _pooled_plan(m: int, n: int) -> tuple[Weights, Weights]:
+def _pooled_weights(m: int, n: int) -> tuple[Weights, Weights]:
     """The number of times that each of m + n samples is drawn into each resampled arm."""
     generator = np.random.default_rng((m, n))
     shares = np.full(m + n, 1 / (m + n))
@@ -71,7 +71,7 @@ def _pooled_plan(m: int, n: int) -> tuple[Weights, Weights]:
 
 
 @lru_cache(maxsize=64)
-def _own_plan(count: int, seed: int) -> Array:
+def _weights_of_means(count: int, seed: int) -> Array:
     """The share of each of an arm's samples in each of its resampled means."""
     generator = np.random.default_rng((count, seed))
     return np.asarray(generator.multinomial(count, np.full(count, 1 / count), CHANGE_RESAMPLES) / count)

@@ -2,8 +2,8 @@
 
     run = MODELS["shared"].draw(np.random.default_rng(0), pairs=64)
 
-All effects add up in the log of a sample. `shared` has the noise of a two-core shared runner. Each other model has one
-larger effect on a machine with little other noise.
+All effects are added in the log of a sample. The model `shared` has the noise of a shared runner with two cores. Each
+other model has one large effect on a machine with little other noise.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from baselines.detector.drawn import LATENCY, TAIL_LATENCY, Array, Drawn, Processes
-from baselines.detector.recorded import Block, Metadata, Recording, Row, RowSamples, rounded
+from baselines.detector.drawn import LATENCY, TAIL_LATENCY, Array, Processes, ResampledRun
+from baselines.detector.recorded import Metadata, RecordedProcess, Recording, Row, RowSamples, rounded
 from baselines.paired.metrics import TAIL
 from harness.paired.pairs import RENEWAL_APART
 from harness.stats import percentile_of
@@ -25,13 +25,17 @@ FIRST_LATENCY_S: Final = 0.002
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseModel:
-    """Sizes are standard deviations in log (0.01 is 1 %) unless stated otherwise.
+    """A model of noise. Unless stated otherwise, sizes are standard deviations in log (0.01 is 1 %).
 
-    process: between processes, half of the variance common to all rows of a process; iteration: within one;
-    contended: share of processes slowed by `slowdown` (low, high); drift: of the machine's speed over time, equal in
-    both arms, with `memory` the correlation of neighbouring processes; layout: constant offsets, of which each process
-    draws one for each row; server: of an offset for each fork server, arm and row, which lasts for `lifetime` pairs;
-    degrees: of Student's t for the process noise (0: normal); quantum: step of the clock as a share of the latency.
+    - process: noise between processes. Half of its variance is common to all rows of a process.
+    - iteration: noise between the iterations of one process.
+    - contended: the share of processes that are slowed down, by a share between the two of `slowdown`.
+    - drift: noise of the machine's speed over time, equal in both arms. `memory` is the correlation of successive
+      processes.
+    - layout: constant offsets. Each process draws one of them for each row.
+    - server: noise of an offset for each fork server, arm and row, which lasts for `lifetime` pairs.
+    - degrees: degrees of freedom of Student's t for the process noise (0: normal).
+    - quantum: the step of the clock as a share of the latency.
     """
 
     description: str
@@ -55,11 +59,11 @@ class NoiseModel:
         return {f"row {i:02d}": f"group {i // ROWS_A_GROUP}" for i in range(self.rows)}
 
     def latency_s(self) -> Array:
-        """Seconds of each row on a machine without noise: each 1.5 times the one before."""
+        """Seconds of each row on a machine without noise. Each row takes 1.5 times as long as the previous one."""
         return np.asarray(FIRST_LATENCY_S * 1.5 ** np.arange(self.rows))
 
     def seconds(self, generator: np.random.Generator, pairs: int) -> Array:
-        """Samples as (row, pair, arm, iteration); of every two pairs one begins with each arm."""
+        """Samples in seconds, (row, pair, arm, iteration). Of every two consecutive pairs, one begins with each arm."""
         noise = self._processes(generator, pairs) + self._drifts(generator, pairs)
         if self.layout:
             noise += generator.choice(np.asarray(self.layout), (self.rows, pairs, 2))
@@ -73,7 +77,7 @@ class NoiseModel:
             seconds = np.maximum(np.round(seconds / step), 1) * step
         return np.asarray(seconds)
 
-    def draw(self, generator: np.random.Generator, pairs: int = 128) -> Drawn:
+    def draw(self, generator: np.random.Generator, pairs: int = 128) -> ResampledRun:
         """A run of `pairs` pairs."""
         seconds = self.seconds(generator, pairs)
         medians = np.log(np.median(seconds, axis=-1))
@@ -83,20 +87,21 @@ class NoiseModel:
         for number, row in enumerate(self.groups):
             shifts[(row, LATENCY)] = medians[number, :, 1] - medians[number, :, 0]
             shifts[(row, TAIL_LATENCY)] = tails[number, :, 1] - tails[number, :, 0]
-            for side, arm in enumerate(arms):
-                arm[row] = list(seconds[number, :, side])
-        return Drawn(groups=self.groups, shifts=shifts, base=arms[0], head=arms[1])
+            for arm, samples in enumerate(arms):
+                samples[row] = list(seconds[number, :, arm])
+        return ResampledRun(groups=self.groups, shifts=shifts, base=arms[0], head=arms[1])
 
     def _processes(self, generator: np.random.Generator, pairs: int) -> Array:
         """The effects of each process, (row, pair, arm)."""
         group = np.arange(self.rows) // ROWS_A_GROUP
         common, own = ((group.max() + 1, pairs, 2), (self.rows, pairs, 2))
-        noise = (self._luck(generator, common)[group] + self._luck(generator, own)) * self.process / np.sqrt(2)
-        busy = generator.random(common) < self.contended
+        standard = self._standard_noise(generator, common)[group] + self._standard_noise(generator, own)
+        noise = standard * self.process / np.sqrt(2)
+        contended = generator.random(common) < self.contended
         slowdown = np.log1p(generator.uniform(*self.slowdown, common))
-        return np.asarray(noise + np.where(busy, slowdown, 0.0)[group])
+        return np.asarray(noise + np.where(contended, slowdown, 0.0)[group])
 
-    def _luck(self, generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    def _standard_noise(self, generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
         return generator.standard_t(self.degrees, shape) if self.degrees else generator.normal(size=shape)
 
     def _drifts(self, generator: np.random.Generator, pairs: int) -> Array:
@@ -113,26 +118,26 @@ class NoiseModel:
 
 
 def recorded(model: NoiseModel, generator: np.random.Generator, pairs: int) -> Recording:
-    """The processes as a recording, which can be stored and resampled."""
+    """A recording of simulated processes, which can be stored and resampled."""
     seconds = model.seconds(generator, pairs)
-    blocks = [
-        Block(
+    processes = [
+        RecordedProcess(
             run=0,
             pair=pair,
-            slot=side,
-            arm="b" if side else "a",
+            slot=arm,
+            arm="b" if arm else "a",
             group=group,
             server=pair // model.lifetime,
             elapsed_s=float(pair),
             rows={
-                row: RowSamples(seconds=tuple(rounded(v) for v in seconds[number, pair, side]))
+                row: RowSamples(seconds=tuple(rounded(v) for v in seconds[number, pair, arm]))
                 for number, (row, its_group) in enumerate(model.groups.items())
                 if its_group == group
             },
         )
         for pair in range(pairs)
         for group in dict.fromkeys(model.groups.values())
-        for side in (0, 1)
+        for arm in (0, 1)
     ]
     metadata = Metadata(
         cpu="none: a model of noise",
@@ -144,7 +149,7 @@ def recorded(model: NoiseModel, generator: np.random.Generator, pairs: int) -> R
         date="",
         conditions=model.description,
     )
-    return Recording(metadata=metadata, rows=tuple(Row(id=r, label=r) for r in model.groups), blocks=tuple(blocks))
+    return Recording(metadata=metadata, rows=tuple(Row(id=r, label=r) for r in model.groups), blocks=tuple(processes))
 
 
 MODELS: Final = {

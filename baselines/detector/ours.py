@@ -1,7 +1,8 @@
-"""imgbench's rule in the table: `PairedDecision` gets resampled pairs until it ends or the budget is spent.
+"""imgbench's rule in the table of error rates: `PairedDecision` gets resampled pairs until it ends or the budget is
+spent.
 
-The decision is the code of a real run. Only the order of the pairs (a round is one pair of each group that needs one)
-and the budget, in measured rows, are simulated.
+The decision runs the code of a real run. The order of the pairs (a round is one pair of each group that needs one) and
+the budget (in measured rows) are simulated.
 """
 
 from __future__ import annotations
@@ -13,38 +14,38 @@ from typing import Final
 
 import numpy as np
 
-from baselines.detector.drawn import Drawn, Source
+from baselines.detector.drawn import ResampledRun, Source
 from baselines.paired.decision import PairedDecision
 from baselines.paired.metrics import PAIRED_METRICS
 from baselines.paired.question import Key, Question
 
-START_COST: Final = 1.0  # starting the two processes of a pair, in units of measuring one row in both
+START_COST: Final = 1.0  # of starting the two processes of a pair; measuring one row in both costs 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ours:
-    """The paired rule with a budget of `rounds` rounds in which every row is measured. The time of a row
-    that ends early goes to the others, up to `longest` pairs of one row."""
+    """The paired rule with a budget for `rounds` rounds of pairs of all rows. The time of a row that is decided early
+    is used for the other rows, up to `longest` pairs of one row."""
 
     rounds: int = 32
     longest: int = 160
 
     def __call__(self, source: Source, slow: Mapping[str, float], generator: np.random.Generator) -> dict[str, str]:
-        """Outcome by row of one run in which head's `slow` rows are slower by these shares.
+        """The outcome of each row of one run, in which the head's `slow` rows are slower by the given shares.
 
         A row is regressed or improved if any of its metrics is; otherwise it has the outcome of its latency.
         """
         return outcomes(self.decided(source.draw(generator, self.longest).slowed(slow)))
 
-    def decided(self, drawn: Drawn) -> PairedDecision:
+    def decided(self, run: ResampledRun) -> PairedDecision:
         """The decision after the pairs of one run."""
-        decision = PairedDecision(_questions(drawn))
-        counts = dict.fromkeys(drawn.groups.values(), 0)
-        budget = self.rounds * (len(counts) * START_COST + len(drawn.groups))
+        decision = PairedDecision(_questions(run))
+        counts = dict.fromkeys(run.groups.values(), 0)
+        budget = self.rounds * (len(counts) * START_COST + len(run.groups))
         spent = 0.0
         while (wanted := decision.wanted()) and spent < budget:
             for group in counts:
-                rows = [row for row in wanted if drawn.groups[row] == group]
+                rows = [row for row in wanted if run.groups[row] == group]
                 if not rows:
                     continue
                 pair = counts[group]
@@ -53,7 +54,7 @@ class Ours:
                     break
                 counts[group] += 1
                 for row in sorted(rows):
-                    _record(decision, drawn, row, pair)
+                    _record(decision, run, row, pair)
                 spent += START_COST + len(rows)
                 decision.advance(min(1.0, spent / budget))
                 wanted = decision.wanted()
@@ -73,16 +74,16 @@ def outcomes(decision: PairedDecision) -> dict[str, str]:
     return found
 
 
-def _record(decision: PairedDecision, drawn: Drawn, row: str, pair: int) -> None:
-    shifts = {metric: float(values[pair]) for (its_row, metric), values in drawn.shifts.items() if its_row == row}
+def _record(decision: PairedDecision, run: ResampledRun, row: str, pair: int) -> None:
+    shifts = {metric: float(values[pair]) for (its_row, metric), values in run.shifts.items() if its_row == row}
     contended = any(math.isnan(value) for value in shifts.values())
     decision.record(row, shifts, kept=not contended)
 
 
-def _questions(drawn: Drawn) -> list[Question]:
+def _questions(run: ResampledRun) -> list[Question]:
     return [
-        Question(key=Key(row=row, metric=asked.metric.name), sensitivity=asked.sensitivity, primary=asked.primary)
-        for row in drawn.groups
-        for asked in PAIRED_METRICS
-        if (row, asked.metric.name) in drawn.shifts
+        Question(key=Key(row=row, metric=paired.metric.name), sensitivity=paired.sensitivity, primary=paired.primary)
+        for row in run.groups
+        for paired in PAIRED_METRICS
+        if (row, paired.metric.name) in run.shifts
     ]

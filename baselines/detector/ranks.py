@@ -17,9 +17,9 @@ CONSERVATIVE_EXACT_UP_TO: Final = 20
 
 
 def mann_whitney_p(first: Array, second: Array) -> float:
-    """Two-sided p as `scipy.stats.mannwhitneyu` gives it by default, in numpy for speed: exact if a
-    sample has up to 8 values and there are no ties, otherwise the normal approximation with continuity and tie
-    correction."""
+    """The two-sided p-value that `scipy.stats.mannwhitneyu` gives by default. It is exact if a sample has up to 8
+    values and there are no ties. Otherwise it is the normal approximation with continuity and tie correction, in numpy
+    for speed."""
     m, n = len(first), len(second)
     both = np.concatenate([first, second])
     _, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
@@ -36,13 +36,13 @@ def mann_whitney_p(first: Array, second: Array) -> float:
 
 
 def smallest_p(m: int, n: int) -> float:
-    """The smallest one-sided p that m against n samples can give."""
+    """The smallest one-sided p-value that m and n samples can give."""
     return 1 / math.comb(m + n, min(m, n))
 
 
 def mann_whitney_conservative(first: Array, second: Array) -> float:
-    """Two-sided p as asv computes it: ties are broken in the least significant way. It is exact up to 20 samples per
-    arm, and a normal approximation without corrections above."""
+    """The two-sided p-value that asv computes. Ties are broken in the least significant way. The p-value is exact up to
+    20 samples per arm, and a normal approximation without corrections for more samples."""
     m, n = len(first), len(second)
     wins = int((first[:, None] > second[None, :]).sum())
     ties = int((first[:, None] == second[None, :]).sum())
@@ -72,10 +72,12 @@ def _u_distribution(m: int, n: int) -> Array:
 
 
 def location_interval(values: Array) -> tuple[float, float]:
-    """99 % interval of the median as asv gives it: order statistics, or the Laplace posterior of the location.
+    """The 99 % interval of the median that asv computes: from order statistics, or from the Laplace posterior of the
+    location.
 
-    The posterior is the sum of distances to the power of -n (asv_runner/statistics.py); if fewer than 8 values give the
-    order statistics no bound, its 0.5 and 99.5 % quantiles are the bound, but never inside the sample.
+    The posterior is the sum of distances to the power of -n (asv_runner/statistics.py). If there are fewer than 8
+    values, the order statistics give no bound. The 0.5 % and 99.5 % quantiles of the posterior are then the bounds, but
+    no bound is inside the range of the sample.
     """
     ordered = np.sort(values)
     count = len(ordered)

@@ -1,14 +1,15 @@
-"""Recordings of pairs of processes of the same code in both arms, small enough for the repository.
+"""Recordings of pairs of processes with the same code in both arms, small enough for the repository.
 
     recording = from_run(folder, conditions="shared runner, two cores, nothing else started")
     save(recording, path)
     load(path).draw(generator, pairs=64).shifts[("digits_vit-...", "latency_s")]
 
-A file is one gzipped JSON document: metadata, rows, and processes in order of time. Samples are seconds, rounded to 5
-significant digits (by 5e-5 of a value at most, far below any noise) to keep it small. The document has a
-sha256 of its content, which is checked on reading. With one version of zlib, the same recording gives the same bytes.
+A file is one gzipped JSON document with metadata, rows, and processes in order of time (key "blocks"). Samples are
+seconds. They are rounded to 5 significant digits to keep the file small, which changes it by at most 5e-5 of its value,
+far less than the noise. The document has a sha256 of its content, which is checked on reading. With one version of
+zlib, the same recording gives the same bytes.
 
-Format history: 1 (0.2.0) first.
+Format history: schema 1 (0.2.0) is the only one.
 """
 
 from __future__ import annotations
@@ -25,28 +26,28 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from baselines.detector.drawn import LATENCY, Array, Drawn, PairSamples, picked, stretches
+from baselines.detector.drawn import LATENCY, Array, PairSamples, ResampledRun, run_of_pairs, segments
 from baselines.paired.metrics import TAIL
 from harness.attempts import contended
+from harness.derived_metrics import needed_for
 from harness.paired import paired_run
-from harness.stats import needed_for
 from harness.storage import UnreadableRun, record
 from harness.types import Measurement
 
 SCHEMA: Final = 1
 DIGITS: Final = 5
-STRETCH: Final = 8  # pairs that stay together when resampled: as many as share a fork server
+SEGMENT: Final = 8  # consecutive pairs that are resampled together: as many as share a fork server
 
 Arm = Literal["a", "b"]
 
 
 class RecordingRefused(UnreadableRun):
-    """A file is not a recording or was edited, or a run cannot become a recording; `str()` is one line."""
+    """A file is no recording or was edited, or a run cannot become a recording. `str()` is one line for the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """The place and conditions of a recording. `conditions` describes the other load of the machine."""
+    """The machine and the conditions of a recording. `conditions` describes the other load of the machine."""
 
     cpu: str
     cores: int
@@ -69,8 +70,8 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class RowSamples:
-    """Seconds of each iteration of one row in one process, in order, measured in `turns` turns of equal length.
-    `contended` is the reason of the contention, or None."""
+    """Seconds of each sample of one row in one process, in order, measured in `turns` turns of equal length.
+    `contended` is the reason why the row was contended, or None."""
 
     seconds: tuple[float, ...]
     turns: int = 1
@@ -78,8 +79,9 @@ class RowSamples:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
-    """One process of one arm. Pairs are counted through all joined runs; `elapsed_s` is since the start of its run."""
+class RecordedProcess:
+    """One process of one arm. Pairs are numbered over all joined runs. `elapsed_s` is the time since the start of the
+    run."""
 
     run: int
     pair: int
@@ -92,41 +94,42 @@ class Block:
 
     @property
     def contended(self) -> str | None:
-        """The reason of the first contended row, or None."""
+        """The reason why the first contended row was contended, or None."""
         return next((r.contended for r in self.rows.values() if r.contended), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """Processes in order of time, with the same code in both arms."""
+    """A recording. `blocks` (named as the stored key) are its processes in order of time, with the same code in both
+    arms."""
 
     metadata: Metadata
     rows: tuple[Row, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[RecordedProcess, ...]
 
     @cached_property
     def groups(self) -> dict[str, str]:
-        """Group by row id."""
-        return {row: block.group for block in self.blocks for row in block.rows}
+        """The group of each row, by its id."""
+        return {row: process.group for process in self.blocks for row in process.rows}
 
     @cached_property
     def pairs(self) -> dict[str, PairSamples]:
         """The pairs of each row in order of time: samples of both arms, and their shifts."""
         found: dict[str, list[tuple[int, RowSamples, RowSamples]]] = {row.id: [] for row in self.rows}
-        waiting: dict[tuple[str, int], Block] = {}
-        for block in self.blocks:
-            other = waiting.pop((block.group, block.pair), None)
+        waiting: dict[tuple[str, int], RecordedProcess] = {}
+        for process in self.blocks:
+            other = waiting.pop((process.group, process.pair), None)
             if other is None:
-                waiting[(block.group, block.pair)] = block
+                waiting[(process.group, process.pair)] = process
                 continue
-            base, head = (other, block) if other.arm == "a" else (block, other)
+            base, head = (other, process) if other.arm == "a" else (process, other)
             for row in found.keys() & base.rows.keys() & head.rows.keys():
-                found[row].append((block.pair, base.rows[row], head.rows[row]))
+                found[row].append((process.pair, base.rows[row], head.rows[row]))
         return {row: _pair_samples(entries) for row, entries in found.items()}
 
     @cached_property
     def _complete(self) -> dict[str, list[int]]:
-        """The pairs by group that have all rows of the group. Raises RecordingRefused if a group has fewer than two."""
+        """The pairs of each group that have all of its rows. Raises RecordingRefused if a group has fewer than two."""
         found: dict[str, set[int]] = {}
         for row, group in sorted(self.groups.items()):
             numbers = set(self.pairs[row].numbers)
@@ -136,31 +139,34 @@ class Recording:
         return {group: sorted(numbers) for group, numbers in sorted(found.items())}
 
     def log_ratios(self, row: str, metric: str = LATENCY) -> Array:
-        """ln(b / a) of each pair in order of time, by turns as in the decision; NaN for a contended pair."""
+        """ln(b / a) of each pair in order of time, computed turn by turn as in the decision; NaN for a contended
+        pair."""
         return self.pairs[row].shifts[metric]
 
-    def draw(self, generator: np.random.Generator, pairs: int = 128) -> Drawn:
+    def draw(self, generator: np.random.Generator, pairs: int = 128) -> ResampledRun:
         """A resampled run of `pairs` pairs per group, in segments of consecutive pairs with random starts.
 
-        Rows of a group are resampled together, so that their correlation in a pair remains, as do the drift within a
-        segment and the offset of a fork server. Both arms are the same code, and which one is head is drawn once.
-        Every resampled run keeps the mean shift that a short recording has by chance, so a recording should have more
-        pairs than a run.
+        Rows of a group are resampled together. This keeps their correlation in a pair, the drift within a segment, and
+        the offset of a fork server. Both arms are the same code, and one random draw decides which of them is the head.
+        A short recording has a mean shift by chance, which every resampled run inherits. So a recording should have
+        more pairs than a run.
         """
         flipped = bool(generator.integers(2))
-        chosen = {g: stretches(generator, numbers, pairs, STRETCH) for g, numbers in self._complete.items()}
-        return picked(self.pairs, self.groups, chosen, flipped=flipped)
+        chosen = {g: segments(generator, numbers, pairs, SEGMENT) for g, numbers in self._complete.items()}
+        return run_of_pairs(self.pairs, self.groups, chosen, flipped=flipped)
 
 
 def _pair_samples(entries: Sequence[tuple[int, RowSamples, RowSamples]]) -> PairSamples:
     base, head = [e[1] for e in entries], [e[2] for e in entries]
-    quiet = np.array([a.contended is None and b.contended is None for a, b in zip(base, head, strict=True)], dtype=bool)
+    uncontended = np.array(
+        [a.contended is None and b.contended is None for a, b in zip(base, head, strict=True)], dtype=bool
+    )
     return PairSamples.of(
         numbers=[e[0] for e in entries],
         base=[np.asarray(r.seconds) for r in base],
         head=[np.asarray(r.seconds) for r in head],
         turns=[(a.turns, b.turns) for a, b in zip(base, head, strict=True)],
-        quiet=quiet,
+        uncontended=uncontended,
         tail=bool(entries) and min(len(r.seconds) for r in (*base, *head)) >= needed_for(TAIL),
     )
 
@@ -177,14 +183,14 @@ def load(path: Path) -> Recording:
     """Reads a file that `save` wrote. Raises RecordingRefused if it is not one, or if it was edited."""
     try:
         document = json.loads(gzip.decompress(path.read_bytes()))
-        if document.pop("schema", None) != SCHEMA:
-            raise RecordingRefused(f"{path}: not a recording of schema {SCHEMA}, which this version reads")
+        if (schema := document.pop("schema", None)) != SCHEMA:
+            raise RecordingRefused(f"{path}: schema {schema!r}; this version reads {SCHEMA}")
         if document.pop("sha256", None) != _digest({"schema": SCHEMA, **document}):
             raise RecordingRefused(f"{path}: edited or truncated (its hash does not match)")
         return Recording(
             metadata=record(Metadata, document["metadata"]),
             rows=tuple(record(Row, entry) for entry in document["rows"]),
-            blocks=tuple(_block(entry) for entry in document["blocks"]),
+            blocks=tuple(_process(entry) for entry in document["blocks"]),
         )
     except RecordingRefused:
         raise
@@ -198,9 +204,9 @@ def from_run(folder: Path, conditions: str) -> Recording:
     base, head = ({k: v for k, v in arm.items() if k != "name"} for arm in run.arms)
     if base != head or any(row.base != row.head for row in run.rows):
         raise RecordingRefused(f"{folder}: base and head differ, so its pairs do not show noise alone")
-    kept = [b for b in paired_run.processes(folder) if b.group != paired_run.CONTROL_GROUP]
-    blocks = tuple(_recorded(b) for b in kept)
-    seen = {row for block in blocks for row in block.rows}
+    kept = [p for p in paired_run.processes(folder) if p.group != paired_run.CONTROL_GROUP]
+    processes = tuple(_recorded(process) for process in kept)
+    seen = {row for process in processes for row in process.rows}
     environment: Mapping[str, Any] = run.environment
     return Recording(
         metadata=Metadata(
@@ -214,27 +220,27 @@ def from_run(folder: Path, conditions: str) -> Recording:
             conditions=conditions,
         ),
         rows=tuple(Row(id=row.id, label=row.label) for row in run.rows if row.id in seen),
-        blocks=blocks,
+        blocks=processes,
     )
 
 
 def joined(recordings: Sequence[Recording]) -> Recording:
-    """One recording of several runs of one machine, in the given order; pairs and runs are numbered consecutively.
+    """One recording of several runs of one machine, in the given order. Pairs and runs are numbered consecutively.
 
     Raises RecordingRefused if the machine, the threads or the suite differ.
     """
     first = recordings[0].metadata
     rows: dict[str, Row] = {}
-    blocks: list[Block] = []
+    processes: list[RecordedProcess] = []
     for number, recording in enumerate(recordings):
         for name in ("cpu", "cores", "threads", "suite"):
             there, here = getattr(first, name), getattr(recording.metadata, name)
             if there != here:
                 raise RecordingRefused(f"recordings of different {name}: {there} and {here}")
         rows |= {row.id: row for row in recording.rows}
-        offset = 1 + max((b.pair for b in blocks), default=-1)
-        blocks += [replace(b, run=number, pair=b.pair + offset) for b in recording.blocks]
-    return Recording(metadata=_joined_metadata(recordings), rows=tuple(rows.values()), blocks=tuple(blocks))
+        offset = 1 + max((p.pair for p in processes), default=-1)
+        processes += [replace(p, run=number, pair=p.pair + offset) for p in recording.blocks]
+    return Recording(metadata=_joined_metadata(recordings), rows=tuple(rows.values()), blocks=tuple(processes))
 
 
 def _joined_metadata(recordings: Sequence[Recording]) -> Metadata:
@@ -245,16 +251,16 @@ def _joined_metadata(recordings: Sequence[Recording]) -> Metadata:
     return record(Metadata, {**asdict(recordings[0].metadata), **names, "conditions": texts("conditions")})
 
 
-def _recorded(block: paired_run.PairedProcess) -> Block:
-    rows = {row: _samples(m) for row, m in block.measurements.items() if m.samples.get(LATENCY)}
-    return Block(
+def _recorded(process: paired_run.PairedProcess) -> RecordedProcess:
+    rows = {row: _samples(m) for row, m in process.measurements.items() if m.samples.get(LATENCY)}
+    return RecordedProcess(
         run=0,
-        pair=block.pair,
-        slot=block.slot,
-        arm="a" if block.arm == "base" else "b",
-        group=block.group,
-        server=block.server,
-        elapsed_s=rounded(block.elapsed_s),
+        pair=process.pair,
+        slot=process.slot,
+        arm="a" if process.arm == "base" else "b",
+        group=process.group,
+        server=process.server,
+        elapsed_s=rounded(process.elapsed_s),
         rows=rows,
     )
 
@@ -281,13 +287,13 @@ def _document(recording: Recording) -> dict[str, Any]:
         "schema": SCHEMA,
         "metadata": asdict(recording.metadata),
         "rows": [asdict(row) for row in recording.rows],
-        "blocks": [asdict(block) for block in recording.blocks],
+        "blocks": [asdict(process) for process in recording.blocks],
     }
 
 
-def _block(entry: dict[str, Any]) -> Block:
+def _process(entry: dict[str, Any]) -> RecordedProcess:
     rows = {row: record(RowSamples, {**s, "seconds": tuple(s["seconds"])}) for row, s in entry["rows"].items()}
-    return record(Block, {**entry, "rows": rows})
+    return record(RecordedProcess, {**entry, "rows": rows})
 
 
 def _canonical(document: dict[str, Any]) -> str:

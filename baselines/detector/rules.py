@@ -1,13 +1,13 @@
-"""The decision rules of other tools, implemented after their source, on processes of samples.
+"""The decision rules of other tools, implemented from their source code, on processes of samples.
 
     RULES["pyperf compare_to"].decide(base, head)     # "worse", "better" or "same"
 
-`base` and `head` are lists of processes; a process is an array of seconds. A repetition of a tool is the mean of
-several iterations; here it is the mean of a segment of consecutive samples, with `values` segments per process. The
+`base` and `head` are lists of processes, and a process is an array of seconds. A repetition of a tool is the mean of
+several iterations. Here it is the mean of a segment of consecutive samples, with `values` segments per process. The
 number of processes and every threshold are the defaults of the tool.
 
-The simulation favours the tools: base and head are measured directly after each other, but a stored baseline or a
-history comes from another job, which varies more.
+The simulation favours the tools: base and head are measured one directly after the other. In practice a stored baseline
+or a history comes from another job, and differs more.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ PYPERF_STEPS: Final = ((200, 1.960), (100, 1.984), (80, 1.990), (60, 2.000), (50
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A tool's rule. `base_processes` and `head_processes` are the defaults of the tool; `one_sided` tools never say
-    "better". `source` is the place in its source code."""
+    """A tool's rule. `base_processes` and `head_processes` are the defaults of the tool. A `one_sided` tool never
+    decides "better". `source` is the version of the tool."""
 
     name: str
     decide: Decide
@@ -44,7 +44,8 @@ class Rule:
 
 
 def repetitions(processes: Sequence[Array], values: int) -> Array:
-    """`values` repetitions of each process (fewer if it has fewer samples), pooled: means of equal segments."""
+    """`values` repetitions of each process, pooled. A repetition is the mean of a segment, and segments are equally
+    long. A process with fewer samples has fewer repetitions."""
     found = []
     for process in processes:
         count = min(values, len(process))
@@ -54,7 +55,7 @@ def repetitions(processes: Sequence[Array], values: int) -> Array:
 
 
 def pytest_benchmark(base: Sequence[Array], head: Sequence[Array]) -> Call:
-    """`--benchmark-compare-fail=mean:5%`: fails if the mean of all rounds grew by more than 5 %; never "better".
+    """`--benchmark-compare-fail=mean:5%`: worse if the mean of all rounds grew by more than 5 %, and never better.
 
     Growth from a mean of 0 is infinite. Source: pytest_benchmark/utils.py, PercentageRegressionCheck.
     """
@@ -66,8 +67,8 @@ def pytest_benchmark(base: Sequence[Array], head: Sequence[Array]) -> Call:
 def asv(base: Sequence[Array], head: Sequence[Array]) -> Call:
     """`asv continuous`: medians differ by more than the factor 1.1, and a Mann-Whitney U test has p < 0.002.
 
-    If so few samples cannot reach that p, the 99 % intervals of the medians must be disjoint. Two processes of up to
-    five samples ("rounds", "repeat"). Source: asv/commands/compare.py `_is_result_better`,
+    If there are too few samples to reach that p-value, the 99 % intervals of the medians must be disjoint. There are
+    two processes of up to five samples ("rounds", "repeat"). Source: asv/commands/compare.py `_is_result_better`,
     asv/_stats.py `is_different`, asv_runner/statistics.py `compute_stats`, asv_runner/benchmarks/time.py.
     """
     there, here = repetitions(base, 5), repetitions(head, 5)
@@ -83,25 +84,25 @@ def asv(base: Sequence[Array], head: Sequence[Array]) -> Call:
 
 
 def pyperf(base: Sequence[Array], head: Sequence[Array]) -> Call:
-    """`pyperf compare_to`: Student's t of the pooled values, 95 % two-tailed, no smallest difference.
+    """`pyperf compare_to`: Student's t-test of the pooled values, 95 % two-tailed, without a smallest difference.
 
-    Cases that its test does not cover count as significant: unequal counts, no variance, a single value each. The means
-    then decide. Values of all processes are pooled: 20 processes of 3 values. Source: pyperf/_compare.py
+    Cases that its test does not cover (unequal counts, no variance, a single value each) count as significant, and the
+    means then decide. The values of 20 processes, 3 of each, are pooled. Source: pyperf/_compare.py
     `is_significant_benchs`, pyperf/_utils.py `is_significant`, `tdist95conf_level`, pyperf/_runner.py.
     """
     there, here = repetitions(base, 3), repetitions(head, 3)
     difference = float(here.mean() - there.mean())
-    side: Call = "worse" if difference > 0 else "better" if difference < 0 else "same"
+    call: Call = "worse" if difference > 0 else "better" if difference < 0 else "same"
     if len(there) != len(here) or len(there) == 1:
-        return side
+        return call
     error = (there.var(ddof=1) + here.var(ddof=1)) / len(there)
     if error == 0:
-        return side
-    return side if abs(difference) / error**0.5 >= pyperf_critical(2 * len(there) - 2) else "same"
+        return call
+    return call if abs(difference) / error**0.5 >= pyperf_critical(2 * len(there) - 2) else "same"
 
 
 def pyperf_critical(degrees: int) -> float:
-    """pyperf's critical value of t: three decimals up to 30 degrees of freedom, then steps."""
+    """pyperf's critical value of t: with three decimals up to 30 degrees of freedom, and from a table above."""
     for least, value in PYPERF_STEPS:
         if degrees >= least:
             return value
@@ -109,7 +110,8 @@ def pyperf_critical(degrees: int) -> float:
 
 
 def criterion(base: Sequence[Array], head: Sequence[Array]) -> Call:
-    """criterion.rs: bootstrapped t-test of the means p < 0.05, and the 95 % interval of the change beyond +-1 %.
+    """criterion.rs: a bootstrapped t-test of the means has p < 0.05, and the 95 % interval of the change lies above 1 %
+    or below -1 %.
 
     Source: src/analysis/compare.rs, src/stats/mod.rs `p_value`, src/report.rs `compare_to_threshold`, defaults in
     src/lib.rs (significance_level 0.05, noise_threshold 0.01, confidence_level 0.95).
@@ -122,10 +124,10 @@ def criterion(base: Sequence[Array], head: Sequence[Array]) -> Call:
 
 
 def google_benchmark(base: Sequence[Array], head: Sequence[Array]) -> Call:
-    """`compare.py` with 9 repetitions: Mann-Whitney U test, two-sided, alpha 0.05, no smallest difference.
+    """`compare.py` with 9 repetitions: two-sided Mann-Whitney U test, alpha 0.05, without a smallest difference.
 
-    Below 9 repetitions it warns and still prints its p-value; below 2 it prints nothing. The direction is that of the
-    medians. Source: tools/gbench/report.py `calc_utest`, `print_utest`; tools/compare.py `--alpha`.
+    Below 9 repetitions it warns, but still prints its p-value. Below 2 it prints nothing. The medians give the
+    direction. Source: tools/gbench/report.py `calc_utest`, `print_utest`; tools/compare.py `--alpha`.
     """
     there, here = repetitions(base, 9), repetitions(head, 9)
     if min(len(there), len(here)) < 2 or mann_whitney_p(there, here) >= 0.05:
@@ -137,7 +139,7 @@ def google_benchmark(base: Sequence[Array], head: Sequence[Array]) -> Call:
 def nvbench_legacy(base: Sequence[Array], head: Sequence[Array]) -> Call:
     """`nvbench-compare-legacy`: the means differ by more than the smaller of the two relative standard deviations.
 
-    Unknown ("????", here "same") if neither arm has noise; below 5 samples the noise is infinite. Source:
+    The tool prints "????" (here "same") if neither arm has noise. Below 5 samples the noise is infinite. Source:
     python/scripts/nvbench_compare.py; nvbench/detail/statistics.cuh.
     """
     there, here = np.concatenate(base), np.concatenate(head)
@@ -152,8 +154,8 @@ def nvbench_legacy(base: Sequence[Array], head: Sequence[Array]) -> Call:
 def nvbench_robust(base: Sequence[Array], head: Sequence[Array]) -> Call:
     """`nvbench-compare-robust`: the intervals [minimum, third quartile] have a gap of at least 0.5 %.
 
-    Everything else is SAME or AMBG, here "same". The tool confirms the gap in clock cycles; here the clock
-    is constant, so the gap is always confirmed. Source: python/scripts/nvbench_compare_robust.py
+    Everything else is SAME or AMBG in the tool, and "same" here. The tool confirms the gap in clock cycles. Here the
+    clock is constant, so the gap is always confirmed. Source: python/scripts/nvbench_compare_robust.py
     `compare_intervals_for_clear_gap`, docs/nvbench_compare_robust.md (preset "default").
     """
     (low, high), (other_low, other_high) = (_nvbench_interval(np.concatenate(arm)) for arm in (base, head))
@@ -170,7 +172,7 @@ def _nvbench_interval(values: Array) -> tuple[float, float]:
 def bencher(base: Sequence[Array], head: Sequence[Array]) -> Call:
     """Bencher's default threshold: the new mean is above the 99 % t prediction bound of up to 64 earlier ones.
 
-    A history of one value, or of equal ones, has no bound and never alarms; a lower bound is not set by default.
+    A history of one value, or of equal values, has no bound and raises no alarm. By default there is no lower bound.
     Source: lib/bencher_boundary/src/limits/mod.rs `new_normal`, mean.rs;
     lib/bencher_valid/src/model/mod.rs `upper_boundary`.
     """

@@ -1,12 +1,12 @@
-"""Error rates of decision rules, as a frame and as Markdown: alarms on equal code, and power.
+"""Error rates of decision rules, as a data frame and as Markdown: alarms on equal code, and power.
 
     frame = evaluate(source, RULES, runs=1000, ours=Ours())
     print(markdown(frame))
 
-In the A/A runs the arms are equal, so every alarm is false. Whole runs: the share of runs with an alarm in any row.
-Power: head is slowed. Other tools decide on each row separately, so all rows are slowed together. imgbench's rule
-decides on a whole run, so one row per run is slowed. Intervals are Wilson intervals at 95 %. They assume independent
-decisions, which is not quite true for the rows of one process.
+In the A/A runs the arms are equal, so every alarm is false. "Whole runs" is the share of runs with an alarm in any row.
+The power is measured with a slowed head. Other tools decide on each row separately, so all rows are slowed together.
+imgbench's rule decides on a whole run, so one row per run is slowed. Intervals are Wilson intervals at 95 %. They
+assume independent decisions, which is only approximately true for the rows of one process.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def evaluate(
     ours: OursRule | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """A line for each rule, row and shift: the number of decisions of each call.
+    """A line for each rule, row and shift, with the number of decisions of each kind.
 
     Columns: rule, processes, row, shift, decisions, worse, better, same, inconclusive. The row "whole runs" counts a
-    run as worse if any row is, and as better if any row is and none is worse.
+    run as worse if any row is worse, and as better if any row is better and none is worse.
     """
     counts: Counts = {}
     generators = [np.random.default_rng((seed, number)) for number in range(runs)]
@@ -66,9 +66,9 @@ def evaluate(
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """A line for each rule over all rows: shares with their intervals as (share, low, high).
+    """A line for each rule over all rows, with shares and their intervals as (share, low, high).
 
-    Columns: rule, processes, A/A by rows and by whole runs, then for each shift its power (called worse) and the
+    Columns: rule, processes, A/A alarms by rows and by whole runs, then for each shift its power (called worse) and the
     share that was called the same.
     """
     found = []
@@ -97,7 +97,7 @@ def by_row(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table of `summary` or `by_row` as Markdown; shares in percent with their 95 % interval."""
+    """A table of `summary` or `by_row` as Markdown. Shares are in percent, with their 95 % interval."""
     header = "| " + " | ".join(map(str, table.columns)) + " |"
     ruler = "|" + "---|" * len(table.columns)
     lines = ["| " + " | ".join(_cell(value) for value in line) + " |" for line in table.itertuples(index=False)]
@@ -105,7 +105,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def share(lines: pd.DataFrame, *calls: str) -> tuple[float, float, float] | None:
-    """(share, low, high) of the decisions that said one of `calls`; None if there are none."""
+    """(share, low, high) of the decisions that are one of `calls`; None if there are no decisions."""
     count = int(lines["decisions"].sum())
     if count == 0:
         return None
@@ -132,13 +132,13 @@ def _percent(value: float) -> str:
 def _other_tools(
     source: Source, rules: Mapping[str, Rule], shifts: Sequence[float], generator: np.random.Generator, counts: Counts
 ) -> None:
-    """The decisions of each rule on one run, the same run for every shift."""
+    """Counts the decisions of each rule on one run, which is the same for every shift."""
     if not rules:
         return
     longest = max(rule.base_processes + rule.head_processes for rule in rules.values())
-    drawn = source.draw(generator, longest)
+    run = source.draw(generator, longest)
     for shift in shifts:
-        slower = drawn.slowed(dict.fromkeys(drawn.rows, shift))
+        slower = run.slowed(dict.fromkeys(run.rows, shift))
         for rule in rules.values():
             calls = {
                 row: rule.decide(*slower.processes(row, rule.base_processes, rule.head_processes))
@@ -150,7 +150,7 @@ def _other_tools(
 def _our_rule(
     source: Source, ours: OursRule, shifts: Sequence[float], number: int, generator: np.random.Generator, counts: Counts
 ) -> None:
-    """The decisions on a run for each shift; if a row is slowed, only that row counts."""
+    """Counts the decisions on one run for each shift. If a row is slowed, only that row counts."""
     rows = source.draw(generator, 2).rows
     for shift in shifts:
         row = rows[number % len(rows)]

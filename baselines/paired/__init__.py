@@ -1,1 +1,2 @@
-"""The paired rule, for base and head measured in one run in pairs of fresh processes. Pure: pairs in, verdicts out."""
+"""The rule that decides paired runs: from pairs of fresh processes of base and head to verdicts. It does no input or
+output."""

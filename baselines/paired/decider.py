@@ -1,7 +1,7 @@
 """Passes the processes of a paired run to the decision, during the run or from the stored run.
 
 decider = PairedDecider(run)
-decider.add(base_block, head_block)   # either order
+decider.add(first_process, second_process)
 decider.wanted(), decider.phase       # the rows to measure next
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from baselines.paired.decision import PairedDecision
@@ -19,17 +19,22 @@ from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.robust import trimmed
 from baselines.wording import ReasonKind, because
 from harness.attempts import contended
-from harness.paired.paired_run import CONTROL_GROUP, COPY, PairedProcess, PairedRun
+from harness.paired.control_row import COPY
+from harness.paired.paired_run import CONTROL_GROUP, PairedProcess, PairedRun
 from harness.reasons import Reason
 from harness.types import Measurement
 
-SENTINEL: Final = "sentinel"
 CONTROL_SENSITIVITY: Final = Sensitivity(guarantee=0.025, floor=0.01)
 
 
+def workload_row(name: str) -> str:
+    """The row of a control workload, which is decided like a row of the suite."""
+    return f"control workload {name}"
+
+
 class PairedDecider:
-    """The decision on one paired run. `broken` has by row the arm that failed and its status; such a row needs no
-    further pair. `contentions` has by row why pairs were left out."""
+    """The decision on one paired run. `broken` has, by row, the arm that failed and its status; such a row needs no
+    further pair. `contentions` has, by row, the reasons why pairs were left out."""
 
     def __init__(self, run: PairedRun) -> None:
         self.run = run
@@ -52,10 +57,10 @@ class PairedDecider:
         base, head = (first, second) if first.arm == "base" else (second, first)
         rows = [row for row in self._known if row in base.measurements or row in head.measurements]
         if base.group != CONTROL_GROUP:
-            self._sentinels(base, head)
+            self._control_workloads(base, head)
         for row in rows:
-            asked = COPY if base.group == CONTROL_GROUP else row
-            self._row(asked, base.measurements.get(row), head.measurements.get(row), base_first=base.slot == 0)
+            decided_row = COPY if base.group == CONTROL_GROUP else row
+            self._row(decided_row, base.measurements.get(row), head.measurements.get(row), base_first=base.slot == 0)
         self.decision.advance(min(1.0, max(first.elapsed_s, second.elapsed_s) / self.run.budget_s))
 
     def _row(self, row: str, base: Measurement | None, head: Measurement | None, *, base_first: bool) -> None:
@@ -77,13 +82,13 @@ class PairedDecider:
         if reason is not None:
             self.contentions.setdefault(row, []).append(reason)
         shifts = {}
-        for asked in PAIRED_METRICS:
-            there, here, shift = asked.figure(base), asked.figure(head), asked.shift(base, head)
-            if there is None or here is None or shift is None:
+        for paired in PAIRED_METRICS:
+            in_base, in_head, shift = paired.figure(base), paired.figure(head), paired.shift(base, head)
+            if in_base is None or in_head is None or shift is None:
                 continue
-            shifts[asked.metric.name] = shift
+            shifts[paired.metric.name] = shift
             if reason is None:
-                self.figures.setdefault(Key(row=row, metric=asked.metric.name), []).append((there, here))
+                self.figures.setdefault(Key(row=row, metric=paired.metric.name), []).append((in_base, in_head))
         if reason is None and "latency_s" in shifts:
             self.slots.append(shifts["latency_s"] if base_first else -shifts["latency_s"])
         self.decision.record(row, shifts, kept=reason is None)
@@ -92,19 +97,19 @@ class PairedDecider:
         self.broken.setdefault(row, (arm, status))
         self.decision.abandon(row)
 
-    def _sentinels(self, base: PairedProcess, head: PairedProcess) -> None:
-        """Adds the control workload ("sentinel") of both processes, which is decided like a row."""
-        quiet = base.sentinel_contended is None and head.sentinel_contended is None
-        for name in sorted(base.sentinel.keys() & head.sentinel.keys()):
-            shift = mean_shift(base.sentinel[name], head.sentinel[name])
-            self.decision.record(f"{SENTINEL} {name}", {name: shift}, kept=quiet)
+    def _control_workloads(self, base: PairedProcess, head: PairedProcess) -> None:
+        """Adds the control workload of both processes, which is decided like a row."""
+        uncontended = base.control_workload_contended is None and head.control_workload_contended is None
+        for name in sorted(base.control_workload.keys() & head.control_workload.keys()):
+            shift = mean_shift(base.control_workload[name], head.control_workload[name])
+            self.decision.record(workload_row(name), {name: shift}, kept=uncontended)
 
     def left_out(self, row: str) -> dict[str, int]:
         """The number of pairs of a row that were left out, by the text of the reason."""
         return dict(Counter(str(reason) for reason in self.contentions.get(row, ())))
 
     def mean_shift(self) -> tuple[float, float, float] | None:
-        """(mean shift of latency over all rows, low, high) at 95 %, positive is worse: a small shift of all rows.
+        """(mean shift of the latency over all rows, low, high) at 95 %; positive is worse. None if no row has 8 pairs.
 
         The rows of one process are correlated, so their standard errors are averaged as if they were fully correlated.
         """
@@ -122,7 +127,7 @@ def _status(measurement: Measurement) -> Reason:
 
 
 def _no_time(measurement: Measurement) -> Reason | None:
-    """The status "invalid" of a process with a latency that is not finite and positive; otherwise None."""
+    """The status "invalid" if a latency of the process is not finite and positive, otherwise None."""
     bad = [v for v in measurement.samples.get("latency_s", []) if not (math.isfinite(v) and v > 0)]
     if not bad:
         return None
@@ -131,8 +136,8 @@ def _no_time(measurement: Measurement) -> Reason | None:
 
 
 class Recorder(PairedDecider):
-    """A decider that needs every row until the budget is spent, for recordings of noise: no row may leave because of
-    its values."""
+    """A decider for recordings of noise. It wants every row until the budget is spent, so that no row is left out
+    because of its values."""
 
     @property
     def phase(self) -> str:
@@ -142,17 +147,17 @@ class Recorder(PairedDecider):
         return {row.id for row in self.run.rows if row.interleaving} - self.broken.keys()
 
 
-def replayed(run: PairedRun, blocks: Iterable[PairedProcess]) -> PairedDecider:
+def replayed(run: PairedRun, processes: Iterable[PairedProcess]) -> PairedDecider:
     """The decider after all stored processes, in the same state as when they were measured."""
     decider = PairedDecider(run)
     waiting: dict[tuple[str, int], PairedProcess] = {}
-    for block in blocks:
-        key = (block.group, block.pair)
+    for process in processes:
+        key = (process.group, process.pair)
         first = waiting.pop(key, None)
         if first is None:
-            waiting[key] = block
+            waiting[key] = process
         else:
-            decider.add(first, block)
+            decider.add(first, process)
     decider.decision.close()
     return decider
 
@@ -160,18 +165,22 @@ def replayed(run: PairedRun, blocks: Iterable[PairedProcess]) -> PairedDecider:
 def _questions(run: PairedRun) -> list[Question]:
     found = []
     for row in [row.id for row in run.rows if row.interleaving] + ([COPY] if run.control else []):
-        for asked in PAIRED_METRICS:
+        for paired in PAIRED_METRICS:
             control = row == COPY
             found.append(
                 Question(
-                    key=Key(row=row, metric=asked.metric.name),
-                    sensitivity=asked.sensitivity,
-                    primary=asked.primary and not control,
+                    key=Key(row=row, metric=paired.metric.name),
+                    sensitivity=paired.sensitivity,
+                    primary=paired.primary and not control,
                     control=control,
                 )
             )
-    sentinels: Mapping[str, Sensitivity] = dict.fromkeys(run.sentinels, CONTROL_SENSITIVITY)
     return found + [
-        Question(key=Key(row=f"{SENTINEL} {n}", metric=n), sensitivity=s, primary=False, control=True)
-        for n, s in sentinels.items()
+        Question(
+            key=Key(row=workload_row(name), metric=name),
+            sensitivity=CONTROL_SENSITIVITY,
+            primary=False,
+            control=True,
+        )
+        for name in dict.fromkeys(run.control_workloads)
     ]

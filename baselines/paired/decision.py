@@ -5,21 +5,23 @@
         ...measure a pair...; decision.record(row, {"latency_s": d}); decision.advance(share_of_budget_spent)
     decision.close()
 
-Rounds. A round screens every open question. When all are screened, or when there are suspects and SCREEN_SHARE of the
-remaining time is spent, the suspects are confirmed with fresh pairs. The suspects are a family: Holm's step-down over
-their p-values at FRESH_LEVEL / 2^round, so that all rounds together stay below FRESH_LEVEL. Only screening pairs define
-the family, and only fresh pairs raise this alarm, so that early looks do not increase the error rate. When the suspects
-are settled, and a shift that was only likely has had its look, open questions are screened in a further round.
+Rounds. A round screens every open question. Confirmation with fresh pairs begins when all questions are screened,
+or when there are suspects and SCREEN_SHARE of the remaining time is spent. The suspects are one family: Holm's
+step-down tests their p-values at FRESH_LEVEL / 2^round, so that all rounds together stay below FRESH_LEVEL. Only
+screening pairs define the family, and only fresh pairs raise this alarm, so early looks do not increase the error rate.
+The next round screens the open questions again. It begins when the suspects are settled, and each shift that was only
+likely has had one look.
 
-All pairs. The same test over the screening and the fresh pairs together may also raise the alarm. Its level is
-POOLED_LEVEL over all rows of the run, because some of these pairs selected the suspect, and the fresh pairs alone must
-support it. Both levels add up to FAMILY_LEVEL. This test needs 8 fresh pairs, and the fresh pairs alone need 16. With
-time for 12 rounds of pairs of all rows, it detects +5 % in at least a quarter more of the resampled runs
-(`tests/test_detector_table.py`), and equal code raises no alarm (`imgbench selftest --recorded FILE --rounds 12`). With
-more than 27 rows the first look cannot pass, and fresh pairs alone confirm a suspicion after 64 pairs sooner.
+The test on all pairs. The same test on the screening and the fresh pairs together may also raise the alarm. Some of
+these pairs selected the suspect. The level is therefore POOLED_LEVEL over all rows of the run, and the fresh pairs
+alone must support the alarm. Both levels add up to FAMILY_LEVEL. This test needs 8 fresh pairs, and the test on fresh
+pairs needs 16. With time for 12 rounds of pairs of all rows, it detects +5 % in at least a quarter more of the
+resampled runs (`tests/test_detector_table.py`), and equal code raises no alarm (`imgbench selftest --recorded FILE
+--rounds 12`). With more than 27 rows the first look cannot pass, and fresh pairs alone confirm a suspicion after 64
+pairs sooner.
 
-The decision is a function of the pairs and of the share of the budget that was spent at each pair, so that a replay of
-the stored pairs is bit-identical.
+The decision is a function of the pairs and of the share of the budget that was spent at each pair. So a replay of the
+stored pairs gives a bit-identical decision.
 """
 
 from __future__ import annotations
@@ -32,11 +34,12 @@ from typing import Final
 from baselines.paired.question import CONFIRM_LOOKS, FRESH_LEVEL, POOLED_LEVEL, SCREEN_LOOKS, Key, Phase, Question
 from baselines.verdict import CONTENDED_SHARE
 
-# 2: all pairs together may raise an alarm, and the outermost quarter of the turns is trimmed. 3: the run waits for a
-# secondary metric or a control only while its fresh pairs make a shift likely.
+# Version 2: all pairs together may raise an alarm, and the outermost quarter of the turns is trimmed.
+# Version 3: the run waits for a secondary metric or a control only while its fresh pairs make a shift likely.
+# Version 4: memory and size on disk that differ are measured in three processes per arm. Times are decided as before.
 RULE: Final = 4
 SCREEN_SHARE: Final = 0.4
-HOPELESS_AFTER: Final = 1 / 3  # of the budget: if most pairs were contended until then, the run stops
+GIVE_UP_AFTER: Final = 1 / 3  # of the budget: if most pairs were contended by then, the run ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,7 @@ class Count:
 
 
 class PairedDecision:
-    """The state of a paired run. `phase` is the use of the next pairs."""
+    """The state of the decision on a paired run. `phase` says what the next pairs are used for."""
 
     def __init__(self, questions: Sequence[Question]) -> None:
         self.questions: dict[Key, Question] = {q.key: q for q in questions}
@@ -75,7 +78,8 @@ class PairedDecision:
         return set()
 
     def record(self, row: str, shifts: Mapping[str, float], *, kept: bool = True) -> None:
-        """Adds one pair of one row: the log ratio of each metric (positive is worse). Unless `kept`, it only counts."""
+        """Adds one pair of one row: the log ratio of each metric (positive is worse). A pair that is not `kept` is only
+        counted."""
         (self._kept if kept else self._dropped)[row] += 1
         for question in (q for q in self._of(row) if q.takes(self.phase)):
             if not kept:
@@ -89,7 +93,8 @@ class PairedDecision:
             question.abandon()
 
     def advance(self, spent: float) -> None:
-        """Does the looks that are due, and enters the next phase. `spent` is the share of the budget, 0 to 1."""
+        """Makes the planned looks that the pairs allow, and enters the next phase. `spent` is the share of the budget,
+        0 to 1."""
         if self.phase == "screen":
             for question in self.questions.values():
                 question.screen()
@@ -107,7 +112,7 @@ class PairedDecision:
             if not any(self._waits(q) for q in self.questions.values()):
                 self._begin_round(spent)
 
-        if spent >= HOPELESS_AFTER and self.count().dropped > self.count().kept:
+        if spent >= GIVE_UP_AFTER and self.count().dropped > self.count().kept:
             self.gave_up = True
             self.close()
 
@@ -124,11 +129,12 @@ class PairedDecision:
     def _waits(self, question: Question) -> bool:
         """Whether the confirmation continues for this question.
 
-        A latency that a look suspected is confirmed to the end. Shifts that were only likely at the end of the
-        screening, controls and secondary metrics wait for one look per round, so that open latencies are screened in
-        between. Secondary metrics do not wait if the latency of their row has raised an alarm, and neither they nor
-        controls wait once their fresh pairs make a shift unlikely. Pairs that other questions need still count. (One
-        look per round for all latencies detects fewer changes.)"""
+        A latency that a look suspected is confirmed to the end. Three kinds of questions get one look per round, so
+        that open latencies are screened in between: latencies with a shift that was only likely at the end of the
+        screening, controls, and secondary metrics. A secondary metric is not waited for if the latency of its row has
+        raised an alarm. Secondary metrics and controls are not waited for once their fresh pairs make a shift unlikely.
+        They still use the pairs that other questions need. (One look per round for all latencies detects fewer
+        changes.)"""
         if question.state != "suspect" or (question.primary and not question.only_likely):
             return question.state == "suspect"
         if question.deferred:
@@ -156,7 +162,7 @@ class PairedDecision:
         first = [q for q in self.questions.values() if q.primary or q.control]
         for question in first:
             question.suspect_if_likely()
-        # Most rows have a likely shift of a start-up or a tail. Its confirmation takes time from suspect latencies.
+        # In most rows a shift of the start-up or the tail is likely. Confirming it takes time from suspect latencies.
         if not any(q.primary and q.state == "suspect" for q in first):
             for question in self.questions.values():
                 question.suspect_if_likely()
@@ -187,7 +193,7 @@ class PairedDecision:
             question.give_up_after_last_look()
 
     def _pooled(self) -> None:
-        """Raises the alarms of all pairs together: Bonferroni over all rows (or controls) of the run."""
+        """Raises the alarms of the test on all pairs, with Bonferroni over all rows (or controls) of the run."""
         for question in self.questions.values():
             p_value = question.pooled_p_value
             if question.state == "suspect" and p_value is not None and p_value <= POOLED_LEVEL:

@@ -1,7 +1,8 @@
 """The metrics of the paired rule: the value of a process, the shift of a pair, and the sensitivity.
 
 Latency is the primary metric, which determines the number of pairs. The tail and the start-up are secondary metrics of
-the same pairs. They are noisier (a percentile of few samples; one start per process), so only larger shifts count.
+the same pairs. They are noisier, because the tail is a percentile of few samples, and a process has only one start. So
+only larger shifts of them count.
 """
 
 from __future__ import annotations
@@ -16,21 +17,23 @@ import numpy as np
 
 from baselines.paired.question import Sensitivity
 from baselines.paired.robust import trimmed
-from harness.stats import needed_for, percentile_of
+from harness.derived_metrics import needed_for
+from harness.stats import percentile_of
 from harness.types import Measurement, Metric
 
 TAIL: Final = 95.0
-# Of four turns, the number of the longest iterations, two remain: a burst of other work affects one turn, but not its
-# neighbour. Trimming a fifth would keep all four: pairs of equal arms of digits_sd at batch 8 then have a standard
-# deviation of 5.4 % instead of 1.9 % (baselines/recorded/gate-one-server.json.gz; tests/test_recorded_noise.py).
+# The longest iterations have four turns. Trimming a quarter at each end keeps two of them, since a burst of other work
+# affects one turn, but not the next one. Trimming a fifth would keep all four. Pairs of equal arms of digits_sd at
+# batch 8 would then have a standard deviation of 5.4 % instead of 1.9 % (baselines/recorded/gate-one-server.json.gz;
+# tests/test_recorded_noise.py).
 TURN_TRIM: Final = 0.25
 STARTS: Final = ("load_s", "build_s", "build_cached_s", "capture_s", "first_call_s")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairedMetric:
-    """A metric of the paired rule. `figure` is its value of a process, None if the process has fewer than `samples`
-    iterations or no value; `shift` is ln(head / base) of a pair. `short` is its name in a sentence."""
+    """A metric of the paired rule. `figure` computes its value for a process, None if the process has no value or fewer
+    than `samples` samples. `shift` is ln(head / base) of a pair. `short` is its name in a sentence."""
 
     metric: Metric
     sensitivity: Sensitivity
@@ -41,7 +44,8 @@ class PairedMetric:
     by_turns: bool = False
 
     def shift(self, base: Measurement, head: Measurement) -> float | None:
-        """ln(head / base) of one pair; None if an arm has no value. Neighbouring turns are compared if `by_turns`."""
+        """ln(head / base) of one pair; None if an arm has no value. With `by_turns`, neighbouring turns are
+        compared."""
         there, here = self.figure(base), self.figure(head)
         if there is None or here is None:
             return None
@@ -49,14 +53,15 @@ class PairedMetric:
 
 
 def turn_shift(base: Measurement, head: Measurement) -> float:
-    """Trimmed mean over the turns of ln(head's median / base's median). Drift that is slower than a turn cancels."""
+    """The trimmed mean over the turns of ln(head's median / base's median). A drift that is slower than a turn
+    cancels."""
     turns = [turn_medians(m.samples["latency_s"], m.facts.get("turns", 1)) for m in (base, head)]
     return mean_shift(*turns)
 
 
 def mean_shift(base: Sequence[float], head: Sequence[float]) -> float:
-    """Trimmed mean of ln(head / base) over turns, or their median below four turns. If the numbers of turns differ, ln
-    of the ratio of the medians."""
+    """The trimmed mean of ln(head / base) over turns, or the median if there are fewer than four turns. If the numbers
+    of turns differ, it is ln of the ratio of the medians."""
     if len(base) != len(head):
         return math.log(statistics.median(head) / statistics.median(base))
     shifts = [math.log(here / there) for there, here in zip(base, head, strict=True)]

@@ -1,6 +1,6 @@
 """The verdicts of the preflight on health, work, outputs, memory and counts, by the rules of stored baselines.
 
-The base arm is compared like a stored session and the head arm like this run. Times are decided by the pairs.
+The base arm takes the place of a stored session, and the head arm that of the run. Times are decided by the pairs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.types import Measurement, Metric, Run
 
 Found = Sequence[tuple[str, str, Measurement]]
 
-PROCESSES: Final = 3  # the near-exact rule takes the largest of three processes
+PROCESSES: Final = 3  # the rule of near-exact metrics uses the largest value of three processes
 QUALITY_FACTS: Final = {
     "quality",
     "quality_conditions",
@@ -36,15 +36,15 @@ def verdicts(run: PairedRun, found: Found) -> list[Verdict]:
     decided: list[tuple[PairedRow, Decided]] = []
     for row in run.rows:
         there, here = arms[row.id]
-        if (told := _without_base(there, here)) is not None:
-            by_row[row.id] = [told]
+        if (verdict := _without_base(there, here)) is not None:
+            by_row[row.id] = [verdict]
             continue
         compared = Compared(candidate=_run_rows(run, row, here), sessions=(_run_rows(run, row, there),), scope="all")
         decided += [(row, each) for each in row_verdicts(compared, there, here) if each[0].kind != "noisy"]
     # Alarms are corrected over all rows of the run, like those of stored sessions.
-    for (row, _), verdict in zip(decided, corrected([each for _, each in decided]), strict=True):
+    for (row, _), found_verdict in zip(decided, corrected([each for _, each in decided]), strict=True):
         there, here = arms[row.id]
-        by_row[row.id].append(_few_processes(_one_window(verdict, there, here), there, here))
+        by_row[row.id].append(_few_processes(_one_window(found_verdict, there, here), there, here))
     for row in run.rows:
         if by_row[row.id] and by_row[row.id][0].metric != ROW_METRIC:
             by_row[row.id] += _unknown_quality(*arms[row.id])
@@ -76,8 +76,8 @@ def _without_base(there: Row, here: Row) -> Verdict | None:
 
 
 def _one_window(verdict: Verdict, there: Row, here: Row) -> Verdict:
-    """Energy as an advisory verdict: each arm has one measurement window, so its noise is unknown. If a window was
-    contended, the verdict is inconclusive."""
+    """Makes a verdict on energy advisory, because each arm has one measurement window and the noise is unknown. If a
+    window was contended, the verdict is inconclusive."""
     if verdict.kind != "energy":
         return verdict
     if (contention := there.contention or here.contention) is not None:
@@ -91,7 +91,7 @@ def _would_read(verdict: Verdict) -> Reason:
 
 
 def _few_processes(verdict: Verdict, there: Row, here: Row) -> Verdict:
-    """A near-exact metric that changed needs PROCESSES processes per arm; with fewer, it is inconclusive."""
+    """Makes a change of a near-exact metric inconclusive if an arm has fewer than PROCESSES processes."""
     if verdict.kind != "near_exact" or verdict.outcome not in {"regressed", "improved"}:
         return verdict
     fewest = min(len(row.groups(verdict.metric)) for row in (there, here))
@@ -147,7 +147,7 @@ def undecided_memory(run: PairedRun, found: Found) -> set[str]:
 
 def _row(row: PairedRow, found: Found, arm: str) -> Row:
     case = row.head if arm == "head" else row.base
-    return row_from(case, [m for name, side, m in found if name == row.id and side == arm])
+    return row_from(case, [m for name, its_arm, m in found if name == row.id and its_arm == arm])
 
 
 def _run_rows(run: PairedRun, row: PairedRow, one: Row) -> RunRows:
@@ -161,7 +161,7 @@ def _run_rows(run: PairedRun, row: PairedRow, one: Row) -> RunRows:
         cases=(one.case,),
         measurements=one.processes,
     )
-    # The arms of a row may be two cases, so each arm is found by both ids.
+    # The arms of a row may be different cases, so each arm is found by the ids of both.
     return RunRows(run=shell, rows={row.base.id: one, row.head.id: one})
 
 

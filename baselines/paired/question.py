@@ -12,10 +12,10 @@
     or on all pairs, looks at 16, 20, 24, 32, 64, 128 of both phases together:
         the same test, Bonferroni over looks, directions and rows (every row has the test), and at least 8 fresh pairs,
         which alone reject at 2.5 %: their 95 % interval, which is shown, is beyond the floor
-    after `unchanged`, a secondary metric gets further pairs: they may withdraw it, but never raise a suspicion
+    after `unchanged`, a secondary metric gets further pairs: they may revoke `unchanged`, but raise no suspicion
 
-`d` is ln(head / base), and positive is worse. A pair is left out only by criteria that are fixed beforehand
-(contention), never by its value.
+`d` is ln(head / base); a positive value is worse. A pair is left out only by a criterion that is fixed beforehand
+(contention), never because of its value.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ State = Literal["open", "unchanged", "suspect", "regressed", "improved", "droppe
 
 @dataclass(frozen=True, kw_only=True)
 class Sensitivity:
-    """The sensitivity of a metric, in log ratio. `guarantee` is the shift that "unchanged" excludes, `floor` the shift
-    below which nothing is called a change (a constant offset of a run, such as its memory layout or core)."""
+    """The sensitivity of a metric, in log ratio. `guarantee` is the shift that "unchanged" excludes. `floor` is the
+    shift below which nothing is called a change, because a run may have a constant offset (its memory layout, its
+    core)."""
 
     guarantee: float = 0.025
     floor: float = 0.01
@@ -63,12 +64,13 @@ class Key:
 
 @dataclass(kw_only=True)
 class Question:
-    """A question and its state.
+    """A question (has this metric of this row changed?) and its state.
 
-    `primary`: it determines the number of pairs; secondary metrics use the same pairs. `p_value` is that of the fresh
-    pairs, corrected over all looks. `pooled_p_value` is that of all pairs, corrected over all looks, both directions
-    and the rows that share the test. `only_likely`: at the end of the screening a shift was likely, but no look had
-    suspected it. `unlikely`: at the last look, the fresh pairs did not make a shift in its direction likely."""
+    - `primary`: the question determines the number of pairs. Secondary metrics use the same pairs.
+    - `p_value`: of the fresh pairs, corrected over all looks.
+    - `pooled_p_value`: of all pairs, corrected over all looks, both directions and the rows that share the test.
+    - `only_likely`: at the end of the screening a shift was likely, but no look had suspected it.
+    - `unlikely`: at the last look, the fresh pairs did not make a shift in its direction likely."""
 
     key: Key
     sensitivity: Sensitivity
@@ -90,14 +92,15 @@ class Question:
     _pooled_looked: int = 0
 
     def takes(self, phase: Phase) -> bool:
-        """Whether the question uses a pair of this phase. A suspect gets fresh pairs also while its row is screened."""
+        """Whether the question uses a pair of this phase. A suspect also uses the pairs in which its row is
+        screened."""
         if phase == "done":
             return False
         checked = self.state == "unchanged" and not self.primary
         return checked or self.state == "suspect" or (self.state == "open" and phase == "screen")
 
     def record(self, shift: float) -> None:
-        """Adds one pair, which is a fresh one if the question is a suspect."""
+        """Adds one pair. For a suspect it is a fresh pair."""
         (self.confirmed if self.state == "suspect" else self.screened).append(shift)
 
     @property
@@ -106,7 +109,7 @@ class Question:
         return 1.0 if trimmed(self.screened).mean >= 0 else -1.0
 
     def screen(self) -> None:
-        """Looks at the screening pairs if a planned count has been reached since the last look."""
+        """Tests the screening pairs if their number has reached a further planned look."""
         count = _reached(len(self.screened), SCREEN_LOOKS)
         if self.state != "open" or count <= self._looked:
             return
@@ -135,15 +138,16 @@ class Question:
         return abs(found.mean) > self.sensitivity.guarantee / 2 and found.lower(LIKELY_CONFIDENCE) > 0
 
     def confirm(self) -> None:
-        """Looks at the fresh pairs: their p-value, and whether the suspicion is withdrawn."""
+        """Computes the p-value of the fresh pairs at a planned look, and withdraws the suspicion if they exclude a
+        shift of the guarantee."""
         count = _reached(len(self.confirmed), CONFIRM_LOOKS)
         if self.state != "suspect" or count <= self._confirm_looked:
             return
         self._confirm_looked = count
-        turned = [self.direction * d for d in self.confirmed[:count]]
-        raw = signed_rank_p([d - self.sensitivity.floor for d in turned])
+        in_direction = [self.direction * d for d in self.confirmed[:count]]
+        raw = signed_rank_p([d - self.sensitivity.floor for d in in_direction])
         self.p_value = min(self.p_value if self.p_value is not None else 1.0, raw * len(CONFIRM_LOOKS), 1.0)
-        found = trimmed(turned)
+        found = trimmed(in_direction)
         upper = found.mean + student(FUTILE_CONFIDENCE, found.degrees) * found.error
         self.looks.append(
             f"confirm, {count} fresh pairs: p = {raw:.2g} at this look, {self.p_value:.2g} over all looks"
@@ -153,8 +157,8 @@ class Question:
             self._drop()
 
     def pool(self, rows: int) -> None:
-        """Looks at all pairs of a suspect, which is one of `rows`. The p-value counts only if the fresh pairs alone
-        support it, because the screening pairs selected the suspect."""
+        """Computes the p-value of all pairs of a suspect, which is one of `rows` rows, at a planned look. It counts
+        only if the fresh pairs alone support it, because the screening pairs selected the suspect."""
         count = _reached(len(self.screened) + len(self.confirmed), POOLED_LOOKS)
         if self.state != "suspect" or count <= self._pooled_looked:
             return
@@ -185,7 +189,8 @@ class Question:
 
     @property
     def deferred(self) -> bool:
-        """Whether the run does not wait for the suspicion: it is unlikely, and of a secondary metric or a control."""
+        """Whether the run does not wait for a suspicion, because it is unlikely and concerns a secondary metric or a
+        control."""
         return self.state == "suspect" and self.unlikely and not self.primary
 
     @property
@@ -217,12 +222,13 @@ class Question:
         return -limit < low and high < limit
 
     def best(self) -> list[float]:
-        """The pairs of the estimate: the fresh pairs of a suspect, because selection biases its screening pairs."""
+        """The pairs of the estimate. For a suspect they are the fresh pairs, because its screening pairs are biased by
+        the selection."""
         return self.confirmed if len(self.confirmed) >= 4 else self.screened
 
     def estimate(self) -> tuple[float, float, float]:
-        """(shift, low, high) in log ratio at 95 %: by signed ranks after an alarm, otherwise by the trimmed mean. Needs
-        at least 4 pairs."""
+        """(shift, low, high) in log ratio at 95 %: from signed ranks after an alarm, otherwise from the trimmed mean.
+        Needs at least 4 pairs."""
         values = self.best()
         if self.state in {"regressed", "improved"}:
             return hodges_lehmann(values, SHOWN_CONFIDENCE)
@@ -230,11 +236,11 @@ class Question:
         return found.mean, *found.interval(SHOWN_CONFIDENCE)
 
     def still_unchanged(self) -> bool:
-        """Whether all pairs are within the guarantee, because a secondary metric gets further pairs after its look."""
+        """Whether the pairs, including those after the look that found `unchanged`, are still within the guarantee."""
         return self.lies_within(self.sensitivity.guarantee)
 
     def detectable(self) -> float | None:
-        """Log ratio that as many pairs detect in 95 of 100 cases; None below 4 pairs."""
+        """The log ratio that this number of pairs detects in 95 of 100 cases; None below 4 pairs."""
         values = self.best()
         if len(values) < 4:
             return None

@@ -1,7 +1,8 @@
-"""Statistics of pairs: a trimmed mean for the screening, signed ranks for the alarm. All in log ratio, + is worse.
+"""Statistics of pairs: a trimmed mean for the screening, and signed ranks for the alarm. All values are log ratios, and
+positive is worse.
 
 Unlike a mean, the trimmed mean is robust to a few outliers in a hundred pairs. The signed-rank test is exact for any
-noise that is symmetric.
+symmetric noise.
 """
 
 from __future__ import annotations
@@ -61,9 +62,10 @@ def student(share: float, degrees: int) -> float:
 
 
 def signed_rank_p(values: Sequence[float]) -> float:
-    """Exact one-sided p-value that the centre of `values` is above 0 (Wilcoxon signed-rank, ties by their mean rank).
+    """The exact one-sided p-value of the Wilcoxon signed-rank test that the centre of `values` is above 0. Ties have
+    their mean rank.
 
-    Zeros have no direction and are left out; without any other value the p-value is 1.
+    Zeros have no direction and are left out. If all values are zero, the p-value is 1.
     """
     informative = np.asarray([v for v in values if v != 0.0])
     if len(informative) == 0:

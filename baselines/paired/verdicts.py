@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from baselines.paired.decider import SENTINEL, PairedDecider
+from baselines.paired.decider import PairedDecider
 from baselines.paired.metrics import PAIRED_METRICS, PairedMetric
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.robust import hodges_lehmann
@@ -17,7 +17,8 @@ from baselines.stored.measured import most_frequent
 from baselines.stored.rows import Row
 from baselines.verdict import Comparison, Outcome, Verdict
 from baselines.wording import ReasonKind, because
-from harness.paired.paired_run import COPY, PairedRow
+from harness.paired.control_row import COPY
+from harness.paired.paired_run import PairedRow
 from harness.reasons import Reason, stated
 
 AS_THINGS_ARE: Final = "as things are"  # an arm without options
@@ -48,10 +49,10 @@ def comparison(decider: PairedDecider, preflight: Sequence[Verdict], ended: str)
         broken = decider.broken.get(row.id)
         if broken is not None:
             verdicts.append(_broken(row, *broken))
-        for asked in PAIRED_METRICS:
-            question = decider.decision.questions.get(Key(row=row.id, metric=asked.metric.name))
+        for paired in PAIRED_METRICS:
+            question = decider.decision.questions.get(Key(row=row.id, metric=paired.metric.name))
             if question is not None and (broken is None or question.state in CHANGED):  # a confirmed change remains
-                verdicts.append(_verdict(decider, row, asked, question, why, contended=bool(contended)))
+                verdicts.append(_verdict(decider, row, paired, question, why, contended=bool(contended)))
     return Comparison(
         run_id=run.id,
         suite=run.suite,
@@ -72,7 +73,7 @@ def _ended(decider: PairedDecider, ended: str) -> Reason:
 
 
 def contentions(decider: PairedDecider) -> list[Reason]:
-    """Why nothing is decided about speed: too many contended pairs, or a control that moved."""
+    """Why nothing is decided about speed: too many pairs were contended, or a control moved."""
     found = []
     count = decider.decision.count()
     if count.contended:
@@ -108,7 +109,7 @@ def notes(decider: PairedDecider, ended: Reason) -> list[Reason]:
     if (mean := decider.mean_shift()) is not None:
         found.append(because(ReasonKind.MEAN_SHIFT, **_estimated(mean)))
     for question in decider.decision.questions.values():
-        if question.control and (question.key.row.startswith(SENTINEL) or question.key.metric == "latency_s"):
+        if question.control and (question.key.row != COPY or question.key.metric == "latency_s"):
             found.append(_control(question))
     return found
 
@@ -126,12 +127,12 @@ def _estimated(estimate: tuple[float, float, float]) -> dict[str, float]:
 
 
 def _verdict(
-    decider: PairedDecider, row: PairedRow, asked: PairedMetric, question: Question, ended: Reason, *, contended: bool
+    decider: PairedDecider, row: PairedRow, paired: PairedMetric, question: Question, ended: Reason, *, contended: bool
 ) -> Verdict:
     outcome, reason = _outcome(question, ended)
-    if not asked.primary and not question.screened:
-        reason = _no_value(decider, row, asked) or reason
-    gating = asked.primary or outcome != "inconclusive" or _suspected(question)
+    if not paired.primary and not question.screened:
+        reason = _no_value(decider, row, paired) or reason
+    gating = paired.primary or outcome != "inconclusive" or _suspected(question)
     if contended:
         would_read = because(ReasonKind.WOULD_READ, outcome=outcome, reason=reason)
         outcome, reason = "inconclusive", because(ReasonKind.CONTENDED_RUN, would_read=would_read)
@@ -141,9 +142,9 @@ def _verdict(
     return Verdict(
         case_id=row.id,
         label=row.label,
-        metric=asked.metric.name,
-        kind=asked.metric.kind,
-        unit=asked.metric.unit,
+        metric=paired.metric.name,
+        kind=paired.metric.kind,
+        unit=paired.metric.unit,
         outcome=outcome,
         reason=reason,
         baseline=statistics.median(base for base, _ in figures) if figures else None,
@@ -192,20 +193,20 @@ def _suspected(question: Question) -> bool:
     return question.state == "suspect"
 
 
-def _no_value(decider: PairedDecider, row: PairedRow, asked: PairedMetric) -> Reason | None:
+def _no_value(decider: PairedDecider, row: PairedRow, paired: PairedMetric) -> Reason | None:
     """Why no pair of a row has a value of a metric; None if no pair was measured."""
     samples = row.interleaving.turns * row.interleaving.samples if row.interleaving else 0
-    if samples < asked.samples:
-        return because(ReasonKind.FEW_SAMPLES_IN_BLOCK, figure=asked.short, samples=samples, needed=asked.samples)
+    if samples < paired.samples:
+        return because(ReasonKind.FEW_SAMPLES_IN_BLOCK, figure=paired.short, samples=samples, needed=paired.samples)
     measured = any(key.row == row.id for key in decider.figures)
-    return because(ReasonKind.NO_FIGURE, figure=asked.short) if measured else None
+    return because(ReasonKind.NO_FIGURE, figure=paired.short) if measured else None
 
 
 def _broken(row: PairedRow, arm: str, status: Reason) -> Verdict:
-    """The verdict on a row that failed while its pairs were measured: a failure of the head is a regression.
+    """The verdict on a row that failed while its pairs were measured. A failure of the head is a regression.
 
-    If the memory ran out, the row is not comparable, because either arm may fail when both are in memory, and each had
-    enough memory alone.
+    If the memory ran out, the row is not comparable: each arm had enough memory alone, and when both are in memory,
+    either of them may fail.
     """
     where = Row(case=row.base, status="failed", reason=None)
     regressed = arm == "head" and status.data["status"] != "oom"

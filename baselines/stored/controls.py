@@ -1,8 +1,8 @@
 """The reasons why nothing is decided about the speed of a run: contention, and controls that moved.
 
 The A/A control is one case that is measured as two rows of the same code in every round of the run. The control
-workload ("sentinel" in stored runs) is fixed work in every process. If its speed differs from that in the stored
-sessions, the machine changed and not the code.
+workload is fixed work in every process. If its speed differs from that in the stored sessions, the machine changed and
+not the code.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from baselines.verdict import CONTENDED_SHARE
 from baselines.wording import ReasonKind, because
 from harness.attempts import contended
 from harness.reasons import Reason
-from harness.types import Measurement, Run
+from harness.types import Control, Measurement, Run
 
 CONTROL_FLOOR: Final = 0.025
 CONTROL_LEVEL: Final = 0.005
-SENTINEL_LEVEL: Final = 0.0025
+CONTROL_WORKLOAD_LEVEL: Final = 0.0025
 LATENCY: Final = "latency_s"
 
 
 def tripped(run: Run, sessions: Sequence[Run] = ()) -> list[Reason]:
     """Why nothing is decided about the speed of `run`; `sessions` are the stored ones, oldest first."""
-    found = [rows_contended(run), control_moved(run), *sentinels_moved(run, sessions)]
+    found = [rows_contended(run), control_moved(run), *control_workloads_moved(run, sessions)]
     return [reason for reason in found if reason]
 
 
@@ -53,7 +53,7 @@ def control_shift(run: Run) -> tuple[float, float] | None:
             rows.setdefault(measurement.case.id, []).append(value)
     if not a or not b:
         return None
-    own = [a, b, rows.get(run.controls[0].measurement.case.id, [])]
+    own = [a, b, rows.get(_a_a(run)[0].measurement.case.id, [])]
     spreads = [spread for groups in ([a, b, *rows.values()], own) if (spread := _spread(groups)) is not None]
     if not spreads:
         return None
@@ -79,33 +79,39 @@ def control_moved(run: Run) -> Reason | None:
 
 def control(run: Run) -> Reason | None:
     """The result of the A/A control; None if the run has none."""
-    if not run.controls:
+    own = _a_a(run)
+    if not own:
         return None
-    label = run.controls[0].measurement.case.label
+    label = own[0].measurement.case.label
     found = control_shift(run)
     if found is None:
         return because(ReasonKind.CONTROL_TOO_FEW, label=label)
     shift, allowed = found
-    processes = sum(c.side == "a" for c in run.controls)
+    processes = sum(c.side == "a" for c in own)
     return because(ReasonKind.CONTROL, label=label, shift=shift, least=-allowed, most=allowed, processes=processes)
 
 
-def sentinel_figures(run: Run) -> dict[str, float]:
+def _a_a(run: Run) -> list[Control]:
+    """The processes of the A/A control: those of its two rows, and of no other control."""
+    return [c for c in run.controls if c.side in ("a", "b")]
+
+
+def control_workload_figures(run: Run) -> dict[str, float]:
     """Median seconds of each control workload over the processes of a run that were not contended."""
     found: dict[str, list[float]] = {}
     for measurement in run.measurements:
-        told = measurement.state.get("sentinel")
-        quiet = contended(measurement) is None and measurement.state.get("sentinel_contended") is None
+        told = measurement.state.get("control_workload")
+        quiet = contended(measurement) is None and measurement.state.get("control_workload_contended") is None
         if isinstance(told, Mapping) and quiet:
             for name, seconds in told.items():
                 found.setdefault(name, []).append(statistics.median(seconds))
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def sentinels_moved(run: Run, sessions: Sequence[Run]) -> list[Reason]:
+def control_workloads_moved(run: Run, sessions: Sequence[Run]) -> list[Reason]:
     """The control workloads whose speed differs from the stored sessions, by the session rule, as reasons."""
-    here = sentinel_figures(run)
-    stored = [sentinel_figures(session) for session in sessions]
+    here = control_workload_figures(run)
+    stored = [control_workload_figures(session) for session in sessions]
     found = []
     for name, seconds in here.items():
         logs = [math.log(figures[name]) for figures in stored if name in figures]
@@ -113,8 +119,8 @@ def sentinels_moved(run: Run, sessions: Sequence[Run]) -> list[Reason]:
             continue
         shift = math.log(seconds) - statistics.fmean(logs)
         spread = statistics.stdev(logs) * math.sqrt(1 + 1 / len(logs))
-        if abs(shift) > D0 + quantile(1 - SENTINEL_LEVEL, len(logs) - 1) * spread:
-            found.append(because(ReasonKind.SENTINEL_MOVED, name=name, shift=shift, sessions=len(logs)))
+        if abs(shift) > D0 + quantile(1 - CONTROL_WORKLOAD_LEVEL, len(logs) - 1) * spread:
+            found.append(because(ReasonKind.CONTROL_WORKLOAD_MOVED, name=name, shift=shift, sessions=len(logs)))
     return found
 
 

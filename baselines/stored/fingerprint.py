@@ -12,25 +12,24 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from baselines.wording import ReasonKind, because, value_text
 from harness.processes.environment import GPU_FLAGS, shortest_sample_s
 from harness.reasons import Reason
+from harness.stored_types import measured_on_gpu
 from harness.types import Protocol
 
 Fields = dict[str, Any]
 Environment = Mapping[str, Any]
 
-HARD_VERSIONS = {
-    "torch": "torch",
-    "onnxruntime": "onnxruntime",
-    "onnxruntime-gpu": "onnxruntime-gpu",
-    "openvino": "OpenVINO",
-}
-GPU_VERSIONS = {"tensorrt": "TensorRT", "tensorrt-cu13": "TensorRT for CUDA 13"}
+# The packages of the backends before a run recorded them, on every device and on a GPU alone.
+UNRECORDED = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino")
+UNRECORDED_ON_GPU = ("tensorrt", "tensorrt-cu13")
+# The names of the fields, which stored fingerprints contain; any other package has its own name.
+FIELD_NAMES = {"openvino": "OpenVINO", "tensorrt": "TensorRT", "tensorrt-cu13": "TensorRT for CUDA 13"}
 # A longer time-out, an additional quality pass or a further attempt changes no sample of a row.
 UNTIMED_PROTOCOL = frozenset({"timeout_s", "quality", "stages", "contended_retries", "ratio_interval", "budget_s"})
 GPU_FIELDS = {"name": "GPU model", "memory_bytes": "GPU memory", "power_limit_w": "GPU power limit", "mig": "GPU MIG"}
@@ -60,7 +59,8 @@ def machine_key(environment: Environment) -> str:
 def differences(a: Environment, b: Environment) -> list[Reason]:
     """Hard fields in which `a` (here) differs from `b` (the baseline); empty if speed is comparable."""
     a, b = _recorded_in_both(a, b)
-    here, there = hard_fields(a), hard_fields(b)
+    packages = _packages_of_both(a, b)
+    here, there = hard_fields(a, packages), hard_fields(b, packages)
     same_host = _host(a) is not None and _host(a) == _host(b)
     known = {**identity_fields(a), **identity_fields(b)}
     found = []
@@ -95,7 +95,8 @@ def _unset(environment: Environment) -> Environment:
 
 def software_differences(a: Environment, b: Environment) -> list[Reason]:
     """Differences in the commit and in packages outside the hard fields, which a comparison usually tests."""
-    return _compare(_software(a), _software(b))
+    packages = _packages_of_both(a, b)
+    return _compare(_software(a, packages), _software(b, packages))
 
 
 def protocol_differences(a: Protocol, b: Protocol) -> list[Reason]:
@@ -113,24 +114,41 @@ def identity_fields(environment: Environment) -> Fields:
         "CPU model": cpu.get("model"),
         "CPU cores": list(cores) if isinstance(cores, list | tuple) else cores,
     }
-    if environment.get("device") != "cpu":
+    if measured_on_gpu(environment):
         gpus = environment.get("gpus") or []
         fields |= {"GPU model": _each(gpus, "name"), "GPU memory": _each(gpus, "memory_bytes")}
     return fields
 
 
-def hard_fields(environment: Environment) -> Fields:
-    """Name -> value of every field that affects speed. GPU fields are included only if a GPU was measured."""
+def _packages(environment: Environment) -> tuple[str, ...]:
+    """The packages whose versions affect speed: those that the backends of the run declared."""
+    recorded = environment.get("backend_packages")
+    if recorded is not None:
+        return tuple(recorded)
+    return (*UNRECORDED, *(UNRECORDED_ON_GPU if measured_on_gpu(environment) else ()))
+
+
+def _packages_of_both(a: Environment, b: Environment) -> tuple[str, ...]:
+    """The packages of two runs. One that only one of them declares (a plugin was added) counts where both recorded its
+    version."""
+    here, there = _packages(a), _packages(b)
+    recorded = {*(a.get("versions") or {})} & {*(b.get("versions") or {})}
+    shared = {name for name in (*here, *there) if name in here and name in there} | recorded
+    return tuple(name for name in dict.fromkeys((*here, *there)) if name in shared)
+
+
+def hard_fields(environment: Environment, packages: Collection[str] | None = None) -> Fields:
+    """Name -> value of every field that affects speed, with the versions of `packages` (by default those of the run's
+    backends). GPU fields are included only if a GPU was measured."""
     cpu, versions = environment.get("cpu") or {}, environment.get("versions") or {}
     fields = identity_fields(environment) | {"CPU instruction set": cpu.get("isa"), "CPU quota": cpu.get("quota")}
-    wanted = dict(HARD_VERSIONS)
-    if environment.get("device") != "cpu":
+    wanted = _packages(environment) if packages is None else packages
+    if measured_on_gpu(environment):
         gpus = environment.get("gpus") or []
         fields["GPU count"] = len(gpus)
         fields |= {words: _each(gpus, key) for key, words in GPU_FIELDS.items()}
         fields |= {"driver major": _major(environment.get("driver")), "CUDA": environment.get("cuda")}
-        wanted |= GPU_VERSIONS
-    fields |= {words: versions.get(package) for package, words in wanted.items()}
+    fields |= {FIELD_NAMES.get(package, package): versions.get(package) for package in wanted}
     fields |= {"Python": _minor(environment.get("python")), "threads": environment.get("threads")}
     fields |= _flags(environment) | _torch_settings(environment)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
@@ -140,14 +158,14 @@ def _flags(environment: Environment) -> Fields:
     """Environment variables. Those of a GPU are included only where a GPU was measured. The choice of one among equal
     GPUs is left out, because it is a soft field."""
     flags = environment.get("flags") or {}
-    on_cpu = environment.get("device") == "cpu"
+    on_cpu = not measured_on_gpu(environment)
     return {f"flag {n}": flags[n] for n in sorted(flags) if n not in CHOICE and not (on_cpu and n in GPU_FLAGS)}
 
 
 def _torch_settings(environment: Environment) -> Fields:
     """torch's process-wide settings. On a CPU only deterministic algorithms matter, and only if they are on."""
     settings = environment.get("torch_settings") or {}
-    if environment.get("device") == "cpu":
+    if not measured_on_gpu(environment):
         settings = {name: on for name, on in settings.items() if name == "deterministic_algorithms" and on}
     return {f"{SETTING}{name}": settings[name] for name in sorted(settings)}
 
@@ -156,17 +174,17 @@ def soft_fields(environment: Environment) -> Fields:
     """Name -> value of the machine's fields with a small effect on speed."""
     fields: Fields = {"host": _host(environment), "kernel": environment.get("kernel")}
     fields["shortest sample"] = f"{1e3 * shortest_sample_s(environment):g} ms"
-    if environment.get("device") != "cpu":
+    if measured_on_gpu(environment):
         fields["GPU UUID"] = _each(environment.get("gpus") or [], "uuid")
         flags = environment.get("flags") or {}
         fields |= {f"flag {name}": flags[name] for name in CHOICE if name in flags}
     return fields
 
 
-def _software(environment: Environment) -> Fields:
+def _software(environment: Environment, hard: Collection[str]) -> Fields:
     git = environment.get("git") or {}
     versions = environment.get("versions") or {}
-    others = {k: versions[k] for k in sorted(versions) if k not in {**HARD_VERSIONS, **GPU_VERSIONS}}
+    others = {k: versions[k] for k in sorted(versions) if k not in hard}
     return {"git commit": git.get("commit"), "imgbench": environment.get("imgbench"), **others}
 
 

@@ -1,1 +1,1 @@
-"""`imgbench ab`: the arms, the environments that they run in, and the paired run from start to verdict."""
+"""`imgbench ab`: the arms, the environments in which they run, and the paired run from start to verdict."""

@@ -1,9 +1,9 @@
 """Environments for arms: a git ref of the project under test, installed into a virtual environment of its own.
 
-The environment sees the packages of the interpreter that it was made from (so torch is not installed twice). The
-project of the ref comes before them, also if the project is installed there in editable mode. A cache keeps the
-environment by commit, interpreter and installed versions. An incomplete environment is never used. The user's
-repository is only read.
+The environment sees the packages of the interpreter from which it was made, so torch is not installed twice. The
+project of the ref comes before these packages, even if they include the same project in editable mode. Environments are
+cached by commit, interpreter and installed versions. An incomplete environment is never used. The user's repository is
+only read.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class RefEnvironment:
-    """An installed git ref: `folder` is its source tree, `python` the interpreter that sees it."""
+    """An installed git ref. `folder` is its source tree, and `python` is the interpreter of its environment."""
 
     python: str
     folder: Path
@@ -56,8 +56,8 @@ class RefEnvironment:
 
 
 def interpreter(path: str, arm: str) -> str:
-    """The absolute path of an interpreter that can measure. Raises UsageError. Symbolic links are kept, because
-    a virtual environment's interpreter is one."""
+    """The absolute path of an interpreter that can measure. Symbolic links are not resolved, because the interpreter of
+    a virtual environment is one. Raises UsageError."""
     found = Path(os.path.abspath(Path(path).expanduser())) if os.sep in path else Path(shutil.which(path) or path)  # noqa: PTH100
     if not found.is_file() or not os.access(found, os.X_OK):
         raise UsageError(f"--{arm}: python={path}: no such interpreter")
@@ -87,8 +87,8 @@ for text in sys.argv[1:]:
 
 
 def ref_environment(project: Path, ref: str, python: str, cache: Path, say: Say) -> RefEnvironment:
-    """The environment of `ref` of the repository `project`, made if the cache lacks it. Raises UsageError if there is
-    no such commit, and ArmFailed if it cannot be installed."""
+    """The environment of the git ref `ref` of the repository `project`. It is made if the cache lacks it. Raises
+    UsageError if there is no such commit, and ArmFailed if it cannot be installed."""
     commit = _commit(project, ref)
     _, library, versions = _probe(python, ref)
     key = hashlib.sha256("\n".join([str(project.resolve()), commit, python, versions]).encode()).hexdigest()[:16]
@@ -101,7 +101,7 @@ def ref_environment(project: Path, ref: str, python: str, cache: Path, say: Say)
         try:
             _make(partial, project, commit, python, library)
             (partial / "complete").touch()
-            if not (final / "complete").exists():  # another run may have made it in the meantime and may use it
+            if not (final / "complete").exists():  # another run may have made it in the meantime
                 shutil.rmtree(final, ignore_errors=True)
                 partial.rename(final)
         finally:
@@ -114,15 +114,15 @@ def installable(folder: Path) -> bool:
 
 
 def own_packages(folder: Path) -> tuple[str, ...]:
-    """Top-level packages and modules of a project: those of its tree (in the folder itself or below src/), and those
-    that its installation has, which the tree may not show (a namespace, an extension, another layout)."""
+    """The top-level packages and modules of a project: those of its tree (in the folder itself or below src/), and
+    those of its installation, which may have more (a namespace, an extension, another layout)."""
     found = _packages(folder / "src") or _packages(folder)
     installed = (name for place in folder.parent.glob(SITE) for name in _installed(place))
     return tuple(dict.fromkeys((*found, *installed)))
 
 
 def _packages(root: Path) -> tuple[str, ...]:
-    """The names that can be imported from a tree, which also has folders that are no packages."""
+    """The names that can be imported from a tree. Folders that are no packages are left out."""
     packages = [p.parent.name for p in sorted(root.glob("*/__init__.py"))]
     modules = [p.stem for p in sorted(root.glob("*.py"))]
     return tuple(name for name in (*packages, *modules) if _is_package(name))
@@ -157,7 +157,7 @@ def _make(place: Path, project: Path, commit: str, python: str, library: str) ->
         raise ArmFailed(f"cannot unpack {commit[:10]} of {project}: {error}") from None
     _checked([python, "-m", "venv", "--without-pip", str(place / "venv")], "create its environment")
     own = next(place.glob(SITE))
-    # addsitedir also runs the parent's own .pth files; their entries come after the project of the ref.
+    # addsitedir also runs the .pth files of the parent environment. Their entries come after the project of the ref.
     (own / "zz_parent.pth").write_text(f"import site; site.addsitedir({library!r})\n", encoding="utf-8")
     if not installable(source):
         return
@@ -167,7 +167,7 @@ def _make(place: Path, project: Path, commit: str, python: str, library: str) ->
         [python, "-m", "pip", "--python", target, "install", "--quiet", "--no-deps", "--force-reinstall",
          "--disable-pip-version-check", "--no-input", *isolated, str(source)],
         "install it",
-        # A project with a version from git has no repository here.
+        # A project that reads its version from git finds no repository here.
         SETUPTOOLS_SCM_PRETEND_VERSION=f"0.0.0+{commit[:10]}",
     )  # fmt: skip
 
@@ -200,7 +200,7 @@ def _commit(project: Path, ref: str) -> str:
 
 
 def _has_repository(project: Path) -> bool:
-    """Whether the folder or a folder above it has a .git; git may still refuse it."""
+    """Whether the folder or a folder above it has a .git. git may still refuse to read it."""
     folder = project.resolve()
     return any((place / ".git").exists() for place in (folder, *folder.parents))
 
@@ -236,7 +236,7 @@ def _checked(command: Sequence[str], what: str, **variables: str) -> None:
 
 
 def check_variable(variable: str) -> None:
-    """Refuses a variable that an arm cannot set. Raises UsageError."""
+    """Raises UsageError for a variable that an arm cannot set."""
     if not VARIABLE.fullmatch(variable):
         raise UsageError(f"env:{variable}: a variable's name is letters, digits and '_'")
     if variable in RESERVED:

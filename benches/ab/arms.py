@@ -1,14 +1,13 @@
-"""Arms as a user writes them, and the proof that each ran its own code.
+"""Parses the arms that a user writes, and proves that each ran its own code.
 
     ref=main                     the project under test at a git ref, installed into its own virtual environment
     python=/path/bin/python      another interpreter, so other versions of torch or diffusers
     env:OMP_WAIT_POLICY=ACTIVE   a variable
     backend=torch_compile        another value of an axis of every case
-    inject:busy=0.05             a planted slow-down (harness/measuring/injection.py), to test whether the gate
+    inject:busy=0.05             an injected slow-down (harness/measuring/injection.py), to test whether the gate
                                  detects it
 
-Items are separated by commas, in any mix; a comma inside a value is escaped with a backslash. An empty arm
-changes nothing.
+The items of an arm are separated by commas. A backslash escapes a comma inside a value. An empty arm changes nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from harness.types import AXES, Case
 from harness.weights import keywords, resolved
 
 OUR_ROOT: Final = Path(__file__).resolve().parents[2]
-OURS: Final = ("harness", "benches")  # what an arm's host needs
+OURS: Final = ("harness", "benches")  # the packages that an arm's host needs
 HOST: Final = Path("harness/arm_host.py")
 
 
@@ -79,7 +78,8 @@ def parse(name: str, text: str) -> ArmRequest:
 
 
 def _found(items: list[str]) -> dict[str, str]:
-    """Value by name. The name of an injection is its whole text, because one kind may be given for several rows."""
+    """The value of each item by its name. The name of an injection is its whole text, because one kind may be given for
+    several rows."""
     found: dict[str, str] = {}
     for item in items:
         key, sign, value = item.partition("=")
@@ -128,7 +128,7 @@ def checked(request: ArmRequest, cases: tuple[Case, ...]) -> None:
     """Raises UsageError for the first axis of the arm that does not fit one of the cases, and for a slow-down that
     applies to none of them."""
     for injection in map(parse_injection, request.injections):
-        if not any(injection.meant_for(case.id) for case in cases):
+        if not any(injection.applies_to(case.id) for case in cases):
             raise UsageError(f"--{request.name}: inject: no row of the suite has the id {injection.pattern}")
     for case in cases:
         # `check` takes None as the model's default, which an override does not use.
@@ -155,7 +155,7 @@ def all_in_full(requests: Sequence[ArmRequest], cases: Sequence[Case]) -> Iterat
 
 
 def prepare(request: ArmRequest, project: Path, cache: Path, say: Any) -> Arm:
-    """The arm ready to be started; a git ref is installed first, or taken from `cache`. Raises UsageError, and
+    """The arm, ready to be started. A git ref is installed first, or taken from `cache`. Raises UsageError, and
     ArmFailed if the installation fails."""
     python = interpreter(request.python, request.name) if request.python else sys.executable
     folder = commit = None
@@ -180,8 +180,8 @@ def prepare(request: ArmRequest, project: Path, cache: Path, say: Any) -> Arm:
 
 
 def same_code(requests: tuple[ArmRequest, ArmRequest], base: Arm, head: Arm) -> str | None:
-    """Why there is nothing to compare: the two named commits or interpreters are the same. None if the arms differ, or
-    if one of them names no code (two unchanged arms are an A/A run)."""
+    """Why there is nothing to compare, if both arms name the same commit or interpreter. None if the arms differ, or if
+    one of them names neither (two unchanged arms are an A/A run)."""
     if not all(request.ref or request.python for request in requests):
         return None
     if replace(base, name="", text="") != replace(head, name="", text=""):
@@ -191,8 +191,8 @@ def same_code(requests: tuple[ArmRequest, ArmRequest], base: Arm, head: Arm) -> 
 
 
 def _check_names(request: ArmRequest, tree: Path) -> None:
-    """Raises UsageError if a package of the project has the name of one of imgbench's own, or if the ref is an imgbench
-    without `ab`."""
+    """Raises UsageError if a package of the project has the name of an imgbench package, or if the ref is a version of
+    imgbench without `ab`."""
     clash = sorted({*OURS} & {*own_packages(tree)})
     if clash and not _is_imgbench(tree):
         raise UsageError(
@@ -209,12 +209,12 @@ def _is_imgbench(tree: Path) -> bool:
 
 
 def launch_environment(arm: Arm, project: Path, links: Path) -> dict[str, str]:
-    """All variables of the arm's interpreter: those of this process, without the project's folders on PYTHONPATH, and
-    the arm's own.
+    """All environment variables of the arm's interpreter: those of this process, without the project's folders on
+    PYTHONPATH, and the arm's own.
 
-    imgbench's packages are on PYTHONPATH, so that an interpreter without imgbench can measure. They are in `links`, a
-    folder with nothing else, because their own folder may be a whole site-packages, which would come before the arm's.
-    If the project under test is imgbench itself, the arm's own tree is used instead.
+    imgbench's packages are on PYTHONPATH, so that an interpreter without imgbench can measure. They are linked into the
+    folder `links`, which has nothing else. Their own folder may be a whole site-packages, which would come before the
+    arm's packages. If the project under test is imgbench itself, the arm's own tree is used instead.
     """
     # Relative entries refer to this folder, and the arm's processes have another one.
     entries = [str(Path(p).absolute()) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
@@ -255,9 +255,9 @@ def refusal(base: Arm, head: Arm, base_loaded: Mapping[str, Any], head_loaded: M
 
 
 def foreign(arm: Arm, place: Path, packages: Mapping[str, Any]) -> str | None:
-    """Why the project's packages are not those of the arm's own environment, which is in `place`.
+    """Why the project's packages are not those of the arm's own environment, which is in `place`; None if they are.
 
-    A folder of the tree that the project does not install may be found elsewhere, but not what it installs.
+    A folder of the tree that the project does not install may be found elsewhere. What the project installs may not.
     """
     paths = {name: Path(packages[name]["path"]) for name in arm.packages if packages.get(name)}
     foreign = {name: path for name, path in paths.items() if not path.resolve().is_relative_to(place.resolve())}
@@ -273,13 +273,13 @@ def foreign(arm: Arm, place: Path, packages: Mapping[str, Any]) -> str | None:
 
 
 def proof(base: Arm, head: Arm, base_loaded: Mapping[str, Any], head_loaded: Mapping[str, Any]) -> list[str]:
-    """One line per arm on what it loaded, and one line on the differences."""
-    lines = [_told(arm, loaded) for arm, loaded in ((base, base_loaded), (head, head_loaded))]
+    """One line for each arm about what it loaded, and one line about the differences."""
+    lines = [_loaded_line(arm, loaded) for arm, loaded in ((base, base_loaded), (head, head_loaded))]
     differ = differences(base, head, base_loaded, head_loaded)
     return [*lines, f"arms differ in: {'; '.join(differ)}" if differ else "arms are the same (A/A)"]
 
 
-def _told(arm: Arm, loaded: Mapping[str, Any]) -> str:
+def _loaded_line(arm: Arm, loaded: Mapping[str, Any]) -> str:
     at = f" at {arm.commit[:10]}" if arm.commit else ""
     source = ", ".join(f"{n} {p['sha256']}" for n, p in loaded["packages"].items() if p)
     torch = loaded["versions"].get("torch", "absent")
@@ -314,6 +314,6 @@ def differences(base: Arm, head: Arm, base_loaded: Mapping[str, Any], head_loade
 
 
 def _items(text: str) -> list[str]:
-    """The comma-separated items; a backslash keeps a comma."""
+    """The comma-separated items. A backslash escapes a comma."""
     parts = re.split(r"(?<!\\),", text)
     return [part.replace("\\,", ",").strip() for part in parts if part.strip()]

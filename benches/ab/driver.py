@@ -1,8 +1,8 @@
-"""`imgbench ab`: base against head, measured in one run and decided by the paired rule.
+"""`imgbench ab`: measures base against head in one run, and decides by the paired rule.
 
-Order: arms prepared -> hosts started, each reports what it loaded -> preflight -> pairs until decided or the budget is
-spent -> comparison and artefacts -> exit code. The budget counts from the first host's start; environments for git refs
-are made before it, once, and kept.
+The steps are: prepare the arms; start the hosts, which report what they loaded; preflight; measure pairs until every
+row is decided or the budget is spent; write the comparison and its files; return the exit code. The budget counts from
+the start of the first host. Environments for git refs are made before that, and cached.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the command line requests. `plugins` are the user's own modules, `paths` the folders in which they are
-    found. `apart` gives each arm a fork server of its own, even if they could share one."""
+    """What the command line requests. `plugins` are the user's own modules, and `paths` the folders in which they are
+    found. With `apart`, each arm has a fork server of its own, even if they could share one."""
 
     suite: Suite
     base: Arm
@@ -71,7 +71,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Decided:
-    """A decided paired run: its decider, which has seen every pair, and the comparison."""
+    """A decided paired run: the decider with all pairs, and the comparison."""
 
     decider: PairedDecider
     comparison: Comparison
@@ -83,15 +83,15 @@ def run(asked: Asked, folder: Path, say: Say) -> Decided:
 
 
 def measure(asked: Asked, folder: Path, say: Say, deciding: Callable[[PairedRun], PairedDecider]) -> PairedDecider:
-    """Measures into `folder` the rows that a decider of the run wants, and returns the closed decider. Raises
-    ArmFailed, NotComparable and NoSuchDevice."""
+    """Measures the rows that the decider wants, stores them in `folder`, and returns the closed decider. `deciding`
+    makes the decider of a run. Raises ArmFailed, NotComparable and NoSuchDevice."""
     began = perf_counter()
     with tempfile.TemporaryDirectory(prefix="imgbench-ab-") as scratch, closing(Referee(Path(scratch))) as referee:
         hosts = _start_hosts(asked, folder, Path(scratch))
         try:
             header = _header(asked, folder, hosts)
-            if asked.device is None and (told := unmeasured.at_the_start(header.environment)):
-                say(told)
+            if asked.device is None and (reason := unmeasured.at_the_start(header.environment)):
+                say(str(reason))
             pairs = Pairs(
                 run=header,
                 folder=folder,
@@ -119,7 +119,7 @@ def decide(folder: Path) -> Decided:
 
 
 def decided(decider: PairedDecider, folder: Path) -> Decided:
-    """The comparison of a run of which `decider` has seen every pair. The preflight is read from `folder`."""
+    """The comparison of a run, from a decider with all of its pairs. The preflight is read from `folder`."""
     header, preflight = decider.run, list(paired_run.preflight(folder))
     found = verdicts.comparison(decider, preflight_rules.verdicts(header, preflight), header.ended or "interrupted")
     notes = (*found.notes, preflight_rules.outputs(header, preflight), *map(stated, header.notes))
@@ -185,7 +185,7 @@ def _header(asked: Asked, folder: Path, hosts: ArmHosts) -> PairedRun:
         protocol=replace(asked.suite.protocol, quality=False, stages=False, target_interval=None),
         metrics=metrics | {asked.metric.name: asked.metric for asked in PAIRED_METRICS},
         rows=rows,
-        sentinels=control_workload.NAMES,
+        control_workloads=control_workload.NAMES,
         shared_server=hosts.base is hosts.head,
         rule=RULE,
     )
@@ -204,54 +204,54 @@ def _ask(host: ArmHost, command: str, argument: Any) -> dict[str, Any]:
 
 
 def _preflight(pairs: Pairs, asked: Asked, say: Say) -> None:
-    """Measures both arms in full. Rows that may be timed get their iteration counts, and the cheapest row becomes the
-    A/A control. Raises NotComparable if the measured rows do not use an arm's project."""
-    probes, told = _probes(pairs.run)
-    pairs.run = replace(pairs.run, notes=told)
+    """Measures both arms in full. Rows that may be timed get their iteration counts, and the row that takes the least
+    time becomes the A/A control. Raises NotComparable if the measured rows do not use an arm's project."""
+    probes, notes = _probes(pairs.run)
+    pairs.run = replace(pairs.run, notes=notes)
     paired_preflight.preflight(pairs, pairs.run.rows, probes)
     found = list(paired_run.preflight(pairs.folder))
     _prove_use(pairs, asked, found)
     usable = preflight_rules.usable(pairs.run, found)
     base = {row: m for row, arm, m in found if arm == "base" and row in usable}
     rows = paired_preflight.with_counts(pairs.run.rows, base)
-    cheap = min(base, key=lambda row: base[row].duration_s or 0.0, default=None)
-    pairs.run = replace(pairs.run, rows=rows, control=cheap)
+    shortest = min(base, key=lambda row: base[row].duration_s or 0.0, default=None)
+    pairs.run = replace(pairs.run, rows=rows, control=shortest)
     pairs.expect({row: [m for name, _, m in found if name == row] for row in base})
     paired_run.write_header(pairs.folder, pairs.run)
     again = preflight_rules.undecided_memory(pairs.run, found)
-    doubtful = [row for row in rows if row.id in again]
+    undecided = [row for row in rows if row.id in again]
     for replicate in range(1, preflight_rules.PROCESSES):
-        paired_preflight.preflight(pairs, doubtful, MEMORY_PROBES, replicate)
-    if doubtful:
-        say(f"memory measured in {preflight_rules.PROCESSES} processes for {len(doubtful)} rows")
+        paired_preflight.preflight(pairs, undecided, MEMORY_PROBES, replicate)
+    if undecided:
+        say(f"memory measured in {preflight_rules.PROCESSES} processes for {len(undecided)} rows")
     differ = preflight_rules.other_outputs(pairs.run, found)
     ordered = sorted(rows, key=lambda row: row.id not in differ)  # outputs that differ come first
     chosen = [row for row in ordered if row.id in differ or (row.interleaving and not _same_code(pairs.run))]
-    brought = paired_preflight.quality(pairs, chosen)
-    pairs.run = replace(pairs.run, metrics=pairs.run.metrics | brought)
+    quality_metrics = paired_preflight.quality(pairs, chosen)
+    pairs.run = replace(pairs.run, metrics=pairs.run.metrics | quality_metrics)
     paired_run.write_header(pairs.folder, pairs.run)
 
 
 def _prove_use(pairs: Pairs, asked: Asked, found: Found) -> None:
-    """Adds to the proof what the rows used of the project. Raises NotComparable if they used nothing."""
-    told: list[str] = []
+    """Adds to the proof which packages of the project the rows used. Raises NotComparable if they used none."""
+    lines: list[str] = []
     for arm in (asked.base, asked.head):
         if (refused := arm_proof.refusal(arm, found)) is not None:
             raise NotComparable(refused)
-        told += arm_proof.proof(arm, found)
-    pairs.run = replace(pairs.run, proof=(*pairs.run.proof, *told))
+        lines += arm_proof.proof(arm, found)
+    pairs.run = replace(pairs.run, proof=(*pairs.run.proof, *lines))
 
 
 def _same_code(run: PairedRun) -> bool:
-    """Whether both arms are the same except for planted slow-downs. Equal outputs of one batch then prove equal
-    outputs."""
+    """Whether both arms are the same except for injected slow-downs. Equal outputs of one batch then prove that all
+    outputs are equal."""
     base, head = ({k: v for k, v in arm.items() if k not in {"name", "text", "injections"}} for arm in run.arms)
     return base == head
 
 
 def _probes(run: PairedRun) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(probes of the preflight, notes on those left out). Energy is measured only if its windows fit into
-    ENERGY_SHARE of the budget. Without an energy counter, its probe takes no time and gives the reason."""
+    """(probes of the preflight, notes on probes that are left out). Energy is measured only if its windows fit into
+    ENERGY_SHARE of the budget. Without an energy counter, its probe takes no time and returns the reason."""
     seconds = len(run.rows) * 2 * run.protocol.energy_window_s
     if not run.environment.get("energy_counter") or seconds <= ENERGY_SHARE * run.budget_s:
         return (*QUICK_PROBES, "energy"), ()
@@ -293,5 +293,5 @@ class Reported:
 
 
 def seed_of(given: int | None) -> int:
-    """The seed of the order: the given one, else a new one. It is stored with the run."""
+    """The seed of the random order: `given`, or else a new one. The run stores it."""
     return random.SystemRandom().randrange(2**31) if given is None else given

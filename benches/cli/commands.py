@@ -19,8 +19,9 @@ from __future__ import annotations
 import importlib
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+from harness import entries
 from harness.registry import Registry
 
 
@@ -57,6 +58,14 @@ class BuiltIn:
 
 
 COMMANDS: Registry[Command] = Registry("command")
+FIELDS: Final = {"help": entries.LINE, "arguments": entries.FUNCTION, "run": entries.FUNCTION}
+
+
+@COMMANDS.checked_by
+def _check(subject: str, _name: str, entry: Any) -> None:
+    entries.demand(subject, entry, FIELDS)
+
+
 for _name, _help in {
     "run": "measure a suite, compare it with the stored baseline, write the report",
     "report": "write the HTML report of one or more runs",

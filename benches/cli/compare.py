@@ -16,8 +16,7 @@ from baselines.stored import fingerprint
 from baselines.stored.suspects import suspects
 from baselines.verdict import FINE, NOT_COMPARABLE, Comparison, exit_code
 from baselines.wording import ReasonKind, because, counted
-from benches.ab.arms import OURS
-from benches.cli import ci
+from benches.cli import ci, run_start
 from benches.cli.arguments import add_store, seconds, store_of
 from benches.cli.ci import write_artifacts
 from benches.cli.decisions import COMPARISON_FILE, row_named
@@ -28,7 +27,6 @@ from benches.preload import libraries
 from harness import storage, streams, weights
 from harness.devices import NoSuchDevice
 from harness.processes.environment import host_hash
-from harness.processes.loaded_code import source_digests
 from harness.processes.threads import ThreadsRefused
 from harness.processes.worker import Workers
 from harness.reasons import STATED, Reason, stated
@@ -106,12 +104,12 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
     if run.environment.get("host_hash") != host_hash():
         return refused(because(ReasonKind.ANOTHER_HOST))
     kept = run.environment.get("plugins", [])
-    plugins = (*benches.PLUGINS, *benches.modules(kept))
+    plugins = run_start.modules(kept)
     try:
         benches.load_plugins(*kept)
     except UsageError as error:
         return refused(stated(str(error)))
-    if run.environment.get("sources") != source_digests((*OURS, *plugins)):
+    if run.environment.get("sources") != run_start.sources(plugins):
         return refused(because(ReasonKind.OTHER_CODE))
     began, folder = perf_counter(), Path(str(run.folder))
     planned = sum(wanted.values())

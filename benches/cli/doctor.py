@@ -8,11 +8,14 @@ from typing import Any, Final
 
 import benches
 from baselines.verdict import FINE
+from benches.cli import backend_checks
+from benches.cli.backend_checks import Checks, ChecksFailed, Reasons
 from benches.cli.printing import print_rows, say_json
-from harness import backends, devices
+from harness import devices
 from harness.backends.torch_compile import missing_compiler
 from harness.devices import gpus, unmeasured
 from harness.processes import environment, threads
+from harness.reasons import Reason
 from harness.registry import BACKENDS, PRECISIONS
 from harness.timing import perf_counter
 from harness.units import format_value
@@ -30,14 +33,16 @@ def arguments(command: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    benches.load_plugins()
-    (say_json if options.json else print_rows)(findings())
+    with Checks(options.plugin or ()) as checks:
+        benches.load_plugins()
+        found = findings(checks)
+    (say_json if options.json else print_rows)(found)
     return FINE
 
 
-def findings() -> list[dict[str, Any]]:
-    """One row per capability, with the status "yes" or "no", and with the finding or the reason. Raises
-    ThreadsRefused."""
+def findings(checks: Checks) -> list[dict[str, Any]]:
+    """One row per capability, with the status "yes" or "no", and with the finding or the reason. `checks` checks the
+    backends meanwhile. Raises ThreadsRefused."""
     name = devices.default()
     found = environment.collect((name, None))
     device = devices.device(name)
@@ -51,7 +56,7 @@ def findings() -> list[dict[str, Any]]:
         *_unmeasured(found),
         _threads(found),
         _cuda(),
-        *_backends(name),
+        *_backends(name, checks),
         _energy(device.energy_meter()),
         _memory(device),
         *_contention(device),
@@ -80,8 +85,8 @@ def _gpus(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _unmeasured(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row if the machine has an accelerator that imgbench does not measure."""
-    told = unmeasured.in_words(found["unmeasured"])
-    return [_row("other accelerators", False, told)] if told else []
+    told = unmeasured.reason(found["unmeasured"])
+    return [_row("other accelerators", False, str(told))] if told else []
 
 
 def _threads(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,13 +102,24 @@ def _cuda() -> dict[str, Any]:
     return _row("CUDA", reason is None, "a GPU answers" if reason is None else str(reason))
 
 
-def _backends(device: str) -> list[dict[str, Any]]:
-    rows = []
-    for name in BACKENDS:
-        reasons = {p: backends.unavailable(name, p, device) for p in PRECISIONS}
-        able = [p for p, reason in reasons.items() if reason is None]
-        rows.append(_row(f"backend {name}", bool(able), ", ".join(able) or str(next(iter(reasons.values())))))
-    return rows
+def _backends(device: str, checks: Checks) -> list[dict[str, Any]]:
+    """A row for each backend. One without an answer of the process that checks it is not usable."""
+    elsewhere = backend_checks.apart()
+    try:
+        found: dict[str, Reasons] = checks.reasons()
+        failed = "the process that checks it gave no answer about it"
+    except ChecksFailed as error:
+        found, failed = {}, str(error)
+    unknown: Reasons = dict.fromkeys(PRECISIONS, failed)
+    return [
+        _backend(name, found.get(name, unknown) if name in elsewhere else backend_checks.reasons(name, device))
+        for name in BACKENDS
+    ]
+
+
+def _backend(name: str, reasons: Reasons) -> dict[str, Any]:
+    able = [precision for precision, reason in reasons.items() if reason is None]
+    return _row(f"backend {name}", bool(able), ", ".join(able) or str(next(iter(reasons.values()))))
 
 
 def _compiler(what: str, device: str, purpose: str) -> dict[str, Any]:
@@ -111,15 +127,18 @@ def _compiler(what: str, device: str, purpose: str) -> dict[str, Any]:
     return _row(what, reason is None, str(reason or purpose))
 
 
-def _energy(meter: devices.EnergyMeter | str) -> dict[str, Any]:
-    return _row("energy", not isinstance(meter, str), meter if isinstance(meter, str) else meter.source)
+def _energy(meter: devices.EnergyMeter | Reason | str) -> dict[str, Any]:
+    missing = isinstance(meter, Reason | str)
+    return _row("energy", not missing, str(meter) if isinstance(meter, Reason | str) else meter.source)
 
 
 def _memory(device: devices.Device) -> dict[str, Any]:
     device.reset_memory_peaks()
     samples, missing = device.memory_peaks()
     works = "peak_host_bytes" in samples
-    return _row("peak host memory", works, "VmHWM, reset before each pass" if works else missing["peak_host_bytes"])
+    return _row(
+        "peak host memory", works, "VmHWM, reset before each pass" if works else str(missing["peak_host_bytes"])
+    )
 
 
 def _contention(device: devices.Device) -> list[dict[str, Any]]:

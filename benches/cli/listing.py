@@ -149,11 +149,10 @@ def _gpus() -> list[Row]:
 
 
 def _metrics() -> list[Row]:
-    from harness.derived import DERIVED
+    from harness import derived_metrics
 
     measured = [m for p in sorted(PROBES.values(), key=lambda p: p.order) for m in p.metrics]
-    derived = [d.metric for d in DERIVED]
-    return [_metric(m) for m in (*measured, *derived)] + _stage_and_quality()
+    return [_metric(m) for m in (*measured, *derived_metrics.METRICS)] + _stage_and_quality()
 
 
 def _metric(metric: Metric) -> Row:

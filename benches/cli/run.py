@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -11,25 +10,23 @@ from pathlib import Path
 import benches
 import reports.formats.terminal
 import reports.page.page
-from baselines.stored import controls, fingerprint
+from baselines.stored import controls
 from baselines.verdict import BENCHMARK_ERROR, FINE, NOTHING_MEASURED
 from benches import failures, suites
-from benches.ab.arms import OURS
-from benches.cli import INTERRUPTED
+from benches.cli import INTERRUPTED, run_start
 from benches.cli.arguments import add_measuring, add_store, positive, seconds, store_of
 from benches.cli.compare import changed, compare_with_stored
 from benches.cli.printing import print_table, say
-from benches.cli.run_folders import REPORT_FILE, load_run, new_folder, run_folder
+from benches.cli.run_folders import REPORT_FILE, load_run, run_folder
 from benches.failures import NotComparable, UsageError
 from benches.preload import libraries
 from harness import attempts, storage, weights
 from harness import suite as suite_module
 from harness.causes import WORDS
 from harness.devices import unmeasured
-from harness.processes.loaded_code import source_digests
 from harness.processes.worker import Workers
 from harness.sweeping import progress
-from harness.sweeping.sweep import StorageFailed, collect_environment, complete, new_run, sweep
+from harness.sweeping.sweep import StorageFailed, collect_environment, complete, sweep
 from harness.types import Protocol, Run, Suite
 
 BROKEN = {"failed", "invalid", "timeout"}
@@ -53,6 +50,11 @@ def arguments(command: ArgumentParser) -> None:
         action="store_true",
         help="measure one round with few samples, without quality and stages: a first look in little time",
     )
+    command.add_argument(
+        "--fresh-builds",
+        action="store_true",
+        help="build anew in each process of a round, so that the ratios include how much builds differ",
+    )
     command.add_argument("--no-report", action="store_true", help="neither compare nor write a report")
     command.add_argument("--dry-run", action="store_true", help="print the cases and stop")
     add_store(command)
@@ -66,7 +68,7 @@ def run(options: Namespace) -> int:
         raise UsageError("run: --retry-failed measures the failed rows of a run again, so it needs --resume RUN")
     if options.resume:
         _refuse_with_resume(options)
-    plugins = (*benches.PLUGINS, *benches.modules(options.plugin or ()))
+    plugins = run_start.modules(options.plugin or ())
     finished = _resume(options, plugins) if options.resume else _measure(options, plugins)
     if finished is None:
         return FINE
@@ -80,8 +82,8 @@ def run(options: Namespace) -> int:
         for comparison in comparisons:
             say(reports.formats.terminal.headline(comparison))
         reports.page.page.write(folder / REPORT_FILE, reports.page.page.build([finished], comparisons))
-    if told := environment_words(finished):
-        say(told)
+    if line := environment_words(finished):
+        say(line)
     say(f"run {folder}")
     say(str(folder / REPORT_FILE if not options.no_report else folder))
     return _measured_code(finished)
@@ -96,26 +98,16 @@ def _measure(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
         say(_extent(chosen))
         return None
     say(f"suite {chosen.name}: {_extent(chosen)}")
-    with tempfile.TemporaryDirectory(prefix="imgbench-") as logs:
-        workers = Workers(plugins, Path(logs), libraries(chosen.cases))
-        environment = collect_environment(workers, options.device, options.threads)
-    if options.device is None and (told := unmeasured.at_the_start(environment)):
-        say(told)
-    environment |= {
-        "fingerprint": fingerprint.fingerprint(environment),
-        "plugins": options.plugin or [],
-        "sources": source_digests((*OURS, *plugins)),
-    }
-    folder = new_folder(options.out, chosen.name)
-    workers.logs = folder / "logs"
-    with storage.locked(folder):
-        started = new_run(chosen, folder, environment, options.only)
-        storage.write_atomically(folder / "suite.yaml", chosen.source)
+    workers = Workers(plugins, options.out, libraries(chosen.cases))
+    environment = run_start.conditions(workers, options.plugin or (), options.device, options.threads)
+    if options.device is None and (reason := unmeasured.at_the_start(environment)):
+        say(str(reason))
+    with run_start.started(chosen, options.out, environment, workers, options.only) as started:
         return _sweep(started, workers, plugins)
 
 
 def _refuse_with_resume(options: Namespace) -> None:
-    names = ("only", "device", "threads", "replicates", "budget", "quick", "dry_run")
+    names = ("only", "device", "threads", "replicates", "budget", "quick", "fresh_builds", "dry_run")
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
     if given:
         raise UsageError(f"--resume continues a run with its own settings, so it does not take {', '.join(given)}")
@@ -138,7 +130,7 @@ def _resume(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
         workers = Workers(plugins, folder / "logs", libraries(stored.cases))
         here = collect_environment(workers, stored.environment["device"], stored.environment["threads"])
         differ = [str(reason) for reason in changed(here, stored.environment)]
-        if stored.environment.get("sources") not in (None, source_digests((*OURS, *plugins))):
+        if stored.environment.get("sources") not in (None, run_start.sources(plugins)):
             differ.append("the source code has changed since the run began")
         if differ:
             raise NotComparable(f"the conditions have changed since the run began: {'; '.join(differ)}")
@@ -180,6 +172,8 @@ def _chosen_suite(options: Namespace) -> Suite:
         chosen = replace(chosen, protocol=quick(chosen.protocol))
     if options.replicates:
         chosen = replace(chosen, protocol=replace(chosen.protocol, replicates=options.replicates))
+    if options.fresh_builds:
+        chosen = replace(chosen, protocol=replace(chosen.protocol, fresh_builds=True))
     if options.budget:
         chosen = replace(chosen, protocol=replace(chosen.protocol, budget_s=seconds(options.budget)))
     return chosen

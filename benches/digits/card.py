@@ -1,4 +1,4 @@
-"""The model card: how the stored weights were made, and the quality measured from them. Written by the train script.
+"""The model card: how the stored weights were made, and their measured quality. `benches.digits.train` writes it.
 
 python -m benches.digits.train
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benches.digits import data, evaluate, quality, train
+from benches.digits import data, evaluate, quality
+from benches.digits.training_steps import STEPS, steps_of
 
 CARD = """# Digits: the embedded models
 
@@ -49,22 +50,23 @@ def write(
     folder: Path,
     share: float,
     seed: int,
-    pictures: int = quality.COUNT,
+    images: int = quality.COUNT,
     steps: Sequence[int] = evaluate.STEPS,
 ) -> Path:
-    """Measure the models in `folder`, print the table, and write and return README.md there."""
-    table = evaluate.table(folder, steps, pictures=pictures)
+    """Measure the models in `folder`, print the table, write README.md there, and return its path. `share` is the share
+    of the steps that were trained, and `images` is the number of images per row."""
+    table = evaluate.table(folder, steps, images=images)
     held_out = data.load("held_out")
     right = quality.recognised(held_out.images, held_out.labels)
     print(table, flush=True)
     text = CARD.format(
         seed=seed,
-        steps=", ".join(f"{name} {max(2, round(count * share)):,}" for name, count in train.STEPS.items()),
+        steps=", ".join(f"{name} {steps_of(name, share):,}" for name in STEPS),
         train=data.TRAIN_COUNT,
         held_out=data.HELD_OUT_COUNT,
         data_hash=data.content_hash(),
-        count=pictures,
-        each=pictures // 10,
+        count=images,
+        each=images // 10,
         floor=quality.COUNT,
         recognised=sum(right) / len(right),
         table=table,

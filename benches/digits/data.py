@@ -4,10 +4,10 @@ Source: the test part of the UCI "Optical Recognition of Handwritten Digits" set
 from the installed scikit-learn (`sklearn.datasets.load_digits`), so nothing is downloaded and nothing is copied here.
 Each scan counts ink on an 8x8 grid, 0 (paper) to 16 (full), and is shown white on black.
 
-Split: stratified and seeded, 1,400 to train and 397 held out. No training uses the held-out scans.
+Split: stratified and seeded, with 1,400 scans to train and 397 held out. No training uses the held-out scans.
 
-Enlarging: bicubic, with the small input corrected until the mean of each 4x4 block gives back the scan, so that the
-32x32 image looks like a pen stroke and its area mean is still the scan (`to_8x8`), within rounding and clipping.
+Enlarging: bicubic, so that the 32x32 image looks like a pen stroke. The small input is corrected until the mean of each
+4x4 block equals the scan. So the area mean of the image is still the scan (`to_8x8`), within rounding and clipping.
 
     python -c "from benches.digits import data; print(data.load('held_out').images.shape, data.content_hash()[:16])"
 """
@@ -31,7 +31,7 @@ SPLIT_SEED = 0
 SCAN_SIDE = 8  # pixels
 IMAGE_SIDE = 32  # pixels
 FULL_INK = 16.0  # the scan's largest value
-CORRECTIONS = 4  # rounds of the block-mean correction; further ones change less than the rounding to 8 bits
+CORRECTIONS = 4  # rounds of the correction; further rounds change less than the rounding to 8 bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +84,8 @@ def enlarge(scans: np.ndarray) -> torch.Tensor:
     small = wanted.clone()
     for _ in range(CORRECTIONS):
         small = small + wanted - avg_pool2d(bicubic(small), IMAGE_SIDE // SCAN_SIDE)
-    pictures = (bicubic(small) * 255.0).round().to(torch.uint8)  # (N, 1, 32, 32)
-    return pictures.repeat(1, 3, 1, 1)  # (N, 3, 32, 32)
+    images = (bicubic(small) * 255.0).round().to(torch.uint8)  # (N, 1, 32, 32)
+    return images.repeat(1, 3, 1, 1)  # (N, 3, 32, 32)
 
 
 def to_8x8(images: torch.Tensor) -> np.ndarray:

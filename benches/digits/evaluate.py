@@ -26,13 +26,14 @@ BATCH = 8  # images
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One generator sampled one way: `recognised` and the shares are of 1; `seconds` is for all images."""
+    """The quality of one generator with one solver and number of steps. `recognised` is a share of 1, and `seconds` are
+    those of all images."""
 
     generator: str
     solver: str
     steps: int
     guidance: float
-    pictures: int
+    images: int
     recognised: float
     fid: float
     kid_mean: float
@@ -51,7 +52,8 @@ def top_1(weights: str | Path = "digits") -> float:
 
 
 def with_solver(pipeline: Any, solver: str) -> Any:
-    """Put a scheduler made from the stored one's config into `pipeline` and return it; KeyError for another name."""
+    """Give `pipeline` the scheduler `solver`, made from the config of its stored scheduler, and return the pipeline.
+    Raises KeyError for an unknown solver."""
     import diffusers
 
     kinds = {
@@ -76,23 +78,23 @@ def generate(
 ) -> torch.Tensor:
     """Return one image per label, uint8 (N, 3, 32, 32), from noise that is seeded by the index of each image.
 
-    `pipeline` is either generator; `guidance` is its default scale unless given.
+    `pipeline` is one of the two generators. `guidance` is by default its default scale.
     """
     import torch
 
     made = []
     for start in range(0, len(labels), batch):
         part = list(labels[start : start + batch])
-        asked: dict[str, Any] = {"guidance_scale": guidance or models.DIT_GUIDANCE, "class_labels": part}
+        arguments: dict[str, Any] = {"guidance_scale": guidance or models.DIT_GUIDANCE, "class_labels": part}
         if hasattr(pipeline, "text_encoder"):
-            asked = {
+            arguments = {
                 "guidance_scale": guidance or models.SD_GUIDANCE,
                 "prompt": [models.prompt(digit) for digit in part],
                 "height": data.IMAGE_SIDE,
                 "width": data.IMAGE_SIDE,
             }
         noise = [torch.Generator().manual_seed(seed * 1_000_003 + start + place) for place in range(len(part))]
-        made.append(pipeline(**asked, num_inference_steps=steps, generator=noise, output_type="np").images)
+        made.append(pipeline(**arguments, num_inference_steps=steps, generator=noise, output_type="np").images)
     return torch.cat([torch.from_numpy(part) for part in made]).mul(255).round().to(torch.uint8).permute(0, 3, 1, 2)
 
 
@@ -102,23 +104,23 @@ def measure(pipeline: Any, name: str, solver: str, steps: int, *, count: int = q
 
     labels = [place % 10 for place in range(count)]
     begun = time.perf_counter()
-    images = generate(with_solver(pipeline, solver), labels, steps, seed=seed)
+    generated = generate(with_solver(pipeline, solver), labels, steps, seed=seed)
     seconds = time.perf_counter() - begun
-    right = quality.recognised(images, torch.tensor(labels))
+    right = quality.recognised(generated, torch.tensor(labels))
     guidance = models.DIT_GUIDANCE if name == "dit" else models.SD_GUIDANCE
     return Row(
         generator=name,
         solver=solver,
         steps=steps,
         guidance=guidance,
-        pictures=count,
+        images=count,
         recognised=sum(right) / count,
         seconds=seconds,
-        **quality.set_distance(images),
+        **quality.set_distance(generated),
     )
 
 
-def table(weights: Path | None = None, steps: Sequence[int] = STEPS, *, pictures: int = quality.COUNT) -> str:
+def table(weights: Path | None = None, steps: Sequence[int] = STEPS, *, images: int = quality.COUNT) -> str:
     """Return the quality of all models in `weights`, the stored ones by default, as a Markdown table."""
     root = weights or models.WEIGHTS
     floor = quality.noise_floor()
@@ -132,7 +134,7 @@ def table(weights: Path | None = None, steps: Sequence[int] = STEPS, *, pictures
         pipeline = (models.build_dit if name == "dit" else models.build_sd)(root / name)
         for solver in SOLVERS:
             for calls in steps:
-                row = measure(pipeline, name, solver, calls, count=pictures)
+                row = measure(pipeline, name, solver, calls, count=images)
                 lines.append(
                     f"| {name} | {solver} | {calls} | {row.guidance} | {row.recognised:.1%} | {row.fid:.2f} "
                     f"| {row.kid_mean:.4f} | {row.kid_std:.4f} |"

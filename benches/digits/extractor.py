@@ -1,8 +1,8 @@
 """The small network whose features FID and KID compare, registered with torch-fidelity.
 
-`benches.digits.train` trains it on the training split alone, to classify the digit and to reconstruct the 8x8 scan from
-its 48 features, so that the features describe the handwriting and not only the class. (The usual Inception network does
-not suit 32x32 digits, needs a download, and its 2,048 features need more than 200 images.)
+`benches.digits.train` trains it on the training split alone. It learns to classify the digit and to reconstruct the 8x8
+scan from its 48 features, so that the features describe the handwriting and not only the class. (The usual Inception
+network does not suit 32x32 digits and needs a download, and its 2,048 features need more than 200 images.)
 
     python -c "from benches.digits import extractor; print(extractor.load_network())"
 """
@@ -24,7 +24,8 @@ LAYER = "features"
 
 
 class Network(nn.Module):
-    """Images of -1 to 1 -> features; and, for training, features -> (logits, scan of 0 to 1)."""
+    """Images of -1 to 1 -> features. Training also uses two heads: features -> logits (`classify`), and features ->
+    scan of 0 to 1 (`redraw`)."""
 
     def __init__(self) -> None:
         """Build with torch's default random weights."""
@@ -49,26 +50,26 @@ class Network(nn.Module):
 
 
 class DigitsExtractor(FeatureExtractorBase):
-    """torch-fidelity's view of the stored `Network`."""
+    """The stored `Network` with the interface that torch-fidelity requires."""
 
     def __init__(self, name: str, features_list: list[str], **options: Any) -> None:
-        """Load the stored network; torch-fidelity passes its own options, which need none here."""
+        """Load the stored network. torch-fidelity passes options, which this extractor ignores."""
         super().__init__(name, features_list)
         self.network = load_network()
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
-        """Return the one layer."""
+        """Return the only layer."""
         return (LAYER,)
 
     @staticmethod
     def get_default_feature_layer_for_metric(metric: str) -> str:
-        """Return the one layer, for each metric."""
+        """Return the only layer for each metric."""
         return LAYER
 
     @staticmethod
     def can_be_compiled() -> bool:
-        """Return that it must not be compiled."""
+        """Return False: the network must not be compiled."""
         return False
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -89,7 +90,7 @@ def load_network(weights: str | Path = "digits") -> Network:
 
 
 def register() -> None:
-    """Make the extractor known to torch-fidelity by `NAME`, once a process."""
+    """Register the extractor with torch-fidelity as `NAME`, once per process."""
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
     if NAME not in FEATURE_EXTRACTORS_REGISTRY:

@@ -1,8 +1,8 @@
 """Train the autoencoder that both generators share: 32x32 images <-> 8x8 latents of unit variance.
 
-Loss: squared error of the decoded sample, and a small weight on the divergence from a unit normal, which keeps the
-latents smooth. At the end each channel's mean and deviation over the training scans are folded into the 1x1
-convolutions on either side of the latents, so that the pipelines' `scaling_factor` is 1.
+The loss is the squared error of the decoded sample plus a small weight on the divergence from a unit normal, which
+keeps the latents smooth. At the end, each channel's mean and deviation over the training scans are folded into the 1x1
+convolutions before and after the latents, so that the pipelines' `scaling_factor` is 1.
 
     python -m benches.digits.train --only vae
 """
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 BATCH = 32  # images
 RATE = 2e-3
 DIVERGENCE = 1e-3  # weight of the divergence, nats per latent value
-STRENGTH = 1.0  # of the jitter; larger than the generators', so that training covers all of their latents
+STRENGTH = 1.0  # of the jitter; larger than that of the generators, so that training covers all of their latents
 GENERATOR_STRENGTH = 0.35  # of the jitter for the generators, small enough to look like handwriting
-VARIANTS = 8  # jittered copies of each scan, beside the scan itself
+VARIANTS = 8  # jittered copies of each scan, in addition to the scan itself
 
 
 def fit_autoencoder(steps: int, seed: int) -> AutoencoderKL:
-    """Return the autoencoder, trained on the training split alone and in eval mode."""
+    """Return the autoencoder in eval mode, trained on the training split alone."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -37,10 +37,10 @@ def fit_autoencoder(steps: int, seed: int) -> AutoencoderKL:
 
     def loss_of_step() -> torch.Tensor:
         rows = torch.randint(len(ink), (BATCH,), generator=generator)
-        pictures = augment.jitter(ink[rows], generator, STRENGTH).repeat(1, 3, 1, 1) * 2 - 1  # (32, 3, 32, 32)
-        posterior = vae.encode(pictures).latent_dist
+        images = augment.jitter(ink[rows], generator, STRENGTH).repeat(1, 3, 1, 1) * 2 - 1  # (32, 3, 32, 32)
+        posterior = vae.encode(images).latent_dist
         decoded = vae.decode(posterior.sample(generator)).sample
-        error = (decoded - pictures).square().mean()
+        error = (decoded - images).square().mean()
         return error + DIVERGENCE * posterior.kl().mean() / posterior.mean[0].numel()
 
     fit("vae", vae.parameters(), loss_of_step, steps=steps, rate=RATE, average=0.99)
@@ -51,7 +51,8 @@ def fit_autoencoder(steps: int, seed: int) -> AutoencoderKL:
 def normalise(vae: AutoencoderKL, ink: torch.Tensor) -> None:
     """Fold the latents' mean and deviation per channel into `quant_conv` and `post_quant_conv`.
 
-    The deviation is that of sampled latents: a channel with little information has means near zero and stays small.
+    The deviation is that of sampled latents, because the means alone are near zero in a channel with little
+    information.
     """
     import torch
 
@@ -83,7 +84,7 @@ def encode(vae: AutoencoderKL, ink: torch.Tensor) -> torch.Tensor:
 def training_latents(vae: AutoencoderKL, share: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the generators' training data: latents (12600, 4, 8, 8) of the scans and their variants, labels (12600,).
 
-    A share below 1 leaves out variants, down to one.
+    With a `share` below 1 there are fewer variants, but at least one.
     """
     import torch
 

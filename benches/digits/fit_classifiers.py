@@ -1,4 +1,4 @@
-"""Train the classifier that is benchmarked, and the network whose features the set distances compare.
+"""Train the classifier that is benchmarked, and the network whose features FID and KID compare.
 
 python -m benches.digits.train --only vit,extractor
 """
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 BATCH = 64  # images
 RATE = 1e-3
-SOFTENING = 0.1  # label smoothing of the classifier
-REDRAWING = 20.0  # weight of the extractor's squared error of reconstruction, beside its cross-entropy
+LABEL_SMOOTHING = 0.1  # of the classifier
+RECONSTRUCTION_WEIGHT = 20.0  # of the squared error of the extractor's reconstruction; its cross-entropy has weight 1
 
 
 def batch_of(digits: data.Digits, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,12 +28,12 @@ def batch_of(digits: data.Digits, generator: torch.Generator) -> tuple[torch.Ten
 
     rows = torch.randint(len(digits.labels), (BATCH,), generator=generator)
     ink = digits.images[rows, :1].float() / 255.0  # (64, 1, 32, 32)
-    pictures = augment.jitter(ink, generator, strength=1.0).repeat(1, 3, 1, 1)
-    return (pictures - models.MEAN) / models.STD, digits.labels[rows]
+    images = augment.jitter(ink, generator, strength=1.0).repeat(1, 3, 1, 1)
+    return (images - models.MEAN) / models.STD, digits.labels[rows]
 
 
 def fit_vit(steps: int, seed: int) -> VisionTransformer:
-    """Return the classifier, trained on the training split and in eval mode."""
+    """Return the classifier in eval mode, trained on the training split."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -42,15 +42,15 @@ def fit_vit(steps: int, seed: int) -> VisionTransformer:
         vit = models.build_vit("random").train()
 
         def loss_of_step() -> torch.Tensor:
-            pictures, labels = batch_of(digits, generator)
-            return cross_entropy(vit(pictures), labels, label_smoothing=SOFTENING)
+            images, labels = batch_of(digits, generator)
+            return cross_entropy(vit(images), labels, label_smoothing=LABEL_SMOOTHING)
 
         fit("vit", vit.parameters(), loss_of_step, steps=steps, rate=RATE, decay=0.05, average=0.99)
     return vit.eval()
 
 
 def fit_extractor(steps: int, seed: int) -> Network:
-    """Return the feature network, trained on the training split and in eval mode."""
+    """Return the feature network in eval mode, trained on the training split."""
     import torch
     from torch.nn.functional import avg_pool2d, cross_entropy
 
@@ -61,11 +61,11 @@ def fit_extractor(steps: int, seed: int) -> Network:
         network = Network().train()
 
         def loss_of_step() -> torch.Tensor:
-            pictures, labels = batch_of(digits, generator)
-            features = network(pictures)  # (64, 48)
-            scans = avg_pool2d(pictures[:, :1], 4).flatten(1) * models.STD + models.MEAN  # (64, 64) of 0 to 1
+            images, labels = batch_of(digits, generator)
+            features = network(images)  # (64, 48)
+            scans = avg_pool2d(images[:, :1], 4).flatten(1) * models.STD + models.MEAN  # (64, 64) of 0 to 1
             error = (network.redraw(features) - scans).square().mean()
-            return cross_entropy(network.classify(features), labels) + REDRAWING * error
+            return cross_entropy(network.classify(features), labels) + RECONSTRUCTION_WEIGHT * error
 
         fit("extractor", network.parameters(), loss_of_step, steps=steps, rate=RATE, average=0.99)
     standardise(network.eval(), digits)
@@ -75,7 +75,7 @@ def fit_extractor(steps: int, seed: int) -> Network:
 def standardise(network: Network, digits: data.Digits) -> None:
     """Give each feature mean 0 and deviation 1 over `digits`, so that FID and KID weigh the features alike.
 
-    The heads, which only training uses, do not change.
+    The heads do not change, because only training uses them.
     """
     import torch
 

@@ -1,7 +1,8 @@
 """Train the two denoisers on latents: the class-conditional transformer, and the U-Net with its text encoder.
 
-Both learn the velocity of v-prediction (T. Salimans, J. Ho, 2022) on the schedule that `models.SCHEDULER` stores, with
-times spread evenly over each batch, and get the empty condition one time in ten, for classifier-free guidance.
+Both learn the velocity of v-prediction (T. Salimans, J. Ho, 2022) on the noise schedule of `models.SCHEDULER`. The
+times of a batch are spread evenly over the schedule. One item in ten has the empty condition, for classifier-free
+guidance.
 
     python -m benches.digits.train --only dit,sd
 """
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 BATCH = 64  # latents
 RATE = 1e-3
-EMPTY = 10  # our label of the empty condition
+EMPTY = 10  # the label of the empty condition in this module
 EMPTY_SHARE = 0.1
 NULL_ROW = 1000  # DiTPipeline's label of the empty condition
 
@@ -53,12 +54,12 @@ def fit_dit(vae: AutoencoderKL, latents: torch.Tensor, labels: torch.Tensor, ste
 def fit_sd(
     vae: AutoencoderKL, latents: torch.Tensor, labels: torch.Tensor, steps: int, seed: int
 ) -> StableDiffusionPipeline:
-    """Return the text-to-image pipeline, its U-Net and text encoder trained together on the same latents."""
+    """Return the text-to-image pipeline. Its U-Net and text encoder are trained together on the same latents."""
     import torch
 
     with models.seeded(seed):
         pipeline = models.build_sd("random")
-        unet, reader = pipeline.unet, pipeline.text_encoder
+        unet, text_encoder = pipeline.unet, pipeline.text_encoder
         choices = torch.Generator().manual_seed(seed)
         texts = [[prompts.prompt(digit, n) for digit in range(10)] + [""] for n in range(len(prompts.TEMPLATES))]
         tokens = torch.stack(
@@ -67,10 +68,10 @@ def fit_sd(
 
         def predict(noisy: torch.Tensor, times: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
             template = int(torch.randint(len(texts), (1,), generator=choices))
-            read = reader(tokens[template])[0]  # (11, 77, 64)
-            return unet(noisy, times, read[given]).sample
+            states = text_encoder(tokens[template])[0]  # (11, 77, 64)
+            return unet(noisy, times, states[given]).sample
 
-        both = [*unet.parameters(), *reader.parameters()]
+        both = [*unet.parameters(), *text_encoder.parameters()]
         fit_velocity("sd", both, predict, latents, labels, steps, seed)
     pipeline.register_modules(vae=vae)
     return pipeline
@@ -85,22 +86,23 @@ def fit_velocity(
     steps: int,
     seed: int,
 ) -> None:
-    """Train `predict(noisy, times, labels)` to give the velocity, sqrt(a) noise - sqrt(1 - a) latent, at each time."""
+    """Train `predict(noisy, times, labels)` to return the velocity sqrt(a) noise - sqrt(1 - a) latent, where a is the
+    `alphas_cumprod` of the time."""
     import torch
     from diffusers import DDIMScheduler
 
     generator = torch.Generator().manual_seed(seed)
-    kept = DDIMScheduler(**models.SCHEDULER).alphas_cumprod  # (1000,)
+    alphas = DDIMScheduler(**models.SCHEDULER).alphas_cumprod  # (1000,)
 
     def loss_of_step() -> torch.Tensor:
         rows = torch.randint(len(latents), (BATCH,), generator=generator)
         spread = (torch.randperm(BATCH, generator=generator) + torch.rand(BATCH, generator=generator)) / BATCH
-        times = (spread * len(kept)).long().clamp(max=len(kept) - 1)  # (64,)
+        times = (spread * len(alphas)).long().clamp(max=len(alphas) - 1)  # (64,)
         empty = torch.rand(BATCH, generator=generator) < EMPTY_SHARE
         clean, noise = latents[rows], torch.randn(latents[rows].shape, generator=generator)  # (64, 4, 8, 8)
-        signal, spoil = kept[times].sqrt().view(-1, 1, 1, 1), (1 - kept[times]).sqrt().view(-1, 1, 1, 1)
-        velocity = signal * noise - spoil * clean
-        found = predict(signal * clean + spoil * noise, times, labels[rows].masked_fill(empty, EMPTY))
+        of_clean, of_noise = alphas[times].sqrt().view(-1, 1, 1, 1), (1 - alphas[times]).sqrt().view(-1, 1, 1, 1)
+        velocity = of_clean * noise - of_noise * clean
+        found = predict(of_clean * clean + of_noise * noise, times, labels[rows].masked_fill(empty, EMPTY))
         return (found - velocity).square().mean()
 
     fit(name, parameters, loss_of_step, steps=steps, rate=RATE)

@@ -1,8 +1,8 @@
 """The digits models: their sizes, and how to load them with trained or random weights.
 
-`weights` is "digits" (the files beside this module, made by `benches.digits.train`), "random" (the same architecture,
-seeded, no file needed) or a folder in the same format. Everything is fp32 on the CPU and in eval mode; the caller
-casts and moves.
+`weights` is "digits" (the files in the folder `weights`, made by `benches.digits.train`), "random" (the same
+architecture with seeded weights, without files) or a folder in the same format. All models are returned in fp32, on the
+CPU and in eval mode; the caller casts and moves them.
 
     python -c "from benches.digits import models; models.build_dit('digits')([7])[0][0].save('seven.png')"
 """
@@ -132,7 +132,7 @@ def build_dit(weights: str | Path = "digits") -> DiTPipeline:
             transformer = DiTTransformer2DModel(**DIT).eval()
             pipeline = DiTPipeline(transformer, build_vae(), DDIMScheduler(**SCHEDULER))
     else:
-        with quiet():
+        with without_loading_messages():
             pipeline = DiTPipeline.from_pretrained(weights_folder("dit", weights))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -144,10 +144,10 @@ def build_sd(weights: str | Path = "digits") -> StableDiffusionPipeline:
     from transformers import CLIPTextModel
 
     if weights != "random":
-        with quiet():
+        with without_loading_messages():
             pipeline = StableDiffusionPipeline.from_pretrained(weights_folder("sd", weights))
     else:
-        with seeded(), quiet():
+        with seeded(), without_loading_messages():
             pipeline = StableDiffusionPipeline(
                 vae=build_vae(),
                 text_encoder=CLIPTextModel(text_config()).eval(),
@@ -163,7 +163,7 @@ def build_sd(weights: str | Path = "digits") -> StableDiffusionPipeline:
 
 
 def text_config() -> Any:
-    """Return the text encoder's `CLIPTextConfig`, with the token ids of our vocabulary."""
+    """Return the text encoder's `CLIPTextConfig`, with the token ids of the digits vocabulary."""
     from transformers import CLIPTextConfig
 
     size = len(vocabulary()[0])
@@ -173,7 +173,7 @@ def text_config() -> Any:
 
 
 def weights_folder(name: str, weights: str | Path) -> Path:
-    """Return the folder of `weights` for the model `name`; FileNotFoundError, with the remedy, if there is none."""
+    """Return the folder of `weights` for the model `name`. Raises FileNotFoundError, which says what to run."""
     folder = WEIGHTS / name if weights == "digits" else Path(weights)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; python -m benches.digits.train makes the digits weights")
@@ -181,7 +181,7 @@ def weights_folder(name: str, weights: str | Path) -> Path:
 
 
 def weights_hash(name: str, weights: str | Path = "digits") -> str | None:
-    """Return sha256 (hex) over the names and bytes of the model's files in order; None for random weights."""
+    """Return the sha256 (hex) of the names and bytes of the model's files in order; None for random weights."""
     if weights == "random":
         return None
     folder = weights_folder(name, weights)
@@ -204,7 +204,8 @@ def seeded(seed: int = RANDOM_SEED) -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Run torch on one thread inside the block: fastest for small tensors, and less affected by other processes."""
+    """Run torch on one thread inside the block. This is fastest for small tensors, and less affected by other
+    processes."""
     import torch
 
     threads = torch.get_num_threads()
@@ -216,8 +217,8 @@ def one_thread() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress, inside the block, the loading bars and the notice that there is no safety checker."""
+def without_loading_messages() -> Iterator[None]:
+    """Suppress, inside the block, the progress bars of loading and the notice that there is no safety checker."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

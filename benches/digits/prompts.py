@@ -1,8 +1,8 @@
 """The prompts that the text-to-image model is trained on, and their tokenizer.
 
-A prompt is a template around a number word. The tokenizer is a `CLIPTokenizer` with a vocabulary of our own: every
-byte alone and at the end of a word, as in CLIP, so that any text encodes, then merges that make each word below one
-token. It needs no file: the vocabulary follows from `WORDS` and `TEMPLATES`.
+A prompt is a template around a number word. The tokenizer is a `CLIPTokenizer` with a vocabulary of its own. As in
+CLIP, it has a token for every byte, inside a word and at its end, so that any text can be encoded. Its merges make one
+token of each word below. It needs no file, because the vocabulary is computed from `WORDS` and `TEMPLATES`.
 
     python -c "from benches.digits import prompts; print(prompts.PROMPTS, len(prompts.vocabulary()[0]))"
 """
@@ -36,7 +36,8 @@ def prompt(digit: int, template: int = 0) -> str:
 
 
 def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Return the token ids and the merges, best first: each word is merged from the left, letter after letter."""
+    """Return the token ids, and the merges in order of priority. Each word is merged from the left, letter by
+    letter."""
     from tokenizers.pre_tokenizers import ByteLevel
 
     letters = sorted(ByteLevel.alphabet())
@@ -55,7 +56,7 @@ def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """Return the tokenizer; it pads to `MAX_LENGTH` with the end token, as Stable Diffusion's does."""
+    """Return the tokenizer. It pads to `MAX_LENGTH` with the end token, as that of Stable Diffusion does."""
     from transformers import CLIPTokenizer
 
     tokens, merges = vocabulary()

@@ -1,10 +1,11 @@
 """The quality of images of digits, by two metrics, each with the conditions that it depends on.
 
-`recognised`: does a support vector machine read the requested digit? It is fitted at run time, in a fraction of a
-second, on the raw training scans of scikit-learn, and is not used in training. (The default guidance scale was chosen
-among 1.5, 2.5 and 4 by its answers and the FID. The tests use other noise than that choice.)
+`recognised` says whether the digits classifier, a support vector machine, recognises the requested digit. The
+classifier is fitted at run time, in a fraction of a second, on the raw training scans of scikit-learn. The models are
+trained without it. (The default guidance scale was chosen among 1.5, 2.5 and 4 by this metric and the FID. The tests
+use other noise seeds than that choice.)
 
-`set_distance`: how far is the set of images from the training scans? It is FID and KID by torch-fidelity on the
+`set_distance` is the distance of a set of images from the training scans: FID and KID by torch-fidelity, on the
 features of the small network in `extractor`. The figures are comparable only with others of the same extractor,
 reference and number of images, so a row should store `conditions()`. FID in particular is larger with fewer images.
 
@@ -23,34 +24,35 @@ if TYPE_CHECKING:
     from sklearn.svm import SVC
     from torch.utils.data import Dataset
 
-JUDGE = {"kernel": "rbf", "gamma": 0.001, "C": 10.0}  # of scikit-learn's SVC, on scans of 0 to 16
-COUNT = 200  # images of which a set distance is reported, equally many of each digit
+CLASSIFIER = {"kernel": "rbf", "gamma": 0.001, "C": 10.0}  # of scikit-learn's SVC, on scans of 0 to 16
+COUNT = 200  # images for a set distance, equally many of each digit
 KID_SUBSETS, KID_SUBSET_SIZE = 50, 100
 
 
 @functools.cache
-def judge() -> SVC:
+def digits_classifier() -> SVC:
     """Return the support vector machine, fitted on the raw training scans (1400, 64)."""
     from sklearn.svm import SVC
 
-    return SVC(**JUDGE).fit(*data.scans_of("train"))
+    return SVC(**CLASSIFIER).fit(*data.scans_of("train"))
 
 
 def recognised(images: torch.Tensor, labels: torch.Tensor) -> list[int]:
-    """Return, for each image of uint8 (N, 3, 32, 32), 1 if `judge()` reads its label in (N,), else 0.
+    """Return, for each image of uint8 (N, 3, 32, 32), 1 if `digits_classifier()` predicts its
+    label in (N,), else 0.
 
     Raises ValueError if the counts differ.
     """
     if len(images) != len(labels):
         raise ValueError(f"{len(images)} images but {len(labels)} labels")
-    return [int(right) for right in judge().predict(data.to_8x8(images)) == labels.numpy()]
+    return [int(right) for right in digits_classifier().predict(data.to_8x8(images)) == labels.numpy()]
 
 
 def set_distance(images: torch.Tensor, seed: int = 0) -> dict[str, float]:
     """Return `fid`, `kid_mean` and `kid_std` of uint8 (N, 3, 32, 32), N at least 2, against the training split.
 
-    Both are distances, 0 at best, but the unbiased KID may be below. `seed` selects KID's subsets. Nothing is written
-    to disk. Raises ValueError for fewer than 2 images.
+    0 is the best value, but the unbiased KID may be negative. `seed` selects the subsets of KID. Nothing is written to
+    disk. Raises ValueError for fewer than 2 images.
     """
     import torch_fidelity
 
@@ -61,8 +63,8 @@ def set_distance(images: torch.Tensor, seed: int = 0) -> dict[str, float]:
     extractor.register()
     with models.one_thread():
         found = torch_fidelity.calculate_metrics(
-            input1=pictures(images),
-            input2=pictures(data.load("train").images),
+            input1=dataset(images),
+            input2=dataset(data.load("train").images),
             feature_extractor=extractor.NAME,
             fid=True,
             kid=True,
@@ -72,7 +74,7 @@ def set_distance(images: torch.Tensor, seed: int = 0) -> dict[str, float]:
             batch_size=100,
             cuda=False,
             cache=False,
-            save_cpu_ram=True,  # read in this process
+            save_cpu_ram=True,  # reads the images in this process
             verbose=False,
         )
     return {
@@ -99,25 +101,25 @@ def reference() -> torch.Tensor:
     return features(data.load("train").images)
 
 
-def pictures(images: torch.Tensor) -> Dataset[torch.Tensor]:
-    """Return (N, 3, 32, 32) as the dataset of single images that torch-fidelity reads."""
+def dataset(images: torch.Tensor) -> Dataset[torch.Tensor]:
+    """Return images (N, 3, 32, 32) as a dataset of single images, as torch-fidelity requires."""
     import torch
     from torch.utils.data import Dataset
 
-    class Pictures(Dataset[torch.Tensor]):
+    class Images(Dataset[torch.Tensor]):
         def __len__(self) -> int:
             return len(images)
 
         def __getitem__(self, row: int) -> torch.Tensor:
             return images[row]
 
-    return Pictures()
+    return Images()
 
 
 @functools.cache
 def noise_floor() -> dict[str, float]:
-    """Return the set distance of `COUNT` real held-out scans, equally many of each digit: what a perfect model would
-    get."""
+    """Return the set distance of `COUNT` real held-out scans, equally many of each digit. A perfect model would have
+    this distance."""
     import torch
 
     held_out = data.load("held_out")
@@ -126,7 +128,7 @@ def noise_floor() -> dict[str, float]:
 
 
 def conditions() -> dict[str, Any]:
-    """Return what a set distance depends on besides the images. State it wherever the distance is shown."""
+    """Return what a set distance depends on besides the images. It belongs beside every distance that is shown."""
     from benches.digits import extractor
 
     return {

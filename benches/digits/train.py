@@ -1,14 +1,14 @@
 """Train all stored weights of the digits models again, from the scans that scikit-learn contains, seeded, on a CPU.
 
 Two processes with one thread each train the two generators at the same time. With one thread a run is reproducible and
-less affected by other processes. The number of steps is fixed, not the time. The stored run took 270 s (dit) and 407 s
-(sd) of one core, after some five minutes for the rest, on two cores that other work used too:
+less affected by other processes. The number of steps is fixed, not the time. On two cores that other work used too, the
+stored run took 270 s (dit) and 407 s (sd) of one core, after about five minutes for the other models:
 
     python -m benches.digits.train
     python -m benches.digits.train --only vit --out /tmp/digits
-    python -m benches.digits.train --share 0.01 --out /tmp/digits     # a hundredth of the steps: does it run?
+    python -m benches.digits.train --share 0.01 --out /tmp/digits     # a hundredth of the steps, to check that it runs
 
-Writes vit/, extractor/, dit/ and sd/ (and vae/, of which both generators contain a copy). If all five are there, it
+The script writes vit/, extractor/, dit/, sd/ and vae/; both generators contain a copy of vae/. If all five exist, it
 also measures the quality and writes the model card README.md.
 """
 
@@ -22,13 +22,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benches.digits import models
+from benches.digits.training_steps import STEPS, steps_of
 
-STEPS = {"vit": 1000, "extractor": 1000, "vae": 1200, "dit": 2000, "sd": 1500}
 SEED = 0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train what `--only` names, in order, then measure; an unknown name ends the program with exit status 2."""
+    """Train what `--only` names, in order, then measure. An unknown name ends the program with exit code 2."""
     parser = argparse.ArgumentParser(prog="python -m benches.digits.train", description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(STEPS), help="some of " + ",".join(STEPS))
     parser.add_argument("--out", type=Path, default=models.WEIGHTS, help="the weights folder")
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def train_side_by_side(names: Sequence[str], out: Path, share: float, seed: int) -> None:
-    """Train each of `names` in its own process; RuntimeError names those that failed."""
+    """Train each of `names` in its own process. Raises RuntimeError, which names those that failed."""
     spawn = multiprocessing.get_context("spawn")
     processes = {name: spawn.Process(target=train_one, args=(name, out, share, seed)) for name in names}
     for process in processes.values():
@@ -68,7 +68,7 @@ def train_one(name: str, out: Path, share: float, seed: int) -> None:
 
     torch.set_num_threads(1)
     begun = time.process_time()
-    steps, folder = max(2, round(STEPS[name] * share)), out / name
+    steps, folder = steps_of(name, share), out / name
     folder.mkdir(parents=True, exist_ok=True)
     if name in ("vit", "extractor"):
         from benches.digits.fit_classifiers import fit_extractor, fit_vit
@@ -88,7 +88,7 @@ def train_one(name: str, out: Path, share: float, seed: int) -> None:
         from benches.digits import fit_denoisers
         from benches.digits.fit_autoencoder import training_latents
 
-        vae = models.build_vae()  # filled here: from_pretrained would store this machine's path in the config
+        vae = models.build_vae()  # not by from_pretrained, which would store the path of this machine in the config
         stored_vae = load_file(out / "vae" / "diffusion_pytorch_model.safetensors")
         vae.load_state_dict({key: value.float() for key, value in stored_vae.items()})
         fit_generator = fit_denoisers.fit_dit if name == "dit" else fit_denoisers.fit_sd

@@ -30,7 +30,7 @@ def measure(bench: Bench, capability: tuple[int, int], until_s: float) -> None:
         return
     jobs = tuple(bench.job(case, PROBES, allowed_s) for case in cases(capability))
     reply = bench.workers.call(
-        measure_rows, ProcessJob(jobs=jobs, sentinel=False), allowed_s, "block", lambda _phase: None
+        measure_rows, ProcessJob(jobs=jobs, control_workload=False), allowed_s, "block", lambda _phase: None
     )
     if reply.value is None:
         log = log_end(bench.workers.logs / "block.log")

@@ -8,6 +8,7 @@ from typing import Any, Final
 from benches.gpu_check import Found, LeftOut
 from benches.gpu_check.peaks import SIZES, half, repeated
 from harness.devices.power import PowerReadings
+from harness.reasons import Reason
 from harness.timing import Timer
 
 WINDOW_S: Final = 2.0
@@ -24,8 +25,8 @@ def joules(own_gpu: Any) -> Found:
     from harness.devices.cuda import Cuda
 
     meter = Cuda().energy_meter()
-    if isinstance(meter, str):
-        raise LeftOut(meter)
+    if isinstance(meter, Reason):
+        raise LeftOut(str(meter))
     if meter.period_s is None:
         raise LeftOut("the period of the energy counter could not be measured")
     seconds = min(max(WINDOW_S, PERIODS * meter.period_s), LONGEST_S)

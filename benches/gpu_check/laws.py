@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from benches.gpu_check import Check, must_run
 from benches.gpu_check.record import Record, Row
+from harness.numerics import precision as precisions
+from harness.registry import PRECISIONS
 
 LOOPS_TOLERANCE: Final = 0.1  # of twice the time of one loop; a cached answer would take half of that
 KERNEL_TOLERANCE: Final = 1.1  # of the event time
@@ -72,13 +74,13 @@ def _peak(peaks: Mapping[str, Any], precision: str, backend: str) -> float | Non
     Backends other than torch's may accumulate fp16 in fp16, which is twice as fast on a GeForce. A quantised row mixes
     precisions, so its bound is computed from the fastest of all peaks, as if all of its FLOPs were in int8 or fp8. That
     bound is weak: a row whose products are mostly wide can miss a synchronisation and still stay below it."""
-    if precision in {"fp32", "tf32", "bf16"}:
-        candidates = [precision]
-    elif precision == "fp16":
-        torch_only = backend not in {"onnxruntime", *TENSORRT}
-        candidates = ["fp16"] if torch_only else ["fp16", "fp16 accumulated in fp16"]
-    else:
+    own = precisions.products_of(precision)
+    if PRECISIONS[precision].quantiser is not None or own is None or own not in BITS:
         candidates = [name for name, peak in peaks.items() if isinstance(peak, int | float)]
+    elif own == "fp16" and backend in {"onnxruntime", *TENSORRT}:
+        candidates = ["fp16", "fp16 accumulated in fp16"]
+    else:
+        candidates = [own]
     return max((float(peaks[name]) for name in candidates if peaks.get(name)), default=None)
 
 
@@ -127,15 +129,16 @@ def kernel_names(record: Record) -> Check:
     shows its own precision. Nothing is shown, which is not a failure, in two cases: the names give no precision or only
     precisions as narrow as the row's own; or products with unknown names take more time than the wide ones (in a
     quantised row, whose other products are wide, any time), since they may be in the row's own precision.
-    int8_weight_only multiplies in its wide precision and is not checked. Only an eager row must show a precision,
-    because the names of Triton's and Myelin's kernels give none.
+    A precision that quantises weights alone multiplies in a wide precision and is not checked. Only an eager row must
+    show a precision, because the names of Triton's and Myelin's kernels give none.
     """
     wide: dict[str, str] = {}
 
     def part(row: Row) -> str | None:
-        if row.measurement.case.precision.startswith("int8_weight_only"):
+        own = precisions.products_of(row.measurement.case.precision)
+        if own is None or own not in BITS:
             return "not checked"
-        own, seconds = family(row), by_precision(row.measurement.facts.get("kernels"))
+        seconds = by_precision(row.measurement.facts.get("kernels"))
         shown = ", ".join(sorted(filter(None, seconds), key=lambda name: -seconds[name]))
         if own in seconds:
             return shown
@@ -147,12 +150,6 @@ def kernel_names(record: Record) -> Check:
         return None if row.measurement.case.backend == "eager" else "nothing shown"
 
     return _law(record, must_run.KERNEL_NAMES, part, lambda row: row.name in wide, NOTHING_SHOWN)
-
-
-def family(row: Row) -> str:
-    """The precision that the kernel names of a row's products must show."""
-    precision = row.measurement.case.precision
-    return next((name for name in QUANTISED if precision.startswith(name)), precision)
 
 
 def by_precision(kernels: Any) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benches.gpu_check import QUICK, Found, LeftOut, expect, joules, peaks
 from harness.devices.nvml_calls import NOT_AVAILABLE_64
+from harness.reasons import Reason
 from harness.timing import Timer
 from harness.types import Case
 
@@ -44,8 +45,8 @@ def _own_gpu() -> Gpu:
     except pynvml.NVMLError_LibraryNotFound:
         raise LeftOut("libnvidia-ml.so.1 is not installed") from None
     found = own_gpu()
-    if isinstance(found, str):
-        raise AssertionError(found)
+    if isinstance(found, Reason):
+        raise AssertionError(str(found))
     return found
 
 
@@ -55,7 +56,7 @@ def identity() -> Found:
 
     own = _own_gpu()
     mode = True if own.is_mig else nvml.mig_mode(own)
-    expect(not isinstance(mode, str), str(mode))
+    expect(not isinstance(mode, Reason), str(mode))
     found = Cuda().describe()
     gpu = found["gpus"][0]
     expect(found["driver"] is not None, "NVML gives no driver version")
@@ -101,7 +102,7 @@ def memory() -> Found:
     expect(abs(grown - GIB) < 2**20, f"a tensor of 1 GiB changed the allocated peak by {grown:.0f} bytes")
     del kept
     if "peak_driver_bytes" not in after:
-        reason = missing["peak_driver_bytes"]
+        reason = str(missing["peak_driver_bytes"])
         with suppress(LeftOut):  # nvidia-ml-py or the driver's library is not installed
             expect(_shared(_own_gpu()), reason)
         return f"a tensor of 1 GiB: allocated +{grown / GIB:.2f} GiB; no driver memory: {reason}", {}
@@ -139,9 +140,9 @@ def energy() -> Found:
 
     device, work = _gemm()
     meter = device.energy_meter()
-    if isinstance(meter, str):
-        expect(not _has_counter(_own_gpu()), meter)
-        raise LeftOut(meter)
+    if isinstance(meter, Reason):
+        expect(not _has_counter(_own_gpu()), str(meter))
+        raise LeftOut(str(meter))
     trial: Any = SimpleNamespace(
         device=SimpleNamespace(energy_meter=lambda: meter),
         timer=Timer(device.synchronize),

@@ -18,6 +18,7 @@ SHARED = frozenset(
 )  # fmt: skip
 
 importlib.import_module("benches.schedulers")
+importlib.import_module("harness.null_model")
 for _module in pkgutil.iter_modules(__path__):
     if _module.name not in SHARED:
         importlib.import_module(f"{__name__}.{_module.name}")

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from benches.models import architectures, folders
 from benches.models.pipeline import UNGUIDED, Network, Pipeline, evaluations, register, vae_decoder
 from benches.schedulers import SCHEDULERS
+from harness.reasons import Reason
 from harness.registry import MODELS
-from harness.types import Case, Quality, Unavailable, Workload
+from harness.types import Case, Quality, RequestError, Unavailable, Workload
 
 if TYPE_CHECKING:
     import torch
@@ -75,28 +76,20 @@ def share_embedder(network: Any) -> None:
 
 
 def check(asked: Asked) -> None:
-    """Raises Unavailable for a scheduler, ValueError for an image size or a label, that the pipeline cannot have."""
+    """Raises Unavailable for a scheduler, RequestError for an image size or a label, that the pipeline cannot have."""
     case, pipeline, labels = asked.case, asked.pipeline, asked.batch.asked
     if SCHEDULERS[str(case.scheduler)].scales_input:
-        usable = ", ".join(name for name, entry in SCHEDULERS.items() if not entry.scales_input)
-        raise Unavailable(
-            f"DiTPipeline neither scales its first latents nor keeps the unscaled ones, which scheduler "
-            f"{case.scheduler!r} needs; it can use {usable}"
-        )
+        usable = [name for name, entry in SCHEDULERS.items() if not entry.scales_input]
+        told = {"pipeline": "DiTPipeline", "scheduler": case.scheduler, "usable": usable}
+        raise Unavailable(Reason("latents_not_scaled", told))
     side = pipeline.transformer.config.sample_size * asked.pixels_a_latent
     if case.image_size != side:
-        raise ValueError(
-            f"image_size: these weights make images of {side} px, not {case.image_size} px (sample_size in "
-            f"transformer/config.json): set image_size to {side}"
-        )
+        raise RequestError(Reason("image_size_of_weights", {"wanted": case.image_size, "side": side}))
     classes = pipeline.transformer.config.num_embeds_ada_norm
     if max(labels) >= classes:
-        raise ValueError(
-            f"label {max(labels)} is requested, but these weights have the classes 0 to {classes - 1} "
-            "(num_embeds_ada_norm in transformer/config.json): use weights of more classes"
-        )
+        raise RequestError(Reason("label_beyond_classes", {"label": max(labels), "classes": classes}))
     if NULL_CLASS in labels:
-        raise ValueError(f"label {NULL_CLASS} is DiTPipeline's null class: request another one")
+        raise RequestError(Reason("label_is_null_class", {"label": NULL_CLASS, "pipeline": "DiTPipeline"}))
 
 
 def identity(asked: Asked) -> dict[str, int]:

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.reasons import Reason, ReasonedError
+
 INDEX = "model_index.json"
 WEIGHTS = re.compile(
     r"(diffusion_pytorch_model|pytorch_model|model)(?:-\d{5}-of-\d{5})?(?:\.([A-Za-z0-9_]+?))?(?:-\d{5}-of-\d{5})?"
@@ -30,26 +32,31 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_HEADER = 100_000_000  # bytes, of a safetensors file
 
 
-class FolderError(ValueError):
+class FolderError(ReasonedError, ValueError):
     """A model folder cannot be loaded; `str()` is one line that names the file and what to do."""
+
+
+def _error(kind: str, at: Path, **data: Any) -> FolderError:
+    """The error of that kind about the file or folder `at`."""
+    return FolderError(Reason(kind, {"at": str(at), **data}))
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
     """The mapping in a JSON file. Raises FolderError."""
     if not path.is_file():
-        raise FolderError(f"{path}: there is no such file: copy the whole model")
+        raise _error("file_missing", path)
     raw = path.read_bytes()
     _check_raw(path, raw)
     try:
         found = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise FolderError(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+        raise _error("file_not_utf8", path, byte=error.start) from None
     except RecursionError:
-        raise FolderError(f"{path}: not JSON (nested too deeply): download the file again") from None
+        raise _error("json_too_deep", path) from None
     except json.JSONDecodeError as error:
-        raise FolderError(f"{path}: not JSON ({error.msg}, line {error.lineno}): download the file again") from None
+        raise _error("file_not_json", path, error=error.msg, line=error.lineno) from None
     if not isinstance(found, dict):
-        raise FolderError(f"{path}: holds a {type(found).__name__}, but must hold a mapping: download the file again")
+        raise _error("json_no_mapping", path, found=type(found).__name__)
     return found
 
 
@@ -58,14 +65,14 @@ def check_pipeline(folder: Path, pipeline: str, needed: Iterable[str] = (), left
     must be named in its index; those `left_out` may be missing."""
     index = folder / INDEX
     if not index.is_file():
-        raise FolderError(f"{folder} holds no {INDEX}, so save_pretrained did not make it")
+        raise _error("folder_without_index", folder, index=INDEX)
     parts = read_json(index)
     found = parts.get("_class_name")
     if found != pipeline:
-        raise FolderError(f"{folder} holds a {found}, not a {pipeline} (_class_name in {INDEX}): choose another model")
+        raise _error("folder_of_other_pipeline", folder, found=str(found), wanted=pipeline, index=INDEX)
     named = _parts(parts)
     if missing := [name for name in needed if name not in named]:
-        raise FolderError(f"{index}: does not name the part {missing[0]!r} of a {pipeline}: copy the whole model")
+        raise _error("index_without_part", index, part=missing[0], pipeline=pipeline)
     for name, (library, class_name) in named.items():
         if name not in left_out:
             _check_part(folder, name, library, class_name)
@@ -76,10 +83,7 @@ def check_timm(folder: Path, architecture: str) -> Mapping[str, Any]:
     config = read_json(folder / "config.json")
     found = config.get("architecture")
     if str(found).partition(".")[0] != architecture:
-        raise FolderError(
-            f"{folder / 'config.json'} names the architecture {found!r}, not {architecture!r}: choose the model "
-            f"{str(found).partition('.')[0]!r}, if there is one"
-        )
+        raise _error("other_architecture", folder / "config.json", found=str(found), wanted=architecture)
     files = [file for file in _files(folder) if file.suffix in TIMM_SUFFIXES]
     _check_there(folder, files, TRANSFORMERS_FILES)
     _check_files(files)
@@ -92,11 +96,11 @@ def check_digits_vit(folder: Path, image_size: int) -> None:
     file = folder / "config.json"
     arguments = read_json(file).get("model_args")
     if not isinstance(arguments, dict):
-        raise FolderError(f"{file}: has no mapping model_args: copy a folder that benches.digits.train made")
+        raise _error("no_model_args", file)
     for name, wanted, unless_stated in (("in_chans", 3, 3), ("img_size", image_size, 224)):
         found = arguments.get(name, unless_stated)
         if found != wanted:
-            raise FolderError(f"{file}: {name} is {found}, but the scans have {wanted}: use weights of {name} {wanted}")
+            raise _error("not_for_the_scans", file, name=name, found=found, wanted=wanted)
     files = [file for file in _files(folder) if file.name == "model.safetensors"]
     _check_there(folder, files, ("model.safetensors",))
     _check_files(files)
@@ -111,8 +115,7 @@ def variants(folder: Path) -> dict[str, str]:
         if not names or None in names:
             continue
         if len(names) > 1:
-            held = ", ".join(sorted(names))
-            raise FolderError(f"{folder / name}: there are only weights of the variants {held}: keep one of them")
+            raise _error("several_variants", folder / name, variants=sorted(names))
         found[name] = names.pop()
     return found
 
@@ -165,7 +168,7 @@ def _parts(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 def _check_part(folder: Path, name: str, library: str, class_name: str) -> None:
     part = folder / name
     if not part.is_dir():
-        raise FolderError(f"{folder / INDEX} names the part {name!r}, but {part} is not a folder: copy the whole model")
+        raise _error("part_without_folder", folder / INDEX, part=name, folder=str(part))
     for file in _files(part):
         if file.suffix in {".json", ".txt"}:
             _check_head(file)
@@ -185,8 +188,7 @@ def _check_tokenizer(part: Path) -> None:
     whole = (part / "tokenizer.json").is_file()
     pieces = (part / "spiece.model").is_file()  # a T5 tokenizer
     if not whole and not pieces and not ((part / "vocab.json").is_file() and (part / "merges.txt").is_file()):
-        missing = "neither tokenizer.json nor vocab.json with merges.txt is there"
-        raise FolderError(f"{part}: {missing}: copy the whole model")
+        raise _error("tokenizer_incomplete", part)
 
 
 def _check_weights(folder: Path, expected: tuple[str, str]) -> None:
@@ -195,14 +197,14 @@ def _check_weights(folder: Path, expected: tuple[str, str]) -> None:
     for index in sorted(folder.glob(SHARD_INDEX)):
         for shard in sorted(set(_mapping(read_json(index).get("weight_map")).values())):
             if not (folder / shard).is_file():
-                raise FolderError(f"{index} names {shard}, which is not there: copy the missing file")
+                raise _error("shard_missing", index, shard=shard)
     _check_files(files)
 
 
 def _check_there(folder: Path, files: list[Path], expected: tuple[str, ...]) -> None:
     if not files:
-        there = ", ".join(file.name for file in _files(folder)) or "nothing"
-        raise FolderError(f"{folder}: no weights ({' or '.join(expected)}); there is {there}: copy the missing file")
+        there = [file.name for file in _files(folder)]
+        raise _error("no_weights", folder, expected=list(expected), there=there)
 
 
 def _check_files(files: list[Path]) -> None:
@@ -211,7 +213,7 @@ def _check_files(files: list[Path]) -> None:
         if file.suffix == ".safetensors":
             _check_whole(file)
         elif _starts_with(file, b"PK") and not zipfile.is_zipfile(file):
-            raise FolderError(f"{file}: the archive is truncated: download it again")
+            raise _error("archive_truncated", file)
 
 
 def _check_whole(file: Path) -> None:
@@ -220,17 +222,17 @@ def _check_whole(file: Path) -> None:
     with file.open("rb") as stream:
         length = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))[0]
         if not 2 <= length <= MAX_HEADER:
-            raise FolderError(f"{file}: not a safetensors file (its header has {length} bytes): download it again")
+            raise _error("safetensors_header_size", file, bytes=length)
         try:
             header = json.loads(stream.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             ends = None
     if ends is None and size >= 8 + length:
-        raise FolderError(f"{file}: not a safetensors file (its header is not readable): download it again")
+        raise _error("safetensors_header_unreadable", file)
     wanted = 8 + length + max(ends or [0])
     if size < wanted:
-        raise FolderError(f"{file}: has {size} of the {wanted} bytes in its header: it is truncated, download it again")
+        raise _error("safetensors_truncated", file, size=size, wanted=wanted)
 
 
 def _check_head(file: Path) -> None:
@@ -245,11 +247,11 @@ def _starts_with(file: Path, head: bytes) -> bool:
 
 def _check_raw(file: Path, raw: bytes) -> None:
     if not raw:
-        raise FolderError(f"{file}: is empty: download it again")
+        raise _error("file_empty", file)
     if raw.startswith(LFS):
-        raise FolderError(f"{file}: is a Git LFS pointer, not the file itself: run `git lfs pull` where it came from")
+        raise _error("file_lfs_pointer", file)
     if raw.startswith(BYTE_ORDER_MARK):
-        raise FolderError(f"{file}: starts with a byte order mark: save it as UTF-8 without one")
+        raise _error("file_byte_order_mark", file)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from harness import entries
+from harness.reasons import Reason
 from harness.registry import Registry
 
 if TYPE_CHECKING:
@@ -89,15 +91,40 @@ class Pipeline:
     check: Callable[[Asked], None] = lambda _asked: None
     identity: Callable[[Asked], Mapping[str, Any]] = lambda _asked: {}
     facts: Callable[[Asked], Mapping[str, Any]] = lambda _asked: {}
-    warnings: Callable[[Asked], tuple[str, ...]] = lambda _asked: ()
+    warnings: Callable[[Asked], tuple[Reason | str, ...]] = lambda _asked: ()
     left_out: Mapping[str, Any] = field(default_factory=dict)
 
 
 PIPELINES: Registry[Pipeline] = Registry("pipeline")
 
 
+OF_PIPELINE: Final = {
+    "networks": entries.Rule(
+        lambda value: isinstance(value, tuple) and len(value) > 0 and all(isinstance(n, Network) for n in value),
+        "a tuple of one or more benches.models.pipeline.Network",
+    ),
+    **dict.fromkeys(("call", "check", "identity", "facts", "warnings"), entries.FUNCTION),
+    "left_out": entries.MAPPING,
+}
+OF_NETWORK: Final = {
+    **dict.fromkeys(("name", "attribute", "method"), entries.LINE),
+    **dict.fromkeys(("forward", "stand_in", "inputs", "calls", "force_upcast", "details"), entries.FUNCTION),
+    "repeated": entries.BOOLEAN,
+    "network_class": entries.TEXT,
+    "as_published": entries.optional(entries.FUNCTION),
+}
+
+
+@PIPELINES.checked_by
+def _check(subject: str, _name: str, entry: Any) -> None:
+    entries.demand_kind(subject, entry, Pipeline)
+    entries.demand(subject, entry, OF_PIPELINE)
+    for network in entry.networks:
+        entries.demand(f"{subject}: network {network.name!r}", network, OF_NETWORK)
+
+
 def register(pipeline: Pipeline) -> Pipeline:
-    """Adds `pipeline` under the name of its diffusers class. Raises DuplicateName."""
+    """Adds `pipeline` under the name of its diffusers class. Raises DuplicateName and BadEntry."""
     return PIPELINES.register(pipeline.diffusers_class, pipeline)
 
 

@@ -23,6 +23,7 @@ from benches.models.pipeline import UNGUIDED, Network, Pipeline
 from benches.models.pipeline_border import Border, stand_in
 from benches.models.workloads import Batch, batch_of, facts
 from benches.schedulers import build, settings_without_effect
+from harness.reasons import Reason
 from harness.types import Case, Component, Forward, Quality, Workload
 
 EXAMPLE_TIMESTEP = 500  # of the 1,000 that all these models were trained on
@@ -110,8 +111,7 @@ def workload(
         facts=more_facts,
         warnings=(
             *(
-                f"schedule: {type(pipeline.scheduler).__name__} has no setting {setting}, so {value!r}, which "
-                "these weights specify, has no effect"
+                Reason("schedule", {"scheduler": type(pipeline.scheduler).__name__, "setting": setting, "value": value})
                 for setting, value in settings_without_effect(name, own).items()
             ),
             *warnings,

@@ -19,6 +19,7 @@ from benches.models import folders
 from harness import causes
 from harness.causes import one_line
 from harness.measuring.out_of_memory import is_out_of_memory
+from harness.reasons import Reason
 
 
 @contextmanager
@@ -33,7 +34,8 @@ def by(library: str, folder: Path, index: Mapping[str, Any] | None = None) -> It
             raise
         said = " ".join(str(error).split()) if isinstance(error, ValueError | OSError) else one_line(error)
         where = folder if index is None else _at_fault(folder, index)
-        raise folders.FolderError(f"{where}: {library} cannot load it; correct what its error names: {said}") from None
+        told = {"at": str(where), "library": library, "error": said}
+        raise folders.FolderError(Reason("library_cannot_load", told)) from None
 
 
 def _at_fault(folder: Path, index: Mapping[str, Any]) -> Path:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benches.models import architectures, folders
 from benches.models.pipeline import PIPELINES, UNGUIDED, Network, Pipeline, evaluations, register, vae_decoder
+from harness.reasons import Reason
 from harness.registry import MODELS
-from harness.types import Case, Quality, Unavailable, Workload
+from harness.types import Case, Quality, RequestError, Unavailable, Workload
 
 if TYPE_CHECKING:
     import torch
@@ -98,20 +99,20 @@ def unet_details(network: Any) -> dict[str, Any]:
 
 def check_unet(asked: Asked) -> None:
     if asked.pipeline.unet.config.time_cond_proj_dim is not None:
-        raise Unavailable("a U-Net that takes the guidance scale as an input (time_cond_proj_dim) is not supported")
+        raise Unavailable(Reason("guidance_scale_as_input"))
 
 
 def check(asked: Asked) -> None:
-    """Raises ValueError for a tokenizer that exceeds its encoder's limit, Unavailable for a variant of the pipeline
+    """Raises RequestError for a tokenizer that exceeds its encoder's limit, Unavailable for a variant of the pipeline
     whose networks take more than text, latents and time."""
     truncations(asked)
     if getattr(asked.pipeline.text_encoder.config, "use_attention_mask", False):
-        raise Unavailable("a text encoder with use_attention_mask is not supported: its component takes ids only")
+        raise Unavailable(Reason("text_encoder_with_mask"))
     check_unet(asked)
 
 
 def truncations(asked: Asked) -> tuple[Truncation, ...]:
-    """What each of the pipeline's tokenizers cuts off the prompts. Raises ValueError if one exceeds its encoder's
+    """What each of the pipeline's tokenizers cuts off the prompts. Raises RequestError if one exceeds its encoder's
     limit."""
     from benches.models import truncation
 
@@ -124,10 +125,8 @@ def truncations(asked: Asked) -> tuple[Truncation, ...]:
         if tokenizer.model_max_length > NO_LIMIT:
             tokenizer.model_max_length = positions
         if tokenizer.model_max_length > positions:
-            raise ValueError(
-                f"{name}/tokenizer_config.json: model_max_length is {tokenizer.model_max_length}, and "
-                f"max_position_embeddings in {encoder}/config.json is {positions}: set model_max_length to {positions}"
-            )
+            lengths = {"limit": tokenizer.model_max_length, "positions": positions}
+            raise RequestError(Reason("tokenizer_too_long", {"tokenizer": name, "encoder": encoder, **lengths}))
         found.append(truncation.counted(name, tokenizer, asked.batch.asked))
     return tuple(found)
 
@@ -136,7 +135,7 @@ def facts(asked: Asked) -> dict[str, Any]:
     return {"truncation": {found.tokenizer: found.fact for found in truncations(asked)}}
 
 
-def warnings(asked: Asked) -> tuple[str, ...]:
+def warnings(asked: Asked) -> tuple[Reason, ...]:
     return tuple(found.warning for found in truncations(asked) if found.warning)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from benches.models import stable_diffusion as sd
 from benches.models.pipeline import Network, Pipeline, register, vae_decoder
 from benches.models.stable_diffusion import TextOutput
+from harness.reasons import Reason
 from harness.types import Unavailable
 
 if TYPE_CHECKING:
@@ -48,12 +49,13 @@ def encoder_calls(asked: Asked) -> int:
 
 
 def check(asked: Asked) -> None:
-    """Raises ValueError for a tokenizer that exceeds its encoder's limit, Unavailable for networks of other shapes."""
+    """Raises RequestError for a tokenizer that exceeds its encoder's limit, Unavailable for networks of other
+    shapes."""
     sd.truncations(asked)
     config = asked.pipeline.text_encoder_2.config
     if config.projection_dim != config.hidden_size:
-        sizes = f"{config.hidden_size} to {config.projection_dim}"
-        raise Unavailable(f"text_encoder_2 projects {sizes}; they must be equal")
+        sizes = {"hidden": config.hidden_size, "projected": config.projection_dim}
+        raise Unavailable(Reason("text_encoder_projects", {"encoder": "text_encoder_2", **sizes}))
     sd.check_unet(asked)
 
 

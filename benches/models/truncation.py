@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.reasons import Reason
+
 
 @dataclass(frozen=True, kw_only=True)
 class Truncation:
@@ -30,17 +32,12 @@ class Truncation:
         }
 
     @property
-    def warning(self) -> str | None:
+    def warning(self) -> Reason | None:
         """The warning of the row, or None if nothing is cut off."""
-        cut = [lost for lost in self.tokens_lost if lost]
-        if not cut:
+        if not any(self.tokens_lost):
             return None
-        tokens = f"{min(cut)} to {max(cut)} tokens" if min(cut) < max(cut) else _tokens(cut[0])
-        lose, each = ("lose", " each") if len(cut) > 1 else ("loses", "")
-        return (
-            f"truncated: the {self.tokenizer} cuts prompts at {self.limit} tokens, and {len(cut)} of "
-            f"{len(self.tokens_lost)} prompts of the batch {lose} {tokens}{each}"
-        )
+        told = {"tokenizer": self.tokenizer, "limit": self.limit, "tokens_lost": list(self.tokens_lost)}
+        return Reason("truncated", told)
 
 
 def counted(name: str, tokenizer: Any, prompts: Sequence[str]) -> Truncation:
@@ -54,7 +51,3 @@ def counted(name: str, tokenizer: Any, prompts: Sequence[str]) -> Truncation:
 def _length(tokenizer: Any, prompt: str) -> int:
     """Tokens of the whole prompt, start and end token included."""
     return int(tokenizer(prompt, padding="longest", return_tensors="pt").input_ids.shape[-1])
-
-
-def _tokens(number: int) -> str:
-    return f"{number} token" if number == 1 else f"{number} tokens"

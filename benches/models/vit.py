@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benches.models import folders, reading
+from harness.reasons import Reason
 from harness.registry import MODELS
 from harness.types import Case, Workload
 
@@ -57,10 +58,8 @@ def _load(case: Case) -> tuple[Any, str]:
         module = create(f"local-dir:{folder}", pretrained=True)
     stored = module.pretrained_cfg.get("num_classes")
     if module.num_classes != stored:  # timm then initialises the last layer at random
-        raise folders.FolderError(
-            f"{folder / 'config.json'}: num_classes in model_args is {module.num_classes}, but the stored weights have "
-            f"{stored}: make both the same"
-        )
+        told = {"at": str(folder / "config.json"), "found": module.num_classes, "stored": stored}
+        raise folders.FolderError(Reason("other_number_of_classes", told))
     return module, folder_hash(folder)
 
 

@@ -21,6 +21,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from benches.models import folders, reading
+from harness.reasons import Reason
+from harness.types import RequestError
 
 Built = TypeVar("Built")
 
@@ -92,7 +94,7 @@ def load_pipeline(pipeline_class: Any, weights: str, hub: str | None, **options:
     """
     if weights == "pretrained":
         if hub is None:
-            raise ValueError(f"no pretrained {pipeline_class.__name__} of this size is published in this format")
+            raise RequestError(Reason("not_published", {"pipeline": pipeline_class.__name__}))
         folder = Path(pipeline_class.download(hub))
         return pipeline_from_folder(pipeline_class, folder, **options), f"hub:{hub}@{folder.name}"
     folder = Path(weights).expanduser()
@@ -135,10 +137,8 @@ def _check_complete(folder: Path, network: nn.Module) -> None:
     initialise the rest at random. Older files name the same parameters differently, so values are counted."""
     held = sum(_values(file) for file in folders.weights_files(folder))
     if held < count(network):
-        raise folders.FolderError(
-            f"{folder}: its weights files hold {held:,} values, but the network of config.json has {count(network):,} "
-            "parameters: copy the whole files, or the config.json that belongs to them"
-        )
+        told = {"at": str(folder), "held": held, "parameters": count(network)}
+        raise folders.FolderError(Reason("weights_files_too_small", told))
 
 
 def _values(file: Path) -> int:

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from benches.models.weights import count
-from harness.types import Case, Component, Forward, Quality, Workload
+from harness.reasons import Reason
+from harness.types import Case, Component, Forward, Quality, RequestError, Workload
 
 SEEDS_PER_CASE = 1_000_000  # items of one case seed: two case seeds never share an image
 
@@ -75,7 +76,7 @@ def classifier_workload(
     """
     classes = num_classes if num_classes is not None else getattr(module, "num_classes", None)
     if classes is None:
-        raise ValueError(f"{type(module).__name__} has no num_classes: pass it to classifier_workload")
+        raise RequestError(Reason("no_num_classes", {"network": type(module).__name__}))
     module = module.eval().requires_grad_(False)
     shape = (int(classes),) if classes else _feature_shape(module, images)
     component = Component(name="classifier", module=module, inputs=(images,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -11,15 +10,12 @@ from pathlib import Path
 import pytest
 
 import benches
-from baselines.stored import fingerprint
-from benches.ab.arms import OURS
-from benches.cli.run_folders import new_folder
+from benches.cli import run_start
 from benches.preload import libraries
 from harness import storage
-from harness.processes.loaded_code import source_digests
 from harness.processes.worker import Workers
 from harness.stored_types import Environment
-from harness.sweeping.sweep import Listener, collect_environment, new_run, sweep
+from harness.sweeping.sweep import Listener, sweep
 from harness.types import Case, Run, Suite
 
 SUITE_RUN: pytest.StashKey[SuiteRun] = pytest.StashKey()
@@ -39,7 +35,7 @@ class SuiteRun:
         self.run: Run | None = None
         plugins = [benches.in_full(plugin) for plugin in plugins]
         self._given, self._out, self._device, self._threads = tuple(plugins), out, device, threads
-        self._plugins = (*benches.PLUGINS, *benches.modules(plugins))
+        self._plugins = run_start.modules(plugins)
         self._cases = suite.cases
         self._selection: str | None = None
 
@@ -52,27 +48,17 @@ class SuiteRun:
     @cached_property
     def environment(self) -> Environment:
         """The conditions of the run, read in a worker. Raises EnvironmentFailed and NoSuchDevice."""
-        with tempfile.TemporaryDirectory(prefix="imgbench-") as logs:
-            self._workers.logs = Path(logs)
-            found = collect_environment(self._workers, self._device, self._threads)
-        return found | {
-            "fingerprint": fingerprint.fingerprint(found),
-            "plugins": list(self._given),
-            "sources": source_digests((*OURS, *self._plugins)),
-        }
+        return run_start.conditions(self._workers, self._given, self._device, self._threads)
 
     def measured(self, listener: Listener) -> Run:
         """The whole run. The first call measures it. Raises what `environment` raises, and StorageFailed."""
         if self.run is None:
-            conditions, folder = self.environment, new_folder(self._out, self.suite.name)
-            self._workers.logs = folder / "logs"
-            with storage.locked(folder):
-                self.run = new_run(replace(self.suite, cases=self._cases), folder, conditions, self._selection)
-                storage.write_atomically(folder / "suite.yaml", self.suite.source)
+            chosen = replace(self.suite, cases=self._cases)
+            with run_start.started(chosen, self._out, self.environment, self._workers, self._selection) as begun:
                 try:
-                    self.run = sweep(self.run, self._workers, self._plugins, listener)
+                    self.run = sweep(begun, self._workers, self._plugins, listener)
                 except BaseException:
-                    self.run = storage.load(folder)
+                    self.run = storage.load(Path(str(begun.folder)))
                     raise
         return self.run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness import suite
+from harness import strict_yaml, suite
 from harness.registry import nearest
 from harness.types import Suite
 
@@ -23,5 +23,5 @@ def find(name: str) -> Suite:
     if path.suffix in {".yaml", ".yml"} or "/" in name or path.is_file():
         return suite.read(path)
     if name in names():
-        return suite.read(FOLDER / f"{name}.yaml")
+        return suite.read(FOLDER / f"{name}.yaml", strict_yaml.load_shipped)
     raise suite.SuiteError(f"unknown suite {name!r}; {nearest(name, names())} (a file's name ends in .yaml)")

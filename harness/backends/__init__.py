@@ -13,13 +13,15 @@ import pkgutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from harness import reasons
+from harness import drawing, entries, reasons
+from harness.entries import BadEntry
 from harness.numerics import precision as precisions
 from harness.numerics.calibration import Recorded
 from harness.numerics.share import Shares
-from harness.reasons import Reason
+from harness.quoting import quoted
+from harness.reasons import Reason, ReasonedError
 from harness.registry import BACKENDS, DEVICES, PRECISIONS
 from harness.timing import Timer
 from harness.types import Component, Forward
@@ -63,8 +65,8 @@ class Build:
     that one would ship: the saved state dict, the ONNX file, the engine. `keeps` says that something was left on disk
     that a later process finds. `verify()` is called after the last pass. It returns why what ran is not what the row
     requests (a recompile, a fallback), or None. `shares` gives, by component, the share of the weights that is
-    quantised, if the precision quantises. `warnings` are those of the row; text has the form "kind: what was found".
-    `after_iteration()`, if there is one, is called at the end of each iteration and is timed as a part of it.
+    quantised, if the precision quantises. `warnings` are those of the row; text has the form "short name: what was
+    found". `after_iteration()`, if there is one, is called at the end of each iteration and is timed as a part of it.
     """
 
     forwards: Mapping[str, Forward]
@@ -89,7 +91,8 @@ class Backend(Protocol):
     precisions    the names of those that it supports; `harness.registry.PRECISIONS` for one that runs torch modules,
                   since the record of a precision says how torch applies it
     features      what it offers to optimisations (`harness.numerics.optimizations.MODULE` and others); none by default
-    packages      the distributions whose versions can change its figures
+    packages      the distributions whose versions can change its figures: speed is compared only where they are equal
+    gpu_only      whether it runs on GPUs only, so that its packages change no figure of a CPU
     libraries     modules to import once for all workers. They must not use CUDA when they are imported
     colour        its colour in the charts; by default one that follows from its name
     """
@@ -103,6 +106,16 @@ class Backend(Protocol):
         ...
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build: ...
+
+
+def built(backend: str, components: Sequence[Component], request: BuildRequest) -> Build:
+    """What the backend builds of the components. Raises BadEntry if it builds none, or no forward for one of them."""
+    found: Any = BACKENDS[backend].build(components, request)
+    if not isinstance(found, Build):
+        raise BadEntry(f"the backend {backend!r} builds {quoted(found)} instead of a harness.backends.Build")
+    if absent := [c.name for c in components if not callable(found.forwards.get(c.name))]:
+        raise BadEntry(f"the backend {backend!r} builds no forward for the network {absent[0]!r}")
+    return found
 
 
 def unavailable(backend: str, precision: str, device: str) -> Reason | None:
@@ -119,6 +132,13 @@ def undeclared(backend: str, precision: str) -> Reason:
     return Reason("precision_undeclared", {"backend": backend, "precision": precision})
 
 
+def speed_packages(on_gpu: bool) -> tuple[str, ...]:
+    """The distributions whose versions can change a figure on this kind of device, as the registered backends declare
+    them, each once."""
+    able = [b for b in BACKENDS.values() if on_gpu or not getattr(b, "gpu_only", False)]
+    return tuple(dict.fromkeys(name for backend in able for name in getattr(backend, "packages", ())))
+
+
 def packages() -> tuple[str, ...]:
     """The distributions that the registered backends and precisions name, each once."""
     of_precisions = [p.quantiser.packages for p in PRECISIONS.values() if p.quantiser is not None]
@@ -126,12 +146,8 @@ def packages() -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in (*of_precisions, *of_backends) for name in names))
 
 
-class CaptureFailed(RuntimeError):
+class CaptureFailed(ReasonedError, RuntimeError):
     """A network could not be captured as a CUDA graph, for `reason`; its kind begins with "capture_"."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
 
 
 def is_capture(reason: Reason) -> bool:
@@ -175,6 +191,27 @@ def note_built(request: BuildRequest) -> None:
 
 def _mark(request: BuildRequest) -> Path:
     return request.cache / "built"
+
+
+NEEDED: Final = {
+    "label": entries.LINE,
+    "description": entries.LINE,
+    "precisions": entries.NAMES,
+    "unavailable": entries.FUNCTION,
+    "build": entries.FUNCTION,
+}
+OPTIONAL: Final = {
+    "features": entries.NAMES,
+    "packages": entries.NAMES,
+    "gpu_only": entries.BOOLEAN,
+    "libraries": entries.NAMES,
+    "colour": drawing.COLOUR,
+}
+
+
+@BACKENDS.checked_by
+def _check(subject: str, _name: str, entry: Any) -> None:
+    entries.demand(subject, entry, NEEDED, OPTIONAL)
 
 
 for _module in pkgutil.iter_modules(__path__):

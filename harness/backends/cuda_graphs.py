@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from harness import devices
 from harness.backends import Build, BuildRequest, CaptureFailed
 from harness.backends.eager import cast_all, read_back
 from harness.causes import one_line
@@ -34,7 +35,7 @@ class CudaGraphs:
     colour: ClassVar[str] = "#8a6fd6"
 
     def unavailable(self, wanted: str, device: str) -> Reason | None:
-        if device != "cuda":
+        if devices.kind(device) != "cuda":
             return Reason("graphs_need_gpu", {"device": device})
         if precision.waits_for_gpu(wanted):
             return Reason("waits_for_gpu_in_graph", {"precision": wanted})

@@ -7,10 +7,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from harness import devices
 from harness.backends import Build, BuildRequest
-from harness.numerics import linear_use, precision, quantisation, share
+from harness.numerics import linear_use, optimizations, precision, quantisation, share
 from harness.numerics.linear_use import Calls, Left, Observed
-from harness.numerics.optimizations import EACH_CALL, GRAD_MODE, MODULE
+from harness.numerics.optimizations import EACH_CALL, GRAD_MODE, MODULE, Offload
 from harness.reasons import Reason
 from harness.registry import BACKENDS, PRECISIONS
 from harness.types import Component
@@ -31,13 +32,13 @@ class Eager:
     def unavailable(self, wanted: str, device: str) -> Reason | None:
         if reason := precision.unsupported_by_torch(wanted, device):
             return reason
-        if device == "cuda" and precision.waits_for_gpu(wanted):
+        if devices.is_gpu(device) and precision.waits_for_gpu(wanted):
             return Reason("waits_for_gpu", {"precision": wanted})
         return None
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
         """Casts each module in place and moves it to the device; an offloaded one stays in host memory."""
-        offload = next((name for name in request.optimizations if name.endswith("_cpu_offload")), None)
+        offload = optimizations.offload(request.optimizations)
         where = "cpu" if offload else request.device
         cast, seconds = request.timer.timed(lambda: cast_all(components, replace(request, device=where)))
         modules, proof = cast.modules, read_back(cast, request.precision)
@@ -145,17 +146,19 @@ def execution_device(device: str) -> torch.device:
     return torch.device(device) if device == "cpu" else torch.device(device, 0)
 
 
-def offloaded(modules: Sequence[torch.nn.Module], how: str, device: torch.device) -> Callable[[], None]:
-    """Sets accelerate's hooks, as diffusers does: "model_cpu_offload" moves a network to the device when it is called
-    and moves the previous one back; "sequential_cpu_offload" does so layer by layer. Returns the function to call after
-    each iteration. Like diffusers' maybe_free_model_hooks, it also moves the last network back. Not yet proven on
-    hardware."""
+def offloaded(modules: Sequence[torch.nn.Module], how: Offload, device: torch.device) -> Callable[[], None]:
+    """Sets accelerate's hooks, as diffusers does.
+
+    For "networks", a network is moved to the device when it is called and the previous one is moved back; for "layers",
+    each layer is. Returns the function to call after each iteration. Like diffusers' maybe_free_model_hooks, it also
+    moves the last network back. Not yet proven on hardware.
+    """
     import torch
     from accelerate import cpu_offload, cpu_offload_with_hook
 
     hooks: list[Any] = []
     for module in modules:
-        if how == "model_cpu_offload":
+        if how == "networks":
             hooks.append(cpu_offload_with_hook(module, device, prev_module_hook=hooks[-1] if hooks else None)[1])
         else:
             cpu_offload(module, device, offload_buffers=bool(module._parameters))

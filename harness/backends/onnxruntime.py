@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from harness import devices
 from harness.backends import (
     Build,
     BuildRequest,
@@ -94,16 +95,17 @@ class OnnxRuntime:
             return reason
         import onnxruntime
 
-        if device not in self.providers:
+        kind = devices.kind(device)
+        if kind not in self.providers:
             return Reason("needs_gpu", {"what": "the TensorRT execution provider", "device": device})
         if reason := missing_device(device):
             return reason
-        provider = self.providers[device]
+        provider = self.providers[kind]
         if provider not in onnxruntime.get_available_providers():
             return Reason("missing_provider", {"provider": provider})
-        if device == "cuda" and (reason := precision.too_old(wanted)):
+        if kind == "cuda" and (reason := precision.too_old(wanted)):
             return reason
-        return _impossible(wanted, provider) or (onnx_providers.unloadable(provider) if device == "cuda" else None)
+        return _impossible(wanted, provider) or (onnx_providers.unloadable(provider) if kind == "cuda" else None)
 
     def build(self, components: Sequence[Component], request: BuildRequest) -> Build:
         """Exports the files that do not exist yet, then opens one session per component and profiles one call of it.

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from harness import devices
 from harness.backends import Build, BuildRequest, cached_before, cannot_import, note_built
 from harness.backends.onnx import export as onnx_export
 from harness.backends.onnx.export import OnnxFile
@@ -52,7 +53,7 @@ class OpenVino:
     colour: ClassVar[str] = "#a8842c"
 
     def unavailable(self, wanted: str, device: str) -> Reason | None:
-        if device != "cpu":
+        if devices.kind(device) != "cpu":
             return Reason("openvino_on_gpu")
         if reason := cannot_import("openvino", "OpenVINO") or onnx_export.missing_package():
             return reason

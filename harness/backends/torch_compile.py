@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from harness import reasons
+from harness import devices, reasons
 from harness.backends import Build, BuildRequest, missing_device, missing_package
 from harness.backends.eager import cast_all, read_back
 from harness.backends.torch.compilation import Compilation, Counts
@@ -53,7 +53,7 @@ class TorchCompile:
     def unavailable(self, wanted: str, device: str) -> Reason | None:
         if reason := missing_device(device):
             return reason
-        if device == "cuda" and (reason := missing_package("triton", "inductor on a GPU")):
+        if devices.is_gpu(device) and (reason := missing_package("triton", "inductor on a GPU")):
             return reason
         if reason := missing_compiler(device):
             return reason
@@ -162,7 +162,7 @@ class ReduceOverhead(TorchCompile):
     colour: ClassVar[str] = "#7d8794"
 
     def unavailable(self, wanted: str, device: str) -> Reason | None:
-        if device != "cuda":
+        if devices.kind(device) != "cuda":
             return Reason("no_graphs_on_cpu")
         return super().unavailable(wanted, device)
 
@@ -191,9 +191,10 @@ class MaxAutotune(TorchCompile):
 
 
 def missing_compiler(device: str) -> Reason | None:
-    """What inductor lacks to compile code of "cpu" or "cuda", or None. On a GPU triton needs Python's headers and a C
-    compiler for its launchers, and uses the compiler that CC names, or else gcc or clang (triton/runtime/build.py)."""
-    if device == "cpu":
+    """What inductor lacks to compile code of a registered device, or None. On a GPU triton needs Python's headers and a
+    C compiler for its launchers, and uses the compiler that CC names, or else gcc or clang (triton/runtime/build.py).
+    """
+    if not devices.is_gpu(device):
         found = any(shutil.which(c) for c in (os.environ.get("CXX", "g++"), "g++", "clang++"))
         return None if found else Reason("missing_cpp_compiler")
     if (named := os.environ.get("CC")) is not None:

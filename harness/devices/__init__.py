@@ -1,16 +1,17 @@
 """The devices on which a workload runs: `device("cpu")`, `device("cuda")`, `default()`. Heavy imports are inside.
 
 A new kind of device is one file here, or in a plugin: `@DEVICES.add("name")` on a class as `Device` describes it. If a
-device cannot measure something, it gives the reason.
+device cannot measure something, it gives the reason (a `Reason`; a plugin may give text).
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from harness.reasons import Reason
+from harness import entries
+from harness.reasons import Reason, ReasonedError
 from harness.registry import DEVICES
 from harness.types import Samples
 
@@ -21,8 +22,8 @@ __all__ = [
 REGISTERED: Final = ("cpu", "cuda", "gpus")  # the files of this package that fill a registry
 
 
-class SensorLost(RuntimeError):
-    """A sensor that answered before and no longer does; `str()` is the reason for the metrics that it gave."""
+class SensorLost(ReasonedError, RuntimeError):
+    """A sensor that answered before and no longer does, with the reason for the metrics that it gave."""
 
 
 class EnergyMeter(Protocol):
@@ -73,21 +74,36 @@ class Device(Protocol):
     def torch_device(self) -> str: ...
     def unavailable(self) -> Reason | str | None: ...
     def unusable(self) -> Reason | str | None: ...
-    def cache_bytes(self) -> int | str: ...
+    def cache_bytes(self) -> int | Reason | str: ...
     def release_memory(self) -> None: ...
     def synchronize(self) -> None: ...
-    def stopwatch(self) -> Stopwatch | str: ...
+    def stopwatch(self) -> Stopwatch | Reason | str: ...
     def reset_memory_peaks(self) -> None: ...
-    def memory_peaks(self) -> tuple[Samples, dict[str, str]]: ...
-    def driver_memory_bytes(self) -> int | str: ...
-    def energy_meter(self) -> EnergyMeter | str: ...
+    def memory_peaks(self) -> tuple[Samples, Mapping[str, Reason | str]]: ...
+    def driver_memory_bytes(self) -> int | Reason | str: ...
+    def energy_meter(self) -> EnergyMeter | Reason | str: ...
     def sensors(self) -> Callable[[], dict[str, Any]] | None: ...
     def start_span(self) -> dict[str, Any]: ...
     def span_state(self, before: dict[str, Any]) -> dict[str, Any]: ...
     def describe(self) -> dict[str, Any]: ...
 
 
-class NoSuchDevice(ValueError):
+FIELDS: Final = {
+    "torch_device": entries.LINE,
+    "is_gpu": entries.BOOLEAN,
+    "preference": entries.NUMBER,
+    "shortest_sample_s": entries.POSITIVE,
+}
+METHODS: Final = tuple(name for name, of in vars(Device).items() if not name.startswith("_") and callable(of))
+
+
+@DEVICES.checked_by
+def _check(subject: str, name: str, entry: Any) -> None:
+    entries.demand(subject, entry, {"name": entries.LINE, **FIELDS, **dict.fromkeys(METHODS, entries.FUNCTION)})
+    entries.demand_name(subject, entry, name)
+
+
+class NoSuchDevice(ReasonedError, ValueError):
     """This machine does not have the device; `str()` is one line for the user."""
 
 
@@ -97,21 +113,30 @@ def device(name: str) -> Device:
         raise NoSuchDevice(unknown(name))
     found: Device = DEVICES[name]
     if reason := found.unavailable() or found.unusable():
-        raise NoSuchDevice(_with_what_there_is(f"device {name}: {reason}"))
+        raise NoSuchDevice(_refusal("device_unavailable", device=name, reason=reason))
     return found
 
 
-def unknown(name: str) -> str:
+def kind(name: str) -> str:
+    """torch's type of a registered device, such as "cpu" or "cuda", whatever the name of the device."""
+    return str(DEVICES[name].torch_device).partition(":")[0]
+
+
+def is_gpu(name: str) -> bool:
+    """Whether the work of a registered device is queued, and the host waits for it."""
+    return bool(DEVICES[name].is_gpu)
+
+
+def unknown(name: str) -> Reason:
     """Why a device of that name is refused."""
-    return _with_what_there_is(f"unknown device {name!r}; known: {', '.join(DEVICES)}")
+    return _refusal("unknown_device", device=name, known=list(DEVICES))
 
 
-def _with_what_there_is(refusal: str) -> str:
-    """The refusal, followed by the accelerators of this machine that imgbench does not measure."""
+def _refusal(kind: str, **data: Any) -> Reason:
+    """The refusal, with the accelerators of this machine that imgbench does not measure."""
     from harness.devices import unmeasured
 
-    told = unmeasured.in_words(unmeasured.present())
-    return f"{refusal}; {told}" if told else refusal
+    return Reason(kind, {**data, "unmeasured": [str(accelerator) for accelerator in unmeasured.present()]})
 
 
 def default() -> str:

@@ -26,8 +26,8 @@ PROC = Path("/proc")
 POWERCAP = Path("/sys/class/powercap")
 CPUS: Final = Path("/sys/devices/system/cpu")
 UNITS: Final = {"K": 2**10, "M": 2**20, "G": 2**30}
-NO_MEMORY = "the device is a CPU, whose memory is the host's"
-NO_PEAK = "/proc/self/status has no VmHWM"
+NO_MEMORY: Final = Reason("memory_of_host")
+NO_PEAK: Final = Reason("no_host_peak")
 COUNTED_S: Final = 0.05  # own CPU time after which the counters of a kernel that counts have advanced
 # Read at import, before a worker is bound to fewer: processes on the others still compete for caches and memory.
 ALLOWED_CPUS: Final = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
@@ -49,7 +49,7 @@ class Cpu:
         """None: every process can use the CPU."""
         return None
 
-    def cache_bytes(self) -> int | str:
+    def cache_bytes(self) -> int | Reason:
         return last_level_bytes(CPUS, ALLOWED_CPUS)
 
     def release_memory(self) -> None:
@@ -58,23 +58,23 @@ class Cpu:
     def synchronize(self) -> None:
         """Does nothing: work on a CPU is done when the call returns."""
 
-    def stopwatch(self) -> Stopwatch | str:
-        return "the device is a CPU, whose clock is the host's"
+    def stopwatch(self) -> Stopwatch | Reason:
+        return Reason("clock_of_host")
 
     def reset_memory_peaks(self) -> None:
         self._refused = reset_host_peak()
 
-    def memory_peaks(self) -> tuple[Samples, dict[str, str]]:
+    def memory_peaks(self) -> tuple[Samples, dict[str, Reason]]:
         missing = dict.fromkeys(("peak_allocated_bytes", "peak_reserved_bytes", "peak_driver_bytes"), NO_MEMORY)
         peak = host_peak_bytes()
         if peak is None or self._refused:
             return {}, {**missing, "peak_host_bytes": self._refused or NO_PEAK}
         return {"peak_host_bytes": [float(peak)]}, missing
 
-    def driver_memory_bytes(self) -> int | str:
+    def driver_memory_bytes(self) -> int | Reason:
         return NO_MEMORY
 
-    def energy_meter(self) -> EnergyMeter | str:
+    def energy_meter(self) -> EnergyMeter | Reason:
         return rapl_meter(POWERCAP)
 
     def sensors(self) -> Callable[[], dict[str, Any]] | None:
@@ -90,12 +90,12 @@ class Cpu:
         return {"device": "cpu", "device_name": cpu_model() or "unknown CPU", "gpus": [], "driver": None, "cuda": None}
 
 
-def reset_host_peak() -> str | None:
+def reset_host_peak() -> Reason | None:
     """Sets the peak resident set of this process to its present size. Returns why the kernel did not, or None."""
     try:
         (PROC / "self/clear_refs").write_text("5")
     except OSError as error:
-        return f"the kernel does not let a process reset its peak: {error.strerror}"
+        return Reason("host_peak_not_reset", {"error": str(error.strerror)})
     return None
 
 
@@ -143,26 +143,26 @@ class Rapl:
             try:
                 value = self._read(zone)
             except (OSError, ValueError) as error:
-                raise SensorLost(f"{zone.name} can no longer be read: {error}") from None
+                raise SensorLost(Reason("rapl_zone_lost", {"zone": zone.name, "error": str(error)})) from None
             step = value - self._last[i]
             self._total += step if step >= 0 else step + self._ranges[i]
             self._last[i] = value
         return self._total * 1e-6
 
 
-def rapl_meter(root: Path) -> Rapl | str:
+def rapl_meter(root: Path) -> Rapl | Reason:
     """A meter over the package zones below `root`, or the reason why there is none."""
     zones = sorted(root.glob("intel-rapl:*")) if root.is_dir() else []
     if not zones:
-        return f"no RAPL energy counter: {root} has no intel-rapl zone (usual in a virtual machine)"
+        return Reason("no_rapl_zone", {"folder": str(root)})
     try:
         # "psys" is the whole platform and holds the packages, which would count twice.
         packages = [z for z in zones if (z / "name").read_text().startswith("package")]
-        return Rapl(packages) if packages else f"no RAPL zone of {root} is a CPU package"
+        return Rapl(packages) if packages else Reason("no_rapl_package", {"folder": str(root)})
     except PermissionError:
-        return f"no permission to read {zones[0] / 'energy_uj'}: only root may read it since CVE-2020-8694"
+        return Reason("rapl_not_permitted", {"file": str(zones[0] / "energy_uj")})
     except (OSError, ValueError) as error:
-        return f"the RAPL counter cannot be read: {error}"
+        return Reason("rapl_unreadable", {"error": str(error)})
 
 
 def host_counters() -> dict[str, Any]:
@@ -248,7 +248,7 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def last_level_bytes(root: Path, cpus: tuple[int, ...]) -> int | str:
+def last_level_bytes(root: Path, cpus: tuple[int, ...]) -> int | Reason:
     """The total size in bytes of the last-level caches of `cpus`, each counted once; or the reason why the kernel does
     not report it below `root`."""
     found: dict[str, int] = {}
@@ -259,9 +259,9 @@ def last_level_bytes(root: Path, cpus: tuple[int, ...]) -> int | str:
             caches = []
         _, shared, size = max(filter(None, caches), default=(0, "", 0))
         if not size:
-            return f"the kernel does not list the caches of CPU {cpu} ({root}/cpu{cpu}/cache)"
+            return Reason("caches_not_listed", {"cpu": cpu, "folder": f"{root}/cpu{cpu}/cache"})
         found[shared] = size
-    return sum(found.values()) or "the kernel does not report which CPUs this process may use"
+    return sum(found.values()) or Reason("cpus_unknown")
 
 
 def _cache(folder: Path) -> tuple[int, str, int] | None:

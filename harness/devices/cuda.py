@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -21,14 +22,19 @@ from harness.types import Samples
 
 
 def unavailable() -> Reason | None:
-    """Why there is no CUDA device, or None if there is one."""
+    """Why there is no CUDA device, or None if there is one. Only torch can say that there is one; it is not imported
+    where its build or the missing driver rules one out."""
+    from harness.devices import cuda_ruled_out
+
+    if "torch" not in sys.modules and (reason := cuda_ruled_out.without_torch()) is not None:
+        return reason
     import torch
 
     if torch.version.cuda is None:
         return Reason("torch_without_cuda")
     if torch.cuda.is_available():
         return None
-    return Reason("no_cuda_device")
+    return cuda_ruled_out.no_driver() or Reason("no_cuda_device")
 
 
 def _forked_too_late() -> Reason | None:
@@ -74,11 +80,11 @@ class Cuda:
     def unusable(self) -> Reason | None:
         return _forked_too_late()
 
-    def cache_bytes(self) -> int | str:
+    def cache_bytes(self) -> int | Reason:
         import torch
 
         size = int(torch.cuda.get_device_properties(0).L2_cache_size)
-        return size or "the driver does not report the size of this GPU's L2 cache"
+        return size or Reason("l2_size_unknown")
 
     def release_memory(self) -> None:
         import torch
@@ -90,7 +96,7 @@ class Cuda:
 
         torch.cuda.synchronize()
 
-    def stopwatch(self) -> Stopwatch | str:
+    def stopwatch(self) -> Stopwatch:
         return CudaEvents()
 
     def reset_memory_peaks(self) -> None:
@@ -102,49 +108,49 @@ class Cuda:
         torch.cuda.reset_peak_memory_stats()
         self._host_refused = reset_host_peak()
 
-    def memory_peaks(self) -> tuple[Samples, dict[str, str]]:
+    def memory_peaks(self) -> tuple[Samples, dict[str, Reason]]:
         import torch
 
         samples = {
             "peak_allocated_bytes": [float(torch.cuda.max_memory_allocated())],
             "peak_reserved_bytes": [float(torch.cuda.max_memory_reserved())],
         }
-        missing: dict[str, str] = {}
+        missing: dict[str, Reason] = {}
         host = host_peak_bytes()
         if host is None or self._host_refused:
             missing["peak_host_bytes"] = self._host_refused or NO_PEAK
         else:
             samples["peak_host_bytes"] = [float(host)]
         used = self.driver_memory_bytes()
-        if isinstance(used, str):
+        if isinstance(used, Reason):
             missing["peak_driver_bytes"] = used
         else:
             samples["peak_driver_bytes"] = [float(used)]
         return samples, missing
 
-    def driver_memory_bytes(self) -> int | str:
+    def driver_memory_bytes(self) -> int | Reason:
         gpu = own_gpu()
-        return gpu if isinstance(gpu, str) else nvml.memory_used_bytes(gpu)
+        return gpu if isinstance(gpu, Reason) else nvml.memory_used_bytes(gpu)
 
-    def energy_meter(self) -> EnergyMeter | str:
+    def energy_meter(self) -> EnergyMeter | Reason:
         gpu = own_gpu()
-        return gpu if isinstance(gpu, str) else nvml.energy_meter(gpu)
+        return gpu if isinstance(gpu, Reason) else nvml.energy_meter(gpu)
 
     def sensors(self) -> Callable[[], dict[str, Any]] | None:
         gpu = own_gpu()
-        return None if isinstance(gpu, str) else functools.partial(nvml.sensors, gpu)
+        return None if isinstance(gpu, Reason) else functools.partial(nvml.sensors, gpu)
 
     def start_span(self) -> dict[str, Any]:
         gpu = own_gpu()
-        seen = {} if isinstance(gpu, str) else nvml.counters(gpu)
+        seen = {} if isinstance(gpu, Reason) else nvml.counters(gpu)
         return {**host_counters(), "gpu": seen}
 
     def span_state(self, before: dict[str, Any]) -> dict[str, Any]:
         after = host_counters()  # first, so that it does not include the cost of NVML's calls
         gpu = own_gpu()
         host = host_difference({name: before[name] for name in after}, after)
-        if isinstance(gpu, str):
-            return {**host, "gpu": {"unavailable": gpu}}
+        if isinstance(gpu, Reason):
+            return {**host, "gpu": {"unavailable": str(gpu)}}
         return {**host, "gpu": {**nvml.state(gpu, before["gpu"]), "elapsed_s": host["elapsed_s"]}}
 
     def describe(self) -> dict[str, Any]:
@@ -152,7 +158,7 @@ class Cuda:
 
         properties, gpu = torch.cuda.get_device_properties(0), own_gpu()
         unknown = dict.fromkeys(("uuid", "power_limit_w", "mig", "driver"))
-        found = unknown if isinstance(gpu, str) else nvml.identity(gpu)
+        found = unknown if isinstance(gpu, Reason) else nvml.identity(gpu)
         driver = found.pop("driver")
         return {
             "device": "cuda",
@@ -164,7 +170,7 @@ class Cuda:
         }
 
 
-def own_gpu() -> nvml.Gpu | str:
+def own_gpu() -> nvml.Gpu | Reason:
     """torch's device 0 in NVML, found by UUID because CUDA_VISIBLE_DEVICES reorders devices; or the reason why not."""
     import torch
 

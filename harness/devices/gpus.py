@@ -12,8 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from harness import entries
 from harness.registry import GPUS
 
 OTHER_CHIPS: Final = frozenset({"D", "Laptop", "Max", "Ti", "SUPER"})  # in names that are otherwise alike
@@ -63,8 +64,28 @@ class Gpu:
         return f"{size}, {speed}, {self.power_w:g} W{peak}"
 
 
+FIELDS: Final = {
+    "driver_name": entries.LINE,
+    "memory_bytes": entries.POSITIVE,
+    "bytes_per_s": entries.POSITIVE,
+    "power_w": entries.POSITIVE,
+    "flops": entries.Rule(
+        lambda value: isinstance(value, Mapping) and all(map(entries.POSITIVE.holds, value.values())),
+        "a mapping of precisions to operations per second",
+    ),
+    "source": entries.LINE,
+}
+
+
+@GPUS.checked_by
+def _check(subject: str, name: str, entry: Any) -> None:
+    entries.demand_kind(subject, entry, Gpu)
+    entries.demand_name(subject, entry, name)
+    entries.demand(subject, entry, FIELDS)
+
+
 def register(gpu: Gpu) -> Gpu:
-    """Adds `gpu` under its name. Raises DuplicateName."""
+    """Adds `gpu` under its name. Raises DuplicateName, and BadEntry for a field that is not valid."""
     return GPUS.register(gpu.name, gpu)
 
 

@@ -1,7 +1,7 @@
 """The sensors of one NVIDIA GPU through NVML (nvidia-ml-py): energy, power, clocks, throttling, identity, processes.
 
 Nothing here needs torch or CUDA. A reading that the device, the driver or the permissions do not give is None or a
-reason in words, never 0. A MIG instance has no energy counter and no power reading of its own. Those of its GPU would
+reason, never 0. A MIG instance has no energy counter and no power reading of its own. Those of its GPU would
 include the work of other instances, so they are not used. A value that the driver marks as not available (all bits set)
 is missing, too. Tested against a stub of the library; not yet proven on hardware.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import operator
 import os
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,15 +22,16 @@ from harness.devices.neighbours import foreign
 from harness.devices.nvml_calls import (
     NOT_AVAILABLE,
     NOT_AVAILABLE_64,
+    failure,
     failures,
     field,
-    in_words,
     never_split,
     number,
     processes,
     read,
     throttle_reasons,
 )
+from harness.reasons import Reason
 from harness.timing import perf_counter
 
 TICKS: Final = 4  # periods of the energy counter whose median is its period
@@ -75,27 +75,27 @@ class Gpu:
     is_mig: bool
 
 
-def gpu(uuid: str) -> Gpu | str:
+def gpu(uuid: str) -> Gpu | Reason:
     """The GPU of that UUID, with or without its "GPU-" or "MIG-", or the reason why NVML cannot give it."""
     try:
         import pynvml
     except ImportError:
-        return "nvidia-ml-py is not installed"
+        return Reason("nvml_not_installed")
 
     given = uuid.removeprefix("GPU-").removeprefix("MIG-")
-    failure: Exception | None = None
+    first: Exception | None = None
     try:
         pynvml.nvmlInit()
     except failures() as error:
-        return in_words(error)
+        return failure(error)
     for prefix in [p for p in ("GPU-", "MIG-") if uuid == given or uuid.startswith(p)]:
         try:
             handle = pynvml.nvmlDeviceGetHandleByUUID(f"{prefix}{given}")
         except failures() as error:
-            failure = failure or error
+            first = first or error
             continue
         return _placed(handle, prefix == "MIG-")
-    return in_words(failure)
+    return failure(first)
 
 
 def _placed(handle: Any, named_mig: bool) -> Gpu:
@@ -106,7 +106,7 @@ def _placed(handle: Any, named_mig: bool) -> Gpu:
     return Gpu(handle=handle, whole=whole if whole is not None else handle, is_mig=is_mig)
 
 
-def mig_mode(device: Gpu) -> bool | str | None:
+def mig_mode(device: Gpu) -> bool | Reason | None:
     """Whether the GPU is split into MIG instances now; None if it has no MIG, the reason if the driver does not report
     it."""
     import pynvml
@@ -116,24 +116,24 @@ def mig_mode(device: Gpu) -> bool | str | None:
     except never_split():
         return None
     except failures() as error:
-        return f"the driver does not report whether MIG is on ({in_words(error)})"
+        return Reason("mig_unknown", {"reason": failure(error)})
 
 
-def not_ours_alone(device: Gpu) -> str | None:
+def not_ours_alone(device: Gpu) -> Reason | None:
     """Why the counters of the whole GPU do not show only what this process did, or None."""
     if device.is_mig:
-        return "a MIG instance has no energy counter, and its GPU's counts the other instances too"
+        return Reason("mig_instance_has_no_counter")
     return _split(device)
 
 
-def _split(device: Gpu) -> str | None:
+def _split(device: Gpu) -> Reason | None:
     """Why the figures of `device.handle` include other MIG instances, or may include them; None if they do not."""
     if device.is_mig:
         return None
     mode = mig_mode(device)
-    if isinstance(mode, str):
+    if isinstance(mode, Reason):
         return mode
-    return "MIG is on, and the GPU's figures count all of its instances" if mode else None
+    return Reason("mig_counts_all") if mode else None
 
 
 class NvmlEnergy:
@@ -147,7 +147,7 @@ class NvmlEnergy:
     def __init__(self, device: Gpu) -> None:
         self._gpu = device
         self._last = 0
-        self._lost: str | None = None
+        self._lost: Reason | None = None
         self._start = self._millijoules()
         self.period_s = counter_period(self._millijoules)
 
@@ -165,30 +165,30 @@ class NvmlEnergy:
         try:
             value = int(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu.handle))
         except failures() as error:
-            raise self._lose(in_words(error)) from None
+            raise self._lose(failure(error)) from None
         if self._lost is not None:
             raise SensorLost(self._lost)
         if value == NOT_AVAILABLE_64:
-            raise self._lose("NVML's energy counter is not available")
+            raise self._lose(Reason("nvml_counter_not_available"))
         if value < self._last:
-            raise self._lose("NVML's energy counter went backwards: the driver was reloaded")
+            raise self._lose(Reason("nvml_counter_went_backwards"))
         self._last = value
         return value
 
-    def _lose(self, reason: str) -> SensorLost:
+    def _lose(self, reason: Reason) -> SensorLost:
         """Stores the reason, because joules from before and after a loss must not be subtracted."""
         self._lost = self._lost or reason
         return SensorLost(self._lost)
 
 
-def energy_meter(device: Gpu) -> NvmlEnergy | str:
+def energy_meter(device: Gpu) -> NvmlEnergy | Reason:
     """A meter of the GPU's counter, or the reason why there is none."""
     if reason := not_ours_alone(device):
         return reason
     try:
         return NvmlEnergy(device)
     except SensorLost as error:
-        return f"no energy counter of this device: {error}"
+        return Reason("no_energy_counter", {"reason": error.reason})
 
 
 def counter_period(value: Callable[[], int], clock: Callable[[], float] = perf_counter) -> float | None:
@@ -206,6 +206,8 @@ def counter_period(value: Callable[[], int], clock: Callable[[], float] = perf_c
             break
         time.sleep(POLL_S)
     gaps = [after - before for before, after in pairwise(stamps)]
+    import statistics  # late: it imports decimal and random, and every command imports this module
+
     return statistics.median(gaps) if len(gaps) >= FEWEST_TICKS else None
 
 
@@ -232,12 +234,12 @@ def identity(device: Gpu) -> dict[str, Any]:
     return {
         "uuid": read(lambda: pynvml.nvmlDeviceGetUUID(device.handle)),
         "power_limit_w": None if limit is None else limit / 1000.0,
-        "mig": None if isinstance(mode, str) else mode,
+        "mig": None if isinstance(mode, Reason) else mode,
         "driver": read(pynvml.nvmlSystemGetDriverVersion),
     }
 
 
-def memory_used_bytes(device: Gpu) -> int | str:
+def memory_used_bytes(device: Gpu) -> int | Reason:
     """The memory in use on the whole device (for a MIG instance: in the instance), including the driver's own share; or
     why the driver does not report it."""
     import pynvml
@@ -250,9 +252,9 @@ def memory_used_bytes(device: Gpu) -> int | str:
     except failures() as error:
         second = read(lambda: pynvml.nvmlDeviceGetMemoryInfo(device.handle, version=pynvml.nvmlMemory_v2))
         if second is None:
-            return in_words(error)
+            return failure(error)
         used, reserved = int(second.used), int(second.reserved)  # one figure in the first version
-    return "NVML: the memory in use is not available" if NOT_AVAILABLE_64 in (used, reserved) else used + reserved
+    return Reason("nvml_memory_not_available") if NOT_AVAILABLE_64 in (used, reserved) else used + reserved
 
 
 def counters(device: Gpu) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
+from harness.reasons import Reason
+
 T = TypeVar("T")
 
 NOT_AVAILABLE: Final = 0xFFFFFFFF
@@ -26,16 +28,19 @@ MEMBERS: Final[Mapping[int, tuple[str, float]]] = {
     5: ("siVal", -1),  # signed int
     6: ("usVal", 0xFFFF),  # unsigned short
 }
+UNNAMED: Final = "None"  # the text that nvidia-ml-py gives an error of a number that it does not know
 ATTEMPTS: Final = 3  # to read a list of processes that grows meanwhile
 
 
-def in_words(error: Exception | None) -> str:
-    """ "NVML: Not Supported"."""
+def failure(error: Exception | None) -> Reason:
+    """The reason of what NVML raised: "NVML: Not Supported", or the number of an error that it cannot name."""
     try:
         text = str(error)
     except (TypeError, *failures()):  # type: ignore[misc]  # the library cannot even name its error
-        text = "None"
-    return f"NVML: error {getattr(error, 'value', 'unknown')}" if text == "None" else f"NVML: {text}"
+        text = UNNAMED
+    if text == UNNAMED:
+        return Reason("nvml_error_number", {"number": getattr(error, "value", None)})
+    return Reason("nvml_error", {"error": text})
 
 
 def failures() -> tuple[type[Exception], ...]:

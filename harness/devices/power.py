@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Final
 
 from harness.devices.readings import Readings
+from harness.reasons import Reason
 from harness.timing import perf_counter
 
 SAMPLE_S: Final = 0.02  # between two readings
@@ -23,13 +24,13 @@ class PowerReadings(Readings[float]):
     def __init__(self, watts: Callable[[], float | None], clock: Callable[[], float] = perf_counter) -> None:
         super().__init__(watts, SAMPLE_S, "power", clock)
 
-    def mean_w(self) -> float | str:
+    def mean_w(self) -> float | Reason:
         """The mean watts by the trapezoidal rule, or the reason why there are too few readings. Call it after the
         block. A gap in which the device reported nothing is left out and not interpolated."""
         if error := self.error():
-            return f"the power could not be read: {error}"
+            return Reason("power_not_read", {"error": error})
         if not self.readings:
-            return "the device does not report its power"
+            return Reason("power_not_reported")
         told = len(self.values())
         pieces = [
             (end - start, (before + after) / 2)
@@ -38,5 +39,5 @@ class PowerReadings(Readings[float]):
         ]
         covered, seconds = sum(length for length, _ in pieces), self._ended - self._began
         if told < FEWEST or covered < COVERED * seconds:
-            return f"only {told} power readings, over {covered:.2f} of {seconds:.2f} s"
+            return Reason("power_readings_few", {"count": told, "covered_s": covered, "seconds": seconds})
         return sum(length * watts for length, watts in pieces) / covered

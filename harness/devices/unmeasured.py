@@ -1,27 +1,22 @@
 """Accelerators that torch can use and imgbench does not measure. On a machine that has one, imgbench measures the CPU
-and says so. A run stores the values of `Accelerator`; only this file puts them into words. Written against torch's
-documented API and not proven on such hardware."""
+and says so. A run stores the values of `Accelerator`. Written against torch's documented API and not proven on such
+hardware."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
+from harness.reasons import Reason
 from harness.registry import DEVICES
+from harness.stored_types import measured_on_gpu
 
 
 class Accelerator(enum.StrEnum):
     ROCM = "rocm"
     MPS = "mps"
     XPU = "xpu"
-
-
-WORDS: Final[Mapping[str, str]] = {
-    Accelerator.ROCM: "an AMD GPU (ROCm)",
-    Accelerator.MPS: "an Apple GPU (MPS)",
-    Accelerator.XPU: "an Intel GPU (XPU)",
-}
 
 
 def present() -> tuple[Accelerator, ...]:
@@ -37,16 +32,14 @@ def present() -> tuple[Accelerator, ...]:
     return tuple(accelerator for accelerator, here in found.items() if here and accelerator not in DEVICES)
 
 
-def in_words(found: Iterable[str]) -> str | None:
-    """ "this machine has an Intel GPU (XPU), which imgbench does not measure: it measures NVIDIA GPUs and CPUs"; None
+def reason(found: Iterable[str]) -> Reason | None:
+    """Says which of the accelerators imgbench does not measure ("this machine has an Intel GPU (XPU), which ..."); None
     where there are none."""
-    told = [WORDS.get(accelerator, accelerator) for accelerator in found]
-    if not told:
-        return None
-    return f"this machine has {' and '.join(told)}, which imgbench does not measure: it measures NVIDIA GPUs and CPUs"
+    named = [str(accelerator) for accelerator in found]
+    return Reason("unmeasured_accelerators", {"found": named}) if named else None
 
 
-def at_the_start(environment: Mapping[str, Any]) -> str | None:
+def at_the_start(environment: Mapping[str, Any]) -> Reason | None:
     """What a run on a CPU says before it begins if the machine has such an accelerator; else None."""
-    told = in_words(environment.get("unmeasured") or ())
-    return f"{told}; this run measures the CPU" if told and environment.get("device") == "cpu" else None
+    found = list(environment.get("unmeasured") or ())  # a run from before this was recorded has no such key
+    return Reason("measures_the_cpu", {"found": found}) if found and not measured_on_gpu(environment) else None

@@ -2,8 +2,8 @@
 
 Before each iteration, outside the timed span, a buffer of twice the last-level cache is read and written: on a GPU of
 twice its L2, on a CPU of twice the last-level caches of all CPUs that the process may use. Weights and inputs then come
-from memory, as they do where other work runs in between. Without the flush they may still be in the cache, and a
-network that fits there is timed faster than it runs in a service. One iteration is then one sample
+from memory, as they do in a service where other work runs in between. Without the flush they may still be in the cache,
+and a network that fits there appears faster than it is in a service. One iteration is then one sample
 (`harness.timing.Timer.cold_seconds` says how it is timed). The stage table is measured in the same way; memory, energy
 and quality are not.
 
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from harness import reasons
 from harness.measuring.out_of_memory import is_out_of_memory
 from harness.reasons import Reason
 from harness.registry import DEVICES
@@ -24,7 +25,7 @@ from harness.types import Protocol, Unavailable
 if TYPE_CHECKING:
     from harness.measuring.trial import Trial
 
-TIMES: Final = 2  # times the size of the cache: lines are not evicted in the order in which they came
+TIMES: Final = 2  # times the size of the cache, because lines are not evicted in the order in which they were loaded
 
 
 class Flush:
@@ -37,13 +38,13 @@ class Flush:
         self._buffer = torch.zeros(size // 4, dtype=torch.int32, device=device)
 
     def __call__(self) -> None:
-        self._buffer.add_(1)  # a plain fill may write around the caches
+        self._buffer.add_(1)  # a plain fill may bypass the caches
 
 
 def unavailable(protocol: Protocol, device: str) -> Reason | None:
     """Why the caches of `device` cannot be flushed although the protocol requires it, or None."""
     found = cache_bytes(device) if protocol.cold_cache else 0
-    return Reason("cache_unknown", {"why": found}) if isinstance(found, str) else None
+    return Reason("cache_unknown", {"why": found}) if isinstance(found, Reason) else None
 
 
 @contextmanager
@@ -54,8 +55,8 @@ def flushed(trial: Trial) -> Iterator[Flush | None]:
         yield None
         return
     found = cache_bytes(trial.device.name)
-    if isinstance(found, str):
-        raise ValueError(found)
+    if isinstance(found, Reason):
+        raise Unavailable(Reason("cache_unknown", {"why": found}))
     flush = _flush(TIMES * found, trial.device.torch_device)
     try:
         yield flush
@@ -73,7 +74,7 @@ def _flush(size: int, device: str) -> Flush:
         raise Unavailable(Reason("no_room_to_flush", {"bytes": size})) from error
 
 
-def cache_bytes(device: str) -> int | str:
+def cache_bytes(device: str) -> int | Reason:
     """The size in bytes of the last-level cache of `device`, or the reason why it is unknown."""
-    found: int | str = DEVICES[device].cache_bytes()
-    return found
+    found: int | Reason | str = DEVICES[device].cache_bytes()
+    return found if isinstance(found, int) else reasons.of(found)

@@ -1,7 +1,7 @@
 """Hashes of what was loaded: a row's weights, and the networks that an exporter reads.
 
 A name or a path does not identify content: two names may hold the same weights, and the weights of a name may change.
-So the identity of a row and the key of every exported file are computed from the content, here.
+This module computes the identity of a row and the key of every exported file from the content.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def weights_hash(components: Sequence[Component]) -> str:
     import torch
 
     named = [(f"{c.name}.{name}", tensor) for c in components for name, tensor in _weights(c.module)]
-    with ThreadPoolExecutor(max(torch.get_num_threads(), 1)) as pool:  # hashlib lets other threads run meanwhile
+    with ThreadPoolExecutor(max(torch.get_num_threads(), 1)) as pool:  # hashlib releases the GIL
         digests = list(pool.map(lambda pair: tensor_digest(pair[1]), named))
     whole = hashlib.sha256()
     for (name, _), digest in zip(named, digests, strict=True):
@@ -63,8 +63,8 @@ def _plain_tensors(value: Any) -> Iterator[torch.Tensor]:
 
 
 def checksum(module: torch.nn.Module) -> str:
-    """A checksum of the parameters' bits that shows changes, computed on their device. Much cheaper than a hash, but it
-    does not identify content."""
+    """A checksum of the parameters' bits, computed on their device, which shows whether they changed. It is much
+    cheaper than a hash, but it does not identify content."""
     return " ".join(_checksum(parameter) for parameter in module.parameters())
 
 
@@ -120,10 +120,10 @@ def tensor_digest(tensor: torch.Tensor) -> str:
             continue
         plain = part.detach().cpu()
         if plain.layout is not torch.strided or plain.is_quantized:
-            sink = io.BytesIO()
+            saved = io.BytesIO()
             with quantisation.quiet():
-                torch.save(plain, sink)
-            digest.update(sink.getbuffer())
+                torch.save(plain, saved)
+            digest.update(saved.getbuffer())
         elif plain.numel():
             digest.update(plain.contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

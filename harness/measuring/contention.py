@@ -1,8 +1,8 @@
-"""Whether a measurement was contended. A pure function: it takes the recorded state of the machine and returns the
-reason, whose kind begins with "contended".
+"""Whether a measurement was contended. The functions are pure: they take the recorded state of the machine and return
+the reason, whose kind begins with "contended".
 
-The criteria are fixed here, before anything is measured, and none of them is the measured time. A pair of processes
-is left out, or a row is called contended, because of what the kernel and the driver counted, never because it was slow.
+The criteria are fixed here, before anything is measured, and none of them is the measured time. A pair of processes is
+left out, or a row is called contended, because of the counters of the kernel and the driver, never because it was slow.
 
     other processes used more than 10 % of a core     /proc/stat, less this process's own time
     (in a row of a GPU: of the cores left to them)
@@ -11,14 +11,14 @@ is left out, or a row is called contended, because of what the kernel and the dr
     another process computed on the GPU               NVML's list of compute processes
     the GPU slowed down for heat or power supply      NVML's clock event reasons, and its counter of throttled time
 
-Only what happened during the latency samples, and while energy was measured, counts. In a process of 16 s, of which
-the samples take 0.9 s, a neighbour of 1.5 s is 9 % of the process but may affect all of the samples. What slowed down
-only the loading does not change the figure. Where a state has no such passes (in pairs the referee counts the timed
-turns, and runs from before have none) the whole state counts.
+Only the latency samples and the measurement of energy count. For example, a process takes 16 s, and its samples take
+0.9 s of them. Other work of 1.5 s is 9 % of the process, but may affect all of the samples. Other work during the
+loading does not change the figure. A state without these passes counts as a whole: in pairs the referee reads the
+counters over the timed turns alone, and old runs did not store the passes.
 
-/proc/stat counts in ticks of 10 ms, so a difference below three ticks says nothing, and the kernel adds them up at its
-timer interrupts, on all cores at once: a stretch may hold one more than it lasted, on each core that the process uses.
-A source that the machine does not have is None in the state and finds nothing; `imgbench doctor` says which those are.
+/proc/stat counts in ticks of 10 ms, so a difference below three ticks is within its resolution. The kernel adds the
+ticks at its timer interrupts, on all cores at once, so the count may be one interrupt too high on each core that the
+process uses. A counter that the machine lacks is None in the state, and is ignored; `imgbench doctor` lists these.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from harness.reasons import Reason
 OTHER_SHARE: Final = 0.10
 STEAL_SHARE: Final = 0.05
 RESOLUTION_S: Final = 0.03
-INTERRUPT_S: Final = 0.004  # of a kernel at 250 Hz
+INTERRUPT_S: Final = 0.004  # between the timer interrupts of a kernel at 250 Hz
 LATENCY_PASS: Final = "latency_pass"
 ENERGY_PASS: Final = "energy_pass"
 THROTTLED_SHARE: Final = 0.01
@@ -81,7 +81,7 @@ def _cpu(state: Mapping[str, Any]) -> Reason | None:
 
 
 def _gpu(state: Mapping[str, Any] | None, peers: int, elapsed_s: float | None) -> Reason | None:
-    """`peers` processes of our own have the GPU open beside the measured one."""
+    """`peers` is the number of imgbench's own processes that use the GPU beside the measured one."""
     if not state:
         return None
     foreign = (state.get("foreign_processes") or 0) - peers

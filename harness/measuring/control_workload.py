@@ -1,8 +1,8 @@
 """The control workload: fixed work that runs none of the code under test. If its time changes, the machine has changed.
 
 It is a fixed matrix product, which loads the cores, and a fixed copy, which loads the memory. The copy is larger than
-the caches of one core of a CPU, and twice as large as the L2 cache of a GPU, which may hold tens of megabytes. Where
-two arms take turns, they also take turns with it. It is not yet tested on a GPU. Its stored key is "sentinel".
+the caches of one core of a CPU, and twice as large as the L2 cache of a GPU, which may hold tens of megabytes. The two
+arms of a pair take turns on it as on a row. It is not tested on a GPU yet.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Final
 from harness.devices import Device
 from harness.measuring import cold_cache
 from harness.measuring.turns import Turns
+from harness.reasons import Reason
 from harness.registry import DEVICES
 from harness.timing import Timer
 
 NAMES: Final = ("gemm", "copy")
 SIZE: Final = 384
-COPIED_BYTES: Final = 16 * 2**20  # on a CPU; at least, on a GPU
-UNKNOWN_L2_BYTES: Final = 128 * 2**20  # if the driver does not report it: no NVIDIA GPU of 2025 has more
+COPIED_BYTES: Final = 16 * 2**20  # on a CPU; the minimum on a GPU
+UNKNOWN_L2_BYTES: Final = 128 * 2**20  # used if the driver does not report the size; no NVIDIA GPU of 2025 has more
 TURNS: Final = 6
 REPEATS: Final = 5
 
@@ -44,8 +45,8 @@ def measure(timer: Timer, device: Device, turns: Turns | None = None) -> dict[st
 
 
 def copied_bytes(device: str) -> int:
-    """How much the copy on `device` copies."""
+    """The size in bytes of the copy on `device`."""
     if not DEVICES[device].is_gpu:
         return COPIED_BYTES
     l2 = cold_cache.cache_bytes(device)
-    return max(COPIED_BYTES, 2 * (UNKNOWN_L2_BYTES if isinstance(l2, str) else l2))
+    return max(COPIED_BYTES, 2 * (UNKNOWN_L2_BYTES if isinstance(l2, Reason) else l2))

@@ -1,4 +1,4 @@
-"""Deliberate slow-downs, which test whether the gate detects them. The facts of a measurement name them.
+"""Deliberate slow-downs, which test whether the gate detects them. A measurement stores them in its facts.
 
 busy=0.05       after each iteration, a busy-wait of 5 % of the iteration's own duration
 copy=1          one extra copy of all parameters in each iteration (a needless cast or clone)
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     import torch
 
 KINDS: Final = ("busy", "copy", "tail", "startup")
-TAIL_SHARE: Final = 0.1  # drawn: every tenth would fall on the same place of every turn, which may be thrown away
+TAIL_SHARE: Final = 0.1  # at random: in a fixed rhythm, the slow iteration of each turn could always be a discarded one
 
 Iterate = Callable[[Mapping[str, Any], Any], "torch.Tensor"]
 
 
 class InjectionError(ValueError):
-    """A slow-down that is not one of KINDS, or has no size; `str()` is one line for the user."""
+    """The kind of a slow-down is not one of KINDS, or its size is no number. `str()` is one line for the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Injection:
     size: float
     pattern: str = "*"
 
-    def meant_for(self, case_id: str) -> bool:
+    def applies_to(self, case_id: str) -> bool:
         return fnmatchcase(case_id, self.pattern)
 
 
@@ -61,7 +61,7 @@ def injected(
     texts: tuple[str, ...], case_id: str, workload: Workload, build: Build, load_s: float, timer: Timer
 ) -> tuple[Workload, Build]:
     """`workload` and `build` with the slow-downs that apply to this case; the facts name them."""
-    active = [i for i in map(parse, texts) if i.meant_for(case_id)]
+    active = [i for i in map(parse, texts) if i.applies_to(case_id)]
     for injection in active:
         if injection.kind == "startup":
             waited = busy_wait(timer, injection.size * (load_s + build.build_s + (build.capture_s or 0.0)))
@@ -84,11 +84,11 @@ def busy_wait(timer: Timer, seconds: float) -> float:
 def _slowed(injection: Injection, workload: Workload, timer: Timer) -> Iterate:
     if injection.kind == "copy":
         return _copying(workload, round(injection.size))
-    lots = random.Random(0)
+    random_numbers = random.Random(0)
 
     def iterate(forwards: Mapping[str, Any], batch: Any) -> torch.Tensor:
         output, seconds = timer.timed(lambda: workload.iterate(forwards, batch))
-        if injection.kind == "busy" or lots.random() < TAIL_SHARE:
+        if injection.kind == "busy" or random_numbers.random() < TAIL_SHARE:
             busy_wait(timer, injection.size * seconds)
         return output
 

@@ -17,8 +17,8 @@ from harness.types import Case, Workload
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """`workload` has its own modules and batch. `weights_hash` covers the values that were loaded and is part of the
-    work identity; `weights_source` is the model's own name for them (a hub commit, a folder's hash)."""
+    """`workload` has its own modules and batch. `weights_hash` covers the values that were loaded, and is part of the
+    work identity. `weights_source` is the model's own name for them (a hub commit, a folder's hash)."""
 
     workload: Workload
     weights_hash: str
@@ -37,10 +37,12 @@ def built(case: Case) -> Workload:
 
 
 def own(workload: Workload) -> Loaded:
-    """The workload with networks and a batch that it shares with no other row. Raises SharedModule."""
+    """The workload with networks and a batch that it shares with no other row. Where its identity does not give the
+    parameters of the networks, they are counted. Raises SharedModule."""
     source = workload.identity.get("weights_hash")
     components = private(workload.components)
     found = content_hashes.weights_hash(components)
-    identity = {**workload.identity, "weights_hash": found}
+    counted = {c.name: sum(p.numel() for p in c.module.parameters()) for c in components}
+    identity = {"parameters": counted, **workload.identity, "weights_hash": found}
     mine = replace(workload, components=components, batch=private_batch(workload.batch), identity=identity)
     return Loaded(workload=mine, weights_hash=found, weights_source=None if source is None else str(source))

@@ -21,28 +21,28 @@ from harness.types import Component
 if TYPE_CHECKING:
     import torch
 
-# Layers of modules that cannot be copied and that a row got uncopied.
-_TAKEN: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+# Layers of modules that cannot be copied, and that a row has therefore used without a copy.
+_USED_UNCOPIED: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 
 
 class SharedModule(Mismatch):
-    """A builder returned a module a second time that cannot be copied and that an earlier row may have changed."""
+    """A builder returned the same module a second time. It cannot be copied, and an earlier row may have changed it."""
 
 
 def private(components: Sequence[Component]) -> tuple[Component, ...]:
-    """The components with copies of their modules; what the modules share with each other stays shared.
+    """The components with copies of their modules. Parts that the modules share with each other stay shared.
 
-    A module that cannot be copied is passed on uncopied, once per process. Raises SharedModule if it, or a part of it,
-    comes a second time.
+    A module that cannot be copied is used without a copy, once per process. Raises SharedModule if it, or a part of it,
+    is to be used a second time.
     """
     originals = [c.module for c in components]
     try:
         modules = _copies(originals)
     except Exception as error:  # an attribute that cannot be copied may raise anything
-        _take(components, f"{type(error).__name__}: {error}")
+        _use_uncopied(components, f"{type(error).__name__}: {error}")
         return tuple(components)
-    if why := _tied(originals, modules):
-        _take(components, why)
+    if why := _not_independent(originals, modules):
+        _use_uncopied(components, why)
         return tuple(components)
     return tuple(replace(c, module=module) for c, module in zip(components, modules, strict=True))
 
@@ -55,14 +55,14 @@ def _copies(modules: Sequence[torch.nn.Module]) -> list[torch.nn.Module]:
     return copy.deepcopy(list(modules), memo)
 
 
-def _tied(originals: Sequence[torch.nn.Module], copies: Sequence[torch.nn.Module]) -> str | None:
-    """Why changes to the copies would affect the originals, or the copies would call them; None if they are apart.
-    copy.deepcopy does not copy a function, nor the modules in its closure."""
-    mine = {id(layer) for module in originals for layer in module.modules()}
-    if any(id(layer) in mine for module in copies for layer in module.modules()):
+def _not_independent(originals: Sequence[torch.nn.Module], copies: Sequence[torch.nn.Module]) -> str | None:
+    """Why changes to the copies would affect the originals, or why the copies would call them; None if they are
+    independent. copy.deepcopy copies neither a function nor the modules in its closure."""
+    originals_layers = {id(layer) for module in originals for layer in module.modules()}
+    if any(id(layer) in originals_layers for module in copies for layer in module.modules()):
         return "its copy holds a layer of the original"
     reached = (value for module in originals for layer in module.modules() for value in _functions(layer))
-    if any(id(held) in mine for function in reached for held in _closed_over(function)):
+    if any(id(held) in originals_layers for function in reached for held in _closed_over(function)):
         return "a function attached to it calls one of the original's layers"
     return None
 
@@ -84,12 +84,12 @@ def _closed_over(function: Any) -> Iterator[Any]:
         yield getattr(value, "__self__", None)
 
 
-def _take(components: Sequence[Component], why: str) -> None:
+def _use_uncopied(components: Sequence[Component], why: str) -> None:
     for component in components:
-        if any(layer in _TAKEN for layer in component.module.modules()):
+        if any(layer in _USED_UNCOPIED for layer in component.module.modules()):
             raise SharedModule(
                 f"the builder returned the network {component.name} ({type(component.module).__name__}), or a layer of "
                 f"it, a second time, after a row had changed it, and it cannot be copied ({why}); let the builder make "
                 "a new one for every case"
             )
-    _TAKEN.update(layer for c in components for layer in c.module.modules())
+    _USED_UNCOPIED.update(layer for c in components for layer in c.module.modules())

@@ -1,7 +1,7 @@
 """Checks that all processes of one row measured the same thing, by comparing each with the first.
 
-The weights on disk may have been replaced between two processes, a builder may load different ones each time, a library
-may choose another kernel. Pooling such processes gives a meaningless figure. So a process whose weights, work,
+The weights on disk may be replaced between two processes, a builder may load different weights each time, or a library
+may choose another kernel. A figure pooled over such processes is meaningless. So a process whose weights, work,
 precision or output differ from those of the first process of its row is `invalid`, and so is the row.
 """
 
@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from harness import devices
 from harness.numerics.tolerance import repeat_ceiling
 from harness.reasons import Reason
 from harness.types import Measurement
 
-# Facts that must be equal in all processes of a row, with their names in words.
-PROVEN: Final[Mapping[str, str]] = {
+# Facts that must be equal in all processes of a row -> what a message calls them.
+EQUAL_FACTS: Final[Mapping[str, str]] = {
     "weights_hash": "weights",
     "work_hash": "work",
     "output_shape": "output shapes",
@@ -48,11 +49,11 @@ class Difference:
 
 
 def difference(first: Measurement, other: Measurement) -> Difference | None:
-    """The first fact in which `other` differs from `first`, outputs last; None if they agree. A fact that either lacks
-    is not compared."""
+    """The first fact in which `other` differs from `first`, outputs last; None if they agree. A fact that one of them
+    lacks is not compared."""
     there: Mapping[str, Any] = first.facts
     here: Mapping[str, Any] = other.facts
-    for name in (*PROVEN, "output_hash"):
+    for name in (*EQUAL_FACTS, "output_hash"):
         if name in there and name in here and there[name] != here[name]:
             error = here.get("first_process_error") if name == "output_hash" else None
             return Difference(fact=name, first=there[name], other=here[name], error=error)
@@ -60,12 +61,12 @@ def difference(first: Measurement, other: Measurement) -> Difference | None:
 
 
 def checked(first: Measurement | None, other: Measurement, device: str, *, strict: bool = False) -> Measurement:
-    """`other`, made `invalid` if it measured something else than the first process of its row; `device`: cpu or cuda.
+    """`other`, made `invalid` if it measured something else than the first process of its row. `device` is cpu or cuda.
 
     On a CPU, processes whose own iterations are bit-identical must agree with each other to within ROUNDING. On a GPU,
-    or if the iterations are not bit-identical, a difference that the row's precision explains is only a warning: the
-    other process may have chosen another kernel. So is a difference whose size was not measured, except on a CPU with
-    `strict`, which requires equality.
+    or if the iterations are not bit-identical, a difference that the row's precision explains is only a warning,
+    because the other process may have chosen another kernel. A difference whose size was not measured is a warning too,
+    except on a CPU with `strict`, where the outputs must be equal.
     """
     if first is None or first.status != "ok" or other.status not in {"ok", "invalid"}:
         return other
@@ -79,7 +80,7 @@ def checked(first: Measurement | None, other: Measurement, device: str, *, stric
 
 def _other_work(found: Difference, first: Measurement, other: Measurement, device: str, strict: bool) -> bool:
     repeats = not any("repeat_error" in m.facts for m in (first, other))
-    if device == "cpu" and repeats:
+    if not devices.is_gpu(device) and repeats:
         return strict if found.error is None else not found.error <= ROUNDING
     ceiling = repeat_ceiling(other.case.precision, other.facts.get("output_kind", "logits"))
     return found.error is not None and not found.error <= ceiling
@@ -94,7 +95,7 @@ def reason(found: Difference) -> Reason:
         shown = ", ".join(f"{k}: {_short(found.first.get(k))} and {_short(found.other.get(k))}" for k in keys[:3])
     else:
         shown = f"{_short(found.first)} and {_short(found.other)}"
-    return Reason("processes_differ", {"what": PROVEN[found.fact], "fact": found.fact, "shown": shown})
+    return Reason("processes_differ", {"what": EQUAL_FACTS[found.fact], "fact": found.fact, "shown": shown})
 
 
 def _short(value: Any) -> str:

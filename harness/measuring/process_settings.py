@@ -14,7 +14,7 @@ from harness.numerics import precision
 from harness.reasons import Reason
 
 MIXED: Final = "a mix of torch's older and newer switches"
-# Setting -> its name for people.
+# Setting -> what a message calls it.
 _IN_WORDS: Final = {
     "threads": "the number of threads",
     "default_dtype": "torch's default dtype",
@@ -101,8 +101,8 @@ def fault(before: Settings) -> Reason | None:
     changed = _changed(before, now)
     if not changed:
         return None
-    told = [f"{_IN_WORDS[n]} from {_plain(getattr(before, n))} to {_plain(getattr(now, n))}" for n in changed]
-    return Reason("settings_changed", {"settings": told})
+    changes = [f"{_IN_WORDS[n]} from {_plain(getattr(before, n))} to {_plain(getattr(now, n))}" for n in changed]
+    return Reason("settings_changed", {"settings": changes})
 
 
 def _changed(before: Settings, now: Settings) -> list[str]:

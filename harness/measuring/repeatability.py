@@ -1,10 +1,12 @@
 """Checks that every iteration does the same work: the same input gives the same output, from the first to the last.
 
-A network that writes to its input gets another input in every further iteration; one that keeps state, or draws random
-numbers, gives another output. The timing would not show it, and a correct backend (an export has no state) would be
-compared with a wrong output. So each input of every call in the first iteration is compared before and after the call,
-the timed batch before the first and after the last sample, and the outputs of the first iteration, of the last warm-up
-iteration and of the last sample with each other.
+A network that writes to its input gets another input in every further iteration. One that keeps state, or draws random
+numbers, gives another output. The timing would not show this, and a correct backend (an export has no state) would be
+compared with a wrong output. Three things are therefore compared:
+
+- each input of every call in the first iteration, before and after the call,
+- the timed batch, before the first and after the last sample,
+- the outputs of the first iteration, of the last warm-up iteration and of the last sample, with each other.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ def private_batch(batch: Any) -> Any:
 
 
 def guarded(name: str, forward: Forward) -> Forward:
-    """`forward` of the network `name`, raising Mismatch if a call changed one of its inputs."""
+    """The `forward` of the network `name`, which now raises Mismatch if a call changes one of its inputs."""
 
     def checked(*inputs: torch.Tensor) -> torch.Tensor:
         before = [x.detach().clone() for x in inputs]
@@ -78,13 +80,13 @@ def snapshot(batch: Any) -> Snapshot:
 
 
 def _tensors(value: Any, above: tuple[int, ...] = ()) -> Iterator[torch.Tensor]:
-    """The tensors in a batch: itself, or those in its attributes, values and elements."""
+    """The tensors in a batch: the batch itself, or those in its attributes, values and elements."""
     import torch
 
     if isinstance(value, torch.Tensor):
         yield value
         return
-    if id(value) in above:  # an object that holds itself
+    if id(value) in above:  # an object that contains itself
         return
     inner: Sequence[Any] = ()
     if isinstance(value, Mapping):

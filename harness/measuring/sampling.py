@@ -1,12 +1,13 @@
-"""Warm-up to a steady state, then samples until the interval of the median is narrow. Pure control flow over
-`measure()`.
+"""Warms up to a steady state, then samples until the interval of the median is narrow enough. `measure()` is the
+caller's function; this module only decides how often it is called.
 
-Warm-up ends when the minimum time and count are over and the medians of the last two windows agree within the
-protocol's tolerance. It also ends at the cap, and then the row is flagged `unsteady`. Warm-up values are kept.
+The warm-up ends when its minimum time and count are reached and the medians of the last two windows agree within the
+protocol's tolerance. It also ends at `warmup_max_s`, and the row then has the warning `unsteady`. Warm-up values are
+stored.
 
-A sample holds enough iterations to last the device's `shortest_sample_s`: 0.2 ms on a CPU and 4 ms on a GPU. There the
-synchronisation that ends a sample costs some 10 to 20 microseconds, which is 5 to 10 % of 0.2 ms, and at most 0.5 % of
-4 ms. (These costs are the usual ones of CUDA; they are not yet measured here.)
+A sample holds enough iterations to last the device's `shortest_sample_s`: 0.2 ms on a CPU and 4 ms on a GPU. On a GPU
+the synchronisation that ends a sample costs 10 to 20 microseconds, which is 5 to 10 % of 0.2 ms, and at most 0.5 % of
+4 ms. (These are usual costs of CUDA. They have not been measured here yet.)
 """
 
 from __future__ import annotations
@@ -16,23 +17,28 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from harness.measuring.turns import Interleaving, Turns
 from harness.reasons import Reason
 from harness.registry import DEVICES
 from harness.types import Protocol
 
+if TYPE_CHECKING:
+    from harness.measuring.turns import Interleaving, Turns
+
 WINDOW = 4
 MIN_TIMED_S = 2e-4
 BATCHES = 10
-LOOKS = 8  # the precision is looked at again after an eighth more samples
+CHECKS = 8  # the precision is checked again after an eighth more samples
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """Seconds per iteration: `warmup` thrown away but kept, `steady` the samples; `loops` iterations a sample.
+    """Seconds per iteration: `warmup` of the warm-up, which do not count, and `steady` of the samples. A sample holds
+    `loops` iterations.
 
-    `interval` is half the width of the 95 % interval of the median, as a share of it; None with fewer than 4 samples.
+    `interval` is half the width of the 95 % interval of the median, as a share of the median; None with fewer than 4
+    samples.
     """
 
     warmup: list[float]
@@ -54,33 +60,35 @@ def sample(
     shortest_s: float = MIN_TIMED_S,
     whole_s: Callable[[float], float] = lambda timed_s: timed_s,
 ) -> Sampled:
-    """Runs `measure(loops)` (seconds per iteration over `loops` iterations) as the protocol says, samples of at least
-    `shortest_s` seconds; calls `warm` between the warm-up and the samples. `whole_s` gives how many seconds of the
-    protocol's time the last measurement took, from the seconds that it timed."""
+    """Warms up and samples as the protocol says. `measure(loops)` returns seconds per iteration over `loops`
+    iterations.
+
+    A sample lasts at least `shortest_s` seconds, and `warm` is called between the warm-up and the samples. `whole_s`
+    converts the seconds that a measurement timed into the seconds that it took of the protocol's time."""
     warmup, unsteady = _warm_up(measure, protocol, whole_s)
     loops = _loops(warmup, shortest_s)
     warm()
     steady: list[float] = []
     spent = 0.0
-    look = protocol.min_samples
+    next_check = protocol.min_samples
     while not (len(steady) >= 3 and spent >= protocol.max_sample_time_s):
-        if len(steady) >= look and spent >= protocol.min_sample_time_s:
+        if len(steady) >= next_check and spent >= protocol.min_sample_time_s:
             if _precise(steady, protocol.target_interval):
                 break
-            look = len(steady) + max(1, len(steady) // LOOKS)
+            next_check = len(steady) + max(1, len(steady) // CHECKS)
         steady.append(measure(loops))
         spent += whole_s(steady[-1] * loops)
     return Sampled(warmup=warmup, steady=steady, loops=loops, unsteady=unsteady, interval=interval(steady))
 
 
 def interval(values: Sequence[float]) -> float | None:
-    """Half the width of the 95 % interval of the median of `values`, as a share of it; None for fewer than 4. Nominal
-    where it decides when to stop: looking again and again makes it a little narrow.
+    """Half the width of the 95 % interval of the median of `values`, as a share of the median; None for fewer than 4
+    values. Where it decides when to stop, the repeated checks make it slightly too narrow.
 
-    From the medians of up to BATCHES consecutive stretches, so that neighbours that are alike do not count twice (batch
-    means; Law and Kelton, Simulation Modeling and Analysis, chapter 9).
+    It is computed from the medians of up to BATCHES consecutive segments, so that a correlation of neighbouring samples
+    does not make it too narrow (batch means; Law and Kelton, Simulation Modeling and Analysis, chapter 9).
     """
-    from scipy import special  # the fork server has imported it
+    from scipy import special  # already imported by the fork server
 
     count = min(BATCHES, len(values))
     if count < 4:
@@ -104,7 +112,8 @@ def sample_in_turns(
     warm: Callable[[], None] = lambda: None,
     shortest_s: float = MIN_TIMED_S,
 ) -> Sampled:
-    """The same counts in both arms of a pair, turn by turn; `steady` holds the samples of all turns in order."""
+    """Samples turn by turn, with the counts of `interleaving`, which are equal in both arms of a pair. `steady` holds
+    the samples of all turns in order."""
     warmup = [measure(1) for _ in range(interleaving.warmups)]
     loops = _loops(warmup, shortest_s)
     warm()
@@ -117,7 +126,7 @@ def sample_in_turns(
 
 
 def _loops(warmup: Sequence[float], shortest_s: float) -> int:
-    """How many iterations make a sample of `shortest_s` seconds, estimated from the last ones of the warm-up."""
+    """The number of iterations in a sample of `shortest_s` seconds, estimated from the end of the warm-up."""
     return max(1, math.ceil(shortest_s / max(statistics.median(warmup[-WINDOW:]), 1e-9)))
 
 
@@ -140,7 +149,7 @@ def _warm_up(
 def _drift(values: list[float]) -> float | None:
     """Relative change between the medians of the last two windows; None for fewer than two windows of two values.
 
-    The very first value is left out: it pays for caches and lazy initialisation.
+    The first value is left out, because it includes cold caches and lazy initialisation.
     """
     window = min(WINDOW, (len(values) - 1) // 2)
     if window < 2:

@@ -1,11 +1,11 @@
-"""What held a GPU's clocks down while the latency samples were taken, as shares of their time. These are pure
-functions: they take the recorded state and return words.
+"""What held a GPU's clocks down while the latency samples were taken, as shares of their time. The functions are pure:
+they take the recorded state and return texts.
 
 A throttled row gets a warning, and its figures still count: many GPUs always run at a power cap, and the figures are
 those of the capped GPU. A row that heat slowed down is also contended (`harness.measuring.contention`).
 
-The share is that of the driver's own counter of seconds, where it has one for the cause. Otherwise it is the share of
-the readings during the samples (`harness.devices.watch`) in which NVML named the cause. A counter that advanced by more
+The share comes from the driver's own counter of seconds, if it has one for the cause. Otherwise it is the share of the
+readings during the samples (`harness.devices.watch`) in which NVML named the cause. A counter that advanced by more
 than the elapsed time is ignored. A reason of NVML that this version does not know counts as a cause of its own.
 """
 

@@ -1,7 +1,7 @@
 """A trial: one case, built, in one worker process. Probes get it and run its step.
 
-Every forward is counted and its shapes held against the component's example inputs, also while latency is measured
-(two additions a call), so that other steps, another batch or another size are detected.
+The calls of every network are counted, and their shapes are compared with the component's example inputs, also while
+latency is measured. So another number of steps, another batch size and another image size are detected.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import reasons
-from harness.backends import Build
 from harness.devices import Device
-from harness.measuring.turns import Interleaving, Turns
-from harness.reasons import Reason
+from harness.reasons import Reason, ReasonedError
 from harness.timing import Timer
 from harness.types import Case, Component, Forward, Protocol, Samples, Workload
 
 if TYPE_CHECKING:
     import torch
 
+    from harness.backends import Build
     from harness.measuring.repeatability import Snapshot
+    from harness.measuring.turns import Interleaving, Turns
 CONSTANT = 1e-6  # of an item's largest value: a smaller spread is rounding
 
 
@@ -42,7 +41,8 @@ class Startup:
 @dataclass(frozen=True, kw_only=True)
 class Findings:
     """What a probe found: samples by metric, and the reason for each of its metrics that it could not measure. `state`
-    is the machine's during its pass, where that decides whether its figures count (`harness.measuring.contention`)."""
+    is the state of the machine during its pass, if the figures count only without contention
+    (`harness.measuring.contention`)."""
 
     samples: Samples = field(default_factory=dict)
     warmup: Samples = field(default_factory=dict)
@@ -54,18 +54,14 @@ class Findings:
     state: dict[str, Any] = field(default_factory=dict)
 
 
-class Mismatch(RuntimeError):
+class Mismatch(ReasonedError, RuntimeError):
     """What would run is not what was requested: the row is `invalid`, with this as the reason (a `Reason`, or
     text)."""
 
-    def __init__(self, reason: Reason | str) -> None:
-        super().__init__(str(reason))
-        self.reason = reasons.of(reason)
-
 
 class Counter:
-    """Counts the calls of each component. One with other shapes than the case's raises Mismatch before it is made: a
-    backend of fixed shapes would raise its own error, which would look like a fault of the backend."""
+    """Counts the calls of each component. A call with other shapes than those of the case raises Mismatch before it
+    runs: a backend of fixed shapes would raise its own error, which would look like a fault of the backend."""
 
     def __init__(self, components: tuple[Component, ...], forwards: Mapping[str, Forward]) -> None:
         self.calls = dict.fromkeys((c.name for c in components), 0)
@@ -97,11 +93,12 @@ class Counter:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What a probe may use. `folder` is the run folder, and `report` tells the driver which phase begins. `turns` is
-    set if another process takes turns with this one on the machine, and `interleaving` says how. `first_output` (on the
-    CPU) and `batch_before` are the output and the input of the first iteration; `weights_hash` covers what was loaded
-    (`harness.measuring.content_hashes`). `reference_until` is the time by which an fp32 reference must be there, where
-    it has none of its own (`harness.processes.measure.Job`)."""
+    """What a probe may use. `folder` is the run folder, and `report` sends the phase that begins to the driver.
+
+    `turns` is set if another process takes turns with this one on the machine, and `interleaving` has the counts of the
+    turns. `first_output` (on the CPU) and `batch_before` are the output and the input of the first iteration.
+    `weights_hash` covers what was loaded (`harness.measuring.content_hashes`). `reference_until` is the time by which
+    the fp32 reference must be computed, if the job sets one (`harness.processes.measure.Job`)."""
 
     case: Case
     replicate: int
@@ -129,7 +126,7 @@ class Trial:
         return self.workload.iterate(self.counter.forwards, given)
 
     def observed_step(self, observe: Any) -> torch.Tensor:
-        """One iteration of which `observe(name, forward)` may wrap each counted forward."""
+        """Runs one iteration in which `observe(name, forward)` may wrap each counted forward."""
         self.counter.iterations += 1
         forwards = {name: observe(name, forward) for name, forward in self.counter.forwards.items()}
         return self.workload.iterate(forwards, self.workload.batch)
@@ -138,8 +135,8 @@ class Trial:
 def output_fault(output: torch.Tensor, workload: Workload) -> Reason | None:
     """Why an output cannot be right (shape, NaN or infinity, constant items), or None.
 
-    An item with a single value is never called constant. Integers and booleans may be constant unless they are images:
-    the mask of an image without objects is.
+    An item with a single value is never called constant. Integers and booleans may be constant unless they are images,
+    because the mask of an image without objects is constant.
     """
     import torch
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from harness import devices, entries
+from harness.entries import BadEntry
 from harness.numerics import attention, precision
 from harness.quoting import quoted
 from harness.reasons import Reason
@@ -29,6 +31,7 @@ FREE_SHAPES: Final = "free shapes"  # the backend accepts other batch and image 
 NONE: Final = "none"
 NO_KERNEL: Final = ("No viable backend for scaled_dot_product_attention was found", "No available kernel")
 
+Offload = Literal["networks", "layers"]
 Change = Callable[[Sequence[Component]], str]  # changes the modules in place and returns what it changed, in words
 
 
@@ -37,7 +40,9 @@ class Optimization:
     """`group` is a set of alternatives, of which a case may name one. `change` is None if the backend (a graph level,
     offloading) or the whole process (inference mode) applies the optimisation. `attention` replaces torch's function.
     `needs` is the feature that a backend must declare in `features`, or None if the changed module suffices. `only_on`
-    are the devices that support it; by default all do."""
+    are torch's types of the devices that support it; by default all do. With `inference_mode` everything runs under
+    torch.inference_mode(). `offload` says what the eager backend moves to the device, one after the other: whole
+    networks or their layers."""
 
     label: str
     description: str
@@ -46,6 +51,8 @@ class Optimization:
     only_on: frozenset[str] | None = None
     change: Change | None = None
     attention: attention.Attention | None = None
+    inference_mode: bool = False
+    offload: Offload | None = None
 
     @property
     def backends(self) -> tuple[str, ...]:
@@ -55,7 +62,28 @@ class Optimization:
     @property
     def devices(self) -> tuple[str, ...]:
         """The registered devices that support it, in alphabetical order."""
-        return tuple(sorted(name for name in DEVICES if self.only_on is None or name in self.only_on))
+        return tuple(sorted(name for name in DEVICES if self.only_on is None or devices.kind(name) in self.only_on))
+
+
+FIELDS: Final = {
+    "label": entries.LINE,
+    "description": entries.LINE,
+    "group": entries.LINE,
+    "needs": entries.optional(entries.LINE),
+    "only_on": entries.optional(entries.NAMES),
+    "change": entries.optional(entries.FUNCTION),
+    "attention": entries.optional(entries.FUNCTION),
+    "inference_mode": entries.BOOLEAN,
+    "offload": entries.one_of(*get_args(Offload), None),
+}
+
+
+@OPTIMIZATIONS.checked_by
+def _check(subject: str, name: str, entry: Any) -> None:
+    entries.demand_kind(subject, entry, Optimization)
+    entries.demand(subject, entry, FIELDS)
+    if "+" in name or name != name.strip() or name == NONE:
+        raise BadEntry(f"{subject}: the name must not contain '+', which joins names, and must not be {NONE!r}")
 
 
 def names(case: Case) -> tuple[str, ...]:
@@ -106,10 +134,15 @@ def in_force(case: Case) -> Iterator[None]:
 
 
 def grad_mode(chosen: Sequence[str]) -> Any:
-    """`torch.inference_mode()` if `chosen` names it, else `torch.no_grad()`."""
+    """`torch.inference_mode()` if one of the optimisations `chosen` requires it, else `torch.no_grad()`."""
     import torch
 
-    return torch.inference_mode() if "inference_mode" in chosen else torch.no_grad()
+    return torch.inference_mode() if any(OPTIMIZATIONS[n].inference_mode for n in chosen) else torch.no_grad()
+
+
+def offload(chosen: Sequence[str]) -> Offload | None:
+    """What the optimisations `chosen` move to the device one after the other, or None."""
+    return next((how for name in chosen if (how := OPTIMIZATIONS[name].offload) is not None), None)
 
 
 def apply(case: Case, components: Sequence[Component]) -> dict[str, str]:
@@ -275,15 +308,15 @@ _add(
 )  # fmt: skip
 _add(
     "model_cpu_offload", "model CPU offload", "each network is moved to the GPU as a whole while it runs (accelerate)",
-    "offload", needs=EACH_CALL, only_on=_CUDA,
+    "offload", needs=EACH_CALL, only_on=_CUDA, offload="networks",
 )  # fmt: skip
 _add(
     "sequential_cpu_offload", "sequential CPU offload", "each layer is moved to the GPU while it runs (accelerate)",
-    "offload", needs=EACH_CALL, only_on=_CUDA,
+    "offload", needs=EACH_CALL, only_on=_CUDA, offload="layers",
 )  # fmt: skip
 _add(
     "inference_mode", "inference mode", "torch.inference_mode() instead of torch.no_grad()",
-    "grad mode", needs=GRAD_MODE,
+    "grad mode", needs=GRAD_MODE, inference_mode=True,
 )  # fmt: skip
 _add(
     "dynamic_batch", "dynamic batch", "an export (TensorRT: an engine) that also accepts other batch sizes",

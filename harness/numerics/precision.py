@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from harness import reasons
+from harness import devices, reasons
 from harness.numerics import quantisation
 from harness.numerics.linear_use import NO_RANGES, Ranges
 from harness.numerics.precisions import Precision
-from harness.reasons import Reason
+from harness.reasons import Reason, ReasonedError
 from harness.registry import DEVICES, PRECISIONS
 
 if TYPE_CHECKING:
@@ -47,6 +47,15 @@ def rest_of(precision: str) -> str:
     return next(p.name for p in PRECISIONS.values() if p.quantiser is None and p.activations == dtype)
 
 
+def products_of(precision: str) -> str | None:
+    """The type in which the matrix products of a row are computed: "int8", "fp8", "tf32", or the precision of what is
+    not quantised. None where a quantiser leaves that to the layer (weights alone are quantised)."""
+    record: Precision = PRECISIONS[precision]
+    if record.quantiser is not None:
+        return record.quantiser.products
+    return "tf32" if record.tf32 else rest_of(precision)
+
+
 def unsupported_by_torch(precision: str, device: str) -> Reason | None:
     """Why torch cannot run `precision` on `device` here; None where it can."""
     wanted: Precision = PRECISIONS[precision]
@@ -55,9 +64,10 @@ def unsupported_by_torch(precision: str, device: str) -> Reason | None:
         return Reason("no_device", {"why": missing})
     if wanted.quantiser is not None and (reason := wanted.quantiser.unsupported(device)) is not None:
         return reasons.of(reason)
-    if device != "cuda" and wanted.needs_gpu is not None:
+    on_cuda = devices.kind(device) == "cuda"
+    if not on_cuda and wanted.needs_gpu is not None:
         return reasons.of(wanted.needs_gpu)
-    if device == "cuda" and (old := too_old(precision)):
+    if on_cuda and (old := too_old(precision)):
         return old
     for package in () if wanted.quantiser is None else wanted.quantiser.packages:
         if importlib.util.find_spec(package) is None:
@@ -177,7 +187,7 @@ def cast(
     return module if recipe_of(precision) is None else quantisation.quantise(module, precision, ranges, left)
 
 
-class NotOneTensor(TypeError):
+class NotOneTensor(ReasonedError, TypeError):
     """A network's forward returned something other than one tensor; `str()` is one line for the user."""
 
 

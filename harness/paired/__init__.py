@@ -1,1 +1,1 @@
-"""Two arms measured in one run, in pairs of fresh processes that take turns."""
+"""Measures two arms in one run, in pairs of fresh processes that take turns."""

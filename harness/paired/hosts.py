@@ -29,13 +29,13 @@ GRACE_S = 10.0
 
 
 class ArmFailed(RuntimeError):
-    """An arm cannot be installed or does not start, or its host died; `str()` is one line for the user."""
+    """An arm cannot be installed, does not start, or its host died. `str()` is one line for the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """What a host needs to start. `paths` go before everything on its sys.path (where the user's plugins are),
-    `last_paths` behind everything."""
+    """What a host needs to start. `paths` come first on its sys.path, and hold the user's plugins. `last_paths` come
+    last."""
 
     arm: Arm
     environment: dict[str, str]
@@ -69,26 +69,26 @@ class ArmHost:
         return self._process is None
 
     def renew(self) -> None:
-        """A new interpreter with a new memory layout; the old one ends first."""
+        """Ends the interpreter and starts a new one, which has a new memory layout."""
         self.begin_renewal()
         self.end_renewal()
 
     def begin_renewal(self) -> None:
-        """Ends the old interpreter and lets a new one start; `end_renewal` waits until it is ready."""
+        """Ends the interpreter and begins to start a new one; `end_renewal` waits until that is ready."""
         self._began = perf_counter()
         self.close()
-        mine, theirs = socket.socketpair()
+        driver_end, host_end = socket.socketpair()
         alive_read, self._alive = os.pipe()
         os.set_inheritable(alive_read, True)
-        theirs.set_inheritable(True)
+        host_end.set_inheritable(True)
         log = self.launch.logs / f"{self.launch.arm.name}-host.log"
         with log.open("ab") as file:
             self._process = subprocess.Popen(
                 [
                     *(self.launch.arm.python, "-m", "harness.arm_host"),
-                    *(str(theirs.fileno()), str(alive_read), str(wire_protocol.NUMBER)),
+                    *(str(host_end.fileno()), str(alive_read), str(wire_protocol.NUMBER)),
                 ],
-                pass_fds=(theirs.fileno(), alive_read),
+                pass_fds=(host_end.fileno(), alive_read),
                 env=self.launch.environment,
                 cwd=self.launch.empty,
                 stdin=subprocess.DEVNULL,
@@ -96,9 +96,9 @@ class ArmHost:
                 stderr=file,
                 start_new_session=True,
             )
-        theirs.close()
+        host_end.close()
         os.close(alive_read)
-        self._connection = Connection(mine.detach())
+        self._connection = Connection(driver_end.detach())
         self.renewals += 1
         self._protocol = None
         logs = self.launch.logs / self.launch.arm.name
@@ -106,7 +106,7 @@ class ArmHost:
         self._starting = self.begin("start", started)
 
     def end_renewal(self) -> None:
-        """Waits for the new interpreter. Raises ArmFailed where it does not start."""
+        """Waits for the new interpreter. Raises ArmFailed if it does not start."""
         try:
             reply = self.result(self._starting, START_TIMEOUT_S)
             if reply.status != "ok":
@@ -117,14 +117,14 @@ class ArmHost:
         self.start_s = perf_counter() - self._began
 
     def call(self, command: str, argument: Any, timeout_s: float) -> Reply:
-        """The host's reply. Raises ArmFailed where the host died."""
+        """Sends a command and returns the host's reply. Raises ArmFailed if the host died."""
         return self.result(self.begin(command, argument), timeout_s)
 
     def begin(self, command: str, argument: Any) -> int:
         """Sends a command and returns its number; `result` waits for its reply."""
         self._number += 1
         try:
-            if self._protocol is None:  # every version reads builtin types
+            if self._protocol is None:  # every version can read a pickle of builtin types
                 self._connection.send((self._number, command, argument))
             else:
                 self._connection.send_bytes(self._protocol.request(self._number, command, argument))
@@ -135,7 +135,7 @@ class ArmHost:
         return self._number
 
     def result(self, number: int, timeout_s: float) -> Reply:
-        """The reply to command `number`; a time-out ends the host. Raises ArmFailed where the host died."""
+        """The reply to command `number`. A time-out ends the host. Raises ArmFailed if the host died."""
         deadline = perf_counter() + timeout_s + GRACE_S
         while not self.ready(number):
             if perf_counter() >= deadline:
@@ -145,7 +145,7 @@ class ArmHost:
         return self._replies.pop(number)
 
     def ready(self, number: int) -> bool:
-        """Whether the reply to `number` is here. Raises ArmFailed where the host died."""
+        """Whether the reply to `number` has arrived. Raises ArmFailed if the host died."""
         if number not in self._replies:
             self._receive(0.0)
         return number in self._replies
@@ -171,7 +171,7 @@ class ArmHost:
         )
 
     def close(self) -> None:
-        """Ends the host and its fork server; workers of it die with them."""
+        """Ends the host, its fork server and their workers."""
         if self._process is None:
             return
         os.close(self._alive)
@@ -186,6 +186,6 @@ class ArmHost:
         return f"; its log ends with: {text[-400:]}" if text else ""
 
 
-def close_all(processes: Sequence[ArmHost]) -> None:
-    for process in dict.fromkeys(processes):
-        process.close()
+def close_all(hosts: Sequence[ArmHost]) -> None:
+    for host in dict.fromkeys(hosts):
+        host.close()

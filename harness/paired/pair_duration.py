@@ -1,4 +1,4 @@
-"""How long a pair takes: the turns of each of its rows, and the seconds that they need."""
+"""Plans the turns of each row of a pair, and estimates the seconds that a pair takes."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from harness.types import Measurement
 TURN_S: Final = 0.03
 MAX_TURN_SAMPLES: Final = 12
 MIN_TURNS, MAX_TURNS = 6, 10
-LONG_S: Final = 0.15  # an iteration so long has fewer turns: its processes differ by more than the turns' own noise
+LONG_S: Final = 0.15  # a longer iteration has fewer turns: its processes differ by more than the noise of the turns
 MIN_LONG_TURNS: Final = 4
 SAMPLE_S: Final = 0.3
 WARM_UP_S: Final = 0.05
-MIN_WARM_UPS: Final = 1  # the first call has warmed up, too
-STARTS: Final = ("load_s", "build_cached_s", "capture_s", "first_call_s")  # of a process that finds its build on disk
+MIN_WARM_UPS: Final = 1  # the first call has already warmed up
+STARTS: Final = ("load_s", "build_cached_s", "capture_s", "first_call_s")  # of a process whose build is in the cache
 
 
 class PairDuration:
-    """The seconds that a pair will take: those of its rows, and those that its processes take outside the rows."""
+    """Estimates the seconds of a pair: those of its rows, and those that its processes take outside the rows."""
 
     def __init__(self) -> None:
         self._rows: dict[str, float] = {}
         self._overhead: dict[str, float] = {}
 
     def expect(self, row: str, seconds: float) -> None:
-        """What a row that was not yet measured in a pair will take."""
+        """Sets the expected seconds of a row that no pair has measured yet."""
         self._rows.setdefault(row, seconds)
 
     def add(self, group: str, seconds: float, processes: Sequence[PairedProcess]) -> None:
@@ -49,15 +49,16 @@ class PairDuration:
 
 
 def interleaved(row: PairedRow, latency_s: float, loops: int = 1) -> PairedRow:
-    """The row with its turns and counts, which are equal in both arms. They follow from one latency of the base arm and
-    the number of iterations in its sample."""
+    """The row with its turns and counts, which are equal in both arms. They are computed from one latency of the base
+    arm and from the number of iterations in its sample."""
     return replace(row, interleaving=interleaving(latency_s, loops))
 
 
 def interleaving(latency_s: float, loops: int = 1) -> Interleaving:
     """The turns and counts of a row with this latency and this number of iterations in a sample.
 
-    A turn is as long as the machine's speed stays about the same (`harness.measuring.turns`), but at least one sample.
+    A turn is short enough for the machine's speed to stay about the same (`harness.measuring.turns`), but it has at
+    least one sample.
     """
     sample_s = latency_s * loops
     samples = min(max(round(TURN_S / sample_s), 1), MAX_TURN_SAMPLES)
@@ -70,7 +71,7 @@ def interleaving(latency_s: float, loops: int = 1) -> Interleaving:
 
 
 def seconds_in_pair(measurement: Measurement, counts: Interleaving) -> float:
-    """Seconds of one row in one process, from what its preflight took: start-up, warm-up and all turns."""
+    """Seconds of one row in one process (start-up, warm-up and all turns), estimated from its preflight."""
     latency = statistics.median(measurement.samples["latency_s"])
     starts = math.fsum(v for name in STARTS for v in measurement.samples.get(name, []))
     samples = counts.samples * int(measurement.facts.get("loops", 1))

@@ -1,10 +1,11 @@
-"""The records of a paired run: rows with a case for each arm, processes, the header, and the folder that stores them.
+"""The records of a paired run (rows with a case for each arm, processes, the header), and their files.
 
     runs/<id>/ab.json           schema, arms, what each arm loaded, rows, protocol, budget, seed, environment
     runs/<id>/preflight.jsonl   one full measurement of each row and arm: outputs, memory, counts
     runs/<id>/blocks.jsonl      one process per line, in order of time, with all raw samples
 
-Format history: 2 has reasons as kinds and data (`harness.records`); 1 (0.2.0) first. Both are read.
+Format history: schema 2 stores reasons as kinds and data (`harness.records`), and schema 1 (0.2.0) as text. Both can be
+read.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from harness import reasons, schema_1, storage, strict_json
 from harness.files import append_line
 from harness.measuring.turns import Interleaving
 from harness.reasons import Reason
+from harness.records import renamed
 from harness.storage import UnreadableRun, record
 from harness.stored_types import Environment, check
 from harness.types import Case, Measurement, Metric, Protocol
@@ -29,15 +31,14 @@ HEADER_FILE: Final = "ab.json"
 PROCESSES_FILE: Final = "blocks.jsonl"
 PREFLIGHT_FILE: Final = "preflight.jsonl"
 CONTROL_GROUP: Final = "control"
-COPY: Final = "A/A"
 
 ArmName = Literal["base", "head", "control"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairedRow:
-    """The same work in both arms. The rows of a `group` are measured in one process. `interleaving` is None where the
-    row is not timed, because one arm failed in the preflight."""
+    """The same work in both arms. The rows of a `group` are measured in one process. `interleaving` is None if the row
+    is not timed because an arm failed in the preflight."""
 
     id: str
     label: str
@@ -46,16 +47,17 @@ class PairedRow:
     group: str
     interleaving: Interleaving | None = None
 
-    def case(self, side: ArmName) -> Case:
-        return self.head if side == "head" else self.base
+    def case(self, arm: ArmName) -> Case:
+        return self.head if arm == "head" else self.base
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairedProcess:
-    """One process of a pair. `measurements` are by row id, and `elapsed_s` is the time of the run at its end.
+    """One process of a pair. `measurements` are by row id, and `elapsed_s` is the time since the start of the run.
 
-    The two processes of a pair take turns; `slot` 0 has the first turn. `server` is the number of the arm's fork
-    server, which is renewed several times in a run. `sentinel` has the seconds of the control workload.
+    The two processes of a pair take turns, and the process in `slot` 0 has the first turn. `server` is the number of
+    the arm's fork server, which is renewed several times in a run. `control_workload` has the seconds of the control
+    workload.
     """
 
     pair: int
@@ -67,8 +69,8 @@ class PairedProcess:
     started: str
     elapsed_s: float
     measurements: dict[str, Measurement]
-    sentinel: dict[str, list[float]] = field(default_factory=dict)
-    sentinel_contended: Reason | None = None
+    control_workload: dict[str, list[float]] = field(default_factory=dict)
+    control_workload_contended: Reason | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,7 @@ class PairedRun:
     metrics: dict[str, Metric]
     rows: tuple[PairedRow, ...]
     control: str | None = None
-    sentinels: tuple[str, ...] = ()
+    control_workloads: tuple[str, ...] = ()
     shared_server: bool = True
     finished: str | None = None
     ended: str | None = None
@@ -109,7 +111,7 @@ def row_of(base: Case, head: Case) -> PairedRow:
 
 
 def rows_of(cases: Sequence[Case], base: Mapping[str, Any], head: Mapping[str, Any]) -> tuple[PairedRow, ...]:
-    """A row for each case with the axes that each arm replaces; cases that become equal make one row."""
+    """A row for each case, with the axes that each arm replaces. Cases that become equal give one row."""
     rows = (row_of(case.with_(**base), case.with_(**head)) for case in cases)
     return tuple({row.id: row for row in rows}.values())
 
@@ -124,16 +126,17 @@ def write_header(folder: Path, run: PairedRun) -> None:
     storage.write_atomically(folder / HEADER_FILE, text)
 
 
-def append_process(folder: Path, block: PairedProcess) -> None:
-    measured = {row: storage.measurement_to_dict(m) for row, m in block.measurements.items()}
-    contended = block.sentinel_contended and block.sentinel_contended.to_json()
-    append_line(folder / PROCESSES_FILE, {**_shallow(block), "measurements": measured, "sentinel_contended": contended})
+def append_process(folder: Path, process: PairedProcess) -> None:
+    measured = {row: storage.measurement_to_dict(m) for row, m in process.measurements.items()}
+    contended = process.control_workload_contended and process.control_workload_contended.to_json()
+    document = {**_shallow(process), "measurements": measured, "control_workload_contended": contended}
+    append_line(folder / PROCESSES_FILE, document)
 
 
-def append_preflight(folder: Path, row: str, side: ArmName, measurement: Measurement) -> None:
+def append_preflight(folder: Path, row: str, arm: ArmName, measurement: Measurement) -> None:
     append_line(
         folder / PREFLIGHT_FILE,
-        {"row": row, "arm": side, "measurement": storage.measurement_to_dict(measurement)},
+        {"row": row, "arm": arm, "measurement": storage.measurement_to_dict(measurement)},
     )
 
 
@@ -152,7 +155,8 @@ def load(folder: Path) -> PairedRun:
         document["protocol"] = record(Protocol, document["protocol"])
         document["metrics"] = storage.metrics_from_dict(document["metrics"])
         document["rows"] = tuple(_row(entry, f"rows[{i}]") for i, entry in enumerate(document["rows"]))
-        for name in ("arms", "loaded", "proof", "sentinels", "notes"):
+        document = renamed(document)
+        for name in ("arms", "loaded", "proof", "control_workloads", "notes"):
             document[name] = tuple(document.get(name, ()))
         run = record(PairedRun, document, "paired run")
         check(run.environment, Environment, "environment")
@@ -164,19 +168,21 @@ def load(folder: Path) -> PairedRun:
 
 
 def processes(folder: Path) -> Iterator[PairedProcess]:
-    """Every stored process in order of time; a last line that was cut off is left out. Raises UnreadableRun on another
-    line that cannot be read."""
+    """Every stored process in order of time. A last line that was cut off is left out. Raises UnreadableRun if another
+    line cannot be read."""
     for where, entry in _lines(folder / PROCESSES_FILE):
         try:
-            check(entry, Mapping[str, Any], "block")
+            check(entry, Mapping[str, Any], "process")
             measured = {row: storage.measurement_from_dict(m) for row, m in entry["measurements"].items()}
-            contended = entry.get("sentinel_contended")
+            stored = renamed(entry)
+            contended = stored.get("control_workload_contended")
             if contended is not None:
                 contended = reasons.from_json(schema_1.contention(contended))
-            block = record(PairedProcess, {**entry, "measurements": measured, "sentinel_contended": contended})
+            document = {**stored, "measurements": measured, "control_workload_contended": contended}
+            process = record(PairedProcess, document)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnreadableRun(f"{where}: {_problem(error)}; another version may have written it") from None
-        yield block
+        yield process
 
 
 def preflight(folder: Path) -> Iterator[tuple[str, ArmName, Measurement]]:
@@ -192,8 +198,8 @@ def preflight(folder: Path) -> Iterator[tuple[str, ArmName, Measurement]]:
         yield found
 
 
-def _shallow(block: PairedProcess) -> dict[str, Any]:
-    return {name: value for name, value in vars(block).items() if name != "measurements"}
+def _shallow(process: PairedProcess) -> dict[str, Any]:
+    return {name: value for name, value in vars(process).items() if name != "measurements"}
 
 
 def _row(entry: Mapping[str, Any], where: str) -> PairedRow:

@@ -1,17 +1,18 @@
 """Measures pairs of processes, base against head, until every row is decided or the budget is spent.
 
-A round is one pair of each group of rows that still needs one. The two processes of a pair take turns
+A round is one pair of each group of rows that needs a further pair. The two processes of a pair take turns
 (`harness.measuring.turns`). Of each two consecutive pairs of a group, one begins with the base and the other one with
 the head, in random order. Every round also measures the A/A control, which is a row of the base arm against a second
 copy of itself.
 
-All processes of one fork server share its memory layout, so the arms' hosts, each of which holds a fork server, are
-renewed every RENEWAL rounds. Where the arms have a host each, the difference of the two layouts is an offset of all
-their pairs, which no number of pairs of the same hosts shows. Those hosts are renewed every RENEWAL_APART rounds, so
-that the offset becomes noise between pairs. Where the offsets have a standard deviation of 0.8 % and the processes one
-of 0.5 %, renewal every 8 rounds calls a row that is 3 % slower unchanged in 143 of 1,000 runs; renewal every 2 rounds
-does so in 4 (100 runs of each are in `tests/test_detector_table.py`). The fresh pairs of a suspicion begin with new
-hosts, too.
+All processes of one fork server share its memory layout. The hosts of the arms hold the fork servers, and are therefore
+renewed every RENEWAL rounds. If each arm has a host of its own, the difference of the two layouts is an offset of all
+their pairs, and further pairs of the same hosts do not reveal it. Such hosts are renewed every RENEWAL_APART rounds, so
+that the offset becomes noise between pairs.
+
+For example, let the offsets have a standard deviation of 0.8 % and the processes one of 0.5 %. A row that is 3 % slower
+is then called unchanged in 143 of 1,000 runs if hosts are renewed every 8 rounds, and in 4 if they are renewed every 2
+rounds (100 runs of each are in `tests/test_detector_table.py`). New hosts also begin the fresh pairs of a suspicion.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from harness import storage
 from harness.measuring import contention, process_agreement
 from harness.measuring.turns import Referee, shared_cpus
 from harness.paired import paired_run
+from harness.paired.control_row import COPY
 from harness.paired.hosts import ArmHost
 from harness.paired.pair_duration import PairDuration, seconds_in_pair
 from harness.paired.paired_process import CONTROL_WORKLOAD_ROW, ProcessJob, ProcessResult
-from harness.paired.paired_run import CONTROL_GROUP, COPY, ArmName, PairedProcess, PairedRow, PairedRun
+from harness.paired.paired_run import CONTROL_GROUP, ArmName, PairedProcess, PairedRow, PairedRun
 from harness.paired.wire_protocol import MEASURE
 from harness.processes.endings import Reply
 from harness.processes.measure import Job
@@ -42,8 +44,8 @@ from harness.types import Case, Measurement
 RENEWAL: Final = 8
 RENEWAL_APART: Final = 2
 PAIR_PROBES: Final = ("startup", "latency")
-PATIENCE: Final = 5.0  # times the expected duration of a pair
-WORTH: Final = 3.0  # hosts are not renewed for remaining work of less than this many times the renewal
+TIMEOUT_FACTOR: Final = 5.0  # a pair may take this many times its expected duration
+RENEWAL_FACTOR: Final = 3.0  # hosts are renewed only if the remaining time is more than this many times the renewal's
 PAIR_FACTS: Final = (
     "work_hash",
     "weights_hash",
@@ -59,7 +61,7 @@ PAIR_FACTS: Final = (
 
 
 class Decider(Protocol):
-    """Decides about the rows. Those that are not wanted are left out of the next pairs."""
+    """Decides about the rows. Rows that are not in `wanted()` are left out of the next pairs."""
 
     @property
     def phase(self) -> str: ...
@@ -82,12 +84,13 @@ class ArmHosts:
         return list(dict.fromkeys((self.base, self.head, self.control)))
 
     def due(self, rounds: int, *, another_phase: bool = False) -> list[ArmHost]:
-        """The hosts that are renewed after so many rounds; those of arms apart in another phase, too, so that a
-        suspicion's fresh pairs have fresh ones. The control's own decides about no row and is kept."""
+        """The hosts that are renewed after `rounds` rounds. If each arm has its own host, both are also renewed at the
+        start of another phase, so that the fresh pairs of a suspicion have new hosts. The control's own host decides
+        about no row and is kept."""
         if rounds % RENEWAL == 0:
             return self.all()
-        apart = self.base is not self.head
-        return [self.base, self.head] if apart and (another_phase or rounds % RENEWAL_APART == 0) else []
+        separate = self.base is not self.head
+        return [self.base, self.head] if separate and (another_phase or rounds % RENEWAL_APART == 0) else []
 
 
 def renew(hosts: Sequence[ArmHost]) -> None:
@@ -100,7 +103,7 @@ def renew(hosts: Sequence[ArmHost]) -> None:
 
 @dataclass(kw_only=True)
 class Pairs:
-    """The measuring part of one paired run. `began` is the clock when the budget began to count."""
+    """The measuring part of one paired run. `began` is the clock's value when the budget began to count."""
 
     run: PairedRun
     folder: Path
@@ -125,20 +128,20 @@ class Pairs:
         return self.run.budget_s - self.elapsed_s
 
     def measure(self, decider: Decider) -> str:
-        """Measures rounds until every row is decided or no further pair fits into the budget; returns why it ended."""
+        """Measures rounds until every row is decided or no further pair fits into the budget. Returns why it ended."""
         rounds, phase = 0, decider.phase
         while wanted := self._groups(decider.wanted()):
-            if rounds and self.left_s > WORTH * self._renewal_s():
+            if rounds and self.left_s > RENEWAL_FACTOR * self._renewal_s():
                 renew(self.hosts.due(rounds, another_phase=decider.phase != phase))
             phase = decider.phase
-            fitted = [self._pair(group, rows, decider) for group, rows in wanted.items()]
-            if not any(fitted):
+            measured = [self._pair(group, rows, decider) for group, rows in wanted.items()]
+            if not any(measured):
                 return "budget"
             rounds += 1
         return "decided"
 
     def _groups(self, wanted: set[str]) -> dict[str, list[PairedRow]]:
-        """Rows to measure by group. A wanted control without any wanted row still gets its pairs."""
+        """The rows to measure, by group. A control that is wanted gets its pairs even if no row is wanted."""
         usable = [row for row in self.run.rows if row.id not in self._broken]
         groups: dict[str, list[PairedRow]] = {}
         for row in usable:
@@ -151,7 +154,7 @@ class Pairs:
         return groups
 
     def _pair(self, group: str, rows: Sequence[PairedRow], decider: Decider) -> bool:
-        """Measures and stores one pair of processes; False where it did not fit into what is left of the budget."""
+        """Measures and stores one pair of processes. Returns False if it does not fit into the rest of the budget."""
         expected = self._estimate.seconds(group, [row.id for row in rows])
         if expected > self.left_s:
             return False
@@ -175,7 +178,7 @@ class Pairs:
         return ("base", other) if self._base_first(group, number) else (other, "base")
 
     def _base_first(self, group: str, number: int) -> bool:
-        """Random permuted ABBA: two consecutive pairs have both orders, in random order."""
+        """Random order in blocks of two: of two consecutive pairs, one has each order."""
         orders = self._orders.setdefault(group, [])
         while len(orders) <= number:
             first = random.Random(f"{self.run.seed}-{group}-order-{len(orders)}").random() < 0.5
@@ -191,26 +194,26 @@ class Pairs:
         phase: str,
         expected: float,
     ) -> list[PairedProcess]:
-        """Both processes of a pair, at the same time and in turns; the first of `arms` has the first turn. Empty if
-        the budget ended before they did, which is not a failure."""
-        patience, left_s = max(self.run.protocol.timeout_s, PATIENCE * expected), max(self.left_s, 0.0)
-        started, timeout = storage.now(), min(patience, left_s)
+        """Runs both processes of a pair, which take turns; the first of `arms` has the first turn. Returns an empty
+        list if the budget ended before the processes did, which is not a failure."""
+        limit_s, left_s = max(self.run.protocol.timeout_s, TIMEOUT_FACTOR * expected), max(self.left_s, 0.0)
+        started, timeout = storage.now(), min(limit_s, left_s)
         self.referee.forget_late_comers()
-        asked = [self._begin(arm, number, group, rows, timeout) for arm in arms]
+        requests = [self._begin(arm, number, group, rows, timeout) for arm in arms]
 
         def gone() -> bool:
-            return any(self.hosts.of(arm).ready(number) for arm, number in zip(arms, asked, strict=True))
+            return any(self.hosts.of(arm).ready(request) for arm, request in zip(arms, requests, strict=True))
 
         states, stuck = self.referee.run(arms, gone, timeout)
-        replies = [self.hosts.of(arm).result(request, timeout) for arm, request in zip(arms, asked, strict=True)]
-        if left_s < patience and any(reply.status == "timeout" for reply in replies):
+        replies = [self.hosts.of(arm).result(request, timeout) for arm, request in zip(arms, requests, strict=True)]
+        if left_s < limit_s and any(reply.status == "timeout" for reply in replies):
             return []
-        without = {arm for arm, reply in zip(arms, replies, strict=True) if not reply.value}
-        culprit = stuck if stuck in without else None
+        without_result = {arm for arm, reply in zip(arms, replies, strict=True) if not reply.value}
+        failed_arm = stuck if stuck in without_result else None
         processes = []
         for slot, (arm, reply) in enumerate(zip(arms, replies, strict=True)):
             host = self.hosts.of(arm)
-            victim = culprit not in {None, arm}
+            only_waited = failed_arm not in {None, arm}
             processes.append(
                 PairedProcess(
                     pair=number,
@@ -221,9 +224,9 @@ class Pairs:
                     server=host.renewals,
                     started=started,
                     elapsed_s=self.elapsed_s,
-                    measurements=self._measurements(arm, rows, reply, states, victim=victim),
-                    sentinel=reply.value.sentinel if reply.value else {},
-                    sentinel_contended=self._contended_at_first(states),
+                    measurements=self._measurements(arm, rows, reply, states, only_waited=only_waited),
+                    control_workload=reply.value.control_workload if reply.value else {},
+                    control_workload_contended=self._contended_at_first(states),
                 )
             )
             if reply.status == "timeout":
@@ -231,8 +234,10 @@ class Pairs:
         return processes
 
     def _contended_at_first(self, states: Mapping[int, Mapping[str, Any]]) -> Reason | None:
-        """Why the control workload was contended; None if it was not. The referee reads no GPU; whether one was
-        measured decides how much of the CPU others may use (`harness.measuring.contention`)."""
+        """Why the control workload was contended; None if it was not. It comes first in a process.
+
+        The referee reads no GPU counters. Whether a GPU is measured decides how much of the CPU other processes may use
+        (`harness.measuring.contention`)."""
         state = states.get(CONTROL_WORKLOAD_ROW, {})
         return contention.contended({**state, "gpu": {}} if DEVICES[self.run.device].is_gpu else state)
 
@@ -243,7 +248,7 @@ class Pairs:
         packages, address = self.packages(arm), self.referee.address
         process = ProcessJob(
             jobs=tuple(jobs),
-            sentinel=group != CONTROL_GROUP,  # the A/A control's pair needs none
+            control_workload=group != CONTROL_GROUP,  # a pair of the A/A control does not need the control workload
             referee=address,
             arm=arm,
             cpus=cpus,
@@ -252,9 +257,9 @@ class Pairs:
         return self.hosts.of(arm).begin(MEASURE, process)
 
     def proven(self, row: PairedRow, arm: ArmName, measurement: Measurement) -> Measurement:
-        """The measurement, made `invalid` if it disagrees with the first one of this row and arm
-        (`harness.measuring.process_agreement`), with which all others are compared."""
-        code: ArmName = "head" if arm == "head" else "base"  # the control runs the base's
+        """The measurement, made `invalid` if it disagrees with the first measurement of this row and arm
+        (`harness.measuring.process_agreement`)."""
+        code: ArmName = "head" if arm == "head" else "base"  # the control runs the code of the base
         first = self._proofs.get((row.id, code))
         if first is None and measurement.status == "ok":
             self._proofs[row.id, code] = measurement
@@ -277,24 +282,24 @@ class Pairs:
         reply: Reply,
         states: Mapping[int, Mapping[str, Any]],
         *,
-        victim: bool,
+        only_waited: bool,
     ) -> dict[str, Measurement]:
-        """The measurements of the process by row id. Where it ended early, the row in which it did so failed, and the
-        others have nothing in this pair; where it only waited for the other arm's turn to end (`victim`), no row of it
-        failed."""
+        """The measurements of the process by row id. If the process ended early, the row that it was measuring failed,
+        and its later rows have no measurement in this pair. If the process was only waiting for the other arm's turn to
+        end (`only_waited`), none of its rows failed."""
         result: ProcessResult = reply.value or ProcessResult()
         measured = [
             _of_pair(self.proven(row, arm, m), states.get(i))
             for i, (row, m) in enumerate(zip(rows, result.measurements, strict=False))
         ]
         found = {row.id: m for row, m in zip(rows, measured, strict=False)}
-        if reply.value is None and not victim:
-            guilty = rows if reply.row is None else rows[reply.row : reply.row + 1]
+        if reply.value is None and not only_waited:
+            failed = rows if reply.row is None else rows[reply.row : reply.row + 1]
             status: Any = reply.status if reply.status != "ok" else "failed"
             reason = reply.reason or Reason("no_result")
-            found |= {r.id: Measurement(case=r.case(arm), replicate=0, status=status, reason=reason) for r in guilty}
-        short = {name: m for name, m in found.items() if m.status == "oom"}
-        found |= {n: replace(m, reason=Reason("beside_the_other_arm", {"reason": m.reason})) for n, m in short.items()}
+            found |= {r.id: Measurement(case=r.case(arm), replicate=0, status=status, reason=reason) for r in failed}
+        oom = {name: m for name, m in found.items() if m.status == "oom"}
+        found |= {n: replace(m, reason=Reason("beside_the_other_arm", {"reason": m.reason})) for n, m in oom.items()}
         for name, measurement in found.items():
             if measurement.status != "ok":
                 self._broken[name] = f"{arm}: {measurement.status}: {measurement.reason}"
@@ -318,17 +323,17 @@ class Pairs:
         )
 
     def cache(self, arm: ArmName, case: Case) -> Path:
-        """Where compiled kernels and exports of one case are kept: each arm has its own."""
+        """The folder for the compiled kernels and exports of one case. Each arm has its own."""
         return self.caches / ("head" if arm == "head" else "base") / case.id
 
     def _renewal_s(self) -> float:
-        """Seconds that starting the hosts took last time; they start at the same time."""
+        """The seconds that the hosts, which start at the same time, took to start last time."""
         return max(host.start_s for host in self.hosts.all())
 
 
 def _of_pair(measurement: Measurement, state: Mapping[str, Any] | None) -> Measurement:
-    """The measurement with the machine's state as the referee saw it (the other arm is not counted as another
-    process), and with the facts that prove its work. Other facts are equal in all processes and in the preflight."""
+    """The measurement with the machine's state as the referee read it, which does not count the other arm as another
+    process. Only the facts in PAIR_FACTS are stored; the others are equal in all processes and in the preflight."""
     facts = cast("Facts", {k: v for k, v in measurement.facts.items() if k in PAIR_FACTS})
     kept = (w for w in measurement.warnings if not contention.is_contention(w))
     seen = cast("State", {**measurement.state, **(state or {}), "peers": 1})

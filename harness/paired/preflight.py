@@ -1,12 +1,12 @@
-"""The preflight: each row is measured once in full in both arms before anything is timed, so that unequal or wrong work
+"""The preflight: before pairs are timed, each row is measured once in full in both arms, so that unequal or wrong work
 is found first.
 
 The preflight measures what needs no pairs (outputs against the fp32 eager reference, memory, counts, proof of
 execution). It fills the caches of compiled and exported networks, and finds how many iterations a sample of each row
 needs.
 
-Nothing starts when the budget is spent. Where the end of the budget cuts a process off, nothing is stored of its row
-for either arm, and the verdicts say that the budget was not enough.
+No process starts after the end of the budget. If the budget ends while a process runs, nothing is stored of its row for
+either arm, and the verdicts say that the budget was not enough.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Measured = tuple[Measurement, tuple[Metric, ...]]
 
 
 def preflight(pairs: Pairs, rows: Sequence[PairedRow], only: tuple[str, ...], replicate: int = 0) -> None:
-    """Measures `rows` in both arms with the probes `only`, a fresh process each, and stores the measurements. The arm
-    that comes first changes, so that both arms profit equally often from caches that the first process filled."""
+    """Measures `rows` in both arms with the probes `only`, each in a fresh process, and stores the measurements. The
+    arms come first alternately, so that both profit equally often from caches that the first process filled."""
     for row in rows:
         both: dict[ArmName, Measured] = {}
         for arm in pairs.order(ORDER, "head"):
@@ -48,10 +48,10 @@ def preflight(pairs: Pairs, rows: Sequence[PairedRow], only: tuple[str, ...], re
 
 
 def quality(pairs: Pairs, rows: Sequence[PairedRow]) -> dict[str, Metric]:
-    """Measures the quality of the outputs of `rows` in both arms; the metrics of the models.
+    """Measures the quality of the outputs of `rows` in both arms, and returns the metrics that the models define.
 
-    What does not fit into QUALITY_SHARE of the time that is left is not stored. The quality of such a row stays
-    undecided, and the comparison says so.
+    What does not fit into QUALITY_SHARE of the remaining time is not stored. The quality of such a row stays undecided,
+    and the comparison says so.
     """
     deadline = pairs.left_s * (1 - QUALITY_SHARE)
     found: dict[str, Metric] = {}
@@ -72,7 +72,7 @@ def quality(pairs: Pairs, rows: Sequence[PairedRow]) -> dict[str, Metric]:
 
 
 def with_counts(rows: Sequence[PairedRow], base: dict[str, Measurement]) -> tuple[PairedRow, ...]:
-    """The rows with turns and counts from the base arm's preflight; a row without a latency as it was."""
+    """The rows with turns and counts from the base arm's preflight. A row without a latency stays as it is."""
     found = []
     for row in rows:
         samples = base[row.id].samples.get("latency_s") if row.id in base else None
@@ -87,18 +87,18 @@ def _store(pairs: Pairs, row: PairedRow, both: Mapping[ArmName, Measured]) -> No
 
 
 def _measured(pairs: Pairs, arm: ArmName, job: Job, seconds: float) -> Measured | None:
-    """One pass in a fresh process of the arm; None where it would take more than `seconds` of the budget."""
+    """One pass in a fresh process of the arm; None if it takes more than `seconds` of the budget."""
     if seconds <= 0:
         return None
-    host, asked_s = pairs.hosts.of(arm), pairs.run.protocol.timeout_s
-    job = replace(job, protocol=replace(job.protocol, timeout_s=min(asked_s, seconds)))
-    process = ProcessJob(jobs=(job,), sentinel=False, packages=pairs.packages(arm))
+    host, timeout_s = pairs.hosts.of(arm), pairs.run.protocol.timeout_s
+    job = replace(job, protocol=replace(job.protocol, timeout_s=min(timeout_s, seconds)))
+    process = ProcessJob(jobs=(job,), control_workload=False, packages=pairs.packages(arm))
     reply = host.call(MEASURE, process, job.protocol.timeout_s)
     if reply.status == "timeout":
-        cut = seconds < asked_s
-        if pairs.left_s > 0 and (host.ended or not cut):
+        cut_off = seconds < timeout_s
+        if pairs.left_s > 0 and (host.ended or not cut_off):
             host.renew()
-        if cut:
+        if cut_off:
             return None
     if reply.value:
         result: ProcessResult = reply.value

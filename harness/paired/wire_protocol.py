@@ -1,13 +1,15 @@
-"""Protocol 2 of `imgbench ab`: what the driver and the host of an arm say to each other, as JSON of builtin types.
+"""Protocol 2 of `imgbench ab`: the messages between the driver and the host of an arm, as JSON of builtin types.
 
     driver to host   {"number": 7, "command": "measure", "argument": {"jobs": [...], ...}}
     host to driver   {"protocol": 2, "number": 7, "status": "ok", "measured": {"measurements": [...], ...}}
 
 The two may be different versions of imgbench: `--base ref=COMMIT` measures a commit of imgbench by its own code. Every
 version reads the first request, a pickled tuple of builtin types (number, "start", (plugins, logs, preload, paths,
-last_paths)), and the form of its reply says which protocol the host speaks (`harness.paired.hosts`). A measurement
-travels as its stored record. A record that gains, loses or redefines a field is a new protocol; so is another message
-of the turns (`harness.measuring.turns`) and another key of the shared references (`harness.measuring.reference`).
+last_paths)). The form of the reply says which protocol the host speaks (`harness.paired.hosts`). A measurement is sent
+as its stored record.
+
+A change of the fields of a record needs a new protocol number. So does a change of the messages of the turns
+(`harness.measuring.turns`), or of the key of the shared references (`harness.measuring.reference`).
 """
 
 from __future__ import annotations
@@ -28,8 +30,10 @@ from harness.types import Case, Protocol
 
 NUMBER: Final = 2
 MEASURE: Final = "measure"  # the command whose argument is a ProcessJob and whose reply holds a ProcessResult
+CONTROL_WORKLOAD: Final = "sentinel"  # the key of this protocol
 PATHS: Final = ("folder", "cache")
 TUPLES: Final = ("plugins", "only", "injections")
+OF_A_RUN: Final = ("rounds", "ratio_interval", "budget_s", "fresh_builds")  # not sent: a process does not need them
 
 
 class OtherProtocol(ValueError):
@@ -94,14 +98,17 @@ def reply_from_json(document: Mapping[str, Any]) -> Reply:
 
 def _job_to_json(job: ProcessJob) -> dict[str, Any]:
     document = asdict(job)
+    document[CONTROL_WORKLOAD] = document.pop("control_workload")
     for each in document["jobs"]:
         each.update({name: str(each[name]) for name in PATHS})
+        each["protocol"] = {name: value for name, value in each["protocol"].items() if name not in OF_A_RUN}
     return document
 
 
 def _job_from_json(document: Mapping[str, Any]) -> ProcessJob:
     jobs = tuple(_row_from_json(entry) for entry in document["jobs"])
-    found = record(ProcessJob, {**document, "jobs": jobs})
+    given = {name: value for name, value in document.items() if name != CONTROL_WORKLOAD}
+    found = record(ProcessJob, {**given, "control_workload": document[CONTROL_WORKLOAD], "jobs": jobs})
     return replace(found, cpus=tuple(found.cpus), packages=tuple(found.packages))
 
 
@@ -122,7 +129,7 @@ def _result_to_json(result: ProcessResult) -> dict[str, Any]:
     return {
         "measurements": [storage.measurement_to_dict(m) for m in result.measurements],
         "metrics": {metric.name: asdict(metric) for metric in result.metrics},
-        "sentinel": result.sentinel,
+        CONTROL_WORKLOAD: result.control_workload,
     }
 
 
@@ -130,7 +137,7 @@ def _result_from_json(document: Mapping[str, Any]) -> ProcessResult:
     return ProcessResult(
         measurements=tuple(storage.measurement_from_dict(entry) for entry in document["measurements"]),
         metrics=tuple(metrics_from_dict(document["metrics"]).values()),
-        sentinel=document["sentinel"],
+        control_workload=document[CONTROL_WORKLOAD],
     )
 
 

@@ -1,4 +1,4 @@
-"""Protocol 1 of `imgbench ab`, for an arm whose imgbench is older than protocol 2: pickles of its own classes.
+"""Protocol 1 of `imgbench ab`, for an arm whose imgbench is older than protocol 2. Its messages are pickled classes.
 
 Requests are written with the module names and fields of those versions. Replies are read into plain data, which
 `harness.paired.wire_protocol` turns into this version's records. No module of those versions is imported.
@@ -18,18 +18,18 @@ from typing import Any, Final
 from harness import schema_1
 from harness.measuring.turns import Interleaving
 from harness.paired.paired_process import ProcessJob
-from harness.paired.wire_protocol import MEASURE, OtherProtocol, reply_from_json
+from harness.paired.wire_protocol import MEASURE, OF_A_RUN, OtherProtocol, reply_from_json
 from harness.processes.endings import Reply
 from harness.processes.measure import Job
 from harness.types import Case, Protocol
 
 NUMBER: Final = 1
 COMMANDS: Final = {MEASURE: "block"}
-FIELDS: Final = {"arm": "side"}
+FIELDS: Final = {"arm": "side", "control_workload": "sentinel"}
 
 
 class _Record:
-    """Stands for a record of the arm's version. `names` are the fields that are written."""
+    """Represents a record of the arm's version. `names` are the fields that are written."""
 
     names: tuple[str, ...] = ()
 
@@ -60,7 +60,7 @@ WRITTEN: Final[Mapping[type, type[_Record]]] = {
         "max_sample_time_s target_interval contended_retries energy_window_s timeout_s quality stages cold_cache",
     ),
 }
-# A class in protocol 1 -> what stands for it.
+# A class in protocol 1 -> the class that represents it here.
 READ: Final[Mapping[tuple[str, str], type]] = {
     **{(module, "Reply"): _class(module, "Reply") for module in ("harness.worker", "harness.endings")},
     ("harness.blocks", "BlockResult"): _class("harness.blocks", "BlockResult"),
@@ -90,8 +90,8 @@ class Adapter:
             number, found = _Unpickler(io.BytesIO(message)).load()
             return number, reply_from_json(_reply(found, self._cases.pop(number, [])))
         except Exception as error:  # a pickle of another version may raise anything
-            told = f"a message that is not of protocol {NUMBER} ({type(error).__name__}: {error})"
-            raise OtherProtocol(told) from None
+            text = f"a message that is not of protocol {NUMBER} ({type(error).__name__}: {error})"
+            raise OtherProtocol(text) from None
 
 
 class _Path:
@@ -123,7 +123,8 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _written(value: Any) -> Any:
-    """`value` with the classes of protocol 1. A field that they do not have must have its default."""
+    """`value` with the classes of protocol 1. A field that these classes lack must have its default, unless a process
+    does not need it (OF_A_RUN). Raises OtherProtocol."""
     if isinstance(value, Path):
         return _Path(value)
     if isinstance(value, tuple):
@@ -135,7 +136,7 @@ def _written(value: Any) -> Any:
         given, name = getattr(value, field.name), FIELDS.get(field.name, field.name)
         if name in cls.names:
             vars(found)[name] = _written(given)
-        elif given != field.default:
+        elif given != field.default and not (isinstance(value, Protocol) and name in OF_A_RUN):
             raise OtherProtocol(f"protocol {NUMBER}, which has no {cls.__name__}.{name}")
     return found
 

@@ -62,6 +62,7 @@ POWER = Metric(
     description="joules of the window divided by its seconds",
     summary="mean",
 )
+NOT_MEASURED = Reason("not_measured")
 NAMES = (GROSS.name, NET.name, POWER.name)
 
 
@@ -72,19 +73,19 @@ class Window:
     seconds: float
     joules: float
     images: int = 0
-    mean_w: float | str = "not read"
+    mean_w: float | Reason = NOT_MEASURED
 
     @property
     def integrated_j(self) -> float | None:
         """Joules by the power readings."""
-        return None if isinstance(self.mean_w, str) else self.mean_w * self.seconds
+        return None if isinstance(self.mean_w, Reason) else self.mean_w * self.seconds
 
 
 @probe("energy", order=40, metrics=(GROSS, NET, POWER), first_process_only=True, state=ENERGY_PASS)
 def energy(trial: Trial) -> Findings:
     """Joules per image and watts, from counter differences."""
     meter = trial.device.energy_meter()
-    if isinstance(meter, str):
+    if isinstance(meter, Reason | str):
         return Findings(missing=dict.fromkeys(NAMES, meter))
     if meter.period_s is None:
         reason = Reason("energy_period_unknown", {"source": meter.source})
@@ -93,7 +94,7 @@ def energy(trial: Trial) -> Findings:
         idle = _idle(trial, meter)
         work = _work(trial, meter)
     except SensorLost as error:
-        return Findings(missing=dict.fromkeys(NAMES, Reason("energy_sensor_lost", _of(meter, error=str(error)))))
+        return Findings(missing=dict.fromkeys(NAMES, Reason("energy_sensor_lost", _of(meter, reason=error.reason))))
     if work.joules <= 0:
         still = Reason("energy_counter_still", _of(meter, seconds=work.seconds))
         return Findings(missing=dict.fromkeys(NAMES, still))
@@ -129,8 +130,8 @@ def _facts(meter: EnergyMeter, idle_w: float | None, work: Window) -> dict[str, 
         "energy_counter_j": work.joules,
         "integrated_power_j": work.integrated_j,
     }
-    if isinstance(work.mean_w, str):
-        facts["integrated_power_missing"] = work.mean_w
+    if isinstance(work.mean_w, Reason):
+        facts["integrated_power_missing"] = str(work.mean_w)
     return facts
 
 

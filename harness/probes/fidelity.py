@@ -21,6 +21,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from harness.measuring import output_files, reference
+from harness.measuring.reference_output import NoReference
 from harness.measuring.repeatability import first_process_error
 from harness.measuring.trial import Findings, Trial
 from harness.numerics.tolerance import Tolerance, relative_errors, tolerance
@@ -106,7 +107,7 @@ def fidelity(trial: Trial) -> Findings:
     own = trial.step().cpu()
     try:
         wanted = reference.output(trial, "timed batch", lambda: own)
-    except reference.NoReference as error:
+    except NoReference as error:
         missing = dict.fromkeys((*names, AGREEMENT.name), Reason("no_reference", {"reason": error.reason}))
         return Findings(missing=missing, facts=_against_the_first(trial, own), warnings=(error.warning,))
     kind = trial.workload.output_kind
@@ -116,15 +117,17 @@ def fidelity(trial: Trial) -> Findings:
         missing[AGREEMENT.name] = no_class
     elif trial.workload.quality is None:
         samples[AGREEMENT.name] = agreement(own, wanted)
+    elif trial.replicate == 0:
+        missing[AGREEMENT.name] = Reason("of_quality_set")
     allowed = tolerance(trial.case.precision, kind)
     invalid = reference.other_weights(trial, "timed batch") or fault(samples, allowed)
     if reference.is_reference(trial.case):
         missing = dict.fromkeys((*names, AGREEMENT.name), Reason("reference_itself"))
     if reference.is_reference(trial.case) or trial.replicate > 0:
         samples = {}
-    told = reference.told(trial, "timed batch")
+    warnings = reference.device_warnings(trial, "timed batch")
     facts = {**asdict(allowed), **_against_the_first(trial, own)}
-    return Findings(samples=samples, missing=missing, facts=facts, warnings=told, invalid=invalid)
+    return Findings(samples=samples, missing=missing, facts=facts, warnings=warnings, invalid=invalid)
 
 
 def _against_the_first(trial: Trial, own: torch.Tensor) -> dict[str, float]:

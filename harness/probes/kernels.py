@@ -24,7 +24,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from harness.backends.tensorrt import layers as tensorrt_layers
 from harness.measuring.trial import Findings, Trial
 from harness.probes import AFTER_CONTROL_WORKLOAD, probe
 
@@ -51,6 +50,8 @@ def kind(name: str) -> str:
     >>> kind("void pytorch_flash::flash_fwd_kernel<cutlass::bfloat16_t>"), kind("ampere_sgemm_128x64_tn")
     ('attention', 'gemm')
     """
+    from harness.backends.tensorrt import layers as tensorrt_layers  # late: listing the metrics needs no backend
+
     product = tensorrt_layers.is_generated(name) and tensorrt_layers.has_product(name)
     return next((found for found, pattern in KINDS if pattern.search(name)), "gemm" if product else "other")
 

@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from harness import reasons
 from harness.devices.watch import Watch, beside
 from harness.measuring import cold_cache, contention, sampling, throttling
 from harness.measuring.repeatability import first_process_error, repeat_error
 from harness.measuring.trial import Findings, Trial, digest, output_fault
 from harness.numerics.tolerance import repeat_ceiling
 from harness.probes import probe
-from harness.reasons import Reason, stated
+from harness.reasons import Reason
 from harness.types import Metric
 
 if TYPE_CHECKING:
@@ -142,8 +143,8 @@ def _device_time(
 ) -> tuple[dict[str, list[float]], dict[str, Reason]]:
     """The device's seconds of the steady samples, which were the last ones; or why there are none."""
     watch = trial.device.stopwatch()
-    if isinstance(watch, str):
-        return {}, {DEVICE_TIME.name: stated(watch)}
+    if isinstance(watch, Reason | str):
+        return {}, {DEVICE_TIME.name: reasons.of(watch)}
     if trial.turns is not None:
         return {}, {DEVICE_TIME.name: Reason("not_taken_in_turns")}
     if trial.protocol.cold_cache:

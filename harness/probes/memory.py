@@ -90,4 +90,4 @@ def memory(trial: Trial) -> Findings:
 
 def _driver(device: Device) -> float | None:
     used = device.driver_memory_bytes()
-    return None if isinstance(used, str) else float(used)
+    return None if isinstance(used, Reason | str) else float(used)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.measuring import reference
+from harness.measuring.reference_output import NoReference
 from harness.measuring.trial import Findings, Trial
 from harness.probes import probe
 from harness.probes.fidelity import AGREEMENT, agreement, without_class
@@ -22,41 +23,42 @@ if TYPE_CHECKING:
 MAX_PICTURES = 10
 
 
-@probe("quality", order=60, metrics=(), first_process_only=True)
+@probe("quality", order=60, metrics=(), first_process_only=True, further=(AGREEMENT.name,), of_workload=True)
 def quality(trial: Trial) -> Findings:
     """Samples of the model's own quality metrics, images for the report, and agreement with fp32 eager."""
-    judge = trial.workload.quality
-    if judge is None:
+    quality_set = trial.workload.quality
+    if quality_set is None:
         return Findings(facts={"quality": "none: imgbench has no quality metric for these weights"})
     if not trial.protocol.quality:
-        return Findings(missing={m.name: Reason("quality_off") for m in judge.metrics})
-    outputs = _cat([trial.step(batch).cpu() for batch in judge.batches()])
-    samples = judge.score(outputs)
-    told: tuple[Reason, ...] = ()
+        return Findings(missing={m.name: Reason("quality_off") for m in quality_set.metrics})
+    outputs = _cat([trial.step(batch).cpu() for batch in quality_set.batches()])
+    samples = quality_set.score(outputs)
+    warnings: tuple[Reason, ...] = ()
     invalid: Reason | None = None
     missing: dict[str, Reason] = {}
     if without_class(outputs, trial.workload.output_kind) is None:
         try:
             wanted = reference.output(trial, "quality set", lambda: outputs)
-            told, invalid = reference.told(trial, "quality set"), reference.other_weights(trial, "quality set")
+            warnings = reference.device_warnings(trial, "quality set")
+            invalid = reference.other_weights(trial, "quality set")
             if not reference.is_reference(trial.case):
-                count = int(judge.conditions["items"])
+                count = int(quality_set.conditions["items"])
                 samples[AGREEMENT.name] = agreement(outputs[:count], wanted[:count])
-        except reference.NoReference as error:
+        except NoReference as error:
             missing = {AGREEMENT.name: Reason("no_reference_of_quality_set", {"reason": error.reason})}
     return Findings(
         samples=samples,
         missing=missing,
-        facts={"quality_conditions": dict(judge.conditions), **_kept(judge, outputs)},
-        warnings=told,
+        facts={"quality_conditions": dict(quality_set.conditions), **_kept(quality_set, outputs)},
+        warnings=warnings,
         invalid=invalid,
-        images=_save_pictures(trial.folder, trial.case.id, outputs, judge),
+        images=_save_pictures(trial.folder, trial.case.id, outputs, quality_set),
     )
 
 
-def _kept(judge: Quality, outputs: torch.Tensor) -> dict[str, Any]:
+def _kept(quality_set: Quality, outputs: torch.Tensor) -> dict[str, Any]:
     """What a later comparison of set distances needs; `baselines.stored.set_distance` reads it."""
-    return {} if judge.keep is None else {"picture_set": dict(judge.keep(outputs))}
+    return {} if quality_set.keep is None else {"picture_set": dict(quality_set.keep(outputs))}
 
 
 def _cat(tensors: list[torch.Tensor]) -> torch.Tensor:
@@ -65,14 +67,14 @@ def _cat(tensors: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat(tensors)
 
 
-def _save_pictures(folder: Path, case_id: str, outputs: torch.Tensor, judge: Quality) -> tuple[str, ...]:
+def _save_pictures(folder: Path, case_id: str, outputs: torch.Tensor, quality_set: Quality) -> tuple[str, ...]:
     """Writes one strip of the first images as a PNG. Returns its name relative to the run folder."""
-    if judge.pictures is None:
+    if quality_set.pictures is None:
         return ()
     import numpy as np
     from PIL import Image
 
-    pictures = judge.pictures(outputs[:MAX_PICTURES]).numpy()  # (n, H, W, 3) uint8
+    pictures = quality_set.pictures(outputs[:MAX_PICTURES]).numpy()  # (n, H, W, 3) uint8
     name = f"images/{case_id}.png"
     (folder / "images").mkdir(exist_ok=True)
     Image.fromarray(np.concatenate(list(pictures), axis=1)).save(folder / name)

@@ -62,7 +62,7 @@ class Recorder:
         return recorded
 
 
-@probe("stages", order=20, metrics=(OTHER, STEP, SUM), first_process_only=True)
+@probe("stages", order=20, metrics=(OTHER, STEP, SUM), first_process_only=True, of_workload=True)
 def stages(trial: Trial) -> Findings:
     """Seconds by stage over a few iterations, and the metrics of this workload's own networks in `facts`."""
     if not trial.protocol.stages:

@@ -1,4 +1,4 @@
-"""How a worker ended, as values: its reply, or the status, cause and reason if it gave none."""
+"""How a worker ended, as a value: its reply, or a status with its cause and reason if it sent no reply."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from harness.reasons import Reason
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """How a worker ended: what it returned, or the status and the reason of the failure, and its phase. `row` is the
-    number of the row in which it was, where it measures several. `kept` is what a worker that failed had sent before,
-    to be taken for its result."""
+    """How a worker ended: the value that it returned, or the status, the reason and the phase of its failure.
+
+    `row` is the number of the row that a worker of several rows was measuring. `kept` is a result that the worker sent
+    before it failed, and that counts as its result."""
 
     value: Any = None
     kept: Any = None
@@ -31,20 +32,20 @@ class Reply:
 
 
 def not_started(error: BaseException, kernel_out_of_memory: bool, imports: Path) -> Reply:
-    """The reply if no process could be started. A dead fork server shows as the end of its pipe."""
+    """The reply if no process could be started. If the fork server died, its pipe is closed."""
     if kernel_out_of_memory:
         return Reply(status="oom", reason=causes.reason(Cause.KERNEL_OUT_OF_MEMORY, Reason("fork_server_killed")))
     if isinstance(error, NoSocketFolder):
         return Reply(status="failed", reason=causes.reason(Cause.NO_SOCKET, str(error)))
-    gone = isinstance(error, EOFError | ConnectionError)
-    cause = Cause.FORK_SERVER_ENDED if gone else causes.of_error(error) or causes.of_folders([imports.parent])
+    server_ended = isinstance(error, EOFError | ConnectionError)
+    cause = Cause.FORK_SERVER_ENDED if server_ended else causes.of_error(error) or causes.of_folders([imports.parent])
     seen = Reason("worker_not_started", {"error": one_line(error), **_log(imports)})
     return Reply(status="failed", reason=causes.reason(cause or Cause.NO_PROCESS, seen))
 
 
 def died(exitcode: int | None, log: Path, kernel_out_of_memory: bool) -> Reply:
-    """The reply for a worker that died without one. If the fork server died, too, the exit code is unknown and reads
-    fork_server.LOST."""
+    """The reply for a worker that died without sending one. If the fork server died too, the exit code is unknown, and
+    multiprocessing reports fork_server.LOST."""
     if exitcode in {-signal.SIGKILL, fork_server.LOST} and kernel_out_of_memory:
         return Reply(status="oom", reason=causes.reason(Cause.KERNEL_OUT_OF_MEMORY))
     if exitcode == fork_server.LOST and not fork_server.runs():
@@ -62,7 +63,8 @@ def died(exitcode: int | None, log: Path, kernel_out_of_memory: bool) -> Reply:
 
 
 def _folders_cause(log: Path) -> Cause | None:
-    """Why the folders that a worker writes to cannot be written to. A full memory-mapped file shows as SIGBUS."""
+    """Why the folders that a worker writes to are not writable; None if they are. A memory-mapped file on a full disk
+    causes SIGBUS."""
     return causes.of_folders(written(log.parent))
 
 

@@ -1,6 +1,7 @@
-"""The conditions of a run: machine, device, versions, threads, flags, commit. Plain JSON types, None where unknown.
+"""The conditions of a run: machine, device, versions, threads, flags, commit. All values have JSON types, and an
+unknown one is None.
 
-Collected in a worker (`collect`), because only there may a device be touched.
+`collect` runs in a worker, because only a worker may use a device.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from harness import backends
 from harness.devices.cpu import cpu_model
 from harness.processes import threads as thread_rule
+from harness.reasons import Reason
 from harness.version import VERSION
 
 PACKAGES = (  # besides those that the backends and the precisions name
@@ -33,7 +35,7 @@ PACKAGES = (  # besides those that the backends and the precisions name
 )
 NO_GIT = "git is not installed, or not on the PATH"
 GIT_TIMEOUT_S = 10
-UNRECORDED_SAMPLE_S = 2e-4  # on every device, before the length was recorded
+UNRECORDED_SAMPLE_S = 2e-4  # the length on every device in runs that did not record it
 FLAGS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -47,7 +49,7 @@ FLAGS = (
     "CUDA_MODULE_LOADING",
     "NVIDIA_TF32_OVERRIDE",
 )
-GPU_FLAGS = (  # they change nothing where a CPU is measured
+GPU_FLAGS = (  # they change nothing in a run on a CPU
     "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",
     "CUDA_DEVICE_MAX_CONNECTIONS",
@@ -78,6 +80,8 @@ def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dic
     chosen, allowed = thread_rule.chosen(threads), thread_rule.allowed()
     return {
         **device.describe(),
+        "is_gpu": device.is_gpu,
+        "backend_packages": list(backends.speed_packages(device.is_gpu)),
         "cpu": {
             "model": cpu_model(),
             "logical_cores": os.cpu_count(),
@@ -85,7 +89,7 @@ def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dic
             "quota": allowed.quota,
             "isa": torch.backends.cpu.get_cpu_capability(),
         },
-        "energy_counter": None if isinstance(meter, str) else meter.source,
+        "energy_counter": None if isinstance(meter, Reason | str) else meter.source,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "threads": chosen.count,
         "threads_from": str(chosen.source),
@@ -104,7 +108,8 @@ def collect(argument: tuple[str | None, int | None], _report: Any = None) -> dic
 
 
 def collect_or_reason(argument: tuple[str | None, int | None], report: Any = None) -> dict[str, Any] | str:
-    """The environment, or why the requested device is not available: a worker's exceptions do not reach its caller."""
+    """The environment, or why the requested device is not available. The reason is returned, because a worker's
+    exceptions do not reach its caller."""
     from harness.devices import NoSuchDevice
 
     try:
@@ -114,9 +119,9 @@ def collect_or_reason(argument: tuple[str | None, int | None], report: Any = Non
 
 
 def torch_settings() -> dict[str, str | bool]:
-    """torch's process-wide settings that a plugin may change and that no row sets itself. They decide which kernels a
-    GPU runs and in which precision those accumulate. TF32 and the precision of fp32 products are not among them, since
-    each row sets those for itself (`harness.numerics.precision.applied`)."""
+    """torch's process-wide settings that a plugin may change and that no row sets. They determine which kernels a GPU
+    runs, and in which precision the kernels accumulate. TF32 and the precision of fp32 products are not included,
+    because each row sets them (`harness.numerics.precision.applied`)."""
     import torch
 
     cuda: Any = torch.backends.cuda  # its attributes have no types
@@ -144,8 +149,8 @@ def torch_settings() -> dict[str, str | bool]:
 
 
 def shortest_sample_s(environment: Mapping[str, Any]) -> float:
-    """Seconds that a latency sample lasted at least (`harness.measuring.sampling`). Rows of two lengths differ on a
-    GPU, because the synchronisation at the end of a sample is part of it."""
+    """The shortest duration of a latency sample in seconds (`harness.measuring.sampling`). On a GPU, latencies from
+    samples of two lengths differ, because the synchronisation at the end of a sample is part of it."""
     return float(environment.get("shortest_sample_s") or UNRECORDED_SAMPLE_S)
 
 
@@ -155,7 +160,7 @@ def host_hash() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Installed version of each package that can change a figure; absent ones are left out."""
+    """The installed version of each package that can change a figure. Absent packages are left out."""
     found = {}
     for package in dict.fromkeys((*PACKAGES, *backends.packages())):
         try:
@@ -166,8 +171,8 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the measuring code and whether it was changed since, {"commit": None, "dirty": None, "reason": ...}
-    if git fails; None outside a checkout."""
+    """The commit of imgbench's code, and whether the code differs from it. If git fails, both are None and `reason`
+    says why. None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

@@ -15,7 +15,7 @@ LOST: Final = 255  # the exit code that multiprocessing reports if the fork serv
 
 
 def start(log: Path) -> None:
-    """Starts the fork server unless it is running; what its imports print goes to `log`."""
+    """Starts the fork server unless it is running. The output of its imports goes to `log`."""
     with suppress(OSError, ValueError):
         sys.stderr.flush()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -44,7 +44,7 @@ def start(log: Path) -> None:
 
 
 def runs() -> bool:
-    """Whether the fork server is still alive. Reaping it is left to multiprocessing."""
+    """Whether the fork server is still alive. The check does not reap the process; multiprocessing does that."""
     pid: int | None = getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)
     if pid is None:
         return False

@@ -1,4 +1,4 @@
-"""Which code this process loaded: versions, and a digest of each package's source."""
+"""Which code this process loads: versions, and a digest of the source of each package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SOURCE_SUFFIXES: Final = frozenset({".py", ".pyi", ".so", ".pyd", ".json", ".yam
 def loaded_code(packages: Sequence[str], variables: Sequence[str]) -> dict[str, Any]:
     """What this process would import and run: interpreter, versions, variables read back, and each package's source.
 
-    A package's `sha256` is over the relative paths and bytes of its source files; absent packages are None.
+    The `sha256` of a package covers the relative paths and bytes of its source files. An absent package is None.
     """
     return {
         "python": sys.executable,
@@ -31,8 +31,8 @@ def loaded_code(packages: Sequence[str], variables: Sequence[str]) -> dict[str, 
 
 
 def imported_code(packages: Sequence[str]) -> dict[str, str]:
-    """Where those of `packages` stand that this process has imported: name -> file or folder. What would be found is
-    one thing, what the measured work really used another."""
+    """The packages that this process has already imported: name -> file or folder. Unlike `loaded_code`, this shows
+    what the measured work used, not what an import would find now."""
     found = {}
     for name in packages:
         module = sys.modules.get(name)

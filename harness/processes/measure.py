@@ -11,15 +11,20 @@ import gc
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import harness.null_model  # noqa: F401  registers the model of the controls `overhead`
 from harness import backends, probes, reasons
 from harness.backends import Build, BuildRequest
+from harness.causes import one_line
+from harness.derived import DERIVED
 from harness.devices import Device
+from harness.entries import BadEntry
 from harness.measuring import (
     cold_cache,
     content_hashes,
@@ -38,8 +43,8 @@ from harness.measuring.turns import Interleaving, Turns
 from harness.numerics import calibration, optimizations, precision, share
 from harness.probes.stages import component_metric, sum_warning
 from harness.processes.used_packages import packages_of
-from harness.reasons import Reason
-from harness.registry import BACKENDS
+from harness.reasons import Reason, ReasonedError
+from harness.registry import PROBES
 from harness.stored_types import Facts, State
 from harness.timing import Timer, perf_counter
 from harness.types import Case, Component, Forward, Measurement, Metric, Protocol, Workload
@@ -77,7 +82,7 @@ class Job:
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """A measurement, and the metrics in it that only its workload knows (its stages, its quality). `unfinished` are
-    the probes that have not run yet; the measurement is valid without them."""
+    the probe that runs and those that have not run yet; the measurement is valid without them."""
 
     measurement: Measurement
     metrics: tuple[Metric, ...] = ()
@@ -91,9 +96,12 @@ def measure(
     turns: Turns | None = None,
     keep: Callable[[Outcome], None] = lambda _outcome: None,
 ) -> Outcome:
-    """The measurement of one case in one process. `keep` is called with it as soon as all figures are measured, before
-    probes that may end the process. Raises whatever the model or the backend raises. Raises Mismatch where one of them
-    changed a process-wide setting, such as TF32; nothing is timed under such a setting."""
+    """The measurement of one case in one process.
+
+    `keep` is called with it as soon as all figures are measured, before each of the probes that may end the process. An
+    error in one of those is the reason of its metrics alone. Raises whatever the model or the backend raises. Raises
+    Mismatch where one of them changed a process-wide setting, such as TF32; nothing is timed under such a setting.
+    """
     began, case = perf_counter(), job.case
     if reason := (
         backends.unavailable(case.backend, case.precision, device.name)
@@ -109,26 +117,38 @@ def measure(
             raise Mismatch(reason)
         if not build.keeps_modules:
             _give_back(device)
-        weights = _own_weights(loaded.workload.components)
+        weights, metrics = _own_weights(loaded.workload.components), workload_metrics(loaded.workload)
         trial = replace(_first_call(job, device, loaded, build, load_s, report), turns=turns)
         if job.reference_until_s is not None:
             trial = replace(trial, reference_until=began + job.reference_until_s)
         chosen = probes.in_order(trial.replicate, job.only)
-        findings = _collect(trial, [p for p in chosen if p.order < probes.AFTER_CONTROL_WORKLOAD], report)
+        timed = [p for p in chosen if p.order < probes.AFTER_CONTROL_WORKLOAD]
+        findings = _collect(trial, timed, {m.name for m in metrics}, report)
         fault = next((f.invalid for f in findings if f.invalid), None) or _fault(trial, settings, weights)
     passes = {name: found for f in findings for name, found in f.state.items()}
     state = {**device.span_state(before), **passes, **_control_workload(job, device)}
-    metrics = [component_metric(c.name) for c in trial.workload.components]
-    if trial.workload.quality is not None:
-        metrics += trial.workload.quality.metrics
-    outcome = Outcome(measurement=_measurement(trial, loaded, findings, fault, state), metrics=tuple(metrics))
+    outcome = Outcome(measurement=_measurement(trial, loaded, findings, fault, state), metrics=metrics)
     last = [p for p in chosen if p.order >= probes.AFTER_CONTROL_WORKLOAD]
     if fault or not last:
         return outcome
-    keep(replace(outcome, unfinished=tuple(p.name for p in last)))
-    with precision.applied(case.precision), optimizations.in_force(case):
-        findings += _collect(trial, last, report)
-    return replace(outcome, measurement=_measurement(trial, loaded, findings, fault, state))
+    for number, entry in enumerate(last):
+        keep(replace(outcome, unfinished=tuple(p.name for p in last[number:])))
+        try:
+            with precision.applied(case.precision), optimizations.in_force(case):
+                findings += _collect(trial, [entry], {m.name for m in metrics}, report)
+        except Exception as error:  # the figures are measured, and the next probe may be sound
+            with suppress(OSError):  # the log may be on the disk that is full
+                traceback.print_exc()
+            findings.append(_without(entry, error))
+        outcome = replace(outcome, measurement=_measurement(trial, loaded, findings, fault, state))
+    return outcome
+
+
+def _without(entry: probes.Probe, error: Exception) -> Findings:
+    """What is known of a probe that raised an error after the figures were measured."""
+    reason = error.reason if isinstance(error, ReasonedError) else Reason("error", {"error": one_line(error)})
+    missing, facts = probes.unfinished([entry.name], reason)
+    return Findings(missing=missing, facts=dict(facts))
 
 
 def _give_back(device: Device) -> None:
@@ -148,9 +168,9 @@ def _control_workload(job: Job, device: Device) -> dict[str, Any]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        return {"sentinel_missing": "no memory for it beside the model"}
+        return {"control_workload_missing": "no memory for it beside the model"}
     reason = contention.contended(device.span_state(before))
-    return {"sentinel": found, **({"sentinel_contended": reason} if reason else {})}
+    return {"control_workload": found, **({"control_workload_contended": reason} if reason else {})}
 
 
 def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Loaded, float, Build]:
@@ -178,7 +198,7 @@ def _build(job: Job, device: Device, report: Callable[[str], None]) -> tuple[Loa
         calibration=lambda: calibration.recorded(workload, device.torch_device),
     )
     with optimizations.kernels_or_unavailable(case):
-        build: Build = BACKENDS[case.backend].build(workload.components, request)
+        build = backends.built(case.backend, workload.components, request)
         changed |= optimizations.reached(case, workload.components, device.torch_device)
     told = {"layers_from": layers_from, **({"optimizations": changed} if changed else {})}
     build = replace(build, facts={**build.facts, **told})
@@ -235,7 +255,7 @@ def _first_call(
 def timer_of(device: Device) -> Timer:
     """A timer by the host's clock, with the device's own beside it where it has one."""
     watch = device.stopwatch()
-    return Timer(device.synchronize, device_clock=None if isinstance(watch, str) else watch)
+    return Timer(device.synchronize, device_clock=None if isinstance(watch, Reason | str) else watch)
 
 
 def _without_unused_modules(workload: Workload, build: Build) -> Workload:
@@ -248,12 +268,27 @@ def _without_unused_modules(workload: Workload, build: Build) -> Workload:
     return replace(workload, components=components)
 
 
-def _collect(trial: Trial, chosen: Sequence[probes.Probe], report: Callable[[str], None]) -> list[Findings]:
+def workload_metrics(workload: Workload) -> tuple[Metric, ...]:
+    """The metrics that only the workload knows: the seconds of its networks, and its quality. Raises BadEntry where a
+    quality metric has the name of another one."""
+    of_networks = tuple(component_metric(c.name) for c in workload.components)
+    of_quality = () if workload.quality is None else tuple(workload.quality.metrics)
+    taken = {m.name for p in PROBES.values() for m in p.metrics} | {d.metric.name for d in DERIVED}
+    taken |= {m.name for m in of_networks}
+    if stolen := next((m.name for m in of_quality if m.name in taken), None):
+        raise BadEntry(f"the model's quality metric {stolen!r} has the name of another metric; give it another name")
+    return (*of_networks, *of_quality)
+
+
+def _collect(
+    trial: Trial, chosen: Sequence[probes.Probe], of_workload: Collection[str], report: Callable[[str], None]
+) -> list[Findings]:
     findings = []
     for entry in chosen:
         report(entry.name)
-        findings.append(_found(entry, trial))
-        if findings[-1].invalid:
+        found = probes.checked(entry, _found(entry, trial), of_workload)
+        findings.append(found if trial.replicate else probes.explained(entry, found))
+        if found.invalid:
             break
     return findings
 
@@ -261,9 +296,9 @@ def _collect(trial: Trial, chosen: Sequence[probes.Probe], report: Callable[[str
 def _found(entry: probes.Probe, trial: Trial) -> Findings:
     """What a probe found, with the state of the machine if the probe requests it and measured anything."""
     if entry.state is None:
-        return entry.collect(trial)
+        return probes.collected(entry, trial)
     before = trial.device.start_span()
-    found = entry.collect(trial)
+    found = probes.collected(entry, trial)
     if not found.samples:
         return found
     return replace(found, state={**found.state, entry.state: trial.device.span_state(before)})
@@ -328,7 +363,7 @@ def _measurement(
         facts=cast("Facts", facts),
         state=cast("State", state),
         warnings=tuple(
-            reasons.warning(told)
+            reasons.of(told)
             for told in (
                 *trial.workload.warnings,
                 *trial.build.warnings,

@@ -1,12 +1,12 @@
 """How many CPU threads a run uses, and which rule decided it.
 
---threads N decides where it is given, then OMP_NUM_THREADS, then MKL_NUM_THREADS (the order in which torch reads them).
-Without any of them it is the smallest of what the machine has, what the process may use (its affinity mask), what the
+--threads N comes first, then OMP_NUM_THREADS, then MKL_NUM_THREADS (the order in which torch reads them). Without any
+of them the number is the smallest of what the machine has, what the process may use (its affinity mask), what the
 cgroup's CPU quota allows (rounded down, at least 1) and OMP_THREAD_LIMIT. The kernel throttles threads beyond the quota
 in the middle of their work: the throughput falls, and the median latency does not show it.
 
-A user may ask for more; the row then has the warning that `warnings` returns. OPENBLAS_NUM_THREADS is not read:
-the networks do not run on numpy's OpenBLAS.
+A user may request more threads. The row then has the warning that `warnings` returns. OPENBLAS_NUM_THREADS is not read,
+because the networks do not run on numpy's OpenBLAS.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Allowed:
 
     @property
     def threads(self) -> Threads:
-        """As many as can run at once, and the rule that limits them; the first in this order if several are equal."""
+        """The number that can run at once, and the rule that limits it (the first of several equal ones)."""
         bounds = {Source.CORES: self.cores, Source.AFFINITY: self.affinity}
         if self.quota is not None:
             bounds[Source.QUOTA] = max(1, int(self.quota))
@@ -131,7 +131,7 @@ def in_words(environment: Mapping[str, Any]) -> str | None:
         Source.QUOTA: cpu.get("quota"),
     }
     free = int(bounds.get(source) or count) - count
-    return f"{count} ({words}{f', of which {free} is left free' if free > 0 else ''})"
+    return f"{count} ({words}{f'; {free} is left free' if free > 0 else ''})"
 
 
 def _variable(name: Source) -> int | None:

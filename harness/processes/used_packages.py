@@ -1,9 +1,9 @@
-"""Which packages of the project under test the measured work used, as far as a process can tell without tracing.
+"""Which packages of the project under test the measured work used, as far as this is visible without tracing.
 
-A plugin is imported whatever the suite measures, and with it all that it imports. So what a plugin brought in counts
-where the row uses something of that plugin: its model, backend, scheduler or optimisation. Other imports (a model's
-library, an import while the row was measured) were caused by the row, and count. A plugin that changes other modules
-when it is imported and registers nothing cannot be distinguished from one that does nothing.
+Every plugin is imported, with all that it imports, whether or not the suite uses it. So the imports of a plugin count
+only for a row that uses something from that plugin: its model, backend, scheduler or optimisation. Other imports (a
+model's library, or an import while the row was measured) were caused by the row, and count. A plugin that changes other
+modules when it is imported, and registers nothing, cannot be distinguished from one that does nothing.
 """
 
 from __future__ import annotations
@@ -30,24 +30,25 @@ def used_packages(
 ) -> dict[str, str]:
     """Those of `packages` that measuring `case` used: name -> file or folder.
 
-    `classes` are the packages of the layers' classes, `before` the modules that there were when it began, in the order
-    of their import, and `plugins` the modules that filled the registries, those of imgbench too.
+    `classes` are the packages of the layers' classes. `before` are the modules that were imported before the
+    measurement, in the order of their import. `plugins` are the modules that filled the registries, including those of
+    imgbench.
     """
-    makers = _makers(case)
-    named = [*makers, *classes, *(set(sys.modules) - set(before))]
-    brought = _brought_by(plugins, before)
-    plugins_used = {brought.get(module) for module in makers}
+    registered = _registered_modules(case)
+    used_modules = [*registered, *classes, *(set(sys.modules) - set(before))]
+    importers = _importers(plugins, before)
+    plugins_used = {importers.get(module) for module in registered}
 
     def used(package: str) -> bool:
-        if any(_is_of(package, name) for name in named):
+        if any(_is_of(package, name) for name in used_modules):
             return True
-        return any(by is None or by in plugins_used for name, by in brought.items() if _is_of(package, name))
+        return any(by is None or by in plugins_used for name, by in importers.items() if _is_of(package, name))
 
     return imported_code([package for package in packages if used(package)])
 
 
-def _makers(case: Case) -> list[str]:
-    """The modules of what the registries have for this case."""
+def _registered_modules(case: Case) -> list[str]:
+    """The modules that define this case's entries in the registries."""
     solver = SCHEDULERS.get(case.scheduler or "")
     changes = [OPTIMIZATIONS.get(name) for name in names(case)]
     entries: list[Any] = [getattr(MODELS.get(case.model), "build", None), BACKENDS.get(case.backend), solver]
@@ -64,8 +65,8 @@ def _module(entry: Any) -> str:
     return str(getattr(entry, "__module__", None) or type(entry).__module__)
 
 
-def _brought_by(plugins: Sequence[str], before: Sequence[str]) -> Mapping[str, str | None]:
-    """Module -> the top package of the plugin that it was imported by, None where it was there before all of them."""
+def _importers(plugins: Sequence[str], before: Sequence[str]) -> Mapping[str, str | None]:
+    """Module -> the top package of the plugin that imported it; None if it was imported before all plugins."""
     tops = dict.fromkeys(plugin.split(".")[0] for plugin in plugins)
     found: dict[str, str | None] = {}
     current = None

@@ -1,10 +1,15 @@
 """One fresh process for each measurement, and a status for every way in which it can end.
 
-A fork server with the libraries imported and no device touched gives a process in about 0.2 s. The worker leads a
-process group of its own (a hang is killed with its children), dies with its parent, ignores Ctrl-C (the parent
-decides), and writes what libraries print to a log file. A Python error comes back as a failed measurement; a
-segfault, a kill and a time-out are detected by the parent. A failure of the environment (a full disk, a kill from
-outside, a dead fork server) gets its cause (`harness.causes`) and is not a result of the row.
+A fork server has imported the libraries and used no device, so a new process starts in about 0.2 s. The worker
+
+- leads a process group of its own, so that a hang is killed together with its children,
+- is killed when its parent ends,
+- ignores Ctrl-C, which only the parent handles,
+- writes the output of libraries to a log file.
+
+A Python error is returned as a failed measurement. The parent detects a segfault, a kill and a time-out. A failure of
+the environment (a full disk, a kill from outside, a dead fork server) has a cause (`harness.causes`), and is not a
+result of the row.
 """
 
 from __future__ import annotations
@@ -27,35 +32,34 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, cast
 
-from harness import causes, storage
-from harness.backends import CaptureFailed
+from harness import causes, probes, storage
 from harness.causes import Cause, one_line
 from harness.devices import cgroup
 from harness.measuring import reference
 from harness.measuring.out_of_memory import is_out_of_memory
-from harness.measuring.parent_process import die_with
+from harness.measuring.parent_process import kill_when_closed
 from harness.measuring.sockets import NoSocketFolder
 from harness.measuring.turns import Turns
 from harness.processes import endings, fork_server
 from harness.processes import threads as thread_rule
 from harness.processes.endings import Reply
 from harness.processes.measure import Job, Outcome, measure
-from harness.reasons import Reason
+from harness.reasons import Reason, ReasonedError
 from harness.registry import UnknownName
 from harness.stored_types import Facts
 from harness.timing import perf_counter
 from harness.types import Measurement, Unavailable
 
 PRELOAD = ("torch", "scipy.special", "harness.processes.measure")
-REFERENCE_GRACE_S = 60.0  # to load the model of a reference, and to end a process of its own
-LAST_S = 120.0  # for what a worker does once its measurement is kept
+REFERENCE_GRACE_S = 60.0  # to load the model of a reference, and to end the process that computes it
+LAST_S = 120.0  # for the rest of a worker that has already sent its measurement
 
 Report = Callable[[str], None]
 
 
-class Line:
-    """The worker's end of the pipe. A call tells the phase that begins; `keep` sends a result that stands if this
-    process gives no other one; `begin_row` tells which of several rows begins."""
+class ParentPipe:
+    """The worker's end of the pipe to its parent. A call sends the phase that begins. `keep` sends a result that counts
+    if this process sends no later one. `begin_row` sends the number of the row that begins."""
 
     def __init__(self, sender: Connection) -> None:
         self._sender = sender
@@ -73,8 +77,8 @@ class Line:
 class Workers:
     """Runs functions in fresh processes of one fork server.
 
-    `plugins` are modules that fill the registries; `preload` are libraries that the models use. Both are imported
-    once, in the fork server: what is missing there costs every worker its import.
+    `plugins` are modules that fill the registries, and `preload` are libraries that the models use. Both are imported
+    once, in the fork server, because every worker would otherwise have to import them.
     """
 
     def __init__(self, plugins: Sequence[str], logs: Path, preload: Sequence[str] = ()) -> None:
@@ -86,8 +90,8 @@ class Workers:
         self.logs = logs
 
     def measure(self, job: Job, report: Report, name: str | None = None) -> Outcome:
-        """The outcome of `job`, whatever happens to its process; `name` names its log (the case's id). Raises
-        KeyboardInterrupt after killing it."""
+        """The outcome of `job`, whatever happens to its process. `name` is the name of its log (by default the case's
+        id). Raises KeyboardInterrupt after killing the process."""
         started, clock = storage.now(), perf_counter()
         log = f"{name or job.case.id}.{job.replicate}"
         extends = job.reference_until_s is None
@@ -108,8 +112,8 @@ class Workers:
         *,
         reference_extends: bool = True,
     ) -> Reply:
-        """`function(argument, report)` in a fresh process, killed after `timeout_s` seconds without a result. With
-        `reference_extends` the time in which it computes an fp32 reference does not count."""
+        """Calls `function(argument, report)` in a fresh process, which is killed after `timeout_s` seconds without a
+        result. With `reference_extends`, the time in which it computes an fp32 reference does not count."""
         imports, log = self.logs / "imports.log", self.logs / f"{name}.log"
         kills_before = cgroup.oom_kills()
         try:
@@ -158,7 +162,7 @@ class Workers:
 
 
 def _remove_empty(*logs: Path) -> None:
-    """Removes empty logs; a folder that has vanished or become read-only does not affect the result."""
+    """Removes empty logs. A folder that has been deleted or is read-only does not affect the result."""
     for log in logs:
         with suppress(OSError):
             if log.stat().st_size == 0:
@@ -166,7 +170,7 @@ def _remove_empty(*logs: Path) -> None:
 
 
 def measure_job(job: Job, report: Report, turns: Turns | None = None) -> Outcome:
-    """Runs in the worker: the outcome, or the failed one that says why. The one broad except is here."""
+    """Runs in the worker and returns the outcome. Any error becomes an outcome with its status and reason."""
     import torch
 
     from harness import devices
@@ -176,7 +180,7 @@ def measure_job(job: Job, report: Report, turns: Turns | None = None) -> Outcome
 
     def keep(outcome: Outcome) -> None:
         kept.append(_warned(job, outcome))
-        if isinstance(report, Line):
+        if isinstance(report, ParentPipe):
             report.keep(kept[-1])
 
     torch.set_num_threads(job.threads)
@@ -201,20 +205,21 @@ def _warned(job: Job, outcome: Outcome) -> Outcome:
     found = outcome.measurement
     if found.status != "ok":
         return outcome
-    told = thread_rule.warnings(job.threads, thread_rule.allowed())
-    return replace(outcome, measurement=replace(found, warnings=(*found.warnings, *told)))
+    warnings = thread_rule.warnings(job.threads, thread_rule.allowed())
+    return replace(outcome, measurement=replace(found, warnings=(*found.warnings, *warnings)))
 
 
 def _failure(error: BaseException, job: Job) -> Reason:
     if cause := _cause(error, job):
         return causes.reason(cause, one_line(error))
-    if isinstance(error, CaptureFailed):
+    if isinstance(error, ReasonedError):
         return error.reason
     return Reason("unknown_name" if isinstance(error, UnknownName) else "error", {"error": one_line(error)})
 
 
 def _cause(error: BaseException, job: Job) -> Cause | None:
-    """The environment's part in an error, or None. If the error has no errno, the machine is checked."""
+    """The failure of the environment that caused an error, or None. If the error has no errno, the folders that the
+    worker writes to are checked."""
     weights = Path(job.case.weights)
     if weights.is_absolute() and not weights.is_dir():
         return Cause.WEIGHTS_GONE
@@ -222,11 +227,11 @@ def _cause(error: BaseException, job: Job) -> Cause | None:
 
 
 def _without_the_rest(outcome: Outcome, reason: Reason | None) -> Outcome:
-    """An outcome whose last probes did not come to their end, with the reason as the fact of each."""
+    """An outcome whose process ended for `reason` in the first of its unfinished probes."""
     measured = outcome.measurement
-    missing = {f"{name}_missing": str(reason) for name in outcome.unfinished}
-    facts = cast("Facts", {**measured.facts, **missing})
-    return replace(outcome, measurement=replace(measured, facts=facts), unfinished=())
+    missing, facts = probes.unfinished(outcome.unfinished, reason or Reason("not_measured"))
+    kept = replace(measured, missing={**missing, **measured.missing}, facts=cast("Facts", {**measured.facts, **facts}))
+    return replace(outcome, measurement=kept, unfinished=())
 
 
 def _ended(job: Job, status: Any, reason: Reason | None) -> Outcome:
@@ -236,7 +241,7 @@ def _ended(job: Job, status: Any, reason: Reason | None) -> Outcome:
 def _main(sender: Connection, function: Callable[..., Any], argument: Any, plugins: tuple[str, ...], log: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.setsid()
-    _die_with_parent()
+    _end_with_parent()
     try:
         _redirect_output(log)
         for plugin in plugins:
@@ -247,29 +252,29 @@ def _main(sender: Connection, function: Callable[..., Any], argument: Any, plugi
             sender.close()
             return
         raise
-    # The libraries' objects live as long as the process: walking them cost 0.14 s in every garbage collection.
+    # The libraries' objects live as long as the process. Checking them took 0.14 s in every garbage collection.
     gc.freeze()
-    result = function(argument, Line(sender))
+    result = function(argument, ParentPipe(sender))
     sender.send(("done", result))
     sender.close()
 
 
-def _die_with_parent() -> None:
-    """Asks the kernel for SIGKILL when the command ends, however it ends, also while this process hangs in C code.
+def _end_with_parent() -> None:
+    """Asks the kernel to kill this process when the command ends for any reason, even if this process hangs in C code.
 
-    The parent holds the other end of the sentinel pipe, and the kernel signals its closing (O_ASYNC). The fork server
-    outlives the command while a worker runs, so a parent-death signal would not do.
+    The parent holds the other end of multiprocessing's sentinel pipe, and the kernel signals when it is closed
+    (O_ASYNC). A parent-death signal would not work, because the fork server outlives the command while a worker runs.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:
-        die_with(parent.sentinel)
+        kill_when_closed(parent.sentinel)
 
 
 def _redirect_output(log: str) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    # In any locale: what a model prints must not make its row fail.
+    # UTF-8 in any locale, because the output of a model must not make its row fail.
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     faulthandler.enable(sys.stderr)
@@ -284,18 +289,18 @@ def _receive(
     *,
     reference_extends: bool = True,
 ) -> Reply | None:
-    """The worker's result; a time-out; or None where the worker died without a message. `keep` is called with a result
-    that is valid if no other one follows; the worker then has at most LAST_S seconds left. `begin_row` is called with
-    the number of each row that begins."""
-    patience, phase, measured = Patience(timeout_s), "start", False
+    """The worker's result, a time-out, or None if the worker died without a message. `keep` is called with a result
+    that counts if no later one follows. The worker then has at most LAST_S seconds left. `begin_row` is called with the
+    number of each row that begins."""
+    time_limit, phase, measured = TimeLimit(timeout_s), "start", False
     while True:
-        left = patience.left_s
+        left = time_limit.left_s
         if left <= 0 or not receiver.poll(left):
             late, limit = ("no_end_in_time", {}) if measured else ("no_result_in_time", {"seconds": timeout_s})
             return Reply(status="timeout", reason=Reason(late, {**limit, "phase": phase}))
         try:
             kind, value = receiver.recv()
-        except (EOFError, OSError, pickle.UnpicklingError):  # gone, also in the middle of a message
+        except (EOFError, OSError, pickle.UnpicklingError):  # the worker died, perhaps while it sent a message
             return None
         if kind == "done":
             return Reply(value=value)
@@ -304,7 +309,7 @@ def _receive(
             return ended
         if kind == "kept":
             keep(value)
-            patience.end_within(LAST_S)
+            time_limit.end_within(LAST_S)
             measured = True
             continue
         if kind == "row":
@@ -312,14 +317,14 @@ def _receive(
             continue
         phase = value
         if reference_extends:
-            patience.enter(phase)
+            time_limit.enter(phase)
         report(phase)
 
 
-class Patience:
-    """How long a worker may take: `timeout_s` for its own work, and as long again for each fp32 reference that it
-    computes. Its own time is paused meanwhile. The worker ends a slow reference itself; the grace period is for one
-    that it cannot end."""
+class TimeLimit:
+    """How long a worker may take: `timeout_s` for its own work, and `timeout_s` more for each fp32 reference that it
+    computes, while its own time is paused. The worker ends a slow reference itself. REFERENCE_GRACE_S is for a
+    reference that it cannot end."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
@@ -327,7 +332,7 @@ class Patience:
         self._kept_s: float | None = None
 
     def end_within(self, seconds: float) -> None:
-        """From now on it may take `seconds`, or less where it has less left."""
+        """Sets the remaining time to `seconds` if more than that is left."""
         self._deadline = min(self._deadline, perf_counter() + seconds)
 
     @property
@@ -343,12 +348,12 @@ class Patience:
 
 
 def _end(process: Any) -> None:
-    """Waits a little for a clean end, then kills the worker's whole process group; one that hangs in a driver, where no
-    signal reaches it, is left."""
+    """Waits 5 s for the worker to end, then kills its whole process group. A worker that hangs in a driver, where it
+    receives no signal, is left."""
     process.join(timeout=5)
     if process.is_alive() or process.exitcode == fork_server.LOST:  # then it may still be running
         _kill(process)
-        process.join(timeout=60)  # the kernel may need long to give back tens of gigabytes
+        process.join(timeout=60)  # the kernel may take long to free tens of gigabytes
 
 
 def _kill(process: Any) -> None:

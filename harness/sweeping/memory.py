@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from harness.devices import cgroup, nvml
+from harness.reasons import Reason
 from harness.registry import DEVICES
 from harness.stored_types import Environment
 from harness.types import Measurement
@@ -47,6 +48,8 @@ def free_bytes(environment: Environment) -> int | None:
         return cgroup.free_memory_bytes()
     found = (environment.get("gpus") or [{}])[0]
     total, uuid = found.get("memory_bytes"), found.get("uuid")
-    device = nvml.gpu(uuid) if uuid else "the GPU has no UUID"
-    used = device if isinstance(device, str) else nvml.memory_used_bytes(device)
-    return None if isinstance(used, str) or total is None else total - used
+    if total is None or not uuid:
+        return None
+    device = nvml.gpu(uuid)
+    used = device if isinstance(device, Reason) else nvml.memory_used_bytes(device)
+    return None if isinstance(used, Reason) else total - used

@@ -1,4 +1,4 @@
-"""The progress of a sweep: a live bar on a terminal, plain lines elsewhere (a log, CI)."""
+"""The progress of a sweep: a live bar on a terminal, and plain lines in a log or in CI."""
 
 from __future__ import annotations
 
@@ -30,28 +30,29 @@ STATUS_EVERY_S = 20.0
 
 
 def console() -> Console:
-    """As wide as the terminal; wide enough for every column where there is no terminal. A closed pipe
-    or a full disk behind stdout does not stop the measurement."""
+    """A console on stdout. It is as wide as the terminal, or wide enough for every column if there is none. A closed
+    pipe or a full disk behind stdout does not stop the measurement."""
     stdout = streams.output()
     return Console(file=stdout) if stdout.isatty() else Console(file=stdout, width=WIDTH)
 
 
 @contextmanager
 def status(console: Console) -> Iterator[Callable[[str], None]]:
-    """A function that shows a status text: a live line on a terminal, else a line every STATUS_EVERY_S seconds."""
+    """A function that shows a status text: as a live line on a terminal, else as a line every STATUS_EVERY_S
+    seconds."""
     if console.is_terminal:
         with console.status("") as live:
             yield lambda text: live.update(escape(text))
         return
     last = -math.inf
 
-    def tell(text: str) -> None:
+    def show(text: str) -> None:
         nonlocal last
         if perf_counter() - last >= STATUS_EVERY_S:
             last = perf_counter()
             console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    yield tell
+    yield show
 
 
 class Lines:
@@ -181,7 +182,7 @@ def describe(measurement: Measurement) -> str:
     mark = f"{MARKS[measurement.status]:<8}"
     if measurement.status == "ok":
         values = sorted(measurement.samples.get("latency_s", []))
-        told = format_value(values[len(values) // 2], "s") if values else "no latency"
+        result = format_value(values[len(values) // 2], "s") if values else "no latency"
     else:
-        told = str(measurement.reason)
-    return f"{mark} {measurement.case.label}: {told}"
+        result = str(measurement.reason)
+    return f"{mark} {measurement.case.label}: {result}"

@@ -27,7 +27,7 @@ from harness.timing import perf_counter
 from harness.types import Case, Measurement, Run
 
 PROBES: Final = ("startup", "latency")
-PATIENCE: Final = 5.0  # times the expected duration of a round
+TIMEOUT_FACTOR: Final = 5.0  # a round may take this many times its expected duration
 Alternates = Literal["turns", "processes"]  # what alternates: turns of all processes, or whole processes (ABBA)
 FACTS: Final = (
     "work_hash",
@@ -86,7 +86,7 @@ def measure_round(planned: Round, run: Run, site: Site) -> list[tuple[Member, Me
     if planned.alternates == "processes":
         return _one_at_a_time(planned, run, site)
     started = storage.now()
-    timeout_s = max(run.protocol.timeout_s, PATIENCE * planned.seconds)
+    timeout_s = max(run.protocol.timeout_s, TIMEOUT_FACTOR * planned.seconds)
     site.referee.forget_late_comers()
     processes = [_Process(member, planned.number, run, site, timeout_s) for member in planned.members]
     names = [member.name for member in planned.members]
@@ -101,11 +101,11 @@ def measure_round(planned: Round, run: Run, site: Site) -> list[tuple[Member, Me
         for process in processes:
             process.join()
     unfinished = {p.member.name for p in processes if not p.reply.value}
-    culprit = stuck if stuck in unfinished else None
+    failed_member = stuck if stuck in unfinished else None
     return [
         (process.member, _measurement(process, planned, started, states))
         for process in processes
-        if process.reply.value or culprit in (None, process.member.name)
+        if process.reply.value or failed_member in (None, process.member.name)
     ]
 
 
@@ -138,9 +138,9 @@ class _Process(threading.Thread):
         self.duration_s = 0.0
         self._workers, self._timeout_s = site.workers, timeout_s
         job = _job(member, run, site, timeout_s, alone=alone)
-        self._asked = ProcessJob(
+        self._process_job = ProcessJob(
             jobs=(job,),
-            sentinel=False,
+            control_workload=False,
             referee=None if alone else site.referee.address,
             arm=member.name,
             cpus=shared_cpus(number, job.threads),
@@ -154,7 +154,7 @@ class _Process(threading.Thread):
         began = perf_counter()
         log = f"{self.member.name}.{self.member.replicate}"
         self.reply = self._workers.call(
-            measure_rows, self._asked, self._timeout_s, log, lambda _phase: None, reference_extends=False
+            measure_rows, self._process_job, self._timeout_s, log, lambda _phase: None, reference_extends=False
         )
         self.duration_s = perf_counter() - began
 
@@ -167,7 +167,8 @@ def _job(member: Member, run: Run, site: Site, timeout_s: float, *, alone: bool)
         protocol=replace(run.protocol, timeout_s=timeout_s, target_interval=None),
         device=run.environment["device"],
         folder=Path(str(run.folder)),
-        cache=site.cache / member.case.id,
+        cache=(site.cache / f"{member.name}.{member.replicate}" if run.protocol.fresh_builds else site.cache)
+        / member.case.id,
         threads=cast("int", run.environment["threads"]),
         plugins=site.plugins,
         only=PROBES,

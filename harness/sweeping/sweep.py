@@ -1,9 +1,9 @@
 """Measures every case of a suite, process by process, into a run folder; resumes what is missing.
 
 The first process of every case comes first, alone, in the suite's order, so that a sweep that is stopped early has each
-row. Then come the rounds (`harness.sweeping.rounds`) until their plan ends (`harness.sweeping.planning`). A failure of
-the environment (a full disk, a kill from outside) is not a result: it is stored, and measured again when the run is
-resumed.
+row. One process of the model `null` in each backend follows (`harness.sweeping.overhead`). Then come the rounds
+(`harness.sweeping.rounds`) until their plan ends (`harness.sweeping.planning`). A failure of the environment (a full
+disk, a kill from outside) is not a result: it is stored, and measured again when the run is resumed.
 
 A protocol without rounds, or with one process for each row, has the older way: the further processes are measured
 alone, too, in a shuffled order, the A/A control is the fastest row, measured twice more as two rows, and processes that
@@ -33,7 +33,7 @@ from harness.processes.measure import Job
 from harness.processes.worker import Workers
 from harness.registry import MODELS, PROBES
 from harness.stored_types import Environment
-from harness.sweeping import memory, planning, rounds
+from harness.sweeping import memory, overhead, planning, rounds
 from harness.sweeping.planning import Plan
 from harness.sweeping.remaining_time import PlannedProcess, RemainingTime
 from harness.sweeping.rounds import Member
@@ -130,11 +130,15 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
     listener.begin(total, len(left))
     with tempfile.TemporaryDirectory(prefix="imgbench-") as cache:
         site = _site(run, workers, plugins, cache, listener.phase)
+        tried: set[str] = set()  # backends whose overhead this sweep has measured, or tried to
         for number, process in enumerate(left):
+            if process.replicate:
+                run = _overheads(run, site, tried, retry_failed=retry_failed)
             if process.case.id in settled:
                 listener.skip(process.case, process.replicate)
             else:
-                seconds_left = _with_rounds(run, estimate.seconds(left[number:], settled), perf_counter() - began)
+                preparing_s = _preparing_s(run, estimate.seconds(left[number:], settled))
+                seconds_left = _with_rounds(run, preparing_s, perf_counter() - began)
                 listener.start(process.case, process.replicate, seconds_left)
                 attempt = attempts.next_attempt(run, process.case.id, process.replicate)
                 run, measurement = measure_process(process, run, site, attempt)
@@ -148,6 +152,7 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
                 number + 1 == len(left) or left[number + 1].replicate > process.replicate
             ):
                 run = control(process.replicate, run, site)
+        run = _overheads(run, site, tried, retry_failed=retry_failed)
         if planning.in_rounds(run):
             _rounds(run, site, listener, earlier_s - began, planning.to_retry(run, retry_failed=retry_failed))
         else:
@@ -155,6 +160,29 @@ def sweep(run: Run, workers: Workers, plugins: Sequence[str], listener: Listener
                 run = control(number, run, site)  # what a kill between a round and its control left out
             _again(run, site, listener)
     return finish(folder)
+
+
+def _overheads(run: Run, site: Site, tried: set[str], *, retry_failed: bool) -> Run:
+    """The run with the process of the model `null` that it lacks in each of its backends: what imgbench itself costs an
+    iteration. The backends are added to `tried`, and one that is there already is not measured again."""
+    for backend in [b for b in overhead.left(run, retry_failed=retry_failed) if b not in tried]:
+        tried.add(backend)
+        site.report(f"overhead of {backend}")
+        case = overhead.case_of(backend)
+        job = _job(PlannedProcess(case=case, replicate=0), run, site)
+        job = replace(job, protocol=overhead.protocol_of(run.protocol), only=CONTROL_PROBES)
+        outcome = site.workers.measure(job, site.report, f"overhead-{backend}")
+        measurement = replace(outcome.measurement, case=case, attempt=overhead.next_attempt(run, backend))
+        found = Control(side="overhead", measurement=measurement)
+        storage.append_control(Path(str(run.folder)), found)
+        run = replace(run, controls=(*run.controls, found))
+        stop_without_storage(measurement)
+    return run
+
+
+def _preparing_s(run: Run, rows_s: float | None) -> float | None:
+    """The seconds that are left of preparing, from those of its rows."""
+    return None if rows_s is None else rows_s + overhead.seconds_left(run)
 
 
 def _with_rounds(run: Run, preparing_s: float | None, elapsed_s: float) -> float | None:
@@ -283,9 +311,10 @@ def control(number: int, run: Run, site: Site) -> Run:
     good = [m for m in run.measurements if m.status == "ok" and m.replicate == 0]
     if not good:
         return run
-    case = run.controls[0].measurement.case if run.controls else min(good, key=lambda m: m.duration_s or 0.0).case
     sides: list[Literal["a", "b"]] = ["a", "b"]
-    told = [c for c in run.controls if c.measurement.replicate == number]
+    own = [c for c in run.controls if c.side in sides]
+    case = own[0].measurement.case if own else min(good, key=lambda m: m.duration_s or 0.0).case
+    told = [c for c in own if c.measurement.replicate == number]
     done = {c.side for c in told if not attempts.of_environment(c.measurement)}
     for side in [s for s in random.Random(f"{run.id}-{number}").sample(sides, 2) if s not in done]:
         attempt = max((c.measurement.attempt for c in told if c.side == side), default=-1) + 1

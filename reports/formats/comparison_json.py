@@ -4,10 +4,11 @@
     stored = comparison_json.read(path)        # the parts of a stored one that a replay needs
     comparison_json.changes(stored, again)     # [] if the decision is the same
 
-`reason`, `notes`, `contaminated`, `refused` and `differences` have sentences; `cause` and `causes` have their kinds and
+`reason`, `notes`, `contended`, `refused` and `differences` have sentences; `cause` and `causes` have their kinds and
 data, by which a replay compares. A number that is not finite is null.
 
-Format history: 1 has sentences only, and no key `schema`. 2 adds kinds and data.
+Format history: 1 has sentences only, and no key `schema`. 2 adds kinds and data. Versions before 0.1.0 wrote the key
+`contaminated` in place of `contended`, which is read in both schemas.
 """
 
 from __future__ import annotations
@@ -29,9 +30,15 @@ from harness.version import VERSION
 from reports.gate import sentence
 
 SCHEMA: Final = 2
+RELATIVE: Final = 1e-9  # the linear algebra of another machine ends in other last digits
 READ: Final = (1, 2)
 # The keys that hold several reasons, and their fields.
-REASONED: Final = {"differences": "differences", "refused": "refused", "notes": "notes", "contaminated": "contended"}
+REASONED: Final = {"differences": "differences", "refused": "refused", "notes": "notes", "contended": "contended"}
+# What an earlier version wrote: key -> key, kind -> kind, and how it named the row of a control workload.
+FORMER_KEYS: Final = {"contaminated": "contended"}
+FORMER_KINDS: Final = {"sentinel_moved": ReasonKind.CONTROL_WORKLOAD_MOVED}
+FORMER_ROW: Final = "sentinel "
+ROW: Final = "control workload "
 # The keys that a replay does not compare: those that the command or the version adds, and sentences.
 NOT_DECIDED: Final = frozenset({"schema", "imgbench", "exit_code", "meaning", "sentence", "verdicts", *REASONED})
 MEASURED_AGAIN: Final = frozenset({ReasonKind.MEASURED_AGAIN, ReasonKind.NOT_MEASURED_AGAIN})
@@ -105,6 +112,7 @@ def read(path: Path) -> StoredComparison:
     try:
         found = strict_json.read(path)
         check(found, Document, "comparison")
+        found = _renamed(found)
         schema = found.get("schema", 1)
         if schema not in READ:
             raise ValueError(f"schema {schema!r}; this version reads {' and '.join(map(str, READ))}")
@@ -122,6 +130,20 @@ def read(path: Path) -> StoredComparison:
         raise UnreadableRun(f"{path}: {error}") from None
 
 
+def _renamed(found: Any) -> Any:
+    """A stored document in the names of this version."""
+    if isinstance(found, list):
+        return [_renamed(each) for each in found]
+    if not isinstance(found, Mapping):
+        return found
+    given = {FORMER_KEYS.get(name, name): _renamed(value) for name, value in found.items()}
+    if given.get("kind") in FORMER_KINDS:
+        given["kind"] = str(FORMER_KINDS[given["kind"]])
+    if isinstance(row := given.get("row"), str) and row.startswith(FORMER_ROW):
+        given["row"] = ROW + row.removeprefix(FORMER_ROW)
+    return given
+
+
 def _notes(found: Mapping[str, Any], schema: int) -> Iterator[Reason]:
     """The notes of a stored comparison. Schema 1 has their text only, in which one of them is recognised."""
     if schema == 1:
@@ -134,10 +156,15 @@ def _notes(found: Mapping[str, Any], schema: int) -> Iterator[Reason]:
 
 
 def changes(stored: StoredComparison, again: Comparison) -> list[str]:
-    """Every field whose decision differs now, as text; empty if there is none. Sentences do not count."""
+    """Every field whose decision differs now, as text; empty if there is none. Sentences do not count, and neither do
+    the last digits of a number (RELATIVE)."""
     now = json.loads(text(again))
     there, here = (_decided(found, stored.schema) for found in (stored.document, now))
-    told = [f"{name}: {there.get(name)!r} stored, {here[name]!r} now" for name in here if there.get(name) != here[name]]
+    told = [
+        f"{name}: {there.get(name)!r} stored, {here[name]!r} now"
+        for name in here
+        if not _same(there.get(name), here[name])
+    ]
     before, after = (_by_metric(found, stored.schema) for found in (stored.document, now))
     labels = {(v["case_id"], v["metric"]): v["label"] for v in now["verdicts"]}
     for key, verdict in after.items():
@@ -146,12 +173,22 @@ def changes(stored: StoredComparison, again: Comparison) -> list[str]:
         told += [
             f"{labels[key]} {key[1]}: {name} {before[key].get(name)!r} stored, {value!r} now"
             for name, value in verdict.items()
-            if key in before and before[key].get(name) != value
+            if key in before and not _same(before[key].get(name), value)
         ]
     return told + [
         f"{case_id} {metric}: {before[case_id, metric]['outcome']} stored, absent now"
         for case_id, metric in before.keys() - after.keys()
     ]
+
+
+def _same(stored: Any, now: Any) -> bool:
+    if isinstance(stored, Mapping) and isinstance(now, Mapping):
+        return stored.keys() == now.keys() and all(_same(stored[name], now[name]) for name in stored)
+    if isinstance(stored, list) and isinstance(now, list):
+        return len(stored) == len(now) and all(map(_same, stored, now))
+    if {type(stored), type(now)} == {float} or {type(stored), type(now)} == {int, float}:
+        return math.isclose(stored, now, rel_tol=RELATIVE)
+    return bool(stored == now)
 
 
 def _decided(found: Mapping[str, Any], schema: int) -> dict[str, Any]:

@@ -21,12 +21,15 @@ from plotly.offline import get_plotlyjs
 
 import reports.sections  # noqa: F401  registers the sections
 from baselines.verdict import Comparison
+from harness import streams
+from harness.causes import one_line
 from harness.processes import threads
+from harness.quoting import quoted
 from harness.types import Run
 from harness.units import format_duration
 from reports import theme
 from reports.data import report_data
-from reports.section import SECTIONS, Chart, NotShown, ReportData, Section
+from reports.section import SECTIONS, Chart, NotShown, ReportData, Section, SectionFunction
 from reports.sections.environment import utc
 from reports.templates import asset, fragment
 
@@ -66,8 +69,9 @@ def build(runs: Sequence[Run], comparisons: Sequence[Comparison] = ()) -> str:
 
 
 def render(data: ReportData) -> str:
-    """The page with every section that has data, and the reasons of the others."""
-    made = {name: make(data) for name, make in SECTIONS.items()}
+    """The page with every section that has data, and the reasons of the others. A section that raises an error is not
+    shown, with the error as the reason, also on stderr."""
+    made = {name: _made(name, make, data) for name, make in SECTIONS.items()}
     return assembled(
         made,
         title=" and ".join(dict.fromkeys(run.suite for run in data.runs)) or "no run",
@@ -75,6 +79,25 @@ def render(data: ReportData) -> str:
         descriptions=list(dict.fromkeys(run.description for run in data.runs if run.description)),
         runs=[run_facts(run, name) for run, name in zip(data.runs, data.aliases, strict=True)],
     )
+
+
+def _made(name: str, make: SectionFunction, data: ReportData) -> Section | NotShown | None:
+    try:
+        found: Any = make(data)
+    except Exception as error:  # the other sections do not depend on it
+        return _failed(name, f"the section failed: {one_line(error)}")
+    if found is None or isinstance(found, Section | NotShown):
+        return found
+    return _failed(name, f"the section returns {quoted(found)} instead of a reports.section.Section")
+
+
+def _failed(name: str, reason: str) -> NotShown:
+    streams.complain(f"imgbench: section {name!r}: {reason}")
+    return NotShown(title=_title(name), reason=reason)
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()
 
 
 def assembled(made: Mapping[str, Section | NotShown | None], **head: Any) -> str:
@@ -104,20 +127,19 @@ def write(path: Path, page: str) -> None:
 
 
 def _sections(made: Mapping[str, Section | NotShown | None]) -> tuple[list[DrawnSection], list[NotShown]]:
-    shown = sorted(
-        ((name, s) for name, s in made.items() if isinstance(s, Section)), key=lambda item: (item[1].order, item[0])
-    )
-    absent = [
-        s or NotShown(title=name.replace("_", " ").capitalize(), reason="there are no data for this section")
-        for name, s in made.items()
-        if not isinstance(s, Section)
-    ]
-    return [
-        DrawnSection(
-            id=name, section=s, charts=tuple(_drawn(c, f"{name}-{i}") for i, c in enumerate(s.figures, start=1))
-        )
-        for name, s in shown
-    ], absent
+    shown: list[DrawnSection] = []
+    absent: list[NotShown] = []
+    for name, section in made.items():
+        if not isinstance(section, Section):
+            absent.append(section or NotShown(title=_title(name), reason="there are no data for this section"))
+            continue
+        try:
+            charts = tuple(_drawn(c, f"{name}-{i}") for i, c in enumerate(section.figures, start=1))
+        except Exception as error:  # what a figure holds is seen when it is drawn
+            absent.append(_failed(name, f"a chart of the section failed: {one_line(error)}"))
+        else:
+            shown.append(DrawnSection(id=name, section=section, charts=charts))
+    return sorted(shown, key=lambda drawn: (drawn.section.order, drawn.id)), absent
 
 
 def _drawn(chart: Chart, name: str) -> DrawnChart:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from baselines.stored.controls import control, sentinel_figures
+from baselines.stored.controls import control, control_workload_figures
 from harness.types import Run
 from harness.units import MISSING, format_value
 from reports.section import SECTIONS, NotShown, ReportData, Section
@@ -65,13 +65,14 @@ def _text(name: str, value: Any) -> str:
 
 
 def _run_facts(run: Run) -> dict[str, str]:
-    sentinels = {f"control workload {name}": format_value(v, "s") for name, v in sentinel_figures(run).items()}
+    seconds = control_workload_figures(run)
+    control_workloads = {f"control workload {name}": format_value(value, "s") for name, value in seconds.items()}
     return {
         "created": utc(run.created) or MISSING,
         "finished": utc(run.finished or "") or "not finished",
         "A/A control": _control(run),
         "measured again": f"{len(run.superseded)} contended processes" if run.superseded else "nothing",
-        **sentinels,
+        **control_workloads,
     }
 
 

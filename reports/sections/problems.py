@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.overhead import OVERHEAD
 from harness.reasons import STATED
 from harness.speedups import ALONE, SPEEDUP
 from reports import theme
@@ -31,7 +32,7 @@ def problems(data: ReportData) -> Section | NotShown:
     rows = data.rows
     failed = not_ok(rows)
     labels = {name: metric.label for name, metric in data.metrics.items()}
-    missing = missing_metrics(rows, labels | {SPEEDUP: "Speed relative to the reference"})
+    missing = missing_metrics(rows, {OVERHEAD: "Overhead", SPEEDUP: "Speed relative to the reference"} | labels)
     warnings = warned(rows)
     if not (failed or missing or warnings):
         return NotShown(title="Problems", reason="every row is ok, complete and without a warning")

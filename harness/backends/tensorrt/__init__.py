@@ -12,6 +12,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from harness import devices
 from harness.backends import (
     Build,
     BuildRequest,
@@ -67,10 +68,11 @@ class TensorRT:
     precisions: ClassVar[Collection[str]] = tuple(RECIPES)
     features: ClassVar[frozenset[str]] = frozenset({FREE_SHAPES})
     packages: ClassVar[tuple[str, ...]] = (*onnx_export.PACKAGES, "tensorrt", "tensorrt-cu13")
+    gpu_only: ClassVar[bool] = True
     colour: ClassVar[str] = "#c2589a"
 
     def unavailable(self, wanted: str, device: str) -> Reason | None:
-        if device != "cuda":
+        if devices.kind(device) != "cuda":
             return Reason("needs_gpu", {"what": "TensorRT", "device": device})
         if reason := missing_device(device):
             return reason

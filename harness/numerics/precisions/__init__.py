@@ -13,8 +13,10 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from harness import drawing, entries
+from harness.entries import BadEntry, is_number
 from harness.reasons import Reason
 from harness.registry import PRECISIONS
 
@@ -53,6 +55,7 @@ class Quantiser:
     quantise       (network, its layers by name, their input ranges) -> the network, with these layers quantised in
                    place. Layers that nothing can quantise are left out beforehand
     unfit          (layer, its input range or None) -> why this layer stays as it is, or None
+    products       the type in which the quantised layers multiply, or None for that of the activations
     calibrated     whether the ranges must come from real inputs
     waits_for_gpu  whether each product waits for the GPU unless torch.compile traces it
     untraceable    why torch.compile cannot trace the quantised layers, or None
@@ -64,6 +67,7 @@ class Quantiser:
     name: str
     quantise: Callable[[torch.nn.Module, Mapping[str, torch.nn.Linear], Ranges], torch.nn.Module]
     unfit: Callable[[torch.nn.Linear, Range | None], Reason | str | None] = _nothing_unfit
+    products: Literal["int8", "fp8"] | None = None
     calibrated: bool = False
     waits_for_gpu: bool = False
     untraceable: Reason | str | None = None
@@ -108,8 +112,59 @@ class Precision:
         return self.stored or self.activations
 
 
+def _are_bounds(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not {"logits", "images"} <= value.keys():
+        return False
+    return all(
+        isinstance(b, Bounds) and is_number(b.cosine_floor) and is_number(b.error_ceiling) for b in value.values()
+    )
+
+
+def _is_capability(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(type(number) is int for number in value)
+
+
+FIELDS: Final = {
+    "description": entries.LINE,
+    "activations": entries.one_of("float32", "bfloat16", "float16", "float64"),
+    "bounds": entries.Rule(_are_bounds, "a mapping that gives the Bounds of 'logits' and of 'images'"),
+    "stored": entries.TEXT,
+    "quantiser": entries.optional(entries.instance_of(Quantiser)),
+    "upcast": entries.optional(entries.LINE),
+    "tf32": entries.BOOLEAN,
+    "needs_gpu": entries.optional(entries.REASON),
+    "capability": entries.optional(entries.Rule(_is_capability, "a tuple of two whole numbers")),
+    "symbol": drawing.MARKER,
+    "dash": drawing.LINE_STYLE,
+}
+FIELDS_OF_QUANTISER: Final = {
+    "name": entries.LINE,
+    "quantise": entries.FUNCTION,
+    "unfit": entries.FUNCTION,
+    "products": entries.one_of("int8", "fp8", None),
+    "calibrated": entries.BOOLEAN,
+    "waits_for_gpu": entries.BOOLEAN,
+    "untraceable": entries.optional(entries.REASON),
+    "unsupported": entries.FUNCTION,
+    "packages": entries.NAMES,
+    "libraries": entries.NAMES,
+}
+
+
+@PRECISIONS.checked_by
+def _check(subject: str, name: str, entry: Any) -> None:
+    entries.demand_kind(subject, entry, Precision)
+    entries.demand_name(subject, entry, name)
+    entries.demand(subject, entry, FIELDS)
+    if entry.quantiser is None:
+        return
+    entries.demand(f"{subject}: quantiser", entry.quantiser, FIELDS_OF_QUANTISER)
+    if not any(p.quantiser is None and p.activations == entry.activations for p in PRECISIONS.values()):
+        raise BadEntry(f"{subject}: no precision without a quantiser has activations in {entry.activations}")
+
+
 def register(precision: Precision) -> Precision:
-    """Adds `precision` under its name. Raises DuplicateName."""
+    """Adds `precision` under its name. Raises DuplicateName, and BadEntry for a field that is not valid."""
     return PRECISIONS.register(precision.name, precision)
 
 

@@ -40,7 +40,7 @@ register(
         description="linear layers in fp8 and the rest in bf16; needs compute capability 8.9 or newer",
         activations="bfloat16",
         stored="float8_e4m3fn",
-        quantiser=Quantiser(name="fp8_e4m3", quantise=quantise, unfit=unfit),
+        quantiser=Quantiser(name="fp8_e4m3", quantise=quantise, unfit=unfit, products="fp8"),
         bounds={
             "logits": Bounds(cosine_floor=0.95, error_ceiling=0.3),
             "images": Bounds(cosine_floor=0.80, error_ceiling=0.6),

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from harness import devices
 from harness.numerics.linear_use import Left, Range, Ranges
 from harness.numerics.precisions import Bounds, Precision, Quantiser, register
 from harness.numerics.precisions.floating import BF16, FP16, FP32
@@ -110,7 +111,7 @@ def _not_plain(layer: torch.nn.Linear, _seen: Range | None) -> Reason | None:
 def _classic_unsupported(device: str) -> Reason | None:
     import torch
 
-    if device != "cpu":
+    if devices.kind(device) != "cpu":
         return Reason("classic_on_cpu_only")
     if not hasattr(torch.ao.quantization, "quantize_dynamic"):
         return Reason("classic_gone", {"version": torch.__version__})
@@ -118,17 +119,20 @@ def _classic_unsupported(device: str) -> Reason | None:
     return None if engine not in {"none", ""} else Reason("no_quantised_engine")
 
 
-DYNAMIC: Final = Quantiser(name="int8_dynamic", quantise=_dynamic, unfit=_unfit_for_int_mm, waits_for_gpu=True)
+DYNAMIC: Final = Quantiser(
+    name="int8_dynamic", quantise=_dynamic, unfit=_unfit_for_int_mm, products="int8", waits_for_gpu=True
+)
 CLASSIC: Final = Quantiser(
     name="int8_dynamic_classic",
     quantise=_classic,
     unfit=_not_plain,
+    products="int8",
     untraceable=Reason("not_traceable"),
     unsupported=_classic_unsupported,
     packages=(),  # torchao is imported nevertheless, because the peak memory of stored runs includes it
 )
 STATIC: Final = Quantiser(
-    name="int8_static", quantise=_static, unfit=_unfit_for_int_mm, calibrated=True, waits_for_gpu=True
+    name="int8_static", quantise=_static, unfit=_unfit_for_int_mm, products="int8", calibrated=True, waits_for_gpu=True
 )
 WEIGHT_ONLY: Final = Quantiser(name="int8_weight_only", quantise=_weight_only)
 
