@@ -19,7 +19,7 @@ from harness.devices import unmeasured
 from harness.stored_types import Environment
 from harness.sweeping import progress
 from harness.types import AXES, Case, Run
-from reports.formats import benchmark_json
+from reports.formats import benchmark_json, terminal
 
 try:
     from pytest_benchmark.logger import PytestBenchmarkWarning
@@ -150,13 +150,15 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 
 @pytest.hookimpl(tryfirst=True)  # before the plugin's own hook, which raises if a figure has regressed
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints the warnings of the rows and the folder of the run."""
+    """Prints the speed of each row relative to its reference, the warnings of the rows and the folder of the run."""
     run = config.stash[SUITE_RUN].run
     if run is None:
         return
     terminalreporter.section("imgbench")
     if config.getoption("imgbench_device") is None and (told := unmeasured.at_the_start(run.environment)):
         terminalreporter.write_line(str(told))
+    for line in terminal.speed_lines(run):
+        terminalreporter.write_line(line)
     for measurement in run.measurements:
         for warning in measurement.warnings:
             terminalreporter.write_line(f"{measurement.case.label}: {warning}")

@@ -9,6 +9,9 @@ sentence) and its kind in `missing_kinds`. `warnings` lists the short names of a
 "partly quantised"), `warning_texts` their sentences in the same order:
 
     frame[frame["warnings"].map(lambda names: "contended" in names)]
+
+`speedup` is the speed relative to the row `speedup_reference` (a case id), from the rounds in which both took turns
+(`harness.speedups`). It is no metric: it says how two rows of one run differ, and no run is compared by it here.
 """
 
 from __future__ import annotations
@@ -29,8 +32,11 @@ from harness.identical_outputs import identical_outputs
 from harness.measuring.contention import is_contention
 from harness.processes import threads
 from harness.reasons import Reason
+from harness.speed_levels import SpeedLevels, speed_levels
+from harness.speedups import COLUMNS as SPEEDUP_COLUMNS
+from harness.speedups import SPEEDUP, speedups
 from harness.stored_types import Facts, State
-from harness.types import AXES, Case, Measurement, Metric, Run
+from harness.types import AXES, Case, Measurement, Metric, Protocol, Run
 
 T = TypeVar("T")
 NOT_RUN = "not_run"
@@ -53,8 +59,10 @@ LEADING = (
     "missing_kinds",
     "images",
 )
+SAMPLE_COLUMNS = ("run_id", "case_id", "replicate", "metric", "phase", "index", "value", "unit", "round")
 _SEVERITY = ("invalid", "failed", "oom", "timeout", "skipped", "ok")  # the worst first
-INTEGERS = ("image_size", "num_steps")  # whole numbers, though a column with gaps holds floats
+# Whole numbers, though a column with gaps holds floats.
+INTEGERS = ("image_size", "num_steps", "speedup_rounds", "round")
 TOLERANCES = ("cosine_floor", "error_ceiling", "item_error_ceiling")  # of harness.probes.fidelity
 HASHES = ("work_hash", "weights_hash", "weights_source", "output_hash")
 CONDITIONS = (
@@ -74,30 +82,47 @@ def metrics_of(run: Run) -> dict[str, Metric]:
 
 
 def cases_frame(run: Run, shown: Collection[str] | None = None) -> pd.DataFrame:
-    """One row per planned case: id, axes, status, reason, then each metric with `_low` and `_high`, then conditions.
+    """One row per planned case: id, axes, status, reason, then each metric with `_low` and `_high`, then the speedup,
+    then conditions.
 
     A row's status is the worst of its processes: invalid, failed, oom, timeout, skipped, ok; not_run where nothing
     is stored. Only ok rows have metrics: the speed of a wrong output means nothing.
-    `shown` limits the metrics: the others are not computed and have no columns.
+    `shown` limits the metrics and the speedup: the others are not computed and have no columns.
     """
     spread = {name: _spread(run, name) for name, metric in run.metrics.items() if metric.kind == "noisy"}
     metrics = [name for name in metrics_of(run) if shown is None or name in shown]
-    same = {case_id: found.warning for case_id, found in identical_outputs(run).items()}
+    of_run = _warnings_of_run(run)
     costs = overhead.by_backend(run)
     rows = [
-        _with_overhead(_row(run, case, measured, spread, metrics, same.get(case.id)), measured, costs)
+        _with_overhead(_row(run, case, measured, spread, metrics, of_run.get(case.id, ())), measured, costs)
         for case in run.cases
         for measured in (run.by_case.get(case.id, ()),)
     ]
+    with_speedup = shown is None or SPEEDUP in shown
+    if with_speedup:
+        _add_speedups(rows, run)
     present = {key for row in rows for key in row}
     columns = [*LEADING]
     for name in metrics:
         columns += [c for c in (name, f"{name}_low", f"{name}_high") if c == name or c in present]
-    return pd.DataFrame(rows, columns=[*columns, *CONDITIONS])
+    return pd.DataFrame(rows, columns=[*columns, *(SPEEDUP_COLUMNS if with_speedup else ()), *CONDITIONS])
+
+
+def _add_speedups(rows: Iterable[dict[str, Any]], run: Run) -> None:
+    """Adds the speed of each ok row relative to its reference, or the reason why it has none."""
+    found = speedups(run)
+    for row in rows:
+        if row["status"] == "ok":
+            cells, why = found[row["case_id"]]
+            row.update(cells)
+            if why is not None:
+                row["missing"][SPEEDUP] = str(why)
+                row["missing_kinds"][SPEEDUP] = why.kind
 
 
 def samples_frame(run: Run) -> pd.DataFrame:
-    """One row per raw sample: case, process, metric, phase (warmup or steady), index in its process, value, unit."""
+    """One row per raw sample: case, process, metric, phase (warmup or steady), index in its process, value, unit, and
+    the number of the round of its process, NaN if it was measured alone."""
     units = {name: metric.unit for name, metric in run.metrics.items()}
     rows: list[tuple[Any, ...]] = []
     for m in run.measurements:
@@ -105,13 +130,39 @@ def samples_frame(run: Run) -> pd.DataFrame:
         for phase, samples in (("warmup", m.warmup), ("steady", m.samples)):
             for name, values in samples.items():
                 shared = (run.id, case_id, m.replicate, name, phase)
-                rows += [(*shared, index, value, units.get(name)) for index, value in enumerate(values)]
-    return pd.DataFrame(rows, columns=["run_id", "case_id", "replicate", "metric", "phase", "index", "value", "unit"])
+                rows += [(*shared, index, value, units.get(name), m.round) for index, value in enumerate(values)]
+    frame = pd.DataFrame(rows, columns=[*SAMPLE_COLUMNS])
+    return frame.astype({"round": float})
 
 
 def counted(measurements: Iterable[Measurement], metric: str) -> tuple[Measurement, ...]:
     """The ok processes of a row that count for a metric; for the latency those of `harness.attempts.timed`."""
     return timed(measurements) if metric == LATENCY else tuple(m for m in measurements if m.status == "ok")
+
+
+def _warnings_of_run(run: Run) -> dict[str, list[Reason]]:
+    """Case id -> the warnings about its row that only all rows of the run together show."""
+    found: dict[str, list[Reason]] = {}
+    for case_id, same in identical_outputs(run).items():
+        found.setdefault(case_id, []).append(same.warning)
+    for case_id, levels in speed_levels(run).items():
+        found.setdefault(case_id, []).append(_two_speeds(levels))
+    return found
+
+
+def _two_speeds(levels: SpeedLevels) -> Reason:
+    low, high = levels.share_interval
+    return Reason(
+        "speed_levels",
+        {
+            "slow": levels.slow,
+            "total": levels.processes,
+            "low": low,
+            "high": high,
+            "fast_s": levels.fast_s,
+            "slow_s": levels.slow_s,
+        },
+    )
 
 
 def _spread(run: Run, name: str) -> stats.Spread | None:
@@ -129,7 +180,7 @@ def _row(
     measurements: Sequence[Measurement],
     spread: Mapping[str, stats.Spread | None],
     metrics: Collection[str],
-    same_output: Reason | None,
+    of_run: Sequence[Reason],
 ) -> dict[str, Any]:
     status, reason = _status(measurements)
     counting = timed(measurements)
@@ -139,7 +190,7 @@ def _row(
         for m in measurements
         for w in m.warnings
         if not (id(m) in uncounted and (is_contention(w) or w.kind in OF_TIMES))
-    ] + [w for w in (same_output,) if w is not None]
+    ] + [*of_run]
     told = _unique((w.name, str(w)) for w in warnings)
     row: dict[str, Any] = {
         "run_id": run.id,
@@ -236,11 +287,23 @@ def _conditions(run: Run, measurements: Sequence[Measurement]) -> dict[str, Any]
         "device": run.environment.get("device_name"),
         "threads": threads.in_words(run.environment),
         "fingerprint": run.environment.get("fingerprint"),
-        "protocol": f"{run.protocol.replicates} processes, at least {run.protocol.min_samples} samples and "
-        f"{run.protocol.min_sample_time_s:g} s each" + (", cold caches" if run.protocol.cold_cache else ""),
+        "protocol": _protocol_in_words(run.protocol),
         **{name: facts.get(name) for name in ("quantised_share", *HASHES, *TOLERANCES)},
         "machine_state": [state_in_words(m.state) for m in measurements],
     }
+
+
+def _protocol_in_words(protocol: Protocol) -> str:
+    cold = ", cold caches" if protocol.cold_cache else ""
+    if not protocol.rounds or protocol.replicates == 1:
+        return (
+            f"{protocol.replicates} processes, at least {protocol.min_samples} samples and "
+            f"{protocol.min_sample_time_s:g} s each{cold}"
+        )
+    least = protocol.replicates - 1
+    target = protocol.ratio_interval
+    until = "" if target is None else f", then until each ratio is within ±{100 * target:g} %"
+    return f"1 process alone, at least {least} {'round' if least == 1 else 'rounds'}{until}{cold}"
 
 
 def state_in_words(state: State) -> dict[str, Any]:

@@ -18,7 +18,7 @@ the others are tested again.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -85,8 +85,9 @@ class _Shift:
 
 @dataclass(frozen=True, kw_only=True)
 class _Group:
-    """Log medians of the players of a group, (player, round), nan where one did not take part. `cases` names the row of
-    each player; the reference and its copy are two players of one row."""
+    """Log medians of the players of a group, (player, round), nan where one did not take part or was contended. `cases`
+    names the row of each player; the reference and its copy are two players of one row. Players that were contended in
+    all of their rounds are absent."""
 
     cases: tuple[str, ...]
     logs: Array
@@ -95,8 +96,9 @@ class _Group:
     def of(cls, rounds: Mapping[int, Round], case_ids: list[str], reference: str) -> _Group:
         of_rows = [(case_id, [r.rows.get(case_id) for r in rounds.values()]) for case_id in case_ids]
         players = [*of_rows, (reference, [r.copies.get(reference) for r in rounds.values()])]
-        players = [(case_id, several) for case_id, several in players if any(several)]
-        logs = np.array([[_log_s(player) for player in several] for _, several in players])
+        players = [(case_id, several) for case_id, several in players if _some_quiet(several)]
+        logs = np.array([[_log_s(player) for player in several] for _, several in players], dtype=np.float64)
+        logs = logs.reshape(len(players), len(rounds))
         took_part = ~np.isnan(logs).all(axis=0)
         return cls(cases=tuple(case_id for case_id, _ in players), logs=logs[:, took_part])
 
@@ -175,6 +177,10 @@ class _Group:
             fast_s=math.exp(float(np.median(logs[there & ~slow]))),
             slow_s=math.exp(float(np.median(logs[slow]))),
         )
+
+
+def _some_quiet(players: Sequence[Player | None]) -> bool:
+    return any(player is not None and player.quiet for player in players)
 
 
 def _log_s(player: Player | None) -> float:

@@ -81,6 +81,17 @@ def _input_changed(component: str, input: int, inputs: int) -> str:
     return f"the network {component} writes to {which}, so every later iteration gets a different one; {_OWN_COPY}"
 
 
+def _speed_levels(slow: int, total: int, low: float, high: float, fast_s: float, slow_s: float) -> str:
+    times = f"ran at {format_value(slow_s, 's')} per iteration, the others at {format_value(fast_s, 's')}"
+    share = f"a share between {low:.0%} and {high:.0%}, by its 95% interval"
+    return f"speed levels: {slow} of {total} processes {times}; such slow processes have {share}"
+
+
+def _no_round(reference: str, stopped: bool) -> str:
+    end = "before the run was stopped" if stopped else "within the time for rounds"
+    return f"no valid round of this row and its reference ({reference}) was measured {end}"
+
+
 def _a_device(name: str) -> str:
     return "a CPU" if name == "cpu" else name
 
@@ -159,6 +170,7 @@ sentences(
 sentences(
     {
         "unsteady": _unsteady,
+        "speed_levels": _speed_levels,
         "imprecise": lambda interval, target: (
             f"imprecise: the 95% interval of a process's median is ±{interval:.1%}, wider than the target ±{target:.1%}"
         ),
@@ -258,6 +270,12 @@ sentences(
     {
         "not_measured_yet": lambda: "not measured yet",
         "not_measured": lambda: "not measured",
+        "only_row_of_its_group": lambda: "no other valid row does the same work",
+        "not_in_rounds": lambda: (
+            "the rows of this run were measured one after the other, so the ratio of two rows would contain the "
+            "changes of the machine's speed between them"
+        ),
+        "no_round": _no_round,
         "no_such_metric": lambda: (
             "the metric does not apply to this row: it belongs to other models, or imgbench cannot score these weights"
         ),

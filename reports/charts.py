@@ -61,18 +61,15 @@ def axis_title(metric: Metric, axis_scale: Scale, suffix: str = "") -> str:
     return text(f"{metric.label}{suffix}{unit}")
 
 
-def intervals(
-    rows: Sequence[Row], metric: str, axis_scale: Scale, per: Sequence[float] | None = None
-) -> dict[str, Any]:
+def intervals(rows: Sequence[Row], metric: str, axis_scale: Scale) -> dict[str, Any]:
     """Plotly error bars from the 95 % bounds; a row without an interval has none."""
-    parts = per or [1.0] * len(rows)
 
     def widths(side: str) -> list[float]:
         sign = 1 if side == "high" else -1
         ends = [r.get(f"{metric}_{side}") for r in rows]
         return [
-            0.0 if e is None else max(0.0, sign * (e - r[metric])) / axis_scale.divisor / p
-            for e, r, p in zip(ends, rows, parts, strict=True)
+            0.0 if e is None else max(0.0, sign * (e - r[metric])) / axis_scale.divisor
+            for e, r in zip(ends, rows, strict=True)
         ]
 
     return {

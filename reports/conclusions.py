@@ -1,5 +1,7 @@
 """The findings of a run as sentences, computed from its rows. Only ok rows that do the same work are ranked, and a row
-with visibly worse quality does not rank first. Rows whose intervals overlap are "not separable".
+with visibly worse quality does not rank first. Rows are ranked by their paired ratios (`reports.relative_speed`). Two
+rows whose ratio has an interval that contains 1 are "not separable"; rows without a ratio are, if their intervals
+overlap.
 
 Texts mark emphasis with **two stars**. They are otherwise plain text, and the caller escapes them.
 """
@@ -12,10 +14,11 @@ from dataclasses import dataclass
 from baselines.verdict import Comparison
 from harness.types import STATUSES, Metric
 from harness.units import format_value
+from reports.precision_of_ratios import precision_sentences
+from reports.relative_speed import apart, by_speed, paired, relative_speed, speed_text
 from reports.rows import (
     WORK,
     Row,
-    bounds,
     by_model,
     by_work_and_batch,
     engine,
@@ -37,7 +40,7 @@ STATUS_WORDS = {"oom": "out of memory", "timeout": "timed out", "not_run": "not 
 
 @dataclass(frozen=True, kw_only=True)
 class Race:
-    """Rows of equal work and batch size, ranked by latency.
+    """Rows of equal work and batch size, ranked by speed.
 
     `tied` rows cannot be separated from the winner. `disqualified` rows are faster but have visibly worse quality.
     `unchecked` rows are faster, but their output was not compared with an fp32 reference.
@@ -74,7 +77,8 @@ def model_findings(data: ReportData) -> list[ModelFindings]:
         found.append(
             ModelFindings(
                 run=run, model=model, weights=weights, races=tuple(races[:GROUPS_PER_MODEL]),
-                more_races=max(0, len(races) - GROUPS_PER_MODEL), sentences=(*_precisions(rows), *_losses(rows, data)),
+                more_races=max(0, len(races) - GROUPS_PER_MODEL),
+                sentences=(*_precisions(rows, data), *_losses(rows, data)),
             )
         )  # fmt: skip
     return found
@@ -84,20 +88,21 @@ def race(rows: Sequence[Row], axes: Sequence[str], data: ReportData) -> Race:
     """The ranking of rows that do equal work."""
     quality = quality_metrics(rows, data.metrics)
     reference = reference_of(rows[0], rows)
-    ordered = sorted(rows, key=lambda row: row["latency_s"])
+    ordered = by_speed(rows)
     worse = [r for r in ordered if reference and any(visibly_worse(r, reference, m) for m in quality)]
     unchecked = [r for r in ordered if r not in worse and "unchecked" in dict(warnings_of(r))]
     fit = [r for r in ordered if r not in worse and r not in unchecked] or unchecked
     winner = fit[0]
+    faster = ordered[: ordered.index(winner)]
     batch = () if "batch_size" in axes else ("batch_size",)
     return Race(
         where=work_label(rows[0], (*axes, *batch)),
         rows=tuple(ordered),
         winner=winner,
         reference=reference,
-        tied=tuple(r for r in fit[1:] if separable(winner, r, "latency_s") is False),
-        disqualified=tuple(r for r in worse if r["latency_s"] < winner["latency_s"]),
-        unchecked=tuple(r for r in unchecked if r["latency_s"] < winner["latency_s"]),
+        tied=tuple(r for r in fit[1:] if apart(winner, r, data) is False),
+        disqualified=tuple(r for r in worse if r in faster),
+        unchecked=tuple(r for r in unchecked if r in faster),
     )
 
 
@@ -110,35 +115,58 @@ def race_sentences(found: Race, data: ReportData) -> Iterator[str]:
     if len(found.rows) == 1:
         yield f"One valid row at {found.where}: {engine(winner)}, {timing}.{_quality_clause(found, data)}"
         return
-    head = "Lowest median" if found.tied else "Fastest valid row"
-    yield f"{head} at {found.where}: **{engine(winner)}**, {timing}{_speedup(found)}.{_quality_clause(found, data)}"
+    head = "Fastest valid row" if not found.tied else "Highest speed" if paired(found.rows) else "Lowest median"
+    told = f"**{engine(winner)}**, {timing}{_speedup(found, data)}"
+    yield f"{head} at {found.where}: {told}.{_quality_clause(found, data)}"
     if found.tied:
-        others = [f"{engine(r)} ({estimate(r, latency)})" for r in found.tied]
-        yield f"It is not separable from {listed(others)}, because the 95 % intervals overlap."
+        yield from _ties(found, data)
     for row in found.disqualified[:2]:
         words = "has visibly worse quality"
-        yield f"{engine(row)} is faster ({estimate(row, latency)}) but {words}, so it does not rank first."
+        yield f"{engine(row)} is faster ({_beside(row, winner, data)}) but {words}, so it does not rank first."
     for row in found.unchecked[:2]:
         told = "its output was not compared with fp32 eager"
-        yield f"{engine(row)} is faster ({estimate(row, latency)}) but {told}, so it does not rank first."
+        yield f"{engine(row)} is faster ({_beside(row, winner, data)}) but {told}, so it does not rank first."
 
 
-def speedup(row: Row, reference: Row) -> tuple[float, float | None, float | None]:
-    """The speed relative to the reference, with the bounds that follow from the two intervals."""
-    ratio = reference["latency_s"] / row["latency_s"]
-    ours, theirs = bounds(row, "latency_s"), bounds(reference, "latency_s")
-    return (ratio, theirs[0] / ours[1], theirs[1] / ours[0]) if ours and theirs else (ratio, None, None)
+def _ties(found: Race, data: ReportData) -> Iterator[str]:
+    """The rows from which the winner is not separable: by their ratios, and by their latencies if they have none."""
+    ratios = [(row, relative_speed(found.winner, row, data)) for row in found.tied]
+    by_ratio = [f"{engine(row)} ({speed_text(ratio)} its speed)" for row, ratio in ratios if ratio is not None]
+    others = [f"{engine(row)} ({estimate(row, data.metrics['latency_s'])})" for row, ratio in ratios if ratio is None]
+    if by_ratio:
+        why = "because the 95 % interval of the ratio contains 1"
+        yield f"It is not separable from {listed(by_ratio)}, {why}."
+    if others:
+        yield f"It is not separable from {listed(others)}, because the 95 % intervals overlap."
 
 
-def _speedup(found: Race) -> str:
-    if found.reference is None:
-        return "; there is no valid eager fp32 row to compare with"
-    if found.winner is found.reference:
+def _beside(row: Row, winner: Row, data: ReportData) -> str:
+    """The speed of a row relative to the winner, or its latency if they have no ratio."""
+    ratio = relative_speed(row, winner, data)
+    return estimate(row, data.metrics["latency_s"]) if ratio is None else speed_text(ratio)
+
+
+def _speedup(found: Race, data: ReportData) -> str:
+    """The winner's speed relative to the reference; without a ratio, the latency of the reference."""
+    reference = found.reference
+    if reference is None:
+        return f"; there is no valid eager fp32 row to compare with{_against_first(found, data)}"
+    if found.winner is reference:
         return ", which is the reference"
-    ratio = speedup(found.winner, found.reference)
-    if separable(found.winner, found.reference, "latency_s") is False:
-        return f", {ratio_text(*ratio)} the speed of eager fp32, which is not separable"
-    return f", **{ratio_text(ratio[0])}**{ratio_text(*ratio)[len(ratio_text(ratio[0])) :]} the speed of eager fp32"
+    ratio = relative_speed(found.winner, reference, data)
+    same = ", which is not separable" if apart(found.winner, reference, data) is False else ""
+    if ratio is None:
+        return f"; eager fp32 takes {estimate(reference, data.metrics['latency_s'])}{same}"
+    alone = ratio_text(ratio.value)
+    shown = alone if same else f"**{alone}**"
+    return f", {shown}{speed_text(ratio)[len(alone) :]} the speed of eager fp32{same}"
+
+
+def _against_first(found: Race, data: ReportData) -> str:
+    """The winner's speed relative to the reference of its group, where that is not eager fp32."""
+    first = next((row for row in found.rows if row["case_id"] == found.winner.get("speedup_reference")), None)
+    ratio = None if first is None else relative_speed(found.winner, first, data)
+    return "" if first is None or ratio is None else f" ({speed_text(ratio)} the speed of {engine(first)})"
 
 
 def _quality_clause(found: Race, data: ReportData) -> str:
@@ -158,23 +186,32 @@ def _quality_clause(found: Race, data: ReportData) -> str:
 def _against(row: Row, reference: Row, metric: Metric) -> str:
     if row[metric.name] == reference[metric.name]:
         return ", equal to eager fp32"
-    apart = separable(row, reference, metric.name)
-    verdict = {True: "intervals do not overlap", False: "intervals overlap", None: "no interval"}[apart]
+    separated = separable(row, reference, metric.name)
+    verdict = {True: "intervals do not overlap", False: "intervals overlap", None: "no interval"}[separated]
     return f" against {estimate(reference, metric)} of eager fp32 ({verdict})"
 
 
-def _precisions(rows: Sequence[Row]) -> Iterator[str]:
-    """One sentence on the speed of eager in each precision, at the largest batch size that has it."""
+def _precisions(rows: Sequence[Row], data: ReportData) -> Iterator[str]:
+    """One sentence on the speed of eager in each precision, at the largest batch size that has it; without a ratio, on
+    its latency."""
     told: dict[str, str] = {}
+    latencies: dict[str, str] = {}
+    latency = data.metrics["latency_s"]
     for row in sorted(rows, key=lambda r: r["batch_size"], reverse=True):
         reference = reference_of(row, rows)
         plain = row["backend"] == "eager" and row["precision"] != "fp32" and not row.get("optimizations")
-        if plain and reference is not None and row["precision"] not in told:
-            apart = "" if separable(row, reference, "latency_s") is not False else ", not separable"
-            ratio = ratio_text(*speedup(row, reference))
-            told[row["precision"]] = f"{row['precision']} **{ratio}** (batch {row['batch_size']}{apart})"
+        if plain and reference is not None and row["precision"] not in {*told, *latencies}:
+            ratio = relative_speed(row, reference, data)
+            where = f"batch {row['batch_size']}{', not separable' if apart(row, reference, data) is False else ''}"
+            if ratio is None:
+                words = f"**{estimate(row, latency)}** against {estimate(reference, latency)} ({where})"
+                latencies[row["precision"]] = f"{row['precision']} {words}"
+            else:
+                told[row["precision"]] = f"{row['precision']} **{speed_text(ratio)}** ({where})"
     if told:
         yield f"Speed of eager relative to fp32: {listed(list(told.values()), limit=9)}."
+    if latencies:
+        yield f"Latency of eager beside fp32: {listed(list(latencies.values()), limit=9)}."
 
 
 def _losses(rows: Sequence[Row], data: ReportData) -> Iterator[str]:
@@ -217,6 +254,7 @@ def overview(data: ReportData) -> Iterator[str]:
         yield "**No row is valid**, so nothing is ranked or plotted; the reasons are under Problems."
     yield from _unmeasured_sentences(data)
     yield from _trust(data)
+    yield from precision_sentences(data)
     for comparison in data.comparisons:
         yield comparison_sentence(comparison)
 

@@ -15,7 +15,6 @@ from harness.types import Metric, Run
 from reports.section import ReportData, alias
 
 RANDOM_WEIGHTS = "the weights are random, so the outputs have no meaningful quality"
-SAMPLE_COLUMNS = ("run_id", "case_id", "replicate", "metric", "phase", "index", "value", "unit")
 PNG = b"\x89PNG\r\n\x1a\n"
 MAX_IMAGE_BYTES = 12 * 1024**2
 
@@ -88,7 +87,7 @@ def _joined_cases(parts: list[pd.DataFrame], names: list[str]) -> pd.DataFrame:
 def _joined_samples(parts: list[pd.DataFrame], names: list[str]) -> pd.DataFrame:
     named = [part.assign(run=name) for part, name in zip(parts, names, strict=True)]
     filled = [part for part in named if len(part)] or named[:1]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=["run", *SAMPLE_COLUMNS])
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=["run", *frames.SAMPLE_COLUMNS])
 
 
 def _images(run: Run, name: str) -> Iterator[tuple[tuple[str, str], str]]:

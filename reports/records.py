@@ -7,18 +7,19 @@ from typing import Any
 
 import pandas as pd
 
+from harness.frames import INTEGERS
 from harness.types import AXES
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows with None for every missing value, and whole numbers as int again."""
     return [
-        {str(key): _axis(_plain(value)) if key in AXES else _plain(value) for key, value in row.items()}
+        {str(key): _whole(_plain(value)) if key in (*AXES, *INTEGERS) else _plain(value) for key, value in row.items()}
         for row in frame.to_dict("records")
     ]
 
 
-def _axis(value: Any) -> Any:
+def _whole(value: Any) -> Any:
     # pandas turns a column of whole numbers with a hole in it into floats
     return int(value) if isinstance(value, float) and value.is_integer() else value
 

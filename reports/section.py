@@ -22,6 +22,7 @@ from baselines.verdict import Comparison
 from harness import entries
 from harness.entries import BadEntry
 from harness.quoting import quoted
+from harness.ratios import Ratios, ratios
 from harness.registry import Registry
 from harness.types import Metric, Run
 from reports.records import records
@@ -46,6 +47,11 @@ class ReportData:
     def rows(self) -> tuple[dict[str, Any], ...]:
         """The rows of `cases` as mappings, with None for missing values. Sections must not change them."""
         return tuple(records(self.cases))
+
+    @cached_property
+    def ratios(self) -> Mapping[str, Ratios]:
+        """The paired ratios of each run, by the value of the column `run`."""
+        return {name: ratios(run) for name, run in zip(self.aliases, self.runs, strict=True)}
 
     @property
     def aliases(self) -> tuple[str, ...]:

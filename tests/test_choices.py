@@ -51,11 +51,11 @@ def test_each_row_stands_beside_the_one_that_lacks_a_single_thing() -> None:
     ort_int8 = row(PLAIN.with_(backend="onnxruntime", precision="int8_static"), 0.05, 1.0e6, 0.981, 0.8)
     orphan = row(PLAIN.with_(batch_size=4, optimizations="vae_slicing"), 0.8, 4.0e6, 1.0, 0.999)
     found = lines(fp32, bf16, sliced, ort, ort_int8, orphan)
-    assert [(f["Row"], f["Against"], f["Speed"].split(" [")[0]) for f in found] == [
-        ("eager bf16", "eager fp32", "4.00x"),
-        ("eager bf16 vae_slicing", "eager bf16", "0.500x"),
-        ("onnxruntime fp32", "eager fp32", "2.00x"),
-        ("onnxruntime int8_static", "onnxruntime fp32", "4.00x"),
+    assert [(f["Row"], f["Against"], f["Latency"]) for f in found] == [
+        ("eager bf16", "eager fp32", "100 ms against 400 ms"),
+        ("eager bf16 vae_slicing", "eager bf16", "200 ms against 100 ms"),
+        ("onnxruntime fp32", "eager fp32", "200 ms against 400 ms"),
+        ("onnxruntime int8_static", "onnxruntime fp32", "50.0 ms against 200 ms"),
     ]
     assert [f["Weights"] for f in found] == ["1.91 MiB, 0.50x", "1.91 MiB", "3.81 MiB", "977 KiB, 0.25x"]
     assert [f["Cosine (floor)"] for f in found] == ["0.99952 (0.9)", "0.9991 (0.9)", "1 (0.999)", "0.981 (0.8)"]
@@ -67,7 +67,7 @@ def test_a_difference_within_the_intervals_is_called_so() -> None:
     slow = row(PLAIN, 0.4, 4.0e6, 1.0, 0.999)
     same = row(PLAIN.with_(optimizations="channels_last"), 0.401, 4.0e6, 1.0, 0.999)
     apart = row(PLAIN.with_(optimizations="fused_qkv"), 0.2, 4.0e6, 1.0, 0.999)
-    assert [f["Speed"].endswith("(not separable)") for f in lines(slow, same, apart)] == [True, False]
+    assert [f["Latency"].endswith("(not separable)") for f in lines(slow, same, apart)] == [True, False]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

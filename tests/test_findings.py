@@ -83,7 +83,8 @@ def test_losses_name_the_rows(data: ReportData) -> None:
     (vit,) = [found for found in findings.model_findings(data) if found.model == "digits_vit"]
     gains, losses = vit.sentences
     assert re.fullmatch(
-        r"Speed of eager relative to fp32: bf16 \*\*0\.77\dx \[.*\]\*\* \(batch 32\) and int8_dynamic .*1\.4.*",
+        r"Latency of eager beside fp32: bf16 \*\*1\d\.\d ms \[.*\]\*\* against 1\d\.\d ms \[.*\] \(batch 32\) "
+        r"and int8_dynamic .*",
         gains,
     )
     assert losses.startswith("**2 rows have visibly worse quality** than eager fp32: eager int8_dynamic at batch 1")
@@ -91,7 +92,7 @@ def test_losses_name_the_rows(data: ReportData) -> None:
 
 def test_pareto_front(data: ReportData) -> None:
     (front,) = [f for f in fronts.fronts(data) if f.title == "digits_vit"]
-    speeds = [fronts.per_image(row) for row in front.best]
+    speeds = [front.per_image(row) for row in front.best]
     assert speeds == sorted(speeds)
     assert [row["top1"] for row in front.best] == sorted(row["top1"] for row in front.best)
 

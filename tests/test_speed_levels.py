@@ -143,3 +143,12 @@ def test_spread_values_are_not_two_levels() -> None:
     assert two_levels(apart, split(apart))
     assert split(apart).tolist() == [False] * 4 + [True] * 4
     assert math.isclose(float(np.median(apart[split(apart)])), 0.205)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3], ids=lambda rows: f"{rows} rows are quiet")
+def test_rows_of_which_every_round_is_contended_have_no_levels(rows: int) -> None:
+    run = rounds_run(rows=3, rounds=8, samples=1, noise=NOISE)
+    quiet = set(group_cases(rows=3)[1 : rows + 1])
+    marked = tuple(m if m.case in quiet else replace(m, warnings=(CONTENDED,)) for m in run.measurements)
+    copies = tuple(replace(c, measurement=replace(c.measurement, warnings=(CONTENDED,))) for c in run.controls)
+    assert speed_levels(replace(run, measurements=marked, controls=copies)) == {}

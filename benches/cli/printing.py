@@ -42,10 +42,12 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def print_table(measured: Run) -> None:
-    """Prints a run as a table of its cases."""
+    """Prints a run as a table of its cases, and how precise their speeds are."""
     import reports.formats.terminal
     from harness import frames
 
     console = progress.console()
     cases = frames.cases_frame(measured, reports.formats.terminal.SHOWN)
     console.print(reports.formats.terminal.table(cases, console.width))
+    for note in reports.formats.terminal.speed_notes(measured, cases):
+        say(note)

@@ -74,7 +74,8 @@ def run(options: Namespace) -> int:
         return FINE
     folder = Path(str(finished.folder))
     print_table(finished)
-    if control := controls.control(finished):
+    one_row = any(c.side in {"a", "b"} for c in finished.controls)  # the notes of the table have those of the rounds
+    if one_row and (control := controls.control(finished)):
         say(f"A/A control: {control}")
     if not options.no_report:
         comparisons = compare_with_stored(finished, store_of(options))

@@ -7,6 +7,9 @@ pytest-benchmark does not distinguish processes: `stats.median` is the median of
 more samples has more weight. imgbench's p50 (`extra_info.metrics.latency_s`) gives every process equal weight.
 `extra_info.pooled_median` has both and their difference, and `pooled_medians_apart` summarises it in one line.
 
+The factors in the table of `pytest-benchmark compare` divide pooled samples of processes that ran at different times.
+`extra_info.speedup` is the paired ratio of a row to its reference, with its interval.
+
 `pytest benches --benchmark-only` writes the same document while it measures. Names, groups and facts are the same in
 both, so that they can be compared. A row that is not ok is listed in `imgbench.not_measured`, with its reason.
 """
@@ -21,6 +24,7 @@ from typing import Any
 import pandas as pd
 
 from harness import frames
+from harness.speedups import SPEEDUP
 from harness.stored_types import Facts
 from harness.types import Case, Measurement, Protocol, Run
 
@@ -105,6 +109,7 @@ def extra_info(run: Run, case: Case, row: Mapping[str, Any]) -> dict[str, Any]:
         "run_id": run.id,
         "status": row["status"],
         "metrics": _metrics(run, row),
+        "speedup": _speedup(row),
         "pooled_median": _pooled_median(measurements, row),
         "missing": row["missing"],
         "warnings": list(dict.fromkeys(str(w) for m in measurements for w in m.warnings)),
@@ -217,6 +222,24 @@ def _metrics(run: Run, row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if "value" in values:
             found[metric.name] = {**values, "unit": metric.unit, "better": metric.better}
     return found
+
+
+def _speedup(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The speed relative to the reference row, from the rounds in which both took turns; None without one."""
+    if _absent(row.get(SPEEDUP)):
+        return None
+    names = {
+        "value": SPEEDUP,
+        "low": "speedup_low",
+        "high": "speedup_high",
+        "reference": "speedup_reference",
+        "rounds": "speedup_rounds",
+        "reached": "speedup_reached",
+        "simultaneous": "speedup_simultaneous",
+    }
+    found = {key: row.get(column) for key, column in names.items()}
+    told = {key: None if _absent(value) else value for key, value in found.items()}
+    return told | {"rounds": None if told["rounds"] is None else int(told["rounds"])}
 
 
 def _pooled_median(measurements: Iterable[Measurement], row: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from harness.units import format_value
 from reports import conclusions as findings
 from reports.data import report_data
 from reports.gate import gravest_first, sentence, shortened
+from reports.relative_speed import reference_speed
 from reports.rows import QUALITY_FIRST, Row
 from reports.section import ReportData
 from reports.wording import MISSING, counted, estimate, listed, outcomes_text, ratio_text, value_text
@@ -179,12 +180,14 @@ def _sentences(data: ReportData) -> Iterable[str]:
 def _rows_table(rows: Sequence[Row], data: ReportData) -> str:
     names = [n for n in ("latency_s", "throughput", *QUALITY_FIRST) if any(r.get(n) is not None for r in rows)]
     metrics = [data.metrics[name] for name in names]
+    speeds = any(row.get("speedup") is not None for row in rows)
     lines = [
         [
             f"{row['run']} · {row['label']}" if row["run"] else row["label"],
             row["status"] if row["reason"] is None else f"{row['status']}: {row['reason']}",
+            *([reference_speed(row) or MISSING] if speeds else []),
             *(estimate(row, m) if row.get(m.name) is not None else value_text(row, m) for m in metrics),
         ]
         for row in rows
     ]
-    return table(["row", "status", *(metric.label for metric in metrics)], lines)
+    return table(["row", "status", *(["speed"] if speeds else []), *(metric.label for metric in metrics)], lines)

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
 from baselines.verdict import Comparison, same_arms
+from harness.frames import cases_frame
+from harness.speedups import SPEEDUP
+from harness.types import Run
 from harness.units import MISSING, format_value
+from reports.precision_of_ratios import precision_sentences
+from reports.records import records
+from reports.relative_speed import reference_speed
+from reports.section import ReportData
 from reports.wording import cosine_text, outcomes_text
 
 WIDE = 130
 COSINE = "cosine_similarity"
 SECONDARY = ("image_size", "guidance_scale")
 QUALITY_COLUMNS = (("top1", "share"), ("recognised", "share"), ("fid", "1"), (COSINE, "1"))
-SHOWN = ("latency_s", "throughput", *(name for name, _ in QUALITY_COLUMNS))  # the metrics that `table` reads
+SHOWN = ("latency_s", "throughput", *(name for name, _ in QUALITY_COLUMNS), SPEEDUP)  # what `table` reads
 HEADS = {"top1": "top-1", "recognised": "recognised", "fid": "FID", COSINE: "cosine"}
 STYLES = {
     "regressed": "red",
@@ -29,19 +36,25 @@ STYLES = {
 
 
 def table(cases: pd.DataFrame, width: int = WIDE) -> Table:
-    """One line per case: p50 with its 95 % interval, throughput, quality, and status with kinds of warnings or reason.
+    """One line per case: p50 with its 95 % interval, speed relative to the reference of the same work with its
+    interval, throughput, quality, and status with kinds of warnings or reason.
 
-    A terminal narrower than WIDE columns shows only the case, its p50 and its status.
+    A terminal narrower than WIDE columns shows only the case, its p50, its speed without the interval, and its status.
+    A table in which no row has a speed has no such column.
     """
     if width < WIDE:
         return _narrow(cases)
     shown = [(name, unit) for name, unit in QUALITY_COLUMNS if name in cases and cases[name].notna().any()]
     out = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("case", "p50", "95 %", "image/s", *(HEADS[name] for name, _ in shown), "status"):
+    speeds = _has_speeds(cases)
+    heads = ("case", "p50", "95 %", *(["speed"] if speeds else []), "image/s", *(HEADS[name] for name, _ in shown))
+    for head in (*heads, "status"):
         out.add_column(head, justify="left" if head in {"case", "status"} else "right", overflow="fold")
     fixed = _fixed_axes(cases)
-    for row in cast("list[dict[str, Any]]", cases.to_dict(orient="records")):
-        cells = [_label(row, fixed), _value(row, "latency_s", "s"), _interval(row), _value(row, "throughput", "1")]
+    for row in records(cases):
+        cells = [_label(row, fixed), _value(row, "latency_s", "s"), _interval(row)]
+        cells += [reference_speed(row) or MISSING] if speeds else []
+        cells.append(_value(row, "throughput", "1"))
         cells += [_cosine(row) if name == COSINE else _value(row, name, unit) for name, unit in shown]
         out.add_row(*(Text(c) for c in cells), _status(row))
     return out
@@ -51,11 +64,40 @@ def _narrow(cases: pd.DataFrame) -> Table:
     out = Table(box=None, pad_edge=False, header_style="bold")
     out.add_column("case", ratio=1)
     out.add_column("p50", justify="right", no_wrap=True)
+    speeds = _has_speeds(cases)
+    if speeds:
+        out.add_column("speed", justify="right", no_wrap=True)
     out.add_column("status", max_width=26)
     fixed = _fixed_axes(cases)
-    for row in cast("list[dict[str, Any]]", cases.to_dict(orient="records")):
-        out.add_row(Text(_label(row, fixed)), Text(_value(row, "latency_s", "s")), _status(row))
+    for row in records(cases):
+        speed = [Text(reference_speed(row).partition(" ")[0] or MISSING)] if speeds else []
+        out.add_row(Text(_label(row, fixed)), Text(_value(row, "latency_s", "s")), *speed, _status(row))
     return out
+
+
+def _has_speeds(cases: pd.DataFrame) -> bool:
+    return SPEEDUP in cases and bool(cases[SPEEDUP].notna().any())
+
+
+def speed_notes(run: Run, cases: pd.DataFrame) -> list[str]:
+    """What to read below the table of a run (`cases`): what the speeds are relative to, and how precise they are; for a
+    run without rounds, why there are none."""
+    data = ReportData(runs=(run,), cases=cases.assign(run=""), samples=pd.DataFrame(), metrics={})
+    told = ["speed: relative to the row of the same work that is marked reference"] if _has_speeds(cases) else []
+    return told + [sentence.replace("**", "") for sentence in precision_sentences(data)]
+
+
+def speed_lines(run: Run) -> list[str]:
+    """One line for each row of a run that has a speed relative to another one, and the notes on all of them."""
+    cases = cases_frame(run, [SPEEDUP])
+    rows = records(cases)
+    labels = {row["case_id"]: row["label"] for row in rows}
+    lines = [
+        f"{row['label']}: {reference_speed(row)} the speed of {labels[row['speedup_reference']]}"
+        for row in rows
+        if row[SPEEDUP] is not None and row["speedup_reference"] != row["case_id"]
+    ]
+    return [*lines, *speed_notes(run, cases)[1 if lines else 0 :]]
 
 
 def verdicts(comparison: Comparison) -> Table:

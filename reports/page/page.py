@@ -177,6 +177,14 @@ def _colour(value: Any) -> str:
     return value if isinstance(value, str) else theme.NEUTRAL
 
 
+def _processes(run: Run) -> str:
+    """The number of processes per row; of rows with rounds, from the fewest to the most of an ok row."""
+    counts = [len(many) for many in run.by_case.values() if all(m.status == "ok" for m in many)]
+    if not counts or not run.protocol.rounds:
+        return str(run.protocol.replicates)
+    return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+
+
 def run_facts(run: Run, name: str) -> dict[str, Any]:
     """The facts of one run at the top of the page."""
     environment = run.environment
@@ -193,7 +201,7 @@ def run_facts(run: Run, name: str) -> dict[str, Any]:
         "Measurement time": format_duration(seconds) if seconds else None,
         "torch": versions.get("torch"),
         "Commit": commit or None,
-        "Processes per row": run.protocol.replicates,
+        "Processes per row": _processes(run),
         "Caches": "flushed before each iteration" if run.protocol.cold_cache else None,
     }
     return {

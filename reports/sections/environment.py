@@ -12,6 +12,7 @@ from harness.types import Run
 from harness.units import MISSING, format_value
 from reports.section import SECTIONS, NotShown, ReportData, Section
 from reports.templates import fragment
+from reports.wording import counted
 
 
 @SECTIONS.add("environment")
@@ -69,10 +70,18 @@ def _run_facts(run: Run) -> dict[str, str]:
     return {
         "created": utc(run.created) or MISSING,
         "finished": utc(run.finished or "") or "not finished",
-        "A/A control": str(control(run) or "none"),
+        "A/A control": _control(run),
         "measured again": f"{len(run.superseded)} contended processes" if run.superseded else "nothing",
         **control_workloads,
     }
+
+
+def _control(run: Run) -> str:
+    """The A/A control of a run without rounds; a run with rounds has one in each group."""
+    groups = {c.measurement.case.id for c in run.controls if c.side == "copy"}
+    if groups:
+        return f"in {counted(len(groups), 'group')} of rows"
+    return str(control(run)) if any(c.side in {"a", "b"} for c in run.controls) else "none"
 
 
 def utc(stamp: str) -> str:

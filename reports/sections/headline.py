@@ -12,6 +12,7 @@ from reports import conclusions as findings
 from reports import pareto as fronts
 from reports import theme
 from reports.pareto import Front
+from reports.relative_speed import relative_speed
 from reports.rows import Row, engine
 from reports.section import SECTIONS, ReportData, Section
 from reports.templates import fragment
@@ -74,15 +75,14 @@ def _card(found: findings.ModelFindings, data: ReportData) -> Card:
     sentences = [s for race in found.races for s in findings.race_sentences(race, data)]
     if found.more_races:
         sentences.append(f"The table has {counted(found.more_races, 'more comparison')} of this model.")
-    ratio = findings.speedup(first.winner, first.reference) if first.reference else None
-    faster = first.reference is not None and first.winner is not first.reference
+    ratio = relative_speed(first.winner, first.reference, data) if first.reference else None
     return Card(
         model=found.model,
         run=found.run,
         weights=found.weights,
         value=value_text(first.winner, data.metrics["latency_s"]),
         caption=f"{engine(first.winner)} · {first.where}",
-        speedup=ratio_text(ratio[0]) if ratio and faster else "",
+        speedup=ratio_text(ratio.value) if ratio else "",
         against="the speed of eager fp32",
         colour=theme.backend_colour(first.winner["backend"]),
         sentences=tuple(emphasised(s) for s in (*sentences, *found.sentences)),
@@ -97,4 +97,4 @@ def _front_sentence(front: Front) -> str:
 
 def front_point(row: Row, front: Front) -> str:
     """'onnxruntime int8 at batch 32 (0.07 ms per image, 99.0 %)'."""
-    return f"{fronts.point_name(row, front.rows)} ({fronts.point_value(row, front.metric)})"
+    return f"{fronts.point_name(row, front.rows)} ({fronts.point_value(row, front)})"

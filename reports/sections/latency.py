@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 
 from harness.types import AXES, Metric
 from reports import charts, theme
-from reports.rows import WORK, Row, grouped, measured, panels, reference_of, variant, varying, work_label
+from reports.rows import WORK, Row, grouped, measured, panels, variant, varying, work_label
 from reports.section import SECTIONS, Chart, NotShown, ReportData, Section
-from reports.wording import counted, value_text
+from reports.wording import counted, ratio_text, value_text
 
 MAX_CURVES = 8
 
@@ -32,8 +32,9 @@ def latency(data: ReportData) -> Section | NotShown:
     note = (
         "Latency is the wall-clock time of one iteration over a whole batch: the median over the processes of each "
         "process's median. Error bars are 95 % intervals, with the process as the unit. The colour is the backend; the "
-        "marker and the line style are the precision. “1.5x” is the speed relative to eager fp32. Click a legend entry "
-        "to hide it."
+        "marker and the line style are the precision. “1.5x” is the speed relative to the reference row of the same "
+        "work (eager fp32 if it is valid), from the rounds in which both took turns; it need not be the ratio of the "
+        "two bars. Click a legend entry to hide it."
     )
     if left_out:
         note += f" The table has {counted(left_out, 'more sweep')} over the batch size."
@@ -105,15 +106,14 @@ def bars(rows: Sequence[Row], data: ReportData) -> go.Figure:
             hovertext=[charts.hover(row, shown) for row in ordered], hoverinfo="text",
         )
     )  # fmt: skip
-    words = [value_text(row, metric) + _times(row, ordered) for row in ordered]
+    words = [value_text(row, metric) + _times(row) for row in ordered]
     charts.add_end_labels(figure, axis, charts.ends_of(ordered, metric.name, scale), words)
     figure.update_xaxes(title_text=charts.axis_title(metric, scale))
     return figure
 
 
-def _times(row: Row, rows: Sequence[Row]) -> str:
-    """The speed relative to the eager fp32 row that does the same work: ' · 1.6x'."""
-    reference = reference_of(row, rows)
-    if reference is None or reference is row:
+def _times(row: Row) -> str:
+    """The speed relative to the reference of the row's group: ' · 1.60x'; '' for the reference, and without a ratio."""
+    if row.get("speedup") is None or row["speedup_reference"] == row["case_id"]:
         return ""
-    return f" · {reference['latency_s'] / row['latency_s']:.2f}x"
+    return f" · {ratio_text(row['speedup'])}"

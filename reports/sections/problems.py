@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from harness.overhead import OVERHEAD
 from harness.reasons import STATED
+from harness.speedups import ALONE, SPEEDUP
 from reports import theme
 from reports.conclusions import status_counts, status_words
 from reports.rows import Row, warnings_of
@@ -30,9 +31,8 @@ class Problem:
 def problems(data: ReportData) -> Section | NotShown:
     rows = data.rows
     failed = not_ok(rows)
-    missing = missing_metrics(
-        rows, {OVERHEAD: "Overhead"} | {name: metric.label for name, metric in data.metrics.items()}
-    )
+    labels = {name: metric.label for name, metric in data.metrics.items()}
+    missing = missing_metrics(rows, {OVERHEAD: "Overhead", SPEEDUP: "Speed relative to the reference"} | labels)
     warnings = warned(rows)
     if not (failed or missing or warnings):
         return NotShown(title="Problems", reason="every row is ok, complete and without a warning")
@@ -58,11 +58,14 @@ def not_ok(rows: Iterable[Row]) -> list[Problem]:
 
 def missing_metrics(rows: Iterable[Row], labels: Mapping[str, str]) -> list[Problem]:
     """One entry per kind of reason; metrics that are missing on the same rows share an entry. Reasons that a plugin or
-    an older version stored as text are of one kind if they differ in numbers only."""
+    an older version stored as text are of one kind if they differ in numbers only. That a row has no other row to be
+    compared with is no problem."""
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for row in rows:
         for metric, reason in (row["missing"] or {}).items():
             kind = (row["missing_kinds"] or {}).get(metric, STATED)
+            if kind == ALONE:
+                continue
             alike = re.sub(r"\d+", "0", reason) if kind == STATED else kind
             found.setdefault((metric, alike), []).append((_name(row), reason))
     joined: dict[tuple[tuple[str, str], ...], list[str]] = {}

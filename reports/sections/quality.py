@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from harness.units import format_value
 from reports import charts, theme
-from reports.pareto import Front, fronts, per_image, point_name, point_value
+from reports.pareto import Front, fronts, point_name, point_value
 from reports.rows import Row, grouped, measured, variant
 from reports.section import SECTIONS, Chart, NotShown, ReportData, Section
 
@@ -25,15 +25,17 @@ def quality(data: ReportData) -> Section | NotShown:
         Chart(
             title=f"{front.title}: {front.metric.label} against latency per image",
             figure=scatter(front), note=_note(front),
-            listing=tuple((point_name(row, front.rows), point_value(row, front.metric)) for row in front.best),
+            listing=tuple((point_name(row, front.rows), point_value(row, front)) for row in front.best),
             wide=titles.count(front.title) % 2 == 1 and front.title not in titles[i + 1 :],
         )
         for i, front in enumerate(found)
     )  # fmt: skip
     note = (
         "Points further up and to the left are better. The line is the Pareto front by point estimates: no other row "
-        "is better in both quality and latency. Its numbers refer to the list below the chart. Error bars are 95 % "
-        "intervals; rows whose intervals overlap are not separable. Each chart shows one model at one image size."
+        "is better in both quality and latency. Its numbers refer to the list below the chart. Within rows of the same "
+        "work, the latency of a row is that of their reference divided by the row's paired ratio, with the 95 % "
+        "interval of this ratio. Other error bars are 95 % intervals of the latency and of the quality. Each chart "
+        "shows one model at one image size."
     )
     return Section(order=40, title="Quality against latency", note=note, figures=figures)
 
@@ -47,7 +49,7 @@ def _note(front: Front) -> str:
 
 def scatter(front: Front) -> go.Figure:
     """One point per row by backend and precision, and the front as a stepped line."""
-    seconds = [per_image(row) for row in front.rows]
+    seconds = [front.per_image(row) for row in front.rows]
     x_scale = charts.scale_for(seconds, "s")
     y_scale = charts.scale_for([row[front.metric.name] for row in front.rows], front.metric.unit)
     figure = charts.figure(400)
@@ -69,19 +71,25 @@ def scatter(front: Front) -> go.Figure:
 def _points(name: str, rows: list[Row], front: Front, x_scale: charts.Scale, y_scale: charts.Scale) -> go.Scatter:
     metric = front.metric
     colour = theme.backend_colour(rows[0]["backend"])
-    x_errors = charts.intervals(rows, "latency_s", x_scale, per=[float(row["batch_size"]) for row in rows])
+    x_errors = charts.intervals([_seconds(row, front) for row in rows], "seconds", x_scale)
     faint = {"color": _faint(colour)}
     return go.Scatter(
-        x=[x_scale(per_image(row)) for row in rows],
+        x=[x_scale(front.per_image(row)) for row in rows],
         y=[y_scale(row[metric.name]) for row in rows],
         error_x=x_errors | faint,
         error_y=charts.intervals(rows, metric.name, y_scale) | faint,
         name=charts.text(name),
         mode="markers",
         marker=charts.marker(rows[0], size=10),
-        hovertext=[charts.hover(row, [metric], f"{format_value(per_image(row), 's')} per image") for row in rows],
+        hovertext=[charts.hover(row, [metric], f"{format_value(front.per_image(row), 's')} per image") for row in rows],
         hoverinfo="text",
     )
+
+
+def _seconds(row: Row, front: Front) -> Row:
+    """The seconds per image with their bounds, as a record of its own."""
+    found = front.seconds[row["case_id"]]
+    return {"seconds": found.value, "seconds_low": found.low, "seconds_high": found.high}
 
 
 def _faint(colour: str) -> str:
@@ -91,7 +99,7 @@ def _faint(colour: str) -> str:
 
 def _front_line(front: Front, x_scale: charts.Scale, y_scale: charts.Scale) -> go.Scatter:
     return go.Scatter(
-        x=[x_scale(per_image(row)) for row in front.best],
+        x=[x_scale(front.per_image(row)) for row in front.best],
         y=[y_scale(row[front.metric.name]) for row in front.best],
         mode="lines", line={"color": theme.NEUTRAL, "width": 2, "shape": "hv"}, name="Pareto front", hoverinfo="skip",
     )  # fmt: skip
@@ -99,7 +107,7 @@ def _front_line(front: Front, x_scale: charts.Scale, y_scale: charts.Scale) -> g
 
 def _numbers(front: Front, x_scale: charts.Scale, y_scale: charts.Scale) -> go.Scatter:
     return go.Scatter(
-        x=[x_scale(per_image(row)) for row in front.best],
+        x=[x_scale(front.per_image(row)) for row in front.best],
         y=[y_scale(row[front.metric.name]) for row in front.best],
         mode="text", text=[f"<b>{i}</b>\u00a0\u00a0\u00a0" for i in range(1, len(front.best) + 1)],
         textposition="middle left", textfont={"size": 13}, showlegend=False, hoverinfo="skip", cliponaxis=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -12,7 +13,22 @@ from reports.rows import Row, measured, panels, variant
 from reports.section import SECTIONS, Chart, NotShown, ReportData, Section
 
 POINTS_PER_PROCESS = 40
-Groups = dict[tuple[str, str], dict[int, list[float]]]
+POINTS_PER_ROW = 240  # of many processes, each has fewer
+FEWEST_POINTS = 3  # of a process: the smallest, the median and the largest sample
+
+
+@dataclass(frozen=True, order=True)
+class Process:
+    """A process of a row; `round` is -1 if it was measured alone."""
+
+    round: int
+    replicate: int
+
+    def __str__(self) -> str:
+        return f"process {self.replicate}" if self.round < 0 else f"round {self.round}, process {self.replicate}"
+
+
+Groups = dict[tuple[str, str], dict[Process, list[float]]]
 
 
 @SECTIONS.add("samples")
@@ -27,19 +43,28 @@ def samples(data: ReportData) -> Section | NotShown:
     ]
     note = (
         "Each dot is a latency sample divided by the row's median, without warm-up. Each process of a row has its own "
-        "line, because processes usually differ more than iterations. At most "
-        f"{POINTS_PER_PROCESS} samples per process are shown, evenly spaced in rank, with the smallest and the largest."
+        "line, because processes usually differ more than iterations. Of a row that was measured in rounds, the lines "
+        "are the processes of its rounds, the first round at the top: a drift of the machine's speed moves them, and "
+        f"it cancels in the ratios. At most {POINTS_PER_PROCESS} samples per process (of a row with many processes "
+        f"fewer, about {POINTS_PER_ROW} in all) are shown, evenly spaced in rank, with the smallest and the largest."
     )
     return Section(order=75, title="Spread of samples", note=note, figures=tuple(figures))
 
 
 def latency_samples(frame: pd.DataFrame) -> Groups:
-    """Steady latency samples by (run, case) and process."""
+    """Steady latency samples by (run, case) and process; of a row with rounds, those of its rounds only."""
     chosen = frame[(frame["metric"] == "latency_s") & (frame["phase"] == "steady")] if len(frame) else frame
     found: Groups = {}
-    for run, case, replicate, value in zip(*(chosen[c] for c in ("run", "case_id", "replicate", "value")), strict=True):
-        found.setdefault((run, case), {}).setdefault(int(replicate), []).append(float(value))
-    return found
+    columns = ("run", "case_id", "replicate", "round", "value")
+    for run, case, replicate, number, value in zip(*(chosen[c] for c in columns), strict=True):
+        process = Process(-1 if pd.isna(number) else int(number), int(replicate))
+        found.setdefault((run, case), {}).setdefault(process, []).append(float(value))
+    return {row: _of_rounds(processes) for row, processes in found.items()}
+
+
+def _of_rounds(processes: dict[Process, list[float]]) -> dict[Process, list[float]]:
+    """The processes of rounds; all if there are none."""
+    return {process: values for process, values in processes.items() if process.round >= 0} or processes
 
 
 def spread(rows: Sequence[Row], raw: Groups) -> go.Figure:
@@ -53,17 +78,18 @@ def spread(rows: Sequence[Row], raw: Groups) -> go.Figure:
     return figure
 
 
-def _dots(row: Row, place: float, processes: dict[int, list[float]]) -> go.Scatter:
+def _dots(row: Row, place: float, processes: dict[Process, list[float]]) -> go.Scatter:
     count = len(processes)
     x: list[float] = []
     y: list[float] = []
     words: list[str] = []
-    for position, (replicate, values) in enumerate(sorted(processes.items())):
+    limit = min(POINTS_PER_PROCESS, max(FEWEST_POINTS, POINTS_PER_ROW // count))
+    for position, (process, values) in enumerate(sorted(processes.items())):
         offset = 0.0 if count == 1 else (position / (count - 1) - 0.5) * 0.56
-        kept = thinned(values, POINTS_PER_PROCESS)
+        kept = thinned(values, limit)
         x += [value / row["latency_s"] for value in kept]
         y += [place + offset] * len(kept)
-        words += [charts.lines(variant(row), f"process {replicate}, {len(values)} samples")] * len(kept)
+        words += [charts.lines(variant(row), f"{process}, {len(values)} samples")] * len(kept)
     marker = {"size": 4.5, "color": theme.backend_colour(row["backend"]), "opacity": 0.5}
     return go.Scatter(x=x, y=y, mode="markers", marker=marker, hovertext=words, hoverinfo="text", showlegend=False)
 

@@ -11,6 +11,8 @@ from harness.frames import TOLERANCES
 from harness.measuring import throttling
 from harness.types import AXES, Measurement, Metric
 from reports import theme
+from reports.precision_of_ratios import percent
+from reports.relative_speed import measured_in_words, reference_speed
 from reports.rows import QUALITY_FIRST, Row, varying
 from reports.section import SECTIONS, NotShown, ReportData, Section
 from reports.templates import fragment
@@ -23,6 +25,10 @@ AXIS_TITLES = {
     "guidance_scale": "Guidance", "prompt": "Prompt", "seed": "Seed",
 }  # fmt: skip
 LONG = ("prompt", "seed")
+SPEED_HINT = (
+    "speed relative to the reference row of the same work, from the rounds in which both took turns; 2x needs half the "
+    "time (higher is better)"
+)
 PEAKS = ("peak_allocated_bytes", "peak_host_bytes")
 
 
@@ -89,6 +95,7 @@ def table(data: ReportData) -> Section | NotShown:
     )
     note = (
         "A value summarises all processes of its row (for latency, by the median); its 95 % interval is in brackets. "
+        "Speed is the ratio to the reference row of the same work, from the rounds in which both took turns. "
         "Click a column to sort by it, and a row to open its values, conditions and reasons."
     )
     return Section(order=20, title="All rows", note=note, html=content)
@@ -96,7 +103,17 @@ def table(data: ReportData) -> Section | NotShown:
 
 def columns_of(rows: Sequence[Row], data: ReportData) -> list[Column]:
     """Axes, then status, then metrics that any row has; the most important ones are shown initially."""
-    return [*_axis_columns(rows), _status_column(rows), *_metric_columns(rows, data.metrics)]
+    metrics = _metric_columns(rows, data.metrics)
+    speeds = _speed_columns(rows)
+    place = 1 + next((i for i, column in enumerate(metrics) if column.key == "latency_s"), -1)
+    return [*_axis_columns(rows), _status_column(rows), *metrics[:place], *speeds, *metrics[place:]]
+
+
+def _speed_columns(rows: Sequence[Row]) -> list[Column]:
+    """The column of the speed relative to the reference; none if no row has one."""
+    if all(row.get("speedup") is None for row in rows):
+        return []
+    return [Column(key="speedup", title="Speed", hint=SPEED_HINT, kind="speed", numeric=True, shown=True)]
 
 
 def _axis_columns(rows: Sequence[Row]) -> list[Column]:
@@ -163,9 +180,9 @@ def _table_row(row: Row, columns: Sequence[Column], data: ReportData, facts: Seq
         cells=tuple(_cell(row, column, data.metrics) for column in columns),
         status=row["status"],
         reason=row["reason"] or "",
-        entries=tuple(_entries(row, data.metrics)),
+        entries=(*_speed_entries(row), *_entries(row, data.metrics)),
         warnings=tuple(row["warning_texts"] or ()),
-        conditions=tuple(_conditions(row)),
+        conditions=tuple(_conditions(row, data)),
         facts=facts_text(facts),
         images=tuple(data.images[key] for f in row["images"] or () if (key := (row["run"], f)) in data.images),
     )
@@ -176,6 +193,9 @@ def _cell(row: Row, column: Column, metrics: Mapping[str, Metric]) -> Cell:
     if column.kind == "metric":
         metric = metrics[column.key]
         return Cell(text=value_text(row, metric), value=_plain(value), small=bounds_text(row, metric))
+    if column.kind == "speed":
+        text, _, small = reference_speed(row).partition(" ")
+        return Cell(text=text or MISSING, value=_plain(value), small=small)
     if column.kind == "status":
         return Cell(text=row["status"].replace("_", " "), value=row["status"], colour=theme.STATUSES[row["status"]])
     colour = theme.backend_colour(row["backend"]) if column.key == "backend" else ""
@@ -192,6 +212,15 @@ def _plain(value: Any) -> str:
     )
 
 
+def _speed_entries(row: Row) -> list[Entry]:
+    """The speed of an ok row relative to its reference, or the reason why it has none."""
+    if row["status"] != "ok":
+        return []
+    text, _, small = reference_speed(row).partition(" ")
+    missing = "" if text else row["missing"]["speedup"]
+    return [Entry(label="Speed", hint=SPEED_HINT, text=text or MISSING, small=small, missing=missing)]
+
+
 def _entries(row: Row, metrics: Mapping[str, Metric]) -> list[Entry]:
     missing = row["missing"] or {}
     return [
@@ -204,10 +233,12 @@ def _entries(row: Row, metrics: Mapping[str, Metric]) -> list[Entry]:
     ]  # fmt: skip
 
 
-def _conditions(row: Row) -> list[tuple[str, str]]:
+def _conditions(row: Row, data: ReportData) -> list[tuple[str, str]]:
     named = {
         "Device": row.get("device"), "Threads": row.get("threads"), "Quality measured on": _item_count(row),
         "Protocol": row.get("protocol"), "Processes": row.get("replicates"),
+        "Measured": measured_in_words(row), "Speed relative to": row.get("speedup_reference"),
+        "Interval of the speed": _target(row, data),
         "Weights": row["weights"], "Prompt": row["prompt"], "Seed": row["seed"], "Guidance": row["guidance_scale"],
         "Weights hash": row.get("weights_hash"), "Weights source": row.get("weights_source"),
         "Work": row.get("work_hash"), "Output hash": row.get("output_hash"),
@@ -216,6 +247,16 @@ def _conditions(row: Row) -> list[tuple[str, str]]:
         "Fingerprint": row.get("fingerprint"), "Case": row["case_id"],
     }  # fmt: skip
     return [(name, _plain(value)) for name, value in named.items() if value not in (None, "")]
+
+
+def _target(row: Row, data: ReportData) -> str:
+    """Whether the interval of the row's speed is within the target of the protocol; '' if there is none."""
+    reached = row.get("speedup_reached")
+    if reached is None:
+        return ""
+    run = data.runs[data.aliases.index(row["run"])]
+    target = f"±{percent(run.protocol.ratio_interval or 0.0)}"
+    return f"within {target}" if reached else f"not within {target} when the rounds ended"
 
 
 def _tolerance(row: Row) -> str:

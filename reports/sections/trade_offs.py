@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from harness.types import IDENTICAL, Metric
-from reports.conclusions import speedup
+from reports.relative_speed import apart, relative_speed, speed_text
 from reports.rows import (
     WORK,
     Row,
@@ -20,22 +20,23 @@ from reports.rows import (
     measured,
     quality_metrics,
     reference_of,
-    separable,
     varying,
     visibly_worse,
     work_label,
 )
 from reports.section import SECTIONS, NotShown, ReportData, Section
-from reports.wording import MISSING, cosine_text, estimate, ratio_text, value_text
+from reports.wording import MISSING, cosine_text, estimate, value_text
 
 SIZES = ("disk_bytes", "weights_bytes", "peak_allocated_bytes", "peak_host_bytes", "energy_per_image_j")
 AGREEMENT, PSNR = "top1_agreement", "psnr_db"
 NOTE = (
     "A row is compared with the row that differs in one choice only: an optimisation with the same backend and "
     "precision without it, a precision with fp32 on the same backend, and a backend with eager fp32. A speed above 1x "
-    "is faster. A size or energy below 1x is smaller; without a ratio it is unchanged. The cosine compares the output "
-    "with that of eager fp32 for the same input. The floor of the precision is in parentheses; a row below it is "
-    "invalid and is not in this table. dB is the PSNR to the images of eager fp32."
+    "is faster. It is the paired ratio of both rows, from the rounds in which they took turns; rows that were measured "
+    "one after the other have no ratio, and their latencies stand beside each other. A size or energy below 1x is "
+    "smaller; without a ratio it is unchanged. The cosine compares the output with that of eager fp32 for the same "
+    "input. The floor of the precision is in parentheses; a row below it is invalid and is not in this table. dB is "
+    "the PSNR to the images of eager fp32."
 )
 
 
@@ -72,12 +73,14 @@ def _line(row: Row, base: Row, rows: Sequence[Row], data: ReportData) -> Row:
     same_model = by_model(rows)[row["run"], row["model"], row["weights"]]
     axes = [axis for axis in varying(same_model, (*WORK, "batch_size")) if axis not in ("run", "model", "weights")]
     name = f"{row['run']} · {row['model']}" if row["run"] else str(row["model"])
-    slower = separable(row, base, "latency_s") is False
+    same = " (not separable)" if apart(row, base, data) is False else ""
+    ratio = relative_speed(row, base, data)
     line = {
         "Model": " · ".join(filter(None, [name, work_label(row, axes)])),
         "Row": engine(row),
         "Against": engine(base),
-        "Speed": _unbroken(ratio_text(*speedup(row, base))) + (" (not separable)" if slower else ""),
+        "Speed": MISSING if ratio is None else _unbroken(speed_text(ratio)) + same,
+        "Latency": MISSING if ratio is not None else _latencies(row, base, data) + same,
     }
     for name in SIZES:
         if name in data.metrics:
@@ -87,6 +90,12 @@ def _line(row: Row, base: Row, rows: Sequence[Row], data: ReportData) -> Row:
     for metric in quality_metrics(same_model, data.metrics):
         line[metric.label] = _quality(row, base, metric)
     return line
+
+
+def _latencies(row: Row, base: Row, data: ReportData) -> str:
+    """'2.13 ms against 3.40 ms'."""
+    metric = data.metrics["latency_s"]
+    return f"{_unbroken(value_text(row, metric))} against {_unbroken(value_text(base, metric))}"
 
 
 def _size(row: Row, base: Row, metric: Metric) -> str:
