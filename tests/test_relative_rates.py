@@ -23,7 +23,6 @@ from baselines.stored.row_verdicts import Compared, RunRows
 from baselines.stored.rows import rows_of
 from baselines.stored.suspects import EXTRA_ROUNDS
 from harness.ratios import Ratio, Ratios, ratios
-from harness.types import Run
 
 GROUPS, ROUNDS, SESSIONS = 12, 4, 4
 PROCESS, BETWEEN = (0.003, 0.02), 0.002
@@ -85,7 +84,7 @@ def sets_of(pool: list[Simulated], i: int) -> Iterator[list[Simulated]]:
 
 
 def decided(here: Simulated, stored: list[Simulated], row: str = "", factor: float = 1.0) -> tuple[set[str], set[str]]:
-    """(rows called slower, rows called faster) after the further rounds of the suspects; `row` is slower by a factor."""
+    """(rows called slower, rows called faster) after further rounds of the suspects; `row` is slower by a factor."""
     worse, better, suspects = looked_at(here, planted(here.found, row, factor), stored)
     if suspects:
         again = planted(here.sharpened(suspects), row, factor)

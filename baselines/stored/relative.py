@@ -33,7 +33,7 @@ from scipy.optimize import brentq
 Array = NDArray[np.float64]
 
 FLOOR: Final = 0.01
-FAMILY_LEVEL: Final = 0.01  # of rows that were measured in further rounds
+FAMILY_LEVEL: Final = 0.005  # of rows that were measured in further rounds
 FIRST_LEVEL: Final = 0.001  # of rows that were not: an outlying process of a few rounds weighs more
 DETECTION: Final = 0.95
 GUARANTEE: Final = 0.05  # a change of this size is detectable and excluded if a row is "unchanged"
@@ -44,7 +44,7 @@ DEVIATIONS: Final = np.geomspace(0.0003, 0.1, 14)  # standard deviations between
 TYPICAL: Final = np.geomspace(0.0005, 0.05, 12)  # typical ones that a run may have
 TYPICAL_BEFORE: Final = (0.004, 0.8)  # what is supposed of it before anything is measured: median, sd of the log
 UNEQUAL: Final = (0.3, 0.8)  # how unequal the rows may be: sd of the log of their standard deviations
-POINTS: Final = 161  # centres of a grid
+POINTS: Final = 101  # centres of a grid
 FINEST: Final = 0.001  # half of the range in which they are about equally spaced
 NEGLIGIBLE: Final = 1e-8  # probability of a centre or of a deviation
 TINY: Final = 1e-300  # a density, instead of 0

@@ -458,6 +458,7 @@ def _job(process: PlannedProcess, run: Run, site: Site) -> Job:
         cache=site.cache / process.case.id,
         threads=cast("int", run.environment["threads"]),
         plugins=tuple(site.plugins),
+        injections=tuple(run.environment.get("injections", ())),
     )
 
 
