@@ -71,6 +71,14 @@ def test_a_reference_takes_turns_with_all_rows_of_its_group(swept: Run) -> None:
 
 
 @pytest.mark.slow
+def test_a_row_that_is_alone_in_its_group_takes_turns_with_its_copy(swept: Run) -> None:
+    row = swept.cases[0]
+    alone = replace(swept, cases=(row,), measurements=tuple(m for m in swept.measurements if m.case == row))
+    (planned,) = planning.rounds_of(planning.plan(alone, free_bytes=2**40), {row.id})
+    assert [(m.case, m.copy) for m in sorted(planned.members, key=lambda m: m.copy)] == [(row, False), (row, True)]
+
+
+@pytest.mark.slow
 def test_a_case_that_is_not_valid_gets_no_round(swept: Run) -> None:
     row = swept.cases[1]
     failed = tuple(

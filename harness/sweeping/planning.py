@@ -159,13 +159,13 @@ def cycle(plan: Plan, *, widest_first: bool = False) -> list[Round]:
 
 def rounds_of(plan: Plan, wanted: Collection[str]) -> list[Round]:
     """One round, or several where they do not fit, of each group with rows in `wanted` (ids): these rows, the reference
-    and its copy. If the reference itself is wanted, all rows of its group take part."""
+    and its copy. If the reference itself is wanted, all rows of its group take part; a row alone has its copy."""
     number = 1 + max((m.round for _, m in _in_rounds(plan.run) if m.round is not None), default=0)
     visited = []
     for group in plan.groups:
         rows = [c for c in group.others if c.id in wanted or group.id in wanted]
         entries = [plan.entry(case) for case in rows]
-        if entries and (group.id, True) in plan.rounds:
+        if (entries or group.id in wanted) and (group.id, True) in plan.rounds:
             entries.append(plan.entry(group.reference, copy=True))
         if entries:
             visited.append((group, entries))
