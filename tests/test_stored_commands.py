@@ -24,9 +24,9 @@ from benches.cli import compare, main
 from harness import storage, suite
 from harness.measuring.contention import is_contention
 from harness.processes.loaded_code import source_digests
-from harness.sweeping.sweep import new_run, sweep
 from harness.processes.worker import Workers
 from harness.reasons import Reason, stated
+from harness.sweeping.sweep import new_run, sweep
 from harness.types import Measurement, Run
 
 CASES = " - {model: planted_ok, batch_size: [64, 256]}\n"
