@@ -85,6 +85,8 @@ class ReasonKind(StrEnum):
     PROCESSES_DISAGREE = "processes_disagree"
     CHANGE_NOT_EXCLUDED = "change_not_excluded"
     SUSPECT = "suspect"
+    RELATIVE_SHIFT = "relative_shift"
+    NO_ROUNDS = "no_rounds"
     OTHER_HOST = "other_host"
     CONTENDED_SESSIONS = "contended_sessions"
     # The outcome of a comparison that is not decided.
@@ -95,6 +97,7 @@ class ReasonKind(StrEnum):
     CONTENDED_ROWS = "contended_rows"
     CONTROL = "control"
     CONTROL_TOO_FEW = "control_too_few"
+    GROUP_CONTROLS = "group_controls"
     CONTROL_NOTE = "control_note"
     CONTROL_MOVED = "control_moved"
     CONTROL_WORKLOAD_MOVED = "control_workload_moved"
@@ -108,6 +111,7 @@ class ReasonKind(StrEnum):
     SPEED_ADVISORY = "speed_advisory"
     WEIGHTS_MOVED = "weights_moved"
     MEASURED_AGAIN = "measured_again"
+    ROUNDS_MEASURED_AGAIN = "rounds_measured_again"
     NOT_MEASURED_AGAIN = "not_measured_again"
     NO_BUDGET = "no_budget"
     ANOTHER_HOST = "another_host"
@@ -282,6 +286,43 @@ def _suspect(reason: Reason, outcome: str, comparisons: int) -> str:
     )
 
 
+def _relative_shift(
+    change: float,
+    threshold: float,
+    detectable: float,
+    members: int,
+    sessions: int,
+    other: str | None = None,
+    needed: int | None = None,
+    excluded: float | None = None,
+    suspect: bool = False,
+) -> str:
+    """`suspect` is for the decision to measure again; the numbers say the same."""
+    beyond = "beyond" if abs(change) > threshold else "within"
+    among = f"the other {members - 1} rows of its group" if other is None else other
+    told = [
+        f"{percent(change)} relative to {among}, {beyond} the noise of {counted(sessions, 'session')} "
+        f"({share(threshold)}); a change below {share(detectable)} is not detected reliably"
+    ]
+    if needed is not None:
+        told.insert(0, f"advisory: fewer than {needed} comparisons with sessions show how much sessions differ")
+    if other is not None:
+        told.append("in a group of two rows either of them may have changed")
+    if excluded is not None:
+        told.append(f"a change of {share(excluded)} is not excluded")
+    return "; ".join(told)
+
+
+def _group_controls(groups: int, label: str, shift: float, least: float, most: float, rounds: int) -> str:
+    """`shift`, `least` and `most` in log ratio."""
+    moved, low, high = (math.expm1(value) for value in (shift, least, most))
+    which = "of the reference" if groups == 1 else f"of the references of {groups} groups"
+    return (
+        f"a second copy {which} took turns with it; {label} shows the clearest difference from its copy, {moved:+.1%} "
+        f"({counted(rounds, 'round')}; the noise of this run explains {low:+.1%} to {high:+.1%})"
+    )
+
+
 def _control(label: str, shift: float, least: float, most: float, processes: int) -> str:
     """`shift`, `least` and `most` in log ratio."""
     moved, low, high = (math.expm1(value) for value in (shift, least, most))
@@ -295,6 +336,12 @@ def _measured_again(rows: int, processes: int, planned: int, suite: str) -> str:
     number = f"{processes} of {planned}" if processes < planned else str(processes)
     short = " (the budget is spent)" if processes < planned else ""
     return f"{_suspects(rows)} measured again in {number} additional processes{short}{_hint(suite)}"
+
+
+def _rounds_measured_again(rows: int, rounds: int, planned: int, suite: str) -> str:
+    number = f"{rounds} of {planned}" if rounds < planned else str(rounds)
+    short = " (the budget is spent)" if rounds < planned else ""
+    return f"{_suspects(rows)} measured again in {number} additional rounds{short}{_hint(suite)}"
 
 
 def _suspects(rows: int) -> str:
@@ -400,6 +447,8 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.PROCESSES_DISAGREE: lambda: "the processes of this run do not agree on the change: measure again",
     K.CHANGE_NOT_EXCLUDED: lambda size: f"a change of {share(size)} is not excluded",
     K.SUSPECT: _suspect,
+    K.RELATIVE_SHIFT: _relative_shift,
+    K.NO_ROUNDS: lambda: "the row has no round with the reference of its group",
     K.OTHER_HOST: lambda differences, reason: f"advisory: {_joined(differences, ', ')}; {reason}",
     K.CONTENDED_SESSIONS: lambda contention: f"the row was contended in every stored session: {contention}",
     K.WOULD_READ: lambda outcome, reason: f"the provisional outcome is {outcome.replace('_', ' ')}: {reason}",
@@ -410,6 +459,7 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     ),
     K.CONTROL: _control,
     K.CONTROL_TOO_FEW: lambda label: f"{label} has too few processes to be compared with itself",
+    K.GROUP_CONTROLS: _group_controls,
     K.CONTROL_NOTE: lambda control: f"A/A control: {control}",
     K.CONTROL_MOVED: lambda control: f"the A/A control moved: {control}",
     K.CONTROL_WORKLOAD_MOVED: lambda name, shift, sessions: (
@@ -431,6 +481,7 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.SPEED_ADVISORY: lambda differences: f"speed is advisory: {_joined(differences, ', ')}",
     K.WEIGHTS_MOVED: lambda rows: f"rows with the same weights as in the baseline at a different path: {rows}",
     K.MEASURED_AGAIN: _measured_again,
+    K.ROUNDS_MEASURED_AGAIN: _rounds_measured_again,
     K.NOT_MEASURED_AGAIN: lambda rows, reason, suite: f"{_suspects(rows)} not measured again: {reason}{_hint(suite)}",
     K.NO_BUDGET: lambda: "--budget is 0",
     K.ANOTHER_HOST: lambda: "the run was made on another host",

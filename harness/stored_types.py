@@ -73,6 +73,7 @@ class Environment(TypedDict, total=False):
     imgbench: str | None
     fingerprint: str | None
     plugins: list[str]
+    injections: list[str]
     sources: dict[str, str | None] | None
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 from baselines.stored.health import invalid_now
+from baselines.stored.relative_verdicts import RELATIVE_LATENCY
 from baselines.verdict import (
     CONTENDED,
     INCONCLUSIVE,
@@ -68,10 +69,12 @@ def gravest_first(comparison: Comparison) -> list[Verdict]:
 
 
 def speed_rows(comparison: Comparison) -> tuple[set[str], set[str]]:
-    """Case ids whose speed is decided and not worse, and case ids with an undecided gating verdict."""
+    """Case ids whose speed is decided and not worse, and case ids with an undecided gating verdict. That a row is
+    unchanged relative to its group does not say that it is not slower."""
     gating = [v for v in comparison.verdicts if v.gating]
     undecided = {v.case_id for v in gating if v.outcome in {"inconclusive", "new"}}
-    not_slower = {v.case_id for v in gating if v.kind == "noisy" and v.outcome in {"unchanged", "improved"}}
+    speed = [v for v in gating if v.kind == "noisy" and v.metric != RELATIVE_LATENCY.name]
+    not_slower = {v.case_id for v in speed if v.outcome in {"unchanged", "improved"}}
     return not_slower - undecided, undecided
 
 
@@ -129,6 +132,12 @@ def _worse(comparison: Comparison) -> list[str]:
     found += [_counted(invalid, "is no longer valid", "are no longer valid")] if invalid else []
     found += [_counted(health, "no longer runs", "no longer run")] if health else []
     found += [_counted(noisy, "is slower", "are slower")] if noisy else []
+    relative = len(rows.pop(RELATIVE_LATENCY.name, ()))
+    found += (
+        [_counted(relative, "is slower relative to its group", "are slower relative to their groups")]
+        if relative
+        else []
+    )
     return found + [f"{_counted(len(ids), 'is worse', 'are worse')} in {metric}" for metric, ids in rows.items()]
 
 
@@ -137,6 +146,8 @@ def _family(verdict: Verdict) -> str:
         return "quality"
     if verdict.kind == "health" and invalid_now(verdict):
         return INVALID
+    if verdict.metric == RELATIVE_LATENCY.name:
+        return verdict.metric
     return verdict.kind if verdict.kind in {"health", "noisy"} else verdict.metric
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from baseline_fixture import A, changed, latency, measured, run_of
+from relative_fixture import session as session_of
+from rounds_fixture import group_cases
 
 from baselines.stored import store
 from baselines.stored.compare import compare_stored
@@ -114,3 +116,63 @@ def test_a_busy_run_is_not_disarmed_where_no_time_is_compared(tmp_path: Path) ->
     found = compare_stored(elsewhere, tmp_path)
     assert found.scope == "machine-independent"
     assert exit_code(found) == 0
+
+
+# Runs with rounds, in which each reference takes turns with a second copy of itself.
+
+
+def with_slower_copy(run: Run, case: Case, factor: float) -> Run:
+    def scaled(control: Control) -> Control:
+        if control.measurement.case != case:
+            return control
+        values = [v * factor for v in control.measurement.samples["latency_s"]]
+        return replace(control, measurement=replace(control.measurement, samples={"latency_s": values}))
+
+    return replace(run, controls=tuple(map(scaled, run.controls)))
+
+
+def test_the_copies_of_equal_code_do_not_move() -> None:
+    run = session_of(1)
+    assert control_moved(run) is None
+    assert str(control(run)).startswith("a second copy of the references of 4 groups took turns with it; ")
+
+
+def test_a_copy_of_one_group_that_moved_is_named() -> None:
+    reference = group_cases(2)[0]
+    told = control_moved(with_slower_copy(session_of(1), reference, 1.06))
+    assert told is not None
+    assert told.data["control"].data["label"] == reference.label
+    assert told.data["control"].data["shift"] == pytest.approx(0.06, abs=0.02)
+    assert control_moved(with_slower_copy(session_of(1), reference, 1.01)) is None
+
+
+def test_the_controls_of_equal_runs_move_in_one_of_two_hundred() -> None:
+    """Seeded: 0.5 % of 60 runs are 0.3, and more than 2 of them have a probability of 0.4 %."""
+    assert sum(control_moved(session_of(seed)) is not None for seed in range(200, 260)) <= 2
+
+
+def busy_rounds(run: Run, share: float, rows: int) -> Run:
+    """The run with this share of the rounds of so many rows contended."""
+    chosen = {case.id for case in run.cases[:rows]}
+    numbers = sorted({m.round for m in run.measurements if m.round is not None})
+
+    def met(m: Measurement) -> bool:
+        mine = [n for n in numbers if any(o.round == n and o.case == m.case for o in run.measurements)]
+        return m.case.id in chosen and m.round in mine[: round(share * len(mine))]
+
+    return replace(run, measurements=tuple(replace(m, warnings=BUSY) if met(m) else m for m in run.measurements))
+
+
+def test_a_row_with_rounds_is_contended_if_most_of_those_that_count_are() -> None:
+    run = session_of(1)
+    assert rows_contended(busy_rounds(run, 0.5, 12)) is None  # two rounds of four are quiet: they count
+    told = rows_contended(busy_rounds(run, 0.75, 12))
+    assert told is not None
+    assert (told.data["contended"], told.data["rows"]) == (12, 12)
+    assert rows_contended(busy_rounds(run, 0.75, 2)) is None
+
+
+def test_the_first_process_of_a_row_with_rounds_does_not_make_it_contended() -> None:
+    run = session_of(1)
+    alone = tuple(replace(m, warnings=BUSY) if m.round is None else m for m in run.measurements)
+    assert rows_contended(replace(run, measurements=alone)) is None

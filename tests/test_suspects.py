@@ -6,18 +6,26 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from relative_fixture import compared, relative, session, slowed
 from reports_fixture import make_comparison, make_run
+from rounds_fixture import group_cases
 
 from baselines.stored.noisy import shift_of
 from baselines.stored.rows import rows_of
-from baselines.stored.suspects import EXTRA, suspects
+from baselines.stored.suspects import EXTRA, EXTRA_ROUNDS, suspects
 from baselines.verdict import Verdict
 from baselines.wording import ReasonKind, because
 from harness.reasons import Reason, stated
-from harness.types import Metric
+from harness.types import Metric, Run
 
 NO_REASON = stated("")
 LATENCY = Metric(name="latency_s", unit="s", label="", better="lower", kind="noisy", description="")
+
+
+def without_rounds() -> Run:
+    """A run whose processes were all measured alone."""
+    run = make_run()
+    return replace(run, protocol=replace(run.protocol, rounds=False))
 
 
 def verdict(case_id: str, outcome: Any, reason: Reason = NO_REASON, kind: str = "noisy") -> Verdict:
@@ -25,7 +33,7 @@ def verdict(case_id: str, outcome: Any, reason: Reason = NO_REASON, kind: str = 
 
 
 def test_what_is_called_changed_or_suspected_is_measured_again_and_nothing_else() -> None:
-    run = make_run()
+    run = without_rounds()
     ok = [row for row in rows_of(run).values() if row.ok][:4]
     ids = [row.case.id for row in ok]
     suspect = because(ReasonKind.SUSPECT, reason=NO_REASON, outcome="regressed", comparisons=40)
@@ -43,12 +51,41 @@ def test_what_is_called_changed_or_suspected_is_measured_again_and_nothing_else(
 
 
 def test_a_row_that_has_had_its_further_processes_is_decided() -> None:
-    run = make_run()
+    run = without_rounds()
     row = next(row for row in rows_of(run).values() if row.ok)
     more = [replace(row.processes[0], replicate=10 + i) for i in range(run.protocol.replicates + EXTRA)]
     measured = replace(run, measurements=(*run.measurements, *more))
     found = replace(make_comparison(), verdicts=(verdict(row.case.id, "regressed"),), scope="all", refused=())
     assert suspects(measured, found) == {}
+
+
+SESSIONS = [session(seed) for seed in range(4)]
+REFERENCE, ROW, _ = group_cases(1, 2)
+
+
+def test_a_row_that_may_be_slower_than_its_group_gets_further_rounds_once() -> None:
+    run = slowed(session(50), ROW.id, 1.02)
+    found = compared(run, SESSIONS)
+    assert relative(found)[ROW.id].outcome != "regressed"
+    assert suspects(run, found)[ROW] == EXTRA_ROUNDS
+    process = next(m for m in run.measurements if m.case == ROW and m.round is not None)
+    further = replace(process, replicate=99, round=99, started="2026-01-02T00:00:01")
+    extended = replace(run, measurements=(*run.measurements, further))
+    assert ROW not in suspects(extended, found)
+    assert ROW not in suspects(replace(run, finished=None), found)  # its own rounds are not complete
+
+
+def test_a_row_that_is_faster_by_the_noise_of_the_run_gets_none() -> None:
+    run = slowed(session(50), ROW.id, 1 / 1.015)
+    assert ROW not in suspects(run, compared(run, SESSIONS))
+    faster = slowed(session(50), ROW.id, 1 / 1.08)
+    assert ROW in suspects(faster, compared(faster, SESSIONS))
+
+
+def test_a_contended_run_gets_further_rounds_for_its_ratios() -> None:
+    run = slowed(session(50), ROW.id, 1.02)
+    found = replace(compared(run, SESSIONS), contended=(NO_REASON,))
+    assert ROW in suspects(run, found)
 
 
 def alarms(rng: np.random.Generator, shift: float) -> tuple[bool, bool]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from baselines.stored import store
-from baselines.stored.controls import control, tripped
+from baselines.stored.controls import control, control_moved, tripped
 from baselines.stored.fingerprint import (
     differences,
     machine_key,
@@ -23,6 +23,7 @@ from baselines.stored.fingerprint import (
 )
 from baselines.stored.health import appeared, row_verdict
 from baselines.stored.multiplicity import Decided, corrected
+from baselines.stored.relative_verdicts import relative_verdicts
 from baselines.stored.row_verdicts import TIMED, Compared, RunRows, row_verdicts
 from baselines.stored.rows import NOT_RUN, Row, rows_of, under_ids_of
 from baselines.stored.store import BaselineRefused, Session
@@ -124,12 +125,14 @@ def compare(
     comparable = [s.run for s in usable] if scope == "all" else []
     timed = any(verdict.kind in TIMED for verdict, _ in decided)
     contended = tuple(tripped(run, comparable)) if timed else ()
+    relative = relative_verdicts(compared)
+    moved = [told for told in ([control_moved(run)] if relative else []) if told is not None]
     return Comparison(
         run_id=run.id,
         suite=run.suite,
         baseline=usable[-1].run.id,
         scope=scope,
-        verdicts=tuple(disarmed(corrected(decided), contended)),
+        verdicts=(*disarmed(corrected(decided), contended), *disarmed(relative, moved)),
         differences=tuple(unlike) if scope != "all" else (),
         sessions=len(usable),
         notes=(*notes, *absent, *_notes(run, usable[-1].run, compared)),

@@ -1,8 +1,9 @@
 """The reasons why nothing is decided about the speed of a run: contention, and controls that moved.
 
-The A/A control is one case that is measured as two rows of the same code in every round of the run. The control
-workload is fixed work in every process. If its speed differs from that in the stored sessions, the machine changed and
-not the code.
+The A/A control of a run with rounds is the second copy of each group's reference, which takes turns with it
+(`harness.ratios`). That of a run without rounds is one case that is measured as two rows of the same code. The control
+workload is fixed work in every process. If its speed differs from that in the stored
+sessions, the machine changed and not the code.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from baselines.stored.measured import most_frequent
 from baselines.stored.noisy import D0, FULL_SESSIONS, quantile, within_sd
 from baselines.verdict import CONTENDED_SHARE
 from baselines.wording import ReasonKind, because
-from harness.attempts import contended
+from harness.attempts import contended, timed
+from harness.ratios import Ratio, ratios
 from harness.reasons import Reason
 from harness.types import Control, Measurement, Run
 
+COPY_FLOOR: Final = 0.01
 CONTROL_FLOOR: Final = 0.025
 CONTROL_LEVEL: Final = 0.005
 CONTROL_WORKLOAD_LEVEL: Final = 0.0025
@@ -33,13 +36,24 @@ def tripped(run: Run, sessions: Sequence[Run] = ()) -> list[Reason]:
 
 
 def rows_contended(run: Run) -> Reason | None:
-    """The reason if too many rows are still contended after they were measured again; otherwise None."""
-    ok = {m.case.id for m in run.measurements if m.status == "ok"}
-    met = {m.case.id: reason for m in run.measurements if m.status == "ok" and (reason := contended(m))}
+    """The reason if too many rows are still contended after they were measured again; otherwise None. A row with rounds
+    is contended if most of the processes whose time counts are (`harness.attempts.timed`)."""
+    ok: dict[str, list[Measurement]] = {}
+    for measurement in run.measurements:
+        if measurement.status == "ok":
+            ok.setdefault(measurement.case.id, []).append(measurement)
+    met = [reason for measurements in ok.values() if (reason := _row_contended(measurements))]
     if len(met) <= CONTENDED_SHARE * len(ok):
         return None
-    example = most_frequent(list(met.values()))
-    return because(ReasonKind.CONTENDED_ROWS, contended=len(met), rows=len(ok), example=example)
+    return because(ReasonKind.CONTENDED_ROWS, contended=len(met), rows=len(ok), example=most_frequent(met))
+
+
+def _row_contended(measurements: Sequence[Measurement]) -> Reason | None:
+    """The contention of the last process that met it, if that makes the row contended; otherwise None."""
+    counted = timed(measurements)
+    in_rounds = any(m.round is not None for m in counted)
+    met = [reason for m in (counted if in_rounds else measurements) if (reason := contended(m))]
+    return met[-1] if met and (not in_rounds or 2 * len(met) > len(counted)) else None
 
 
 def control_shift(run: Run) -> tuple[float, float] | None:
@@ -70,8 +84,8 @@ def _spread(groups: Sequence[Sequence[float]]) -> float | None:
 
 
 def control_moved(run: Run) -> Reason | None:
-    """The reason if the two rows of the A/A control differ by more than the noise; otherwise None."""
-    found = control_shift(run)
+    """The reason if an A/A control differs by more than the noise; otherwise None."""
+    found = _clearest_copy(run) if _has_copies(run) else control_shift(run)
     if found is None or abs(found[0]) <= found[1]:
         return None
     return because(ReasonKind.CONTROL_MOVED, control=control(run))
@@ -79,6 +93,8 @@ def control_moved(run: Run) -> Reason | None:
 
 def control(run: Run) -> Reason | None:
     """The result of the A/A control; None if the run has none."""
+    if _has_copies(run):
+        return _copies(run)
     own = _a_a(run)
     if not own:
         return None
@@ -94,6 +110,42 @@ def control(run: Run) -> Reason | None:
 def _a_a(run: Run) -> list[Control]:
     """The processes of the A/A control: those of its two rows, and of no other control."""
     return [c for c in run.controls if c.side in ("a", "b")]
+
+
+def _has_copies(run: Run) -> bool:
+    return any(c.side == "copy" for c in run.controls)
+
+
+def _clearest_copy(run: Run) -> tuple[float, float, Ratio] | None:
+    """(log ratio of the seconds of a copy and its reference, log ratio that the noise explains, ratio) of the group
+    with the clearest difference; None without any interval. The level is that of all groups together."""
+    found = [ratio for ratio in ratios(run).controls.values() if ratio.half_width]
+    if not found:
+        return None
+    z = quantile(1 - CONTROL_LEVEL / (2 * len(found)), math.inf)
+    values = [
+        (-math.log(ratio.value), COPY_FLOOR + z * (ratio.half_width or 0.0) / quantile(0.975, math.inf), ratio)
+        for ratio in found
+    ]
+    return max(values, key=lambda each: abs(each[0]) / each[1])
+
+
+def _copies(run: Run) -> Reason:
+    labels = {case.id: case.label for case in run.cases}
+    found = _clearest_copy(run)
+    if found is None:
+        copy = next(c.measurement.case for c in run.controls if c.side == "copy")
+        return because(ReasonKind.CONTROL_TOO_FEW, label=copy.label)
+    shift, allowed, ratio = found
+    return because(
+        ReasonKind.GROUP_CONTROLS,
+        groups=len({c.measurement.case.id for c in run.controls if c.side == "copy"}),
+        label=labels[ratio.case_id],
+        shift=shift,
+        least=-allowed,
+        most=allowed,
+        rounds=ratio.rounds,
+    )
 
 
 def control_workload_figures(run: Run) -> dict[str, float]:

@@ -31,7 +31,8 @@ from harness.processes.threads import ThreadsRefused
 from harness.processes.worker import Workers
 from harness.reasons import STATED, Reason, stated
 from harness.registry import UnknownName
-from harness.sweeping.sweep import EnvironmentFailed, StorageFailed, collect_environment, extend
+from harness.sweeping import planning
+from harness.sweeping.sweep import EnvironmentFailed, StorageFailed, collect_environment, extend, extend_rounds
 from harness.timing import perf_counter
 from harness.types import Case, Run
 from harness.weights import WeightsChanged
@@ -90,11 +91,14 @@ def _keep(run: Run, comparison: Comparison, *, strict: bool) -> None:
 
 def _added_processes(told: Reason) -> bool:
     """Whether the run may have further processes now: also where an error ended the measuring half-way."""
-    return told.kind == ReasonKind.MEASURED_AGAIN or told.data["reason"].kind == STATED
+    return (
+        told.kind in {ReasonKind.MEASURED_AGAIN, ReasonKind.ROUNDS_MEASURED_AGAIN} or told.data["reason"].kind == STATED
+    )
 
 
 def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, quiet: bool) -> Reason:
-    """Measures further processes of the suspected rows into the run's folder. Returns the result as a reason."""
+    """Measures further processes of the suspected rows, or rounds of a run with rounds, into the run's folder. Returns
+    the result as a reason."""
 
     def refused(reason: Reason) -> Reason:
         return because(ReasonKind.NOT_MEASURED_AGAIN, rows=len(wanted), reason=reason, suite=run.suite)
@@ -113,6 +117,7 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
         return refused(because(ReasonKind.OTHER_CODE))
     began, folder = perf_counter(), Path(str(run.folder))
     planned = sum(wanted.values())
+    further = extend_rounds if planning.in_rounds(run) else extend
     try:
         with storage.locked(folder):
             workers = Workers(plugins, folder / "logs", libraries(run.cases))
@@ -122,7 +127,7 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
             if not quiet:
                 rows = counted(len(wanted), "suspected row")
                 say(f"measuring {rows} again for at most {budget_s:.0f} s")
-            done = extend(
+            done = further(
                 weights.checked(storage.load(folder)), wanted, workers, plugins, budget_s - (perf_counter() - began)
             )
     except (
@@ -136,6 +141,10 @@ def _measured_again(run: Run, wanted: Mapping[Case, int], budget_s: float, *, qu
         OSError,
     ) as error:
         return refused(stated(str(error)))
+    if planning.in_rounds(run):
+        return because(
+            ReasonKind.ROUNDS_MEASURED_AGAIN, rows=len(wanted), rounds=done, planned=planned, suite=run.suite
+        )
     return because(ReasonKind.MEASURED_AGAIN, rows=len(wanted), processes=done, planned=planned, suite=run.suite)
 
 

@@ -13,6 +13,7 @@ import benches
 import reports.formats.terminal
 from baselines.verdict import FINE, Comparison
 from benches import selftest as gate_trials
+from benches.cli import stored_trials
 from benches.cli.ab import asked_of, measured, suite_of
 from benches.cli.arguments import add_measuring, count, positive
 from benches.cli.decisions import COMPARISON_FILE
@@ -51,17 +52,29 @@ def arguments(command: ArgumentParser) -> None:
         help=f"what to plant; may be repeated (default: {', '.join(gate_trials.PLANS)})",
     )
     command.add_argument("--rows", type=positive, default=1, metavar="N", help="slowed-down rows in each run (1)")
+    command.add_argument(
+        "--stored",
+        action="store_true",
+        help="runs against stored sessions instead: --trials runs of equal code and as many with +5 %% in one row",
+    )
+    command.add_argument(
+        "--sessions", type=positive, default=4, metavar="N", help="with --stored: sessions to measure first (4)"
+    )
     command.add_argument("--budget", default="5m", metavar="TIME", help="time limit of each run (5m)")
     add_measuring(command, threads="one fewer than")
 
 
 def run(options: Namespace) -> int:
     """Runs the trials, records noise, or simulates runs of recorded noise; the exit code is 0 for any error rates."""
-    how = [name for name in ("record", "recorded") if getattr(options, name)]
+    how = [name for name in ("record", "recorded", "stored") if getattr(options, name)]
     if options.trials == 0 and not options.history:
         raise UsageError("selftest: --trials 0 counts the trials of --history FILE, so it needs that option")
     if len(how) > 1:
-        raise UsageError("selftest: --record measures and --recorded reads a recording; give only one of them")
+        raise UsageError("selftest: --record, --recorded and --stored are different tests; give only one of them")
+    if options.stored:
+        benches.load_plugins()
+        stored_trials.run(options)
+        return FINE
     if how:
         return _recordings(options)
     benches.load_plugins()

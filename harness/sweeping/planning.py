@@ -79,12 +79,12 @@ class Plan:
 
     def open_entries(self, group: Group) -> list[Entry]:
         """The entries of a group that need further rounds, the widest interval first."""
-        found = [self._entry(case) for case in group.others]
+        found = [self.entry(case) for case in group.others]
         if (group.id, True) in self.rounds:
-            found.append(self._entry(group.reference, copy=True))
+            found.append(self.entry(group.reference, copy=True))
         return sorted(filter(self._is_open, found), key=lambda entry: -entry.width)
 
-    def _entry(self, case: Case, *, copy: bool = False) -> Entry:
+    def entry(self, case: Case, *, copy: bool = False) -> Entry:
         ratio = self.ratios.controls.get(case.id) if copy else self.ratios.of.get(case.id)
         return Entry(case=case, copy=copy, ratio=ratio, rounds=self.rounds.get((case.id, copy), 0))
 
@@ -157,6 +157,27 @@ def cycle(plan: Plan, *, widest_first: bool = False) -> list[Round]:
         visited.sort(key=lambda found: -found[1][0].width)
     else:
         shuffle.shuffle(visited)
+    return _rounds(plan, visited, number, shuffle)
+
+
+def rounds_of(plan: Plan, wanted: Collection[str]) -> list[Round]:
+    """One round, or several where they do not fit, of each group with rows in `wanted` (ids): these rows, the reference
+    and its copy. If the reference itself is wanted, all rows of its group take part; a row alone has its copy."""
+    number = 1 + max((m.round for _, m in _in_rounds(plan.run) if m.round is not None), default=0)
+    visited = []
+    for group in plan.groups:
+        rows = [c for c in group.others if c.id in wanted or group.id in wanted]
+        entries = [plan.entry(case) for case in rows]
+        if (entries or group.id in wanted) and (group.id, True) in plan.rounds:
+            entries.append(plan.entry(group.reference, copy=True))
+        if entries:
+            visited.append((group, entries))
+    return _rounds(plan, visited, number, random.Random(f"{plan.run.id}-{number}"))
+
+
+def _rounds(
+    plan: Plan, visited: Sequence[tuple[Group, Sequence[Entry]]], number: int, shuffle: random.Random
+) -> list[Round]:
     planned: list[Round] = []
     counts = _Numbers(plan.run)
     for group, entries in visited:

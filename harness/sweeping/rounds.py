@@ -172,6 +172,7 @@ def _job(member: Member, run: Run, site: Site, timeout_s: float, *, alone: bool)
         threads=cast("int", run.environment["threads"]),
         plugins=site.plugins,
         only=PROBES,
+        injections=tuple(run.environment.get("injections", ())),
         interleaving=None if alone else member.interleaving,
     )
 

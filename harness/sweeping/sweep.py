@@ -371,6 +371,44 @@ def extend(run: Run, wanted: Mapping[Case, int], workers: Workers, plugins: Sequ
     return done
 
 
+def extend_rounds(
+    run: Run, wanted: Mapping[Case, int], workers: Workers, plugins: Sequence[str], seconds: float
+) -> int:
+    """Adds further rounds of some cases with the references of their groups to a finished run, in turns, while they fit
+    into `seconds`; how many rounds of these cases. Those of a reference are with all rows of its group.
+
+    The run's folder must be locked, and `run` be read from it since.
+    """
+    began, done = perf_counter(), 0
+    slower = _Slower()
+    storage.write_header(Path(str(run.folder)), run)
+    with (
+        tempfile.TemporaryDirectory(prefix="imgbench-") as cache,
+        tempfile.TemporaryDirectory(prefix="imgbench-") as folder,
+    ):
+        site = _site(run, workers, plugins, cache, lambda _phase: None)
+        referee = Referee(Path(folder))
+        place = rounds.Site(workers=workers, referee=referee, plugins=tuple(plugins), cache=site.cache)
+        try:
+            for number in range(max(wanted.values(), default=0)):
+                ids = {case.id for case, count in wanted.items() if number < count}
+                plan = planning.plan(run, free_bytes=memory.free_bytes(run.environment))
+                for each in planning.rounds_of(plan, ids):
+                    if perf_counter() - began + slower.expected(each.seconds) > seconds:
+                        continue
+                    clock = perf_counter()
+                    measured = rounds.measure_round(each, run, place)
+                    slower.add(perf_counter() - clock, each.seconds)
+                    run = _stored(run, measured, site)
+                    done += len(ids & {member.case.id for member in each.members})
+                    for _, measurement in measured:
+                        stop_without_storage(measurement)
+        finally:
+            referee.close()
+    shutil.rmtree(Path(str(run.folder)) / REFERENCES, ignore_errors=True)
+    return done
+
+
 def _later_s(run: Run, case: Case) -> float:
     """Seconds of the longest later process of a case; of its first one where there is no later one."""
     mine = [m for m in run.measurements if m.case == case]
@@ -449,6 +487,7 @@ def _job(process: PlannedProcess, run: Run, site: Site) -> Job:
         cache=site.cache / process.case.id,
         threads=cast("int", run.environment["threads"]),
         plugins=tuple(site.plugins),
+        injections=tuple(run.environment.get("injections", ())),
     )
 
 

@@ -41,7 +41,9 @@ FORMER_ROW: Final = "sentinel "
 ROW: Final = "control workload "
 # The keys that a replay does not compare: those that the command or the version adds, and sentences.
 NOT_DECIDED: Final = frozenset({"schema", "imgbench", "exit_code", "meaning", "sentence", "verdicts", *REASONED})
-MEASURED_AGAIN: Final = frozenset({ReasonKind.MEASURED_AGAIN, ReasonKind.NOT_MEASURED_AGAIN})
+MEASURED_AGAIN: Final = frozenset(
+    {ReasonKind.MEASURED_AGAIN, ReasonKind.ROUNDS_MEASURED_AGAIN, ReasonKind.NOT_MEASURED_AGAIN}
+)
 
 
 class StoredVerdict(TypedDict):

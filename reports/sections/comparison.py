@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
+from baselines.stored.relative_verdicts import RELATIVE_LATENCY
 from baselines.verdict import OUTCOMES, Comparison, Verdict
 from harness.types import Metric
 from harness.units import MISSING, format_value
@@ -52,7 +53,8 @@ def _charts(found: Comparison, metrics: Mapping[str, Metric]) -> list[Chart]:
 
 
 def _label(name: str, metrics: Mapping[str, Metric]) -> str:
-    return metrics[name].label if name in metrics else name
+    described = {RELATIVE_LATENCY.name: RELATIVE_LATENCY, **metrics}
+    return described[name].label if name in described else name
 
 
 def short(label: str) -> str:
