@@ -129,9 +129,9 @@ class ReasonKind(StrEnum):
     NO_LARGER = "no_larger"
     NO_PAIR = "no_pair"
     PAIRS_UNDECIDED = "pairs_undecided"
-    FEW_SAMPLES_IN_BLOCK = "few_samples_in_block"
+    FEW_SAMPLES_IN_PROCESS = "few_samples_in_process"
     NO_FIGURE = "no_figure"
-    BROKEN_IN_BLOCK = "broken_in_block"
+    BROKEN_IN_PAIR = "broken_in_pair"
     CONTENDED_PAIRS = "contended_pairs"
     PAIRED_CONTROL_MOVED = "paired_control_moved"
     PAIR_COUNTS = "pair_counts"
@@ -250,10 +250,10 @@ def _items_flipped(lost: int, won: int, items: int, p_value: float, possible: fl
     )
 
 
-def _set_changed(shift: float, baseline: float, low: float, high: float, pictures: int, allowed: float) -> str:
+def _set_changed(shift: float, baseline: float, low: float, high: float, images: int, allowed: float) -> str:
     relative = f" ({percent(shift / abs(baseline))})" if baseline else ""
     return (
-        f"{shift:+.3g}{relative}, 99 % interval [{low:+.3g}, {high:+.3g}] from a paired bootstrap of {pictures} "
+        f"{shift:+.3g}{relative}, 99 % interval [{low:+.3g}, {high:+.3g}] from a paired bootstrap of {images} "
         f"images; the tolerance is {allowed:.3g}"
     )
 
@@ -386,8 +386,8 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.IDENTICAL_NOW: lambda: "the images are identical to their reference now; in the baseline they were not",
     K.IDENTICAL_BEFORE: lambda: "the images are not identical to their reference now; in the baseline they were",
     K.SET_CHANGED: _set_changed,
-    K.SET_TOO_SMALL: lambda pictures, needed: (
-        f"{pictures} images are too few for an interval (at least {needed} are needed)"
+    K.SET_TOO_SMALL: lambda images, needed: (
+        f"{images} images are too few for an interval (at least {needed} are needed)"
     ),
     K.SET_SHAPES_DIFFER: lambda here, there: (
         f"the features have shape {_shape(here)} here and {_shape(there)} in the baseline"
@@ -464,11 +464,11 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.NO_LARGER: _no_larger,
     K.NO_PAIR: lambda ended: f"{ended}: no pair was measured",
     K.PAIRS_UNDECIDED: lambda ended, pairs: f"{ended}: {pairs} pairs neither show nor exclude a change",
-    K.FEW_SAMPLES_IN_BLOCK: lambda figure, samples, needed: (
+    K.FEW_SAMPLES_IN_PROCESS: lambda figure, samples, needed: (
         f"too few samples in a process for a {figure} ({samples} of {needed})"
     ),
     K.NO_FIGURE: lambda figure: f"no process measured a {figure}",
-    K.BROKEN_IN_BLOCK: lambda arm, status: f"while pairs were measured, the row of the {arm} {status}",
+    K.BROKEN_IN_PAIR: lambda arm, status: f"while pairs were measured, the row of the {arm} {status}",
     K.CONTENDED_PAIRS: _contended_pairs,
     K.PAIRED_CONTROL_MOVED: _paired_control_moved,
     K.PAIR_COUNTS: lambda kept, dropped, ended: (

@@ -216,7 +216,7 @@ def _read_controls(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
             continue
         key = (control.side, control.measurement.case.id, control.measurement.replicate, control.measurement.attempt)
         if key in seen:
-            problems.append(f"{path.name} line {number} repeats process {key[2]} of side {key[0]}, and is left out")
+            problems.append(f"{path.name} line {number} repeats process {key[2]} of the control {key[0]!r}, and is left out")
             continue
         seen.add(key)
         entries.append(entry)

@@ -276,7 +276,7 @@ def test_labels_name_every_axis() -> None:
 
 
 def test_the_cosine_of_images_tells_a_wrong_picture_from_a_right_one() -> None:
-    """Bright pictures have a raw cosine of 0.9 whatever they show; less the mean, a wrong one falls below any floor."""
+    """Bright images have a raw cosine of 0.9 whatever they show; less the mean, a wrong one falls below any floor."""
     generator = torch.Generator().manual_seed(0)
     right = torch.rand(4, 3, 8, 8, generator=generator) * 0.3 + 0.6
     wrong = {

@@ -211,8 +211,8 @@ class TestPage:
 
     def test_sections_stand_in_order(self, html: str) -> None:
         assert re.findall(r'<section id="(\w+)">', html) == [
-            "headline", "table", "comparison", "latency", "choices", "quality", "images", "memory", "stages", "samples",
-            "problems", "environment", "glossary",
+            "headline", "table", "comparison", "latency", "trade_offs", "quality", "images", "memory", "stages",
+            "samples", "problems", "environment", "glossary",
         ]  # fmt: skip
 
     def test_says_why_a_section_is_not_shown(self, html: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from baselines.verdict import Comparison, Verdict
 from harness.types import Run
 from harness.units import format_value
-from reports import conclusions as findings
+from reports import conclusions
 from reports.data import report_data
 from reports.gate import gravest_first, sentence, shortened
 from reports.rows import QUALITY_FIRST, Row
@@ -111,7 +111,7 @@ def _longest(made: Callable[[int], str], fits: Callable[[str], bool], most: int)
 def _counted(found: Comparison) -> str:
     if found.refused:
         return f"**Not compared**: {'; '.join(map(str, found.refused))}."
-    return findings.comparison_sentence(found)
+    return conclusions.comparison_sentence(found)
 
 
 def _alarms(found: Comparison) -> list[str]:
@@ -168,11 +168,11 @@ def escaped_part(part: str) -> str:
 
 
 def _sentences(data: ReportData) -> Iterable[str]:
-    yield from findings.overview(data)
-    for found in findings.model_findings(data):
+    yield from conclusions.overview(data)
+    for found in conclusions.model_findings(data):
         name = f"run {found.run}, {found.model}" if found.run else found.model
         for race in found.races:
-            yield from (f"{name}: {sentence}" for sentence in findings.race_sentences(race, data))
+            yield from (f"{name}: {sentence}" for sentence in conclusions.race_sentences(race, data))
         yield from (f"{name}: {sentence}" for sentence in found.sentences)
 
 
