@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from harness.paired.paired_run import COPY
 from harness.reasons import Reason, sentences
-from harness.units import format_value
+from harness.units import counted, format_value
 
 LONGEST_VALUES: Final = 120  # characters of both values of a field: longer values are left out
 ACCEPT: Final = "accept it with imgbench baseline save, or pass --allow-new"
@@ -184,11 +184,6 @@ def interval(shift: float, low: float, high: float) -> str:
     return f"{shift:+.2%} [{low:+.2%}, {high:+.2%}]"
 
 
-def counted(number: int, noun: str) -> str:
-    """'1 row', '3 rows', '1 process', '3 processes'."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
-
-
 def value_text(value: object) -> str:
     """A stored value as text; None is "absent"."""
     if value is None:
@@ -247,6 +242,16 @@ def _items_flipped(lost: int, won: int, items: int, p_value: float, possible: fl
     return (
         f"{flips} of {items} items flipped ({share(flips / items)}): {lost} lost, {won} won; "
         f"McNemar p = {p_value:.2g}{more}"
+    )
+
+
+def _pair_counts(kept: int, dropped: int, ended: str) -> str:
+    if not kept and not dropped:
+        return f"no pair was measured; {ended}"
+    left_out = f"{counted(dropped, 'contended pair')} {'is' if dropped == 1 else 'are'} left out"
+    return (
+        f"{counted(kept, 'pair')} of fresh processes {'counts' if kept == 1 else 'count'} over all rows, {left_out}; "
+        f"the measurement ended: {ended}"
     )
 
 
@@ -471,10 +476,7 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.BROKEN_IN_PAIR: lambda arm, status: f"while pairs were measured, the row of the {arm} {status}",
     K.CONTENDED_PAIRS: _contended_pairs,
     K.PAIRED_CONTROL_MOVED: _paired_control_moved,
-    K.PAIR_COUNTS: lambda kept, dropped, ended: (
-        f"{kept} pairs of fresh processes count over all rows, {dropped} contended pairs are left out; "
-        f"the measurement ended: {ended}"
-    ),
+    K.PAIR_COUNTS: _pair_counts,
     K.SLOT_EFFECT: lambda shift, low, high: (
         f"slot effect: the second process of a pair is slower than the first by {interval(shift, low, high)}"
     ),
@@ -493,7 +495,7 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.BROKEN_IN_BOTH: lambda base, head: f"neither arm has a result: in the base the row {base}; in the head it {head}",
     K.ONE_WINDOW: lambda reason: f"{reason}; advisory: each arm has one measurement window",
     K.FEW_PROCESSES: lambda processes, needed, would_read: (
-        f"the budget allowed {processes} of {needed} processes per arm; {would_read}"
+        f"the budget allowed {processes} of {counted(needed, 'process')} per arm; {would_read}"
     ),
     K.QUALITY_NOT_MEASURED: lambda: (
         "the outputs differ, and their quality was not measured within its share of the budget"

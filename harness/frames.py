@@ -31,6 +31,7 @@ from harness.processes import threads
 from harness.reasons import Reason
 from harness.stored_types import Facts, State
 from harness.types import AXES, Case, Measurement, Metric, Run
+from harness.units import counted as plural
 
 T = TypeVar("T")
 NOT_RUN = "not_run"
@@ -199,7 +200,7 @@ def _status(measurements: Sequence[Measurement]) -> tuple[str, str | None]:
     count = sum(m.status == worst.status for m in measurements)
     if worst.status == "ok" or count == len(measurements):
         return worst.status, None if worst.reason is None else str(worst.reason)
-    return worst.status, f"{worst.reason} (in {count} of {len(measurements)} processes)"
+    return worst.status, f"{worst.reason} (in {count} of {plural(len(measurements), 'process')})"
 
 
 def _conditions(run: Run, measurements: Sequence[Measurement]) -> dict[str, Any]:
@@ -208,7 +209,7 @@ def _conditions(run: Run, measurements: Sequence[Measurement]) -> dict[str, Any]
         "device": run.environment.get("device_name"),
         "threads": threads.in_words(run.environment),
         "fingerprint": run.environment.get("fingerprint"),
-        "protocol": f"{run.protocol.replicates} processes, at least {run.protocol.min_samples} samples and "
+        "protocol": f"{plural(run.protocol.replicates, 'process')}, at least {run.protocol.min_samples} samples and "
         f"{run.protocol.min_sample_time_s:g} s each" + (", cold caches" if run.protocol.cold_cache else ""),
         **{name: facts.get(name) for name in ("quantised_share", *HASHES, *TOLERANCES)},
         "machine_state": [state_in_words(m.state) for m in measurements],

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from baselines.verdict import Comparison, Verdict
 from harness.types import Run
-from harness.units import format_value
+from harness.units import counted, format_value
 from reports import conclusions
 from reports.data import report_data
 from reports.gate import gravest_first, sentence, shortened
 from reports.rows import QUALITY_FIRST, Row
 from reports.section import ReportData
-from reports.wording import MISSING, counted, estimate, listed, outcomes_text, ratio_text, value_text
+from reports.wording import MISSING, estimate, listed, outcomes_text, ratio_text, value_text
 
 MAX_VERDICTS = 200
 SUMMARY_BYTES = 1024 * 1024
