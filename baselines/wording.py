@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from harness.paired.paired_run import COPY
 from harness.reasons import Reason, sentences
-from harness.units import counted, format_value
+from harness.units import counted, format_value, percent
 
 LONGEST_VALUES: Final = 120  # characters of both values of a field: longer values are left out
 ACCEPT: Final = "accept it with imgbench baseline save, or pass --allow-new"
@@ -169,19 +169,14 @@ def field_differs(name: str, here: Any, there: Any) -> Reason:
     return because(ReasonKind.FIELD_DIFFERS, name=name, here=here, there=there)
 
 
-def percent(change: float) -> str:
-    """A change as text: 0.123 -> '+12.3 %'."""
-    return f"{change * 100:+.1f} %"
-
-
 def share(part: float) -> str:
     """A size as text: 0.123 -> '12.3 %'."""
-    return f"{part * 100:.1f} %"
+    return percent(part, ".1")
 
 
 def interval(shift: float, low: float, high: float) -> str:
-    """A shift with its 95 % interval: '+1.25% [+0.50%, +2.00%]'."""
-    return f"{shift:+.2%} [{low:+.2%}, {high:+.2%}]"
+    """A shift with its 95 % interval: '+1.25 % [+0.50 %, +2.00 %]'."""
+    return f"{percent(shift, '+.2')} [{percent(low, '+.2')}, {percent(high, '+.2')}]"
 
 
 def value_text(value: object) -> str:
@@ -291,8 +286,8 @@ def _control(label: str, shift: float, least: float, most: float, processes: int
     """`shift`, `least` and `most` in log ratio."""
     moved, low, high = (math.expm1(value) for value in (shift, least, most))
     return (
-        f"{label} differs from itself by {moved:+.1%} ({counted(processes, 'process')} per row; the noise of this run "
-        f"explains {low:+.1%} to {high:+.1%})"
+        f"{label} differs from itself by {percent(moved)} ({counted(processes, 'process')} per row; the noise "
+        f"of this run explains {percent(low)} to {percent(high)})"
     )
 
 
@@ -313,12 +308,12 @@ def _hint(suite: str) -> str:
 
 def _no_larger(guarantee: float, pairs: int, fresh: int | None = None) -> str:
     measured = f"after {pairs} pairs" if fresh is None else f"suspected after {pairs} pairs, then {fresh} fresh pairs"
-    return f"no change above {guarantee:.0%}; a smaller change cannot be excluded ({measured})"
+    return f"no change above {percent(guarantee, '.0')}; a smaller change cannot be excluded ({measured})"
 
 
 def _contended_pairs(dropped: int, pairs: int, example: Reason | None = None) -> str:
     quoted = f' (for example "{example}")' if example is not None else ""
-    return f"{dropped} of {pairs} pairs ({dropped / pairs:.0%}) were contended{quoted}"
+    return f"{dropped} of {pairs} pairs ({percent(dropped / pairs, '.0')}) were contended{quoted}"
 
 
 def _control_name(row: str) -> str:
@@ -326,9 +321,13 @@ def _control_name(row: str) -> str:
     return f"{row} control" if row == COPY else row
 
 
+def _bounded(shift: float, low: float, high: float) -> str:
+    return f"{percent(shift)} [{percent(low)}, {percent(high)}]"
+
+
 def _paired_control_moved(row: str, metric: str, shift: float, low: float, high: float, same_code: bool) -> str:
     what = "runs the same code in both arms" if same_code else "is work that no arm can change"
-    return f"{_control_name(row)} ({metric}) moved by {shift:+.1%} [{low:+.1%}, {high:+.1%}], although it {what}"
+    return f"{_control_name(row)} ({metric}) moved by {_bounded(shift, low, high)}, although it {what}"
 
 
 def _control_pairs(row: str, moved: bool, shift: float, low: float, high: float, pairs: int) -> str:
@@ -418,8 +417,8 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.CONTROL_NOTE: lambda control: f"A/A control: {control}",
     K.CONTROL_MOVED: lambda control: f"the A/A control moved: {control}",
     K.CONTROL_WORKLOAD_MOVED: lambda name, shift, sessions: (
-        f"the duration of the control workload {name} changed by {math.expm1(shift):+.1%} against {sessions} stored "
-        "sessions; no code under test runs in it, so the speed of the machine itself has changed"
+        f"the duration of the control workload {name} changed by {percent(math.expm1(shift))} against "
+        f"{sessions} stored sessions; no code under test runs in it, so the speed of the machine itself has changed"
     ),
     K.NO_BASELINE: lambda suite, machine: f"no baseline of suite {suite!r} exists for this machine ({machine})",
     K.STALE_BASELINE: lambda saved, days: (
@@ -447,15 +446,16 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.ENDED_INTERRUPTED: lambda: "the run was interrupted",
     K.ENDED_NOTHING_TIMED: lambda: "no row could be timed",
     K.CONFIRMED: lambda pairs, fresh, floor, p_value: (
-        f"suspected after {pairs} pairs, confirmed by {fresh} fresh pairs beyond {floor:.0%} (p = {p_value:.1g})"
+        f"suspected after {pairs} pairs, confirmed by {fresh} fresh pairs beyond "
+        f"{percent(floor, '.0')} (p = {p_value:.1g})"
     ),
     K.CONFIRMED_BY_ALL_PAIRS: lambda pairs, fresh, floor, p_value: (
         f"suspected after {pairs} pairs, supported by {fresh} fresh pairs; all {pairs + fresh} pairs together are "
-        f"beyond {floor:.0%} (p = {p_value:.1g})"
+        f"beyond {percent(floor, '.0')} (p = {p_value:.1g})"
     ),
-    K.WITHIN_GUARANTEE: lambda guarantee, pairs: f"within ±{guarantee:.1%} at 99 % after {pairs} pairs",
+    K.WITHIN_GUARANTEE: lambda guarantee, pairs: f"within ±{percent(guarantee, '.1')} at 99 % after {pairs} pairs",
     K.SUSPICION_WITHDRAWN: lambda pairs, fresh, guarantee: (
-        f"suspected after {pairs} pairs; {fresh} fresh pairs are within ±{guarantee:.1%}"
+        f"suspected after {pairs} pairs; {fresh} fresh pairs are within ±{percent(guarantee, '.1')}"
     ),
     K.SUSPICION_OPEN: lambda pairs, fresh: (
         f"suspected after {pairs} pairs; {fresh} fresh pairs neither confirm nor exclude a change"
@@ -464,7 +464,8 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
         f"{ended}: suspected after {pairs} pairs; {fresh} fresh pairs are too few to confirm a change"
     ),
     K.LATER_PAIRS_WIDER: lambda guarantee, pairs: (
-        f"the first pairs were within ±{guarantee:.1%}; all {pairs} pairs together do not exclude a larger change"
+        f"the first pairs were within ±{percent(guarantee, '.1')}; all {pairs} pairs together do not exclude a "
+        "larger change"
     ),
     K.NO_LARGER: _no_larger,
     K.NO_PAIR: lambda ended: f"{ended}: no pair was measured",

@@ -194,6 +194,19 @@ def test_values_for_people(value: float | None, unit: str, text: str) -> None:
     assert units.format_value(value, unit) == text
 
 
+@pytest.mark.parametrize(
+    ("part", "form", "text"), [(0.01254, "+.1", "+1.3 %"), (-0.3, ".0", "-30 %"), (0.00125, ".2", "0.12 %")]
+)
+def test_a_share_has_a_space_before_the_percent_sign(part: float, form: str, text: str) -> None:
+    assert units.percent(part, form) == text
+
+
+def test_a_count_has_the_plural_of_its_noun() -> None:
+    assert [units.counted(n, noun) for n, noun in ((1, "row"), (0, "row"), (1, "process"), (2, "process"))] == [
+        "1 row", "0 rows", "1 process", "2 processes",
+    ]  # fmt: skip
+
+
 def _component(calls: int = 1) -> Component:
     return Component(name="net", module=torch.nn.Identity(), inputs=(torch.zeros(2, 3),), calls=calls)
 

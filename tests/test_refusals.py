@@ -88,7 +88,7 @@ def all_skipped(run: Run) -> Run:
 
 
 def busy(run: Run) -> Run:
-    return each(run, lambda m: replace(m, warnings=("contended: other processes used 80% of a core",)))
+    return each(run, lambda m: replace(m, warnings=("contended: other processes used 80 % of a core",)))
 
 
 def with_more_rows(run: Run) -> Run:

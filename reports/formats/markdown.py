@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from baselines.verdict import Comparison, Verdict
 from harness.types import Run
-from harness.units import counted, format_value
+from harness.units import counted, format_value, percent
 from reports import conclusions
 from reports.data import report_data
 from reports.gate import gravest_first, sentence, shortened
@@ -128,7 +128,7 @@ def _verdict_cells(v: Verdict) -> list[str]:
         format_value(v.baseline, v.unit),
         format_value(v.candidate, v.unit),
         ratio + pairs,
-        MISSING if v.minimum_detectable is None else f"{v.minimum_detectable:.1%}",
+        MISSING if v.minimum_detectable is None else percent(v.minimum_detectable, ".1"),
         shortened(v.reason),
     ]
 
