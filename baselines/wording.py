@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
-from harness.paired.paired_run import COPY
+from harness.paired.control_row import COPY
 from harness.reasons import Reason, sentences
 from harness.units import counted, format_value, percent
 

@@ -29,7 +29,7 @@ DEVIATIONS: Final = np.geomspace(0.0007, 0.2, 13)  # standard deviations of one 
 TYPICAL: Final = np.geomspace(0.001, 0.08, 14)  # typical standard deviations that a run may have
 TYPICAL_BEFORE: Final = (0.01, 0.8)  # what is supposed of it before anything is measured: median, sd of the log
 UNEQUAL: Final = (0.2, 0.5, 0.9)  # how unequal the series may be: sd of the log of their standard deviations
-POINTS: Final = 201  # centres of a grid, which lie closest at the median of the values
+POINTS: Final = 151  # centres of a grid, which lie closest at the median of the values
 FINEST: Final = 0.001  # half of the range in which they are about equally spaced
 
 

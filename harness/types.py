@@ -240,7 +240,7 @@ class Protocol:
     measured alone.
     """
 
-    replicates: int = 3
+    replicates: int = 4
     warmup_min_iterations: int = 3
     warmup_min_s: float = 0.3
     warmup_max_s: float = 10.0
@@ -253,6 +253,7 @@ class Protocol:
     rounds: bool = True
     ratio_interval: float | None = 0.03
     budget_s: float | None = None
+    fresh_builds: bool = False
     energy_window_s: float = 10.0
     timeout_s: float = 1800.0
     quality: bool = True

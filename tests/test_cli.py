@@ -114,7 +114,7 @@ def test_run_compare_report_export_in_one_story(
 
     suite_file = tmp_path / "mine.yaml"
     suite_file.write_text(
-        f"name: mine\nprotocol: {QUICK.replace('replicates: 1', 'replicates: 2')}\n"
+        f"name: mine\nprotocol: {QUICK.replace('replicates: 1', 'replicates: 2, ratio_interval: null')}\n"
         "cases:\n - {model: planted_judged, batch_size: [1, 2]}\n - {model: planted_ok, backend: tensorrt}\n"
     )
     store = ["--store", str(tmp_path / "store")]

@@ -181,6 +181,7 @@ def trial(device: Neighbour, sample_s: float = 0.05) -> Any:
     workload.batch = torch.eye(2)
     return SimpleNamespace(
         case=Case(model="m", batch_size=2),
+        replicate=0,
         timer=Timer(device.synchronize, lambda: device.now),
         device=device,
         step=step,

@@ -116,7 +116,9 @@ def test_a_sweep_keeps_what_it_measures_and_parses_it_once_at_the_end(
             return Outcome(measurement=found)
 
     monkeypatch.setattr(sweeping, "measure_process", measured)
-    chosen = suite.parse("name: two\nprotocol: {replicates: 2}\ncases: [{model: planted_ok, batch_size: [1, 2]}]")
+    chosen = suite.parse(
+        "name: two\nprotocol: {replicates: 2, rounds: false}\ncases: [{model: planted_ok, batch_size: [1, 2]}]"
+    )
     started = new_run(chosen, tmp_path / "run", machine)
     finished = sweeping.sweep(started, ControlWorkers(), (), Silent())  # type: ignore[arg-type]
     assert parsed() == 1

@@ -36,8 +36,8 @@ from reports.formats import benchmark_json
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 PROTOCOL = (
-    "{replicates: 2, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, min_sample_time_s: 0.01, "
-    "target_interval: null, contended_retries: 0, timeout_s: 60}"
+    "{replicates: 2, ratio_interval: null, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, "
+    "min_sample_time_s: 0.01, target_interval: null, contended_retries: 0, timeout_s: 60}"
 )
 CASES = """
  - {model: planted_judged, batch_size: [1, 2]}

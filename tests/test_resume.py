@@ -18,8 +18,8 @@ from harness.causes import Cause
 
 HERE = Path(__file__).parent
 PROTOCOL = (
-    "{replicates: 2, warmup_min_s: 0.0, warmup_max_s: 0.0, min_samples: 400, min_sample_time_s: 0.0, "
-    "target_interval: null, contended_retries: 0, stages: false, timeout_s: 60}"
+    "{replicates: 2, ratio_interval: null, warmup_min_s: 0.0, warmup_max_s: 0.0, min_samples: 400, "
+    "min_sample_time_s: 0.0, target_interval: null, contended_retries: 0, stages: false, timeout_s: 60}"
 )
 
 

@@ -132,6 +132,15 @@ def test_a_process_with_another_output_makes_its_row_invalid(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fresh", [False, True])
+def test_processes_of_rounds_build_anew_only_on_request(fresh: bool, run_rounds: RunRounds) -> None:
+    wanted = PROTOCOL.replace("{", f"{{fresh_builds: {str(fresh).lower()}, ").replace("replicates: 3", "replicates: 2")
+    run = run_rounds(" - {model: planted_ok, backend: [eager, torch_compile]}\n", wanted)
+    (compiled,) = [m for m in run.measurements if m.case.backend == "torch_compile" and m.round is not None]
+    assert ("build_s" in compiled.samples, "build_cached_s" in compiled.samples) == (fresh, not fresh)
+
+
+@pytest.mark.slow
 def test_a_spent_budget_leaves_every_row_measured_once(run_rounds: RunRounds) -> None:
     run = run_rounds(TWO, PROTOCOL.replace("{", "{budget_s: 0.001, "))
     assert [(m.replicate, m.status, m.round) for m in run.measurements] == [(0, "ok", None)] * 2

@@ -152,18 +152,20 @@ def test_an_interrupted_sweep_resumes_and_repeats_nothing(
     class Stop(Silent):
         def end(self, measurement: Measurement) -> None:
             super().end(measurement)
-            if len(self.heard) == 3:
+            if len(self.heard) == 2:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run_suite(
-            " - {model: planted_ok, batch_size: [1, 2, 4]}\n", QUICK.replace("replicates: 1", "replicates: 2"), Stop()
+            " - {model: planted_ok, batch_size: [1, 2, 4]}\n",
+            QUICK.replace("replicates: 1", "replicates: 2, ratio_interval: null"),
+            Stop(),
         )
     stopped = storage.load(tmp_path / "run")
-    assert (len(stopped.measurements), stopped.finished) == (3, None)
+    assert (len(stopped.measurements), stopped.finished) == (2, None)
     listener = Silent()
     whole = sweep(stopped, workers, PLUGINS, listener)
-    assert (len(listener.heard), len(whole.measurements)) == (3, 6)
+    assert (len(listener.heard), len(whole.measurements)) == (1, 6)
     assert len(storage.measured(whole)) == 6
 
 
@@ -171,8 +173,8 @@ def test_an_interrupted_sweep_resumes_and_repeats_nothing(
 def test_kill_9_in_the_middle_then_resume(tmp_path: Path) -> None:
     suite_file = tmp_path / "s.yaml"
     suite_file.write_text(
-        "name: s\nprotocol: {replicates: 2, warmup_max_s: 0.05, warmup_min_s: 0.01, min_sample_time_s: 0.1, "
-        "target_interval: null, contended_retries: 0}\n"
+        "name: s\nprotocol: {replicates: 2, ratio_interval: null, warmup_max_s: 0.05, warmup_min_s: 0.01, "
+        "min_sample_time_s: 0.1, target_interval: null, contended_retries: 0}\n"
         "cases:\n - {model: planted_ok, batch_size: [1, 2, 3]}\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent / "fixtures")}

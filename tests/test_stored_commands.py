@@ -32,8 +32,8 @@ from harness.types import Measurement, Run
 CASES = " - {model: planted_ok, batch_size: [64, 256]}\n"
 SOURCES = source_digests((*OURS, *benches.PLUGINS, "planted"))
 PROTOCOL = (
-    "{replicates: 2, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, min_sample_time_s: 0.01, "
-    "target_interval: 1.0, timeout_s: 60}"
+    "{replicates: 2, rounds: false, warmup_min_s: 0.01, warmup_max_s: 0.05, min_samples: 5, "
+    "min_sample_time_s: 0.01, target_interval: 1.0, timeout_s: 60}"
 )
 
 

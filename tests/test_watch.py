@@ -147,6 +147,7 @@ def trial(step: Callable[[], torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> 
     device = cuda.Cuda()
     return SimpleNamespace(
         case=Case(model="m", batch_size=2),
+        replicate=0,
         timer=Timer(device.synchronize),
         device=device,
         step=step,

@@ -94,7 +94,7 @@ def test_a_request_to_measure_is_read_as_it_was_written(asked: ProcessJob) -> No
 
 def test_the_fields_of_a_protocol_that_a_process_does_not_need_are_not_sent() -> None:
     """An older version would refuse them as unknown."""
-    of_the_run = replace(JOB.protocol, rounds=False, ratio_interval=None, budget_s=60.0)
+    of_the_run = replace(JOB.protocol, rounds=False, ratio_interval=None, budget_s=60.0, fresh_builds=True)
     process = replace(PROCESS, jobs=(replace(JOB, protocol=of_the_run),))
     message = wire_protocol.request(7, MEASURE, process)
     sent = json.loads(message)["argument"]["jobs"][0]["protocol"]

@@ -19,7 +19,8 @@ from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.robust import trimmed
 from baselines.wording import ReasonKind, because
 from harness.attempts import contended
-from harness.paired.paired_run import CONTROL_GROUP, COPY, PairedProcess, PairedRun
+from harness.paired.control_row import COPY
+from harness.paired.paired_run import CONTROL_GROUP, PairedProcess, PairedRun
 from harness.reasons import Reason
 from harness.types import Measurement
 

@@ -17,7 +17,8 @@ from baselines.stored.measured import most_frequent
 from baselines.stored.rows import Row
 from baselines.verdict import Comparison, Outcome, Verdict
 from baselines.wording import ReasonKind, because
-from harness.paired.paired_run import COPY, PairedRow
+from harness.paired.control_row import COPY
+from harness.paired.paired_run import PairedRow
 from harness.reasons import Reason, stated
 
 AS_THINGS_ARE: Final = "as things are"  # an arm without options

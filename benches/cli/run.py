@@ -51,6 +51,11 @@ def arguments(command: ArgumentParser) -> None:
         action="store_true",
         help="measure one round with few samples, without quality and stages: a first look in little time",
     )
+    command.add_argument(
+        "--fresh-builds",
+        action="store_true",
+        help="build anew in each process of a round, so that the ratios include how much builds differ",
+    )
     command.add_argument("--no-report", action="store_true", help="neither compare nor write a report")
     command.add_argument("--dry-run", action="store_true", help="print the cases and stop")
     add_store(command)
@@ -104,7 +109,7 @@ def _measure(options: Namespace, plugins: tuple[str, ...]) -> Run | None:
 
 
 def _refuse_with_resume(options: Namespace) -> None:
-    names = ("only", "device", "threads", "replicates", "budget", "quick", "dry_run")
+    names = ("only", "device", "threads", "replicates", "budget", "quick", "fresh_builds", "dry_run")
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
     if given:
         raise UsageError(f"--resume continues a run with its own settings, so it does not take {', '.join(given)}")
@@ -169,6 +174,8 @@ def _chosen_suite(options: Namespace) -> Suite:
         chosen = replace(chosen, protocol=quick(chosen.protocol))
     if options.replicates:
         chosen = replace(chosen, protocol=replace(chosen.protocol, replicates=options.replicates))
+    if options.fresh_builds:
+        chosen = replace(chosen, protocol=replace(chosen.protocol, fresh_builds=True))
     if options.budget:
         chosen = replace(chosen, protocol=replace(chosen.protocol, budget_s=seconds(options.budget)))
     return chosen

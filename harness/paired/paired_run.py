@@ -31,7 +31,6 @@ HEADER_FILE: Final = "ab.json"
 PROCESSES_FILE: Final = "blocks.jsonl"
 PREFLIGHT_FILE: Final = "preflight.jsonl"
 CONTROL_GROUP: Final = "control"
-COPY: Final = "A/A"
 
 ArmName = Literal["base", "head", "control"]
 

@@ -27,10 +27,11 @@ from harness import storage
 from harness.measuring import contention, process_agreement
 from harness.measuring.turns import Referee, shared_cpus
 from harness.paired import paired_run
+from harness.paired.control_row import COPY
 from harness.paired.hosts import ArmHost
 from harness.paired.pair_duration import PairDuration, seconds_in_pair
 from harness.paired.paired_process import CONTROL_WORKLOAD_ROW, ProcessJob, ProcessResult
-from harness.paired.paired_run import CONTROL_GROUP, COPY, ArmName, PairedProcess, PairedRow, PairedRun
+from harness.paired.paired_run import CONTROL_GROUP, ArmName, PairedProcess, PairedRow, PairedRun
 from harness.paired.wire_protocol import MEASURE
 from harness.processes.endings import Reply
 from harness.processes.measure import Job

@@ -33,7 +33,7 @@ MEASURE: Final = "measure"  # the command whose argument is a ProcessJob and who
 CONTROL_WORKLOAD: Final = "sentinel"  # the key of this protocol
 PATHS: Final = ("folder", "cache")
 TUPLES: Final = ("plugins", "only", "injections")
-OF_A_RUN: Final = ("rounds", "ratio_interval", "budget_s")  # fields of Protocol that a process does not need: not sent
+OF_A_RUN: Final = ("rounds", "ratio_interval", "budget_s", "fresh_builds")  # not sent: a process does not need them
 
 
 class OtherProtocol(ValueError):

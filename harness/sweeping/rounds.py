@@ -167,7 +167,8 @@ def _job(member: Member, run: Run, site: Site, timeout_s: float, *, alone: bool)
         protocol=replace(run.protocol, timeout_s=timeout_s, target_interval=None),
         device=run.environment["device"],
         folder=Path(str(run.folder)),
-        cache=site.cache / member.case.id,
+        cache=(site.cache / f"{member.name}.{member.replicate}" if run.protocol.fresh_builds else site.cache)
+        / member.case.id,
         threads=cast("int", run.environment["threads"]),
         plugins=site.plugins,
         only=PROBES,

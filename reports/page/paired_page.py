@@ -18,7 +18,8 @@ from baselines.paired.decider import PairedDecider
 from baselines.paired.question import Key, Question, Sensitivity
 from baselines.paired.verdicts import AS_THINGS_ARE
 from baselines.verdict import MEANINGS, Comparison, Verdict, exit_code, same_arms
-from harness.paired.paired_run import COPY, PairedRow, PairedRun
+from harness.paired.control_row import COPY
+from harness.paired.paired_run import PairedRow, PairedRun
 from harness.processes import threads
 from harness.types import AXES
 from harness.units import format_duration
