@@ -251,12 +251,14 @@ def test_the_referee_counts_the_timed_turns_and_not_the_build(monkeypatch: pytes
 
     monkeypatch.setattr(turns, "host_counters", counters)
     monkeypatch.setattr(turns, "host_difference", lambda a, b: {k: b[k] - a[k] for k in a})
-    players = _Players("base", "head")
-    players.connected = {side: SimpleNamespace(send=lambda _granted: None, close=lambda: None) for side in players.arms}  # type: ignore[misc]
+    players = _Players(("base", "head"))
+    players.connected = {
+        side: SimpleNamespace(send=lambda _granted: None, close=lambda: None) for side in players.names
+    }  # type: ignore[misc]
 
     def ask(at: float, row: int, turn: int) -> None:
         clock[0] = at
-        players.asking = dict.fromkeys(players.arms, (row, turn))
+        players.asking = dict.fromkeys(players.names, (row, turn))
         players.holder = None
         players.grant(everybody_here=True)
 
