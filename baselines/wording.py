@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from harness.paired.control_row import COPY
 from harness.reasons import Reason, sentences
-from harness.units import format_value
+from harness.units import counted, format_value, percent
 
 LONGEST_VALUES: Final = 120  # characters of both values of a field: longer values are left out
 ACCEPT: Final = "accept it with imgbench baseline save, or pass --allow-new"
@@ -133,9 +133,9 @@ class ReasonKind(StrEnum):
     NO_LARGER = "no_larger"
     NO_PAIR = "no_pair"
     PAIRS_UNDECIDED = "pairs_undecided"
-    FEW_SAMPLES_IN_BLOCK = "few_samples_in_block"
+    FEW_SAMPLES_IN_PROCESS = "few_samples_in_process"
     NO_FIGURE = "no_figure"
-    BROKEN_IN_BLOCK = "broken_in_block"
+    BROKEN_IN_PAIR = "broken_in_pair"
     CONTENDED_PAIRS = "contended_pairs"
     PAIRED_CONTROL_MOVED = "paired_control_moved"
     PAIR_COUNTS = "pair_counts"
@@ -173,24 +173,14 @@ def field_differs(name: str, here: Any, there: Any) -> Reason:
     return because(ReasonKind.FIELD_DIFFERS, name=name, here=here, there=there)
 
 
-def percent(change: float) -> str:
-    """A change as text: 0.123 -> '+12.3 %'."""
-    return f"{change * 100:+.1f} %"
-
-
 def share(part: float) -> str:
     """A size as text: 0.123 -> '12.3 %'."""
-    return f"{part * 100:.1f} %"
+    return percent(part, ".1")
 
 
 def interval(shift: float, low: float, high: float) -> str:
-    """A shift with its 95 % interval: '+1.25% [+0.50%, +2.00%]'."""
-    return f"{shift:+.2%} [{low:+.2%}, {high:+.2%}]"
-
-
-def counted(number: int, noun: str) -> str:
-    """'1 row', '3 rows', '1 process', '3 processes'."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+    """A shift with its 95 % interval: '+1.25 % [+0.50 %, +2.00 %]'."""
+    return f"{percent(shift, '+.2')} [{percent(low, '+.2')}, {percent(high, '+.2')}]"
 
 
 def value_text(value: object) -> str:
@@ -254,10 +244,20 @@ def _items_flipped(lost: int, won: int, items: int, p_value: float, possible: fl
     )
 
 
-def _set_changed(shift: float, baseline: float, low: float, high: float, pictures: int, allowed: float) -> str:
+def _pair_counts(kept: int, dropped: int, ended: str) -> str:
+    if not kept and not dropped:
+        return f"no pair was measured; {ended}"
+    left_out = f"{counted(dropped, 'contended pair')} {'is' if dropped == 1 else 'are'} left out"
+    return (
+        f"{counted(kept, 'pair')} of fresh processes {'counts' if kept == 1 else 'count'} over all rows, {left_out}; "
+        f"the measurement ended: {ended}"
+    )
+
+
+def _set_changed(shift: float, baseline: float, low: float, high: float, images: int, allowed: float) -> str:
     relative = f" ({percent(shift / abs(baseline))})" if baseline else ""
     return (
-        f"{shift:+.3g}{relative}, 99 % interval [{low:+.3g}, {high:+.3g}] from a paired bootstrap of {pictures} "
+        f"{shift:+.3g}{relative}, 99 % interval [{low:+.3g}, {high:+.3g}] from a paired bootstrap of {images} "
         f"images; the tolerance is {allowed:.3g}"
     )
 
@@ -318,8 +318,9 @@ def _group_controls(groups: int, label: str, shift: float, least: float, most: f
     moved, low, high = (math.expm1(value) for value in (shift, least, most))
     which = "of the reference" if groups == 1 else f"of the references of {groups} groups"
     return (
-        f"a second copy {which} took turns with it; {label} shows the clearest difference from its copy, {moved:+.1%} "
-        f"({counted(rounds, 'round')}; the noise of this run explains {low:+.1%} to {high:+.1%})"
+        f"a second copy {which} took turns with it; {label} shows the clearest difference from its copy, "
+        f"{percent(moved)} "
+        f"({counted(rounds, 'round')}; the noise of this run explains {percent(low)} to {percent(high)})"
     )
 
 
@@ -327,8 +328,8 @@ def _control(label: str, shift: float, least: float, most: float, processes: int
     """`shift`, `least` and `most` in log ratio."""
     moved, low, high = (math.expm1(value) for value in (shift, least, most))
     return (
-        f"{label} differs from itself by {moved:+.1%} ({counted(processes, 'process')} per row; the noise of this run "
-        f"explains {low:+.1%} to {high:+.1%})"
+        f"{label} differs from itself by {percent(moved)} ({counted(processes, 'process')} per row; the noise "
+        f"of this run explains {percent(low)} to {percent(high)})"
     )
 
 
@@ -355,12 +356,12 @@ def _hint(suite: str) -> str:
 
 def _no_larger(guarantee: float, pairs: int, fresh: int | None = None) -> str:
     measured = f"after {pairs} pairs" if fresh is None else f"suspected after {pairs} pairs, then {fresh} fresh pairs"
-    return f"no change above {guarantee:.0%}; a smaller change cannot be excluded ({measured})"
+    return f"no change above {percent(guarantee, '.0')}; a smaller change cannot be excluded ({measured})"
 
 
 def _contended_pairs(dropped: int, pairs: int, example: Reason | None = None) -> str:
     quoted = f' (for example "{example}")' if example is not None else ""
-    return f"{dropped} of {pairs} pairs ({dropped / pairs:.0%}) were contended{quoted}"
+    return f"{dropped} of {pairs} pairs ({percent(dropped / pairs, '.0')}) were contended{quoted}"
 
 
 def _control_name(row: str) -> str:
@@ -368,9 +369,13 @@ def _control_name(row: str) -> str:
     return f"{row} control" if row == COPY else row
 
 
+def _bounded(shift: float, low: float, high: float) -> str:
+    return f"{percent(shift)} [{percent(low)}, {percent(high)}]"
+
+
 def _paired_control_moved(row: str, metric: str, shift: float, low: float, high: float, same_code: bool) -> str:
     what = "runs the same code in both arms" if same_code else "is work that no arm can change"
-    return f"{_control_name(row)} ({metric}) moved by {shift:+.1%} [{low:+.1%}, {high:+.1%}], although it {what}"
+    return f"{_control_name(row)} ({metric}) moved by {_bounded(shift, low, high)}, although it {what}"
 
 
 def _control_pairs(row: str, moved: bool, shift: float, low: float, high: float, pairs: int) -> str:
@@ -433,8 +438,8 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.IDENTICAL_NOW: lambda: "the images are identical to their reference now; in the baseline they were not",
     K.IDENTICAL_BEFORE: lambda: "the images are not identical to their reference now; in the baseline they were",
     K.SET_CHANGED: _set_changed,
-    K.SET_TOO_SMALL: lambda pictures, needed: (
-        f"{pictures} images are too few for an interval (at least {needed} are needed)"
+    K.SET_TOO_SMALL: lambda images, needed: (
+        f"{images} images are too few for an interval (at least {needed} are needed)"
     ),
     K.SET_SHAPES_DIFFER: lambda here, there: (
         f"the features have shape {_shape(here)} here and {_shape(there)} in the baseline"
@@ -463,8 +468,8 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.CONTROL_NOTE: lambda control: f"A/A control: {control}",
     K.CONTROL_MOVED: lambda control: f"the A/A control moved: {control}",
     K.CONTROL_WORKLOAD_MOVED: lambda name, shift, sessions: (
-        f"the duration of the control workload {name} changed by {math.expm1(shift):+.1%} against {sessions} stored "
-        "sessions; no code under test runs in it, so the speed of the machine itself has changed"
+        f"the duration of the control workload {name} changed by {percent(math.expm1(shift))} against "
+        f"{sessions} stored sessions; no code under test runs in it, so the speed of the machine itself has changed"
     ),
     K.NO_BASELINE: lambda suite, machine: f"no baseline of suite {suite!r} exists for this machine ({machine})",
     K.STALE_BASELINE: lambda saved, days: (
@@ -493,15 +498,16 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.ENDED_INTERRUPTED: lambda: "the run was interrupted",
     K.ENDED_NOTHING_TIMED: lambda: "no row could be timed",
     K.CONFIRMED: lambda pairs, fresh, floor, p_value: (
-        f"suspected after {pairs} pairs, confirmed by {fresh} fresh pairs beyond {floor:.0%} (p = {p_value:.1g})"
+        f"suspected after {pairs} pairs, confirmed by {fresh} fresh pairs beyond "
+        f"{percent(floor, '.0')} (p = {p_value:.1g})"
     ),
     K.CONFIRMED_BY_ALL_PAIRS: lambda pairs, fresh, floor, p_value: (
         f"suspected after {pairs} pairs, supported by {fresh} fresh pairs; all {pairs + fresh} pairs together are "
-        f"beyond {floor:.0%} (p = {p_value:.1g})"
+        f"beyond {percent(floor, '.0')} (p = {p_value:.1g})"
     ),
-    K.WITHIN_GUARANTEE: lambda guarantee, pairs: f"within ±{guarantee:.1%} at 99 % after {pairs} pairs",
+    K.WITHIN_GUARANTEE: lambda guarantee, pairs: f"within ±{percent(guarantee, '.1')} at 99 % after {pairs} pairs",
     K.SUSPICION_WITHDRAWN: lambda pairs, fresh, guarantee: (
-        f"suspected after {pairs} pairs; {fresh} fresh pairs are within ±{guarantee:.1%}"
+        f"suspected after {pairs} pairs; {fresh} fresh pairs are within ±{percent(guarantee, '.1')}"
     ),
     K.SUSPICION_OPEN: lambda pairs, fresh: (
         f"suspected after {pairs} pairs; {fresh} fresh pairs neither confirm nor exclude a change"
@@ -510,22 +516,20 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
         f"{ended}: suspected after {pairs} pairs; {fresh} fresh pairs are too few to confirm a change"
     ),
     K.LATER_PAIRS_WIDER: lambda guarantee, pairs: (
-        f"the first pairs were within ±{guarantee:.1%}; all {pairs} pairs together do not exclude a larger change"
+        f"the first pairs were within ±{percent(guarantee, '.1')}; all {pairs} pairs together do not exclude a "
+        "larger change"
     ),
     K.NO_LARGER: _no_larger,
     K.NO_PAIR: lambda ended: f"{ended}: no pair was measured",
     K.PAIRS_UNDECIDED: lambda ended, pairs: f"{ended}: {pairs} pairs neither show nor exclude a change",
-    K.FEW_SAMPLES_IN_BLOCK: lambda figure, samples, needed: (
+    K.FEW_SAMPLES_IN_PROCESS: lambda figure, samples, needed: (
         f"too few samples in a process for a {figure} ({samples} of {needed})"
     ),
     K.NO_FIGURE: lambda figure: f"no process measured a {figure}",
-    K.BROKEN_IN_BLOCK: lambda arm, status: f"while pairs were measured, the row of the {arm} {status}",
+    K.BROKEN_IN_PAIR: lambda arm, status: f"while pairs were measured, the row of the {arm} {status}",
     K.CONTENDED_PAIRS: _contended_pairs,
     K.PAIRED_CONTROL_MOVED: _paired_control_moved,
-    K.PAIR_COUNTS: lambda kept, dropped, ended: (
-        f"{kept} pairs of fresh processes count over all rows, {dropped} contended pairs are left out; "
-        f"the measurement ended: {ended}"
-    ),
+    K.PAIR_COUNTS: _pair_counts,
     K.SLOT_EFFECT: lambda shift, low, high: (
         f"slot effect: the second process of a pair is slower than the first by {interval(shift, low, high)}"
     ),
@@ -544,7 +548,7 @@ SENTENCES: Final[dict[str, Callable[..., str]]] = {
     K.BROKEN_IN_BOTH: lambda base, head: f"neither arm has a result: in the base the row {base}; in the head it {head}",
     K.ONE_WINDOW: lambda reason: f"{reason}; advisory: each arm has one measurement window",
     K.FEW_PROCESSES: lambda processes, needed, would_read: (
-        f"the budget allowed {processes} of {needed} processes per arm; {would_read}"
+        f"the budget allowed {processes} of {counted(needed, 'process')} per arm; {would_read}"
     ),
     K.QUALITY_NOT_MEASURED: lambda: (
         "the outputs differ, and their quality was not measured within its share of the budget"

@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="MODULE",
         action="append",
         default=[name for name in os.environ.get("IMGBENCH_PLUGINS", "").split(",") if name],
-        help="a module that registers models, backends or probes (default: $IMGBENCH_PLUGINS, comma-separated)",
+        help="a module that registers models, backends or metrics (default: $IMGBENCH_PLUGINS, comma-separated)",
     )
     group.addoption(
         "--imgbench-device", type=device_name, help="the device (default: cuda if there is a GPU, else cpu)"

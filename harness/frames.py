@@ -37,6 +37,7 @@ from harness.speedups import COLUMNS as SPEEDUP_COLUMNS
 from harness.speedups import SPEEDUP, speedups
 from harness.stored_types import Facts, State
 from harness.types import AXES, Case, Measurement, Metric, Protocol, Run
+from harness.units import counted as plural
 
 T = TypeVar("T")
 NOT_RUN = "not_run"
@@ -278,7 +279,7 @@ def _status(measurements: Sequence[Measurement]) -> tuple[str, str | None]:
     count = sum(m.status == worst.status for m in measurements)
     if worst.status == "ok" or count == len(measurements):
         return worst.status, None if worst.reason is None else str(worst.reason)
-    return worst.status, f"{worst.reason} (in {count} of {len(measurements)} processes)"
+    return worst.status, f"{worst.reason} (in {count} of {plural(len(measurements), 'process')})"
 
 
 def _conditions(run: Run, measurements: Sequence[Measurement]) -> dict[str, Any]:

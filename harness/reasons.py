@@ -1,7 +1,7 @@
 """Why something is as it is, as a value: a kind, by which code decides, and the data of which its sentence is made.
 
     Reason("contended_steal", {"share": 0.34})
-    str(reason)                              # "contended: the hypervisor took 34% of a core during the measurement"
+    str(reason)                              # "contended: the hypervisor took 34 % of a core during the measurement"
 
 A package declares its kinds, each with its sentence, in one file (`sentences`). Code never decides by a sentence: a
 test replaces all of them, and no verdict, exit code or stored state changes. Text from outside (an exception, a plugin,

@@ -141,7 +141,8 @@ def load(folder: Path) -> Run:
     try:
         header = strict_json.read(folder / RUN_FILE)
     except FileNotFoundError:
-        raise UnreadableRun(f"{folder} is not a run folder: it has no {RUN_FILE}") from None
+        what = f"is not a run folder: it has no {RUN_FILE}" if folder.exists() else "does not exist"
+        raise UnreadableRun(f"{folder} {what}") from None
     except ValueError as error:
         raise UnreadableRun(f"{folder / RUN_FILE}: {error}") from error
     if not isinstance(header, dict):
@@ -216,7 +217,9 @@ def _read_controls(path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
             continue
         key = (control.side, control.measurement.case.id, control.measurement.replicate, control.measurement.attempt)
         if key in seen:
-            problems.append(f"{path.name} line {number} repeats process {key[2]} of side {key[0]}, and is left out")
+            problems.append(
+                f"{path.name} line {number} repeats process {key[2]} of control {key[0]!r}, and is left out"
+            )
             continue
         seen.add(key)
         entries.append(entry)

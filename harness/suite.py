@@ -14,6 +14,7 @@ Anchors and aliases are refused (a few lines of them can expand to gigabytes), a
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import math
 import re
@@ -132,11 +133,27 @@ def only(cases: Iterable[Case], conditions: str) -> tuple[Case, ...]:
     for axis, values in wanted.items():
         present = {_text(case.axes()[axis]) for case in cases}
         if unknown := sorted(values - present):
-            raise SuiteError(f"--only: no case has {axis}={unknown[0]}; {nearest(unknown[0], sorted(present))}")
+            raise SuiteError(f"--only: no case has {axis}={unknown[0]}; {_near_or_all(unknown[0], present)}")
     left = tuple(c for c in cases if all(_text(c.axes()[axis]) in values for axis, values in wanted.items()))
     if not left:
         raise SuiteError(f"--only {conditions!r} selects no case: no case has all of these values")
     return left
+
+
+def _near_or_all(value: str, present: Iterable[str]) -> str:
+    """ "did you mean 'x'?" for a near miss, else all values that the suite has, numbers in their own order."""
+    if close := difflib.get_close_matches(value, list(present), n=1, cutoff=0.5):
+        return f"did you mean {close[0]!r}?"
+    ordered = sorted(present, key=_by_number)
+    *first, last = ordered
+    return f"this suite has {', '.join(first)} and {last}" if first else f"this suite has only {last}"
+
+
+def _by_number(text: str) -> tuple[float, str]:
+    try:
+        return float(text), text
+    except ValueError:
+        return math.inf, text
 
 
 def _text(value: Any) -> str:
@@ -220,6 +237,8 @@ def _matrix(entry: Any) -> Iterable[Case]:
     if not isinstance(entry, dict):
         raise SuiteError(f"{quoted(entry)} must be a mapping of axes")
     if "model" not in entry:
+        if near := difflib.get_close_matches("model", [str(name) for name in entry], n=1, cutoff=0.5):
+            raise SuiteError(f"unknown field {quoted(near[0])}; did you mean 'model'?")
         raise SuiteError("`model` is missing")
     words = {word for name in _values("model", entry["model"], ()) for word in weights.keywords(_model(name))}
     axes = {name: _values(name, value, words) for name, value in entry.items() if name != _REPEATED}

@@ -161,16 +161,16 @@ class Quality:
     `batches` yields inputs for `Workload.iterate`, each of exactly batch_size items (the last one filled up with
     items that `score` cuts off again). `score` gets all outputs concatenated along dimension 0 and returns samples by
     metric: one 0/1 for each item for quality_item metrics, one figure for a set. `conditions` are stored with every
-    figure: "items" is the number of scored items, beside hashes of reference and extractor. `pictures` turns outputs
-    into uint8 images (N, H, W, 3) for the report, or is None for a classifier. `keep` returns the data by which set
-    distances are compared later, image by image, in JSON types (`harness.picture_sets.encode`), or is None.
+    figure: "items" is the number of scored items, beside hashes of reference and extractor. `images` turns outputs
+    into uint8 images (N, H, W, 3) for the report, or is None for a classifier. `keep` returns the data by which FID
+    and KID are compared later, image by image, in JSON types (`harness.image_sets.encode`), or is None.
     """
 
     metrics: tuple[Metric, ...]
     batches: Callable[[], Sequence[Any]]
     score: Callable[[torch.Tensor], Samples]
     conditions: Mapping[str, Any]
-    pictures: Callable[[torch.Tensor], torch.Tensor] | None = None
+    images: Callable[[torch.Tensor], torch.Tensor] | None = None
     captions: tuple[str, ...] = ()
     keep: Callable[[torch.Tensor], Mapping[str, Any]] | None = None
 

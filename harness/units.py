@@ -39,6 +39,16 @@ def scale(value: float, unit: str) -> tuple[float, str]:
     return 1.0, "" if unit == "1" else unit
 
 
+def counted(number: int, noun: str) -> str:
+    """'1 row', '3 rows', '1 process', '3 processes'."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
+def percent(part: float, form: str = "+.1") -> str:
+    """A share or a change in percent, in a format such as "+.1" or ".0": 0.123 -> '+12.3 %'."""
+    return f"{part:{form}%}".removesuffix("%") + " %"
+
+
 def format_value(value: float | None, unit: str, digits: int = 3) -> str:
     """A number with a readable unit; a missing value is an en dash, never a zero."""
     if value is None or not math.isfinite(value):

@@ -9,15 +9,15 @@ from typing import Final
 
 from harness.causes import WORDS, Cause
 from harness.reasons import Sentence, sentences
-from harness.units import format_value
+from harness.units import format_value, percent
 
 _OWN_COPY: Final = "let its forward() work on a copy (x = x / 255 instead of x.div_(255))"
 ACCELERATORS: Final = {"rocm": "an AMD GPU (ROCm)", "mps": "an Apple GPU (MPS)", "xpu": "an Intel GPU (XPU)"}
 
 
 def _contended_cpu(used: float, left: float | None = None, energy: bool = False) -> str:
-    of_left = f" ({used / left:.0%} of the {left:.1f} cores left to them)" if left is not None else ""
-    return f"contended: other processes used {used:.0%} of a core{of_left} {_when(energy)}"
+    of_left = f" ({percent(used / left, '.0')} of the {left:.1f} cores left to them)" if left is not None else ""
+    return f"contended: other processes used {percent(used, '.0')} of a core{of_left} {_when(energy)}"
 
 
 def _contended_gpu_processes(count: int, energy: bool = False) -> str:
@@ -43,7 +43,7 @@ def _outputs_differ(error: float | None) -> str:
 
 
 def _unsteady(limit_s: float, drift: float | None) -> str:
-    shown = "too few iterations to tell" if drift is None else f"the last two windows differ by {drift:.1%}"
+    shown = "too few iterations to tell" if drift is None else f"the last two windows differ by {percent(drift, '.1')}"
     return f"unsteady: the latency was not steady when the warm-up ended at {limit_s:g} s ({shown})"
 
 
@@ -64,7 +64,7 @@ def _iterations_differ(error: float) -> str:
 def _energy_differs(counter_j: float, integrated_j: float, limit: float) -> str:
     return (
         f"the counter gives {counter_j:.1f} J and the integrated power {integrated_j:.1f} J; they differ by more than "
-        f"{limit:.0%}"
+        f"{percent(limit, '.0')}"
     )
 
 
@@ -83,7 +83,7 @@ def _input_changed(component: str, input: int, inputs: int) -> str:
 
 def _speed_levels(slow: int, total: int, low: float, high: float, fast_s: float, slow_s: float) -> str:
     times = f"ran at {format_value(slow_s, 's')} per iteration, the others at {format_value(fast_s, 's')}"
-    share = f"a share between {low:.0%} and {high:.0%}, by its 95% interval"
+    share = f"a share between {percent(low, '.0')} and {percent(high, '.0')}, by its 95 % interval"
     return f"speed levels: {slow} of {total} processes {times}; such slow processes have {share}"
 
 
@@ -129,14 +129,14 @@ sentences(
     {
         "contended_cpu": _contended_cpu,
         "contended_steal": lambda share, energy=False: (
-            f"contended: the hypervisor took {share:.0%} of a core {_when(energy)}"
+            f"contended: the hypervisor took {percent(share, '.0')} of a core {_when(energy)}"
         ),
         "contended_quota": lambda periods, energy=False: (
             f"contended: the cgroup's CPU quota throttled the process in {periods} periods {_when(energy)}"
         ),
         "contended_gpu_processes": _contended_gpu_processes,
         "contended_gpu_heat": lambda share, energy=False: (
-            f"contended: the GPU was thermally throttled for {share:.0%} of the time {_when(energy)}"
+            f"contended: the GPU was thermally throttled for {percent(share, '.0')} of the time {_when(energy)}"
         ),
         "contended_gpu_throttled": lambda causes, energy=False: (
             f"contended: the GPU was throttled ({', '.join(causes)}) {_when(energy)}"
@@ -172,7 +172,8 @@ sentences(
         "unsteady": _unsteady,
         "speed_levels": _speed_levels,
         "imprecise": lambda interval, target: (
-            f"imprecise: the 95% interval of a process's median is ±{interval:.1%}, wider than the target ±{target:.1%}"
+            f"imprecise: the 95 % interval of a process's median is ±{percent(interval, '.1')}, "
+            f"wider than the target ±{percent(target, '.1')}"
         ),
         "clocks": lambda host_s, device_s: (
             f"clocks: an iteration took {host_s * 1e3:.3f} ms by the host's clock, {device_s * 1e3:.3f} by CUDA events"
@@ -200,7 +201,7 @@ sentences(
             f"schedule: {scheduler} has no setting {setting}, so {value!r}, which these weights specify, has no effect"
         ),
         "truncated": _truncated,
-        "stages": lambda share: f"stages: the times of the stages add up to {share:.0%} of the latency",
+        "stages": lambda share: f"stages: the times of the stages add up to {percent(share, '.0')} of the latency",
         "energy": lambda **figures: f"energy: {_energy_differs(**figures)}",
         "overhead": lambda overhead_s, latency_s: (
             f"overhead: imgbench itself takes {format_value(overhead_s, 's')} of an iteration of "

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from baselines.verdict import Comparison
 from harness.types import STATUSES, Metric
-from harness.units import format_value
+from harness.units import counted, format_value
 from reports.precision_of_ratios import precision_sentences
 from reports.relative_speed import apart, by_speed, paired, relative_speed, speed_text
 from reports.rows import (
@@ -32,7 +32,7 @@ from reports.rows import (
     work_label,
 )
 from reports.section import ReportData
-from reports.wording import bounds_text, counted, estimate, listed, most_common, outcomes_text, ratio_text, value_text
+from reports.wording import bounds_text, estimate, listed, most_common, outcomes_text, ratio_text, value_text
 
 GROUPS_PER_MODEL = 3
 STATUS_WORDS = {"oom": "out of memory", "timeout": "timed out", "not_run": "not run"}

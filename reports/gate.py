@@ -24,7 +24,8 @@ from baselines.verdict import (
     exit_code,
     no_pass,
 )
-from reports.wording import counted, listed
+from harness.units import counted
+from reports.wording import listed
 
 Standing = Literal["failure", "error", "skipped", "passed"]
 TIMED: Final = frozenset({"noisy", "energy"})

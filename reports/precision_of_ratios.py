@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from harness.ratios import Ratio
 from harness.speedups import SPEEDUP
+from harness.units import counted
 from reports.rows import WORK, Row, varying, work_label
 from reports.section import ReportData
-from reports.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)

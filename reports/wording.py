@@ -91,11 +91,6 @@ def outcomes_text(verdicts: Sequence[Verdict]) -> list[str]:
     return found
 
 
-def counted(number: int, noun: str) -> str:
-    """'1 row', '3 rows'."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def most_common(reasons: Iterable[str]) -> list[tuple[str, int]]:
     """Reasons with their counts, the most frequent first, ties in order of appearance."""
     counts: dict[str, int] = {}
@@ -105,6 +100,6 @@ def most_common(reasons: Iterable[str]) -> list[tuple[str, int]]:
 
 
 __all__ = [
-    "MISSING", "bounds_text", "cosine_text", "counted", "estimate", "interval_text", "listed", "most_common",
+    "MISSING", "bounds_text", "cosine_text", "estimate", "interval_text", "listed", "most_common",
     "nearly_one", "outcomes_text", "ratio_text", "value_text",
 ]  # fmt: skip

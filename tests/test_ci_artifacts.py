@@ -40,7 +40,7 @@ Against the baseline **base (ref=main)**: 1 regressed.
 
 | outcome | row | metric | baseline | this run | ratio \\[95 %\\] | detectable | reason |
 | --- | --- | --- | --- | --- | --- | --- | --- |
-| regressed | vit · batch 1 | latency\\_s | 10.0 ms | 10.5 ms | 1.05x \\[1.04, 1.06\\] (24 pairs, 2 dropped) | 2.0% | \
+| regressed | vit · batch 1 | latency\\_s | 10.0 ms | 10.5 ms | 1.05x \\[1.04, 1.06\\] (24 pairs, 2 dropped) | 2.0 % | \
 confirmed on 16 fresh pairs |
 """
 

@@ -32,7 +32,7 @@ from reports.formats import comparison_json
 ROOT = Path(__file__).parents[1]
 # Kinds by which something is decided.
 DECIDING = {
-    *(ReasonKind.SUSPECT, ReasonKind.CONTENDED_ROW, ReasonKind.ROW_BROKEN, ReasonKind.BROKEN_IN_BLOCK),
+    *(ReasonKind.SUSPECT, ReasonKind.CONTENDED_ROW, ReasonKind.ROW_BROKEN, ReasonKind.BROKEN_IN_PAIR),
     *(ReasonKind.BIT_IDENTICAL, ReasonKind.NO_LARGER),
 }
 CONDITIONS = selftest.Conditions(

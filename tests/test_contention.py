@@ -36,7 +36,7 @@ QUIET = {"elapsed_s": 16.0, "own_cpu_s": 16.0, "other_cpu_s": 1.5}
 
 def test_what_happened_to_the_samples_counts_and_not_to_the_whole_block() -> None:
     assert contention.contended(QUIET) is None
-    assert str(contention.contended({**QUIET, "latency_pass": BUSY})).startswith("contended: other processes used 67%")
+    assert str(contention.contended({**QUIET, "latency_pass": BUSY})).startswith("contended: other processes used 67 %")
     busy_while_it_loaded = {"elapsed_s": 16.0, "own_cpu_s": 16.0, "other_cpu_s": 9.0}
     assert contention.contended(busy_while_it_loaded) is not None
     assert contention.contended({**busy_while_it_loaded, "latency_pass": {**BUSY, "other_cpu_s": 0.0}}) is None
@@ -69,12 +69,12 @@ def test_beside_a_gpu_others_may_use_a_tenth_of_the_cores_that_are_left() -> Non
     gpu = {"foreign_processes": 0}
     assert judged(6.2, gpu=gpu) is None
     assert judged(6.4, gpu=gpu) == (
-        "other processes used 640% of a core (10% of the 62.8 cores left to them) during the measurement"
+        "other processes used 640 % of a core (10 % of the 62.8 cores left to them) during the measurement"
     )
-    assert judged(0.2) == "other processes used 20% of a core during the measurement", "a CPU is measured"
-    assert judged(0.2, gpu=gpu, cores=2) == "other processes used 20% of a core during the measurement"
+    assert judged(0.2) == "other processes used 20 % of a core during the measurement", "a CPU is measured"
+    assert judged(0.2, gpu=gpu, cores=2) == "other processes used 20 % of a core during the measurement"
     assert judged(0.2, gpu=gpu, cores=None) is not None, "a state that does not tell how many there are"
-    assert judged(0.0, gpu=gpu, steal_s=0.2) == "the hypervisor took 10% of a core during the measurement"
+    assert judged(0.0, gpu=gpu, steal_s=0.2) == "the hypervisor took 10 % of a core during the measurement"
 
 
 def test_a_state_tells_how_many_cores_were_watched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,6 +181,7 @@ def trial(device: Neighbour, sample_s: float = 0.05) -> Any:
     workload.batch = torch.eye(2)
     return SimpleNamespace(
         case=Case(model="m", batch_size=2),
+        replicate=0,
         timer=Timer(device.synchronize, lambda: device.now),
         device=device,
         step=step,
@@ -250,12 +251,14 @@ def test_the_referee_counts_the_timed_turns_and_not_the_build(monkeypatch: pytes
 
     monkeypatch.setattr(turns, "host_counters", counters)
     monkeypatch.setattr(turns, "host_difference", lambda a, b: {k: b[k] - a[k] for k in a})
-    players = _Players("base", "head")
-    players.connected = {side: SimpleNamespace(send=lambda _granted: None, close=lambda: None) for side in players.arms}  # type: ignore[misc]
+    players = _Players(("base", "head"))
+    players.connected = {
+        side: SimpleNamespace(send=lambda _granted: None, close=lambda: None) for side in players.names
+    }  # type: ignore[misc]
 
     def ask(at: float, row: int, turn: int) -> None:
         clock[0] = at
-        players.asking = dict.fromkeys(players.arms, (row, turn))
+        players.asking = dict.fromkeys(players.names, (row, turn))
         players.holder = None
         players.grant(everybody_here=True)
 
@@ -319,7 +322,7 @@ def test_a_control_workload_that_met_a_busy_machine_says_so(monkeypatch: pytest.
     assert found.state["control_workload"] == {"gemm": [0.01]}
     assert found.state["control_workload_contended"].kind == "contended_cpu"
     assert found.state["latency_pass"] == BUSY
-    assert str(contended(found)).startswith("contended: other processes used 67%")
+    assert str(contended(found)).startswith("contended: other processes used 67 %")
 
 
 def test_doctor_says_where_a_neighbour_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def run_with(control: tuple[Control, ...] = (), gemm: float | None = None, run_i
 def test_a_control_that_does_not_move_says_what_the_noise_allows() -> None:
     run = run_with(sides([0.100, 0.101, 0.100], [0.101, 0.100, 0.100]))
     assert control_moved(run) is None
-    assert "differs from itself by +0.0% (3 processes per row; the noise of this run explains -" in str(control(run))
+    assert "differs from itself by +0.0 % (3 processes per row; the noise of this run explains -" in str(control(run))
 
 
 def test_a_control_that_moved_disarms_speed_and_nothing_else(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ import onnx
 import pytest
 import torch
 from build_request_fixture import build_request
-from families_fixture import networks, request_in
 from pipelines_fixture import UNET, case_of, workload_of
+from short_networks_fixture import networks, request_in
 
 from benches.models.networks import wrapped
 from benches.models.stable_diffusion import unet as unet_forward

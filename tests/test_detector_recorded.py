@@ -52,7 +52,7 @@ def test_an_edited_recording_is_refused(recording: Recording, tmp_path: Path) ->
 
 def test_log_ratios_leave_contended_pairs_out(recording: Recording) -> None:
     block = recording.blocks[1]
-    noted = replace(block.rows["row 01"], contended="contended: other processes used 90% of a core meanwhile")
+    noted = replace(block.rows["row 01"], contended="contended: other processes used 90 % of a core meanwhile")
     changed = replace(block, rows={**block.rows, "row 01": noted})
     busy = replace(recording, blocks=(recording.blocks[0], changed, *recording.blocks[2:]))
     assert changed.contended == noted.contended

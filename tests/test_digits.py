@@ -16,7 +16,7 @@ import torch
 from benches.digits import card, data, evaluate, models, prompts, quality, train
 
 BUDGET = 15.0  # MB in the weights folder
-PICTURES = quality.COUNT  # fewer, and the set distances would be mostly scatter
+IMAGES = quality.COUNT  # fewer, and FID and KID would be mostly scatter
 GENERATORS = evaluate.GENERATORS
 DATA_HASH = "57db638772d14841c5d261289c2058c37fc48abd799f29a13614ae832f23a545"
 
@@ -70,12 +70,12 @@ def test_the_classifier_is_right_on_held_out_digits() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GENERATORS)
 def test_generated_digits_are_recognised_and_more_steps_are_better(name: str, pipelines: dict[str, Any]) -> None:
-    labels = [place % 10 for place in range(PICTURES)]
+    labels = [place % 10 for place in range(IMAGES)]
     pipeline = evaluate.with_solver(pipelines[name], "dpmpp_2m")
     many, few = (evaluate.generate(pipeline, labels, steps, seed=7, batch=50) for steps in (20, 3))
-    assert sum(quality.recognised(many, torch.tensor(labels))) >= 0.95 * PICTURES
-    assert quality.set_distance(many)["fid"] * 1.5 < quality.set_distance(few)["fid"]
-    assert len({picture.numpy().tobytes() for picture in many}) == PICTURES
+    assert sum(quality.recognised(many, torch.tensor(labels))) >= 0.95 * IMAGES
+    assert quality.fid_and_kid(many)["fid"] * 1.5 < quality.fid_and_kid(few)["fid"]
+    assert len({image.numpy().tobytes() for image in many}) == IMAGES
 
 
 @pytest.mark.parametrize("solver", ["ddim", "euler", "heun", "unipc"])
@@ -134,7 +134,7 @@ def test_a_missing_folder_says_how_to_make_one(tmp_path: Path) -> None:
 
 def test_real_digits_are_nearer_than_noise() -> None:
     noise = torch.randint(0, 256, (quality.COUNT, 3, 32, 32), generator=torch.Generator().manual_seed(0))
-    assert quality.noise_floor()["fid"] * 10 < quality.set_distance(noise.to(torch.uint8))["fid"]
+    assert quality.noise_floor()["fid"] * 10 < quality.fid_and_kid(noise.to(torch.uint8))["fid"]
     assert quality.conditions()["pictures"] == quality.COUNT
 
 
@@ -151,7 +151,7 @@ def test_training_runs_end_to_end(
             train.train_one(name, out, share, seed)
 
     monkeypatch.setattr(train, "train_side_by_side", mostly_here)
-    train.main(["--share", "0.001", "--pictures", "20", "--steps", "2", "--out", str(tmp_path)])
+    train.main(["--share", "0.001", "--images", "20", "--steps", "2", "--out", str(tmp_path)])
     assert "held-out digits right" in (tmp_path / "README.md").read_text()
     assert "sd: step" in capfd.readouterr().out
     assert models.build_sd(tmp_path / "sd")("zero", num_inference_steps=2, output_type="np").images.shape[1] == 32

@@ -235,7 +235,7 @@ def test_the_row_tells_it(wanted: str, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_pipeline_whose_vae_overflows_in_fp16_gives_pictures(tmp_path: Path) -> None:
-    """Weights that fp16 cannot represent; the norms after them bring the picture back to ordinary values."""
+    """Weights that fp16 cannot represent; the norms after them bring the image back to ordinary values."""
     pipeline = stable_diffusion_xl()
     with torch.no_grad():
         pipeline.vae.decoder.conv_in.weight.mul_(1e7)

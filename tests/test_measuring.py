@@ -194,6 +194,19 @@ def test_values_for_people(value: float | None, unit: str, text: str) -> None:
     assert units.format_value(value, unit) == text
 
 
+@pytest.mark.parametrize(
+    ("part", "form", "text"), [(0.01254, "+.1", "+1.3 %"), (-0.3, ".0", "-30 %"), (0.00125, ".2", "0.12 %")]
+)
+def test_a_share_has_a_space_before_the_percent_sign(part: float, form: str, text: str) -> None:
+    assert units.percent(part, form) == text
+
+
+def test_a_count_has_the_plural_of_its_noun() -> None:
+    assert [units.counted(n, noun) for n, noun in ((1, "row"), (0, "row"), (1, "process"), (2, "process"))] == [
+        "1 row", "0 rows", "1 process", "2 processes",
+    ]  # fmt: skip
+
+
 def _component(calls: int = 1) -> Component:
     return Component(name="net", module=torch.nn.Identity(), inputs=(torch.zeros(2, 3),), calls=calls)
 
@@ -276,7 +289,7 @@ def test_labels_name_every_axis() -> None:
 
 
 def test_the_cosine_of_images_tells_a_wrong_picture_from_a_right_one() -> None:
-    """Bright pictures have a raw cosine of 0.9 whatever they show; less the mean, a wrong one falls below any floor."""
+    """Bright images have a raw cosine of 0.9 whatever they show; less the mean, a wrong one falls below any floor."""
     generator = torch.Generator().manual_seed(0)
     right = torch.rand(4, 3, 8, 8, generator=generator) * 0.3 + 0.6
     wrong = {

@@ -153,12 +153,12 @@ def test_digits_generators_are_judged_on_fixed_seeds() -> None:
 
     scans = data.load("held_out")
     rows = torch.stack([torch.nonzero(scans.labels == i % 10)[i // 10, 0] for i in range(200)])
-    pictures = torch.cat([scans.images[rows].float() / 255.0, torch.zeros(24, 3, 32, 32)])
-    samples = quality.score(pictures)
+    images = torch.cat([scans.images[rows].float() / 255.0, torch.zeros(24, 3, 32, 32)])
+    samples = quality.score(images)
     assert {name: len(values) for name, values in samples.items()} == {"recognised": 200, "fid": 1, "kid": 1}
     assert sum(samples["recognised"]) > 190
-    assert quality.pictures is not None
-    assert torch.equal(quality.pictures(pictures)[:200].permute(0, 3, 1, 2), scans.images[rows])
+    assert quality.images is not None
+    assert torch.equal(quality.images(images)[:200].permute(0, 3, 1, 2), scans.images[rows])
     json.dumps(dict(quality.conditions))
 
 

@@ -84,7 +84,7 @@ def test_throttling_is_named_and_contends(stub: Stub) -> None:
     block = {"elapsed_s": 10.0, "gpu": state}
     assert (
         str(contention.contended(block))
-        == "contended: the GPU was thermally throttled for 3% of the time during the measurement"
+        == "contended: the GPU was thermally throttled for 3 % of the time during the measurement"
     )
     stub.thermal_ns = 0
     block["gpu"] = {**state, "thermal_throttled_s": 0.0}

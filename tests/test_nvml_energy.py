@@ -111,7 +111,7 @@ def test_a_counter_and_a_power_that_differ_a_little_are_flagged(share: float, mo
     assert found.samples["energy_per_image_j"] == [250.0]
     told = (
         f"energy: the counter gives 1000.0 J and the integrated power {1000 * share:.1f} J; "
-        "they differ by more than 10%"
+        "they differ by more than 10 %"
     )
     assert [(w.kind, str(w)) for w in found.warnings] == [("energy", told)]
 
@@ -124,7 +124,7 @@ def test_a_counter_and_a_power_that_contradict_each_other_give_no_energy(
     assert found.samples == {}
     told = (
         f"a counter: the counter gives 1000.0 J and the integrated power {1000 * share:.1f} J; "
-        "they differ by more than 25%"
+        "they differ by more than 25 %"
     )
     assert {name: str(why) for name, why in found.missing.items()} == dict.fromkeys(
         ("energy_per_image_j", "energy_net_per_image_j", "mean_power_w"), told
@@ -138,7 +138,7 @@ def test_a_lagging_power_reading_gives_no_energy_either(stub: Stub, monkeypatch:
     stub.instant_supported = 0  # the lagging mean says half
     found = energy(trial(meter()))
     assert found.samples == {}
-    assert "they differ by more than 25%" in str(found.missing["energy_per_image_j"])
+    assert "they differ by more than 25 %" in str(found.missing["energy_per_image_j"])
 
 
 def test_a_driver_that_is_lost_in_the_window_is_a_reason(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:

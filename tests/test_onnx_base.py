@@ -56,7 +56,7 @@ def component(kind: type[torch.nn.Module] = Network) -> Component:
 
 
 def request(folder: Path, kind: type[torch.nn.Module] = Network) -> BuildRequest:
-    recorded = Recorded(calls={kind.__name__: CALLS}, source="pictures")
+    recorded = Recorded(calls={kind.__name__: CALLS}, source="images")
     return build_request(folder, calibration=lambda: recorded)
 
 
@@ -76,7 +76,7 @@ def types(file: OnnxFile) -> dict[str, int]:
 def test_every_float_of_the_file_is_in_the_base_type(recipe: str, folder: Path) -> None:
     file = exported(folder, recipe)
     assert set(types(file).values()) == {BASES[recipe], NARROW[recipe], TensorProto.INT64}
-    assert (file.integer_layers, file.calibration) == (2, "pictures")  # inner, head
+    assert (file.integer_layers, file.calibration) == (2, "images")  # inner, head
     static = exported(folder, "int8_static")
     assert file.share.quantised == static.share.quantised == 32 * 32 + 32 * 10
     assert file.weights_bytes < static.weights_bytes

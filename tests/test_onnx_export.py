@@ -38,7 +38,7 @@ def test_a_recipe_gives_a_checked_file_with_the_same_answers(recipe: str, compon
         expected = component.module(x)
     assert float(torch.nn.functional.cosine_similarity(run(file, x), expected).min()) > 0.99
     assert file.disk_bytes == file.path.stat().st_size
-    assert (file.calibration == "pictures") == (recipe == "int8_static")
+    assert (file.calibration == "images") == (recipe == "int8_static")
     assert file.export_s > 0
     wanted = {"int8_dynamic": "MatMulInteger", "int8_weight_only": "MatMulNBits", "int8_static": "QuantizeLinear"}
     assert recipe == "fp32" or wanted[recipe] in file.operators
@@ -81,7 +81,7 @@ def test_unsigned_is_the_same_grid_for_other_kernels(component: Component, tmp_p
     assert found
     assert all(z.dtype == np.uint8 and (z == 128).all() for z in found)
     assert (signed.integer_layers, unsigned.integer_layers) == (2, 2)
-    assert signed.calibration == unsigned.calibration == "pictures"
+    assert signed.calibration == unsigned.calibration == "images"
     x = images(2, 1) * 0.9  # within the ranges: beyond them one clips at 127 and the other at 255 - 128
     assert torch.allclose(run(signed, x), run(unsigned, x), atol=1e-5)
 

@@ -38,7 +38,7 @@ def stored(file: OnnxFile) -> dict[str, onnx.TensorProto]:
 
 def test_linear_layers_are_in_fp8_and_the_rest_in_bf16(component: Component, folder: Path) -> None:
     file = export(component, "fp8_e4m3", request_in(folder, CALLS))
-    assert (file.integer_layers, file.calibration) == (2, "pictures")  # inner, head
+    assert (file.integer_layers, file.calibration) == (2, "images")  # inner, head
     kinds = [t.data_type for t in stored(file).values()]
     assert set(kinds) == {TensorProto.FLOAT8E4M3FN, TensorProto.BFLOAT16, TensorProto.INT64}
     assert readers_of_rounded_values(file) == {"MatMul"}

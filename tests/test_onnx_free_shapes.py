@@ -1,4 +1,4 @@
-"""Exports whose batch or picture size is free: what they take, and what an export cannot leave free."""
+"""Exports whose batch or image size is free: what they take, and what an export cannot leave free."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_free_batch_takes_any_size(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("free", "what", "shape"),
-    [("dynamic_batch", "batch size", (2, 1, 8, 8)), ("dynamic_size", "picture size", (1, 1, 8, 8))],
+    [("dynamic_batch", "batch size", (2, 1, 8, 8)), ("dynamic_size", "image size", (1, 1, 8, 8))],
 )
 def test_what_export_fixes_is_unsupported(free: str, what: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     class Fixed(torch.nn.Module):

@@ -39,7 +39,7 @@ def test_a_slow_row_is_the_first_thing_it_says_and_the_first_row_of_the_chart() 
     assert worst["y"] == [0.0]
     assert worst["x"][0] == pytest.approx(5.0, abs=0.5)
     assert {t["name"] for t in forest["data"]} == {"regressed", "unchanged", "control"}
-    assert "suspected after 8 pairs, supported by 8 fresh pairs; all 16 pairs together are beyond 1%" in html
+    assert "suspected after 8 pairs, supported by 8 fresh pairs; all 16 pairs together are beyond 1 %" in html
     assert "screen, 8 pairs: shift" in html
 
 
@@ -57,7 +57,7 @@ def test_a_busy_machine_is_said_first_and_no_row_is_green() -> None:
     html = page(judged(rows(2), 12, busy=True))
     assert "nothing is decided about speed" in html
     assert "The run is contended: " in html
-    assert "pairs left out: contended: other processes used 60% of a core" in html
+    assert "pairs left out: contended: other processes used 60 % of a core" in html
     assert "unchanged</span>" not in html
 
 

@@ -64,7 +64,7 @@ def test_a_tail_that_was_called_unchanged_is_taken_back_where_later_pairs_do_not
     assert len(tail.screened) == 12
     assert (tail.state, outcome_of(tail)) == (
         "unchanged",
-        ("inconclusive", "the first pairs were within ±10.0%; all 12 pairs together do not exclude a larger change"),
+        ("inconclusive", "the first pairs were within ±10.0 %; all 12 pairs together do not exclude a larger change"),
     )
 
 
@@ -207,11 +207,11 @@ def shifted(values: tuple[float, ...], sensitivity: Sensitivity, shift: float) -
 def test_unchanged_means_the_same_for_every_metric() -> None:
     loose = Sensitivity(guarantee=0.10, floor=0.04)
     same, five = shifted(QUIET, loose, 0.0), shifted(QUIET, loose, 0.05)
-    assert outcome_of(same) == ("unchanged", "within ±2.5% at 99 % after 8 pairs")
+    assert outcome_of(same) == ("unchanged", "within ±2.5 % at 99 % after 8 pairs")
     five.state = "unchanged"
     outcome, reason = outcome_of(five)
     assert outcome == "inconclusive"
-    assert reason == "no change above 10%; a smaller change cannot be excluded (after 8 pairs)"
+    assert reason == "no change above 10 %; a smaller change cannot be excluded (after 8 pairs)"
 
 
 def test_a_dropped_suspicion_is_unchanged_in_the_same_sense() -> None:
@@ -220,7 +220,7 @@ def test_a_dropped_suspicion_is_unchanged_in_the_same_sense() -> None:
     question.state, question.confirmed = "dropped", [0.04 + value for value in QUIET * 2]
     outcome, reason = outcome_of(question)
     assert outcome == "inconclusive"
-    assert reason.startswith("no change above 10%")
+    assert reason.startswith("no change above 10 %")
 
 
 def judge_with(state: str, values: tuple[float, ...]) -> PairedDecider:

@@ -148,7 +148,7 @@ def test_beside_a_gpu_the_control_workload_leaves_others_a_share_of_the_free_cor
     assert control_workload_of("cuda", state) == {None}
     told = Reason("contended_cpu", {"used": 20.0, "left": 63.0})
     assert str(told) == (
-        "contended: other processes used 2000% of a core (32% of the 63.0 cores left to them) during the measurement"
+        "contended: other processes used 2000 % of a core (32 % of the 63.0 cores left to them) during the measurement"
     )
     assert control_workload_of("cuda", {**state, "other_cpu_s": 20.0}) == {told}
     assert control_workload_of("cpu", state) == {Reason("contended_cpu", {"used": 0.5})}

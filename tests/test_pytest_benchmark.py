@@ -125,7 +125,7 @@ def test_a_contended_control_workload_has_its_sentence_in_the_machine_state() ->
     case = Case(model="m")
     state: State = {"elapsed_s": 1.0, "control_workload_contended": Reason("contended_cpu", {"used": 0.5})}
     found = benchmark_json._process(Measurement(case=case, replicate=0, status="ok", state=state))
-    told = "contended: other processes used 50% of a core during the measurement"
+    told = "contended: other processes used 50 % of a core during the measurement"
     assert json.loads(json.dumps(found))["machine_state"] == {"elapsed_s": 1.0, "control_workload_contended": told}
 
 
@@ -319,7 +319,7 @@ def test_a_pooled_median_that_is_not_the_p50_says_so() -> None:
     line = benchmark_json.pooled_medians_apart(document["benchmarks"])
     assert line is not None
     assert "1 of 1 benchmarks" in line
-    assert "+33.3%" in line
+    assert "+33.3 %" in line
     assert entry["name"] in line
 
 

@@ -24,7 +24,7 @@ from harness.processes.endings import Reply
 from harness.reasons import Reason
 from harness.registry import PROBES
 from harness.types import Case, Protocol, Quality
-from reports import conclusions as findings
+from reports import conclusions
 from reports.data import report_data
 
 pytestmark = pytest.mark.usefixtures("registries")
@@ -235,17 +235,17 @@ def test_a_reference_has_what_is_left_of_the_rows_time(
 def test_an_unchecked_row_ranks_nowhere_first_and_becomes_no_baseline(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     data = report_data([run])
-    race = next(r for f in findings.model_findings(data) if f.model == "digits_vit" for r in f.races)
+    race = next(r for f in conclusions.model_findings(data) if f.model == "digits_vit" for r in f.races)
     fastest = race.winner["case_id"]
     told = tuple(
         dataclasses.replace(m, warnings=(Reason("unchecked", {"reason": "too slow"}),)) if m.case.id == fastest else m
         for m in run.measurements
     )
     slower = report_data([dataclasses.replace(run, measurements=told)])
-    race = next(r for f in findings.model_findings(slower) if f.model == "digits_vit" for r in f.races)
+    race = next(r for f in conclusions.model_findings(slower) if f.model == "digits_vit" for r in f.races)
     assert race.winner["case_id"] != fastest
     assert [r["case_id"] for r in race.unchecked] == [fastest]
-    assert any("was not compared with fp32 eager" in s for s in findings.race_sentences(race, slower))
+    assert any("was not compared with fp32 eager" in s for s in conclusions.race_sentences(race, slower))
     objections = admission.objections(slower.runs[0], None, force=False)
     assert any(o.startswith("not compared with fp32 eager") and fastest in o for o in objections)
     assert not any(o.startswith("not compared") for o in admission.objections(slower.runs[0], None, force=True))

@@ -106,7 +106,7 @@ CHANGES: dict[str, tuple[Change, str, int]] = {
     "a row has another name": (renamed, "missing", 12),
     "other work under the same name": (lambda r: facts(r, work_hash="w2"), "not_comparable", 12),
     "no work identity": (lambda r: facts(r, work_hash=None), "not_comparable", 12),
-    "FID of another number of pictures": (
+    "FID of another number of images": (
         lambda r: facts(r, quality_conditions={**CONDITIONS, "items": 50}), "not_comparable", 12,
     ),
     "FID against another reference": (
@@ -124,7 +124,7 @@ CHANGES: dict[str, tuple[Change, str, int]] = {
     "equal constant samples, twice as slow": (lambda r: resampled(r, latency_s=[0.2] * 12), "regressed", 10),
     "unequal counts, twice as slow": (lambda r: resampled(r, latency_s=[0.2] * 3), "regressed", 10),
     "answers that are wrong now": (lambda r: resampled(r, top1=[0.0] * 20 + [1.0] * 20), "regressed", 15),
-    "pictures that are worse": (lambda r: resampled(r, fid=[14.0]), "regressed", 15),
+    "images that are worse": (lambda r: resampled(r, fid=[14.0]), "regressed", 15),
     "a crash": (failing("failed"), "regressed", 10),
     "out of memory": (failing("oom"), "regressed", 10),
     "an invalid row": (failing("invalid"), "regressed", 10),

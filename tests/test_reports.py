@@ -25,7 +25,7 @@ from reports_fixture import (
     vit_case,
 )
 
-from harness.units import format_value
+from harness.units import format_value, percent
 from reports import charts, theme
 from reports import pareto as fronts
 from reports.data import RANDOM_WEIGHTS, report_data
@@ -117,7 +117,7 @@ class TestFigures:
         rows = [row for row in measured(data, "latency_s") if row["model"] == "digits_sd"]
         figure = stages.stacked(rows, stages.stage_metrics(data.metrics), data.metrics)
         assert [t.name for t in figure.data[:4]] == ["Text encoder", "U-Net", "VAE decoder", "Other"]
-        assert figure.data[-1].text[0].strip() == f"{rows[0]['stage_sum_s'] / rows[0]['latency_s']:.0%}"
+        assert figure.data[-1].text[0].strip() == percent(rows[0]["stage_sum_s"] / rows[0]["latency_s"], ".0")
 
     def test_denoising_steps_are_folded_by_step(self, data: ReportData) -> None:
         rows = stages.longest([row for row in measured(data, "latency_s") if row["model"] == "digits_sd"])
@@ -211,8 +211,8 @@ class TestPage:
 
     def test_sections_stand_in_order(self, html: str) -> None:
         assert re.findall(r'<section id="(\w+)">', html) == [
-            "headline", "table", "comparison", "latency", "choices", "quality", "images", "memory", "stages", "samples",
-            "problems", "environment", "glossary",
+            "headline", "table", "comparison", "latency", "trade_offs", "quality", "images", "memory", "stages",
+            "samples", "problems", "environment", "glossary",
         ]  # fmt: skip
 
     def test_says_why_a_section_is_not_shown(self, html: str) -> None:

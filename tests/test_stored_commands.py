@@ -198,7 +198,7 @@ def test_explain_says_every_step(disturbed: Path, capsys: pytest.CaptureFixture[
     told(capsys, "compare", str(disturbed), "--budget", "0")
     code, out = told(capsys, "explain", str(disturbed), "batch 256")
     assert code == 0
-    for words in ("session 1 of 6: ", "session 6 of 6: ", "this run: ", "threshold 1% + ", "p before the correction"):
+    for words in ("session 1 of 6: ", "session 6 of 6: ", "this run: ", "threshold 1 % + ", "p before the correction"):
         assert words in out
     code = main(["explain", str(disturbed), "batch"])
     assert code == 64

@@ -84,6 +84,7 @@ def test_case_id_is_a_safe_file_name() -> None:
         ("nmae: x\ncases: [{model: planted_ok}]", "unknown field 'nmae'; did you mean 'name'?"),
         ("cases: [{model: digits_vti}]", "unknown model 'digits_vti'; did you mean 'digits_vit'?"),
         ("cases: [{precision: fp32}]", "`model` is missing"),
+        ("cases: [{modle: planted_ok}]", "unknown field 'modle'; did you mean 'model'?"),
         (f"{PLANTED}, precision: fp17}}]", "unknown precision 'fp17'; did you mean 'fp16'?"),
         (f"{PLANTED}, backend: onnx}}]", "unknown backend 'onnx'; did you mean 'onnxruntime'?"),
         (f"{PLANTED}, batch_size: 0}}]", "batch_size: 0 must be a whole number from 1"),

@@ -178,8 +178,8 @@ def test_a_dynamic_batch_is_a_range_of_the_profile(monkeypatch: pytest.MonkeyPat
 
 def test_a_dynamic_size_is_a_range_of_height_and_width() -> None:
     unet = Component(name="unet", module=torch.nn.Identity(), inputs=(torch.ones(2, 4, 64, 96), torch.ones(2)))
-    pictures, ticks = tensorrt._ranges(unet, ("dynamic_size",))
-    assert pictures == Range(minimum=(2, 4, 32, 48), optimum=(2, 4, 64, 96), maximum=(2, 4, 128, 192))
+    images, ticks = tensorrt._ranges(unet, ("dynamic_size",))
+    assert images == Range(minimum=(2, 4, 32, 48), optimum=(2, 4, 64, 96), maximum=(2, 4, 128, 192))
     assert ticks == Range(minimum=(2,), optimum=(2,), maximum=(2,))
     assert tensorrt._ranges(unet, ("dynamic_batch", "dynamic_size"))[0].maximum == (8, 4, 128, 192)
 

@@ -38,7 +38,7 @@ def test_the_drivers_seconds_come_before_the_readings() -> None:
     assert found["power cap"] == (pytest.approx(0.63), "time")
     assert found["heat"] == (0.0, "time")
     assert found["reliability limit"] == (0.0, "readings")
-    assert throttling.warning({"gpu": GPU}) == Reason("throttled", {"causes": ["power cap 63% of the time"]})
+    assert throttling.warning({"gpu": GPU}) == Reason("throttled", {"causes": ["power cap 63 % of the time"]})
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_the_drivers_seconds_come_before_the_readings() -> None:
 )
 def test_every_reason_that_a_reading_names_is_told(reason: str, cause: str) -> None:
     state = {"gpu": {"elapsed_s": 2.0, "during": {"held_down": {reason: 0.25, "idle": 0.5}}}}
-    assert f"({cause} 25% of the readings)" in str(throttling.warning(state))
+    assert f"({cause} 25 % of the readings)" in str(throttling.warning(state))
 
 
 def test_every_reason_of_nvml_is_a_cause_or_known_to_be_none() -> None:
@@ -84,12 +84,12 @@ def test_how_low_the_clocks_were_is_shown_and_no_warning() -> None:
     low = {"below_base_clocks_s": 0.5, "below_application_clocks_s": 2.0, "low_utilization_s": 0.0}
     slowed = {**GPU, **low, "power_throttled_s": 0.0}
     assert throttling.warning({"gpu": slowed}) is None
-    told = "; not held down; below the base clocks 25% of the time, below the application clocks 100% of the time"
+    told = "; not held down; below the base clocks 25 % of the time, below the application clocks 100 % of the time"
     assert str(throttling.in_words({"gpu": slowed})).endswith(told)
 
 
 def test_an_opened_row_of_the_report_shows_the_gpu_during_its_samples() -> None:
-    words = "SM 1980 MHz (1965 to 1980), memory 2619 MHz, 640 W (612 to 655); held down by power cap 63% of the time"
+    words = "SM 1980 MHz (1965 to 1980), memory 2619 MHz, 640 W (612 to 655); held down by power cap 63 % of the time"
     state = {"latency_pass": {"gpu": GPU}}
     assert throttling.in_words(state) == words
     run = make_run()

@@ -147,6 +147,7 @@ def trial(step: Callable[[], torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> 
     device = cuda.Cuda()
     return SimpleNamespace(
         case=Case(model="m", batch_size=2),
+        replicate=0,
         timer=Timer(device.synchronize),
         device=device,
         step=step,
@@ -193,7 +194,7 @@ def test_a_row_has_the_power_of_its_samples_and_not_that_after_them(
     assert seen["during"]["sm_clock_mhz"]["median"] == 1980
     assert seen["during"]["held_down"] == {"software power cap": 1.0}
     assert 0 < seen["during"]["reading_s"] < 10
-    held = Reason("throttled", {"causes": ["power cap 100% of the readings"]})
+    held = Reason("throttled", {"causes": ["power cap 100 % of the readings"]})
     assert held in found.warnings, "the counter claims 10^6 s and is not believed"
 
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from baselines.paired.robust import Trimmed, hodges_lehmann, signed_rank_p, student, trimmed
+from harness.units import percent
 
 SCREEN_LOOKS: Final = (8, 12, 20, 32, 64, 128)
 CONFIRM_LOOKS: Final = (16, 32, 64, 120)
@@ -256,4 +257,4 @@ def _reached(count: int, looks: tuple[int, ...]) -> int:
 
 
 def _percent(found: Trimmed, low: float, high: float) -> str:
-    return f"shift {found.mean:+.2%} [{low:+.2%}, {high:+.2%}]"
+    return f"shift {percent(found.mean, '+.2')} [{percent(low, '+.2')}, {percent(high, '+.2')}]"

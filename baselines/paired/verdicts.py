@@ -197,7 +197,7 @@ def _no_value(decider: PairedDecider, row: PairedRow, paired: PairedMetric) -> R
     """Why no pair of a row has a value of a metric; None if no pair was measured."""
     samples = row.interleaving.turns * row.interleaving.samples if row.interleaving else 0
     if samples < paired.samples:
-        return because(ReasonKind.FEW_SAMPLES_IN_BLOCK, figure=paired.short, samples=samples, needed=paired.samples)
+        return because(ReasonKind.FEW_SAMPLES_IN_PROCESS, figure=paired.short, samples=samples, needed=paired.samples)
     measured = any(key.row == row.id for key in decider.figures)
     return because(ReasonKind.NO_FIGURE, figure=paired.short) if measured else None
 
@@ -210,6 +210,6 @@ def _broken(row: PairedRow, arm: str, status: Reason) -> Verdict:
     """
     where = Row(case=row.base, status="failed", reason=None)
     regressed = arm == "head" and status.data["status"] != "oom"
-    reason = because(ReasonKind.BROKEN_IN_BLOCK, arm=arm, status=status)
+    reason = because(ReasonKind.BROKEN_IN_PAIR, arm=arm, status=status)
     verdict = row_verdict(where, "regressed" if regressed else "not_comparable", reason)
     return replace(verdict, case_id=row.id, label=row.label)

@@ -49,18 +49,18 @@ def _values(run: Run, rows: dict[str, Row]) -> list[str]:
 def _not_ok(rows: dict[str, Row]) -> list[str]:
     """Rows that are not ok. A skipped row is accepted, because its reason is a property of the machine."""
     broken = [f"{i} ({r.status}: {r.reason})" for i, r in rows.items() if r.status not in {"ok", "skipped", NOT_RUN}]
-    return _shown("not ok (force accepts them)", broken)
+    return _shown("not ok (--force accepts them)", broken)
 
 
 def _unchecked(rows: dict[str, Row]) -> list[str]:
     """Rows whose output was not compared with an fp32 reference, and may be wrong."""
     told = [case_id for case_id, row in rows.items() if row.ok and any(map(unchecked, row.processes))]
-    return _shown("not compared with fp32 eager (force accepts it)", told)
+    return _shown("not compared with fp32 eager (--force accepts it)", told)
 
 
 def _contended(run: Run) -> list[str]:
     """The reasons why the speed of the run is no baseline: contention, or a control that moved."""
-    return [f"{reason} (force accepts it)" for reason in tripped(run)]
+    return [f"{reason} (--force accepts it)" for reason in tripped(run)]
 
 
 def _removed(rows: dict[str, Row], newest: Run | None) -> list[str]:
@@ -74,7 +74,7 @@ def _removed(rows: dict[str, Row], newest: Run | None) -> list[str]:
         for name in then.metrics()
         if name not in now.metrics() and not now.identical(name) and _compared(newest, name)
     ]
-    return _shown("measured in the newest baseline and not here (force accepts it)", [*gone, *dropped])
+    return _shown("measured in the newest baseline and not here (--force accepts it)", [*gone, *dropped])
 
 
 def _compared(run: Run | None, name: str) -> bool:

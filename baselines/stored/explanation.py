@@ -10,7 +10,7 @@ from baselines.stored.row_verdicts import TIMED, Compared, RunRows, history
 from baselines.stored.rows import Groups, bad_values, process_value, rows_of, under_ids_of
 from baselines.verdict import Verdict
 from harness.types import Metric, Run
-from harness.units import format_value
+from harness.units import format_value, percent
 
 DECIDED = frozenset({"regressed", "improved", "unchanged", "inconclusive"})
 
@@ -38,9 +38,10 @@ def lines(run: Run, sessions: Sequence[Run], verdict: Verdict) -> list[str]:
     t = quantile(1 - ALPHA, shift.degrees)
     spread = "between sessions" if shift.gating else f"assumed, below {FULL_SESSIONS} sessions"
     found.append(
-        f"shift {math.expm1(shift.harm):+.2%} (positive is worse); "
-        f"threshold {D0:.0%} + {t:.2f} x {shift.error:.2%} ({spread}) = {math.expm1(shift.threshold):.2%}; "
-        f"processes from {math.expm1(shift.mildest):+.2%} to {math.expm1(shift.gravest):+.2%}"
+        f"shift {percent(math.expm1(shift.harm), '+.2')} (positive is worse); "
+        f"threshold {percent(D0, '.0')} + {t:.2f} x {percent(shift.error, '.2')} ({spread}) = "
+        f"{percent(math.expm1(shift.threshold), '.2')}; "
+        f"processes from {percent(math.expm1(shift.mildest), '+.2')} to {percent(math.expm1(shift.gravest), '+.2')}"
     )
     found.append(
         f"p before the correction over all rows: worse {shift.p_value(1.0):.2g}, better {shift.p_value(-1.0):.2g}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from baselines.stored import set_distance
+from baselines.stored import fid_and_kid
 from baselines.stored.health import condition_difference, health, row_verdict, work_difference
 from baselines.stored.measured import identical
 from baselines.stored.multiplicity import Decided
@@ -128,7 +128,7 @@ def _result(compared: Compared, there: Row, here: Row, metric: Metric) -> RuleRe
     found = decide(Evidence(metric=metric, sessions=sessions, here=here.groups(name)))
     if metric.kind == "quality_set" and found.reason.kind != ReasonKind.BIT_IDENTICAL:
         figures = (process_value(metric, sessions[-1][0]), process_value(metric, here.groups(name)[0]))
-        paired = set_distance.by_bootstrap(metric, there, here, *figures)
+        paired = fid_and_kid.by_bootstrap(metric, there, here, *figures)
         return paired or replace(found, reason=because(ReasonKind.SET_FEATURES_NOT_KEPT, reason=found.reason))
     if metric.kind in TIMED and (contention := here.contention):
         would_read = because(ReasonKind.WOULD_READ, outcome=found.outcome, reason=found.reason)

@@ -276,7 +276,7 @@ def proof(base: Arm, head: Arm, base_loaded: Mapping[str, Any], head_loaded: Map
     """One line for each arm about what it loaded, and one line about the differences."""
     lines = [_loaded_line(arm, loaded) for arm, loaded in ((base, base_loaded), (head, head_loaded))]
     differ = differences(base, head, base_loaded, head_loaded)
-    return [*lines, f"arms differ in: {'; '.join(differ)}" if differ else "arms are the same (A/A)"]
+    return [*lines, f"the arms differ in {'; '.join(differ)}" if differ else "the arms are the same (A/A)"]
 
 
 def _loaded_line(arm: Arm, loaded: Mapping[str, Any]) -> str:
@@ -293,22 +293,22 @@ def differences(base: Arm, head: Arm, base_loaded: Mapping[str, Any], head_loade
         there, here = base_loaded[key], head_loaded[key]
         for name in dict.fromkeys([*there, *here]):
             if there.get(name) != here.get(name):
-                found.append(f"{name} {there.get(name)} against {here.get(name)}")
+                found.append(f"{name}: {there.get(name)} against {here.get(name)}")
     for name in dict.fromkeys([*base_loaded["packages"], *head_loaded["packages"]]):
         hashes = [(arm["packages"].get(name) or {}).get("sha256") for arm in (base_loaded, head_loaded)]
         if hashes[0] != hashes[1]:
-            found.append(f"source of {name} {hashes[0]} against {hashes[1]}")
+            found.append(f"the source of {name}: {hashes[0]} against {hashes[1]}")
     if base_loaded["python_version"] != head_loaded["python_version"]:
-        found.append(f"Python {base_loaded['python_version']} against {head_loaded['python_version']}")
+        found.append(f"Python: {base_loaded['python_version']} against {head_loaded['python_version']}")
     for name in dict.fromkeys([*base.overrides, *head.overrides]):
         if base.overrides.get(name) != head.overrides.get(name):
             found.append(
-                f"{name} {base.overrides.get(name, 'as in the suite')} against "
+                f"{name}: {base.overrides.get(name, 'as in the suite')} against "
                 f"{head.overrides.get(name, 'as in the suite')}"
             )
     if base.injections != head.injections:
         found.append(
-            f"injected {', '.join(base.injections) or 'nothing'} against {', '.join(head.injections) or 'nothing'}"
+            f"the injection: {', '.join(base.injections) or 'none'} against {', '.join(head.injections) or 'none'}"
         )
     return found
 

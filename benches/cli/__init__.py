@@ -6,7 +6,8 @@
     imgbench --plugin mine.py mycommand      a command that a plugin adds
 
 Exit codes: 0 fine, 10 regressed, 11 inconclusive (--strict), 12 not comparable or no baseline, 13 nothing measured,
-15 quality regressed, 20 benchmark error, 64 usage, 130 interrupted. Every file is written before the code is decided.
+14 contended, 15 quality regressed, 20 benchmark error, 64 usage, 130 interrupted. Every file is written before the
+code is decided.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ def add_plugin(parser: argparse.ArgumentParser) -> None:
         "--plugin",
         action="append",
         metavar="MODULE",
-        help="import a module or a .py file that registers models, backends, probes or commands",
+        help="import a module or a .py file that registers models, pipelines, backends, precisions, schedulers, "
+        "optimisations, metrics, sections, devices, GPUs or commands",
     )
 
 
@@ -76,17 +77,21 @@ def device_name(text: str) -> str:
 
 def positive(text: str) -> int:
     """A whole number of 1 or more, as an argument's type."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be 1 or more")
-    return value
+    return _whole(text, 1)
 
 
 def count(text: str) -> int:
     """A whole number of 0 or more, as an argument's type."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, 0 or more")
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, {least} or more")
     return number
 
 

@@ -6,10 +6,11 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import baselines.stored.store
-from baselines.verdict import FINE
+from baselines.verdict import FINE, NOT_COMPARABLE
 from benches.cli.arguments import Parser, add_store, store_of
 from benches.cli.printing import print_rows, say, say_json
 from benches.cli.run_folders import load_run
+from harness import streams
 
 
 def arguments(command: ArgumentParser) -> None:
@@ -32,7 +33,12 @@ def run(options: Namespace) -> int:
     if options.action == "list":
         return _baseline_list(root, options.json)
     save = baselines.stored.store.save_reference if options.reference else baselines.stored.store.save
-    session = save(load_run(options.run), options.reason, root, force=options.force)
+    try:
+        session = save(load_run(options.run), options.reason, root, force=options.force)
+    except baselines.stored.store.BaselineRefused as error:
+        for reason in error.reasons:
+            streams.complain(f"imgbench: {reason}")
+        return NOT_COMPARABLE
     say(str(session.path))
     return FINE
 

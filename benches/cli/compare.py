@@ -15,11 +15,11 @@ from baselines.stored import explanation as sessions_in_words
 from baselines.stored import fingerprint
 from baselines.stored.suspects import suspects
 from baselines.verdict import FINE, NOT_COMPARABLE, Comparison, exit_code
-from baselines.wording import ReasonKind, because, counted
+from baselines.wording import ReasonKind, because
 from benches.cli import ci, run_start
 from benches.cli.arguments import add_store, seconds, store_of
 from benches.cli.ci import write_artifacts
-from benches.cli.decisions import COMPARISON_FILE, row_named
+from benches.cli.decisions import COMPARISON_FILE, id_named, row_named
 from benches.cli.printing import print_comparison, say, say_json
 from benches.cli.run_folders import load_run
 from benches.failures import UsageError
@@ -35,6 +35,7 @@ from harness.sweeping import planning
 from harness.sweeping.sweep import EnvironmentFailed, StorageFailed, collect_environment, extend, extend_rounds
 from harness.timing import perf_counter
 from harness.types import Case, Run
+from harness.units import counted
 from harness.weights import WeightsChanged
 from reports.formats import comparison_json
 
@@ -154,13 +155,14 @@ def explain(options: Namespace) -> int:
     path = Path(str(run.folder)) / COMPARISON_FILE
     comparison = _decided_again(run, comparison_json.read(path) if path.exists() else None, options)
     if comparison.refused:
+        id_named(options.row, {case.id: case.label for case in run.cases})
         for line in ("not compared:", *(f"  {reason}" for reason in comparison.refused)):
             say(line)
         return NOT_COMPARABLE
     row = row_named(options.row, comparison.verdicts)
     say(f"{row.label}  ({row.case_id})")
     against = {s.run.id: s for s in baselines.stored.store.find(run, store_of(options))}
-    say(f"  against {comparison.baseline} ({comparison.scope}): {comparison.sessions} session(s)")
+    say(f"  against {comparison.baseline} ({comparison.scope}): {counted(comparison.sessions, 'session')}")
     for verdict in (v for v in comparison.verdicts if v.case_id == row.case_id):
         say(f"{verdict.metric}: {verdict.outcome}{'' if verdict.gating else ' (advisory)'}: {verdict.reason}")
         used = [against[i].run for i in comparison.against if i in against]

@@ -35,12 +35,12 @@ def arguments(command: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     with Checks(options.plugin or ()) as checks:
         benches.load_plugins()
-        found = findings(checks)
+        found = capabilities(checks)
     (say_json if options.json else print_rows)(found)
     return FINE
 
 
-def findings(checks: Checks) -> list[dict[str, Any]]:
+def capabilities(checks: Checks) -> list[dict[str, Any]]:
     """One row per capability, with the status "yes" or "no", and with the finding or the reason. `checks` checks the
     backends meanwhile. Raises ThreadsRefused."""
     name = devices.default()

@@ -28,6 +28,8 @@ def arguments(command: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     if options.out is None and "stdout" in options.closed:
         raise UsageError("export: stdout is closed, so the table would be lost; give --out FILE")
+    if options.out is not None and not options.out.parent.is_dir():
+        raise UsageError(f"export: --out {options.out}: the folder {options.out.parent} does not exist")
     measured = load_run(options.run)
     if options.format == "pytest-benchmark":
         return _export_benchmarks(measured, options)

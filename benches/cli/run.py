@@ -28,6 +28,7 @@ from harness.processes.worker import Workers
 from harness.sweeping import progress
 from harness.sweeping.sweep import StorageFailed, collect_environment, complete, sweep
 from harness.types import Protocol, Run, Suite
+from harness.units import counted
 
 BROKEN = {"failed", "invalid", "timeout"}
 
@@ -62,10 +63,12 @@ def arguments(command: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Measures, then compares and reports; the last line of stdout is the report's path (or the run folder's)."""
-    if (options.suite is None) == (options.resume is None):
-        raise UsageError("run: give a SUITE, or --resume RUN")
     if options.retry_failed and not options.resume:
         raise UsageError("run: --retry-failed measures the failed rows of a run again, so it needs --resume RUN")
+    if options.suite is not None and options.resume:
+        raise UsageError(f"run: --resume continues a run of its own suite, so it does not take SUITE ({options.suite})")
+    if options.suite is None and not options.resume:
+        raise UsageError("run: SUITE is missing; give a suite, or --resume RUN to finish an interrupted run")
     if options.resume:
         _refuse_with_resume(options)
     plugins = run_start.modules(options.plugin or ())
@@ -201,7 +204,7 @@ def _extent(suite: Suite) -> str:
     protocol = suite.protocol
     further = protocol.rounds and protocol.replicates > 1 and protocol.ratio_interval is not None
     least = "at least " if further else ""
-    return f"{len(suite.cases)} cases x {least}{protocol.replicates} process{'es' if protocol.replicates > 1 else ''}"
+    return f"{counted(len(suite.cases), 'case')} x {least}{counted(protocol.replicates, 'process')}"
 
 
 def _measured_code(finished: Run) -> int:

@@ -35,6 +35,7 @@ def new_folder(root: Path, name: str) -> Path:
 def run_folder(path: Path) -> Path:
     """The folder itself if it is a run's, else that of the newest run in it. Raises UnreadableRun if there is none, and
     UsageError if there are only paired runs, which have commands of their own."""
+    _check_exists(path)
     found = path if (path / storage.RUN_FILE).exists() else _newest(path, storage.RUN_FILE)
     if found is None and is_paired(path):
         folder = paired_folder(path)
@@ -65,11 +66,18 @@ def is_paired(path: Path) -> bool:
 
 
 def paired_folder(path: Path) -> Path:
-    """A paired run's folder, or the newest one in a folder of runs. Raises UsageError."""
+    """A paired run's folder, or the newest one in a folder of runs. Raises UsageError, and UnreadableRun if the path
+    does not exist."""
+    _check_exists(path)
     found = path if paired_run.is_paired(path) else _newest(path, paired_run.HEADER_FILE)
     if found is None:
         raise UsageError(f"{path} holds no paired run (imgbench ab writes them)")
     return found
+
+
+def _check_exists(path: Path) -> None:
+    if not path.exists():
+        raise storage.UnreadableRun(f"{path} does not exist")
 
 
 def _newest(root: Path, *headers: str) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from benches.cli.printing import say
 from benches.cli.run_folders import new_folder
 from benches.failures import UsageError
 from harness import storage
+from harness.measuring import injection
 from harness.paired import paired_run
 from harness.timing import perf_counter
 from reports.formats import comparison_json
@@ -77,8 +78,19 @@ def run(options: Namespace) -> int:
         return FINE
     if how:
         return _recordings(options)
+    _check_plans(options.plan or ())
     benches.load_plugins()
     return _trials(options)
+
+
+def _check_plans(plans: Sequence[str]) -> None:
+    for plan in plans:
+        if plan == gate_trials.NOTHING:
+            continue
+        try:
+            injection.parse(plan)
+        except injection.InjectionError as error:
+            raise UsageError(f"selftest: --plan: {error}") from None
 
 
 def _recordings(options: Namespace) -> int:

@@ -33,6 +33,7 @@ from harness.stored_types import Environment
 from harness.sweeping import progress
 from harness.sweeping.sweep import collect_environment, extend_rounds, new_run, sweep
 from harness.types import Run, Suite
+from harness.units import percent
 
 SLOWDOWN = "busy=0.05"
 
@@ -122,4 +123,4 @@ def line(found: Sequence[Trial]) -> str:
 
 def _rate(successes: int, count: int) -> str:
     low, high = wilson(successes, count)
-    return f"{successes}/{count} [{low:.0%}, {high:.0%}]".replace("%", " %")
+    return f"{successes}/{count} [{percent(low, '.0')}, {percent(high, '.0')}]"

@@ -116,7 +116,7 @@ def measure(pipeline: Any, name: str, solver: str, steps: int, *, count: int = q
         images=count,
         recognised=sum(right) / count,
         seconds=seconds,
-        **quality.set_distance(generated),
+        **quality.fid_and_kid(generated),
     )
 
 

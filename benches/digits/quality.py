@@ -5,7 +5,7 @@ classifier is fitted at run time, in a fraction of a second, on the raw training
 trained without it. (The default guidance scale was chosen among 1.5, 2.5 and 4 by this metric and the FID. The tests
 use other noise seeds than that choice.)
 
-`set_distance` is the distance of a set of images from the training scans: FID and KID by torch-fidelity, on the
+`fid_and_kid` is the distance of a set of images from the training scans: FID and KID by torch-fidelity, on the
 features of the small network in `extractor`. The figures are comparable only with others of the same extractor,
 reference and number of images, so a row should store `conditions()`. FID in particular is larger with fewer images.
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
 CLASSIFIER = {"kernel": "rbf", "gamma": 0.001, "C": 10.0}  # of scikit-learn's SVC, on scans of 0 to 16
-COUNT = 200  # images for a set distance, equally many of each digit
+COUNT = 200  # images for FID and KID, equally many of each digit
 KID_SUBSETS, KID_SUBSET_SIZE = 50, 100
 
 
@@ -48,7 +48,7 @@ def recognised(images: torch.Tensor, labels: torch.Tensor) -> list[int]:
     return [int(right) for right in digits_classifier().predict(data.to_8x8(images)) == labels.numpy()]
 
 
-def set_distance(images: torch.Tensor, seed: int = 0) -> dict[str, float]:
+def fid_and_kid(images: torch.Tensor, seed: int = 0) -> dict[str, float]:
     """Return `fid`, `kid_mean` and `kid_std` of uint8 (N, 3, 32, 32), N at least 2, against the training split.
 
     0 is the best value, but the unbiased KID may be negative. `seed` selects the subsets of KID. Nothing is written to
@@ -59,7 +59,7 @@ def set_distance(images: torch.Tensor, seed: int = 0) -> dict[str, float]:
     from benches.digits import extractor
 
     if len(images) < 2:
-        raise ValueError(f"a set distance needs at least 2 images, not {len(images)}")
+        raise ValueError(f"FID and KID need at least 2 images, not {len(images)}")
     extractor.register()
     with models.one_thread():
         found = torch_fidelity.calculate_metrics(
@@ -85,7 +85,7 @@ def set_distance(images: torch.Tensor, seed: int = 0) -> dict[str, float]:
 
 
 def features(images: torch.Tensor) -> torch.Tensor:
-    """Return the features, float64 (N, 48), of uint8 (N, 3, 32, 32), as the set distances use them."""
+    """Return the features, float64 (N, 48), of uint8 (N, 3, 32, 32), as FID and KID use them."""
     import torch
 
     from benches.digits import extractor
@@ -118,17 +118,17 @@ def dataset(images: torch.Tensor) -> Dataset[torch.Tensor]:
 
 @functools.cache
 def noise_floor() -> dict[str, float]:
-    """Return the set distance of `COUNT` real held-out scans, equally many of each digit. A perfect model would have
+    """Return FID and KID of `COUNT` real held-out scans, equally many of each digit. A perfect model would have
     this distance."""
     import torch
 
     held_out = data.load("held_out")
     rows = [torch.nonzero(held_out.labels == digit)[: COUNT // 10, 0] for digit in range(10)]
-    return set_distance(held_out.images[torch.cat(rows)])
+    return fid_and_kid(held_out.images[torch.cat(rows)])
 
 
 def conditions() -> dict[str, Any]:
-    """Return what a set distance depends on besides the images. It belongs beside every distance that is shown."""
+    """Return what FID and KID depend on besides the images. It belongs beside every value that is shown."""
     from benches.digits import extractor
 
     return {
@@ -137,7 +137,7 @@ def conditions() -> dict[str, Any]:
         "features": extractor.FEATURES,
         "reference": "load_digits, 1,400 training scans",
         "reference_hash": data.content_hash(),
-        "pictures": COUNT,
+        "pictures": COUNT,  # the stored key
         "kid_subsets": KID_SUBSETS,
         "kid_subset_size": KID_SUBSET_SIZE,
     }

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", default=",".join(STEPS), help="some of " + ",".join(STEPS))
     parser.add_argument("--out", type=Path, default=models.WEIGHTS, help="the weights folder")
     parser.add_argument("--share", type=float, default=1.0, help="share of the steps and of the jittered copies")
-    parser.add_argument("--pictures", type=int, default=200, help="images per row of the model card")
+    parser.add_argument("--images", type=int, default=200, help="images per row of the model card")
     parser.add_argument("--steps", type=int, nargs="+", default=[3, 5, 10, 20], help="sampling steps in the model card")
     parser.add_argument("--seed", type=int, default=SEED)
     given = parser.parse_args(arguments)
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from benches.digits import card
 
         with models.one_thread():
-            card.write(given.out, given.share, given.seed, given.pictures, given.steps)
+            card.write(given.out, given.share, given.seed, given.images, given.steps)
 
 
 def train_side_by_side(names: Sequence[str], out: Path, share: float, seed: int) -> None:

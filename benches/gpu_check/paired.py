@@ -8,6 +8,7 @@ from typing import Final
 
 from benches.gpu_check import Check, Result, must_run
 from benches.gpu_check.record import Compared, Record
+from harness.units import percent
 
 NOT_REACHED: Final = "not reached"
 SMALLEST: Final = 1.05  # ratio of the row that waits a tenth of each iteration
@@ -24,7 +25,7 @@ def slower(record: Record) -> Check:
     ratios = [one.ratio for one in record.compared if one.planted and one.ratio is not None]
     if found.result != "ok" or (ratios and all(SMALLEST <= ratio <= LARGEST for ratio in ratios)):
         return found
-    told = f"{found.detail}; it must be between {SMALLEST - 1:+.0%} and {LARGEST - 1:+.0%}"
+    told = f"{found.detail}; it must be between {percent(SMALLEST - 1, '+.0')} and {percent(LARGEST - 1, '+.0')}"
     return replace(found, result="FAILED", detail=told)
 
 
@@ -52,5 +53,5 @@ def _outcome(record: Record, name: str, planted: bool, wanted: str, wrong: tuple
 
 
 def _told(one: Compared) -> str:
-    ratio = "" if one.ratio is None else f" ({one.ratio - 1:+.1%})"
+    ratio = "" if one.ratio is None else f" ({percent(one.ratio - 1)})"
     return f"{one.label}: {one.outcome}{ratio}{f', {one.reason}' if one.outcome == 'inconclusive' else ''}"

@@ -21,7 +21,7 @@ from harness.types import CalibrationData, Case, Metric, Quality, Samples, Workl
 if TYPE_CHECKING:
     import torch
 
-PICTURES = 200  # 20 per digit, in turn; item i has seed i whatever the case's seed is
+IMAGES = 200  # 20 per digit, in turn; item i has seed i whatever the case's seed is
 CALIBRATION = 64  # scans
 FIRST_CALIBRATION_SEED = 500_000  # half of workloads.SEEDS_PER_CASE: beyond the timed and evaluated items of seed 0
 WEIGHTS = ("digits", "random", "folder")
@@ -114,7 +114,7 @@ def digits_dit(case: Case) -> Workload:
     """The digits 0 to 9 in turn, by class."""
     from benches.models.dit import dit_workload
 
-    quality = _pictures_quality(case, range(10)) if case.weights == "digits" else None
+    quality = _generated_quality(case, range(10)) if case.weights == "digits" else None
     pipeline = _pipeline("DiTPipeline", digits.build_dit, case)
     workload = dit_workload(pipeline, case, range(10), _weights_hash("dit", case), quality=quality)
     return replace(workload, calibration=_other_pictures(case, range(10)))
@@ -136,7 +136,7 @@ def digits_sd(case: Case) -> Workload:
 
     asked = digits.PROMPTS if case.prompt is None else (case.prompt,)
     judged = case.weights == "digits" and case.prompt is None
-    quality = _pictures_quality(case, digits.PROMPTS) if judged else None
+    quality = _generated_quality(case, digits.PROMPTS) if judged else None
     pipeline = _pipeline("StableDiffusionPipeline", digits.build_sd, case)
     workload = stable_diffusion_workload(pipeline, case, asked, _weights_hash("sd", case), quality=quality)
     return replace(workload, calibration=_other_pictures(case, asked))
@@ -208,36 +208,36 @@ def _top1(images: torch.Tensor, labels: torch.Tensor, batch_size: int) -> Qualit
     return Quality(metrics=(TOP1,), batches=batches, score=score, conditions=conditions)
 
 
-def _pictures_quality(case: Case, asked: Sequence[Any]) -> Quality:
+def _generated_quality(case: Case, asked: Sequence[Any]) -> Quality:
     """The quality of a generator, for the ten labels or prompts of `asked` in turn, digit 0 first."""
     from benches.digits import quality
-    from harness import picture_sets
+    from harness import image_sets
 
     def batches() -> Sequence[Any]:
         from benches.models.workloads import Batch
 
-        filled = -(-PICTURES // case.batch_size) * case.batch_size
+        filled = -(-IMAGES // case.batch_size) * case.batch_size
         starts = range(0, filled, case.batch_size)
-        parts = [[item % PICTURES for item in range(start, start + case.batch_size)] for start in starts]
+        parts = [[item % IMAGES for item in range(start, start + case.batch_size)] for start in starts]
         return tuple(Batch(asked=tuple(asked[i % 10] for i in part), seeds=tuple(part)) for part in parts)
 
     def score(images: torch.Tensor) -> Samples:
         import torch
 
-        pictures = _bytes(images[:PICTURES])
-        distance = quality.set_distance(pictures)
-        hits = quality.recognised(pictures, torch.arange(PICTURES) % 10)
+        scored = _bytes(images[:IMAGES])
+        distance = quality.fid_and_kid(scored)
+        hits = quality.recognised(scored, torch.arange(IMAGES) % 10)
         return {"recognised": [float(hit) for hit in hits], "fid": [distance["fid"]], "kid": [distance["kid_mean"]]}
 
-    conditions: Mapping[str, Any] = {"items": PICTURES, "seeds": f"0 to {PICTURES - 1}", **quality.conditions()}
+    conditions: Mapping[str, Any] = {"items": IMAGES, "seeds": f"0 to {IMAGES - 1}", **quality.conditions()}
     return Quality(
         metrics=(RECOGNISED, FID, KID),
         batches=batches,
         score=score,
         conditions=conditions,
-        pictures=lambda images: _bytes(images).permute(0, 2, 3, 1),
-        keep=lambda images: picture_sets.encode(quality.features(_bytes(images[:PICTURES])), quality.reference()),
-        captions=tuple(str(asked[item % 10]) for item in range(PICTURES)),
+        images=lambda images: _bytes(images).permute(0, 2, 3, 1),
+        keep=lambda images: image_sets.encode(quality.features(_bytes(images[:IMAGES])), quality.reference()),
+        captions=tuple(str(asked[item % 10]) for item in range(IMAGES)),
     )
 
 

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from benches.models import architectures, folders
-from benches.models.pipeline import UNGUIDED, Network, Pipeline, evaluations, register, vae_decoder
+from benches.models.pipeline import UNGUIDED, Pipeline, denoiser, register, vae_decoder
 from benches.schedulers import SCHEDULERS
 from harness.reasons import Reason
 from harness.registry import MODELS
@@ -127,14 +127,11 @@ def _noise_from(scheduler: Any, generators: list[torch.Generator]) -> Iterator[N
         del scheduler.step
 
 
-TRANSFORMER = Network(
-    name="transformer",
-    attribute="transformer",
+TRANSFORMER = denoiser(
+    "transformer",
     forward=transformer,
     stand_in=transformer_stand_in,
     inputs=transformer_inputs,
-    calls=evaluations,
-    repeated=True,
     network_class="DiTTransformer2DModel",
     as_published=share_embedder,
 )

@@ -139,6 +139,12 @@ def decode_stand_in(self: StandIn, latents: torch.Tensor, return_dict: bool = Tr
     return SimpleNamespace(sample=image) if return_dict else (image,)
 
 
+def denoiser(name: str, **described: Any) -> Network:
+    """The network `name`, which the pipeline calls in every denoising step. `described` has the other fields of a
+    Network: `forward`, `stand_in` and `inputs`, and what differs from the defaults."""
+    return Network(name=name, attribute=name, calls=evaluations, repeated=True, **described)
+
+
 def vae_decoder(attribute: str = "vae", force_upcast: Callable[[Any], bool] = lambda _pipeline: False) -> Network:
     """The decoder of a VAE, which most pipelines of latents have."""
     return Network(

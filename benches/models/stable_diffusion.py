@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benches.models import architectures, folders
-from benches.models.pipeline import PIPELINES, UNGUIDED, Network, Pipeline, evaluations, register, vae_decoder
+from benches.models.pipeline import PIPELINES, UNGUIDED, Network, Pipeline, denoiser, register, vae_decoder
 from harness.reasons import Reason
 from harness.registry import MODELS
 from harness.types import Case, Quality, RequestError, Unavailable, Workload
@@ -153,14 +153,11 @@ def call(pipeline: Any, case: Case, batch: Batch) -> torch.Tensor:
     return images
 
 
-UNET = Network(
-    name="unet",
-    attribute="unet",
+UNET = denoiser(
+    "unet",
     forward=unet,
     stand_in=unet_stand_in,
     inputs=unet_inputs,
-    calls=evaluations,
-    repeated=True,
     details=unet_details,
 )
 TEXT_ENCODER = Network(

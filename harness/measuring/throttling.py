@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from harness.measuring.contention import LATENCY_PASS, THROTTLED_SHARE
 from harness.reasons import Reason
+from harness.units import percent
 
 COUNTER_STEP_S: Final = 0.2  # a driver's counter may move in steps, so it may exceed the elapsed time by one step
 USER_CLOCKS: Final = "clocks set by a user"
@@ -66,7 +67,7 @@ class Share(NamedTuple):
     of: Literal["time", "readings"]
 
     def __str__(self) -> str:
-        return f"{self.value:.0%} of the {self.of}"
+        return f"{percent(self.value, '.0')} of the {self.of}"
 
 
 def shares(gpu: Mapping[str, Any]) -> dict[str, Share]:
@@ -106,7 +107,7 @@ def in_words(state: Mapping[str, Any]) -> str | None:
     """A GPU's clocks, power and temperature during the samples, and what held the clocks down, from the state of a
     whole measurement; None without a GPU, or where nothing was read during the samples.
 
-    "SM 1980 MHz (1965 to 1980), memory 2619 MHz, 640 W (612 to 655), 61 °C; held down by power cap 63% of the time"
+    "SM 1980 MHz (1965 to 1980), memory 2619 MHz, 640 W (612 to 655), 61 °C; held down by power cap 63 % of the time"
     """
     gpu = (state.get(LATENCY_PASS) or state).get("gpu") or {}
     during = gpu.get("during") or {}

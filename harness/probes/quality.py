@@ -20,7 +20,7 @@ from harness.types import Quality
 if TYPE_CHECKING:
     import torch
 
-MAX_PICTURES = 10
+MAX_IMAGES = 10
 
 
 @probe("quality", order=60, metrics=(), first_process_only=True, further=(AGREEMENT.name,), of_workload=True)
@@ -52,12 +52,12 @@ def quality(trial: Trial) -> Findings:
         facts={"quality_conditions": dict(quality_set.conditions), **_kept(quality_set, outputs)},
         warnings=warnings,
         invalid=invalid,
-        images=_save_pictures(trial.folder, trial.case.id, outputs, quality_set),
+        images=_save_images(trial.folder, trial.case.id, outputs, quality_set),
     )
 
 
 def _kept(quality_set: Quality, outputs: torch.Tensor) -> dict[str, Any]:
-    """What a later comparison of set distances needs; `baselines.stored.set_distance` reads it."""
+    """What a later comparison of FID and KID needs; `baselines.stored.fid_and_kid` reads it."""
     return {} if quality_set.keep is None else {"picture_set": dict(quality_set.keep(outputs))}
 
 
@@ -67,15 +67,15 @@ def _cat(tensors: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat(tensors)
 
 
-def _save_pictures(folder: Path, case_id: str, outputs: torch.Tensor, quality_set: Quality) -> tuple[str, ...]:
+def _save_images(folder: Path, case_id: str, outputs: torch.Tensor, quality_set: Quality) -> tuple[str, ...]:
     """Writes one strip of the first images as a PNG. Returns its name relative to the run folder."""
-    if quality_set.pictures is None:
+    if quality_set.images is None:
         return ()
     import numpy as np
     from PIL import Image
 
-    pictures = quality_set.pictures(outputs[:MAX_PICTURES]).numpy()  # (n, H, W, 3) uint8
+    strip = quality_set.images(outputs[:MAX_IMAGES]).numpy()  # (n, H, W, 3) uint8
     name = f"images/{case_id}.png"
     (folder / "images").mkdir(exist_ok=True)
-    Image.fromarray(np.concatenate(list(pictures), axis=1)).save(folder / name)
+    Image.fromarray(np.concatenate(list(strip), axis=1)).save(folder / name)
     return (name,)

@@ -13,7 +13,7 @@ from rich.markup import escape
 from harness import streams
 from harness.timing import perf_counter
 from harness.types import Case, Measurement
-from harness.units import format_duration, format_value
+from harness.units import counted, format_duration, format_value
 
 MARKS = {
     "ok": "ok",
@@ -74,7 +74,7 @@ class Lines:
     def begin(self, total: int, left: int) -> None:
         self._number, self._total = total - left, total
         done = f", {total - left} of them done before" if left < total else ""
-        self.say(f"{total} measurements{done}")
+        self.say(f"{counted(total, 'measurement')}{done}")
 
     def start(self, case: Case, replicate: int, seconds_left: float | None) -> None:
         self._number += 1

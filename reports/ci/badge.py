@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from baselines.verdict import CONTENDED, FINE, NOTHING_MEASURED, QUALITY_REGRESSED, REGRESSED, Comparison, exit_code
+from harness.units import counted
 from reports import gate
-from reports.wording import counted
 
 
 def badge(comparison: Comparison) -> str:

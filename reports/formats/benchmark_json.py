@@ -27,6 +27,7 @@ from harness import frames
 from harness.speedups import SPEEDUP
 from harness.stored_types import Facts
 from harness.types import Case, Measurement, Protocol, Run
+from harness.units import percent
 
 TEST = "benches/pytest_plugin/bench_suite.py::test_latency"
 TIMER = "imgbench"  # instead of the name of a clock: another process took the samples
@@ -266,9 +267,9 @@ def pooled_medians_apart(benchmarks: Iterable[Mapping[str, Any]]) -> str | None:
         return None
     most, name = max(apart, key=lambda found: abs(found[0]))
     return (
-        f"stats.median differs from the p50 of imgbench in {len(apart)} of {len(told)} benchmarks, by {most:+.1%} at "
-        f"most ({name}): it pools the samples of all processes, so that a process with more samples has more "
-        "weight; extra_info.metrics.latency_s gives all processes equal weight"
+        f"stats.median differs from the p50 of imgbench in {len(apart)} of {len(told)} benchmarks, by "
+        f"{percent(most)} at most ({name}): it pools the samples of all processes, so that a process with more samples "
+        "has more weight; extra_info.metrics.latency_s gives all processes equal weight"
     )
 
 

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 from baselines.verdict import Comparison, Verdict
 from harness.types import Run
-from harness.units import format_value
-from reports import conclusions as findings
+from harness.units import counted, format_value, percent
+from reports import conclusions
 from reports.data import report_data
 from reports.gate import gravest_first, sentence, shortened
 from reports.relative_speed import reference_speed
 from reports.rows import QUALITY_FIRST, Row
 from reports.section import ReportData
-from reports.wording import MISSING, counted, estimate, listed, outcomes_text, ratio_text, value_text
+from reports.wording import MISSING, estimate, listed, outcomes_text, ratio_text, value_text
 
 MAX_VERDICTS = 200
 SUMMARY_BYTES = 1024 * 1024
@@ -112,7 +112,7 @@ def _longest(made: Callable[[int], str], fits: Callable[[str], bool], most: int)
 def _counted(found: Comparison) -> str:
     if found.refused:
         return f"**Not compared**: {'; '.join(map(str, found.refused))}."
-    return findings.comparison_sentence(found)
+    return conclusions.comparison_sentence(found)
 
 
 def _alarms(found: Comparison) -> list[str]:
@@ -129,7 +129,7 @@ def _verdict_cells(v: Verdict) -> list[str]:
         format_value(v.baseline, v.unit),
         format_value(v.candidate, v.unit),
         ratio + pairs,
-        MISSING if v.minimum_detectable is None else f"{v.minimum_detectable:.1%}",
+        MISSING if v.minimum_detectable is None else percent(v.minimum_detectable, ".1"),
         shortened(v.reason),
     ]
 
@@ -169,11 +169,11 @@ def escaped_part(part: str) -> str:
 
 
 def _sentences(data: ReportData) -> Iterable[str]:
-    yield from findings.overview(data)
-    for found in findings.model_findings(data):
+    yield from conclusions.overview(data)
+    for found in conclusions.model_findings(data):
         name = f"run {found.run}, {found.model}" if found.run else found.model
         for race in found.races:
-            yield from (f"{name}: {sentence}" for sentence in findings.race_sentences(race, data))
+            yield from (f"{name}: {sentence}" for sentence in conclusions.race_sentences(race, data))
         yield from (f"{name}: {sentence}" for sentence in found.sentences)
 
 

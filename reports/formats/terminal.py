@@ -13,7 +13,7 @@ from baselines.verdict import Comparison, same_arms
 from harness.frames import cases_frame
 from harness.speedups import SPEEDUP
 from harness.types import Run
-from harness.units import MISSING, format_value
+from harness.units import MISSING, format_value, percent
 from reports.precision_of_ratios import precision_sentences
 from reports.records import records
 from reports.relative_speed import reference_speed
@@ -113,7 +113,7 @@ def verdicts(comparison: Comparison) -> Table:
         if v.pairs is not None:
             dropped = f", {v.dropped} dropped" if v.dropped else ""
             ratio += f" ({v.pairs} pairs{dropped})"
-        seen = MISSING if v.minimum_detectable is None else f"{v.minimum_detectable:.1%}"
+        seen = MISSING if v.minimum_detectable is None else percent(v.minimum_detectable, ".1")
         verdict = Text(f"{v.outcome}{'' if v.gating else ' (advisory)'}: {v.reason}", style=STYLES.get(v.outcome, ""))
         values = (format_value(v.baseline, v.unit), format_value(v.candidate, v.unit))
         out.add_row(Text(v.label), Text(v.metric), *(Text(x) for x in values), ratio, seen, verdict)

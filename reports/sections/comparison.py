@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from baselines.stored.relative_verdicts import RELATIVE_LATENCY
 from baselines.verdict import OUTCOMES, Comparison, Verdict
 from harness.types import Metric
-from harness.units import MISSING, format_value
+from harness.units import MISSING, format_value, percent
 from reports import charts, theme
 from reports.conclusions import comparison_sentence
 from reports.gate import ranked
@@ -82,7 +82,7 @@ def forest(verdicts: Sequence[Verdict], label: str) -> go.Figure:
 
 
 def _change(verdict: Verdict) -> str:
-    return verdict.outcome.replace("_", " ") if verdict.ratio is None else f"{verdict.ratio - 1:+.1%}"
+    return verdict.outcome.replace("_", " ") if verdict.ratio is None else percent(verdict.ratio - 1)
 
 
 def _whiskers(outcome: str, pairs: Sequence[tuple[float, Verdict]]) -> go.Scatter:
@@ -124,7 +124,7 @@ def _row(verdict: Verdict, metrics: Mapping[str, Metric]) -> dict[str, str]:
         "baseline": format_value(verdict.baseline, verdict.unit),
         "candidate": format_value(verdict.candidate, verdict.unit),
         "ratio": _ratio(verdict),
-        "seen": MISSING if seen is None else f"{seen:.1%}",
+        "seen": MISSING if seen is None else percent(seen, ".1"),
         "reason": f"{verdict.reason}{'' if verdict.gating else ' (advisory)'}",
     }
 

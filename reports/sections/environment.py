@@ -9,10 +9,9 @@ from typing import Any
 
 from baselines.stored.controls import control, control_workload_figures
 from harness.types import Run
-from harness.units import MISSING, format_value
+from harness.units import MISSING, counted, format_value
 from reports.section import SECTIONS, NotShown, ReportData, Section
 from reports.templates import fragment
-from reports.wording import counted
 
 
 @SECTIONS.add("environment")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from harness.units import counted
 from reports import conclusions as findings
 from reports import pareto as fronts
 from reports import theme
@@ -16,7 +17,7 @@ from reports.relative_speed import relative_speed
 from reports.rows import Row, engine
 from reports.section import SECTIONS, ReportData, Section
 from reports.templates import fragment
-from reports.wording import counted, ratio_text, value_text
+from reports.wording import ratio_text, value_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from harness.types import AXES, Metric
+from harness.units import counted
 from reports import charts, theme
 from reports.rows import WORK, Row, grouped, measured, panels, variant, varying, work_label
 from reports.section import SECTIONS, Chart, NotShown, ReportData, Section
-from reports.wording import counted, ratio_text, value_text
+from reports.wording import ratio_text, value_text
 
 MAX_CURVES = 8
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from harness.overhead import OVERHEAD
 from harness.reasons import STATED
 from harness.speedups import ALONE, SPEEDUP
+from harness.units import counted
 from reports import theme
 from reports.conclusions import status_counts, status_words
 from reports.rows import Row, warnings_of
 from reports.section import SECTIONS, NotShown, ReportData, Section
 from reports.templates import fragment
-from reports.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)

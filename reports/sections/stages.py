@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from harness.types import Metric
-from harness.units import format_value
+from harness.units import format_value, percent
 from reports import charts, theme
 from reports.rows import WORK, Row, measured, panels, variant, work_label
 from reports.section import SECTIONS, Chart, NotShown, ReportData, Section
@@ -53,7 +53,8 @@ def _sums(rows: Sequence[Row]) -> str:
     ratios = [r[SUM] / r[WHOLE] for r in rows if r.get(SUM) is not None]
     if not ratios:
         return ""
-    return f"In these rows the sum of the stages is {min(ratios):.0%} to {max(ratios):.0%} of the latency."
+    least, most = percent(min(ratios), ".0"), percent(max(ratios), ".0")
+    return f"In these rows the sum of the stages is {least} to {most} of the latency."
 
 
 def stacked(rows: Sequence[Row], names: Sequence[str], metrics: Mapping[str, Metric]) -> go.Figure:
@@ -79,7 +80,7 @@ def stacked(rows: Sequence[Row], names: Sequence[str], metrics: Mapping[str, Met
 
 def _share(row: Row) -> str:
     total = row.get(SUM)
-    return f"{total / row[WHOLE]:.0%}" if total is not None else ""
+    return percent(total / row[WHOLE], ".0") if total is not None else ""
 
 
 def _stage(index: int, metric: Metric, rows: Sequence[Row], axis: charts.RowAxis, scale: charts.Scale) -> go.Bar:
@@ -93,7 +94,7 @@ def _stage(index: int, metric: Metric, rows: Sequence[Row], axis: charts.RowAxis
 
 def _part(row: Row, metric: Metric) -> str:
     value, total = row.get(metric.name), row.get(SUM)
-    return f"{value / total:.1%} of the stages" if value is not None and total else ""
+    return f"{percent(value / total, '.1')} of the stages" if value is not None and total else ""
 
 
 def longest(rows: Sequence[Row]) -> list[Row]:

@@ -10,13 +10,14 @@ from typing import Any
 from harness.frames import TOLERANCES
 from harness.measuring import throttling
 from harness.types import AXES, Measurement, Metric
+from harness.units import counted
 from reports import theme
 from reports.precision_of_ratios import percent
 from reports.relative_speed import measured_in_words, reference_speed
 from reports.rows import QUALITY_FIRST, Row, varying
 from reports.section import SECTIONS, NotShown, ReportData, Section
 from reports.templates import fragment
-from reports.wording import MISSING, bounds_text, counted, value_text
+from reports.wording import MISSING, bounds_text, value_text
 
 AXIS_TITLES = {
     "run": "Run", "model": "Model", "weights": "Weights", "backend": "Backend", "precision": "Precision",
@@ -293,9 +294,18 @@ def facts_text(measurements: Sequence[Measurement]) -> str:
     """Proof of execution and machine state as indented JSON; facts that all processes share appear once."""
     if not measurements:
         return ""
-    facts = [m.facts for m in measurements if m.facts]
+    facts = [_readable(m.facts) for m in measurements if m.facts]
     shared = (
-        facts[0] if facts and all(f == facts[0] for f in facts) else {str(m.replicate): m.facts for m in measurements}
+        facts[0]
+        if facts and all(f == facts[0] for f in facts)
+        else {str(m.replicate): _readable(m.facts) for m in measurements}
     )
     document = {"facts": shared, "machine state by process": {str(m.replicate): m.state for m in measurements}}
     return json.dumps(document, indent=2, ensure_ascii=False, default=str)
+
+
+def _readable(value: Any) -> Any:
+    """The value without entries of base64, which are arrays for `compare`."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _readable(each) for key, each in value.items() if key != "base64"}

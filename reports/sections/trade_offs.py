@@ -40,8 +40,8 @@ NOTE = (
 )
 
 
-@SECTIONS.add("choices")
-def choices(data: ReportData) -> Section | NotShown:
+@SECTIONS.add("trade_offs")
+def trade_offs(data: ReportData) -> Section | NotShown:
     """One line for each valid row that has a row to be compared with."""
     rows = measured(data, "latency_s")
     pairs = [(row, base) for row in rows if (base := base_of(row, rows)) is not None]

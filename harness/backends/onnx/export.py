@@ -54,7 +54,7 @@ DYNAMIC_OPERATORS: Final = ("MatMul", "Gemm")
 SEVEN_BITS: Final = "_7bit"
 UNSIGNED: Final = "int8_static_unsigned"
 CALIBRATED: Final = ("int8_static", UNSIGNED, "fp8_e4m3")
-FREED: Final = {"dynamic_batch": ("batch size", (0,)), "dynamic_size": ("picture size", (2, 3))}
+FREED: Final = {"dynamic_batch": ("batch size", (0,)), "dynamic_size": ("image size", (2, 3))}
 MADE_CONSTANT: Final = ("static shape", "0/1 specialized")  # in torch.export's message
 
 

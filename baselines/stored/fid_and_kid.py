@@ -24,10 +24,10 @@ from baselines.stored.rows import Row
 from baselines.stored.rules import RuleResult, set_tolerance
 from baselines.verdict import Outcome
 from baselines.wording import ReasonKind, because
-from harness.picture_sets import Array, PictureSet, decode, kernel
+from harness.image_sets import Array, ImageSet, decode, kernel
 from harness.types import Metric
 
-FACT: Final = "picture_set"
+FACT: Final = "picture_set"  # the stored key
 RESAMPLES: Final = 1000
 SEED: Final = 20
 CONFIDENCE: Final = 0.99
@@ -38,31 +38,31 @@ FEWEST: Final = 10  # images: a resample of fewer may have a single distinct one
 DIGITS: Final = 9
 
 Weights = Array
-Distance = Callable[[PictureSet, Weights], Array]
+Distance = Callable[[ImageSet, Weights], Array]
 
 
-def fid(pictures: PictureSet, weights: Weights) -> Array:
+def fid(images: ImageSet, weights: Weights) -> Array:
     """The Frechet distance of each resample, (B,); `weights` (B, N) counts how often each image is in it."""
     count = weights.sum(axis=1)
-    means = weights @ pictures.features / count[:, None]  # (B, F)
+    means = weights @ images.features / count[:, None]  # (B, F)
     spread = np.empty(len(weights))
     for number, (row, mean) in enumerate(zip(weights, means, strict=True)):
-        centred = pictures.features - mean
+        centred = images.features - mean
         covariance = (centred * row[:, None]).T @ centred / (row.sum() - 1)  # (F, F)
-        product = np.linalg.eigvalsh(pictures.root @ covariance @ pictures.root)
+        product = np.linalg.eigvalsh(images.root @ covariance @ images.root)
         spread[number] = np.trace(covariance) - 2 * np.sqrt(np.maximum(product, 0.0)).sum()
-    distance = ((means - pictures.mean) ** 2).sum(axis=1)
-    return np.asarray(distance + spread + (pictures.root**2).sum())
+    distance = ((means - images.mean) ** 2).sum(axis=1)
+    return np.asarray(distance + spread + (images.root**2).sum())
 
 
-def kid(pictures: PictureSet, weights: Weights) -> Array:
+def kid(images: ImageSet, weights: Weights) -> Array:
     """The unbiased squared maximum mean discrepancy of each resample, (B,), without the term of the reference,
     which cancels in the difference."""
-    own = kernel(pictures.features, pictures.features)
+    own = kernel(images.features, images.features)
     np.fill_diagonal(own, 0.0)
     count = weights.sum(axis=1)
     among = ((weights @ own) * weights).sum(axis=1) / (count**2 - (weights**2).sum(axis=1))
-    return np.asarray(among - 2 * weights @ pictures.cross / count)
+    return np.asarray(among - 2 * weights @ images.cross / count)
 
 
 DISTANCES: Final[Mapping[str, Distance]] = {"fid": fid, "kid": kid}
@@ -85,7 +85,7 @@ def by_bootstrap(metric: Metric, there: Row, here: Row, baseline: float, candida
     allowed = set_tolerance(baseline)
     count = len(now.features)
     if count < FEWEST:
-        reason = because(ReasonKind.SET_TOO_SMALL, pictures=count, needed=FEWEST)
+        reason = because(ReasonKind.SET_TOO_SMALL, images=count, needed=FEWEST)
         return RuleResult(outcome="inconclusive", reason=reason, baseline=baseline, candidate=candidate)
     found = paired_difference(distance, before, now)
     decimals = DIGITS - 1 - math.floor(math.log10(max(abs(baseline), abs(candidate), allowed)))
@@ -105,7 +105,7 @@ class Difference:
         return Difference(shift=round(self.shift, decimals), deciding=deciding, shown=shown)
 
 
-def paired_difference(distance: Distance, before: PictureSet, now: PictureSet) -> Difference:
+def paired_difference(distance: Distance, before: ImageSet, now: ImageSet) -> Difference:
     """The difference now - before of a distance, with the same images resampled in both."""
     count = len(now.features)
     weights = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(float)
@@ -134,7 +134,7 @@ def _result(baseline: float, candidate: float, allowed: float, found: Difference
             baseline=baseline,
             low=low,
             high=high,
-            pictures=count,
+            images=count,
             allowed=allowed,
         ),
         baseline=baseline,

@@ -8,7 +8,7 @@ import re
 import pytest
 from reports_fixture import NO_ENERGY, doubled, make_comparison, make_run
 
-from reports import conclusions as findings
+from reports import conclusions
 from reports import pareto as fronts
 from reports.data import report_data
 from reports.formats import terminal
@@ -21,15 +21,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
     return report_data([make_run(tmp_path_factory.mktemp("run"))], [make_comparison()])
 
 
-def races(data: ReportData, model: str) -> list[findings.Race]:
-    return [race for found in findings.model_findings(data) if found.model == model for race in found.races]
+def races(data: ReportData, model: str) -> list[conclusions.Race]:
+    return [race for found in conclusions.model_findings(data) if found.model == model for race in found.races]
 
 
 def test_winner_is_the_fastest_that_keeps_its_quality(data: ReportData) -> None:
     race = races(data, "digits_vit")[0]
     assert race.where == "batch 32"
     assert (race.winner["backend"], race.winner["precision"]) == ("onnxruntime", "int8_dynamic")
-    words = " ".join(findings.race_sentences(race, data))
+    words = " ".join(conclusions.race_sentences(race, data))
     assert words.startswith("Fastest valid row at batch 32: **onnxruntime int8_dynamic**, **5.")
     assert "intervals overlap" in words
 
@@ -42,20 +42,20 @@ def test_a_fast_row_that_loses_quality_does_not_win(data: ReportData) -> None:
     race = races(dataclasses.replace(data, cases=shrunk), "digits_vit")[0]
     assert race.winner["backend"] == "onnxruntime"
     assert [row["backend"] for row in race.disqualified] == ["eager"]
-    assert any("has visibly worse quality" in s for s in findings.race_sentences(race, data))
+    assert any("has visibly worse quality" in s for s in conclusions.race_sentences(race, data))
 
 
 def test_overlapping_intervals_are_not_separable(data: ReportData) -> None:
     cases = data.cases.copy()
     cases["latency_s_low"], cases["latency_s_high"] = cases["latency_s"] / 3, cases["latency_s"] * 3
     race = races(dataclasses.replace(data, cases=cases), "digits_vit")[0]
-    words = list(findings.race_sentences(race, data))
+    words = list(conclusions.race_sentences(race, data))
     assert words[0].startswith("Lowest median at")
     assert words[1].startswith("It is not separable from ")
 
 
 def test_rankings_hold_equal_work_only(data: ReportData) -> None:
-    races = [race for found in findings.model_findings(data) for race in found.races]
+    races = [race for found in conclusions.model_findings(data) for race in found.races]
     assert races
     for race in races:
         for axis in ("model", "image_size", "num_steps", "scheduler", "batch_size", "weights"):
@@ -64,14 +64,14 @@ def test_rankings_hold_equal_work_only(data: ReportData) -> None:
 
 
 def test_runs_are_never_ranked_against_each_other(data: ReportData) -> None:
-    everything = list(findings.model_findings(doubled(data)))
+    everything = list(conclusions.model_findings(doubled(data)))
     assert len(everything) > 1
     for found in everything:
         assert {row["run"] for race in found.races for row in race.rows} == {found.run}
 
 
 def test_overview_counts_rows_and_says_what_is_unmeasured(data: ReportData) -> None:
-    words = list(findings.overview(data))
+    words = list(conclusions.overview(data))
     assert words[0] == (
         "**42 rows**: 34 ok, 3 skipped, 1 failed, 1 out of memory, 1 timed out, 1 invalid and 1 not run."
     )
@@ -80,7 +80,7 @@ def test_overview_counts_rows_and_says_what_is_unmeasured(data: ReportData) -> N
 
 
 def test_losses_name_the_rows(data: ReportData) -> None:
-    (vit,) = [found for found in findings.model_findings(data) if found.model == "digits_vit"]
+    (vit,) = [found for found in conclusions.model_findings(data) if found.model == "digits_vit"]
     gains, losses = vit.sentences
     assert re.fullmatch(
         r"Latency of eager beside fp32: bf16 \*\*1\d\.\d ms \[.*\]\*\* against 1\d\.\d ms \[.*\] \(batch 32\) "
@@ -108,7 +108,7 @@ def test_a_change_that_decides_nothing_says_so_where_changes_are_counted() -> No
     aside = dataclasses.replace(improved, gating=False)
     advisory = dataclasses.replace(found, verdicts=(aside, unchanged))
     some = dataclasses.replace(found, verdicts=(improved, aside, aside))
-    assert findings.comparison_sentence(advisory).endswith("1 improved (advisory) and 1 unchanged.")
+    assert conclusions.comparison_sentence(advisory).endswith("1 improved (advisory) and 1 unchanged.")
     assert terminal.headline(advisory).endswith(": 1 improved (advisory), 1 unchanged")
     assert terminal.headline(some).endswith(": 3 improved (2 advisory)")
 

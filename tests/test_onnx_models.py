@@ -1,4 +1,4 @@
-"""Every network of every digits family in half precision, and in int8 and fp8 over it: exported, checked, and run once
+"""Every network of every digits model in half precision, and in int8 and fp8 over it: exported, checked, and run once
 for its answer: fp16 by ONNX Runtime, bf16 with int8 and fp8 by ONNX's own evaluator, which computes in these types."""
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from families_fixture import networks, request_in
 from onnx.reference import ReferenceEvaluator
+from short_networks_fixture import networks, request_in
 
 from harness.backends.onnx import export as onnx_export
 from harness.backends.onnx import rewrites as onnx_rewrites

@@ -1,6 +1,6 @@
 """What is stored of a set of images, so that two sets can be compared image by image after the run.
 
-A set distance (FID, KID) is one figure for a whole set. Whether two distances differ by more than the choice of seeds
+FID and KID are one figure each for a whole set. Whether two of them differ by more than the choice of seeds
 explains can only be decided from each image: its features, and its mean kernel with the reference set.
 
     stored = encode(features, reference)       # JSON types, about 130 bytes for each image of 48 features
@@ -23,7 +23,7 @@ DTYPES: Final = {"features": "<f2", "cross": "<f8", "mean": "<f8", "root": "<f4"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureSet:
+class ImageSet:
     """N images with F features against a reference set.
 
     `features` (N, F); `cross` (N,) is each image's mean kernel with the reference set; `mean` (F,) and `root` (F, F)
@@ -42,7 +42,7 @@ def kernel(a: ArrayLike, b: ArrayLike) -> Array:
     return np.asarray((left @ right.T / left.shape[1] + 1.0) ** 3)
 
 
-def picture_set(features: ArrayLike, reference: ArrayLike) -> PictureSet:
+def image_set(features: ArrayLike, reference: ArrayLike) -> ImageSet:
     """The set of features (N, F) and the reference set's features (M, F). Raises ValueError where F differs, or one is
     not finite."""
     mine, theirs = np.asarray(features, dtype=float), np.asarray(reference, dtype=float)
@@ -52,18 +52,18 @@ def picture_set(features: ArrayLike, reference: ArrayLike) -> PictureSet:
         raise ValueError(f"features of shapes {mine.shape} and {theirs.shape} are not from the same extractor")
     values, vectors = np.linalg.eigh(np.cov(theirs, rowvar=False))
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-    return PictureSet(features=mine, cross=kernel(mine, theirs).mean(axis=1), mean=theirs.mean(axis=0), root=root)
+    return ImageSet(features=mine, cross=kernel(mine, theirs).mean(axis=1), mean=theirs.mean(axis=0), root=root)
 
 
 def encode(features: ArrayLike, reference: ArrayLike) -> dict[str, Any]:
     """The image set in JSON types: base64 of little-endian floats, with their shapes."""
-    found = picture_set(features, reference)
+    found = image_set(features, reference)
     return {name: _packed(getattr(found, name), dtype) for name, dtype in DTYPES.items()}
 
 
-def decode(stored: Mapping[str, Any]) -> PictureSet:
+def decode(stored: Mapping[str, Any]) -> ImageSet:
     """Inverse of `encode`, up to the rounding of some. Raises ValueError, KeyError or TypeError on anything else."""
-    return PictureSet(**{name: _unpacked(stored[name]) for name in DTYPES})
+    return ImageSet(**{name: _unpacked(stored[name]) for name in DTYPES})
 
 
 def _packed(array: Array, dtype: str) -> dict[str, Any]:

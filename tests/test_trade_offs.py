@@ -10,7 +10,7 @@ from reports_fixture import METRICS, make_run
 from harness.types import IDENTICAL, Case, Measurement, Metric, Run
 from reports.data import report_data
 from reports.section import NotShown, Section
-from reports.sections.trade_offs import choices
+from reports.sections.trade_offs import trade_offs
 
 PSNR = Metric(
     name="psnr_db", unit="dB", label="PSNR", better="higher", kind="quality_continuous", description="", summary="mean"
@@ -37,7 +37,7 @@ def lines(*measurements: Measurement) -> list[dict[str, str]]:
         cases=tuple(m.case for m in measurements),
         measurements=measurements,
     )
-    found = choices(report_data([run]))
+    found = trade_offs(report_data([run]))
     assert isinstance(found, Section)
     assert found.table is not None
     return [{k: v.replace("\N{NO-BREAK SPACE}", " ") for k, v in r.items()} for r in found.table.to_dict("records")]
@@ -74,7 +74,7 @@ def test_a_difference_within_the_intervals_is_called_so() -> None:
 def test_without_a_counterpart_there_is_no_table_but_a_reason(precision: str) -> None:
     run = replace(make_run(), cases=(), measurements=())
     lone = row(PLAIN.with_(precision=precision), 0.4, 4.0e6, 1.0, 0.999)
-    found = choices(report_data([replace(run, cases=(lone.case,), measurements=(lone,))]))
+    found = trade_offs(report_data([replace(run, cases=(lone.case,), measurements=(lone,))]))
     assert found == NotShown(
         title="Effect of each backend, precision and optimisation",
         reason="no two valid rows differ in one choice only",
