@@ -141,11 +141,13 @@ def test_processes_of_rounds_build_anew_only_on_request(fresh: bool, run_rounds:
 
 
 @pytest.mark.slow
-def test_a_spent_budget_leaves_every_row_measured_once(run_rounds: RunRounds) -> None:
+def test_a_spent_budget_leaves_every_row_measured_once_and_in_one_round(run_rounds: RunRounds) -> None:
     run = run_rounds(TWO, PROTOCOL.replace("{", "{budget_s: 0.001, "))
-    assert [(m.replicate, m.status, m.round) for m in run.measurements] == [(0, "ok", None)] * 2
+    assert [(m.replicate, m.status, m.round) for m in run.measurements[:2]] == [(0, "ok", None)] * 2
+    assert sorted((m.case.precision, m.round) for m in run.measurements[2:]) == [("bf16", 1), ("fp32", 1)]
     assert run.finished is not None
-    assert ratios(run).of == {}
+    (ratio,) = ratios(run).of.values()
+    assert ratio.rounds == 1
 
 
 class Interrupting(Silent):

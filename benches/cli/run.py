@@ -44,7 +44,8 @@ def arguments(command: ArgumentParser) -> None:
     command.add_argument(
         "--budget",
         metavar="TIME",
-        help="time limit of the measurement, such as 90s, 10m or 1h; every row is measured once, whatever the limit",
+        help="time limit of the measurement, such as 90s, 10m or 1h; every row is measured once and in one round, "
+        "whatever the limit",
     )
     command.add_argument(
         "--quick",

@@ -4,7 +4,7 @@ A cycle visits each group that has open rows, in a random order, so that every r
 is open until it has the fewest rounds of the protocol, and then until the 95 % interval of its ratio to the reference
 is within the protocol's `ratio_interval`. The second copy of the reference is measured and decided like a row. A round
 holds at most MEMBERS processes, because the turns of more would lie too far apart in time. A group with more open rows
-has several rounds in a cycle.
+has several rounds in a cycle. The first round of each row is measured whatever the budget is.
 
 How often a process has the turn follows from the two variances (optimal allocation; Cochran, Sampling Techniques, 3rd
 edition, section 10.6): a new process costs its start and a further turn only itself, so a process has more turns, the
@@ -345,13 +345,25 @@ def seconds_of(plan: Plan, member: Member) -> float:
     return _start_s(plan, member.case) + member.interleaving.turns * _turn_s(plan, member.case)
 
 
-def seconds_left(plan: Plan) -> float:
+def is_first(plan: Plan, planned: Round) -> bool:
+    """Whether a row (not a copy) of the round is measured with its reference for the first time."""
+    references = {group.id for group in plan.groups}
+    rows = {member.case.id for member in planned.members if not member.copy} - references
+    return any(not plan.rounds.get((case_id, False)) for case_id in rows)
+
+
+def seconds_left(plan: Plan, *, first_only: bool = False) -> float:
     """The expected seconds of all further rounds, without a budget: each open entry needs a number of rounds, and each
-    cycle measures the reference beside those that are still open."""
+    cycle measures the reference beside those that are still open. With `first_only` those of the first rounds alone,
+    which are measured whatever the budget is."""
     total = 0.0
     target = plan.run.protocol.ratio_interval
     for group in plan.groups:
-        needed = [(entry.case, _rounds_left(plan, entry, target)) for entry in plan.open_entries(group)]
+        entries = plan.open_entries(group)
+        if first_only:
+            needed = [(entry.case, 1.0) for entry in entries if not entry.copy and not entry.rounds]
+        else:
+            needed = [(entry.case, _rounds_left(plan, entry, target)) for entry in entries]
         for number in range(math.ceil(max((count for _, count in needed), default=0.0))):
             cases = [case for case, count in needed if count > number]
             share = min(1.0, max(count for _, count in needed) - number)

@@ -192,12 +192,14 @@ def _with_rounds(run: Run, preparing_s: float | None, elapsed_s: float) -> float
     found = planning.plan(run)
     prepared = max(1, len(found.prepared))
     wanted = planning.seconds_left(found) * len(run.cases) / prepared
+    first_s = planning.seconds_left(found, first_only=True) * len(run.cases) / prepared
     whole = planning.budget_s(run, elapsed_s + preparing_s)
-    return preparing_s + min(wanted, max(0.0, whole - elapsed_s - preparing_s))
+    return preparing_s + min(wanted, max(first_s, whole - elapsed_s - preparing_s))
 
 
 def _rounds(run: Run, site: Site, listener: Listener, before_s: float, retried: Collection[Measurement]) -> None:
-    """Measures rounds until no row is open or no further one fits into the budget. `before_s` is what the clock lacks
+    """Measures rounds until no row is open or no further one fits into the budget. Each row has one round with its
+    reference, whatever the budget, because a run without any ratio answers nothing. `before_s` is what the clock lacks
     of the seconds that the run has taken; the failures `retried` are measured again."""
     budget = planning.budget_s(run, planning.spent_s(run)[0])
     alone: frozenset[str] = frozenset()
@@ -219,7 +221,7 @@ def _rounds(run: Run, site: Site, listener: Listener, before_s: float, retried: 
                 found, done = planned(run), False
                 short = slower.expected(planning.seconds_left(found)) > left_s()
                 for each in planning.cycle(found, widest_first=short):
-                    if slower.expected(each.seconds) > left_s():
+                    if slower.expected(each.seconds) > left_s() and not planning.is_first(found, each):
                         continue
                     clock, done = perf_counter(), True
                     measured = rounds.measure_round(each, run, place)
@@ -256,7 +258,8 @@ class _Slower:
 def _left(found: Plan, slower: _Slower, budget_left_s: float) -> tuple[int, float]:
     """(rows that are open, expected seconds of the rounds that are left)."""
     open_rows = sum(not entry.copy for group in found.groups for entry in found.open_entries(group))
-    return open_rows, min(slower.expected(planning.seconds_left(found)), max(0.0, budget_left_s))
+    first_s = slower.expected(planning.seconds_left(found, first_only=True))
+    return open_rows, min(slower.expected(planning.seconds_left(found)), max(first_s, budget_left_s))
 
 
 def _stored(run: Run, measured: Sequence[tuple[Member, Measurement]], site: Site) -> Run:

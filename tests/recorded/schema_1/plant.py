@@ -22,6 +22,7 @@ import numpy as np
 from baseline_fixture import ENVIRONMENT, GPU_ENVIRONMENT, METRICS, MIB, PROTOCOL, changed, measured, metric, run_of
 from baselines.paired.judge import PairedJudge
 from benches.paired_commands import as_json
+from harness.picture_sets import encode
 from harness.precision import upcast_warnings
 from harness.reference import ON_CPU, NoReference
 from harness.throttling import warning as throttled
@@ -33,7 +34,6 @@ from benches.ab import decide
 from harness import agreement, causes, contention, paired, share, storage, threads
 from harness.causes import Cause
 from harness.paired import CONTROL_GROUP, Block, PairedRun, row_of
-from harness.picture_sets import encode
 from harness.probes.stages import sum_warning
 from harness.types import IDENTICAL, Case, Component, Control, Measurement, Metric, Protocol, Run
 
