@@ -63,7 +63,7 @@ def test_a_planted_slow_down_is_red_in_its_row_alone(slowed: tuple[Path, subproc
     timed = {v["case_id"]: v for v in document["verdicts"] if v["metric"] == "latency_s"}
     assert {("b256" in row, v["outcome"]) for row, v in timed.items()} == {(True, "regressed"), (False, "unchanged")}
     assert next(v for row, v in timed.items() if "b256" in row)["ratio"] == pytest.approx(1.5, abs=0.02)
-    assert "injected nothing against busy=0.5@*b256*" in done.stdout
+    assert "the injection: none against busy=0.5@*b256*" in done.stdout
     assert (folder / "junit.xml").read_text().count("<failure") == 1
     assert run_of(slowed).is_dir()
 

@@ -179,7 +179,7 @@ def test_a_run_of_the_same_code_becomes_a_recording(tmp_path: Path) -> None:
     row = found.rows[0].id
     assert found.blocks[0].rows[row].seconds == (0.012346, 0.012346, 0.02, 0.02)
     assert [b.contended for b in found.blocks] == [
-        None, None, "contended: the hypervisor took 30% of a core during the measurement", None,
+        None, None, "contended: the hypervisor took 30 % of a core during the measurement", None,
     ]  # fmt: skip
     assert found.log_ratios(row)[0] == pytest.approx(math.log(0.01358 / 0.012346) / 2)
     assert np.isnan(found.log_ratios(row)[1])

@@ -124,7 +124,7 @@ class TestFrames:
         (text,) = frames.cases_frame(found).set_index("case_id")["warning_texts"][case.id]
         assert re.fullmatch(
             r"speed levels: \d+ of 20 processes ran at 12\.\d ms per iteration, the others at \S+ ms; "
-            r"such slow processes have a share between \d+% and \d+%, by its 95% interval",
+            r"such slow processes have a share between \d+ % and \d+ %, by its 95 % interval",
             text,
         )
 
@@ -206,7 +206,7 @@ def test_the_pareto_front_follows_the_ratios(data: ReportData) -> None:
 
 class TestOutputs:
     def test_the_effect_of_each_choice(self, data: ReportData) -> None:
-        found = trade_offs.choices(data)
+        found = trade_offs.trade_offs(data)
         assert isinstance(found, Section)
         assert found.table is not None
         speeds = dict(zip(found.table["Row"], found.table["Speed"], strict=True))
@@ -291,7 +291,7 @@ class TestWithoutRounds:
         words = " ".join(conclusions.race_sentences(race, data))
         eager = value_text(rows(data)["eager"], data.metrics["latency_s"])
         assert f"; eager fp32 takes {eager}" in words
-        told = trade_offs.choices(data)
+        told = trade_offs.trade_offs(data)
         assert isinstance(told, Section)
         assert told.table is not None
         assert "Speed" not in told.table
