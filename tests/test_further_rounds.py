@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from harness import storage, suite
 from harness.processes.worker import Workers
 from harness.ratios import ratios
 from harness.sweeping import planning
-from harness.sweeping.sweep import extend_rounds, new_run, sweep
+from harness.sweeping.sweep import collect_environment, extend_rounds, new_run, sweep
 from harness.types import Run
 
 PROTOCOL = (
@@ -22,10 +23,18 @@ PROTOCOL = (
 CASES = " - {model: planted_ok, precision: [fp32, bf16, fp16], batch_size: [2, 4]}\n"
 
 
-@pytest.fixture
-def swept(workers: Workers, machine: dict, tmp_path: Path) -> Run:
+@pytest.fixture(scope="module")
+def measured(workers: Workers, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of the suite, which the tests copy. Its measurement takes seconds."""
+    found = collect_environment(workers, "cpu")
     chosen = suite.parse(f"name: further\nprotocol: {PROTOCOL}\ncases:\n{CASES}")
-    return sweep(new_run(chosen, tmp_path / "run", machine), workers, PLUGINS, Silent())
+    started = new_run(chosen, tmp_path_factory.mktemp("measured") / "run", found)
+    return sweep(started, workers, PLUGINS, Silent())
+
+
+@pytest.fixture
+def swept(measured: Run, tmp_path: Path) -> Run:
+    return storage.load(Path(shutil.copytree(str(measured.folder), tmp_path / "run")))
 
 
 def members(run: Run, numbers: set[int]) -> set[tuple[str, int]]:
