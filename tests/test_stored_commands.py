@@ -17,7 +17,7 @@ from suite_fixture import PLUGINS, Silent
 
 import benches
 from baselines.stored import store
-from baselines.stored.suspects import EXTRA_ROUNDS
+from baselines.stored.suspects import EXTRA
 from baselines.wording import ReasonKind, because
 from benches.ab.arms import OURS
 from benches.cli import compare, main
@@ -80,17 +80,17 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
 def test_a_false_suspicion_is_taken_back_and_nothing_is_thrown_away(
     disturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both first processes of the row were disturbed (here: by us); those of its further rounds are not."""
+    """Both first processes of the row were disturbed (here: by us); its additional ones are not."""
     code, out = told(capsys, "compare", str(disturbed), "--budget", "0")
     assert code == 10, out
     assert "not measured again: --budget is 0" in out
     before = storage.load(disturbed)
     code, out = told(capsys, "compare", str(disturbed), "--budget", "100s")
-    assert f"measured again in {EXTRA_ROUNDS} additional rounds" in out, out
+    assert f"measured again in {EXTRA} additional processes" in out, out
     after = storage.load(disturbed)
     kept = {(m.case.id, m.replicate): m.samples for m in after.measurements}
     assert all(kept[(m.case.id, m.replicate)] == m.samples for m in before.measurements)
-    assert len(after.measurements) + len(after.superseded) == len(before.measurements) + EXTRA_ROUNDS
+    assert len(after.measurements) + len(after.superseded) == len(before.measurements) + EXTRA
     decided = json.loads((disturbed / "comparison.json").read_text())
     assert "regressed" not in {verdict["outcome"] for verdict in decided["verdicts"]}
     assert code in {0, 14}  # 14 where this machine was busy meanwhile: then the words say what it would have read
@@ -113,7 +113,7 @@ def test_a_suspect_is_measured_again_by_a_command_of_its_own(disturbed: Path, tm
     assert "not measured again: plugin planted: ModuleNotFoundError" in notes
     code, notes = compared(here)
     assert code in {0, 14}, notes
-    assert f"measured again in {EXTRA_ROUNDS} additional rounds" in notes
+    assert f"measured again in {EXTRA} additional processes" in notes
 
 
 def test_replay_gives_the_same_decision_and_sees_an_edited_value(
