@@ -274,7 +274,9 @@ def test_explain_says_why_nothing_was_compared(
 ) -> None:
     monkeypatch.setenv("IMGBENCH_BASELINES", str(tmp_path / "empty"))
     assert told(capsys, "compare", str(disturbed))[0] == 12
-    code, out = told(capsys, "explain", str(disturbed), "planted_ok")
+    assert main(["explain", str(disturbed), "planted_ok"]) == 64
+    assert "'planted_ok' names 2 rows" in capsys.readouterr().err
+    code, out = told(capsys, "explain", str(disturbed), "batch 256")
     assert code == 12
     assert out.startswith("not compared:\n  no baseline of suite")
 
