@@ -131,11 +131,12 @@ def test_a_contended_control_workload_has_its_sentence_in_the_machine_state() ->
 
 def test_the_run_has_its_control_and_knows_its_code_like_any_other(session: Session) -> None:
     """So `compare` sees a machine that moved, and may measure suspects again."""
-    assert sorted((c.side, c.measurement.replicate) for c in session.run.controls) == [
-        ("a", 0), ("a", 1), ("b", 0), ("b", 1),
-    ]  # fmt: skip
-    assert [m.replicate for m in session.run.measurements if m.status == "ok"] == [0, 0, 1, 1], "in rounds"
-    assert "10 measurements" in session.done.stdout, "the sweep is told while pytest captures"
+    controls = sorted((c.side, c.measurement.case.model, c.measurement.case.batch_size) for c in session.run.controls)
+    assert controls == [("copy", "planted_judged", 1), ("copy", "planted_judged", 2), ("overhead", "null", 1)]
+    good = [m for m in session.run.measurements if m.status == "ok"]
+    assert [m.replicate for m in good] == [0, 0, 1, 1], "each row is measured once before its round"
+    assert [m.round is None for m in good] == [True, True, False, False]
+    assert "\n5 measurements\n" in session.done.stdout, "the sweep is told while pytest captures"
     expected = source_digests((*OURS, *benches.PLUGINS, "planted"))
     sources = session.run.environment["sources"]
     assert sources.keys() == expected.keys()
@@ -147,7 +148,8 @@ def test_the_run_has_its_control_and_knows_its_code_like_any_other(session: Sess
 def test_a_process_that_met_a_busy_machine_is_measured_again_before_its_figures_are_told(
     busy: set[int], attempts: int, told: float, tmp_path: Path, machine: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Attempts in `busy` are; three of those in a row, and the machine is taken to stay so."""
+    """Attempts in `busy` are; three of those in a row, and the machine is taken to stay so. Without rounds, whose
+    processes are not measured again."""
     from suite_fixture import Silent
 
     made: list[Measurement] = []
@@ -165,7 +167,7 @@ def test_a_process_that_met_a_busy_machine_is_measured_again_before_its_figures_
     controls: list[int] = []
     monkeypatch.setattr(sweeping, "measure_process", measured)
     monkeypatch.setattr(sweeping, "control", lambda number, run, _site: controls.append(number) or run)
-    protocol = PROTOCOL.replace("contended_retries: 0", "contended_retries: 2")
+    protocol = PROTOCOL.replace("contended_retries: 0", "contended_retries: 2, rounds: false")
     chosen = suite.parse(f"name: planted\nprotocol: {protocol}\ncases: [{{model: planted_ok, batch_size: [1, 2]}}]")
     asked = SuiteRun(chosen, ("planted",), tmp_path, "cpu", None)
     asked.__dict__["environment"] = machine  # read once for all tests
@@ -173,7 +175,7 @@ def test_a_process_that_met_a_busy_machine_is_measured_again_before_its_figures_
     assert [benchmark_json.samples(row_of(run, case), case) for case in chosen.cases] == [[told, told]] * 2
     assert asked.measured(Silent()) is run
     assert len(made) == attempts
-    assert [m.replicate for m in made[:4]] == [0, 0, 1, 1], "all replicates are measured in rounds"
+    assert [m.replicate for m in made[:4]] == [0, 0, 1, 1], "each row is measured once before any is again"
     assert sorted(set(controls)) == [0, 1]
     assert run.finished
 

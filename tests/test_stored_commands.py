@@ -17,7 +17,7 @@ from suite_fixture import PLUGINS, Silent
 
 import benches
 from baselines.stored import store
-from baselines.stored.suspects import EXTRA_ROUNDS
+from baselines.stored.suspects import EXTRA, EXTRA_ROUNDS
 from baselines.wording import ReasonKind, because
 from benches.ab.arms import OURS
 from benches.cli import compare, main
@@ -61,8 +61,19 @@ def swept(workers: Workers, machine: dict, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
+def swept_in_rounds(workers: Workers, machine: dict, tmp_path: Path) -> Run:
+    protocol = PROTOCOL.replace("rounds: false", "ratio_interval: null")
+    chosen = suite.parse(f"name: planted\nprotocol: {protocol}\ncases:\n{CASES}")
+    return sweep(new_run(chosen, tmp_path / "swept" / "run", machine), workers, PLUGINS, Silent())
+
+
+@pytest.fixture
 def disturbed(swept: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Six stored sessions of a run, and the run itself with both processes of one row measured at half their speed."""
+    return with_sessions(swept, tmp_path, monkeypatch)
+
+
+def with_sessions(swept: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stores six sessions of a run. Returns the run's folder, with each process of one row nine times as slow."""
     run = replace(swept, environment=swept.environment | {"plugins": ["planted"], "sources": SOURCES}, controls=())
     for number, factor in enumerate((0.9, 1.0, 1.1, 1.0, 0.95, 1.05)):
         calm = replace(run, measurements=tuple(scaled(m, factor) for m in run.measurements))
@@ -80,20 +91,39 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
 def test_a_false_suspicion_is_taken_back_and_nothing_is_thrown_away(
     disturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both first processes of the row were disturbed (here: by us); those of its further rounds are not."""
+    """Both first processes of the row were disturbed (here: by us); its additional ones are not."""
     code, out = told(capsys, "compare", str(disturbed), "--budget", "0")
     assert code == 10, out
     assert "not measured again: --budget is 0" in out
     before = storage.load(disturbed)
     code, out = told(capsys, "compare", str(disturbed), "--budget", "100s")
-    assert f"measured again in {EXTRA_ROUNDS} additional rounds" in out, out
+    assert f"measured again in {EXTRA} additional processes" in out, out
     after = storage.load(disturbed)
     kept = {(m.case.id, m.replicate): m.samples for m in after.measurements}
     assert all(kept[(m.case.id, m.replicate)] == m.samples for m in before.measurements)
-    assert len(after.measurements) + len(after.superseded) == len(before.measurements) + EXTRA_ROUNDS
+    assert len(after.measurements) + len(after.superseded) == len(before.measurements) + EXTRA
     decided = json.loads((disturbed / "comparison.json").read_text())
     assert "regressed" not in {verdict["outcome"] for verdict in decided["verdicts"]}
     assert code in {0, 14}  # 14 where this machine was busy meanwhile: then the words say what it would have read
+
+
+@pytest.mark.quiet
+def test_a_suspect_of_a_run_with_rounds_is_measured_again_in_further_rounds(
+    swept_in_rounds: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the second copy of its group's reference, since the row is alone in its group."""
+    folder = with_sessions(swept_in_rounds, tmp_path, monkeypatch)
+    before = storage.load(folder)
+    code, out = told(capsys, "compare", str(folder), "--budget", "100s")
+    assert f"measured again in {EXTRA_ROUNDS} additional rounds" in out, out
+    after = storage.load(folder)
+    assert after.measurements[: len(before.measurements)] == before.measurements
+    added = after.measurements[len(before.measurements) :]
+    assert [(m.case.batch_size, m.status) for m in added] == [(256, "ok")] * EXTRA_ROUNDS
+    assert [c.measurement.round for c in after.controls if c.side == "copy"] == [m.round for m in added]
+    decided = json.loads((folder / "comparison.json").read_text())
+    assert "regressed" not in {verdict["outcome"] for verdict in decided["verdicts"]}
+    assert code in {0, 14}
 
 
 @pytest.mark.quiet
@@ -113,7 +143,7 @@ def test_a_suspect_is_measured_again_by_a_command_of_its_own(disturbed: Path, tm
     assert "not measured again: plugin planted: ModuleNotFoundError" in notes
     code, notes = compared(here)
     assert code in {0, 14}, notes
-    assert f"measured again in {EXTRA_ROUNDS} additional rounds" in notes
+    assert f"measured again in {EXTRA} additional processes" in notes
 
 
 def test_replay_gives_the_same_decision_and_sees_an_edited_value(
@@ -274,7 +304,9 @@ def test_explain_says_why_nothing_was_compared(
 ) -> None:
     monkeypatch.setenv("IMGBENCH_BASELINES", str(tmp_path / "empty"))
     assert told(capsys, "compare", str(disturbed))[0] == 12
-    code, out = told(capsys, "explain", str(disturbed), "planted_ok")
+    assert main(["explain", str(disturbed), "planted_ok"]) == 64
+    assert "'planted_ok' names 2 rows" in capsys.readouterr().err
+    code, out = told(capsys, "explain", str(disturbed), "batch 256")
     assert code == 12
     assert out.startswith("not compared:\n  no baseline of suite")
 
