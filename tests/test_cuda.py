@@ -82,6 +82,7 @@ def trial(stream: Stream, wall_s: float, device_s: float) -> Any:
     device = cuda.Cuda()
     return SimpleNamespace(
         case=Case(model="m", batch_size=2),
+        replicate=0,
         timer=Timer(device.synchronize, lambda: host[0], cuda.CudaEvents()),
         device=device,
         step=step,

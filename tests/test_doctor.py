@@ -27,6 +27,9 @@ class Exotic:
 
     def unavailable(self, precision, device):
         {body}
+
+    def build(self, request):
+        raise AssertionError("the doctor builds nothing")
 """
 
 

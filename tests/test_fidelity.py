@@ -163,7 +163,7 @@ def test_a_reference_that_the_gpu_has_no_room_for_is_computed_on_the_cpu_and_eve
         "the row that finds it says so, too"
     )
     assert reference.device_warnings(trial, "quality set") == ()
-    trial.device.torch_device = "cpu"
+    trial.device.torch_device, trial.device.is_gpu = "cpu", False
     with pytest.raises(type(error)):
         reference._compute(trial, "timed batch")
 

@@ -31,7 +31,7 @@ from harness.suite import SuiteError
 REPOSITORY = Path(__file__).parent.parent
 WEIGHTS = REPOSITORY / "benches" / "digits" / "weights"
 DOCUMENTED = {0, 10, 11, 12, 13, 14, 15, 20, 64, 130}
-LONGEST_LINE = 1500  # a line may list every name that is known
+LONGEST_LINE = 500  # beside the list of all models, which is as long as the registry
 SUITES, RUNS, FOLDERS = 110, 70, 36
 HANGS_AFTER_S = 60
 
@@ -70,7 +70,7 @@ def check_told(told: str) -> None:
     assert "defect" not in told
     for line in told.splitlines():
         assert line.startswith("imgbench: ") or line.startswith("usage: "), line
-        assert len(line) <= LONGEST_LINE, line
+        assert len(line.replace(", ".join(sorted(MODELS)), "")) <= LONGEST_LINE, line
 
 
 @pytest.mark.parametrize("seed", range(SUITES))

@@ -4,12 +4,14 @@ torch's settings that are stored with a run."""
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from reports_fixture import empty_run
 
 from baselines.verdict import USAGE
 from benches.ab import driver as ab
@@ -146,7 +148,7 @@ def test_pytest_says_so_in_its_last_words() -> None:
     from benches import conftest
     from benches.pytest_plugin.suite_run import SUITE_RUN
 
-    run = SimpleNamespace(environment={"device": "cpu", "unmeasured": ["xpu"]}, measurements=(), folder="runs/x")
+    run = replace(empty_run(), environment={"device": "cpu", "unmeasured": ["xpu"]}, folder="runs/x")
     for device, told in ((None, [f"{XPU}; this run measures the CPU", "run runs/x"]), ("cpu", ["run runs/x"])):
         config: Any = SimpleNamespace(
             stash={SUITE_RUN: SimpleNamespace(run=run)}, getoption=lambda _name, device=device: device
