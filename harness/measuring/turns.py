@@ -30,6 +30,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from time import sleep
 from typing import Any, Final
 
 from harness.devices.cpu import host_counters, host_difference
@@ -37,6 +38,9 @@ from harness.measuring import sockets
 from harness.timing import perf_counter
 
 END: Final = 1 << 30
+# Threads of ONNX Runtime, OpenVINO and OpenMP spin for a while after the last work of their process, which slows down
+# the process that has the next turn. In a round, whose rows have different backends, a turn begins after this pause.
+SETTLE_S: Final = 0.06
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +202,8 @@ class _Players:
         swapped = place[1] % 2 == 1
         self.holder = level[-1] if swapped else level[0]
         self.asking.pop(self.holder)
+        if len(self.names) > 2:
+            sleep(SETTLE_S)
         self.connected[self.holder].send(True)
 
     def states(self) -> dict[int, dict[str, Any]]:
